@@ -1,0 +1,57 @@
+"""Floor 1, the vocabulary: one module per API with its Protocol and its types.
+
+Names are imported on first use, so `from llamastack.api import UserMessage` costs what it needs and no more.
+"""
+
+from __future__ import annotations
+
+import importlib
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+
+class Api(StrEnum):
+    """The built-in APIs that a provider can implement. An API of a plugin is named by its plain string."""
+
+    inference = "inference"
+    safety = "safety"
+    memory = "memory"
+    agents = "agents"
+    telemetry = "telemetry"
+
+
+if TYPE_CHECKING:
+    from llamastack.api.agents import *
+    from llamastack.api.common import *
+    from llamastack.api.inference import *
+    from llamastack.api.inspect import *
+    from llamastack.api.memory import *
+    from llamastack.api.memory_banks import *
+    from llamastack.api.models import *
+    from llamastack.api.safety import *
+    from llamastack.api.shields import *
+    from llamastack.api.telemetry import *
+
+_MODULES = (
+    "common",
+    "inference",
+    "models",
+    "safety",
+    "shields",
+    "memory",
+    "memory_banks",
+    "telemetry",
+    "inspect",
+    "agents",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if not name.startswith("_"):
+        for module_name in _MODULES:
+            module = importlib.import_module(f"llamastack.api.{module_name}")
+            found = vars(module).get(name)
+            if found is not None:
+                globals()[name] = found
+                return found
+    raise AttributeError(f"module 'llamastack.api' has no attribute {name!r}")

@@ -1,0 +1,38 @@
+"""The base of every type on the wire."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, StringConstraints
+
+
+class WireModel(BaseModel):
+    """A JSON object of the API.
+
+    Unknown fields are refused where a request is read; a client reads replies with `extra="ignore"`, so that an older
+    client understands a newer server. Optional fields that are not set are left out of the JSON.
+    """
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    def to_wire(self) -> dict[str, Any]:
+        """The JSON-compatible form, without the fields that are not set."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+Identifier = Annotated[
+    str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\s\x00-\x1f]([^\x00-\x1f]*[^\s\x00-\x1f])?$")
+]
+"""The name of an object: 1 to 512 characters, no control characters, no white space at either end."""
+
+
+class RoutedObject(WireModel):
+    """What a provider serves by name: a model, a shield, a memory bank."""
+
+    identifier: Identifier
+    provider_id: str = ""
+    """The configured provider that serves the object; may be left out at registration when there is only one."""
+
+    unavailable_reason: str | None = None
+    """Set by the stack in listings when the object is known but cannot be used now; read-only."""

@@ -1,0 +1,161 @@
+"""What an API is, as data: read once from its Protocol, used by every surface."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import operator
+import types
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
+
+from llamastack.api.webmethod import TableAction, WebMethod, webmethod_of
+
+API_VERSION = (1, 0)
+"""Version of the vocabulary and the provider hooks, (major, minor); a provider names the range it was made for."""
+
+
+class Request(BaseModel):
+    """Base of the request objects made from the parameters of a method."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments that were given, ready to be passed on."""
+        given = self.__dict__
+        return {name: given[name] for name in self.model_fields_set}
+
+
+@dataclass(frozen=True)
+class MethodDefinition:
+    """One method of an API: its name, route, parameters and what it returns."""
+
+    api: str
+    name: str
+    web: WebMethod
+    signature: inspect.Signature
+    hints: Mapping[str, Any]
+    doc: str
+
+    @property
+    def parameters(self) -> dict[str, inspect.Parameter]:
+        """Parameters by name, `self` left out."""
+        return {name: p for name, p in self.signature.parameters.items() if name != "self"}
+
+    @functools.cached_property
+    def request_model(self) -> type[Request]:
+        """A pydantic model with one field per parameter."""
+        fields: dict[str, Any] = {
+            name: (self.hints[name], ... if p.default is inspect.Parameter.empty else p.default)
+            for name, p in self.parameters.items()
+        }
+        camel = "".join(part.capitalize() for part in self.name.split("_"))
+        return create_model(f"{camel}Request", __base__=Request, __module__=__name__, **fields)
+
+    @functools.cached_property
+    def result_types(self) -> tuple[Any, Any]:
+        """(plain result type, type of a streamed piece or None)."""
+        returned = self.hints.get("return", Any)
+        members = get_args(returned) if get_origin(returned) in (Union, types.UnionType) else (returned,)
+        pieces = [get_args(m)[0] for m in members if get_origin(m) is AsyncIterator]
+        plain = [m for m in members if get_origin(m) is not AsyncIterator]
+        return (functools.reduce(operator.or_, plain) if plain else None), (pieces[0] if pieces else None)
+
+    @functools.cached_property
+    def result(self) -> TypeAdapter[Any]:
+        """Reads and writes the plain result."""
+        return TypeAdapter(self.result_types[0])
+
+    @functools.cached_property
+    def piece(self) -> TypeAdapter[Any] | None:
+        """Reads and writes a streamed piece; None for a method that never streams."""
+        streamed = self.result_types[1]
+        return None if streamed is None else TypeAdapter(streamed)
+
+
+@dataclass(frozen=True)
+class RoutedPair:
+    """The objects that decide where a request of an API goes, and the API they are registered through.
+
+    object_name: singular and snake case; the private protocol's methods are named after it
+        (`list_<object_name>s`, `register_<object_name>`, `unregister_<object_name>`).
+    object_type: the pydantic type, possibly a union.
+    """
+
+    routed_api: str
+    table_api: str
+    object_name: str
+    object_type: Any
+    private_protocol: type
+
+    @property
+    def list_hook(self) -> str:
+        return f"list_{self.object_name}s"
+
+    @property
+    def register_hook(self) -> str:
+        return f"register_{self.object_name}"
+
+    @property
+    def unregister_hook(self) -> str:
+        return f"unregister_{self.object_name}"
+
+    @property
+    def label(self) -> str:
+        """For people: `memory bank`."""
+        return self.object_name.replace("_", " ")
+
+    @functools.cached_property
+    def adapter(self) -> TypeAdapter[Any]:
+        return TypeAdapter(self.object_type)
+
+
+@dataclass(frozen=True)
+class ApiDefinition:
+    """An API: its name, its Protocol and, where requests are routed by object, the pair it belongs to."""
+
+    name: str
+    protocol: type
+    pair: RoutedPair | None = field(default=None)
+    """Set on both APIs of a pair."""
+    implemented_by_stack: bool = False
+    """True for the registry APIs and inspect: no provider implements them."""
+
+    @functools.cached_property
+    def methods(self) -> Mapping[str, MethodDefinition]:
+        """The web methods in the order of the Protocol."""
+        found: dict[str, MethodDefinition] = {}
+        for owner in reversed(self.protocol.__mro__):
+            for name, function in vars(owner).items():
+                web = webmethod_of(function)
+                if web is not None:
+                    found[name] = MethodDefinition(
+                        api=self.name,
+                        name=name,
+                        web=web,
+                        signature=inspect.signature(function),
+                        hints=get_type_hints(function, include_extras=True),
+                        doc=inspect.getdoc(function) or "",
+                    )
+        return types.MappingProxyType(found)
+
+    @functools.cached_property
+    def capabilities(self) -> frozenset[str]:
+        """Every capability name that the methods of this API know."""
+        names = {m.web.capability for m in self.methods.values() if m.web.capability}
+        for method in self.methods.values():
+            names.update(method.web.argument_capabilities.values())
+        return frozenset(names)
+
+    def method_for(self, action: TableAction) -> MethodDefinition:
+        """The method of a registry API that does `action`.
+
+        Raises LookupError when the Protocol has none.
+        """
+        for method in self.methods.values():
+            if method.web.table_action is action:
+                return method
+        raise LookupError(f"API '{self.name}' has no method for '{action}'")

@@ -1,0 +1,70 @@
+"""Inspect: what this stack consists of and how it is."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Protocol
+
+from llamastack.api.base import WireModel
+from llamastack.api.webmethod import webmethod
+
+
+class ProviderInfo(WireModel):
+    provider_id: str
+    provider_type: str
+
+
+class RouteInfo(WireModel):
+    route: str
+    method: str
+    provider_types: list[str]
+
+
+class ProviderStatus(StrEnum):
+    starting = "starting"
+    healthy = "healthy"
+    down = "down"
+
+
+class ProviderHealth(WireModel):
+    """How one provider is; `reason` says why it is not healthy, `retry_in_s` (seconds) when it is tried again."""
+
+    api: str
+    provider_id: str
+    provider_type: str
+    status: ProviderStatus
+    reason: str | None = None
+    retry_in_s: float | None = None
+    serves: int | None = None
+    """How many objects (models, shields, memory banks) it serves, where its API has any."""
+
+
+class HealthStatus(StrEnum):
+    ok = "OK"
+    degraded = "DEGRADED"
+
+
+class HealthInfo(WireModel):
+    """OK when every provider is healthy, DEGRADED when some are not."""
+
+    status: HealthStatus
+    providers: list[ProviderHealth]
+
+
+class Inspect(Protocol):
+    """Look at the running stack."""
+
+    @webmethod("/providers/list", methods=("GET",))
+    async def list_providers(self) -> dict[str, list[ProviderInfo]]:
+        """The configured providers by API, in config order."""
+        ...
+
+    @webmethod("/routes/list", methods=("GET",))
+    async def list_routes(self) -> dict[str, list[RouteInfo]]:
+        """The routes by API."""
+        ...
+
+    @webmethod("/health", methods=("GET",))
+    async def health(self) -> HealthInfo:
+        """The state of the stack and of each provider."""
+        ...

@@ -1,0 +1,86 @@
+"""Memory banks: where documents are kept, by name."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Protocol, Self
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from llamastack.api.base import RoutedObject
+from llamastack.api.webmethod import TableAction, webmethod
+
+
+class VectorMemoryBank(RoutedObject):
+    """Documents are cut into overlapping chunks of tokens and found by the similarity of their embeddings."""
+
+    type: Literal["vector"] = "vector"
+    embedding_model: str
+    chunk_size_in_tokens: Annotated[int, Field(ge=1)]
+    overlap_size_in_tokens: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _overlap_is_smaller_than_chunk(self) -> Self:
+        if (self.overlap_size_in_tokens or 0) >= self.chunk_size_in_tokens:
+            raise ValueError("overlap_size_in_tokens must be smaller than chunk_size_in_tokens")
+        return self
+
+
+class KeyValueMemoryBank(RoutedObject):
+    type: Literal["keyvalue"] = "keyvalue"
+
+
+class KeywordMemoryBank(RoutedObject):
+    type: Literal["keyword"] = "keyword"
+
+
+class GraphMemoryBank(RoutedObject):
+    type: Literal["graph"] = "graph"
+
+
+_VECTOR_FIELDS = frozenset(VectorMemoryBank.model_fields) - frozenset(KeyValueMemoryBank.model_fields)
+
+
+def _bank_type(bank: Any) -> str | None:
+    """The bank's `type`; one without is taken for the first type that its fields fit."""
+    if not isinstance(bank, dict):
+        return getattr(bank, "type", None)
+    if "type" in bank:
+        return bank["type"] if isinstance(bank["type"], str) else None
+    return "vector" if _VECTOR_FIELDS & bank.keys() else "keyvalue"
+
+
+MemoryBank = Annotated[
+    Annotated[VectorMemoryBank, Tag("vector")]
+    | Annotated[KeyValueMemoryBank, Tag("keyvalue")]
+    | Annotated[KeywordMemoryBank, Tag("keyword")]
+    | Annotated[GraphMemoryBank, Tag("graph")],
+    Discriminator(
+        _bank_type,
+        custom_error_type="memory_bank_type",
+        custom_error_message="'type' must be one of 'vector', 'keyvalue', 'keyword', 'graph'",
+    ),
+]
+
+
+class MemoryBanks(Protocol):
+    """The memory banks that the configured memory providers serve."""
+
+    @webmethod("/memory_banks/list", methods=("GET",), table_action=TableAction.LIST)
+    async def list_memory_banks(self) -> list[MemoryBank]:
+        """All memory banks, by provider in config order."""
+        ...
+
+    @webmethod("/memory_banks/get", methods=("GET",), table_action=TableAction.GET)
+    async def get_memory_bank(self, identifier: str) -> MemoryBank | None:
+        """One memory bank by name; None when nothing by that name is served."""
+        ...
+
+    @webmethod("/memory_banks/register", table_action=TableAction.REGISTER)
+    async def register_memory_bank(self, memory_bank: MemoryBank) -> None:
+        """Register a memory bank with its provider and remember it."""
+        ...
+
+    @webmethod("/memory_banks/unregister", table_action=TableAction.UNREGISTER)
+    async def unregister_memory_bank(self, identifier: str) -> None:
+        """Undo a registration."""
+        ...

@@ -1,0 +1,42 @@
+"""Shields: the safety checks that can be run by name."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from pydantic import Field
+
+from llamastack.api.base import RoutedObject
+from llamastack.api.webmethod import TableAction, webmethod
+
+
+class Shield(RoutedObject):
+    """A safety check by the name it is run by."""
+
+    type: str
+    """The kind of check, e.g. `llama_guard`."""
+    params: dict[str, Any] = Field(default_factory=dict)
+
+
+class Shields(Protocol):
+    """The shields that the configured safety providers serve."""
+
+    @webmethod("/shields/list", methods=("GET",), table_action=TableAction.LIST)
+    async def list_shields(self) -> list[Shield]:
+        """All shields, by provider in config order."""
+        ...
+
+    @webmethod("/shields/get", methods=("GET",), table_action=TableAction.GET)
+    async def get_shield(self, shield_type: str) -> Shield | None:
+        """One shield by its identifier; None when nothing by that name is served."""
+        ...
+
+    @webmethod("/shields/register", table_action=TableAction.REGISTER)
+    async def register_shield(self, shield: Shield) -> None:
+        """Register a shield with its provider and remember it."""
+        ...
+
+    @webmethod("/shields/unregister", table_action=TableAction.UNREGISTER)
+    async def unregister_shield(self, identifier: str) -> None:
+        """Undo a registration."""
+        ...

@@ -1,0 +1,89 @@
+"""What a provider is given beside its config."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from anyio.abc import TaskGroup
+from pydantic import BaseModel
+
+from llamastack.provider.request_data import validated_provider_data
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a provider is with something long.
+
+    task: what is being done, for people ("preparing SmolLM2-135M-Instruct").
+    done, total: in `unit`; total None when it is not known.
+    """
+
+    task: str
+    done: float
+    total: float | None
+    unit: str = "bytes"
+
+
+def _ignore(_: Progress) -> None:
+    """Progress that nobody watches."""
+
+
+class Deps(Mapping[str, Any]):
+    """The APIs that a provider's spec names as dependencies, by name: `deps["inference"]`.
+
+    They are the stack's own, so a call goes to whatever provider serves the object. An optional dependency that the
+    stack lacks is not in the mapping.
+    """
+
+    def __init__(
+        self,
+        *,
+        provider_id: str,
+        apis: Mapping[str, Any] | None = None,
+        task_group: TaskGroup | None = None,
+        state_dir: Path | None = None,
+        report_progress: Callable[[Progress], None] = _ignore,
+        provider_data_validator: type[BaseModel] | None = None,
+    ) -> None:
+        self.provider_id = provider_id
+        """The id that this instance has in the run config; put it into errors."""
+        self.report_progress = report_progress
+        """Call it (from the event loop's thread) during long preparation."""
+        self._apis = dict(apis or {})
+        self._task_group = task_group
+        self._state_dir = state_dir
+        self._validator = provider_data_validator
+
+    def __getitem__(self, api: str) -> Any:
+        return self._apis[api]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._apis)
+
+    def __len__(self) -> int:
+        return len(self._apis)
+
+    @property
+    def task_group(self) -> TaskGroup:
+        """Owns the background tasks of this instance; cancelled after `shutdown`."""
+        if self._task_group is None:
+            raise RuntimeError("this provider was made outside a stack, without a task group")
+        return self._task_group
+
+    @property
+    def state_dir(self) -> Path:
+        """A folder that this instance may keep files in; made on first use."""
+        if self._state_dir is None:
+            raise RuntimeError("this provider was made outside a stack, without a state folder")
+        self._state_dir.mkdir(parents=True, exist_ok=True)
+        return self._state_dir
+
+    def request_data(self) -> BaseModel | None:
+        """The client's provider data of this request, read by the spec's validator; None when there is none.
+
+        Raises InvalidRequestError when it does not fit.
+        """
+        return None if self._validator is None else validated_provider_data(self._validator, self.provider_id)

@@ -1,0 +1,288 @@
+"""The error family: every failure that a user can meet, with its HTTP status.
+
+LlamaStackError
+  InvalidRequestError            400  the request is wrong; `param` says where
+    UnsupportedModelError ...    400  the provider does not serve the object that was to be registered
+    ContextLengthExceededError   400  more tokens than the model takes
+  AuthenticationError            401  a key is missing or refused
+  PermissionDeniedError          403  the key is good but may not do this
+  NotFoundError                  404  nothing of that name
+    ObjectNotFoundError          404  no model, shield, memory bank of that name is served
+  ConflictError                  409  the name is taken by something else
+  RequestTooLargeError           413  the body is over the limit
+  RateLimitError                 429  the backend asks to slow down
+  InternalError                  500  a fault in this software
+  NotSupportedError              501  the provider cannot do this
+  BackendError                   502  the backend answered nonsense
+  ProviderUnavailableError       503  the provider or its backend is down
+  ProviderTimeoutError           504  the backend did not answer in time
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, Self
+
+_MOST_NAMES = 20
+
+
+class LlamaStackError(Exception):
+    """Base of the family.
+
+    message: one sentence for people; never holds a secret.
+    provider_id: the configured provider that it happened at, if any.
+    param: path of the offending field or parameter, if any.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str, *, provider_id: str | None = None, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.provider_id = provider_id
+        self.param = param
+
+    def details(self) -> dict[str, Any]:
+        """Further fields of the error object, by name."""
+        return {}
+
+    def to_wire(self, request_id: str | None = None) -> dict[str, Any]:
+        """The error body: `{"error": {"code", "message", "provider_id"?, "param"?, "request_id"?, ...}}`."""
+        body: dict[str, Any] = {"code": self.code, "message": self.message}
+        for name, value in (("provider_id", self.provider_id), ("param", self.param), ("request_id", request_id)):
+            if value is not None:
+                body[name] = value
+        body.update(self.details())
+        return {"error": body}
+
+    @classmethod
+    def _rebuild(cls, message: str, body: dict[str, Any]) -> Self:
+        """Make the error again from its wire form."""
+        return cls(message)
+
+
+class InvalidRequestError(LlamaStackError):
+    """The request is wrong.
+
+    errors: one entry per fault, `{"loc": [...], "msg": str, "type": str}`, as pydantic words them.
+    """
+
+    status = 400
+    code = "invalid_request"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider_id: str | None = None,
+        param: str | None = None,
+        errors: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        super().__init__(message, provider_id=provider_id, param=param)
+        self.errors = list(errors)
+
+    def details(self) -> dict[str, Any]:
+        # Clients of the first release read `error.detail.errors`.
+        return {"detail": {"errors": self.errors}} if self.errors else {}
+
+    @classmethod
+    def _rebuild(cls, message: str, body: dict[str, Any]) -> Self:
+        detail = body.get("detail")
+        errors = detail.get("errors", ()) if isinstance(detail, dict) else ()
+        return cls(message, errors=errors)
+
+
+class UnsupportedObjectError(InvalidRequestError):
+    """The provider does not serve the object that was to be registered."""
+
+    code = "unsupported_object"
+    label: ClassVar[str] = "object"
+
+    def __init__(
+        self,
+        identifier: str,
+        *,
+        available: Iterable[str] = (),
+        reason: str | None = None,
+        provider_id: str | None = None,
+    ) -> None:
+        message = f"{self.label} '{identifier}' is not served" + (f": {reason}" if reason else "")
+        names = sorted(set(available))
+        if names:
+            message += f". Served: {_listing(names)}"
+        super().__init__(message, provider_id=provider_id)
+        self.identifier = identifier
+
+    @classmethod
+    def _rebuild(cls, message: str, body: dict[str, Any]) -> Self:
+        made = cls("")
+        made.message = message
+        made.args = (message,)
+        return made
+
+
+class UnsupportedModelError(UnsupportedObjectError):
+    code = "unsupported_model"
+    label = "model"
+
+
+class UnsupportedShieldError(UnsupportedObjectError):
+    code = "unsupported_shield"
+    label = "shield"
+
+
+class UnsupportedMemoryBankError(UnsupportedObjectError):
+    code = "unsupported_memory_bank"
+    label = "memory bank"
+
+
+class ContextLengthExceededError(InvalidRequestError):
+    """The prompt has more tokens than the model takes."""
+
+    code = "context_length_exceeded"
+
+
+class AuthenticationError(LlamaStackError):
+    """A key is missing or was refused; `param` names the header field or config key it belongs in."""
+
+    status = 401
+    code = "authentication_failed"
+
+
+class PermissionDeniedError(LlamaStackError):
+    status = 403
+    code = "permission_denied"
+
+
+class NotFoundError(LlamaStackError):
+    status = 404
+    code = "not_found"
+
+
+class ObjectNotFoundError(NotFoundError):
+    """No object of that name is served. `available` names what is."""
+
+    code = "object_not_found"
+
+    def __init__(
+        self,
+        label: str,
+        identifier: str,
+        *,
+        available: Iterable[str] = (),
+        note: str | None = None,
+        param: str | None = None,
+    ) -> None:
+        names = list(dict.fromkeys(available))
+        message = f"no {label} '{identifier}' is served. " + (
+            f"Served: {_listing(names)}" if names else f"No {label} is served at all"
+        )
+        if note:
+            message += f". {note}"
+        super().__init__(message, param=param)
+
+    @classmethod
+    def _rebuild(cls, message: str, body: dict[str, Any]) -> Self:
+        made = cls("", "")
+        made.message = message
+        made.args = (message,)
+        return made
+
+
+class ConflictError(LlamaStackError):
+    status = 409
+    code = "conflict"
+
+
+class RequestTooLargeError(LlamaStackError):
+    status = 413
+    code = "request_too_large"
+
+
+class RateLimitError(LlamaStackError):
+    """retry_after: seconds until the backend wants to be asked again, if it said."""
+
+    status = 429
+    code = "rate_limited"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        provider_id: str | None = None,
+        param: str | None = None,
+    ) -> None:
+        super().__init__(message, provider_id=provider_id, param=param)
+        self.retry_after = retry_after
+
+    def details(self) -> dict[str, Any]:
+        return {} if self.retry_after is None else {"retry_after": self.retry_after}
+
+    @classmethod
+    def _rebuild(cls, message: str, body: dict[str, Any]) -> Self:
+        return cls(message, retry_after=body.get("retry_after"))
+
+
+class InternalError(LlamaStackError):
+    """A fault in this software or in a provider; the log has the rest under the request id."""
+
+
+class NotSupportedError(LlamaStackError):
+    """The provider cannot do what was asked; `param` names the parameter that asks for it."""
+
+    status = 501
+    code = "not_supported"
+
+
+class BackendError(LlamaStackError):
+    """The backend failed or answered something that cannot be understood."""
+
+    status = 502
+    code = "backend_error"
+
+
+class ProviderUnavailableError(LlamaStackError):
+    """The provider or its backend is down."""
+
+    status = 503
+    code = "provider_unavailable"
+
+
+class ProviderTimeoutError(LlamaStackError):
+    status = 504
+    code = "provider_timeout"
+
+
+def _listing(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_MOST_NAMES])
+    return shown if len(names) <= _MOST_NAMES else f"{shown} and {len(names) - _MOST_NAMES} more"
+
+
+def _family(root: type[LlamaStackError]) -> Iterable[type[LlamaStackError]]:
+    yield root
+    for child in root.__subclasses__():
+        yield from _family(child)
+
+
+def error_from_wire(status: int, body: Any) -> LlamaStackError:
+    """The error that a llamastack server answered, made again on the client's side.
+
+    status: HTTP status of the answer (or of the stream's error event, as far as known).
+    body: the decoded JSON, or the plain text where it was none.
+    """
+    error = body.get("error") if isinstance(body, dict) else None
+    if not isinstance(error, dict):
+        return BackendError(f"the server answered {status} without an error object: {str(body)[:500]}")
+    code = error.get("code")
+    message = str(error.get("message", f"the server answered {status}"))
+    for cls in _family(LlamaStackError):
+        if cls.code == code and cls.status == status:
+            made = cls._rebuild(message, error)
+            break
+    else:
+        made = next((c for c in _family(LlamaStackError) if c.status == status), BackendError)._rebuild(message, error)
+    made.provider_id = error.get("provider_id")
+    made.param = error.get("param")
+    return made

@@ -1,0 +1,20 @@
+"""The OpenAI dialect, both ways: native requests out, chat and text completions back.
+
+Format: https://platform.openai.com/docs/api-reference/chat and /completions.
+"""
+
+from llamastack.provider.openai_dialect.replies import chat_response, completion_response, embeddings_response
+from llamastack.provider.openai_dialect.requests import Dialect, chat_request, completion_request, embeddings_request
+from llamastack.provider.openai_dialect.streams import chat_stream, completion_stream
+
+__all__ = [
+    "Dialect",
+    "chat_request",
+    "chat_response",
+    "chat_stream",
+    "completion_request",
+    "completion_response",
+    "completion_stream",
+    "embeddings_request",
+    "embeddings_response",
+]

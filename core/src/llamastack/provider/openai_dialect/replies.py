@@ -1,0 +1,134 @@
+"""Replies in the OpenAI dialect -> native types."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llamastack.api.common import CompletionMessage, StopReason, ToolCall
+from llamastack.api.inference import (
+    ChatCompletionResponse,
+    CompletionResponse,
+    EmbeddingsResponse,
+    TokenLogProbs,
+)
+from llamastack.provider.errors import BackendError
+
+_STOP_REASONS = {
+    "stop": StopReason.end_of_turn,
+    "length": StopReason.out_of_tokens,
+    "tool_calls": StopReason.end_of_message,
+    "function_call": StopReason.end_of_message,
+    "content_filter": StopReason.end_of_turn,
+}
+
+
+def stop_reason(finish_reason: object, provider_id: str) -> StopReason:
+    """The native word for a `finish_reason`."""
+    found = _STOP_REASONS.get(str(finish_reason))
+    if found is None:
+        raise malformed(provider_id, f"finish_reason {finish_reason!r}")
+    return found
+
+
+def malformed(provider_id: str, what: str) -> BackendError:
+    return BackendError(
+        f"the backend of provider '{provider_id}' answered something that cannot be understood: {what[:300]}",
+        provider_id=provider_id,
+    )
+
+
+def first_choice(reply: Mapping[str, Any], provider_id: str) -> Mapping[str, Any]:
+    choices = reply.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        raise malformed(provider_id, "no 'choices'")
+    return choices[0]
+
+
+def chat_response(reply: Mapping[str, Any], provider_id: str) -> ChatCompletionResponse:
+    """A whole chat completion. Raises BackendError when it is malformed."""
+    choice = first_choice(reply, provider_id)
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        raise malformed(provider_id, "a choice without a 'message'")
+    return ChatCompletionResponse(
+        completion_message=CompletionMessage(
+            content=message.get("content") or "",
+            stop_reason=stop_reason(choice.get("finish_reason"), provider_id),
+            tool_calls=[_tool_call(call, provider_id) for call in message.get("tool_calls") or ()],
+        ),
+        logprobs=chat_logprobs(choice),
+    )
+
+
+def completion_response(reply: Mapping[str, Any], provider_id: str) -> CompletionResponse:
+    """A whole text completion. Raises BackendError when it is malformed."""
+    choice = first_choice(reply, provider_id)
+    text = choice.get("text")
+    if not isinstance(text, str):
+        raise malformed(provider_id, "a choice without a 'text'")
+    return CompletionResponse(
+        completion_message=CompletionMessage(
+            content=text, stop_reason=stop_reason(choice.get("finish_reason"), provider_id)
+        ),
+        logprobs=completion_logprobs(choice),
+    )
+
+
+def embeddings_response(reply: Mapping[str, Any], provider_id: str, count: int) -> EmbeddingsResponse:
+    """`count` vectors in the order of the request. Raises BackendError when they are not all there."""
+    data = reply.get("data")
+    if not isinstance(data, list) or len(data) != count:
+        raise malformed(provider_id, f"{len(data) if isinstance(data, list) else 'no'} embeddings for {count} contents")
+    ordered = sorted(data, key=lambda entry: entry.get("index", 0))
+    return EmbeddingsResponse(embeddings=[entry["embedding"] for entry in ordered])
+
+
+def parse_arguments(text: str) -> dict[str, Any] | None:
+    """A tool call's arguments; None when the text is not a JSON object."""
+    try:
+        arguments = json.loads(text or "{}")
+    except ValueError:
+        return None
+    return arguments if isinstance(arguments, dict) else None
+
+
+def _tool_call(call: Mapping[str, Any], provider_id: str) -> ToolCall:
+    function = call.get("function")
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise malformed(provider_id, "a tool call without a function name")
+    arguments = parse_arguments(function.get("arguments") or "")
+    if arguments is None:
+        raise malformed(provider_id, f"arguments of tool '{function['name']}' that are not a JSON object")
+    return ToolCall(call_id=str(call.get("id") or ""), tool_name=function["name"], arguments=arguments)
+
+
+def chat_logprobs(choice: Mapping[str, Any]) -> list[TokenLogProbs] | None:
+    """Log probabilities of a chat choice or of one of its pieces."""
+    holder = choice.get("logprobs")
+    entries: Sequence[Mapping[str, Any]] | None = holder.get("content") if isinstance(holder, dict) else None
+    if not entries:
+        return None
+    return [
+        TokenLogProbs(
+            logprobs_by_token={
+                entry["token"]: entry["logprob"],
+                **{top["token"]: top["logprob"] for top in entry.get("top_logprobs") or ()},
+            }
+        )
+        for entry in entries
+    ]
+
+
+def completion_logprobs(choice: Mapping[str, Any]) -> list[TokenLogProbs] | None:
+    """Log probabilities of a text choice, in the older form (`tokens`, `token_logprobs`) or the newer (`content`)."""
+    holder = choice.get("logprobs")
+    if not isinstance(holder, dict) or "tokens" not in holder:
+        return chat_logprobs(choice)
+    tops = holder.get("top_logprobs") or [{}] * len(holder["tokens"])
+    return [
+        TokenLogProbs(logprobs_by_token={token: value, **(top or {})})
+        for token, value, top in zip(holder["tokens"], holder["token_logprobs"], tops, strict=False)
+        if value is not None
+    ] or None

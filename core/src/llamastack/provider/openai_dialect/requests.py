@@ -1,0 +1,229 @@
+"""Native arguments -> the body of a request in the OpenAI dialect."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llamastack.api.common import (
+    CompletionMessage,
+    ImageMedia,
+    InterleavedTextMedia,
+    Message,
+    SamplingParams,
+    SamplingStrategy,
+    SystemMessage,
+    ToolChoice,
+    ToolDefinition,
+    ToolParamDefinition,
+    ToolPromptFormat,
+    ToolResponseMessage,
+    UserMessage,
+)
+from llamastack.api.inference import LogProbConfig, ResponseFormat
+from llamastack.provider.errors import InvalidRequestError, NotSupportedError
+
+_JSON_TYPES = {
+    "str": "string",
+    "int": "integer",
+    "float": "number",
+    "bool": "boolean",
+    "list": "array",
+    "dict": "object",
+    "None": "null",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """Where backends differ. A field name of None means that the backend cannot do it: asking for it is refused."""
+
+    provider_id: str
+    max_tokens: str = "max_tokens"
+    top_k: str | None = None
+    repetition_penalty: str | None = None
+    seed: str | None = "seed"
+    images: bool = True
+
+    def unsupported(self, param: str, what: str) -> NotSupportedError:
+        return NotSupportedError(
+            f"provider '{self.provider_id}' does not support {what}", provider_id=self.provider_id, param=param
+        )
+
+
+def chat_request(
+    dialect: Dialect,
+    *,
+    model: str,
+    messages: Sequence[Message],
+    sampling_params: SamplingParams | None = None,
+    tools: Sequence[ToolDefinition] | None = None,
+    tool_choice: ToolChoice | None = None,
+    tool_prompt_format: ToolPromptFormat | None = None,
+    stream: bool | None = None,
+    logprobs: LogProbConfig | None = None,
+    response_format: ResponseFormat | None = None,
+) -> dict[str, Any]:
+    """The body of `POST /chat/completions`.
+
+    Raises NotSupportedError, naming the parameter, for what the dialect has no word for.
+    """
+    body: dict[str, Any] = {"model": model, "messages": [_message(dialect, message) for message in messages]}
+    body.update(_sampling(dialect, sampling_params))
+    if tool_prompt_format not in (None, ToolPromptFormat.json):
+        raise dialect.unsupported("tool_prompt_format", f"tool_prompt_format '{tool_prompt_format}'")
+    if tools:
+        body["tools"] = [_tool(tool) for tool in tools]
+        if tool_choice is not None:
+            body["tool_choice"] = tool_choice.value
+    elif tool_choice is ToolChoice.required:
+        raise InvalidRequestError("tool_choice 'required' needs at least one tool", param="tool_choice")
+    if stream:
+        body["stream"] = True
+    if logprobs is not None:
+        body["logprobs"] = True
+        body["top_logprobs"] = logprobs.top_k
+    if response_format is not None:
+        body["response_format"] = {
+            "type": "json_schema",
+            "json_schema": {"name": "response", "strict": True, "schema": response_format.json_schema},
+        }
+    return body
+
+
+def completion_request(
+    dialect: Dialect,
+    *,
+    model: str,
+    content: InterleavedTextMedia,
+    sampling_params: SamplingParams | None = None,
+    stream: bool | None = None,
+    logprobs: LogProbConfig | None = None,
+) -> dict[str, Any]:
+    """The body of `POST /completions`. Images are refused: a text completion has no place for them."""
+    body: dict[str, Any] = {"model": model, "prompt": _text_only(dialect, content, "content")}
+    body.update(_sampling(dialect, sampling_params))
+    if stream:
+        body["stream"] = True
+    if logprobs is not None:
+        body["logprobs"] = max(logprobs.top_k, 1)
+    return body
+
+
+def embeddings_request(dialect: Dialect, *, model: str, contents: Sequence[InterleavedTextMedia]) -> dict[str, Any]:
+    """The body of `POST /embeddings`."""
+    texts = [_text_only(dialect, content, f"contents[{place}]") for place, content in enumerate(contents)]
+    return {"model": model, "input": texts, "encoding_format": "float"}
+
+
+def _text_only(dialect: Dialect, content: InterleavedTextMedia, where: str) -> str:
+    parts = content if isinstance(content, list) else [content]
+    texts: list[str] = []
+    for part in parts:
+        if not isinstance(part, str):
+            raise dialect.unsupported(where, "images here")
+        texts.append(part)
+    return "\n".join(texts)
+
+
+def _content(dialect: Dialect, content: InterleavedTextMedia) -> str | list[dict[str, Any]]:
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else [content]
+    return [_part(dialect, part) for part in parts]
+
+
+def _part(dialect: Dialect, part: str | ImageMedia) -> dict[str, Any]:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    if not dialect.images:
+        raise dialect.unsupported("messages", "images in messages")
+    if not isinstance(part.image, str):
+        raise InvalidRequestError("an image needs a URL (data: URLs carry the bytes)", param="messages")
+    return {"type": "image_url", "image_url": {"url": part.image}}
+
+
+def _message(dialect: Dialect, message: Message) -> dict[str, Any]:
+    match message:
+        case UserMessage(content=content, context=None):
+            return {"role": "user", "content": _content(dialect, content)}
+        case UserMessage(content=content, context=context):
+            parts = [*_as_list(content), *_as_list(context)]
+            return {"role": "user", "content": _content(dialect, parts)}
+        case SystemMessage(content=content):
+            return {"role": "system", "content": _content(dialect, content)}
+        case ToolResponseMessage(call_id=call_id, content=content):
+            return {"role": "tool", "tool_call_id": call_id, "content": _content(dialect, content)}
+        case CompletionMessage(content=content, tool_calls=calls):
+            out: dict[str, Any] = {"role": "assistant", "content": _content(dialect, content)}
+            if calls:
+                out["tool_calls"] = [
+                    {
+                        "id": call.call_id,
+                        "type": "function",
+                        "function": {"name": str(call.tool_name), "arguments": json.dumps(call.arguments)},
+                    }
+                    for call in calls
+                ]
+            return out
+
+
+def _as_list(content: InterleavedTextMedia | None) -> list[str | ImageMedia]:
+    if content is None:
+        return []
+    return list(content) if isinstance(content, list) else [content]
+
+
+def _sampling(dialect: Dialect, params: SamplingParams | None) -> dict[str, Any]:
+    if params is None:
+        return {"temperature": 0.0}
+    body: dict[str, Any] = {}
+    if params.strategy is SamplingStrategy.greedy:
+        body["temperature"] = 0.0
+    elif "temperature" in params.model_fields_set:
+        body["temperature"] = params.temperature
+    if params.strategy is SamplingStrategy.top_p:
+        body["top_p"] = params.top_p
+    if params.strategy is SamplingStrategy.top_k and params.top_k:
+        if dialect.top_k is None:
+            raise dialect.unsupported("sampling_params.top_k", "top_k sampling")
+        body[dialect.top_k] = params.top_k
+    if params.max_tokens:
+        body[dialect.max_tokens] = params.max_tokens
+    if params.repetition_penalty != 1.0:
+        if dialect.repetition_penalty is None:
+            raise dialect.unsupported("sampling_params.repetition_penalty", "a repetition penalty")
+        body[dialect.repetition_penalty] = params.repetition_penalty
+    if params.stop:
+        body["stop"] = params.stop
+    if params.seed is not None:
+        if dialect.seed is None:
+            raise dialect.unsupported("sampling_params.seed", "a seed")
+        body[dialect.seed] = params.seed
+    return body
+
+
+def _tool(tool: ToolDefinition) -> dict[str, Any]:
+    parameters = tool.parameters or {}
+    function: dict[str, Any] = {
+        "name": str(tool.tool_name),
+        "parameters": {
+            "type": "object",
+            "properties": {name: _parameter(parameter) for name, parameter in parameters.items()},
+            "required": [name for name, parameter in parameters.items() if parameter.required],
+        },
+    }
+    if tool.description:
+        function["description"] = tool.description
+    return {"type": "function", "function": function}
+
+
+def _parameter(parameter: ToolParamDefinition) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": _JSON_TYPES.get(parameter.param_type, parameter.param_type)}
+    if parameter.description:
+        schema["description"] = parameter.description
+    if parameter.default is not None:
+        schema["default"] = parameter.default
+    return schema

@@ -1,0 +1,134 @@
+"""Streams in the OpenAI dialect -> native streams, piece by piece as they come."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llamastack.api.common import StopReason, ToolCall
+from llamastack.api.inference import (
+    ChatCompletionResponseEvent,
+    ChatCompletionResponseEventType,
+    ChatCompletionResponseStreamChunk,
+    CompletionResponseStreamChunk,
+    TokenLogProbs,
+    ToolCallDelta,
+    ToolCallParseStatus,
+)
+from llamastack.provider.errors import BackendError
+from llamastack.provider.openai_dialect.replies import (
+    chat_logprobs,
+    completion_logprobs,
+    parse_arguments,
+    stop_reason,
+)
+
+
+@dataclass(slots=True)
+class _OpenToolCall:
+    call_id: str
+    name: str
+    arguments: str
+
+
+def _event(
+    event_type: ChatCompletionResponseEventType,
+    delta: str | ToolCallDelta = "",
+    *,
+    logprobs: list[TokenLogProbs] | None = None,
+    reason: StopReason | None = None,
+) -> ChatCompletionResponseStreamChunk:
+    return ChatCompletionResponseStreamChunk.model_construct(
+        event=ChatCompletionResponseEvent.model_construct(
+            event_type=event_type, delta=delta, logprobs=logprobs, stop_reason=reason
+        )
+    )
+
+
+def _cut_short(provider_id: str) -> BackendError:
+    return BackendError(
+        f"the backend of provider '{provider_id}' ended the stream before the reply was complete",
+        provider_id=provider_id,
+    )
+
+
+async def chat_stream(
+    chunks: AsyncIterator[Mapping[str, Any]], provider_id: str
+) -> AsyncIterator[ChatCompletionResponseStreamChunk]:
+    """start, progress..., complete out of `chat.completion.chunk` objects.
+
+    Raises BackendError when the stream ends before its finish_reason.
+    """
+    progress = ChatCompletionResponseEventType.progress
+    calls: dict[int, _OpenToolCall] = {}
+    reason: StopReason | None = None
+    yield _event(ChatCompletionResponseEventType.start)
+    async for chunk in chunks:
+        choices = chunk.get("choices")
+        if not choices:
+            continue  # usage alone
+        choice = choices[0]
+        delta = choice.get("delta") or {}
+        logprobs = chat_logprobs(choice)
+        text = delta.get("content")
+        if text or logprobs:
+            yield _event(progress, text or "", logprobs=logprobs)
+        for piece in delta.get("tool_calls") or ():
+            for tool_delta in _tool_pieces(calls, piece):
+                yield _event(progress, tool_delta)
+        if choice.get("finish_reason") is not None:
+            reason = stop_reason(choice["finish_reason"], provider_id)
+    if reason is None:
+        raise _cut_short(provider_id)
+    for call in calls.values():
+        yield _event(progress, _finished(call))
+    yield _event(ChatCompletionResponseEventType.complete, reason=reason)
+
+
+def _tool_pieces(calls: dict[int, _OpenToolCall], piece: Mapping[str, Any]) -> Iterator[ToolCallDelta]:
+    function = piece.get("function") or {}
+    index = piece.get("index", 0)
+    call = calls.get(index)
+    if call is None:
+        call = calls[index] = _OpenToolCall(str(piece.get("id") or ""), "", "")
+        yield ToolCallDelta(content="", parse_status=ToolCallParseStatus.started)
+    call.name += function.get("name") or ""
+    fragment = function.get("arguments") or ""
+    if fragment:
+        call.arguments += fragment
+        yield ToolCallDelta(content=fragment, parse_status=ToolCallParseStatus.in_progress)
+
+
+def _finished(call: _OpenToolCall) -> ToolCallDelta:
+    arguments = parse_arguments(call.arguments)
+    if arguments is None or not call.name:
+        return ToolCallDelta(content=call.arguments, parse_status=ToolCallParseStatus.failure)
+    return ToolCallDelta(
+        content=ToolCall(call_id=call.call_id, tool_name=call.name, arguments=arguments),
+        parse_status=ToolCallParseStatus.success,
+    )
+
+
+async def completion_stream(
+    chunks: AsyncIterator[Mapping[str, Any]], provider_id: str
+) -> AsyncIterator[CompletionResponseStreamChunk]:
+    """Pieces of a text completion, the last with the stop reason.
+
+    Raises BackendError when the stream ends before its finish_reason.
+    """
+    reason: StopReason | None = None
+    async for chunk in chunks:
+        choices = chunk.get("choices")
+        if not choices:
+            continue
+        choice = choices[0]
+        text = choice.get("text") or ""
+        logprobs = completion_logprobs(choice)
+        if text or logprobs:
+            yield CompletionResponseStreamChunk(delta=text, logprobs=logprobs)
+        if choice.get("finish_reason") is not None:
+            reason = stop_reason(choice["finish_reason"], provider_id)
+    if reason is None:
+        raise _cut_short(provider_id)
+    yield CompletionResponseStreamChunk(delta="", stop_reason=reason)

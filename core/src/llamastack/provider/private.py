@@ -1,0 +1,58 @@
+"""The hooks by which a provider says what it serves. The stack calls them; users never do.
+
+Each has an optional `unregister_*`: a provider that lacks it just has nothing to undo.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from llamastack.api.memory_banks import MemoryBank
+from llamastack.api.models import Model
+from llamastack.api.shields import Shield
+
+
+class ModelsProtocolPrivate(Protocol):
+    """Implemented by every inference provider."""
+
+    async def list_models(self) -> list[Model]:
+        """What is served now; asked again and again, so keep it cheap. `provider_id` may be left empty."""
+        ...
+
+    async def register_model(self, model: Model) -> None:
+        """Prepare to serve `model`, or refuse.
+
+        Called again with the same model at every start; must be idempotent.
+        Raises UnsupportedModelError when it cannot be served.
+        """
+        ...
+
+
+class ShieldsProtocolPrivate(Protocol):
+    """Implemented by every safety provider."""
+
+    async def list_shields(self) -> list[Shield]:
+        """What is served now. `provider_id` may be left empty."""
+        ...
+
+    async def register_shield(self, shield: Shield) -> None:
+        """Prepare to serve `shield`, or refuse; idempotent.
+
+        Raises UnsupportedShieldError when it cannot be served.
+        """
+        ...
+
+
+class MemoryBanksProtocolPrivate(Protocol):
+    """Implemented by every memory provider."""
+
+    async def list_memory_banks(self) -> list[MemoryBank]:
+        """What is served now. `provider_id` may be left empty."""
+        ...
+
+    async def register_memory_bank(self, memory_bank: MemoryBank) -> None:
+        """Prepare to serve `memory_bank`, or refuse; idempotent.
+
+        Raises UnsupportedMemoryBankError when it cannot be served.
+        """
+        ...

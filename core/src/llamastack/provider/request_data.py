@@ -1,0 +1,74 @@
+"""Request-scoped provider data: what a client hands over for one request in `X-LlamaStack-ProviderData`.
+
+It lives in a ContextVar for the time of the request, so it cannot reach another request, and is read by the provider
+through `Deps.request_data()`, validated by the model that its spec names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from llamastack.provider.errors import InvalidRequestError
+from llamastack.provider.validation import faults_of
+
+PROVIDER_DATA_HEADER = "X-LlamaStack-ProviderData"
+
+_current: ContextVar[Mapping[str, Any] | None] = ContextVar("llamastack_provider_data", default=None)
+
+
+def parse_provider_data(header: str) -> dict[str, Any]:
+    """The header's JSON object.
+
+    Raises InvalidRequestError for anything else; the text itself, which may hold keys, is not repeated.
+    """
+    try:
+        data = json.loads(header)
+    except ValueError:
+        data = None
+    if not isinstance(data, dict):
+        raise InvalidRequestError("the header must hold a JSON object", param=PROVIDER_DATA_HEADER)
+    return data
+
+
+@contextmanager
+def provider_data(data: Mapping[str, Any] | None) -> Iterator[None]:
+    """Make `data` the provider data of the calls made inside the block."""
+    token = _current.set(data)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def set_provider_data(data: Mapping[str, Any] | None) -> None:
+    """Set the provider data of the running task for good: for a server that runs one task per request."""
+    _current.set(data)
+
+
+def current_provider_data() -> Mapping[str, Any] | None:
+    """The raw data of this request. Never log it."""
+    return _current.get()
+
+
+def validated_provider_data(model: type[BaseModel], provider_id: str) -> BaseModel | None:
+    """The data of this request read as `model`; None when the request brought none.
+
+    Fields that belong to other providers are passed over. Raises InvalidRequestError that names the field.
+    """
+    data = _current.get()
+    if data is None:
+        return None
+    try:
+        return model.model_validate(dict(data), extra="ignore")
+    except ValidationError as error:
+        faults = faults_of(error)
+        where = ".".join((PROVIDER_DATA_HEADER, *(str(part) for part in faults[0]["loc"])))
+        raise InvalidRequestError(
+            f"{where}: {faults[0]['msg']}", provider_id=provider_id, param=where, errors=faults
+        ) from None

@@ -1,0 +1,103 @@
+"""ProviderSpec: what a provider package says of itself, cheap to import.
+
+It holds dotted strings, so reading it imports neither the provider's code nor its SDK.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from llamastack.api.definition import API_VERSION
+from llamastack.provider.capabilities import Capabilities
+from llamastack.provider.dotted import DOTTED_PATTERN, load_dotted
+
+_DOTTED = re.compile(DOTTED_PATTERN)
+_VERSION_TERM = re.compile(r"^(>=|<=|<|>|==|!=)\s*(\d+)(?:\.(\d+))?$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProviderSpec:
+    """One provider type of one API.
+
+    api: name of the API it implements (`Api.inference`, or the string of a plugin's API).
+    provider_type: the name users write in their run config; the same as the entry point's.
+    config_class: dotted path of the pydantic model of its config.
+    factory: dotted path of `async def get_provider_impl(config, deps)` (inline) or `get_adapter_impl` (remote).
+    description: one line for people.
+    api_dependencies: APIs of the stack that it calls; a stack without them is refused.
+    optional_api_dependencies: APIs that it calls when the stack has them.
+    provider_data_validator: dotted path of the pydantic model of its part of `X-LlamaStack-ProviderData`.
+    api_version: range of `llamastack.api.definition.API_VERSION` that it works with, e.g. ">=1.0,<2".
+    capabilities: what it can and cannot do; see `Capabilities`.
+    """
+
+    kind: ClassVar[str] = "inline"
+
+    api: str
+    provider_type: str
+    config_class: str
+    factory: str
+    description: str
+    api_dependencies: tuple[str, ...] = ()
+    optional_api_dependencies: tuple[str, ...] = ()
+    provider_data_validator: str | None = None
+    api_version: str = ">=1.0,<2"
+    capabilities: Capabilities = field(default_factory=Capabilities)
+
+    def __post_init__(self) -> None:
+        for name in ("config_class", "factory", "provider_data_validator"):
+            path = getattr(self, name)
+            if path is not None and not _DOTTED.match(path):
+                raise ValueError(f"{name}: {path!r} is not of the form 'package.module:attribute'")
+        if not self.description.strip():
+            raise ValueError("description: must not be empty")
+        _parse_range(self.api_version)
+        object.__setattr__(self, "api", str(self.api))
+        for name in ("api_dependencies", "optional_api_dependencies"):
+            object.__setattr__(self, name, tuple(str(api) for api in getattr(self, name)))
+
+    def accepts_api_version(self, version: tuple[int, int] = API_VERSION) -> bool:
+        """Whether this provider was made for `version` of the hooks."""
+        return all(_holds(version, operator, bound) for operator, bound in _parse_range(self.api_version))
+
+    def load_config_class(self) -> Any:
+        return load_dotted(self.config_class)
+
+    def load_factory(self) -> Any:
+        return load_dotted(self.factory)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InlineProviderSpec(ProviderSpec):
+    """A provider that does the work in this process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteProviderSpec(ProviderSpec):
+    """A provider that adapts a service elsewhere."""
+
+    kind: ClassVar[str] = "remote"
+
+
+def _parse_range(text: str) -> list[tuple[str, tuple[int, ...]]]:
+    terms: list[tuple[str, tuple[int, ...]]] = []
+    for part in text.split(","):
+        match = _VERSION_TERM.match(part.strip())
+        if match is None:
+            raise ValueError(f"api_version: {part.strip()!r} is not like '>=1.0' or '<2'")
+        operator, major, minor = match.groups()
+        terms.append((operator, (int(major), int(minor or 0))))
+    return terms
+
+
+def _holds(version: tuple[int, ...], operator: str, bound: tuple[int, ...]) -> bool:
+    return {
+        ">=": version >= bound,
+        "<=": version <= bound,
+        "<": version < bound,
+        ">": version > bound,
+        "==": version == bound,
+        "!=": version != bound,
+    }[operator]
