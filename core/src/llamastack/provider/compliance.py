@@ -74,4 +74,5 @@ def _takes(signature: inspect.Signature, name: str) -> bool:
 
 
 def _is_async(method: object) -> bool:
-    return inspect.iscoroutinefunction(method) or inspect.iscoroutinefunction(getattr(type(method), "__call__", None))
+    called = vars(type(method)).get("__call__")
+    return inspect.iscoroutinefunction(method) or inspect.iscoroutinefunction(called)

@@ -1,0 +1,103 @@
+"""Any exception of a provider -> one of the error family, without secrets."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+
+from pydantic import BaseModel, SecretBytes, SecretStr
+
+from llamastack.provider.errors import (
+    BackendError,
+    InternalError,
+    LlamaStackError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+)
+from llamastack.provider.request_data import current_provider_data
+
+_LOGGER = logging.getLogger("llamastack.provider")
+_SHORTEST_SECRET = 4
+
+
+def secrets_in(value: object) -> Iterable[str]:
+    """Every secret text inside a provider's config."""
+    if isinstance(value, SecretStr):
+        yield value.get_secret_value()
+    elif isinstance(value, SecretBytes):
+        yield value.get_secret_value().decode(errors="replace")
+    elif isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from secrets_in(getattr(value, name))
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from secrets_in(item)
+    elif isinstance(value, list | tuple | set):
+        for item in value:
+            yield from secrets_in(item)
+
+
+def _texts_in(value: object) -> Iterable[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _texts_in(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts_in(item)
+
+
+def redactor(config: object) -> Callable[[str], str]:
+    """A function that strikes the secrets of `config`, and those of the current request, out of a text."""
+    fixed = tuple(s for s in secrets_in(config) if len(s) >= _SHORTEST_SECRET)
+
+    def redact(text: str) -> str:
+        data = current_provider_data()
+        own = [s for s in _texts_in(data) if len(s) >= _SHORTEST_SECRET] if data else []
+        for secret in sorted((*fixed, *own), key=len, reverse=True):
+            text = text.replace(secret, "***")
+        return text
+
+    return redact
+
+
+def reason_of(error: BaseException) -> str:
+    """One line for people."""
+    if isinstance(error, LlamaStackError):
+        return error.message
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(reason_of(e) for e in error.exceptions)
+    if isinstance(error, TimeoutError) and not str(error):
+        return "timed out"
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def as_stack_error(
+    error: Exception, provider_id: str, provider_type: str, redact: Callable[[str], str]
+) -> LlamaStackError:
+    """What a caller is told when a provider raised `error`."""
+    import httpx
+
+    if isinstance(error, LlamaStackError):
+        if error.provider_id is None:
+            error.provider_id = provider_id
+        redacted = redact(error.message)
+        if redacted != error.message:
+            error.message = redacted
+            error.args = (redacted,)
+        return error
+    who = f"provider '{provider_id}' ({provider_type})"
+    made: LlamaStackError
+    if isinstance(error, TimeoutError | httpx.TimeoutException):
+        made = ProviderTimeoutError(f"{who} did not answer in time", provider_id=provider_id)
+    elif isinstance(error, httpx.NetworkError | ConnectionError):
+        made = ProviderUnavailableError(redact(f"{who} is down: {reason_of(error)}"), provider_id=provider_id)
+    elif isinstance(error, httpx.HTTPError):
+        made = BackendError(redact(f"{who} failed: {reason_of(error)}"), provider_id=provider_id)
+    else:
+        _LOGGER.error("%s failed\n%s", who, redact("".join(traceback.format_exception(error))).rstrip())
+        made = InternalError(f"{who} failed: {type(error).__name__}", provider_id=provider_id)
+    return made

@@ -1,0 +1,290 @@
+"""The run config: its model, and reading it with errors that say where, what and what is allowed."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, create_model
+
+from llamastack.api.definition import ApiDefinition
+from llamastack.provider.validation import faults_of
+from llamastack.stack.discovery import RUN_CONFIG_GROUP, Discovery, DiscoveryError
+from llamastack.stack.yaml_source import Fault, Path, YamlDocument, YamlFaultsError, read_yaml
+
+ProviderId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
+HOME_VARIABLE = "LLAMASTACK_HOME"
+_SECRET_WORDS = ("key", "token", "secret", "password", "credential")
+
+
+class ConfigError(Exception):
+    """The run config is wrong. One line per fault: `file:line: key.path: what`."""
+
+    def __init__(self, source: str, faults: list[Fault]) -> None:
+        self.source = source
+        self.faults = faults
+        super().__init__("\n".join(self._line(fault) for fault in faults))
+
+    def _line(self, fault: Fault) -> str:
+        where = self.source if fault.line is None else f"{self.source}:{fault.line}"
+        path = key_path(fault.path)
+        return f"{where}: {path}: {fault.message}" if path else f"{where}: {fault.message}"
+
+
+def key_path(path: Path) -> str:
+    """`("providers", "inference", 0)` -> `providers.inference[0]`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else part)
+    return text
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class ProviderConfig(_Strict):
+    """One instance of a provider."""
+
+    provider_id: ProviderId = Field(description="Name of this instance; unique within its API")
+    provider_type: str = Field(min_length=1, description="An installed type; see `llamastack providers list`")
+    distribution: str | None = Field(None, description="Chooses among several packages that bring the same type")
+    config: dict[str, Any] = Field(default_factory=dict, description="See `llamastack providers show TYPE`")
+
+
+class ServerConfig(_Strict):
+    host: str = Field("127.0.0.1", description="Address to listen on")
+    port: int = Field(8321, ge=0, le=65535, description="TCP port; 0 takes a free one")
+    max_body_bytes: int = Field(32 * 2**20, gt=0, description="Largest request body, in bytes")
+    drain_timeout_s: float = Field(30.0, ge=0, description="Seconds that requests in flight get when the server stops")
+
+
+class StoreConfig(_Strict):
+    type: str = Field("sqlite", description="Where registered objects are kept; an installed store")
+    config: dict[str, Any] = Field(default_factory=dict, description="Settings of that store")
+
+
+class RunConfig(_Strict):
+    """What a stack is assembled from. `providers` is the only key that must be there."""
+
+    version: str | int | float | None = Field(None, description="Free; for your own use")
+    image_name: str | None = Field(None, min_length=1, description="Name of this stack")
+    apis: list[str] | None = Field(None, description="Serve only these APIs; all that have providers by default")
+    providers: dict[str, list[ProviderConfig]] = Field(description="Provider instances by API")
+    store: StoreConfig | None = Field(
+        None, description="Registered objects; an sqlite file beside the config by default"
+    )
+    server: ServerConfig = Field(default_factory=ServerConfig, description="The HTTP server")
+    on_provider_error: Literal["retry", "fail"] = Field(
+        "retry", description="A provider that cannot start: keep trying beside the others, or do not start at all"
+    )
+    start_timeout_s: float = Field(60.0, gt=0, description="Seconds that a provider gets to start, without progress")
+    refresh_interval_s: float = Field(10.0, gt=0, description="Seconds between asking a provider what it serves")
+
+
+@functools.lru_cache(maxsize=8)
+def _model_for(pairs: tuple[tuple[str, Any, str], ...]) -> type[RunConfig]:
+    fields: dict[str, Any] = {
+        table_api: (
+            list[object_type],  # type: ignore[valid-type]
+            Field(default_factory=list, description=f"{label.capitalize()}s to register at start"),
+        )
+        for table_api, object_type, label in pairs
+    }
+    return create_model("RunConfig", __base__=RunConfig, **fields)
+
+
+def run_config_model(apis: Mapping[str, ApiDefinition]) -> type[RunConfig]:
+    """`RunConfig` with a list for each kind of object: `models`, `shields`, `memory_banks`, and those of plugins."""
+    pairs = {d.pair.table_api: (d.pair.table_api, d.pair.object_type, d.pair.label) for d in apis.values() if d.pair}
+    return _model_for(tuple(pairs.values()))
+
+
+@dataclass(frozen=True)
+class LoadedConfig:
+    """A run config and where it came from.
+
+    source: file name, `distribution NAME`, or `config`. folder: where the stack keeps its files; None for a config
+    without a name to keep them under.
+    """
+
+    run: RunConfig
+    source: str = "config"
+    document: YamlDocument = field(default_factory=YamlDocument)
+    folder: FilePath | None = None
+
+    def fault(self, path: Path, message: str) -> Fault:
+        return Fault(self.document.line_of(path), path, message)
+
+    def error(self, path: Path, message: str) -> ConfigError:
+        return ConfigError(self.source, [self.fault(path, message)])
+
+    def objects(self, table_api: str) -> list[Any]:
+        """What the config registers at start for one registry API."""
+        return list(getattr(self.run, table_api, []))
+
+    def faults_in(self, error: ValidationError, path: Path, value: Any) -> list[Fault]:
+        """The faults that pydantic found in `value`, which stands at `path`."""
+        return validation_faults(error, path, value, self.document)
+
+
+def validation_faults(error: ValidationError, base: Path, value: Any, document: YamlDocument) -> list[Fault]:
+    """Faults with key paths, lines and the bad value, secrets left out."""
+    found: dict[tuple[Path, str], Fault] = {}
+    for fault in faults_of(error):
+        path: list[str | int] = []
+        at = value
+        for part in fault["loc"]:
+            if isinstance(at, Mapping) and (part in at or fault["type"] in ("missing", "extra_forbidden")):
+                path.append(part)
+                at = at.get(part)
+            elif isinstance(at, list) and isinstance(part, int) and part < len(at):
+                path.append(part)
+                at = at[part]
+        full = (*base, *path)
+        message = fault["msg"]
+        if fault["type"] not in ("missing", "extra_forbidden"):
+            message += f" (is {_shown(full, at, document)})"
+        found.setdefault((full, message), Fault(document.line_of(full), full, message))
+    return list(found.values())
+
+
+def _shown(path: Path, value: Any, document: YamlDocument) -> str:
+    substituted = document.from_environment.get(path)
+    if substituted is not None:
+        return substituted
+    last = next((part for part in reversed(path) if isinstance(part, str)), "").lower()
+    if any(word in last for word in _SECRET_WORDS):
+        return "***"
+    if isinstance(value, Mapping | list):
+        return "a mapping" if isinstance(value, Mapping) else "a list"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def home_folder() -> FilePath:
+    """Where stacks without a config file of their own keep their files: $LLAMASTACK_HOME, else ~/.llamastack."""
+    return FilePath(os.environ.get(HOME_VARIABLE) or FilePath.home() / ".llamastack")
+
+
+def load_config(
+    source: str | FilePath | Mapping[str, Any],
+    apis: Mapping[str, ApiDefinition],
+    discovery: Discovery,
+    environment: Mapping[str, str] | None = None,
+) -> LoadedConfig:
+    """Read and validate a run config.
+
+    source: a YAML file, the name of an installed run config, or the config itself as a mapping.
+    Raises ConfigError.
+    """
+    if isinstance(source, Mapping):
+        name = source.get("image_name")
+        folder = home_folder() / name if isinstance(name, str) and name else None
+        return _validated(YamlDocument(value=dict(source)), "config", folder, apis)
+    file, shown, folder = _locate(source, discovery)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(shown, [Fault(None, (), "there is no such file")]) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            shown, [Fault(None, (), f"is not UTF-8 text: {error.reason} at byte {error.start}")]
+        ) from None
+    except OSError as error:
+        raise ConfigError(shown, [Fault(None, (), f"cannot be read: {error.strerror}")]) from None
+    try:
+        document = read_yaml(text, environment)
+    except YamlFaultsError as error:
+        raise ConfigError(shown, error.faults) from None
+    return _validated(document, shown, folder, apis)
+
+
+def _locate(source: str | FilePath, discovery: Discovery) -> tuple[FilePath, str, FilePath]:
+    text = str(source)
+    path = FilePath(source)
+    if isinstance(source, FilePath) or path.suffix in (".yaml", ".yml") or os.sep in text or path.is_file():
+        key = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+        return path, text, path.resolve().parent / ".llamastack" / f"{path.stem}-{key}"
+    try:
+        installed = discovery.find(RUN_CONFIG_GROUP, text)
+        file = FilePath(str(installed.load()))
+    except DiscoveryError as error:
+        raise ConfigError(text, [Fault(None, (), f"is neither a file nor an installed run config: {error}")]) from None
+    return file, f"{text} ({file.name} of {installed.origin})", home_folder() / text
+
+
+def _validated(
+    document: YamlDocument, source: str, folder: FilePath | None, apis: Mapping[str, ApiDefinition]
+) -> LoadedConfig:
+    value = document.value
+    if not isinstance(value, dict):
+        raise ConfigError(source, [Fault(None, (), "must be a mapping with the key 'providers'")])
+    try:
+        run = run_config_model(apis).model_validate(value)
+    except ValidationError as error:
+        raise ConfigError(source, validation_faults(error, (), value, document)) from None
+    loaded = LoadedConfig(run=run, source=source, document=document, folder=folder)
+    faults = _faults_across(loaded, apis)
+    if faults:
+        raise ConfigError(source, faults)
+    return loaded
+
+
+def _faults_across(config: LoadedConfig, apis: Mapping[str, ApiDefinition]) -> list[Fault]:
+    """What no single field can know: names of APIs, ids that are there twice, objects of no provider."""
+    found: list[Fault] = []
+    allowed = [name for name, definition in apis.items() if not definition.implemented_by_stack]
+    run = config.run
+    for api, providers in run.providers.items():
+        if api not in allowed:
+            found.append(
+                config.fault(("providers", api), f"there is no such API for providers; allowed: {', '.join(allowed)}")
+            )
+            continue
+        if apis[api].pair is None and len(providers) > 1:
+            found.append(
+                config.fault(
+                    ("providers", api, 1),
+                    f"API '{api}' takes one provider: its requests name no object that could choose between several",
+                )
+            )
+        seen: dict[str, int] = {}
+        for place, provider in enumerate(providers):
+            if provider.provider_id in seen:
+                first = key_path(("providers", api, seen[provider.provider_id]))
+                found.append(
+                    config.fault(
+                        ("providers", api, place, "provider_id"),
+                        f"'{provider.provider_id}' is the id of {first} already; ids are unique within an API",
+                    )
+                )
+            seen.setdefault(provider.provider_id, place)
+    for place, api in enumerate(run.apis or ()):
+        if api not in allowed:
+            found.append(config.fault(("apis", place), f"there is no API '{api}'; allowed: {', '.join(allowed)}"))
+        elif not run.providers.get(api):
+            found.append(config.fault(("apis", place), f"API '{api}' has no provider; add one to providers.{api}"))
+    for pair in {d.pair.table_api: d.pair for d in apis.values() if d.pair}.values():
+        ids = [p.provider_id for p in run.providers.get(pair.routed_api, ())]
+        identifiers: set[str] = set()
+        for place, item in enumerate(config.objects(pair.table_api)):
+            path = (pair.table_api, place)
+            if not ids:
+                found.append(config.fault(path, f"API '{pair.routed_api}' has no provider to register it with"))
+            elif item.provider_id not in ids and (item.provider_id or len(ids) > 1):
+                found.append(
+                    config.fault(
+                        (*path, "provider_id"),
+                        f"'{item.provider_id}' is no provider of API '{pair.routed_api}'; allowed: {', '.join(ids)}",
+                    )
+                )
+            if item.identifier in identifiers:
+                found.append(config.fault((*path, "identifier"), f"'{item.identifier}' is there twice"))
+            identifiers.add(item.identifier)
+    return found

@@ -1,0 +1,226 @@
+"""What is installed: entry points read from package metadata; nothing is imported to list it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+from typing import Any
+
+import importlib_metadata
+
+from llamastack.provider.dotted import DOTTED_PATTERN, load_dotted
+from llamastack.provider.spec import ProviderSpec
+
+PROVIDER_GROUP_PREFIX = "llamastack.providers."
+RUN_CONFIG_GROUP = "llamastack.distributions"
+STORE_GROUP = "llamastack.stores"
+PLUGIN_GROUP = "llamastack.plugins"
+DISABLE_VARIABLE = "LLAMASTACK_DISABLE_PLUGINS"
+
+_DOTTED = re.compile(DOTTED_PATTERN)
+
+KNOWN_PACKAGES: dict[str, str] = {
+    "llama-cpp": "llamastack-provider-llama-cpp",
+    "sentence-embeddings": "llamastack-provider-sentence-embeddings",
+    "remote::qdrant": "llamastack-provider-qdrant",
+    "remote::sample": "llamastack-provider-sample",
+}
+"""Where to get a provider type that is not installed; hints only."""
+
+
+class DiscoveryError(Exception):
+    """A thing named by the user is not installed, is ambiguous, disabled or broken. The message says all of it."""
+
+
+@dataclass(frozen=True)
+class Installed:
+    """One entry point of one distribution.
+
+    group, name, value: as in its `pyproject.toml`. distribution, version: who brings it.
+    """
+
+    group: str
+    name: str
+    value: str
+    distribution: str
+    version: str
+    disabled: bool = False
+
+    @property
+    def api(self) -> str:
+        """The API, for a provider."""
+        return self.group.removeprefix(PROVIDER_GROUP_PREFIX)
+
+    @property
+    def origin(self) -> str:
+        return f"{self.distribution} {self.version}"
+
+    def broken(self) -> str | None:
+        """Why it cannot be loaded, as far as can be told without importing it."""
+        if not _DOTTED.match(self.value):
+            return f"entry point {self.value!r} is not of the form 'package.module:attribute'"
+        top = self.value.partition(":")[0].partition(".")[0]
+        if importlib.util.find_spec(top) is None:
+            return f"package '{top}' is not there"
+        return None
+
+    def load(self) -> Any:
+        """Import what it names. Raises DiscoveryError with distribution, version, entry point and cause."""
+        if self.disabled:
+            raise DiscoveryError(f"'{self.name}' ({self.origin}) is disabled by {DISABLE_VARIABLE}")
+        try:
+            return load_dotted(self.value)
+        except Exception as error:
+            raise DiscoveryError(
+                f"'{self.name}' ({self.origin}, entry point {self.value}) cannot be loaded: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+
+def _names_of_distribution(text: str) -> tuple[str, str]:
+    # Parsing all of METADATA (with the README in it) as an e-mail is what makes listings slow; the head is enough.
+    name = version = "?"
+    for line in text.splitlines():
+        if not line:
+            break
+        if line.startswith("Name: "):
+            name = line[6:].strip()
+        elif line.startswith("Version: "):
+            version = line[9:].strip()
+    return name, version
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+class Discovery:
+    """The entry points of all llamastack groups, read once.
+
+    entry_points: where they come from; for tests.
+    """
+
+    def __init__(
+        self,
+        entry_points: Callable[[], Iterable[importlib_metadata.EntryPoint]] = importlib_metadata.entry_points,
+        disabled: Iterable[str] | None = None,
+    ) -> None:
+        self._entry_points = entry_points
+        if disabled is None:
+            disabled = re.split(r"[,\s]+", os.environ.get(DISABLE_VARIABLE, ""))
+        self._disabled = {entry for entry in disabled if entry}
+
+    def refresh(self) -> None:
+        """Forget what was read: something was installed or removed."""
+        self.__dict__.pop("installed", None)
+
+    @cached_property
+    def installed(self) -> tuple[Installed, ...]:
+        """Everything, sorted by group, name and distribution."""
+        found: list[Installed] = []
+        names: dict[int, tuple[str, str]] = {}
+        off = {_canonical(entry) for entry in self._disabled}
+        for entry in self._entry_points():
+            if not entry.group.startswith("llamastack."):
+                continue
+            dist = entry.dist
+            if dist is None:
+                distribution, version = "?", "?"
+            else:
+                if id(dist) not in names:
+                    names[id(dist)] = _names_of_distribution(
+                        dist.read_text("METADATA") or dist.read_text("PKG-INFO") or ""
+                    )
+                distribution, version = names[id(dist)]
+            found.append(
+                Installed(
+                    group=entry.group,
+                    name=entry.name,
+                    value=entry.value,
+                    distribution=distribution,
+                    version=version,
+                    disabled=entry.name in self._disabled or _canonical(distribution) in off,
+                )
+            )
+        return tuple(sorted(found, key=lambda i: (i.group, i.name, i.distribution)))
+
+    def group(self, group: str) -> list[Installed]:
+        return [i for i in self.installed if i.group == group]
+
+    def providers(self, api: str | None = None) -> list[Installed]:
+        """The installed providers, of one API or of all."""
+        return [
+            i for i in self.installed if i.group.startswith(PROVIDER_GROUP_PREFIX) and (api is None or i.api == api)
+        ]
+
+    def find(self, group: str, name: str, distribution: str | None = None) -> Installed:
+        """The one entry called `name` in `group`.
+
+        distribution: chooses among several that claim the same name.
+        Raises DiscoveryError.
+        """
+        candidates = [i for i in self.group(group) if i.name == name]
+        if distribution is not None:
+            chosen = [i for i in candidates if _canonical(i.distribution) == _canonical(distribution)]
+            if candidates and not chosen:
+                raise DiscoveryError(
+                    f"'{name}' is not brought by distribution '{distribution}' but by "
+                    + " and ".join(i.origin for i in candidates)
+                )
+            candidates = chosen
+        if len(candidates) > 1:
+            raise DiscoveryError(
+                f"'{name}' is claimed by {' and '.join(i.origin for i in candidates)}; "
+                f"choose one with 'distribution: {candidates[0].distribution}'"
+            )
+        if not candidates:
+            raise DiscoveryError(self._not_installed(group, name))
+        return candidates[0]
+
+    def _not_installed(self, group: str, name: str) -> str:
+        known = self.group(group)
+        if group.startswith(PROVIDER_GROUP_PREFIX):
+            message = f"'{name}' is not installed for API '{group.removeprefix(PROVIDER_GROUP_PREFIX)}'."
+        else:
+            message = f"'{name}' is not installed."
+        names = list(dict.fromkeys(i.name for i in known))
+        near = get_close_matches(name, names, n=1, cutoff=0.7)
+        if near:
+            nearest = next(i for i in known if i.name == near[0])
+            message += f" Did you mean '{nearest.name}' ({nearest.origin})?"
+        elif name in KNOWN_PACKAGES:
+            message += f" Try: pip install {KNOWN_PACKAGES[name]}."
+        return f"{message} Installed: {', '.join(names) or 'none'}."
+
+    def load_spec(self, installed: Installed) -> ProviderSpec:
+        """The spec of an installed provider; imports its package's `__init__`, not its SDK.
+
+        Raises DiscoveryError when it is not a spec, is one of another API or type, or needs another core.
+        """
+        spec = installed.load()
+        who = f"'{installed.name}' ({installed.origin}, entry point {installed.value})"
+        if not isinstance(spec, ProviderSpec):
+            raise DiscoveryError(f"{who} is a {type(spec).__name__}, not a ProviderSpec")
+        if (spec.api, spec.provider_type) != (installed.api, installed.name):
+            raise DiscoveryError(
+                f"{who} is a spec of ({spec.api}, {spec.provider_type}), not of ({installed.api}, {installed.name})"
+            )
+        if not spec.accepts_api_version():
+            raise DiscoveryError(f"{who} needs API version {spec.api_version}, which this llamastack is not")
+        return spec
+
+
+_default: Discovery | None = None
+
+
+def default_discovery() -> Discovery:
+    """The discovery of this process, made once."""
+    global _default
+    if _default is None:
+        _default = Discovery()
+    return _default

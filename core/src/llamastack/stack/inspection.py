@@ -1,0 +1,61 @@
+"""The stack's own implementation of the inspect API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from llamastack.api.definition import ApiDefinition
+from llamastack.api.inspect import (
+    HealthInfo,
+    HealthStatus,
+    Inspect,
+    ProviderInfo,
+    ProviderStatus,
+    RouteInfo,
+)
+from llamastack.stack.instance import Instance
+from llamastack.stack.registry import ObjectTable
+
+
+class StackInspect(Inspect):
+    """Looks at the instances and the APIs of one stack."""
+
+    def __init__(
+        self,
+        apis: Mapping[str, ApiDefinition],
+        instances: Mapping[str, Sequence[Instance]],
+        tables: Mapping[str, ObjectTable],
+    ) -> None:
+        self._apis = apis
+        self._instances = instances
+        self._tables = tables
+
+    async def list_providers(self) -> dict[str, list[ProviderInfo]]:
+        return {
+            api: [ProviderInfo(provider_id=i.provider_id, provider_type=i.provider_type) for i in instances]
+            for api, instances in self._instances.items()
+        }
+
+    async def list_routes(self) -> dict[str, list[RouteInfo]]:
+        found: dict[str, list[RouteInfo]] = {}
+        for name, definition in self._apis.items():
+            provider_api = definition.pair.routed_api if definition.pair else name
+            types = list(dict.fromkeys(i.provider_type for i in self._instances.get(provider_api, ())))
+            found[name] = [
+                RouteInfo(route=method.web.route, method=http_method, provider_types=types)
+                for method in definition.methods.values()
+                for http_method in method.web.methods
+            ]
+        return found
+
+    async def health(self) -> HealthInfo:
+        providers = []
+        for api, instances in self._instances.items():
+            table = self._tables.get(api)
+            for instance in instances:
+                described = instance.describe()
+                if table is not None:
+                    described.serves = table.count(instance)
+                providers.append(described)
+        healthy = all(p.status is ProviderStatus.healthy for p in providers)
+        return HealthInfo(status=HealthStatus.ok if healthy else HealthStatus.degraded, providers=providers)

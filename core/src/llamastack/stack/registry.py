@@ -1,0 +1,377 @@
+"""What is served under which name: asked of the providers, registered by users, declared in the run config."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+
+from llamastack.api.definition import RoutedPair
+from llamastack.api.inspect import ProviderStatus
+from llamastack.provider.errors import (
+    ConflictError,
+    InvalidRequestError,
+    LlamaStackError,
+    NotFoundError,
+    NotSupportedError,
+    ObjectNotFoundError,
+    ProviderUnavailableError,
+)
+from llamastack.stack.instance import Instance
+from llamastack.stack.stores import Store, StoredObject
+
+_LOGGER = logging.getLogger("llamastack.stack")
+_SHORTEST_ROUND_S = 1.0
+_REPLAYS_AT_ONCE = 16
+
+
+@dataclass(slots=True)
+class Registered:
+    """A registered object. reason: why it cannot be used now. declared: it stands in the run config, not the store."""
+
+    object: Any
+    declared: bool
+    reason: str | None = None
+
+
+class ObjectTable:
+    """The objects of one kind over all instances of one API.
+
+    A plain name is that of a registered object first, then of the first provider in config order that serves it;
+    `provider_id/identifier` names the object of that provider.
+    """
+
+    def __init__(
+        self,
+        pair: RoutedPair,
+        instances: Sequence[Instance],
+        store: Store,
+        *,
+        max_age_s: float,
+        notify: Callable[..., None],
+    ) -> None:
+        self.pair = pair
+        self.instances = tuple(instances)
+        self._by_id = {instance.provider_id: instance for instance in instances}
+        self._store = store
+        self._max_age_s = max_age_s
+        self._notify = notify
+        self._registered: dict[str, Registered] = {}
+        self._by_provider: dict[str, dict[str, Registered]] = {}
+        self._locks: dict[str, anyio.Lock] = {}
+        for instance in instances:
+            instance.on_refresh = self._replay
+
+    # ---- looking up ----------------------------------------------------------------------------------------------
+
+    def resolve(self, name: str) -> tuple[Any, Instance] | None:
+        """(object, its instance), or None; dictionary look-ups only.
+
+        Raises ProviderUnavailableError for a registered object that its provider cannot serve now.
+        """
+        if "/" in name:
+            provider_id, _, identifier = name.partition("/")
+            instance = self._by_id.get(provider_id)
+            if instance is not None:
+                entry = self._by_provider.get(provider_id, {}).get(identifier)
+                if entry is not None:
+                    return self._usable(entry, instance), instance
+                found = instance.served.get(identifier)
+                if found is not None:
+                    return found, instance
+        entry = self._registered.get(name)
+        if entry is not None:
+            owner = self._by_id.get(entry.object.provider_id)
+            return self._usable(entry, owner), owner  # type: ignore[return-value]  # without owner, _usable raises
+        for instance in self.instances:
+            found = instance.served.get(name)
+            if found is not None:
+                return found, instance
+        return None
+
+    def _usable(self, entry: Registered, owner: Instance | None) -> Any:
+        if owner is None or (entry.reason is not None and owner.provider is not None):
+            raise ProviderUnavailableError(
+                f"{self.pair.label} '{entry.object.identifier}' is unavailable: {self._reason(entry, owner)}",
+                provider_id=entry.object.provider_id,
+            )
+        return entry.object
+
+    async def find(self, name: str, param: str | None = None) -> tuple[Any, Instance]:
+        """Like `resolve`, but ask the providers again before giving up.
+
+        Raises ObjectNotFoundError naming what is served.
+        """
+        found = self.resolve(name)
+        if found is None:
+            await self.refresh(_SHORTEST_ROUND_S)
+            found = self.resolve(name)
+        if found is None:
+            down = [i for i in self.instances if i.status is not ProviderStatus.healthy]
+            note = "; ".join(f"provider '{i.provider_id}' is down ({i.reason or 'it is starting'})" for i in down)
+            raise ObjectNotFoundError(
+                self.pair.label, name, available=self._names(), note=f"Note that {note}" if note else None, param=param
+            )
+        return found
+
+    def _names(self) -> Iterable[str]:
+        for instance in self.instances:
+            if instance.status is ProviderStatus.healthy:
+                yield from instance.served
+        yield from (name for name, entry in self._registered.items() if entry.reason is None)
+
+    async def refresh(self, max_age_s: float) -> None:
+        """Ask every provider whose last answer is older than `max_age_s` seconds."""
+        oldest = anyio.current_time() - max_age_s
+        stale = [i for i in self.instances if i.refreshed_at < oldest and i.provider is not None]
+        if len(stale) == 1:
+            await stale[0].refresh()
+        elif stale:
+            async with anyio.create_task_group() as group:
+                for instance in stale:
+                    group.start_soon(instance.refresh)
+
+    # ---- what users call -----------------------------------------------------------------------------------------
+
+    async def list_all(self) -> list[Any]:
+        """Everything, by provider in config order; what cannot be used now says why."""
+        await self.refresh(self._max_age_s)
+        listed: list[Any] = []
+        for instance in self.instances:
+            registered = self._by_provider.get(instance.provider_id, {})
+            down = None if instance.status is ProviderStatus.healthy else instance.unavailable().message
+            for identifier, item in instance.served.items():
+                if identifier not in registered:
+                    listed.append(item if down is None else item.model_copy(update={"unavailable_reason": down}))
+            listed += [self._shown(entry, instance) for entry in registered.values()]
+        for provider_id, registered in self._by_provider.items():
+            if provider_id not in self._by_id:
+                listed += [self._shown(entry, None) for entry in registered.values()]
+        return listed
+
+    async def get(self, name: str) -> Any:
+        """One object, or None."""
+        for attempt in range(2):
+            try:
+                found = self.resolve(name)
+            except ProviderUnavailableError:
+                entry = self._registered.get(name) or self._registered[name.partition("/")[2]]
+                return self._shown(entry, self._by_id.get(entry.object.provider_id))
+            if found is not None:
+                item, instance = found
+                if instance.status is ProviderStatus.healthy:
+                    return item
+                return item.model_copy(update={"unavailable_reason": instance.unavailable().message})
+            if attempt == 0:
+                await self.refresh(_SHORTEST_ROUND_S)
+        return None
+
+    def _reason(self, entry: Registered, instance: Instance | None) -> str | None:
+        if instance is None:
+            return f"provider '{entry.object.provider_id}' is not configured"
+        if instance.status is not ProviderStatus.healthy:
+            return instance.unavailable().message
+        return entry.reason
+
+    def _shown(self, entry: Registered, instance: Instance | None) -> Any:
+        reason = self._reason(entry, instance)
+        return entry.object if reason is None else entry.object.model_copy(update={"unavailable_reason": reason})
+
+    async def register(self, item: Any) -> None:
+        """Tell the provider, then keep the object.
+
+        Raises InvalidRequestError (unknown provider_id), ConflictError, ProviderUnavailableError, or what the provider
+        raises; nothing is kept then.
+        """
+        instance = self._owner(item)
+        item = item.model_copy(update={"provider_id": instance.provider_id, "unavailable_reason": None})
+        async with self._lock(item.identifier):
+            known = self._registered.get(item.identifier)
+            if known is not None:
+                if known.object == item:
+                    return
+                raise ConflictError(
+                    f"{self.pair.label} '{item.identifier}' is registered already, with provider "
+                    f"'{known.object.provider_id}' and other settings; unregister it first"
+                )
+            await self._tell(instance, self.pair.register_hook, item)
+            stored = StoredObject(self.pair.table_api, item.identifier, item.provider_id, item.to_wire())
+            try:
+                kept = await self._store.put(stored)
+            except BaseException:
+                with anyio.CancelScope(shield=True):
+                    await self._untell(instance, item)
+                raise
+            if not kept:
+                await self._untell(instance, item)
+                raise ConflictError(f"{self.pair.label} '{item.identifier}' was just registered by another worker")
+            self._add(Registered(item, declared=False))
+            instance.refreshed_at = float("-inf")
+        self._notify("llamastack_object_registered", api=self.pair.table_api, object=item)
+
+    async def unregister(self, name: str) -> None:
+        """Tell the provider, then forget the object.
+
+        Raises NotFoundError, ConflictError for what stands in the run config, or what the provider raises; it stays
+        registered then.
+        """
+        entry = self._registered.get(name)
+        if entry is None:
+            provider_id, _, identifier = name.partition("/")
+            entry = self._by_provider.get(provider_id, {}).get(identifier)
+        if entry is None:
+            served = self.resolve(name)
+            raise NotFoundError(
+                f"{self.pair.label} '{name}' is not registered"
+                + (f"; provider '{served[1].provider_id}' serves it by itself" if served else "")
+            )
+        item = entry.object
+        if entry.declared:
+            raise ConflictError(f"{self.pair.label} '{name}' stands in the run config; remove it there")
+        async with self._lock(item.identifier):
+            instance = self._by_id.get(item.provider_id)
+            if instance is not None:
+                if instance.provider is None:
+                    raise instance.unavailable()
+                await self._forget_at(instance, item)
+            await self._store.delete(self.pair.table_api, item.identifier)
+            self._remove(item.identifier)
+            if instance is not None:
+                instance.refreshed_at = float("-inf")
+        self._notify("llamastack_object_unregistered", api=self.pair.table_api, object=item)
+
+    def _owner(self, item: Any) -> Instance:
+        ids = ", ".join(self._by_id)
+        if item.provider_id:
+            instance = self._by_id.get(item.provider_id)
+            if instance is None:
+                raise InvalidRequestError(
+                    f"'{item.provider_id}' is no provider of API '{self.pair.routed_api}'; allowed: {ids}",
+                    param=f"{self.pair.object_name}.provider_id",
+                )
+            return instance
+        if len(self.instances) != 1:
+            raise InvalidRequestError(
+                f"provider_id must be given, as there are several providers: {ids}",
+                param=f"{self.pair.object_name}.provider_id",
+            )
+        return self.instances[0]
+
+    def _lock(self, identifier: str) -> anyio.Lock:
+        for name in [n for n, lock in self._locks.items() if not lock.locked() and n != identifier]:
+            del self._locks[name]
+        return self._locks.setdefault(identifier, anyio.Lock())
+
+    # ---- the provider's side -------------------------------------------------------------------------------------
+
+    async def _tell(self, instance: Instance, hook: str, item: Any) -> None:
+        if instance.provider is None:
+            error = instance.unavailable()
+            error.message = f"{error.message}. Nothing was registered."
+            error.args = (error.message,)
+            raise error
+        try:
+            await getattr(instance.provider, hook)(item)
+        except Exception as error:
+            told = instance.failed(error)
+            raise told from (None if told is error else error)
+
+    async def _forget_at(self, instance: Instance, item: Any) -> None:
+        hook = getattr(instance.provider, self.pair.unregister_hook, None)
+        if hook is None:
+            return
+        try:
+            await hook(item)
+        except (NotFoundError, NotSupportedError) as error:
+            _LOGGER.info("%s has nothing to undo for '%s': %s", instance.provider_id, item.identifier, error)
+        except Exception as error:
+            told = instance.failed(error)
+            raise told from (None if told is error else error)
+
+    async def _untell(self, instance: Instance, item: Any) -> None:
+        """Undo at the provider what could not be kept."""
+        try:
+            await self._forget_at(instance, item)
+        except LlamaStackError as error:
+            _LOGGER.warning(
+                "%s '%s' could not be undone at provider '%s': %s",
+                self.pair.label,
+                item.identifier,
+                instance.provider_id,
+                error.message,
+            )
+
+    def declare(self, items: Iterable[Any]) -> None:
+        """Take in the objects of the run config; they are registered with their providers at start."""
+        for item in items:
+            instance = self._owner(item)
+            own = item.model_copy(update={"provider_id": instance.provider_id})
+            self._add(Registered(own, declared=True, reason="not registered with its provider yet"))
+
+    def take_in(self, changes: Iterable[StoredObject]) -> list[Any]:
+        """Take in what the store says; gives back the objects that another worker unregistered."""
+        gone: list[Any] = []
+        for change in changes:
+            known = self._registered.get(change.identifier)
+            if change.body is None:
+                if known is not None and not known.declared:
+                    self._remove(change.identifier)
+                    gone.append(known.object)
+            elif known is None or (not known.declared and known.object.to_wire() != change.body):
+                item = self.pair.adapter.validate_python(change.body, extra="ignore")
+                self._add(Registered(item, declared=False, reason="not registered with its provider yet"))
+            elif known.declared and known.object.to_wire() != change.body:
+                _LOGGER.warning(
+                    "%s '%s' stands in the run config and, otherwise, in the registry: the run config counts",
+                    self.pair.label,
+                    change.identifier,
+                )
+        return gone
+
+    async def follow(self, changes: list[StoredObject]) -> None:
+        """What other workers registered and unregistered, carried out at this worker's providers too."""
+        for item in self.take_in(changes):
+            instance = self._by_id.get(item.provider_id)
+            if instance is not None and instance.provider is not None:
+                await self._untell(instance, item)
+                instance.refreshed_at = float("-inf")
+        for instance in self.instances:
+            if instance.provider is not None:
+                await self._replay(instance)
+
+    async def _replay(self, instance: Instance) -> None:
+        """Register with a provider what it has not taken yet; what it refuses stays, with the reason."""
+        waiting = iter([e for e in self._by_provider.get(instance.provider_id, {}).values() if e.reason is not None])
+
+        async def work() -> None:
+            for entry in waiting:
+                try:
+                    await getattr(instance.provider, self.pair.register_hook)(entry.object)
+                except Exception as error:
+                    entry.reason = instance.failed(error).message
+                else:
+                    entry.reason = None
+
+        async with anyio.create_task_group() as group:
+            for _ in range(_REPLAYS_AT_ONCE):
+                group.start_soon(work)
+
+    def _add(self, entry: Registered) -> None:
+        self._remove(entry.object.identifier)
+        self._registered[entry.object.identifier] = entry
+        self._by_provider.setdefault(entry.object.provider_id, {})[entry.object.identifier] = entry
+
+    def _remove(self, identifier: str) -> None:
+        known = self._registered.pop(identifier, None)
+        if known is not None:
+            of_provider = self._by_provider[known.object.provider_id]
+            del of_provider[identifier]
+            if not of_provider:
+                del self._by_provider[known.object.provider_id]
+
+    def count(self, instance: Instance) -> int:
+        """How many objects an instance serves."""
+        return len(instance.served.keys() | self._by_provider.get(instance.provider_id, {}).keys())

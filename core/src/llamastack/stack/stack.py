@@ -1,0 +1,286 @@
+"""The stack: assembled from a run config, alive inside `async with`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+from anyio.abc import TaskGroup
+from pydantic import ValidationError
+
+from llamastack.api.definition import ApiDefinition, MethodDefinition
+from llamastack.provider.deps import Progress
+from llamastack.stack.config import ConfigError, LoadedConfig, load_config
+from llamastack.stack.discovery import STORE_GROUP, Discovery, DiscoveryError, default_discovery
+from llamastack.stack.hooks import Hooks
+from llamastack.stack.inspection import StackInspect
+from llamastack.stack.instance import Instance
+from llamastack.stack.registry import ObjectTable
+from llamastack.stack.resolver import Plan, resolve
+from llamastack.stack.routing import (
+    ApiHandle,
+    Dispatch,
+    direct_dispatch,
+    implemented_dispatch,
+    routed_dispatch,
+    table_dispatch,
+)
+from llamastack.stack.stores import Store
+
+_LOGGER = logging.getLogger("llamastack.stack")
+_FOLLOW_INTERVAL_S = 0.5
+
+
+class StackStartError(Exception):
+    """The stack could not start; everything that was open is closed again."""
+
+
+def _ignore_progress(_: Instance, __: Progress) -> None:
+    """Progress that nobody watches."""
+
+
+class Stack:
+    """A running stack.
+
+    ```python
+    async with Stack.from_config("run.yaml") as stack:
+        reply = await stack.inference.chat_completion(model="m", messages=[UserMessage(content="Hi")])
+    ```
+
+    Every API of the run config is an attribute (`inference`, `models`, `memory`, ..., `inspect`), with the methods of
+    its Protocol.
+    """
+
+    def __init__(
+        self,
+        config: LoadedConfig,
+        *,
+        discovery: Discovery,
+        hooks: Hooks,
+        apis: Mapping[str, ApiDefinition],
+        on_progress: Callable[[Instance, Progress], None] = _ignore_progress,
+    ) -> None:
+        self.config = config
+        self.hooks = hooks
+        self._plan: Plan = resolve(config, apis, discovery)
+        self._discovery = discovery
+        self._all_apis = apis
+        self._on_progress = on_progress
+        self._store = self._make_store()
+        self._sequence = 0
+        self._task_group: TaskGroup | None = None
+        self._open: AsyncExitStack | None = None
+        self.instances: dict[str, list[Instance]] = {}
+        """Provider instances by API, in config order."""
+        self.apis: dict[str, ApiDefinition] = {}
+        """Definitions of the APIs that this stack serves."""
+        self._handles: dict[str, ApiHandle] = {}
+        self._tables: dict[str, ObjectTable] = {}
+
+    @classmethod
+    def from_config(
+        cls,
+        source: str | Path | Mapping[str, Any],
+        *,
+        discovery: Discovery | None = None,
+        on_progress: Callable[[Instance, Progress], None] = _ignore_progress,
+    ) -> Self:
+        """Make a stack from a YAML file, the name of an installed run config, or a mapping.
+
+        Raises ConfigError. Nothing is started before `async with`.
+        """
+        found = discovery or default_discovery()
+        hooks = Hooks(found)
+        apis = hooks.apis()
+        return cls(load_config(source, apis, found), discovery=found, hooks=hooks, apis=apis, on_progress=on_progress)
+
+    def _make_store(self) -> Store:
+        configured = self.config.run.store
+        name = configured.type if configured else ("sqlite" if self.config.folder else "memory")
+        settings = configured.config if configured else {}
+        try:
+            cls = self._discovery.find(STORE_GROUP, name).load()
+            store: Store = cls(cls.config_class.model_validate(settings), self.config.folder)
+        except ValidationError as error:
+            raise ConfigError(self.config.source, self.config.faults_in(error, ("store", "config"), settings)) from None
+        except DiscoveryError as error:
+            raise self.config.error(("store", "type"), str(error)) from None
+        except ValueError as error:
+            raise self.config.error(("store",), str(error)) from None
+        return store
+
+    # ---- the APIs ------------------------------------------------------------------------------------------------
+
+    def api(self, name: str) -> ApiHandle:
+        """An API of this stack by name.
+
+        Raises LookupError naming the ones that it has.
+        """
+        handle = self._handles.get(name)
+        if handle is None:
+            if self._open is None:
+                raise LookupError("the stack is not running: use 'async with'")
+            raise LookupError(f"this stack has no API '{name}'; it has {', '.join(self._handles)}")
+        return handle
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            return self.api(name)
+        except LookupError as error:
+            raise AttributeError(str(error)) from None
+
+    # ---- life ----------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._open is not None:
+            raise RuntimeError("this stack runs already")
+        async with AsyncExitStack() as opened:
+            try:
+                await self._store.open()
+            except OSError as error:
+                raise StackStartError(str(error)) from error
+            opened.push_async_callback(self._store.close)
+            self._task_group = await opened.enter_async_context(_owned_task_group())
+            self._assemble()
+            await self._load_registry()
+            opened.push_async_callback(self._stop_instances)
+            for instance in self._in_start_order():
+                self._task_group.start_soon(instance.run, name=f"{instance.api}/{instance.provider_id}")
+            for instance in self._in_start_order():
+                await instance.first_attempt.wait()
+                if instance.reason is not None and self.config.run.on_provider_error == "fail":
+                    raise StackStartError(instance.unavailable().message) from instance.cause
+            self._task_group.start_soon(self._follow_store, name="registry")
+            self._open = opened.pop_all()
+        self.hooks.notify("llamastack_stack_started", stack=self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        opened, self._open = self._open, None
+        if opened is None:
+            return
+        self.hooks.notify("llamastack_stack_stopping", stack=self)
+        await opened.aclose()
+        self._handles.clear()
+
+    def _in_start_order(self) -> list[Instance]:
+        return [instance for api in self._plan.start_order for instance in self.instances[api]]
+
+    async def _stop_instances(self) -> None:
+        with anyio.CancelScope(shield=True):
+            for instance in reversed(self._in_start_order()):
+                await instance.stop()
+
+    def _assemble(self) -> None:
+        handles = self._handles
+        run = self.config.run
+        self.instances = {api: [] for api in dict.fromkeys(p.api for p in self._plan.providers)}
+        for api in self._plan.start_order:
+            for plan in (p for p in self._plan.providers if p.api == api):
+                needs = {*plan.spec.api_dependencies, *plan.spec.optional_api_dependencies}
+                self.instances[api].append(
+                    Instance(
+                        plan,
+                        self._all_apis[api],
+                        needs=[i for name in needs for i in self.instances.get(self._provider_api(name), ())],
+                        apis=handles,
+                        folder=self._instance_folder(api, plan.provider_id),
+                        start_timeout_s=run.start_timeout_s,
+                        refresh_interval_s=run.refresh_interval_s,
+                        on_progress=self._on_progress,
+                    )
+                )
+        for api, instances in self.instances.items():
+            pair = self._all_apis[api].pair
+            if pair is not None:
+                self._tables[api] = ObjectTable(
+                    pair,
+                    instances,
+                    self._store,
+                    max_age_s=run.refresh_interval_s,
+                    notify=self.hooks.notify,
+                )
+        inspect = StackInspect(self.apis, self.instances, self._tables)
+        for name, definition in self._all_apis.items():
+            provider_api = self._provider_api(name)
+            if definition.implemented_by_stack and definition.pair is None:
+                implementation: object | None = inspect if name == "inspect" else None
+            elif provider_api in self.instances:
+                implementation = None
+            else:
+                continue
+            self.apis[name] = definition
+            handles[name] = ApiHandle(definition, self._dispatcher(definition, implementation))
+
+    def _provider_api(self, name: str) -> str:
+        definition = self._all_apis.get(name)
+        return definition.pair.routed_api if definition is not None and definition.pair else name
+
+    def _instance_folder(self, api: str, provider_id: str) -> Path | None:
+        return None if self.config.folder is None else self.config.folder / "providers" / api / provider_id
+
+    def _dispatcher(
+        self, definition: ApiDefinition, implementation: object | None
+    ) -> Callable[[MethodDefinition], Dispatch]:
+        def dispatch_of(method: MethodDefinition) -> Dispatch:
+            if implementation is not None:
+                return implemented_dispatch(implementation, method)
+            if definition.pair is None:
+                return direct_dispatch(self.instances[definition.name][0], method)
+            table = self._tables[definition.pair.routed_api]
+            if definition.name == definition.pair.table_api:
+                return table_dispatch(table, method)
+            return routed_dispatch(table, method)
+
+        return dispatch_of
+
+    # ---- the registry --------------------------------------------------------------------------------------------
+
+    async def _load_registry(self) -> None:
+        for table in self._tables.values():
+            table.declare(self.config.objects(table.pair.table_api))
+        self._sequence, items = await self._store.changes_since(0)
+        for table in self._tables.values():
+            table.take_in(item for item in items if item.kind == table.pair.table_api)
+
+    async def _follow_store(self) -> None:
+        """See what other workers on the same store register, within a second."""
+        while True:
+            await anyio.sleep(_FOLLOW_INTERVAL_S)
+            try:
+                sequence, changes = await self._store.changes_since(self._sequence)
+            except Exception:
+                _LOGGER.exception("the registry cannot be read; trying again")
+                continue
+            if sequence == self._sequence:
+                continue
+            self._sequence = sequence
+            for table in self._tables.values():
+                mine = [change for change in changes if change.kind == table.pair.table_api]
+                if mine:
+                    await table.follow(mine)
+
+
+class _owned_task_group:  # noqa: N801 - used like a function
+    """A task group that is cancelled, not waited for, when its block ends, and that does not wrap the block's error."""
+
+    def __init__(self) -> None:
+        self._group = anyio.create_task_group()
+
+    async def __aenter__(self) -> TaskGroup:
+        return await self._group.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._group.cancel_scope.cancel()
+        await self._group.__aexit__(None, None, None)

@@ -1,0 +1,43 @@
+"""Where registered objects are kept. A store is a plugin (entry-point group `llamastack.stores`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """A registered object, or the news that it is gone.
+
+    kind: name of the registry API. body: its JSON object; None when it was unregistered.
+    """
+
+    kind: str
+    identifier: str
+    provider_id: str
+    body: dict[str, Any] | None
+
+
+class Store(Protocol):
+    """A store shared by all workers of a stack."""
+
+    async def open(self) -> None:
+        """Get ready. Raises OSError when it cannot be used."""
+        ...
+
+    async def changes_since(self, sequence: int) -> tuple[int, list[StoredObject]]:
+        """What was put or deleted after `sequence` (0: everything that is there), and the newest sequence number."""
+        ...
+
+    async def put(self, item: StoredObject) -> bool:
+        """Keep `item`; False, and nothing changed, when the identifier of that kind is taken."""
+        ...
+
+    async def delete(self, kind: str, identifier: str) -> bool:
+        """Forget it; False when it was not there."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything; safe to call twice."""
+        ...

@@ -1,0 +1,150 @@
+"""YAML that remembers where each value stands, with `${env.NAME}` substitution."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+Path = tuple[str | int, ...]
+
+_ENV = re.compile(r"\$\{env\.([A-Za-z_][A-Za-z0-9_]*)(?::([^}]*))?\}")
+_ENV_OPENING = re.compile(r"\$\{env[.}]")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong in a file: 1-based line (None when unknown), key path, what is wrong."""
+
+    line: int | None
+    path: Path
+    message: str
+
+
+class YamlFaultsError(Exception):
+    """The text cannot be read; `faults` says where and why."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        super().__init__("; ".join(f.message for f in faults))
+        self.faults = faults
+
+
+@dataclass
+class YamlDocument:
+    """value: the plain Python value. lines: key path -> line. from_environment: paths whose text was substituted."""
+
+    value: Any = None
+    lines: dict[Path, int] = field(default_factory=dict)
+    from_environment: dict[Path, str] = field(default_factory=dict)
+
+    def line_of(self, path: Path) -> int | None:
+        """The line of `path`, or of the nearest key above it."""
+        for length in range(len(path), -1, -1):
+            found = self.lines.get(path[:length])
+            if found is not None:
+                return found
+        return None
+
+
+def read_yaml(text: str, environment: Mapping[str, str] | None = None) -> YamlDocument:
+    """Read one YAML document.
+
+    environment: the variables for `${env.NAME}` and `${env.NAME:default}`; the process's own by default.
+    Raises YamlFaultsError: malformed YAML, duplicate keys, variables that are not set.
+    """
+    document = YamlDocument()
+    faults: list[Fault] = []
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is not None:
+            document.value = _Reader(loader, document, faults, os.environ if environment is None else environment).read(
+                node, ()
+            )
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        problem = " ".join(part for part in (error.context, error.problem) if part)
+        raise YamlFaultsError([Fault(mark.line + 1 if mark else None, (), f"malformed YAML: {problem}")]) from None
+    except yaml.YAMLError as error:
+        raise YamlFaultsError([Fault(None, (), f"malformed YAML: {' '.join(str(error).split())}")]) from None
+    finally:
+        loader.dispose()
+    if faults:
+        raise YamlFaultsError(faults)
+    return document
+
+
+class _Reader:
+    def __init__(
+        self, loader: yaml.SafeLoader, document: YamlDocument, faults: list[Fault], environment: Mapping[str, str]
+    ) -> None:
+        self.loader = loader
+        self.document = document
+        self.faults = faults
+        self.environment = environment
+        self.open_nodes: list[yaml.Node] = []
+
+    def read(self, node: yaml.Node, path: Path) -> Any:
+        self.document.lines.setdefault(path, node.start_mark.line + 1)
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, path)
+        if any(node is open_node for open_node in self.open_nodes):
+            self._fault(node, path, "an alias inside the thing that it names")
+            return None
+        self.open_nodes.append(node)
+        try:
+            if isinstance(node, yaml.SequenceNode):
+                return [self.read(item, (*path, place)) for place, item in enumerate(node.value)]
+            if isinstance(node, yaml.MappingNode):
+                return self._mapping(node, path)
+        finally:
+            self.open_nodes.pop()
+        raise yaml.YAMLError(f"unknown node {node!r}")
+
+    def _fault(self, node: yaml.Node, path: Path, message: str) -> None:
+        self.faults.append(Fault(node.start_mark.line + 1, path, message))
+
+    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+        self.loader.flatten_mapping(node)
+        found: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = self.loader.construct_object(key_node, deep=True) if isinstance(key_node, yaml.ScalarNode) else None
+            if not isinstance(key, str):
+                self._fault(key_node, path, "keys must be plain text")
+                continue
+            if key in found:
+                self._fault(key_node, (*path, key), "this key is there twice")
+            self.document.lines[(*path, key)] = key_node.start_mark.line + 1
+            found[key] = self.read(value_node, (*path, key))
+        return found
+
+    def _scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
+        text = node.value
+        if "${env" not in text:
+            return self.loader.construct_object(node)
+        if _ENV_OPENING.search(_ENV.sub("", text)):
+            self._fault(node, path, f"{text!r} is not of the form ${{env.NAME}} or ${{env.NAME:default}}")
+            return None
+        unset = [m.group(1) for m in _ENV.finditer(text) if m.group(1) not in self.environment and m.group(2) is None]
+        if unset:
+            names = ", ".join(f"'{name}'" for name in dict.fromkeys(unset))
+            self._fault(
+                node,
+                path,
+                f"environment variable {names} is not set (a default is written ${{env.{unset[0]}:default}})",
+            )
+            return None
+        self.document.from_environment[path] = text
+        substituted = _ENV.sub(lambda m: self.environment.get(m.group(1), m.group(2) or ""), text)
+        if node.style is not None:  # quoted: stays text
+            return substituted
+        tag = self.loader.resolve(  # type: ignore[no-untyped-call]
+            yaml.ScalarNode, substituted, (True, False)
+        )
+        return self.loader.construct_object(
+            yaml.ScalarNode(tag, substituted, node.start_mark, node.end_mark), deep=True
+        )

@@ -1,0 +1,56 @@
+"""The smallest honest provider of every API: it says back what it is told."""
+
+from llamastack.provider import Api, Capabilities, RemoteProviderSpec
+
+INFERENCE = RemoteProviderSpec(
+    api=Api.inference,
+    provider_type="remote::sample",
+    description="Says back the last message",
+    config_class="llamastack_provider_sample.config:SampleInferenceConfig",
+    factory="llamastack_provider_sample.inference:get_adapter_impl",
+    capabilities=Capabilities(
+        completion="supported",
+        chat_completion="supported",
+        streaming="supported",
+        embeddings="unsupported",
+        logprobs="unsupported",
+        tools="unsupported",
+        json_schema="unsupported",
+    ),
+)
+
+SAFETY = RemoteProviderSpec(
+    api=Api.safety,
+    provider_type="remote::sample",
+    description="Refuses messages that hold a forbidden word",
+    config_class="llamastack_provider_sample.config:SampleSafetyConfig",
+    factory="llamastack_provider_sample.safety:get_adapter_impl",
+    capabilities=Capabilities(run_shield="supported"),
+)
+
+MEMORY = RemoteProviderSpec(
+    api=Api.memory,
+    provider_type="remote::sample",
+    description="Keeps documents in a dict and finds them by shared words",
+    config_class="llamastack_provider_sample.config:SampleMemoryConfig",
+    factory="llamastack_provider_sample.memory:get_adapter_impl",
+    capabilities=Capabilities(insert_documents="supported", query_documents="supported", delete_documents="supported"),
+)
+
+AGENTS = RemoteProviderSpec(
+    api=Api.agents,
+    provider_type="remote::sample",
+    description="Answers each turn with one inference call",
+    config_class="llamastack_provider_sample.config:SampleAgentsConfig",
+    factory="llamastack_provider_sample.agents:get_adapter_impl",
+    api_dependencies=(Api.inference,),
+)
+
+TELEMETRY = RemoteProviderSpec(
+    api=Api.telemetry,
+    provider_type="remote::sample",
+    description="Keeps the newest traces in memory",
+    config_class="llamastack_provider_sample.config:SampleTelemetryConfig",
+    factory="llamastack_provider_sample.telemetry:get_adapter_impl",
+    capabilities=Capabilities(log_event="supported", get_trace="supported"),
+)

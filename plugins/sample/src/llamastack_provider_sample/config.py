@@ -1,0 +1,32 @@
+"""The settings of the sample providers."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class SampleInferenceConfig(_Config):
+    models: list[str] = Field(default=["sample-echo"], description="Identifiers of the models to serve")
+    prefix: str = Field(default="", description="Text put before every reply")
+
+
+class SampleSafetyConfig(_Config):
+    shields: dict[str, list[str]] = Field(
+        default={"sample-words": ["forbidden"]}, description="Words that each shield refuses, by shield identifier"
+    )
+
+
+class SampleMemoryConfig(_Config):
+    """It has no settings."""
+
+
+class SampleAgentsConfig(_Config):
+    """It has no settings."""
+
+
+class SampleTelemetryConfig(_Config):
+    max_traces: int = Field(default=1000, gt=0, description="How many traces are kept; the oldest go first")

@@ -1,0 +1,112 @@
+"""Inference by echo."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from llamastack.api.common import (
+    CompletionMessage,
+    InterleavedTextMedia,
+    Message,
+    SamplingParams,
+    StopReason,
+    ToolChoice,
+    ToolDefinition,
+    ToolPromptFormat,
+    text_of,
+)
+from llamastack.api.inference import (
+    ChatCompletionResponse,
+    ChatCompletionResponseEvent,
+    ChatCompletionResponseEventType,
+    ChatCompletionResponseStreamChunk,
+    CompletionResponse,
+    CompletionResponseStreamChunk,
+    Inference,
+    LogProbConfig,
+    ResponseFormat,
+)
+from llamastack.api.models import Model
+from llamastack.provider import Deps, ModelsProtocolPrivate, UnsupportedModelError
+from llamastack_provider_sample.config import SampleInferenceConfig
+
+
+class SampleInference(Inference, ModelsProtocolPrivate):
+    """A "token" is a word here: `max_tokens` counts words."""
+
+    def __init__(self, config: SampleInferenceConfig) -> None:
+        self._config = config
+
+    async def list_models(self) -> list[Model]:
+        return [Model(identifier=name) for name in self._config.models]
+
+    async def register_model(self, model: Model) -> None:
+        if model.identifier not in self._config.models:
+            raise UnsupportedModelError(model.identifier, available=self._config.models)
+
+    async def completion(
+        self,
+        model: str,
+        content: InterleavedTextMedia,
+        sampling_params: SamplingParams | None = None,
+        stream: bool | None = None,
+        logprobs: LogProbConfig | None = None,
+        response_format: ResponseFormat | None = None,
+    ) -> CompletionResponse | AsyncIterator[CompletionResponseStreamChunk]:
+        words, reason = self._reply(text_of(content), sampling_params)
+        if stream:
+            return self._completion_pieces(words, reason)
+        return CompletionResponse(completion_message=CompletionMessage(content="".join(words), stop_reason=reason))
+
+    async def chat_completion(
+        self,
+        model: str,
+        messages: list[Message],
+        sampling_params: SamplingParams | None = None,
+        tools: list[ToolDefinition] | None = None,
+        tool_choice: ToolChoice | None = None,
+        tool_prompt_format: ToolPromptFormat | None = None,
+        stream: bool | None = None,
+        logprobs: LogProbConfig | None = None,
+        response_format: ResponseFormat | None = None,
+    ) -> ChatCompletionResponse | AsyncIterator[ChatCompletionResponseStreamChunk]:
+        words, reason = self._reply(text_of(messages[-1].content), sampling_params)
+        if stream:
+            return self._chat_events(words, reason)
+        return ChatCompletionResponse(completion_message=CompletionMessage(content="".join(words), stop_reason=reason))
+
+    def _reply(self, text: str, sampling_params: SamplingParams | None) -> tuple[list[str], StopReason]:
+        words = [word + " " for word in (self._config.prefix + text).split(" ")]
+        words[-1] = words[-1].removesuffix(" ")
+        limit = sampling_params.max_tokens if sampling_params else 0
+        if limit and len(words) > limit:
+            return words[:limit], StopReason.out_of_tokens
+        return words, StopReason.end_of_turn
+
+    async def _completion_pieces(
+        self, words: list[str], reason: StopReason
+    ) -> AsyncIterator[CompletionResponseStreamChunk]:
+        for word in words:
+            yield CompletionResponseStreamChunk(delta=word)
+        yield CompletionResponseStreamChunk(delta="", stop_reason=reason)
+
+    async def _chat_events(
+        self, words: list[str], reason: StopReason
+    ) -> AsyncIterator[ChatCompletionResponseStreamChunk]:
+        kinds = ChatCompletionResponseEventType
+        yield _event(kinds.start, "")
+        for word in words:
+            yield _event(kinds.progress, word)
+        yield _event(kinds.complete, "", reason)
+
+
+def _event(
+    kind: ChatCompletionResponseEventType, delta: str, reason: StopReason | None = None
+) -> ChatCompletionResponseStreamChunk:
+    return ChatCompletionResponseStreamChunk(
+        event=ChatCompletionResponseEvent(event_type=kind, delta=delta, stop_reason=reason)
+    )
+
+
+async def get_adapter_impl(config: SampleInferenceConfig, deps: Deps) -> SampleInference:
+    return SampleInference(config)

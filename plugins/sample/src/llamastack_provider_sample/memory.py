@@ -1,0 +1,87 @@
+"""Memory by shared words."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from llamastack.api.common import InterleavedTextMedia, text_of
+from llamastack.api.memory import Memory, MemoryBankDocument, MemoryChunk, QueryDocumentsResponse
+from llamastack.api.memory_banks import KeywordMemoryBank, MemoryBank
+from llamastack.provider import Deps, InvalidRequestError, MemoryBanksProtocolPrivate, UnsupportedMemoryBankError
+from llamastack_provider_sample.config import SampleMemoryConfig
+
+_DEFAULT_MAX_CHUNKS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    text: str
+    words: frozenset[str]
+    metadata: dict[str, Any]
+    expires_at: float | None
+
+
+class SampleMemory(Memory, MemoryBanksProtocolPrivate):
+    """Keyword banks whose documents are not cut: a chunk is a whole document, its score the share of query words."""
+
+    def __init__(self) -> None:
+        self._banks: dict[str, dict[str, _Stored]] = {}
+
+    async def list_memory_banks(self) -> list[MemoryBank]:
+        return [KeywordMemoryBank(identifier=name) for name in self._banks]
+
+    async def register_memory_bank(self, memory_bank: MemoryBank) -> None:
+        if not isinstance(memory_bank, KeywordMemoryBank):
+            raise UnsupportedMemoryBankError(
+                memory_bank.identifier, reason=f"type '{memory_bank.type}' is not 'keyword', the only one there is here"
+            )
+        self._banks.setdefault(memory_bank.identifier, {})
+
+    async def unregister_memory_bank(self, memory_bank: MemoryBank) -> None:
+        self._banks.pop(memory_bank.identifier, None)
+
+    async def insert_documents(
+        self, bank_id: str, documents: list[MemoryBankDocument], ttl_seconds: int | None = None
+    ) -> None:
+        expires_at = None if ttl_seconds is None else time.monotonic() + ttl_seconds
+        for document in documents:
+            text = text_of(document.content)
+            words = frozenset(text.lower().split())
+            self._banks[bank_id][document.document_id] = _Stored(text, words, document.metadata, expires_at)
+
+    async def query_documents(
+        self, bank_id: str, query: InterleavedTextMedia, params: dict[str, Any] | None = None
+    ) -> QueryDocumentsResponse:
+        limit = (params or {}).get("max_chunks", _DEFAULT_MAX_CHUNKS)
+        if not isinstance(limit, int) or not 1 <= limit <= 1000:
+            raise InvalidRequestError("params.max_chunks must be a whole number from 1 to 1000", param="params")
+        now = time.monotonic()
+        wanted = frozenset(text_of(query).lower().split())
+        scored = [
+            (len(wanted & stored.words) / len(wanted), document_id, stored)
+            for document_id, stored in self._banks[bank_id].items()
+            if wanted & stored.words and (stored.expires_at is None or stored.expires_at > now)
+        ]
+        best = sorted(scored, key=lambda entry: (-entry[0], entry[1]))[:limit]
+        return QueryDocumentsResponse(
+            chunks=[
+                MemoryChunk(
+                    content=stored.text,
+                    token_count=len(stored.text.split()),
+                    document_id=document_id,
+                    metadata=stored.metadata,
+                )
+                for _, document_id, stored in best
+            ],
+            scores=[score for score, _, _ in best],
+        )
+
+    async def delete_documents(self, bank_id: str, document_ids: list[str]) -> None:
+        for document_id in document_ids:
+            self._banks[bank_id].pop(document_id, None)
+
+
+async def get_adapter_impl(config: SampleMemoryConfig, deps: Deps) -> SampleMemory:
+    return SampleMemory()

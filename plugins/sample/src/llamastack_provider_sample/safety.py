@@ -1,0 +1,49 @@
+"""Safety by a list of words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llamastack.api.common import Message, text_of
+from llamastack.api.safety import RunShieldResponse, Safety, SafetyViolation, ViolationLevel
+from llamastack.api.shields import Shield
+from llamastack.provider import Deps, ShieldsProtocolPrivate, UnsupportedShieldError
+from llamastack_provider_sample.config import SampleSafetyConfig
+
+
+class SampleSafety(Safety, ShieldsProtocolPrivate):
+    """Serves the shields of its config, and any that is registered with `params: {words: [...]}`."""
+
+    def __init__(self, config: SampleSafetyConfig) -> None:
+        self._words = dict(config.shields)
+
+    async def list_shields(self) -> list[Shield]:
+        return [Shield(identifier=name, type="words", params={"words": words}) for name, words in self._words.items()]
+
+    async def register_shield(self, shield: Shield) -> None:
+        words = shield.params.get("words")
+        if not isinstance(words, list) or not all(isinstance(word, str) and word for word in words):
+            raise UnsupportedShieldError(shield.identifier, reason="params.words must be a list of words")
+        self._words[shield.identifier] = words
+
+    async def unregister_shield(self, shield: Shield) -> None:
+        self._words.pop(shield.identifier, None)
+
+    async def run_shield(
+        self, shield_type: str, messages: list[Message], params: dict[str, Any] | None = None
+    ) -> RunShieldResponse:
+        text = "\n".join(text_of(message.content) for message in messages).lower()
+        found = [word for word in self._words[shield_type] if word.lower() in text]
+        if not found:
+            return RunShieldResponse()
+        return RunShieldResponse(
+            violation=SafetyViolation(
+                violation_level=ViolationLevel.error,
+                user_message="This cannot be talked about here.",
+                metadata={"words": found},
+            )
+        )
+
+
+async def get_adapter_impl(config: SampleSafetyConfig, deps: Deps) -> SampleSafety:
+    return SampleSafety(config)
