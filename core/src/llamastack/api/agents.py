@@ -26,7 +26,7 @@ from llamastack.api.common import (
 from llamastack.api.inference import ToolCallDelta
 from llamastack.api.memory_banks import MemoryBank
 from llamastack.api.safety import SafetyViolation
-from llamastack.api.webmethod import webmethod
+from llamastack.api.webmethod import not_served, webmethod
 
 
 class Attachment(WireModel):
@@ -307,7 +307,7 @@ class Agents(Protocol):
     @webmethod("/agents/create", capability="create_agent")
     async def create_agent(self, agent_config: AgentConfig) -> AgentCreateResponse:
         """Create an agent."""
-        ...
+        raise not_served()
 
     @webmethod("/agents/turn/create", capability="create_turn", argument_capabilities={"stream": "streaming"})
     async def create_agent_turn(
@@ -319,36 +319,36 @@ class Agents(Protocol):
         stream: bool | None = None,
     ) -> Turn | AsyncIterator[AgentTurnResponseStreamChunk]:
         """Take the next turn. With `stream`, an iterator of events, the last of which has the whole turn."""
-        ...
+        raise not_served()
 
     @webmethod("/agents/turn/get", methods=("GET", "POST"), capability="get_turn")
     async def get_agent_turn(self, agent_id: str, turn_id: str, session_id: str | None = None) -> Turn:
         """One turn."""
-        ...
+        raise not_served()
 
     @webmethod("/agents/step/get", methods=("GET", "POST"), capability="get_step")
     async def get_agent_step(
         self, agent_id: str, turn_id: str, step_id: str, session_id: str | None = None
     ) -> AgentStepResponse:
         """One step of a turn."""
-        ...
+        raise not_served()
 
     @webmethod("/agents/session/create", capability="create_session")
     async def create_agent_session(self, agent_id: str, session_name: str) -> AgentSessionCreateResponse:
         """Begin a session."""
-        ...
+        raise not_served()
 
     @webmethod("/agents/session/get", methods=("POST", "GET"), capability="get_session")
     async def get_agent_session(self, agent_id: str, session_id: str, turn_ids: list[str] | None = None) -> Session:
         """A session with its turns, or with those of `turn_ids` alone."""
-        ...
+        raise not_served()
 
     @webmethod("/agents/session/delete", capability="delete_session")
     async def delete_agent_session(self, agent_id: str, session_id: str) -> None:
         """Delete a session with its turns."""
-        ...
+        raise not_served()
 
     @webmethod("/agents/delete", capability="delete_agent")
     async def delete_agent(self, agent_id: str) -> None:
         """Delete an agent with its sessions."""
-        ...
+        raise not_served()

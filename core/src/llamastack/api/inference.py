@@ -20,7 +20,7 @@ from llamastack.api.common import (
     ToolDefinition,
     ToolPromptFormat,
 )
-from llamastack.api.webmethod import webmethod
+from llamastack.api.webmethod import not_served, webmethod
 
 
 class LogProbConfig(WireModel):
@@ -120,7 +120,7 @@ class Inference(Protocol):
         response_format: ResponseFormat | None = None,
     ) -> CompletionResponse | AsyncIterator[CompletionResponseStreamChunk]:
         """Continue a text. With `stream`, an iterator of pieces."""
-        ...
+        raise not_served()
 
     @webmethod(
         "/inference/chat_completion",
@@ -146,7 +146,7 @@ class Inference(Protocol):
         response_format: ResponseFormat | None = None,
     ) -> ChatCompletionResponse | AsyncIterator[ChatCompletionResponseStreamChunk]:
         """Answer the last message of a conversation. With `stream`, an iterator of events."""
-        ...
+        raise not_served()
 
     @webmethod("/inference/embeddings", routed_by="model", capability="embeddings")
     async def embeddings(
@@ -155,4 +155,4 @@ class Inference(Protocol):
         contents: Annotated[list[InterleavedTextMedia], Field(min_length=1)],
     ) -> EmbeddingsResponse:
         """One vector per content."""
-        ...
+        raise not_served()

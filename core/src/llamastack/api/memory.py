@@ -8,7 +8,7 @@ from pydantic import Field
 
 from llamastack.api.base import WireModel
 from llamastack.api.common import InterleavedTextMedia
-from llamastack.api.webmethod import webmethod
+from llamastack.api.webmethod import not_served, webmethod
 
 
 class MemoryBankDocument(WireModel):
@@ -51,7 +51,7 @@ class Memory(Protocol):
 
         After `ttl_seconds` they are no longer found.
         """
-        ...
+        raise not_served()
 
     @webmethod("/memory/query", routed_by="bank_id", capability="query_documents")
     async def query_documents(
@@ -61,7 +61,7 @@ class Memory(Protocol):
         params: dict[str, Any] | None = None,
     ) -> QueryDocumentsResponse:
         """The chunks nearest to `query`. `params`: `max_chunks` (default 3), `score_threshold`."""
-        ...
+        raise not_served()
 
     @webmethod("/memory/delete", routed_by="bank_id", capability="delete_documents")
     async def delete_documents(
@@ -70,4 +70,4 @@ class Memory(Protocol):
         document_ids: Annotated[list[str], Field(min_length=1)],
     ) -> None:
         """Remove documents with all their chunks; ids that are not there are no error."""
-        ...
+        raise not_served()

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from llamastack.api.base import WireModel
 from llamastack.api.common import Message
-from llamastack.api.webmethod import webmethod
+from llamastack.api.webmethod import not_served, webmethod
 
 
 class ViolationLevel(StrEnum):
@@ -41,4 +41,4 @@ class Safety(Protocol):
         params: dict[str, Any] | None = None,
     ) -> RunShieldResponse:
         """Run the shield named `shield_type` (its identifier) over `messages`."""
-        ...
+        raise not_served()

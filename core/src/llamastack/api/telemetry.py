@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import Field
 
 from llamastack.api.base import WireModel
-from llamastack.api.webmethod import webmethod
+from llamastack.api.webmethod import not_served, webmethod
 
 
 class SpanStatus(StrEnum):
@@ -78,9 +78,9 @@ class Telemetry(Protocol):
     @webmethod("/telemetry/log_event", capability="log_event")
     async def log_event(self, event: Event) -> None:
         """Take in one event."""
-        ...
+        raise not_served()
 
     @webmethod("/telemetry/get_trace", methods=("GET",), capability="get_trace")
     async def get_trace(self, trace_id: str) -> Trace:
         """One trace by its id; an unknown id is a 404."""
-        ...
+        raise not_served()

@@ -73,3 +73,11 @@ def webmethod_of(function: object) -> WebMethod | None:
     """The `WebMethod` that `function` was marked with, or None."""
     found = getattr(function, _ATTRIBUTE, None)
     return found if isinstance(found, WebMethod) else None
+
+
+def not_served() -> NotImplementedError:
+    """The body of a method that a provider may leave out when its spec declares it unsupported.
+
+    The stack refuses such calls by the spec and never runs this; a provider that leaves out more is refused at start.
+    """
+    return NotImplementedError("this provider does not implement the method and its spec does not say so")

@@ -10,6 +10,7 @@ from typing import Any
 from anyio.abc import TaskGroup
 from pydantic import BaseModel
 
+from llamastack.api.definition import ApiDefinition
 from llamastack.provider.request_data import validated_provider_data
 
 
@@ -42,6 +43,7 @@ class Deps(Mapping[str, Any]):
         self,
         *,
         provider_id: str,
+        definition: ApiDefinition | None = None,
         apis: Mapping[str, Any] | None = None,
         task_group: TaskGroup | None = None,
         state_dir: Path | None = None,
@@ -50,6 +52,8 @@ class Deps(Mapping[str, Any]):
     ) -> None:
         self.provider_id = provider_id
         """The id that this instance has in the run config; put it into errors."""
+        self.definition = definition
+        """The API that the instance is to implement; for factories that serve several APIs."""
         self.report_progress = report_progress
         """Call it (from the event loop's thread) during long preparation."""
         self._apis = dict(apis or {})

@@ -269,7 +269,7 @@ def _family(root: type[LlamaStackError]) -> Iterable[type[LlamaStackError]]:
 def error_from_wire(status: int, body: Any) -> LlamaStackError:
     """The error that a llamastack server answered, made again on the client's side.
 
-    status: HTTP status of the answer (or of the stream's error event, as far as known).
+    status: HTTP status of the answer; 0 for an error event inside a stream, whose kind its code tells.
     body: the decoded JSON, or the plain text where it was none.
     """
     error = body.get("error") if isinstance(body, dict) else None
@@ -278,7 +278,7 @@ def error_from_wire(status: int, body: Any) -> LlamaStackError:
     code = error.get("code")
     message = str(error.get("message", f"the server answered {status}"))
     for cls in _family(LlamaStackError):
-        if cls.code == code and cls.status == status:
+        if cls.code == code and status in (0, cls.status):
             made = cls._rebuild(message, error)
             break
     else:

@@ -51,8 +51,10 @@ def invalid_request(error: ValidationError, value: object = None, **context: Any
     """The error for a request that does not fit, naming the first fault's path and listing all."""
     faults = faults_of(error)
     paths = [path_of(fault["loc"], value) for fault in faults]
-    named = list(
-        dict.fromkeys(f"{path}: {f['msg']}" if path else f["msg"] for path, f in zip(paths, faults, strict=True))
-    )
+    by_path: dict[str, list[str]] = {}
+    for path, fault in zip(paths, faults, strict=True):
+        if fault["msg"] not in by_path.setdefault(path, []):
+            by_path[path].append(fault["msg"])
+    named = [f"{path}: {' or '.join(said)}" if path else " or ".join(said) for path, said in by_path.items()]
     message = "; ".join(named[:3]) + (f"; and {len(named) - 3} more" if len(named) > 3 else "")
     return InvalidRequestError(message, param=paths[0] or None, errors=faults, **context)

@@ -135,6 +135,7 @@ class Instance:
             validator = spec.provider_data_validator
             deps = Deps(
                 provider_id=plan.provider_id,
+                definition=self.definition,
                 apis={
                     name: self._apis[name]
                     for name in (*spec.api_dependencies, *spec.optional_api_dependencies)

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from llamastack.api.definition import ApiDefinition, MethodDefinition
 from llamastack.provider.deps import Progress
+from llamastack.provider.handles import ApiHandle, Dispatch
 from llamastack.stack.config import ConfigError, LoadedConfig, load_config
 from llamastack.stack.discovery import STORE_GROUP, Discovery, DiscoveryError, default_discovery
 from llamastack.stack.hooks import Hooks
@@ -23,8 +24,6 @@ from llamastack.stack.instance import Instance
 from llamastack.stack.registry import ObjectTable
 from llamastack.stack.resolver import Plan, resolve
 from llamastack.stack.routing import (
-    ApiHandle,
-    Dispatch,
     direct_dispatch,
     implemented_dispatch,
     routed_dispatch,

@@ -63,8 +63,12 @@ async def chat_stream(
     progress = ChatCompletionResponseEventType.progress
     calls: dict[int, _OpenToolCall] = {}
     reason: StopReason | None = None
-    yield _event(ChatCompletionResponseEventType.start)
+    started = False
     async for chunk in chunks:
+        if not started:
+            # Not before the backend has begun: until then a failure can still be answered with a status of its own.
+            started = True
+            yield _event(ChatCompletionResponseEventType.start)
         choices = chunk.get("choices")
         if not choices:
             continue  # usage alone

@@ -1,0 +1,5 @@
+"""Floor 4: the APIs of a llamastack server over HTTP."""
+
+from llamastack.client.client import LlamaStackClient
+
+__all__ = ["LlamaStackClient"]

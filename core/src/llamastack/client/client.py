@@ -1,0 +1,169 @@
+"""The HTTP client: every API of a llamastack server, generated from the same Protocols that the server serves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import pydantic_core
+from pydantic import ValidationError
+
+from llamastack.api.definition import ApiDefinition, MethodDefinition
+from llamastack.provider.apis import BUILTIN_APIS
+from llamastack.provider.errors import (
+    BackendError,
+    LlamaStackError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    error_from_wire,
+)
+from llamastack.provider.handles import ApiHandle, Dispatch
+from llamastack.provider.http import http_client
+from llamastack.provider.request_data import PROVIDER_DATA_HEADER, current_provider_data
+
+_DATA = "data:"
+
+
+class LlamaStackClient:
+    """A llamastack server's APIs over HTTP.
+
+    ```python
+    async with LlamaStackClient("http://127.0.0.1:8321") as client:
+        reply = await client.inference.chat_completion(model="m", messages=[UserMessage(content="Hi")])
+    ```
+
+    base_url: of the server. provider_data: sent as `X-LlamaStack-ProviderData` with every request.
+    forward_provider_data: send on the provider data of the request that is being served, for a provider that is itself
+    a client. timeout_s: seconds between bytes. apis: definitions beyond the built-in ones.
+
+    Calls raise the same errors that the in-process stack raises.
+    """
+
+    def __init__(
+        self,
+        base_url: str = "http://127.0.0.1:8321",
+        *,
+        provider_data: Mapping[str, Any] | None = None,
+        forward_provider_data: bool = False,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = 600.0,
+        apis: Iterable[ApiDefinition] = BUILTIN_APIS,
+        http: httpx.AsyncClient | None = None,
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._http = http or http_client(timeout=httpx.Timeout(timeout_s, connect=10.0))
+        self._headers = dict(headers or {})
+        self._provider_data = provider_data
+        self._forward = forward_provider_data
+        self._handles = {api.name: ApiHandle(api, self._dispatch_of) for api in apis}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections; safe to call twice."""
+        await self._http.aclose()
+
+    def api(self, name: str) -> ApiHandle:
+        """An API by name. Raises LookupError."""
+        handle = self._handles.get(name)
+        if handle is None:
+            raise LookupError(f"this client knows no API '{name}'; it knows {', '.join(self._handles)}")
+        return handle
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            return self.api(name)
+        except LookupError as error:
+            raise AttributeError(str(error)) from None
+
+    # ---- one call ------------------------------------------------------------------------------------------------
+
+    def _dispatch_of(self, method: MethodDefinition) -> Dispatch:
+        async def dispatch(arguments: dict[str, Any]) -> Any:
+            streams = bool(arguments.get("stream")) and method.piece is not None
+            request = self._request(method, arguments, streams)
+            try:
+                response = await self._http.send(request, stream=streams)
+            except httpx.HTTPError as error:
+                raise self._translated(error) from error
+            if response.is_error:
+                await response.aread()
+                await response.aclose()
+                raise error_from_wire(response.status_code, _decoded(response))
+            if streams:
+                return self._pieces(method, response)
+            try:
+                return method.result.validate_json(response.content, extra="ignore")
+            except ValidationError as error:
+                raise BackendError(f"{request.url} answered something else than {method.name} does: {error}") from error
+
+        return dispatch
+
+    def _request(self, method: MethodDefinition, arguments: dict[str, Any], streams: bool) -> httpx.Request:
+        given = {name: value for name, value in arguments.items() if value is not None}
+        headers = {"Accept": "text/event-stream" if streams else "application/json", **self._headers}
+        data = self._provider_data or (current_provider_data() if self._forward else None)
+        if data is not None:
+            headers[PROVIDER_DATA_HEADER] = json.dumps(dict(data))
+        http_method = method.web.methods[0]
+        if http_method == "GET":
+            return self._http.build_request("GET", self.base_url + method.web.route, params=given, headers=headers)
+        return self._http.build_request(
+            http_method,
+            self.base_url + method.web.route,
+            content=pydantic_core.to_json(given, exclude_none=True),
+            headers={"Content-Type": "application/json", **headers},
+        )
+
+    async def _pieces(self, method: MethodDefinition, response: httpx.Response) -> AsyncIterator[Any]:
+        adapter = method.piece
+        if adapter is None:
+            raise TypeError(f"{method.name} does not stream")
+        try:
+            async for line in response.aiter_lines():
+                if not line.startswith(_DATA):
+                    continue
+                text = line[len(_DATA) :].strip()
+                try:
+                    yield adapter.validate_json(text, extra="ignore")
+                except ValidationError as error:
+                    raise _stream_error(text, error) from None
+        except httpx.HTTPError as error:
+            raise self._translated(error) from error
+        finally:
+            await response.aclose()
+
+    def _translated(self, error: httpx.HTTPError) -> LlamaStackError:
+        if isinstance(error, httpx.TimeoutException):
+            return ProviderTimeoutError(f"{self.base_url} did not answer in time")
+        if isinstance(error, httpx.NetworkError):
+            return ProviderUnavailableError(f"{self.base_url} cannot be reached: {error or type(error).__name__}")
+        return BackendError(f"{self.base_url} failed: {error or type(error).__name__}")
+
+
+def _decoded(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        return response.text
+
+
+def _stream_error(text: str, fault: ValidationError) -> LlamaStackError:
+    try:
+        body = json.loads(text)
+    except ValueError:
+        body = None
+    if isinstance(body, dict) and "error" in body:
+        return error_from_wire(0, body)
+    return BackendError(f"the stream holds something else than was asked for: {fault}")

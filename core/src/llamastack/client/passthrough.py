@@ -1,0 +1,99 @@
+"""`provider_type: remote`: another llamastack server as the provider, for every API.
+
+The module has one spec per API, made on demand, so that an API of a plugin gets its passthrough by one more line of
+entry points: `remote = "llamastack.client.passthrough:<name of the API>"`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl
+
+from llamastack.api.definition import MethodDefinition, RoutedPair
+from llamastack.api.webmethod import TableAction
+from llamastack.client.client import LlamaStackClient
+from llamastack.provider.apis import BUILTIN_APIS
+from llamastack.provider.deps import Deps
+from llamastack.provider.spec import RemoteProviderSpec
+
+
+class PassthroughConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    url: HttpUrl = Field(description="Base URL of the other llamastack server")
+    timeout_s: float = Field(default=600.0, gt=0, description="Seconds between bytes of an answer")
+    remote_provider_id: str = Field(
+        default="", description="Provider there to register objects with; may be left out when it has only one"
+    )
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("_"):
+        raise AttributeError(name)
+    return RemoteProviderSpec(
+        api=name,
+        provider_type="remote",
+        description="Another llamastack server",
+        config_class=f"{__name__}:PassthroughConfig",
+        factory=f"{__name__}:get_adapter_impl",
+    )
+
+
+class Passthrough:
+    """Hands every call on; its methods are made from the API's definition."""
+
+    def __init__(self, client: LlamaStackClient) -> None:
+        self._client = client
+
+    async def health(self) -> None:
+        """Raises when the other server does not answer."""
+        await self._client.inspect.health()
+
+    async def shutdown(self) -> None:
+        await self._client.aclose()
+
+
+def _handed_on(client: LlamaStackClient, method: MethodDefinition) -> Any:
+    call = client.api(method.api).methods[method.name].dispatch
+
+    async def handed_on(**arguments: Any) -> Any:
+        return await call(arguments)
+
+    return handed_on
+
+
+def _table_hooks(client: LlamaStackClient, pair: RoutedPair, remote_provider_id: str) -> dict[str, Any]:
+    table = client.api(pair.table_api)
+    calls = {
+        action: table.methods[table.definition.method_for(action).name]
+        for action in (TableAction.LIST, TableAction.REGISTER, TableAction.UNREGISTER)
+    }
+
+    async def list_objects() -> list[Any]:
+        return [item for item in await calls[TableAction.LIST]() if item.unavailable_reason is None]
+
+    async def register(item: Any) -> None:
+        await calls[TableAction.REGISTER](item.model_copy(update={"provider_id": remote_provider_id}))
+
+    async def unregister(item: Any) -> None:
+        await calls[TableAction.UNREGISTER](item.identifier)
+
+    return {pair.list_hook: list_objects, pair.register_hook: register, pair.unregister_hook: unregister}
+
+
+async def get_adapter_impl(config: PassthroughConfig, deps: Deps) -> Passthrough:
+    definition = deps.definition
+    if definition is None:
+        raise TypeError("the passthrough must be told which API it is to serve")
+    known = {api.name: api for api in BUILTIN_APIS} | {definition.name: definition}
+    client = LlamaStackClient(
+        str(config.url), timeout_s=config.timeout_s, forward_provider_data=True, apis=known.values()
+    )
+    provider = Passthrough(client)
+    for method in definition.methods.values():
+        setattr(provider, method.name, _handed_on(client, method))
+    if definition.pair is not None:
+        for name, hook in _table_hooks(client, definition.pair, config.remote_provider_id).items():
+            setattr(provider, name, hook)
+    return provider

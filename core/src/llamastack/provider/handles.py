@@ -1,0 +1,62 @@
+"""An API as something to call: made from its definition and a function that carries a call out."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from pydantic import ValidationError
+
+from llamastack.api.definition import ApiDefinition, MethodDefinition
+from llamastack.provider.validation import invalid_request
+
+Dispatch = Callable[[dict[str, Any]], Awaitable[Any]]
+
+
+class ApiMethod:
+    """One callable method of an API, in process or over HTTP.
+
+    Calling it validates the arguments; `dispatch` takes a dict of arguments that are valid already.
+    """
+
+    def __init__(self, definition: MethodDefinition, dispatch: Dispatch) -> None:
+        self.definition = definition
+        self.dispatch = dispatch
+        self._request = definition.request_model
+        self._names = tuple(definition.parameters)
+
+    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Raises InvalidRequestError for arguments that do not fit, and whatever the provider raises."""
+        if args:
+            if len(args) > len(self._names):
+                raise TypeError(f"{self.definition.name}() takes at most {len(self._names)} arguments")
+            for name, value in zip(self._names, args, strict=False):
+                if name in kwargs:
+                    raise TypeError(f"{self.definition.name}() got several values for argument {name!r}")
+                kwargs[name] = value
+        try:
+            request = self._request.model_validate(kwargs)
+        except ValidationError as error:
+            raise invalid_request(error, kwargs) from None
+        return await self.dispatch(request.arguments())
+
+    def __repr__(self) -> str:
+        return f"<{self.definition.api}.{self.definition.name}>"
+
+
+class ApiHandle:
+    """An API: one `ApiMethod` per method of its Protocol."""
+
+    def __init__(self, definition: ApiDefinition, dispatch_of: Callable[[MethodDefinition], Dispatch]) -> None:
+        self.definition = definition
+        self.methods = {name: ApiMethod(method, dispatch_of(method)) for name, method in definition.methods.items()}
+
+    def __getattr__(self, name: str) -> ApiMethod:
+        methods: dict[str, ApiMethod] = self.__dict__.get("methods", {})
+        try:
+            return methods[name]
+        except KeyError:
+            raise AttributeError(f"API '{self.definition.name}' has no method {name!r}") from None
+
+    def __repr__(self) -> str:
+        return f"<API {self.definition.name}>"

@@ -1,0 +1,130 @@
+"""The ASGI app of a running stack: routes derived from its APIs, one place for errors, ids and the access log."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import traceback
+from typing import Any
+
+import anyio.to_thread
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from llamastack.provider.errors import InternalError, LlamaStackError, NotFoundError, RateLimitError
+from llamastack.provider.hookspecs import FinishedRequest
+from llamastack.server.context import REQUEST_ID_HEADER, request_id, request_id_from
+from llamastack.server.docs_page import DOCS_PAGE
+from llamastack.server.endpoints import ClientGoneError, Endpoint, header_of
+from llamastack.server.openapi import openapi_document
+from llamastack.stack import Stack
+
+_LOGGER = logging.getLogger("llamastack.server")
+_ACCESS = logging.getLogger("llamastack.access")
+_ID_HEADER = REQUEST_ID_HEADER.lower().encode()
+_CLIENT_GONE = 499  # as nginx writes it; never sent
+
+
+class MethodNotAllowedError(LlamaStackError):
+    status = 405
+    code = "method_not_allowed"
+
+
+class StackApp:
+    """Serves one running stack."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        limit = stack.config.run.server.max_body_bytes
+        self._endpoints = {
+            method.definition.web.route: Endpoint(method, limit)
+            for name in stack.apis
+            for method in stack.api(name).methods.values()
+        }
+        self._openapi: bytes | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise RuntimeError(f"cannot serve {scope['type']}")
+        started = time.perf_counter()
+        own_id = request_id_from(header_of(scope, _ID_HEADER))
+        request_id.set(own_id)
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"].append((_ID_HEADER, own_id.encode()))
+            await send(message)
+
+        try:
+            await self._route(scope, receive, send_with_id)
+        except ClientGoneError:
+            status = _CLIENT_GONE
+        except Exception as error:
+            if status:
+                # The head is out: the connection can only be broken off.
+                raise
+            await _send_error(error, own_id, send_with_id)
+        finally:
+            took = time.perf_counter() - started
+            _ACCESS.info("%s %s %d %.1f ms", scope["method"], scope["path"], status, took * 1000)
+            self._stack.hooks.notify(
+                "llamastack_request_finished",
+                request=FinishedRequest(
+                    request_id=own_id,
+                    method=scope["method"],
+                    path=scope["path"],
+                    status=status,
+                    duration_s=took,
+                ),
+            )
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path, http_method = scope["path"], scope["method"]
+        endpoint = self._endpoints.get(path)
+        if endpoint is not None:
+            if http_method not in endpoint.methods:
+                allowed = ", ".join(sorted(endpoint.methods))
+                raise MethodNotAllowedError(f"{path} does not take {http_method}; allowed: {allowed}")
+            await endpoint(scope, receive, send)
+        elif path == "/openapi.json":
+            if self._openapi is None:
+                document = await anyio.to_thread.run_sync(openapi_document, self._stack.apis)
+                self._openapi = json.dumps(document).encode()
+            await _send(200, b"application/json", self._openapi, send)
+        elif path in ("/docs", "/"):
+            await _send(200, b"text/html; charset=utf-8", DOCS_PAGE, send)
+        else:
+            raise NotFoundError(f"there is nothing at {path}; the routes are listed at /routes/list and /docs")
+
+
+async def _send(status: int, content_type: bytes, body: bytes, send: Send, *more: tuple[bytes, bytes]) -> None:
+    headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *more]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _send_error(error: Exception, own_id: str, send: Send) -> None:
+    if not isinstance(error, LlamaStackError):
+        _LOGGER.error("unexpected\n%s", "".join(traceback.format_exception(error)).rstrip())
+        error = InternalError(f"unexpected {type(error).__name__}; the log has more under this request id")
+    more: list[tuple[bytes, bytes]] = []
+    if isinstance(error, RateLimitError) and error.retry_after is not None:
+        more.append((b"retry-after", b"%d" % max(1, round(error.retry_after))))
+    if error.status >= 500:
+        _LOGGER.warning("%s: %s", error.code, error.message)
+        if error.__cause__ is not None:
+            _LOGGER.debug("caused by %s", type(error.__cause__).__name__)
+    await _send(error.status, b"application/json", json.dumps(error.to_wire(own_id)).encode(), send, *more)
+
+
+def create_app(stack: Stack) -> ASGIApp:
+    """The ASGI app of a running stack, with the middleware of its plugins around it, the first one outermost."""
+    app: Any = StackApp(stack)
+    added = [middleware for several in stack.hooks.call.llamastack_middleware() for middleware in several]
+    for middleware in reversed(added):
+        app = middleware(app)
+    made: ASGIApp = app
+    return made

@@ -1,0 +1,198 @@
+"""One HTTP endpoint per web method: read and validate the request, call, write the reply."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import parse_qsl
+
+import anyio
+from pydantic import ValidationError
+from starlette.types import Message, Receive, Scope, Send
+
+from llamastack.provider.errors import InternalError, InvalidRequestError, LlamaStackError, RequestTooLargeError
+from llamastack.provider.handles import ApiMethod
+from llamastack.provider.request_data import PROVIDER_DATA_HEADER, parse_provider_data, set_provider_data
+from llamastack.provider.validation import invalid_request
+from llamastack.server.context import request_id
+
+_LOGGER = logging.getLogger("llamastack.server")
+_PROVIDER_DATA = PROVIDER_DATA_HEADER.lower().encode()
+_JSON = (b"content-type", b"application/json")
+_EVENT_STREAM = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class ClientGoneError(Exception):
+    """The client went away before its reply was complete."""
+
+
+def header_of(scope: Scope, name: bytes) -> str | None:
+    """The first header called `name` (lower case), or None."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return str(value.decode("latin-1"))
+    return None
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The whole body.
+
+    Raises RequestTooLargeError as soon as it is known to be over `limit` bytes, ClientGoneError.
+    """
+    too_large = RequestTooLargeError(f"the body is over the limit of {limit} bytes")
+    announced = header_of(scope, b"content-length")
+    if announced is not None and announced.isdigit() and int(announced) > limit:
+        raise too_large
+    blocks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        block = message.get("body", b"")
+        size += len(block)
+        if size > limit:
+            raise too_large
+        blocks.append(block)
+        if not message.get("more_body", False):
+            return blocks[0] if len(blocks) == 1 else b"".join(blocks)
+
+
+def read_arguments(method: ApiMethod, body: bytes, query: bytes) -> dict[str, Any]:
+    """The arguments that a request gives, from its JSON body and its query.
+
+    Raises InvalidRequestError naming the path of the first fault.
+    """
+    model = method.definition.request_model
+    if not query:
+        try:
+            return model.model_validate_json(body or b"{}").arguments()
+        except ValidationError as error:
+            raise _bad_request(error, body) from None
+    given: dict[str, Any] = {}
+    if body:
+        try:
+            parsed = json.loads(body)
+        except ValueError as error:
+            raise InvalidRequestError(f"the body is not JSON: {error}") from None
+        if not isinstance(parsed, dict):
+            raise InvalidRequestError("the body must be a JSON object")
+        given.update(parsed)
+    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+        if name in given:
+            raise InvalidRequestError(f"'{name}' is given twice", param=name)
+        given[name] = value
+    try:
+        return model.model_validate(given).arguments()
+    except ValidationError as error:
+        raise invalid_request(error, given) from None
+
+
+def _bad_request(error: ValidationError, body: bytes) -> InvalidRequestError:
+    try:
+        value = json.loads(body or b"{}")
+    except ValueError as fault:
+        return InvalidRequestError(f"the body is not JSON: {fault}")
+    if not isinstance(value, dict):
+        return InvalidRequestError("the body must be a JSON object")
+    return invalid_request(error, value)
+
+
+class Endpoint:
+    """An ASGI app for one method of one API."""
+
+    def __init__(self, method: ApiMethod, max_body_bytes: int) -> None:
+        self.method = method
+        self.methods = frozenset(method.definition.web.methods)
+        self._max_body_bytes = max_body_bytes
+        self._result = method.definition.result
+        self._piece = method.definition.piece
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await read_body(scope, receive, self._max_body_bytes)
+        arguments = read_arguments(self.method, body, scope["query_string"])
+        header = header_of(scope, _PROVIDER_DATA)
+        set_provider_data(None if header is None else parse_provider_data(header))
+        failure: Exception | None = None
+        gone = answered = False
+        async with anyio.create_task_group() as group:
+
+            async def watch() -> None:
+                nonlocal gone
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                gone = not answered  # servers say "disconnect" after a complete reply too
+                group.cancel_scope.cancel()
+
+            async def send_until_last(message: Message) -> None:
+                nonlocal answered
+                answered = message["type"] == "http.response.body" and not message.get("more_body", False)
+                await send(message)
+
+            group.start_soon(watch)
+            try:
+                await self._answer(arguments, send_until_last)
+            except Exception as error:  # raised below, outside the group, so that it is not wrapped
+                failure = error
+            group.cancel_scope.cancel()
+        if gone:
+            raise ClientGoneError
+        if failure is not None:
+            raise failure
+
+    async def _answer(self, arguments: dict[str, Any], send: Send) -> None:
+        result = await self.method.dispatch(arguments)
+        if isinstance(result, AsyncIterator):
+            await self._stream(result, send)
+            return
+        body = self._dump(self._result, result)
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [_JSON, (b"content-length", b"%d" % len(body))],
+            }
+        )
+        await send({"type": "http.response.body", "body": body})
+
+    def _dump(self, adapter: Any, value: Any) -> bytes:
+        try:
+            dumped: bytes = adapter.dump_json(value, exclude_none=True, warnings="error")
+        except Exception as error:
+            definition = self.method.definition
+            raise InternalError(
+                f"the provider's reply to {definition.api}.{definition.name} is not what the API says it is"
+            ) from error
+        return dumped
+
+    async def _stream(self, pieces: AsyncIterator[Any], send: Send) -> None:
+        adapter = self._piece
+        started = False
+        try:
+            async for piece in pieces:
+                data = b"data: %b\n\n" % self._dump(adapter, piece)
+                if not started:
+                    # Only now: a failure before the first piece is still answered with its own status.
+                    started = True
+                    await send({"type": "http.response.start", "status": 200, "headers": list(_EVENT_STREAM)})
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+        except LlamaStackError as error:
+            if not started:
+                raise
+            _LOGGER.warning("stream broken off: %s", error.message)
+            data = b"data: %b\n\n" % json.dumps(error.to_wire(request_id.get())).encode()
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+        finally:
+            close = getattr(pieces, "aclose", None)
+            if close is not None:
+                with anyio.CancelScope(shield=True):
+                    await close()
+        if not started:
+            await send({"type": "http.response.start", "status": 200, "headers": list(_EVENT_STREAM)})
+        await send({"type": "http.response.body", "body": b""})

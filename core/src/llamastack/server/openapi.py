@@ -1,0 +1,95 @@
+"""The OpenAPI 3.1 document, derived from the API definitions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
+
+from llamastack.api.definition import ApiDefinition, MethodDefinition
+from llamastack.provider.request_data import PROVIDER_DATA_HEADER
+
+_REF = "#/components/schemas/{model}"
+_ERROR: dict[str, Any] = {
+    "description": "What went wrong",
+    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+}
+_ERROR_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["code", "message"],
+            "properties": {
+                "code": {"type": "string"},
+                "message": {"type": "string"},
+                "provider_id": {"type": "string"},
+                "param": {"type": "string"},
+                "request_id": {"type": "string"},
+            },
+        }
+    },
+}
+
+
+def openapi_document(apis: Mapping[str, ApiDefinition]) -> dict[str, Any]:
+    """The document for these APIs."""
+    methods = [method for definition in apis.values() for method in definition.methods.values()]
+    inputs: list[tuple[Any, JsonSchemaMode, Any]] = []
+    for method in methods:
+        key = (method.api, method.name)
+        inputs.append(((*key, "request"), "validation", TypeAdapter(method.request_model).core_schema))
+        inputs.append(((*key, "result"), "serialization", method.result.core_schema))
+        if method.piece is not None:
+            inputs.append(((*key, "piece"), "serialization", method.piece.core_schema))
+    schemas, found = GenerateJsonSchema(ref_template=_REF).generate_definitions(inputs)
+    definitions: dict[str, Any] = {str(name): schema for name, schema in found.items()}
+    paths: dict[str, Any] = {}
+    for method in methods:
+        key = (method.api, method.name)
+        result = schemas[((*key, "result"), "serialization")]
+        piece = schemas.get(((*key, "piece"), "serialization"))
+        for http_method in method.web.methods:
+            paths.setdefault(method.web.route, {})[http_method.lower()] = _operation(
+                method, http_method, schemas[((*key, "request"), "validation")], definitions, result, piece
+            )
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "llamastack", "version": "1.0"},
+        "tags": [{"name": name, "description": (d.protocol.__doc__ or "").strip()} for name, d in apis.items()],
+        "paths": paths,
+        "components": {"schemas": {"Error": _ERROR_SCHEMA, **definitions}},
+    }
+
+
+def _operation(
+    method: MethodDefinition,
+    http_method: str,
+    request: dict[str, Any],
+    definitions: dict[str, Any],
+    result: dict[str, Any],
+    piece: dict[str, Any] | None,
+) -> dict[str, Any]:
+    content: dict[str, Any] = {"application/json": {"schema": result}}
+    if piece is not None:
+        content["text/event-stream"] = {"schema": piece}
+    operation: dict[str, Any] = {
+        "tags": [method.api],
+        "operationId": method.name if http_method == method.web.methods[0] else f"{method.name}_{http_method.lower()}",
+        "summary": method.doc.partition("\n")[0],
+        "description": method.doc,
+        "parameters": [{"name": PROVIDER_DATA_HEADER, "in": "header", "required": False, "schema": {"type": "string"}}],
+        "responses": {"200": {"description": "OK", "content": content}, "4XX": _ERROR, "5XX": _ERROR},
+    }
+    if http_method == "GET":
+        model = definitions[request["$ref"].rpartition("/")[2]]
+        for name, schema in model.get("properties", {}).items():
+            operation["parameters"].append(
+                {"name": name, "in": "query", "required": name in model.get("required", ()), "schema": schema}
+            )
+    else:
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": request}}}
+    return operation

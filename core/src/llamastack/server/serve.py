@@ -1,0 +1,83 @@
+"""Run a stack behind uvicorn: bind first, start, serve, drain, close."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from types import FrameType
+
+import uvicorn
+
+from llamastack.server.app import create_app
+from llamastack.stack import Stack
+
+_BACKLOG = 2048
+
+
+class BindError(Exception):
+    """The address cannot be listened on."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises BindError that says whether the port is in use.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror as error:
+        raise BindError(f"host '{host}' cannot be resolved: {error.strerror}") from None
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise BindError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+    listening.set_inheritable(True)
+    return listening
+
+
+def url_of(listening: socket.socket) -> str:
+    """The URL that a socket is reached by."""
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{port}"
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], Awaitable[None] | None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self._on_ready()
+
+
+def _already_handled(number: int, frame: FrameType | None) -> None:
+    """uvicorn raises the signal once more after it has drained; by then there is nothing left to do."""
+
+
+async def serve(stack: Stack, listening: socket.socket, on_ready: Callable[[], None]) -> None:
+    """Serve a running stack until SIGTERM or SIGINT, then let requests in flight finish.
+
+    on_ready: called when requests are accepted.
+    """
+    settings = stack.config.run.server
+    config = uvicorn.Config(
+        create_app(stack),
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
+    )
+    before = {number: signal.signal(number, _already_handled) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        await _Server(config, on_ready).serve(sockets=[listening])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
