@@ -58,7 +58,10 @@ def read_yaml(text: str, environment: Mapping[str, str] | None = None) -> YamlDo
     """
     document = YamlDocument()
     faults: list[Fault] = []
-    loader = yaml.SafeLoader(text)
+    try:
+        loader = yaml.SafeLoader(text)
+    except yaml.YAMLError as error:
+        raise YamlFaultsError([Fault(None, (), f"malformed YAML: {' '.join(str(error).split())}")]) from None
     try:
         node = loader.get_single_node()
         if node is not None:
@@ -125,7 +128,7 @@ class _Reader:
     def _scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
         text = node.value
         if "${env" not in text:
-            return self.loader.construct_object(node)
+            return self._constructed(node, node, path)
         if _ENV_OPENING.search(_ENV.sub("", text)):
             self._fault(node, path, f"{text!r} is not of the form ${{env.NAME}} or ${{env.NAME:default}}")
             return None
@@ -145,6 +148,12 @@ class _Reader:
         tag = self.loader.resolve(  # type: ignore[no-untyped-call]
             yaml.ScalarNode, substituted, (True, False)
         )
-        return self.loader.construct_object(
-            yaml.ScalarNode(tag, substituted, node.start_mark, node.end_mark), deep=True
-        )
+        return self._constructed(yaml.ScalarNode(tag, substituted, node.start_mark, node.end_mark), node, path)
+
+    def _constructed(self, made: yaml.ScalarNode, node: yaml.ScalarNode, path: Path) -> Any:
+        try:
+            return self.loader.construct_object(made, deep=True)
+        except (ValueError, LookupError, AttributeError):
+            # PyYAML's constructors let these through, e.g. for 2024-99-99, which looks like a date.
+            self._fault(node, path, f"{node.value!r} looks like a {made.tag.rpartition(':')[2]} but is none; quote it")
+            return None

@@ -1,0 +1,57 @@
+"""Fixtures that every test can use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from installed_fakes import scripted_discovery
+from scripted_fake import SCRIPTS, Script
+
+from llamastack.stack import Stack
+from llamastack.stack.discovery import Discovery
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test writes into the home folder of whoever runs it."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("LLAMASTACK_HOME", str(home))
+    return home
+
+
+@pytest.fixture
+def discovery(tmp_path: Path) -> Discovery:
+    """What is installed, and the scripted fakes."""
+    return scripted_discovery(tmp_path / "site-packages")
+
+
+@pytest.fixture
+def script() -> Iterator[Callable[..., Script]]:
+    """Make the script that a provider with `config: {script: NAME}` follows."""
+
+    def make(name: str = "default", **settings: Any) -> Script:
+        SCRIPTS[name] = Script(**settings)
+        return SCRIPTS[name]
+
+    SCRIPTS.clear()
+    yield make
+    SCRIPTS.clear()
+
+
+@pytest.fixture
+def scripted(discovery: Discovery) -> Callable[..., Stack]:
+    """A stack (not started) with one scripted inference provider per argument: `scripted("a", "b", port=...)`."""
+
+    def make(*names: str, **run: Any) -> Stack:
+        providers = [{"provider_id": name, "provider_type": "scripted", "config": {"script": name}} for name in names]
+        return Stack.from_config({"providers": {"inference": providers}, **run}, discovery=discovery)
+
+    return make
