@@ -45,6 +45,10 @@ class Script:
     deps: Deps | None = None
     order: list[str] = field(default_factory=list)
 
+    def last(self, call: str) -> Any:
+        """What the newest `call` came with."""
+        return next(arguments for name, arguments in reversed(self.calls) if name == call)
+
 
 SCRIPTS: dict[str, Script] = {}
 

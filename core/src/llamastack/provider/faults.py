@@ -69,8 +69,8 @@ def reason_of(error: BaseException) -> str:
         return error.message
     if isinstance(error, BaseExceptionGroup):
         return "; ".join(reason_of(e) for e in error.exceptions)
-    if isinstance(error, TimeoutError) and not str(error):
-        return "timed out"
+    if isinstance(error, TimeoutError):
+        return str(error) or "timed out"
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

@@ -125,7 +125,7 @@ class Instance:
         plan = self.plan
         if isinstance(plan.config, Exception):
             raise plan.config
-        with anyio.fail_after(self._start_timeout_s) as deadline:
+        with anyio.move_on_after(self._start_timeout_s) as deadline:
 
             def report(progress: Progress) -> None:
                 deadline.deadline = anyio.current_time() + self._start_timeout_s
@@ -159,6 +159,8 @@ class Instance:
             initialize = getattr(provider, "initialize", None)
             if initialize is not None:
                 await initialize()
+        if deadline.cancelled_caught:
+            raise TimeoutError(f"did not start within {self._start_timeout_s:g} s")
         await self.refresh()
         if self.status is not ProviderStatus.healthy:
             _LOGGER.warning("%s %s (%s) is down: %s", self.api, self.provider_id, self.provider_type, self.reason)
@@ -213,10 +215,7 @@ class Instance:
         was = self.status
         self.status = ProviderStatus.down
         self.cause = error
-        if isinstance(error, TimeoutError) and self.provider is None:
-            self.reason = f"did not start within {self._start_timeout_s:g} s"
-        else:
-            self.reason = self.explain(error)
+        self.reason = self.explain(error)
         if was is not ProviderStatus.down:
             _LOGGER.warning("%s %s (%s) is down: %s", self.api, self.provider_id, self.provider_type, self.reason)
             _LOGGER.debug("%s", self.redact("".join(traceback.format_exception(error))))

@@ -1,0 +1,311 @@
+"""Registering at run time: the provider first, kept in the store, replayed, shared between workers, never by half."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from scripted_fake import Script
+
+from llamastack.api import Model, UserMessage
+from llamastack.provider.errors import (
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+    ObjectNotFoundError,
+    ProviderUnavailableError,
+    UnsupportedModelError,
+)
+from llamastack.stack import Stack, StackStartError
+from llamastack.stack.stores import StoredObject
+from llamastack.stack.stores.sqlite import SqliteStore, SqliteStoreConfig
+
+pytestmark = pytest.mark.anyio
+Scripted = Callable[..., Stack]
+Scripts = Callable[..., Script]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> dict[str, Any]:
+    return {"type": "sqlite", "config": {"path": str(tmp_path / "registry.sqlite")}}
+
+
+async def names(stack: Stack) -> list[str]:
+    return [m.identifier for m in await stack.models.list_models()]
+
+
+async def test_the_provider_is_told_first_and_the_name_works(scripted: Scripted, script: Scripts) -> None:
+    a = script("a", serves=[])
+    async with scripted("a") as stack:
+        await stack.models.register_model(Model(identifier="new", metadata={"k": 1}))
+        assert a.registered == ["new"]
+        assert await stack.models.get_model("new") == Model(identifier="new", provider_id="a", metadata={"k": 1})
+        assert await names(stack) == ["new"]
+        await stack.inference.chat_completion(model="a/new", messages=[UserMessage(content="x")])
+
+
+async def test_a_refusal_leaves_nothing_behind(
+    scripted: Scripted, script: Scripts, store: dict[str, Any], tmp_path: Path
+) -> None:
+    script("a", serves=["x"], accepts=["x"])
+    async with scripted("a", store=store) as stack:
+        with pytest.raises(UnsupportedModelError, match="model 'other' is not served. Served: x") as caught:
+            await stack.models.register_model(Model(identifier="other"))
+        assert caught.value.provider_id == "a"
+        assert await names(stack) == ["x"]
+    with sqlite3.connect(tmp_path / "registry.sqlite") as connection:
+        assert connection.execute("SELECT * FROM objects").fetchall() == []
+    connection.close()
+
+
+async def test_a_provider_that_is_down_registers_nothing(scripted: Scripted, script: Scripts) -> None:
+    script("a", fail_start=ConnectionError("refused"))
+    async with scripted("a") as stack:
+        with pytest.raises(ProviderUnavailableError, match=r"is down: .*refused\. Nothing was registered\."):
+            await stack.models.register_model(Model(identifier="new"))
+        assert await names(stack) == []
+
+
+async def test_a_store_that_fails_is_undone_at_the_provider(
+    scripted: Scripted, script: Scripts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = script("a")
+    async with scripted("a") as stack:
+
+        async def full(_: StoredObject) -> bool:
+            raise OSError("disk full")
+
+        monkeypatch.setattr(stack._store, "put", full)
+        with pytest.raises(OSError, match="disk full"):
+            await stack.models.register_model(Model(identifier="new"))
+        assert a.registered == []
+        assert await stack.models.get_model("new") is None
+
+
+async def test_the_same_again_is_fine_and_something_else_is_a_conflict(scripted: Scripted, script: Scripts) -> None:
+    a = script("a")
+    script("b")
+    async with scripted("a", "b") as stack:
+        model = Model(identifier="new", provider_id="a")
+        await stack.models.register_model(model)
+        await stack.models.register_model(model)
+        assert a.registered == ["new"]
+        for other in (model.model_copy(update={"provider_id": "b"}), model.model_copy(update={"metadata": {"k": 2}})):
+            with pytest.raises(ConflictError, match="model 'new' is registered already, with provider 'a'"):
+                await stack.models.register_model(other)
+
+
+async def test_several_providers_need_a_provider_id(scripted: Scripted, script: Scripts) -> None:
+    script("a")
+    script("b")
+    async with scripted("a", "b") as stack:
+        with pytest.raises(InvalidRequestError, match="provider_id must be given.*: a, b") as caught:
+            await stack.models.register_model(Model(identifier="new"))
+        assert caught.value.param == "model.provider_id"
+        with pytest.raises(InvalidRequestError, match="'c' is no provider of API 'inference'; allowed: a, b"):
+            await stack.models.register_model(Model(identifier="new", provider_id="c"))
+
+
+async def test_a_registered_name_counts_before_one_that_is_merely_served(scripted: Scripted, script: Scripts) -> None:
+    script("a", serves=["m"])
+    script("b", serves=["m"])
+    async with scripted("a", "b") as stack:
+        await stack.models.register_model(Model(identifier="m", provider_id="b"))
+        reply = await stack.inference.chat_completion(model="m", messages=[UserMessage(content="x")])
+        assert reply.completion_message.content == "b"
+
+
+async def test_unregister_tells_the_provider_first(scripted: Scripted, script: Scripts) -> None:
+    a = script("a", serves=["m"])
+    async with scripted("a") as stack:
+        await stack.models.register_model(Model(identifier="new"))
+        a.fail_unregister = ConnectionError("away")
+        with pytest.raises(ProviderUnavailableError):
+            await stack.models.unregister_model("new")
+        assert "new" in await names(stack)
+        a.fail_unregister = None
+        await stack.models.unregister_model("new")
+        assert a.registered == []
+        assert await names(stack) == ["m"]
+        with pytest.raises(NotFoundError, match="model 'new' is not registered$"):
+            await stack.models.unregister_model("new")
+        with pytest.raises(NotFoundError, match="not registered; provider 'a' serves it by itself"):
+            await stack.models.unregister_model("m")
+
+
+async def test_registrations_survive_a_restart_and_are_replayed(
+    scripted: Scripted, script: Scripts, store: dict[str, Any]
+) -> None:
+    script("a", serves=[])
+    async with scripted("a", store=store) as stack:
+        await stack.models.register_model(Model(identifier="kept"))
+        await stack.models.register_model(Model(identifier="dropped"))
+        await stack.models.unregister_model("dropped")
+    a = script("a", serves=[])
+    async with scripted("a", store=store) as stack:
+        assert a.registered == ["kept"]
+        assert await names(stack) == ["kept"]
+
+
+async def test_a_provider_that_refuses_at_replay_leaves_it_listed_with_the_reason(
+    scripted: Scripted, script: Scripts, store: dict[str, Any]
+) -> None:
+    script("a", serves=[])
+    async with scripted("a", store=store) as stack:
+        await stack.models.register_model(Model(identifier="kept"))
+    a = script("a", serves=[], accepts=["other"])
+    async with scripted("a", store=store, refresh_interval_s=0.05) as stack:
+        (listed,) = await stack.models.list_models()
+        assert "model 'kept' is not served. Served: other" in (listed.unavailable_reason or "")
+        assert (await stack.models.get_model("kept")).unavailable_reason == listed.unavailable_reason
+        with pytest.raises(ProviderUnavailableError, match="model 'kept' is unavailable"):
+            await stack.inference.chat_completion(model="kept", messages=[UserMessage(content="x")])
+        a.accepts = None
+        with anyio.fail_after(10):
+            while (await stack.models.get_model("kept")).unavailable_reason:
+                await anyio.sleep(0.02)
+
+
+async def test_a_provider_that_is_down_or_gone_at_replay_loses_nothing(
+    scripted: Scripted, script: Scripts, store: dict[str, Any]
+) -> None:
+    script("a", serves=[])
+    async with scripted("a", store=store) as stack:
+        await stack.models.register_model(Model(identifier="kept"))
+    script("a", fail_start=ConnectionError("refused"))
+    async with scripted("a", store=store) as stack:
+        (listed,) = await stack.models.list_models()
+        assert "is down: ConnectionError: refused" in (listed.unavailable_reason or "")
+    script("b", serves=[])
+    async with scripted("b", store=store) as stack:
+        (listed,) = await stack.models.list_models()
+        assert listed.unavailable_reason == "provider 'a' is not configured"
+        with pytest.raises(ProviderUnavailableError, match="provider 'a' is not configured"):
+            await stack.inference.chat_completion(model="kept", messages=[UserMessage(content="x")])
+
+
+async def test_objects_of_the_run_config_are_registered_and_stay(scripted: Scripted, script: Scripts) -> None:
+    a = script("a", serves=[])
+    async with scripted("a", models=[{"identifier": "declared"}]) as stack:
+        assert a.registered == ["declared"]
+        assert await names(stack) == ["declared"]
+        with pytest.raises(ConflictError, match="stands in the run config"):
+            await stack.models.unregister_model("declared")
+
+
+async def test_two_workers_on_one_store_see_each_other_within_a_second(
+    scripted: Scripted, script: Scripts, store: dict[str, Any]
+) -> None:
+    a = script("a", serves=[])
+    async with scripted("a", store=store) as one, scripted("a", store=store) as two:
+        await one.models.register_model(Model(identifier="new"))
+        begun = time.monotonic()
+        while await two.models.get_model("new") is None:
+            assert time.monotonic() - begun < 1
+            await anyio.sleep(0.01)
+        with anyio.fail_after(1):
+            while (await two.models.get_model("new")).unavailable_reason:
+                await anyio.sleep(0.01)
+        assert a.registered == ["new", "new"]
+        with pytest.raises(ConflictError):
+            await two.models.register_model(Model(identifier="new", metadata={"other": True}))
+        await two.models.unregister_model("new")
+        begun = time.monotonic()
+        while await one.models.get_model("new") is not None:
+            assert time.monotonic() - begun < 1
+            await anyio.sleep(0.01)
+        with pytest.raises(ObjectNotFoundError):
+            await one.inference.chat_completion(model="new", messages=[UserMessage(content="x")])
+
+
+async def test_two_workers_registering_the_same_name_at_once(
+    scripted: Scripted, script: Scripts, store: dict[str, Any]
+) -> None:
+    a = script("a", serves=[])
+    outcomes: list[str] = []
+    async with scripted("a", store=store) as one, scripted("a", store=store) as two:
+
+        async def register(stack: Stack, number: int) -> None:
+            try:
+                await stack.models.register_model(Model(identifier="new", metadata={"worker": number}))
+            except ConflictError:
+                outcomes.append("conflict")
+            else:
+                outcomes.append("kept")
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(register, one, 1)
+            group.start_soon(register, two, 2)
+        assert sorted(outcomes) == ["conflict", "kept"]
+        assert a.registered == ["new"]
+
+
+async def test_a_store_that_cannot_be_opened_stops_the_start(
+    scripted: Scripted, script: Scripts, tmp_path: Path
+) -> None:
+    tmp_path.joinpath("file").write_text("")
+    path = str(tmp_path / "file" / "registry.sqlite")
+    with pytest.raises(StackStartError, match="registry .*registry.sqlite cannot be opened"):
+        async with scripted("a", store={"type": "sqlite", "config": {"path": path}}):
+            pytest.fail("must not start")
+
+
+async def test_a_file_config_keeps_its_registry_beside_it(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("providers: {inference: [{provider_id: a, provider_type: 'remote::sample'}]}")
+    async with Stack.from_config(file):
+        pass
+    assert list(tmp_path.glob(".llamastack/run-*/registry.sqlite"))
+
+
+class SqliteAgainstDict(RuleBasedStateMachine):
+    """The sqlite store against a dict, with a reader that follows it by sequence numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store = SqliteStore(SqliteStoreConfig(path=Path(":memory:")), None)
+        self.wanted: dict[str, dict[str, Any]] = {}
+        self.followed: dict[str, dict[str, Any]] = {}
+        self.sequence = 0
+        anyio.run(self.store.open)
+
+    @rule(name=st.sampled_from("abc"), body=st.dictionaries(st.text(max_size=3), st.integers(), max_size=2))
+    def put(self, name: str, body: dict[str, Any]) -> None:
+        kept = anyio.run(self.store.put, StoredObject("models", name, "p", body))
+        assert kept == (name not in self.wanted)
+        self.wanted.setdefault(name, body)
+
+    @rule(name=st.sampled_from("abc"))
+    def delete(self, name: str) -> None:
+        assert anyio.run(self.store.delete, "models", name) == (name in self.wanted)
+        self.wanted.pop(name, None)
+
+    @rule()
+    def follow(self) -> None:
+        self.sequence, changes = anyio.run(self.store.changes_since, self.sequence)
+        for change in changes:
+            if change.body is None:
+                self.followed.pop(change.identifier, None)
+            else:
+                self.followed[change.identifier] = change.body
+        assert self.followed == self.wanted
+
+    @invariant()
+    def holds_what_was_put(self) -> None:
+        _, items = anyio.run(self.store.changes_since, 0)
+        assert {item.identifier: item.body for item in items} == self.wanted
+
+    def teardown(self) -> None:
+        anyio.run(self.store.close)
+
+
+SqliteAgainstDict.TestCase.settings = settings(max_examples=15, stateful_step_count=15, deadline=None)
+test_sqlite_store = SqliteAgainstDict.TestCase
