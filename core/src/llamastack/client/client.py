@@ -21,7 +21,7 @@ from llamastack.provider.errors import (
     error_from_wire,
 )
 from llamastack.provider.handles import ApiHandle, Dispatch
-from llamastack.provider.http import http_client
+from llamastack.provider.http import error_class_of, http_client
 from llamastack.provider.request_data import PROVIDER_DATA_HEADER, current_provider_data
 
 _DATA = "data:"
@@ -145,11 +145,12 @@ class LlamaStackClient:
             await response.aclose()
 
     def _translated(self, error: httpx.HTTPError) -> LlamaStackError:
-        if isinstance(error, httpx.TimeoutException):
-            return ProviderTimeoutError(f"{self.base_url} did not answer in time")
-        if isinstance(error, httpx.NetworkError):
-            return ProviderUnavailableError(f"{self.base_url} cannot be reached: {error or type(error).__name__}")
-        return BackendError(f"{self.base_url} failed: {error or type(error).__name__}")
+        made = error_class_of(error)
+        said = {
+            ProviderTimeoutError: "did not answer in time",
+            ProviderUnavailableError: f"cannot be reached: {error or type(error).__name__}",
+        }.get(made, f"failed: {error or type(error).__name__}")
+        return made(f"{self.base_url} {said}")
 
 
 def _decoded(response: httpx.Response) -> Any:

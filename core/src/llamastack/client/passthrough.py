@@ -73,11 +73,12 @@ def _table_hooks(client: LlamaStackClient, pair: RoutedPair, remote_provider_id:
     async def list_objects() -> list[Any]:
         return [item for item in await calls[TableAction.LIST]() if item.unavailable_reason is None]
 
-    async def register(item: Any) -> None:
+    async def register(**named: Any) -> None:
+        item = named[pair.object_name]
         await calls[TableAction.REGISTER](item.model_copy(update={"provider_id": remote_provider_id}))
 
-    async def unregister(item: Any) -> None:
-        await calls[TableAction.UNREGISTER](item.identifier)
+    async def unregister(**named: Any) -> None:
+        await calls[TableAction.UNREGISTER](named[pair.object_name].identifier)
 
     return {pair.list_hook: list_objects, pair.register_hook: register, pair.unregister_hook: unregister}
 

@@ -1,35 +1,47 @@
-"""Floor 2: all that a provider author imports."""
+"""Floor 2: all that a provider author imports.
+
+Names are imported on first use: a package's `__init__` with its spec costs what a spec needs and no more.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from llamastack.api import Api
-from llamastack.provider.capabilities import Capabilities
-from llamastack.provider.deps import Deps, Progress
-from llamastack.provider.errors import (
-    AuthenticationError,
-    BackendError,
-    ConflictError,
-    ContextLengthExceededError,
-    InternalError,
-    InvalidRequestError,
-    LlamaStackError,
-    NotFoundError,
-    NotSupportedError,
-    ObjectNotFoundError,
-    PermissionDeniedError,
-    ProviderTimeoutError,
-    ProviderUnavailableError,
-    RateLimitError,
-    RequestTooLargeError,
-    UnsupportedMemoryBankError,
-    UnsupportedModelError,
-    UnsupportedShieldError,
-)
-from llamastack.provider.hookspecs import hookimpl
-from llamastack.provider.private import (
-    MemoryBanksProtocolPrivate,
-    ModelsProtocolPrivate,
-    ShieldsProtocolPrivate,
-)
-from llamastack.provider.spec import InlineProviderSpec, ProviderSpec, RemoteProviderSpec
+
+if TYPE_CHECKING:
+    from llamastack.provider.capabilities import Capabilities
+    from llamastack.provider.deps import Deps, Progress
+    from llamastack.provider.errors import (
+        AuthenticationError,
+        BackendError,
+        ConflictError,
+        ContextLengthExceededError,
+        InternalError,
+        InvalidRequestError,
+        LlamaStackError,
+        NotFoundError,
+        NotSupportedError,
+        ObjectNotFoundError,
+        PermissionDeniedError,
+        ProviderTimeoutError,
+        ProviderUnavailableError,
+        RateLimitError,
+        RequestTooLargeError,
+        UnsupportedMemoryBankError,
+        UnsupportedModelError,
+        UnsupportedShieldError,
+    )
+    from llamastack.provider.hookspecs import hookimpl
+    from llamastack.provider.private import (
+        MemoryBanksProtocolPrivate,
+        ModelsProtocolPrivate,
+        ShieldsProtocolPrivate,
+    )
+    from llamastack.provider.spec import InlineProviderSpec, ProviderSpec, RemoteProviderSpec
+
+_MODULES = ("capabilities", "errors", "spec", "hookspecs", "deps", "private")  # the cheapest first
 
 __all__ = [
     "Api",
@@ -62,3 +74,14 @@ __all__ = [
     "UnsupportedShieldError",
     "hookimpl",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for module_name in _MODULES:
+            module = importlib.import_module(f"llamastack.provider.{module_name}")
+            found = vars(module).get(name)
+            if found is not None:
+                globals()[name] = found
+                return found
+    raise AttributeError(f"module 'llamastack.provider' has no attribute {name!r}")

@@ -35,7 +35,7 @@ class LlamaStackError(Exception):
     """
 
     status: ClassVar[int] = 500
-    code: ClassVar[str] = "internal_error"
+    code: ClassVar[str] = "error"
 
     def __init__(self, message: str, *, provider_id: str | None = None, param: str | None = None) -> None:
         super().__init__(message)
@@ -227,6 +227,8 @@ class RateLimitError(LlamaStackError):
 
 class InternalError(LlamaStackError):
     """A fault in this software or in a provider; the log has the rest under the request id."""
+
+    code = "internal_error"
 
 
 class NotSupportedError(LlamaStackError):

@@ -6,6 +6,7 @@ import logging
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 
+import httpx
 from pydantic import BaseModel, SecretBytes, SecretStr
 
 from llamastack.provider.errors import (
@@ -15,6 +16,7 @@ from llamastack.provider.errors import (
     ProviderTimeoutError,
     ProviderUnavailableError,
 )
+from llamastack.provider.http import error_class_of
 from llamastack.provider.request_data import current_provider_data
 
 _LOGGER = logging.getLogger("llamastack.provider")
@@ -79,8 +81,6 @@ def as_stack_error(
     error: Exception, provider_id: str, provider_type: str, redact: Callable[[str], str]
 ) -> LlamaStackError:
     """What a caller is told when a provider raised `error`."""
-    import httpx
-
     if isinstance(error, LlamaStackError):
         if error.provider_id is None:
             error.provider_id = provider_id
@@ -91,12 +91,20 @@ def as_stack_error(
         return error
     who = f"provider '{provider_id}' ({provider_type})"
     made: LlamaStackError
-    if isinstance(error, TimeoutError | httpx.TimeoutException):
-        made = ProviderTimeoutError(f"{who} did not answer in time", provider_id=provider_id)
-    elif isinstance(error, httpx.NetworkError | ConnectionError):
-        made = ProviderUnavailableError(redact(f"{who} is down: {reason_of(error)}"), provider_id=provider_id)
-    elif isinstance(error, httpx.HTTPError):
-        made = BackendError(redact(f"{who} failed: {reason_of(error)}"), provider_id=provider_id)
+    if isinstance(error, httpx.HTTPError):
+        kind: type[LlamaStackError] = error_class_of(error)
+    elif isinstance(error, TimeoutError):
+        kind = ProviderTimeoutError
+    elif isinstance(error, ConnectionError):
+        kind = ProviderUnavailableError
+    else:
+        kind = InternalError
+    if kind is ProviderTimeoutError:
+        made = kind(f"{who} did not answer in time", provider_id=provider_id)
+    elif kind is ProviderUnavailableError:
+        made = kind(redact(f"{who} is down: {reason_of(error)}"), provider_id=provider_id)
+    elif kind is BackendError:
+        made = kind(redact(f"{who} failed: {reason_of(error)}"), provider_id=provider_id)
     else:
         _LOGGER.error("%s failed\n%s", who, redact("".join(traceback.format_exception(error))).rstrip())
         made = InternalError(f"{who} failed: {type(error).__name__}", provider_id=provider_id)

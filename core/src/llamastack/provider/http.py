@@ -6,6 +6,13 @@ from typing import Any
 
 import httpx
 
+from llamastack.provider.errors import (
+    BackendError,
+    LlamaStackError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+)
+
 
 def http_client(**options: Any) -> httpx.AsyncClient:
     """An `httpx.AsyncClient` for one backend: kept for the life of a provider instance, closed with it.
@@ -24,3 +31,13 @@ def http_client(**options: Any) -> httpx.AsyncClient:
                 limits=options.get("limits", httpx.Limits(max_connections=1000, max_keepalive_connections=100)),
             )
     return httpx.AsyncClient(**options)
+
+
+def error_class_of(error: httpx.HTTPError) -> type[LlamaStackError]:
+    """Which of the error family a failed exchange is: out of reach, too slow, or not understood."""
+    # A connection that is refused comes out of the aiohttp transport as a ConnectTimeout.
+    if isinstance(error, httpx.NetworkError | httpx.ConnectTimeout):
+        return ProviderUnavailableError
+    if isinstance(error, httpx.TimeoutException):
+        return ProviderTimeoutError
+    return BackendError

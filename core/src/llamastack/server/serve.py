@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from types import FrameType
 
+import anyio
 import uvicorn
 
 from llamastack.server.app import create_app
@@ -48,7 +49,7 @@ def url_of(listening: socket.socket) -> str:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], Awaitable[None] | None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
         self._on_ready = on_ready
 
@@ -75,9 +76,26 @@ async def serve(stack: Stack, listening: socket.socket, on_ready: Callable[[], N
         server_header=False,
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
     )
+    server = _Server(config, on_ready)
+    finished = anyio.Event()
+
+    async def run() -> None:
+        try:
+            # Cancelled half-way, uvicorn would leave its connections and the socket open.
+            with anyio.CancelScope(shield=True):
+                await server.serve(sockets=[listening])
+        finally:
+            finished.set()
+
     before = {number: signal.signal(number, _already_handled) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        await _Server(config, on_ready).serve(sockets=[listening])
+        async with anyio.create_task_group() as group:
+            group.start_soon(run)
+            try:
+                await finished.wait()
+            finally:
+                server.should_exit = True
     finally:
+        listening.close()
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import importlib_metadata
 
 from llamastack.provider.dotted import DOTTED_PATTERN, load_dotted
-from llamastack.provider.spec import ProviderSpec
+
+if TYPE_CHECKING:
+    from llamastack.provider.spec import ProviderSpec
 
 PROVIDER_GROUP_PREFIX = "llamastack.providers."
 RUN_CONFIG_GROUP = "llamastack.distributions"
@@ -202,6 +204,8 @@ class Discovery:
 
         Raises DiscoveryError when it is not a spec, is one of another API or type, or needs another core.
         """
+        from llamastack.provider.spec import ProviderSpec  # brings pydantic, which a listing does without
+
         spec = installed.load()
         who = f"'{installed.name}' ({installed.origin}, entry point {installed.value})"
         if not isinstance(spec, ProviderSpec):

