@@ -9,6 +9,7 @@ import traceback
 from typing import Any
 
 import anyio.to_thread
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llamastack.provider.errors import InternalError, LlamaStackError, NotFoundError, RateLimitError
@@ -66,7 +67,7 @@ class StackApp:
             if status:
                 # The head is out: the connection can only be broken off.
                 raise
-            await _send_error(error, own_id, send_with_id)
+            await _error_response(error, own_id)(scope, receive, send_with_id)
         finally:
             took = time.perf_counter() - started
             _ACCESS.info("%s %s %d %.1f ms", scope["method"], scope["path"], status, took * 1000)
@@ -93,31 +94,23 @@ class StackApp:
             if self._openapi is None:
                 document = await anyio.to_thread.run_sync(openapi_document, self._stack.apis)
                 self._openapi = json.dumps(document).encode()
-            await _send(200, b"application/json", self._openapi, send)
+            await Response(self._openapi, media_type="application/json")(scope, receive, send)
         elif path in ("/docs", "/"):
-            await _send(200, b"text/html; charset=utf-8", DOCS_PAGE, send)
+            await HTMLResponse(DOCS_PAGE)(scope, receive, send)
         else:
             raise NotFoundError(f"there is nothing at {path}; the routes are listed at /routes/list and /docs")
 
 
-async def _send(status: int, content_type: bytes, body: bytes, send: Send, *more: tuple[bytes, bytes]) -> None:
-    headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *more]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-async def _send_error(error: Exception, own_id: str, send: Send) -> None:
+def _error_response(error: Exception, own_id: str) -> Response:
     if not isinstance(error, LlamaStackError):
         _LOGGER.error("unexpected\n%s", "".join(traceback.format_exception(error)).rstrip())
         error = InternalError(f"unexpected {type(error).__name__}; the log has more under this request id")
-    more: list[tuple[bytes, bytes]] = []
+    headers: dict[str, str] = {}
     if isinstance(error, RateLimitError) and error.retry_after is not None:
-        more.append((b"retry-after", b"%d" % max(1, round(error.retry_after))))
+        headers["Retry-After"] = str(max(1, round(error.retry_after)))
     if error.status >= 500:
         _LOGGER.warning("%s: %s", error.code, error.message)
-        if error.__cause__ is not None:
-            _LOGGER.debug("caused by %s", type(error.__cause__).__name__)
-    await _send(error.status, b"application/json", json.dumps(error.to_wire(own_id)).encode(), send, *more)
+    return JSONResponse(error.to_wire(own_id), status_code=error.status, headers=headers)
 
 
 def create_app(stack: Stack) -> ASGIApp:

