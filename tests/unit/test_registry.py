@@ -226,26 +226,30 @@ async def test_two_workers_on_one_store_see_each_other_within_a_second(
             await one.inference.chat_completion(model="new", messages=[UserMessage(content="x")])
 
 
+@pytest.mark.parametrize(("providers", "left"), [(("a", "a"), 1), (("a", "b"), 1)])
 async def test_two_workers_registering_the_same_name_at_once(
-    scripted: Scripted, script: Scripts, store: dict[str, Any]
+    scripted: Scripted, script: Scripts, store: dict[str, Any], providers: tuple[str, str], left: int
 ) -> None:
-    a = script("a", serves=[])
+    """One is kept; the loser is undone at its provider, unless that is where the winner's object lives."""
+    a, b = script("a", serves=[]), script("b", serves=[])
     outcomes: list[str] = []
-    async with scripted("a", store=store) as one, scripted("a", store=store) as two:
+    async with scripted("a", "b", store=store) as one, scripted("a", "b", store=store) as two:
 
-        async def register(stack: Stack, number: int) -> None:
+        async def register(stack: Stack, provider_id: str, number: int) -> None:
             try:
-                await stack.models.register_model(Model(identifier="new", metadata={"worker": number}))
+                await stack.models.register_model(
+                    Model(identifier="new", provider_id=provider_id, metadata={"worker": number})
+                )
             except ConflictError:
                 outcomes.append("conflict")
             else:
                 outcomes.append("kept")
 
         async with anyio.create_task_group() as group:
-            group.start_soon(register, one, 1)
-            group.start_soon(register, two, 2)
+            group.start_soon(register, one, providers[0], 1)
+            group.start_soon(register, two, providers[1], 2)
         assert sorted(outcomes) == ["conflict", "kept"]
-        assert a.registered == ["new"]
+        assert len({*a.registered, *(f"{name} at b" for name in b.registered)}) == left
 
 
 async def test_a_store_that_cannot_be_opened_stops_the_start(

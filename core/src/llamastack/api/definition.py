@@ -81,7 +81,7 @@ class RoutedPair:
     """The objects that decide where a request of an API goes, and the API they are registered through.
 
     object_name: singular and snake case; the private protocol's methods are named after it
-        (`list_<object_name>s`, `register_<object_name>`, `unregister_<object_name>`).
+        (`list_<object_name>s`, `register_<object_name>`, `unregister_<object_name>`, `forget_<object_name>`).
     object_type: the pydantic type, possibly a union.
     """
 
@@ -102,6 +102,10 @@ class RoutedPair:
     @property
     def unregister_hook(self) -> str:
         return f"unregister_{self.object_name}"
+
+    @property
+    def forget_hook(self) -> str:
+        return f"forget_{self.object_name}"
 
     @property
     def label(self) -> str:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from llamastack.api.definition import ApiDefinition, MethodDefinition
 from llamastack.provider.apis import BUILTIN_APIS
+from llamastack.provider.calls import Apis
 from llamastack.provider.errors import (
     BackendError,
     LlamaStackError,
@@ -27,7 +28,7 @@ from llamastack.provider.request_data import PROVIDER_DATA_HEADER, current_provi
 _DATA = "data:"
 
 
-class LlamaStackClient:
+class LlamaStackClient(Apis):
     """A llamastack server's APIs over HTTP.
 
     ```python

@@ -24,10 +24,10 @@ def faults_of_provider(api: ApiDefinition, provider: object, capabilities: Capab
     if api.pair is not None:
         for name in (api.pair.list_hook, api.pair.register_hook):
             found += _faults_of_method(provider, api.pair.private_protocol, name)
-        optional = api.pair.unregister_hook
-        if callable(getattr(provider, optional, None)) and not _is_async(getattr(provider, optional)):
-            found.append(f"{optional}: must be 'async def'")
-    for name in ("initialize", "shutdown", "health"):
+    optional = ["initialize", "shutdown", "health"]
+    if api.pair is not None:
+        optional += [api.pair.unregister_hook, api.pair.forget_hook]
+    for name in optional:
         method = getattr(provider, name, None)
         if method is not None and not _is_async(method):
             found.append(f"{name}: must be 'async def'")

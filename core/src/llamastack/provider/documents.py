@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes
 
 import httpx
 
@@ -44,10 +44,10 @@ def _text_of_data_url(url: str, param: str) -> str:
 
 
 async def _fetch(url: str, client: httpx.AsyncClient, max_bytes: int, param: str) -> str:
-    shown = urlsplit(url)._replace(query="", fragment="").geturl()
+    shown = url.partition("?")[0].partition("#")[0]
     try:
         async with client.stream("GET", url) as reply:
-            if reply.status_code >= 400:
+            if not reply.is_success:
                 raise InvalidRequestError(f"{shown} answered {reply.status_code}: nothing was stored", param=param)
             _refuse_binary(reply.headers.get("content-type", "").partition(";")[0].strip(), param)
             raw = bytearray()
@@ -56,7 +56,7 @@ async def _fetch(url: str, client: httpx.AsyncClient, max_bytes: int, param: str
                 if len(raw) > max_bytes:
                     raise InvalidRequestError(f"{shown} is larger than {max_bytes} bytes", param=param)
             return _decode(bytes(raw), reply.charset_encoding, param)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise InvalidRequestError(
             f"{shown} cannot be fetched: {type(error).__name__} {error}".rstrip(), param=param
         ) from error

@@ -173,6 +173,7 @@ class ObjectNotFoundError(NotFoundError):
         available: Iterable[str] = (),
         note: str | None = None,
         param: str | None = None,
+        provider_id: str | None = None,
     ) -> None:
         names = list(dict.fromkeys(available))
         message = f"no {label} '{identifier}' is served. " + (
@@ -180,7 +181,7 @@ class ObjectNotFoundError(NotFoundError):
         )
         if note:
             message += f". {note}"
-        super().__init__(message, param=param)
+        super().__init__(message, param=param, provider_id=provider_id)
 
     @classmethod
     def _rebuild(cls, message: str, body: dict[str, Any]) -> Self:

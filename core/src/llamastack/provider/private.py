@@ -1,6 +1,10 @@
 """The hooks by which a provider says what it serves. The stack calls them; users never do.
 
-Each has an optional `unregister_*`: a provider that lacks it just has nothing to undo.
+Each has two optional ones, async and with the object as the only argument, as in `register_*`:
+
+- `unregister_*`: a user unregistered the object. Undo what `register_*` did, also where it is shared (a collection in a
+  database). Called in one worker only. A provider that lacks it has nothing to undo.
+- `forget_*`: another worker unregistered the object. Let go of what this process alone holds.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import socket
 from collections.abc import Callable
-from types import FrameType
 
 import anyio
 import uvicorn
@@ -58,10 +57,6 @@ class _Server(uvicorn.Server):
         self._on_ready()
 
 
-def _already_handled(number: int, frame: FrameType | None) -> None:
-    """uvicorn raises the signal once more after it has drained; by then there is nothing left to do."""
-
-
 async def serve(stack: Stack, listening: socket.socket, on_ready: Callable[[], None]) -> None:
     """Serve a running stack until SIGTERM or SIGINT, then let requests in flight finish.
 
@@ -87,7 +82,9 @@ async def serve(stack: Stack, listening: socket.socket, on_ready: Callable[[], N
         finally:
             finished.set()
 
-    before = {number: signal.signal(number, _already_handled) for number in (signal.SIGTERM, signal.SIGINT)}
+    # uvicorn sets these handlers itself a moment later, and raises the signal once more when it has put them back: one
+    # that comes in between must stop the server too, one that comes after must not stop the process half-closed.
+    before = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         async with anyio.create_task_group() as group:
             group.start_soon(run)

@@ -197,16 +197,20 @@ class ObjectTable:
                     f"{self.pair.label} '{item.identifier}' is registered already, with provider "
                     f"'{known.object.provider_id}' and other settings; unregister it first"
                 )
+            served_before = item.identifier in instance.served
             await self._tell(instance, self.pair.register_hook, item)
             stored = StoredObject(self.pair.table_api, item.identifier, item.provider_id, item.to_wire())
             try:
                 kept = await self._store.put(stored)
             except BaseException:
-                with anyio.CancelScope(shield=True):
-                    await self._untell(instance, item)
+                if not served_before:
+                    with anyio.CancelScope(shield=True):
+                        await self._undo(instance, item)
                 raise
             if not kept:
-                await self._untell(instance, item)
+                # At the same provider, the other worker's object is the one that would be undone.
+                if not await self._is_stored(item.identifier, instance.provider_id):
+                    await self._undo(instance, item)
                 raise ConflictError(f"{self.pair.label} '{item.identifier}' was just registered by another worker")
             self._add(Registered(item, declared=False))
             instance.refreshed_at = float("-inf")
@@ -291,7 +295,13 @@ class ObjectTable:
             told = instance.failed(error)
             raise told from (None if told is error else error)
 
-    async def _untell(self, instance: Instance, item: Any) -> None:
+    async def _is_stored(self, identifier: str, provider_id: str) -> bool:
+        _, items = await self._store.changes_since(0)
+        return any(
+            (i.kind, i.identifier, i.provider_id) == (self.pair.table_api, identifier, provider_id) for i in items
+        )
+
+    async def _undo(self, instance: Instance, item: Any) -> None:
         """Undo at the provider what could not be kept."""
         try:
             await self._forget_at(instance, item)
@@ -336,11 +346,21 @@ class ObjectTable:
         for item in self.take_in(changes):
             instance = self._by_id.get(item.provider_id)
             if instance is not None and instance.provider is not None:
-                await self._untell(instance, item)
+                await self._let_go(instance, item)
                 instance.refreshed_at = float("-inf")
         for instance in self.instances:
             if instance.provider is not None:
                 await self._replay(instance)
+
+    async def _let_go(self, instance: Instance, item: Any) -> None:
+        """Tell this worker's provider that another worker unregistered `item`, which is done where it is shared."""
+        hook = getattr(instance.provider, self.pair.forget_hook, None)
+        if hook is None:
+            return
+        try:
+            await hook(**{self.pair.object_name: item})
+        except Exception as error:
+            _LOGGER.warning("provider '%s' did not let go of '%s': %s", instance.provider_id, item.identifier, error)
 
     async def _replay(self, instance: Instance) -> None:
         """Register with a provider what it has not taken yet; what it refuses stays, with the reason."""

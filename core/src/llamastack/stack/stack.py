@@ -14,6 +14,7 @@ from anyio.abc import TaskGroup
 from pydantic import ValidationError
 
 from llamastack.api.definition import ApiDefinition, MethodDefinition
+from llamastack.provider.calls import Apis
 from llamastack.provider.deps import Progress
 from llamastack.provider.handles import ApiHandle, Dispatch
 from llamastack.stack.config import ConfigError, LoadedConfig, load_config
@@ -43,7 +44,7 @@ def _ignore_progress(_: Instance, __: Progress) -> None:
     """Progress that nobody watches."""
 
 
-class Stack:
+class Stack(Apis):
     """A running stack.
 
     ```python

@@ -42,6 +42,9 @@ class SampleMemory(Memory, MemoryBanksProtocolPrivate):
     async def unregister_memory_bank(self, memory_bank: MemoryBank) -> None:
         self._banks.pop(memory_bank.identifier, None)
 
+    async def forget_memory_bank(self, memory_bank: MemoryBank) -> None:
+        await self.unregister_memory_bank(memory_bank)
+
     async def insert_documents(
         self, bank_id: str, documents: list[MemoryBankDocument], ttl_seconds: int | None = None
     ) -> None:

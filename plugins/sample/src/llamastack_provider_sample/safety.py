@@ -29,6 +29,9 @@ class SampleSafety(Safety, ShieldsProtocolPrivate):
     async def unregister_shield(self, shield: Shield) -> None:
         self._words.pop(shield.identifier, None)
 
+    async def forget_shield(self, shield: Shield) -> None:
+        await self.unregister_shield(shield)
+
     async def run_shield(
         self, shield_type: str, messages: list[Message], params: dict[str, Any] | None = None
     ) -> RunShieldResponse:

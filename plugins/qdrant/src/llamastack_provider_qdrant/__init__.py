@@ -1,0 +1,19 @@
+"""Vector memory banks in Qdrant: the spec, cheap to import."""
+
+from llamastack.provider import Api, Capabilities, RemoteProviderSpec
+
+QDRANT = RemoteProviderSpec(
+    api=Api.memory,
+    provider_type="remote::qdrant",
+    config_class="llamastack_provider_qdrant.config:QdrantConfig",
+    factory="llamastack_provider_qdrant.memory:get_adapter_impl",
+    description="Vector memory banks in Qdrant, embedded or on a server",
+    api_dependencies=(Api.inference,),
+    capabilities=Capabilities(
+        insert_documents="supported",
+        query_documents="supported",
+        delete_documents="supported",
+    ),
+)
+
+__all__ = ["QDRANT"]

@@ -1,0 +1,158 @@
+"""How banks and chunks are laid out in Qdrant: names, payloads and filters.
+
+A bank is a collection, with its definition in the collection's metadata. A chunk is a point with the payload
+
+    document_id, content, token_count, metadata   as `MemoryChunk` has them
+    chunk_index                                   place in the document, from 0
+    expires_at                                    seconds since 1970; absent without a time to live
+    generation                                    the insert that wrote it, microseconds since 1970, rising
+    pending                                       true until the insert is complete; such points are never found
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qdrant_client import models
+
+from llamastack.api.memory import MemoryBankDocument, MemoryChunk
+from llamastack.api.memory_banks import MemoryBank, VectorMemoryBank
+from llamastack_provider_qdrant.chunking import Chunk
+
+DEFINITION_KEY = "llamastack_memory_bank"
+INDEXES = {
+    "document_id": models.PayloadSchemaType.KEYWORD,
+    "expires_at": models.PayloadSchemaType.FLOAT,
+    "generation": models.PayloadSchemaType.INTEGER,
+    "pending": models.PayloadSchemaType.BOOL,
+}
+
+_ABANDONED_AFTER_SECONDS = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Bank:
+    """A bank as it is in Qdrant.
+
+    dimension: numbers of its vectors.
+    """
+
+    definition: VectorMemoryBank
+    collection: str
+    dimension: int
+
+    @property
+    def overlap(self) -> int:
+        """Tokens that neighbouring chunks share: a quarter of a chunk where the definition does not say."""
+        given = self.definition.overlap_size_in_tokens
+        return self.definition.chunk_size_in_tokens // 4 if given is None else given
+
+
+def collection_name(prefix: str, identifier: str) -> str:
+    """The bank's collection: readable, and safe as a name in Qdrant and as a folder on any file system.
+
+    Identifiers may be longer than both allow and differ in case only, so a digest tells them apart.
+    """
+    readable = re.sub(r"[^a-z0-9]+", "-", identifier.lower()).strip("-")[:40]
+    digest = hashlib.sha256(identifier.encode()).hexdigest()[:32]
+    return f"{prefix}{readable}_{digest}" if readable else f"{prefix}{digest}"
+
+
+def to_metadata(bank: MemoryBank) -> dict[str, Any]:
+    """The collection's metadata; `provider_id` is left out, it may be renamed in the run config."""
+    return {DEFINITION_KEY: bank.model_dump(mode="json", exclude={"provider_id", "unavailable_reason"})}
+
+
+def same_definition(one: MemoryBank, other: MemoryBank) -> bool:
+    """Whether chunks of the one bank are as the other wants them."""
+    return to_metadata(one) == to_metadata(other)
+
+
+def to_point(
+    document: MemoryBankDocument,
+    place: int,
+    chunk: Chunk,
+    vector: Sequence[float],
+    *,
+    generation: int,
+    expires_at: float | None,
+) -> models.PointStruct:
+    """One pending point."""
+    payload: dict[str, Any] = {
+        "document_id": document.document_id,
+        "content": chunk.text,
+        "token_count": chunk.token_count,
+        "metadata": document.metadata,
+        "chunk_index": place,
+        "generation": generation,
+        "pending": True,
+    }
+    if expires_at is not None:
+        payload["expires_at"] = expires_at
+    return models.PointStruct(id=str(uuid.uuid4()), vector=list(vector), payload=payload)
+
+
+def to_chunk(payload: dict[str, Any]) -> MemoryChunk:
+    """The chunk of a point that was found."""
+    return MemoryChunk(
+        content=payload["content"],
+        token_count=payload["token_count"],
+        document_id=payload["document_id"],
+        metadata=payload["metadata"],
+    )
+
+
+def _is_pending() -> models.FieldCondition:
+    return models.FieldCondition(key="pending", match=models.MatchValue(value=True))
+
+
+def _is_expired(now: float) -> models.FieldCondition:
+    return models.FieldCondition(key="expires_at", range=models.Range(lte=now))
+
+
+def _is_of(document_ids: Iterable[str]) -> models.FieldCondition:
+    return models.FieldCondition(key="document_id", match=models.MatchAny(any=list(document_ids)))
+
+
+def findable(now: float) -> models.Filter:
+    """Complete and not expired at `now` (seconds since 1970)."""
+    return models.Filter(must_not=[_is_pending(), _is_expired(now)])
+
+
+def of_documents(document_ids: Iterable[str]) -> models.Filter:
+    """What is complete of these documents; an insert that is under way elsewhere is not disturbed."""
+    return models.Filter(must=[_is_of(document_ids)], must_not=[_is_pending()])
+
+
+def pending_of(generation: int) -> models.Filter:
+    """What an insert has written and not yet shown."""
+    return models.Filter(
+        must=[models.FieldCondition(key="generation", match=models.MatchValue(value=generation)), _is_pending()]
+    )
+
+
+def completing(generation: int, document_ids: Iterable[str], now: float) -> list[models.UpdateOperation]:
+    """Show what the insert `generation` wrote, then remove what it replaces.
+
+    In this order the documents are there at every moment. Only older generations are removed, so two processes that
+    replace a document at once cannot remove each other's. Along with it goes what expired, and what inserts that were
+    broken off more than an hour ago left behind.
+    """
+    older = models.FieldCondition(key="generation", range=models.Range(lt=generation))
+    abandoned = models.FieldCondition(
+        key="generation", range=models.Range(lt=int((now - _ABANDONED_AFTER_SECONDS) * 1e6))
+    )
+    show = models.SetPayloadOperation(
+        set_payload=models.SetPayload(payload={"pending": False}, filter=pending_of(generation))
+    )
+    replaced = models.Filter(must=[_is_of(document_ids), older], must_not=[_is_pending()])
+    useless = models.Filter(should=[_is_expired(now), models.Filter(must=[abandoned, _is_pending()])])
+    return [
+        show,
+        *(models.DeleteOperation(delete=models.FilterSelector(filter=which)) for which in (replaced, useless)),
+    ]

@@ -1,0 +1,22 @@
+"""Sentence embeddings in this process: the spec, cheap to import."""
+
+from llamastack.provider import Api, Capabilities, InlineProviderSpec
+
+SENTENCE_EMBEDDINGS = InlineProviderSpec(
+    api=Api.inference,
+    provider_type="sentence-embeddings",
+    config_class="llamastack_provider_sentence_embeddings.config:SentenceEmbeddingsConfig",
+    factory="llamastack_provider_sentence_embeddings.inference:get_provider_impl",
+    description="Embeddings of all-MiniLM-L6-v2 on the CPU, in this process",
+    capabilities=Capabilities(
+        embeddings="supported",
+        completion="unsupported",
+        chat_completion="unsupported",
+        streaming="unsupported",
+        tools="unsupported",
+        logprobs="unsupported",
+        json_schema="unsupported",
+    ),
+)
+
+__all__ = ["SENTENCE_EMBEDDINGS"]

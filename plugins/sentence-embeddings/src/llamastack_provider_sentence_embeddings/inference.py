@@ -1,0 +1,138 @@
+"""The provider: embeddings off the event loop, in small batches."""
+
+from __future__ import annotations
+
+import logging
+
+import anyio
+import anyio.to_thread
+
+from llamastack.api.common import ImageMedia, InterleavedTextMedia, text_of
+from llamastack.api.inference import EmbeddingsResponse
+from llamastack.api.models import Model
+from llamastack.provider import (
+    ContextLengthExceededError,
+    Deps,
+    InvalidRequestError,
+    ObjectNotFoundError,
+    ProviderUnavailableError,
+    UnsupportedModelError,
+)
+from llamastack_provider_sentence_embeddings.config import SentenceEmbeddingsConfig
+from llamastack_provider_sentence_embeddings.model import DIMENSION, IDENTIFIER, MiniLM
+
+logger = logging.getLogger(__name__)
+
+_BATCHES_PER_WINDOW = 64
+
+
+class SentenceEmbeddings:
+    """The inference provider. It serves `all-MiniLM-L6-v2` and nothing but embeddings."""
+
+    def __init__(self, config: SentenceEmbeddingsConfig, provider_id: str) -> None:
+        self._config = config
+        self._provider_id = provider_id
+        self._model: MiniLM | None = None
+        # Requests take turns batch by batch; a second batch at a time would only fight for the same cores.
+        self._turn = anyio.CapacityLimiter(1)
+
+    async def initialize(self) -> None:
+        """Load the model, in about a second. Raises RuntimeError for damaged weights."""
+        if self._model is None:
+            config = self._config
+            self._model = await anyio.to_thread.run_sync(
+                lambda: MiniLM(max_tokens=config.max_tokens, threads=config.threads)
+            )
+
+    async def shutdown(self) -> None:
+        """Let go of the model; a batch that is running ends by itself."""
+        self._model = None
+
+    async def health(self) -> None:
+        """Raises ProviderUnavailableError while the model is not loaded."""
+        self._loaded()
+
+    def _loaded(self) -> MiniLM:
+        if self._model is None:
+            raise ProviderUnavailableError(f"{IDENTIFIER} is not loaded", provider_id=self._provider_id)
+        return self._model
+
+    async def list_models(self) -> list[Model]:
+        """The one model."""
+        return [
+            Model(
+                identifier=IDENTIFIER,
+                metadata={"embedding_dimension": DIMENSION, "max_tokens": self._config.max_tokens},
+            )
+        ]
+
+    async def register_model(self, model: Model) -> None:
+        """Accept the model that is served anyway.
+
+        Raises UnsupportedModelError for any other.
+        """
+        if model.identifier != IDENTIFIER:
+            raise UnsupportedModelError(model.identifier, available=[IDENTIFIER], provider_id=self._provider_id)
+
+    async def embeddings(self, model: str, contents: list[InterleavedTextMedia]) -> EmbeddingsResponse:
+        """One vector per content, 384 numbers, length 1; the parts of a content are joined by line breaks.
+
+        A text of more than `max_tokens` tokens is cut there, or refused where the config says so.
+
+        Raises ObjectNotFoundError for another model, InvalidRequestError for an image (`param` is `contents[i]`),
+        ContextLengthExceededError for a text that is too long.
+        """
+        if model != IDENTIFIER:
+            raise ObjectNotFoundError("model", model, available=[IDENTIFIER], param="model")
+        texts = [self._text(content, place) for place, content in enumerate(contents)]
+        vectors: list[list[float]] = []
+        # Windows bound the memory, and how long a cancelled request goes on tokenizing.
+        window = self._config.batch_size * _BATCHES_PER_WINDOW
+        for first in range(0, len(texts), window):
+            vectors += await self._embed(texts[first : first + window], first)
+        return EmbeddingsResponse(embeddings=vectors)
+
+    def _text(self, content: InterleavedTextMedia, place: int) -> str:
+        parts = content if isinstance(content, list) else [content]
+        if any(isinstance(part, ImageMedia) for part in parts):
+            raise InvalidRequestError(
+                f"contents[{place}]: {IDENTIFIER} embeds text, not images",
+                param=f"contents[{place}]",
+                provider_id=self._provider_id,
+            )
+        text = text_of(content)
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InvalidRequestError(
+                f"contents[{place}] is not valid Unicode", param=f"contents[{place}]", provider_id=self._provider_id
+            ) from None
+        return text
+
+    async def _embed(self, texts: list[str], first: int) -> list[list[float]]:
+        model = self._loaded()
+        encodings = await anyio.to_thread.run_sync(model.tokenize, texts, limiter=self._turn)
+        cut = [place for place, encoding in enumerate(encodings) if encoding.overflowing]
+        if cut and self._config.too_long == "refuse":
+            raise ContextLengthExceededError(
+                f"contents[{first + cut[0]}] has more than {self._config.max_tokens} tokens",
+                param=f"contents[{first + cut[0]}]",
+                provider_id=self._provider_id,
+            )
+        if cut:
+            logger.info("%d of %d texts were cut at %d tokens", len(cut), len(texts), self._config.max_tokens)
+        # Neighbours of similar length need little padding.
+        order = sorted(range(len(texts)), key=lambda place: len(encodings[place].ids))
+        vectors: list[list[float]] = [[]] * len(texts)
+        for start in range(0, len(order), self._config.batch_size):
+            places = order[start : start + self._config.batch_size]
+            batch = [encodings[place] for place in places]
+            made = await anyio.to_thread.run_sync(model.embed, batch, limiter=self._turn)
+            for place, vector in zip(places, made, strict=True):
+                vectors[place] = vector
+        return vectors
+
+
+async def get_provider_impl(config: SentenceEmbeddingsConfig, deps: Deps) -> SentenceEmbeddings:
+    """Make the provider; the model is loaded by `initialize`."""
+    return SentenceEmbeddings(config, deps.provider_id)
