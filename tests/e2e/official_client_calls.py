@@ -90,23 +90,32 @@ check(
     and events[-1].stop_reason in ("end_of_turn", "out_of_tokens"),
     "".join(e.delta for e in events),
 )
-full = client.inference.chat_completion(
-    model=CHAT_MODEL,
-    messages=HELLO,
-    logprobs={"top_k": 1},
-    sampling_params=SHORT,
-    stream=False,
-    tool_choice="auto",
-    tool_prompt_format="json",
-    tools=[
+everything = {
+    "tool_choice": "auto",
+    "tool_prompt_format": "json",
+    "tools": [
         {
             "tool_name": "get_weather",
             "description": "The weather",
             "parameters": {"city": {"param_type": "str", "description": "City", "required": True}},
         }
     ],
+}
+tools = client.inference.chat_completion(
+    model=CHAT_MODEL, messages=HELLO, sampling_params=SHORT, stream=False, **everything
 )
-check("inference.chat_completion(tools, logprobs)", full.completion_message.role == "assistant" and full.logprobs, full)
+check("inference.chat_completion(tools)", tools.completion_message.role == "assistant", tools)
+probable = client.inference.chat_completion(
+    model=CHAT_MODEL, messages=HELLO, sampling_params=SHORT, stream=False, logprobs={"top_k": 1}
+)
+check("inference.chat_completion(logprobs)", probable.logprobs[0].logprobs_by_token, probable.logprobs[0])
+refused(
+    "logprobs beside tools, which llama.cpp cannot",
+    501,
+    lambda: client.inference.chat_completion(
+        model=CHAT_MODEL, messages=HELLO, stream=False, logprobs={"top_k": 1}, **everything
+    ),
+)
 several = [{"role": "user", "content": ["What is the capital", "of France?"]}]
 listed = client.inference.chat_completion(model=CHAT_MODEL, messages=several, sampling_params=SHORT, stream=False)
 check("inference.chat_completion(content as a list)", listed.completion_message.content, listed.completion_message)

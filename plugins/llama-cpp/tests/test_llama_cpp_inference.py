@@ -304,6 +304,12 @@ async def test_what_cannot_be_combined(provider: LlamaCppInference) -> None:
         )
 
 
+async def test_logprobs_beside_tools_are_refused_by_name(provider: LlamaCppInference) -> None:
+    with pytest.raises(NotSupportedError) as raised:
+        await provider.chat_completion(SMOL, CAPITAL, limit(5), tools=TOOLS, logprobs=LogProbConfig())
+    assert raised.value.param == "logprobs"
+
+
 async def test_a_template_without_tools_refuses_them(provider: LlamaCppInference) -> None:
     with pytest.raises(NotSupportedError, match="no place for tools") as raised:
         await provider.chat_completion(EMBEDDER, CAPITAL, limit(5), tools=TOOLS)

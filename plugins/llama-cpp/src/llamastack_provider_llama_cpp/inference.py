@@ -193,6 +193,12 @@ class LlamaCppInference(Inference, ModelsProtocolPrivate):
                 provider_id=self._id,
                 param="response_format",
             )
+        if tools and logprobs is not None and not forced:
+            raise NotSupportedError(
+                f"provider '{self._id}' gives no logprobs beside tools that the model may or may not call",
+                provider_id=self._id,
+                param="logprobs",
+            )
         reply = await engine.chat(forced_call(body) if forced else body)
         chunks = self._fitted(reply, body, logprobs, response_format)
         events = chat_stream(calls_from_text(chunks, self._id) if forced else chunks, self._id)
