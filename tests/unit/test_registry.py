@@ -276,13 +276,13 @@ class SqliteAgainstDict(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.store = SqliteStore(SqliteStoreConfig(path=Path(":memory:")), None)
-        self.wanted: dict[str, dict[str, Any]] = {}
-        self.followed: dict[str, dict[str, Any]] = {}
+        self.wanted: dict[str, str] = {}
+        self.followed: dict[str, str] = {}
         self.sequence = 0
         anyio.run(self.store.open)
 
-    @rule(name=st.sampled_from("abc"), body=st.dictionaries(st.text(max_size=3), st.integers(), max_size=2))
-    def put(self, name: str, body: dict[str, Any]) -> None:
+    @rule(name=st.sampled_from("abc"), body=st.sampled_from(["{}", '{"k": 1}']))
+    def put(self, name: str, body: str) -> None:
         kept = anyio.run(self.store.put, StoredObject("models", name, "p", body))
         assert kept == (name not in self.wanted)
         self.wanted.setdefault(name, body)

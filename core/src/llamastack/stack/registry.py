@@ -199,7 +199,9 @@ class ObjectTable:
                 )
             served_before = item.identifier in instance.served
             await self._tell(instance, self.pair.register_hook, item)
-            stored = StoredObject(self.pair.table_api, item.identifier, item.provider_id, item.to_wire())
+            stored = StoredObject(
+                self.pair.table_api, item.identifier, item.provider_id, item.model_dump_json(exclude_none=True)
+            )
             try:
                 kept = await self._store.put(stored)
             except BaseException:
@@ -330,10 +332,11 @@ class ObjectTable:
                 if known is not None and not known.declared:
                     self._remove(change.identifier)
                     gone.append(known.object)
-            elif known is None or (not known.declared and known.object.to_wire() != change.body):
-                item = self.pair.adapter.validate_python(change.body, extra="ignore")
+                continue
+            item = self.pair.adapter.validate_json(change.body, extra="ignore")
+            if known is None or (not known.declared and known.object != item):
                 self._add(Registered(item, declared=False, reason="not registered with its provider yet"))
-            elif known.declared and known.object.to_wire() != change.body:
+            elif known.declared and known.object != item:
                 _LOGGER.warning(
                     "%s '%s' stands in the run config and, otherwise, in the registry: the run config counts",
                     self.pair.label,

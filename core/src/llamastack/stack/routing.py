@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from llamastack.api.definition import MethodDefinition
@@ -24,7 +24,7 @@ async def _call(instance: Instance, name: str, arguments: dict[str, Any]) -> Any
     except Exception as error:
         told = instance.failed(error)
         raise told from (None if told is error else error)
-    return instance.guarded(result) if hasattr(result, "__aiter__") else result
+    return instance.guarded(result) if isinstance(result, AsyncIterator) else result
 
 
 def _refuse(instance: Instance, name: str, refused: dict[str, str], arguments: dict[str, Any]) -> None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
     """A registered object, or the news that it is gone.
 
-    kind: name of the registry API. body: its JSON object; None when it was unregistered.
+    kind: name of the registry API. body: its JSON text; None when it was unregistered.
     """
 
     kind: str
     identifier: str
     provider_id: str
-    body: dict[str, Any] | None
+    body: str | None
 
 
 class Store(Protocol):

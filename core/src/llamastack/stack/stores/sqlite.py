@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -83,7 +82,7 @@ class SqliteStore:
             rows = connection.execute(_CHANGES, (sequence,)).fetchall()
             newest = rows[-1][4] if rows else sequence
             return newest, [
-                StoredObject(kind, identifier, provider_id, None if body is None else json.loads(body))
+                StoredObject(kind, identifier, provider_id, body)
                 for kind, identifier, provider_id, body, _ in rows
                 if body is not None or sequence > 0
             ]
@@ -91,7 +90,7 @@ class SqliteStore:
         return await self._run(read)
 
     async def put(self, item: StoredObject) -> bool:
-        row = (item.kind, item.identifier, item.provider_id, json.dumps(item.body))
+        row = (item.kind, item.identifier, item.provider_id, item.body)
         return await self._run(lambda connection: connection.execute(_PUT, row).rowcount > 0)
 
     async def delete(self, kind: str, identifier: str) -> bool:
