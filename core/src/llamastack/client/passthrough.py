@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, HttpUrl
 from llamastack.api.definition import MethodDefinition, RoutedPair
 from llamastack.api.webmethod import TableAction
 from llamastack.client.client import LlamaStackClient
-from llamastack.provider.apis import BUILTIN_APIS
 from llamastack.provider.deps import Deps
 from llamastack.provider.spec import RemoteProviderSpec
 
@@ -84,12 +83,9 @@ def _table_hooks(client: LlamaStackClient, pair: RoutedPair, remote_provider_id:
 
 
 async def get_adapter_impl(config: PassthroughConfig, deps: Deps) -> Passthrough:
-    definition = deps.definition
-    if definition is None:
-        raise TypeError("the passthrough must be told which API it is to serve")
-    known = {api.name: api for api in BUILTIN_APIS} | {definition.name: definition}
+    definition = deps.definitions[deps.api]
     client = LlamaStackClient(
-        str(config.url), timeout_s=config.timeout_s, forward_provider_data=True, apis=known.values()
+        str(config.url), timeout_s=config.timeout_s, forward_provider_data=True, apis=deps.definitions.values()
     )
     provider = Passthrough(client)
     for method in definition.methods.values():

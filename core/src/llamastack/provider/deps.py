@@ -43,7 +43,8 @@ class Deps(Mapping[str, Any]):
         self,
         *,
         provider_id: str,
-        definition: ApiDefinition | None = None,
+        api: str = "",
+        definitions: Mapping[str, ApiDefinition] | None = None,
         apis: Mapping[str, Any] | None = None,
         task_group: TaskGroup | None = None,
         state_dir: Path | None = None,
@@ -52,8 +53,10 @@ class Deps(Mapping[str, Any]):
     ) -> None:
         self.provider_id = provider_id
         """The id that this instance has in the run config; put it into errors."""
-        self.definition = definition
+        self.api = api
         """The API that the instance is to implement; for factories that serve several APIs."""
+        self.definitions: Mapping[str, ApiDefinition] = definitions or {}
+        """Every API that this stack knows, those of plugins too, by name."""
         self.report_progress = report_progress
         """Call it (from the event loop's thread) during long preparation."""
         self._apis = dict(apis or {})

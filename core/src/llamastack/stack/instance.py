@@ -41,7 +41,7 @@ class Instance:
     def __init__(
         self,
         plan: PlannedProvider,
-        definition: ApiDefinition,
+        definitions: Mapping[str, ApiDefinition],
         *,
         needs: list[Instance],
         apis: Mapping[str, Any],
@@ -51,7 +51,8 @@ class Instance:
         on_progress: Callable[[Instance, Progress], None],
     ) -> None:
         self.plan = plan
-        self.definition = definition
+        self.definition = definitions[plan.api]
+        self._definitions = definitions
         self.provider_id = plan.provider_id
         self.provider_type = plan.provider_type
         self.api = plan.api
@@ -76,7 +77,7 @@ class Instance:
         self._retry_at: float | None = None
         self._refreshing: anyio.Event | None = None
         self.refreshed_at = float("-inf")
-        self.refused = {name: dict(self._refused_arguments(name)) for name in definition.methods}
+        self.refused = {name: dict(self._refused_arguments(name)) for name in self.definition.methods}
         """Method -> parameter ("" for the method itself) -> capability that the spec declares as not there."""
 
     def _refused_arguments(self, name: str) -> list[tuple[str, str]]:
@@ -135,7 +136,8 @@ class Instance:
             validator = spec.provider_data_validator
             deps = Deps(
                 provider_id=plan.provider_id,
-                definition=self.definition,
+                api=self.api,
+                definitions=self._definitions,
                 apis={
                     name: self._apis[name]
                     for name in (*spec.api_dependencies, *spec.optional_api_dependencies)

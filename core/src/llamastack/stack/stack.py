@@ -190,7 +190,7 @@ class Stack(Apis):
                 self.instances[api].append(
                     Instance(
                         plan,
-                        self._all_apis[api],
+                        self._all_apis,
                         needs=[i for name in needs for i in self.instances.get(self._provider_api(name), ())],
                         apis=handles,
                         folder=self._instance_folder(api, plan.provider_id),

@@ -1,0 +1,158 @@
+"""A third party's plugin: a whole new API with objects of its own, a command, middleware, and ears for every hook."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import click
+from pydantic import BaseModel
+
+from llamastack.api.base import RoutedObject, WireModel
+from llamastack.api.webmethod import TableAction, webmethod
+from llamastack.provider import Deps, InlineProviderSpec, hookimpl
+from llamastack.provider.apis import routed_apis
+
+
+class Voice(RoutedObject):
+    language: str = "en"
+
+
+class Speech(WireModel):
+    sound: str
+
+
+class Speaking(Protocol):
+    """Text to speech."""
+
+    @webmethod("/speech/speak", routed_by="voice", capability="speak")
+    async def speak(self, voice: str, text: str) -> Speech:
+        """Say it."""
+        ...
+
+
+class Voices(Protocol):
+    """Voices."""
+
+    @webmethod("/voices/list", methods=("GET",), table_action=TableAction.LIST)
+    async def list_voices(self) -> list[Voice]:
+        """All."""
+        ...
+
+    @webmethod("/voices/get", methods=("GET",), table_action=TableAction.GET)
+    async def get_voice(self, identifier: str) -> Voice | None:
+        """One."""
+        ...
+
+    @webmethod("/voices/register", table_action=TableAction.REGISTER)
+    async def register_voice(self, voice: Voice) -> None:
+        """Add."""
+        ...
+
+    @webmethod("/voices/unregister", table_action=TableAction.UNREGISTER)
+    async def unregister_voice(self, identifier: str) -> None:
+        """Remove."""
+        ...
+
+
+class VoicesProtocolPrivate(Protocol):
+    async def list_voices(self) -> list[Voice]: ...
+
+    async def register_voice(self, voice: Voice) -> None: ...
+
+
+APIS = routed_apis(
+    name="speech",
+    protocol=Speaking,
+    table_name="voices",
+    table_protocol=Voices,
+    object_name="voice",
+    object_type=Voice,
+    private_protocol=VoicesProtocolPrivate,
+)
+
+
+class NoConfig(BaseModel):
+    """It has no settings."""
+
+
+class Loudspeaker:
+    def __init__(self) -> None:
+        self.voices = ["anna"]
+
+    async def list_voices(self) -> list[Voice]:
+        return [Voice(identifier=name) for name in self.voices]
+
+    async def register_voice(self, voice: Voice) -> None:
+        self.voices.append(voice.identifier)
+
+    async def speak(self, voice: str, text: str) -> Speech:
+        return Speech(sound=f"{voice}: {text}")
+
+
+async def make(config: NoConfig, deps: Deps) -> Loudspeaker:
+    return Loudspeaker()
+
+
+SPEC = InlineProviderSpec(
+    api="speech",
+    provider_type="loudspeaker",
+    description="Speaks",
+    config_class="plugin_fake:NoConfig",
+    factory="plugin_fake:make",
+)
+
+
+class Plugin:
+    """heard: (hook, what it was told), in order."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, Any]] = []
+
+    @hookimpl
+    def llamastack_apis(self) -> Any:
+        return APIS
+
+    @hookimpl
+    def llamastack_cli_commands(self) -> Any:
+        return [click.Command("shout", callback=lambda: click.echo("HELLO"), help="Shout.")]
+
+    @hookimpl
+    def llamastack_middleware(self) -> list[Callable[[Any], Any]]:
+        def stamped(app: Any) -> Any:
+            async def around(scope: Any, receive: Any, send: Any) -> None:
+                async def send_stamped(message: Any) -> None:
+                    if message["type"] == "http.response.start":
+                        message["headers"].append((b"x-stamped", b"yes"))
+                    await send(message)
+
+                await app(scope, receive, send_stamped)
+
+            return around
+
+        return [stamped]
+
+    @hookimpl
+    def llamastack_stack_started(self, stack: Any) -> None:
+        self.heard.append(("started", sorted(stack.apis)))
+
+    @hookimpl
+    def llamastack_stack_stopping(self, stack: Any) -> None:
+        self.heard.append(("stopping", stack.speech is not None))
+
+    @hookimpl
+    def llamastack_object_registered(self, api: str, object: Any) -> None:
+        self.heard.append(("registered", (api, object.identifier)))
+
+    @hookimpl
+    def llamastack_object_unregistered(self, api: str, object: Any) -> None:
+        self.heard.append(("unregistered", (api, object.identifier)))
+
+    @hookimpl
+    def llamastack_request_finished(self, request: Any) -> None:
+        self.heard.append(("finished", (request.method, request.path, request.status)))
+        raise ValueError("a plugin's own fault")
+
+
+PLUGIN = Plugin()
+WRONG = type("Wrong", (), {"llamastack_apis": hookimpl(lambda self, nonsense: [])})()
