@@ -1,0 +1,112 @@
+"""ProviderSpec, capabilities and the compliance check."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llamastack.provider import Capabilities, InlineProviderSpec, RemoteProviderSpec
+from llamastack.provider.apis import BUILTIN_APIS
+from llamastack.provider.compliance import faults_of_provider
+from llamastack.provider.spec import ProviderSpec
+
+INFERENCE = next(api for api in BUILTIN_APIS if api.name == "inference")
+TELEMETRY = next(api for api in BUILTIN_APIS if api.name == "telemetry")
+
+
+def spec(**changes: Any) -> ProviderSpec:
+    settings: dict[str, Any] = {
+        "api": "inference",
+        "provider_type": "x",
+        "description": "d",
+        "config_class": "a.b:C",
+        "factory": "a.b:f",
+    }
+    return InlineProviderSpec(**(settings | changes))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fits"),
+    [(">=1.0,<2", True), (">=1", True), ("==1.0", True), (">=1.1", False), ("<1", False), ("!=1.0", False)],
+)
+def test_api_version_ranges(wanted: str, fits: bool) -> None:
+    assert spec(api_version=wanted).accepts_api_version((1, 0)) is fits
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"api_version": "~1"}, "'~1' is not like '>=1.0' or '<2'"),
+        ({"config_class": "a.b.C"}, "config_class: 'a.b.C' is not of the form"),
+        ({"factory": "a b:c"}, "factory: 'a b:c' is not of the form"),
+        ({"provider_data_validator": "x"}, "provider_data_validator: 'x' is not of the form"),
+        ({"description": " "}, "description: must not be empty"),
+    ],
+)
+def test_a_bad_spec_is_refused(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        spec(**changes)
+
+
+def test_kinds() -> None:
+    assert spec().kind == "inline"
+    assert RemoteProviderSpec.kind == "remote"
+
+
+def test_capabilities_know_their_words() -> None:
+    found = Capabilities(tools="supported", logprobs="since 0.9", embeddings="unsupported", streaming="not implemented")
+    assert [name for name in found if found.refused(name)] == ["embeddings", "streaming"]
+    assert not found.refused("never heard of")
+    with pytest.raises(ValueError, match="capability 'tools': 'yes' is not one of"):
+        Capabilities(tools="yes")
+
+
+class _Telemetry:
+    async def log_event(self, event: Any) -> None: ...
+
+    async def get_trace(self, trace_id: str) -> Any: ...
+
+
+def test_a_compliant_provider_has_no_faults() -> None:
+    assert faults_of_provider(TELEMETRY, _Telemetry(), Capabilities()) == []
+
+
+def test_every_fault_is_listed() -> None:
+    class Wrong:
+        def get_trace(self, trace_id: str) -> None: ...
+
+        def shutdown(self) -> None: ...
+
+    assert faults_of_provider(TELEMETRY, Wrong(), Capabilities()) == [
+        "log_event: is missing (wanted: async def log_event(self, event: 'Event') -> 'None')",
+        "get_trace: must be 'async def'",
+        "shutdown: must be 'async def'",
+    ]
+
+
+def test_an_inherited_protocol_body_is_no_implementation() -> None:
+    class Nothing(INFERENCE.protocol):  # type: ignore[misc,name-defined]
+        async def list_models(self) -> Any: ...
+
+        async def register_model(self, model: Any) -> None: ...
+
+    faults = faults_of_provider(INFERENCE, Nothing(), Capabilities())
+    assert [fault.partition(":")[0] for fault in faults] == ["completion", "chat_completion", "embeddings"]
+    declared = Capabilities(completion="unsupported", chat_completion="not implemented", embeddings="unsupported")
+    assert faults_of_provider(INFERENCE, Nothing(), declared) == []
+
+
+def test_arguments_may_be_taken_by_name_or_by_double_star() -> None:
+    class ByName:
+        async def log_event(self, *, event: Any) -> None: ...
+
+        async def get_trace(self, **arguments: Any) -> Any: ...
+
+    class Positional:
+        async def log_event(self, event: Any, /) -> None: ...
+
+        async def get_trace(self, *arguments: Any) -> Any: ...
+
+    assert faults_of_provider(TELEMETRY, ByName(), Capabilities()) == []
+    assert len(faults_of_provider(TELEMETRY, Positional(), Capabilities())) == 2
