@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+from blockbuster import blockbuster_ctx
 
 from llamastack import Stack
 from llamastack.api import MemoryBankDocument, SamplingParams, UserMessage, VectorMemoryBank
@@ -79,6 +80,22 @@ async def test_banks_and_documents_survive_a_restart(monkeypatch: pytest.MonkeyP
         assert kept.unavailable_reason is None
         found = await stack.memory.query_documents(bank_id="kept", query="humming")
         assert [chunk.content for chunk in found.chunks] == ["Llamas hum."]
+
+
+async def test_nothing_blocks_the_event_loop() -> None:
+    """From start to stop, over every provider: files, sleeps, locks and sockets stay off the loop."""
+    modules = ["llamastack", *(i.value.partition(":")[0] for i in default_discovery().providers())]
+    stack = Stack.from_config("starter")
+    with blockbuster_ctx(scanned_modules=sorted({m.partition(".")[0] for m in modules})):
+        async with stack:
+            await stack.inference.chat_completion(model=CHAT_MODEL, messages=[*QUESTION], sampling_params=SHORT)
+            bank = VectorMemoryBank(identifier="b", embedding_model="all-MiniLM-L6-v2", chunk_size_in_tokens=64)
+            await stack.memory_banks.register_memory_bank(bank)
+            document = MemoryBankDocument(document_id="d", content="Llamas hum.")
+            await stack.memory.insert_documents(bank_id="b", documents=[document])
+            await stack.memory.query_documents(bank_id="b", query="humming")
+            await stack.memory_banks.unregister_memory_bank("b")
+            assert (await stack.inspect.health()).status == "OK"
 
 
 async def test_a_cancelled_reply_frees_the_model(starter: Stack) -> None:

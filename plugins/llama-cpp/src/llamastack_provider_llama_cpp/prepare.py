@@ -52,11 +52,10 @@ class _Unprepared(Exception):
 async def _from_package(model: ModelConfig, cache_dir: Path, deps: Deps) -> Path:
     assert model.package is not None
     name, _, version = model.package.partition("==")
-    installed = await to_thread.run_sync(_installed, name, version)
+    installed, found = await to_thread.run_sync(_installed, name, version)
+    if found is not None:
+        return found
     if installed is not None:
-        found = _only(_gguf_files(installed), name)
-        if found is not None:
-            return found
         version = installed.version
     elif not version:
         raise _Unprepared(
@@ -78,18 +77,16 @@ async def _from_package(model: ModelConfig, cache_dir: Path, deps: Deps) -> Path
     return target
 
 
-def _installed(name: str, version: str) -> importlib.metadata.Distribution | None:
+def _installed(name: str, version: str) -> tuple[importlib.metadata.Distribution | None, Path | None]:
+    """The distribution, if it is installed in that version, and its GGUF file, if it has one."""
     try:
         found = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
-        return None
-    return found if version in ("", found.version) else None
-
-
-def _gguf_files(distribution: importlib.metadata.Distribution) -> list[Path]:
-    return [
-        Path(str(distribution.locate_file(file))) for file in distribution.files or () if file.suffix.lower() == ".gguf"
-    ]
+        return None, None
+    if version not in ("", found.version):
+        return None, None
+    files = [Path(str(found.locate_file(file))) for file in found.files or () if file.suffix.lower() == ".gguf"]
+    return found, _only(files, name)
 
 
 def _only(files: list[Path], package: str) -> Path | None:
