@@ -22,7 +22,7 @@ from llamastack.provider.errors import (
     error_from_wire,
 )
 from llamastack.provider.handles import ApiHandle, Dispatch
-from llamastack.provider.http import error_class_of, http_client
+from llamastack.provider.http import error_class_of, http_client, reason_of_http_error
 from llamastack.provider.request_data import PROVIDER_DATA_HEADER, current_provider_data
 
 _DATA = "data:"
@@ -147,10 +147,9 @@ class LlamaStackClient(Apis):
 
     def _translated(self, error: httpx.HTTPError) -> LlamaStackError:
         made = error_class_of(error)
-        said = {
-            ProviderTimeoutError: "did not answer in time",
-            ProviderUnavailableError: f"cannot be reached: {error or type(error).__name__}",
-        }.get(made, f"failed: {error or type(error).__name__}")
+        said = "did not answer in time" if made is ProviderTimeoutError else f"failed: {reason_of_http_error(error)}"
+        if made is ProviderUnavailableError:
+            said = f"cannot be reached: {reason_of_http_error(error)}"
         return made(f"{self.base_url} {said}")
 
 

@@ -1,4 +1,4 @@
-"""The APIs as their callers see them: generated from the Protocols by `make generate`, for type checkers only."""
+"""The APIs as callers see them, for type checkers: generated from the Protocols by `make generate`."""
 
 from __future__ import annotations
 

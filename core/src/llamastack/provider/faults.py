@@ -16,7 +16,7 @@ from llamastack.provider.errors import (
     ProviderTimeoutError,
     ProviderUnavailableError,
 )
-from llamastack.provider.http import error_class_of
+from llamastack.provider.http import error_class_of, reason_of_http_error
 from llamastack.provider.request_data import current_provider_data
 
 _LOGGER = logging.getLogger("llamastack.provider")
@@ -73,6 +73,8 @@ def reason_of(error: BaseException) -> str:
         return "; ".join(reason_of(e) for e in error.exceptions)
     if isinstance(error, TimeoutError):
         return str(error) or "timed out"
+    if isinstance(error, httpx.HTTPError):
+        return reason_of_http_error(error)
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from typing import Any
 
 import httpx
@@ -41,3 +43,21 @@ def error_class_of(error: httpx.HTTPError) -> type[LlamaStackError]:
     if isinstance(error, httpx.TimeoutException):
         return ProviderTimeoutError
     return BackendError
+
+
+def reason_of_http_error(error: httpx.HTTPError) -> str:
+    """What failed and where, in a few words: `connection refused at http://gpu-2:8080`."""
+    # The transports word it each in their own way; the operating system's own words are underneath.
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    said = getattr(cause, "strerror", None) or str(error) or type(error).__name__
+    if isinstance(cause, socket.gaierror):
+        said = "host name not known"
+    elif getattr(cause, "errno", None) is not None:
+        said = os.strerror(cause.errno).lower()  # type: ignore[union-attr,arg-type]
+    try:
+        url = error.request.url
+    except RuntimeError:
+        return said
+    return f"{said} at {url.scheme}://{url.netloc.decode()}"

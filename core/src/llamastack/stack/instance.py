@@ -107,6 +107,7 @@ class Instance:
                     if anyio.current_time() - started > _LAST_RETRY_S:
                         delay = _FIRST_RETRY_S
                     if self.permanent:
+                        self.first_attempt.set()
                         await self._stop.wait()
                     else:
                         await self._pause(delay)
@@ -166,7 +167,6 @@ class Instance:
         await self.refresh()
         if self.status is not ProviderStatus.healthy:
             _LOGGER.warning("%s %s (%s) is down: %s", self.api, self.provider_id, self.provider_type, self.reason)
-        self.first_attempt.set()
 
     async def _watch(self) -> None:
         delay = _FIRST_RETRY_S
@@ -181,6 +181,7 @@ class Instance:
     async def _pause(self, seconds: float) -> None:
         """Wait until the time is over, `stop`, or `suspect`."""
         self._retry_at = None if self.status is ProviderStatus.healthy else anyio.current_time() + seconds
+        self.first_attempt.set()
         with anyio.move_on_after(seconds):
             await self._wake.wait()
         if not self._stop.is_set():
@@ -221,7 +222,6 @@ class Instance:
         if was is not ProviderStatus.down:
             _LOGGER.warning("%s %s (%s) is down: %s", self.api, self.provider_id, self.provider_type, self.reason)
             _LOGGER.debug("%s", self.redact("".join(traceback.format_exception(error))))
-        self.first_attempt.set()
 
     async def refresh(self) -> None:
         """Ask the provider how it is and what it serves; callers at the same time share one round of asking."""

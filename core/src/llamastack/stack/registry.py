@@ -274,16 +274,19 @@ class ObjectTable:
     # ---- the provider's side -------------------------------------------------------------------------------------
 
     async def _tell(self, instance: Instance, hook: str, item: Any) -> None:
-        if instance.provider is None:
-            error = instance.unavailable()
-            error.message = f"{error.message}. Nothing was registered."
-            error.args = (error.message,)
-            raise error
-        try:
-            await getattr(instance.provider, hook)(**{self.pair.object_name: item})
-        except Exception as error:
-            told = instance.failed(error)
-            raise told from (None if told is error else error)
+        failure: Exception | None = None
+        told: LlamaStackError = instance.unavailable()
+        if instance.provider is not None:
+            try:
+                await getattr(instance.provider, hook)(**{self.pair.object_name: item})
+            except Exception as error:
+                failure, told = error, instance.failed(error)
+            else:
+                return
+        if isinstance(told, ProviderUnavailableError):
+            told.message = f"{told.message}. Nothing was registered."
+            told.args = (told.message,)
+        raise told from (None if told is failure else failure)
 
     async def _forget_at(self, instance: Instance, item: Any) -> None:
         hook = getattr(instance.provider, self.pair.unregister_hook, None)

@@ -1,0 +1,119 @@
+"""What the commands print: tables for people, JSON for programs, errors for both."""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+
+_PREFIX = "error: "
+
+
+class CliError(click.ClickException):
+    """A command failed. lines: one error each."""
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+class WrongInputError(CliError):
+    """It could not be tried: wrong usage, or a wrong config."""
+
+    exit_code = 2
+
+
+def told(error: Exception) -> CliError:
+    """What to tell about an exception that left a command."""
+    from llamastack.provider.errors import LlamaStackError
+    from llamastack.stack import ConfigError, StackStartError
+    from llamastack.stack.discovery import DiscoveryError
+
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if isinstance(error, CliError):
+        return error
+    if isinstance(error, ConfigError):
+        return WrongInputError(*str(error).splitlines())
+    if isinstance(error, LlamaStackError):
+        return CliError(error.message)
+    if isinstance(error, StackStartError | DiscoveryError):
+        return CliError(str(error))
+    return CliError(f"unexpected {type(error).__name__}: {error} (llamastack --debug ... shows where)")
+
+
+def error_lines(error: click.ClickException) -> list[str]:
+    """One text per error."""
+    if isinstance(error, CliError):
+        return list(error.lines)
+    text = error.format_message()
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        text += f"\nSee: {error.ctx.command_path} --help"
+    return [text]
+
+
+def show_errors(lines: Iterable[str]) -> None:
+    """`error: ...` on stderr, further lines indented; wrapped on a terminal only, so that logs can be searched."""
+    indent = " " * len(_PREFIX)
+    for line in lines:
+        pieces = line.splitlines() or [""]
+        if sys.stderr.isatty():
+            pieces = [part for piece in pieces for part in _wrapped(piece)]
+        click.echo(_PREFIX + f"\n{indent}".join(pieces), err=True)
+
+
+def _wrapped(text: str) -> list[str]:
+    from shutil import get_terminal_size
+
+    width = max(40, get_terminal_size().columns - len(_PREFIX))
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def show_json(value: Any) -> None:
+    """`value` as JSON on stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def show_table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
+    """A table on stdout, plain when it is not a terminal. headers: empty for none."""
+    texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _show_rich_table(headers, texts, title)
+    else:
+        _show_plain_table(headers, texts, title)
+
+
+def _show_plain_table(headers: Sequence[str], rows: list[list[str]], title: str | None) -> None:
+    if title:
+        click.echo(title)
+    lines = [[" ".join(cell.split()) for cell in row] for row in ([list(headers), *rows] if headers else rows)]
+    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    for line in lines:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _show_rich_table(headers: Sequence[str], rows: list[list[str]], title: str | None) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    columns = len(headers) or (len(rows[0]) if rows else 0)
+    table = Table(
+        box=box.SIMPLE_HEAD if headers else None,
+        show_header=bool(headers),
+        show_edge=False,
+        pad_edge=False,
+        title=title,
+        title_justify="left",
+        title_style="bold",
+    )
+    for place in range(columns):
+        table.add_column(headers[place] if headers else "", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell, style="red" if cell.startswith("DOWN") else "") for cell in row))
+    Console().print(table)

@@ -1,0 +1,97 @@
+"""What providers are preparing while a stack starts, on stderr."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+    from llamastack.provider import Progress
+    from llamastack.stack.instance import Instance
+
+_Key = tuple[str, str, str]
+
+
+class ProgressReport:
+    """Takes the progress of all providers: bars while the stack starts on a terminal, else a line at start and end.
+
+    A task ends when `done` reaches `total`, or with the start of the stack.
+    """
+
+    def __init__(self) -> None:
+        self._bars: RichProgress | None = None
+        self._running: dict[_Key, TaskID | None] = {}
+        self._finished: set[_Key] = set()
+
+    def __call__(self, instance: Instance, progress: Progress) -> None:
+        key = (instance.api, instance.provider_id, progress.task)
+        complete = progress.total is not None and progress.done >= progress.total
+        if key not in self._running and not complete:
+            self._finished.discard(key)
+            self._running[key] = self._begin(key, progress)
+        elif complete and key not in self._running and key in self._finished:
+            return
+        bar = self._running.get(key)
+        if self._bars is not None and bar is not None:
+            self._bars.update(bar, completed=progress.done, total=progress.total)
+        if complete:
+            self._end(key)
+
+    def _begin(self, key: _Key, progress: Progress) -> TaskID | None:
+        if self._bars is None:
+            click.echo(f"{_shown(key)} ...", err=True)
+            return None
+        return self._bars.add_task(_shown(key), total=progress.total, unit=progress.unit)
+
+    def _end(self, key: _Key) -> None:
+        self._running.pop(key, None)
+        self._finished.add(key)
+        if self._bars is None:
+            click.echo(f"{_shown(key)}: done", err=True)
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Around the start of the stack."""
+        if not sys.stderr.isatty():
+            yield
+        else:
+            with self._live_bars():
+                yield
+        self._running.clear()
+
+    @contextmanager
+    def _live_bars(self) -> Iterator[None]:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.completed:,.0f} {task.fields[unit]}", markup=False),
+            TimeElapsedColumn(),
+        )
+        handlers = [h for h in logging.getLogger("llamastack").handlers if isinstance(h, logging.StreamHandler)]
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+            self._bars = bars
+            # While bars are drawn, sys.stderr is rich's own, which puts log lines above them.
+            streams = [handler.setStream(sys.stderr) for handler in handlers]
+            try:
+                yield
+            finally:
+                self._bars = None
+                for handler, stream in zip(handlers, streams, strict=True):
+                    if stream is not None:
+                        handler.setStream(stream)
+
+
+def _shown(key: _Key) -> str:
+    api, provider_id, task = key
+    return f"{api} {provider_id}: {task}"

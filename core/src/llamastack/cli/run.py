@@ -1,0 +1,156 @@
+"""`llamastack run`: start a stack, show how its providers are, serve it until a signal comes."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from importlib.util import find_spec
+from types import FrameType
+
+import anyio
+import click
+
+from llamastack.api.inspect import ProviderHealth
+from llamastack.api.webmethod import TableAction
+from llamastack.cli.inspect import status_of
+from llamastack.cli.output import WrongInputError, show_table
+from llamastack.cli.progress import ProgressReport
+from llamastack.server.logs import set_up_logging
+from llamastack.server.serve import BindError, bind, serve, url_of
+from llamastack.stack import Stack
+
+_MOST_NAMES = 3
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@click.command()
+@click.argument("config", default="starter")
+@click.option("--host", help="Address to listen on; by default the config's, or 127.0.0.1.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help="TCP port, 0 for a free one; by default the config's, or 8321."
+)
+@click.option("--reload", "reloads", is_flag=True, help="Start again when the config or a source file changes.")
+def run(config: str, host: str | None, port: int | None, reloads: bool) -> None:
+    """Start the stack of CONFIG and serve it over HTTP.
+
+    CONFIG is a YAML file or the name of an installed run config (see `llamastack distributions list`).
+    """
+    _set_up_logging()
+    report = ProgressReport()
+    stack = Stack.from_config(config, on_progress=report)
+    settings = stack.config.run.server
+    try:
+        listening = bind(host or settings.host, settings.port if port is None else port)
+    except BindError as error:
+        written = ("server", "port")
+        if port is None and written in stack.config.document.lines:
+            raise stack.config.error(written, str(error)) from None
+        raise WrongInputError(str(error)) from None
+    if reloads:
+        from llamastack.cli.reload import run_reloading
+
+        run_reloading(config, listening)
+    else:
+        run_stack(stack, listening, report)
+
+
+def run_again(config: str, listening: socket.socket) -> None:
+    """What the process behind `--reload` runs."""
+    _set_up_logging()
+    report = ProgressReport()
+    run_stack(Stack.from_config(config, on_progress=report), listening, report)
+
+
+def _set_up_logging() -> None:
+    try:
+        set_up_logging()
+    except ValueError as error:
+        raise WrongInputError(str(error)) from None
+
+
+def run_stack(stack: Stack, listening: socket.socket, report: ProgressReport) -> None:
+    """Start and serve until SIGTERM or SIGINT. Raises StackStartError."""
+    options = {"use_uvloop": find_spec("uvloop") is not None}
+    try:
+        with _Stopping() as stopping:
+            anyio.run(_run, stack, listening, report, stopping, backend_options=options)
+    finally:
+        listening.close()
+
+
+class _Stopping:
+    """SIGTERM and SIGINT cancel the scope entered last, for as long as the server does not handle them itself."""
+
+    def __init__(self) -> None:
+        self._cancels: list[Callable[[], object]] = []
+        self._came = False
+
+    def __enter__(self) -> _Stopping:
+        self._before = {number: signal.signal(number, self._stop) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._came = True
+        if self._cancels:
+            self._cancels[-1]()
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        with anyio.CancelScope() as scope:
+            # Left to the loop, because a signal comes in the middle of whatever it is doing.
+            self._cancels.append(functools.partial(loop.call_soon_threadsafe, scope.cancel))
+            if self._came:
+                scope.cancel()
+            try:
+                yield
+            finally:
+                self._cancels.pop()
+
+
+async def _run(stack: Stack, listening: socket.socket, report: ProgressReport, stopping: _Stopping) -> None:
+    with stopping.scope():
+        async with AsyncExitStack() as running:
+            with report.starting():
+                await running.enter_async_context(stack)
+            # A scope of its own: what is cancelled is the serving, not the orderly closing after it.
+            with stopping.scope():
+                await _show_providers(stack)
+                await serve(stack, listening, lambda: click.echo(f"Serving on {url_of(listening)}   (docs: /docs)"))
+
+
+async def _show_providers(stack: Stack) -> None:
+    health = await stack.api("inspect").health()
+    served = await _served(stack, health.providers)
+    rows = []
+    for provider in health.providers:
+        status, _, reason = status_of(provider)
+        what = reason or served.get((provider.api, provider.provider_id), "")
+        rows.append((provider.api, provider.provider_id, provider.provider_type, status, what))
+    show_table((), rows)
+
+
+async def _served(stack: Stack, providers: list[ProviderHealth]) -> dict[tuple[str, str], str]:
+    """By API and provider: the names that it serves, or their number where they are many."""
+    found: dict[tuple[str, str], str] = {}
+    for api in dict.fromkeys(provider.api for provider in providers):
+        pair = stack.apis[api].pair
+        if pair is None:
+            continue
+        names: dict[str, list[str]] = {}
+        method = stack.apis[pair.table_api].method_for(TableAction.LIST).name
+        for item in await stack.api(pair.table_api).methods[method]():
+            names.setdefault(item.provider_id, []).append(item.identifier)
+        for provider in (p for p in providers if p.api == api):
+            own = names.get(provider.provider_id, [])
+            few = 0 < len(own) <= _MOST_NAMES
+            found[api, provider.provider_id] = ", ".join(own) if few else f"{len(own)} {pair.label}s"
+    return found
