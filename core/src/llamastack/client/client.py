@@ -18,7 +18,6 @@ from llamastack.provider.errors import (
     BackendError,
     LlamaStackError,
     ProviderTimeoutError,
-    ProviderUnavailableError,
     error_from_wire,
 )
 from llamastack.provider.handles import ApiHandle, Dispatch
@@ -147,10 +146,9 @@ class LlamaStackClient(Apis):
 
     def _translated(self, error: httpx.HTTPError) -> LlamaStackError:
         made = error_class_of(error)
-        said = "did not answer in time" if made is ProviderTimeoutError else f"failed: {reason_of_http_error(error)}"
-        if made is ProviderUnavailableError:
-            said = f"cannot be reached: {reason_of_http_error(error)}"
-        return made(f"{self.base_url} {said}")
+        if made is ProviderTimeoutError:
+            return made(f"{self.base_url} did not answer in time")
+        return made(reason_of_http_error(error))
 
 
 def _decoded(response: httpx.Response) -> Any:

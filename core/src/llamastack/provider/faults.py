@@ -83,15 +83,16 @@ def as_stack_error(
     error: Exception, provider_id: str, provider_type: str, redact: Callable[[str], str]
 ) -> LlamaStackError:
     """What a caller is told when a provider raised `error`."""
+    who = f"provider '{provider_id}' ({provider_type})"
     if isinstance(error, LlamaStackError):
+        message = redact(error.message)
         if error.provider_id is None:
             error.provider_id = provider_id
-        redacted = redact(error.message)
-        if redacted != error.message:
-            error.message = redacted
-            error.args = (redacted,)
+            if isinstance(error, ProviderUnavailableError):
+                message = f"{who} is down: {message}"
+        error.message = message
+        error.args = (message,)
         return error
-    who = f"provider '{provider_id}' ({provider_type})"
     made: LlamaStackError
     if isinstance(error, httpx.HTTPError):
         kind: type[LlamaStackError] = error_class_of(error)
