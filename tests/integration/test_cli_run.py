@@ -144,6 +144,16 @@ def test_start_shows_every_provider(server: Running) -> None:
     assert [line[4] for line in shown[3:]] == ["sample-words", "0 memory banks"]
 
 
+def test_the_line_to_copy_works_as_it_is(server: Running) -> None:
+    assert server.process.stdout is not None
+    line = server.process.stdout.readline()
+    assert line.startswith(f"Try: curl -s {server.url}/inference/chat_completion ")
+    command = shlex.split(line.removeprefix("Try: "))
+    assert command[:2] == ["curl", "-s"]
+    reply = httpx.post(command[2], headers={"Content-Type": "application/json"}, content=command[-1])
+    assert reply.json()["completion_message"]["content"] == "What is the capital of France?"
+
+
 def test_models(call: Callable[..., Result]) -> None:
     listed = call("models", "list").stdout.splitlines()
     assert listed[0].split() == ["IDENTIFIER", "PROVIDER", "STATUS"]

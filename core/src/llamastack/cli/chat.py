@@ -18,6 +18,7 @@ from llamastack.api.common import (
     UserMessage,
     text_of,
 )
+from llamastack.cli.chat_models import chat_models
 from llamastack.cli.output import CliError, WrongInputError, show_errors, show_json
 from llamastack.cli.remote import Server, server_options
 from llamastack.provider.errors import LlamaStackError
@@ -91,7 +92,7 @@ def _sampling(max_tokens: int | None, temperature: float | None) -> SamplingPara
 
 def _default_model(server: Server) -> str:
     models = server.run(lambda client: client.models.list_models())
-    usable = [m for m in models if m.unavailable_reason is None and "embedding_dimension" not in m.metadata]
+    usable = chat_models(models)
     if not usable:
         why = "; ".join(f"{m.identifier}: {m.unavailable_reason}" for m in models if m.unavailable_reason)
         raise CliError(f"no model to talk to is served at {server.url}{f' ({why})' if why else ''}")

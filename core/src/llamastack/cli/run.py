@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
+import shlex
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ import click
 
 from llamastack.api.inspect import ProviderHealth
 from llamastack.api.webmethod import TableAction
+from llamastack.cli.chat_models import chat_models
 from llamastack.cli.inspect import status_of
 from llamastack.cli.output import WrongInputError, show_table
 from llamastack.cli.progress import ProgressReport
@@ -124,7 +127,19 @@ async def _run(stack: Stack, listening: socket.socket, report: ProgressReport, s
             # A scope of its own: what is cancelled is the serving, not the orderly closing after it.
             with stopping.scope():
                 await _show_providers(stack)
-                await serve(stack, listening, lambda: click.echo(f"Serving on {url_of(listening)}   (docs: /docs)"))
+                url = url_of(listening)
+                lines = [f"Serving on {url}   (docs: /docs)", *await _to_try(stack, url)]
+                await serve(stack, listening, lambda: click.echo("\n".join(lines)))
+
+
+async def _to_try(stack: Stack, url: str) -> list[str]:
+    """A line to copy, where there is a model to talk to."""
+    usable = chat_models(await stack.models.list_models()) if "models" in stack.apis else []
+    if not usable:
+        return []
+    body = {"model": usable[0].identifier, "messages": [{"role": "user", "content": "What is the capital of France?"}]}
+    json_body = shlex.quote(json.dumps(body))
+    return [f"Try: curl -s {url}/inference/chat_completion -H 'Content-Type: application/json' -d {json_body}"]
 
 
 async def _show_providers(stack: Stack) -> None:
