@@ -122,6 +122,7 @@ def test_no_such_file_and_no_such_name(tmp_path: Path, discovery: Discovery) -> 
     [
         ("${env.PORT:8}", {}, 8),
         ("${env.PORT:8}", {"PORT": "9"}, 9),
+        ("${env.PORT:8}", {"PORT": ""}, 8),
         ("1${env.PORT}", {"PORT": "2"}, 12),
     ],
 )

@@ -132,7 +132,8 @@ class _Reader:
         if _ENV_OPENING.search(_ENV.sub("", text)):
             self._fault(node, path, f"{text!r} is not of the form ${{env.NAME}} or ${{env.NAME:default}}")
             return None
-        unset = [m.group(1) for m in _ENV.finditer(text) if m.group(1) not in self.environment and m.group(2) is None]
+        # As in a shell's ${NAME:-default}, a variable that is set to nothing counts as not set.
+        unset = [m.group(1) for m in _ENV.finditer(text) if not self.environment.get(m.group(1)) and m.group(2) is None]
         if unset:
             names = ", ".join(f"'{name}'" for name in dict.fromkeys(unset))
             self._fault(
@@ -142,7 +143,7 @@ class _Reader:
             )
             return None
         self.document.from_environment[path] = text
-        substituted = _ENV.sub(lambda m: self.environment.get(m.group(1), m.group(2) or ""), text)
+        substituted = _ENV.sub(lambda m: self.environment.get(m.group(1)) or m.group(2) or "", text)
         if node.style is not None:  # quoted: stays text
             return substituted
         tag = self.loader.resolve(  # type: ignore[no-untyped-call]
