@@ -92,6 +92,8 @@ async def test_the_first_piece_comes_before_the_last_is_made(serving: Serving, s
     [
         (b'{"model": ', 400, None, "the body is not JSON: Expecting value: line 1 column 11"),
         (b"[1]", 400, None, "the body must be a JSON object"),
+        (b"[" * 100_000, 400, None, "the body is nested too deeply"),
+        (b'{"model": "\xff"}', 400, None, "the body is not JSON: 'utf-8' codec can't decode byte 0xff"),
         (b"", 400, "model", "model: required field is missing; messages: required field is missing"),
         ({**CHAT, "messages": []}, 400, "messages", "messages: List should have at least 1 item"),
         ({**CHAT, "mood": 1}, 400, "mood", "mood: unknown field"),
@@ -228,6 +230,23 @@ async def test_request_ids_go_in_and_out_and_into_the_log(
             assert other.headers["x-request-id"] != "bad id\twith spaces"
     lines = [r.getMessage() for r in caplog.records if r.name == "llamastack.access"]
     assert lines[0].startswith("GET /health 200 ")
+
+
+async def test_a_path_cannot_forge_lines_of_the_log(
+    serving: Serving, script: Scripts, caplog: pytest.LogCaptureFixture
+) -> None:
+    script("a")
+    with caplog.at_level(logging.INFO, logger="llamastack.access"):
+        async with serving() as client:
+            await client.get("/x%0a2026-01-01 forged")
+    assert all("\n" not in record.getMessage() for record in caplog.records)
+
+
+async def test_head_is_answered_like_get_without_the_body(serving: Serving, script: Scripts) -> None:
+    script("a")
+    async with serving() as client:
+        reply = await client.head("/health")
+        assert (reply.status_code, reply.content) == (200, b"")
 
 
 async def test_openapi_and_docs(serving: Serving, script: Scripts) -> None:

@@ -70,7 +70,9 @@ class StackApp:
             await _error_response(error, own_id)(scope, receive, send_with_id)
         finally:
             took = time.perf_counter() - started
-            _ACCESS.info("%s %s %d %.1f ms", scope["method"], scope["path"], status, took * 1000)
+            # As it came, percent-encoded: a decoded path could hold line breaks and forge lines of the log.
+            path = scope.get("raw_path", b"?").decode("latin-1")
+            _ACCESS.info("%s %s %d %.1f ms", scope["method"], path, status, took * 1000)
             self._stack.hooks.notify(
                 "llamastack_request_finished",
                 request=FinishedRequest(
@@ -83,7 +85,8 @@ class StackApp:
             )
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path, http_method = scope["path"], scope["method"]
+        path = scope["path"]
+        http_method = "GET" if scope["method"] == "HEAD" else scope["method"]
         endpoint = self._endpoints.get(path)
         if endpoint is not None:
             if http_method not in endpoint.methods:

@@ -77,13 +77,7 @@ def read_arguments(method: ApiMethod, body: bytes, query: bytes) -> dict[str, An
             raise _bad_request(error, body) from None
     given: dict[str, Any] = {}
     if body:
-        try:
-            parsed = json.loads(body)
-        except ValueError as error:
-            raise InvalidRequestError(f"the body is not JSON: {error}") from None
-        if not isinstance(parsed, dict):
-            raise InvalidRequestError("the body must be a JSON object")
-        given.update(parsed)
+        given.update(_json_object(body))
     for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
         if name in given:
             raise InvalidRequestError(f"'{name}' is given twice", param=name)
@@ -96,12 +90,21 @@ def read_arguments(method: ApiMethod, body: bytes, query: bytes) -> dict[str, An
 
 def _bad_request(error: ValidationError, body: bytes) -> InvalidRequestError:
     try:
-        value = json.loads(body or b"{}")
-    except ValueError as fault:
-        return InvalidRequestError(f"the body is not JSON: {fault}")
+        return invalid_request(error, _json_object(body or b"{}"))
+    except InvalidRequestError as fault:
+        return fault
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(body)
+    except ValueError as error:
+        raise InvalidRequestError(f"the body is not JSON: {error}") from None
+    except RecursionError:
+        raise InvalidRequestError("the body is nested too deeply") from None
     if not isinstance(value, dict):
-        return InvalidRequestError("the body must be a JSON object")
-    return invalid_request(error, value)
+        raise InvalidRequestError("the body must be a JSON object")
+    return value
 
 
 class Endpoint:
