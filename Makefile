@@ -50,6 +50,7 @@ format: setup
 # What is derived from the Protocols and kept in a file.
 generate: setup
 	$(BIN)/python tools/generate_calls.py
+	$(BIN)/python tools/generate_docs.py
 
 docs: setup
 	$(BIN)/mkdocs build --strict --site-dir site

@@ -28,6 +28,7 @@ class Script:
 
     serves: list[str] = field(default_factory=lambda: ["m"])
     accepts: list[str] | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
     fail_start: Exception | None = None
     fail_list: Exception | None = None
     fail_register: Exception | None = None
@@ -85,7 +86,7 @@ class ScriptedInference:
         self.script.calls.append(("list", None))
         if self.script.fail_list is not None:
             raise self.script.fail_list
-        return [Model(identifier=name) for name in self.script.serves]
+        return [Model(identifier=name, metadata=self.script.metadata) for name in self.script.serves]
 
     async def register_model(self, model: Model) -> None:
         self.script.calls.append(("register", model.identifier))

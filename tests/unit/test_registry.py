@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from scripted_fake import Script
 
-from llamastack.api import Model, UserMessage
+from llamastack.api import KeywordMemoryBank, Model, UserMessage
 from llamastack.provider.errors import (
     ConflictError,
     InvalidRequestError,
@@ -139,6 +139,30 @@ async def test_unregister_tells_the_provider_first(scripted: Scripted, script: S
             await stack.models.unregister_model("new")
         with pytest.raises(NotFoundError, match="not registered; provider 'a' serves it by itself"):
             await stack.models.unregister_model("m")
+
+
+async def test_what_is_unregistered_is_gone_at_once(own_home: Path) -> None:
+    config = {"providers": {"memory": [{"provider_id": "s", "provider_type": "remote::sample"}]}}
+    async with Stack.from_config(config) as stack:
+        await stack.memory_banks.register_memory_bank(KeywordMemoryBank(identifier="b"))
+        assert len(await stack.memory_banks.list_memory_banks()) == 1
+        await stack.instances["memory"][0].refresh()  # the provider lists it by itself, too
+        await stack.memory_banks.unregister_memory_bank("b")
+        with pytest.raises(ObjectNotFoundError, match="No memory bank is served at all"):
+            await stack.memory.query_documents(bank_id="b", query="x")
+        assert (await stack.inspect.health()).providers[0].serves == 0
+
+
+async def test_a_registration_does_not_hide_what_the_provider_says(scripted: Scripted, script: Scripts) -> None:
+    script("a", serves=["m"], metadata={"context_length": 7})
+    async with scripted("a") as stack:
+        await stack.models.register_model(Model(identifier="m"))
+        (listed,) = await stack.models.list_models()
+        assert listed.metadata == {"context_length": 7}
+        assert await stack.models.get_model("m") == listed
+        await stack.models.unregister_model("m")
+        await stack.models.register_model(Model(identifier="m", metadata={"mine": 1}))
+        assert (await stack.models.list_models())[0].metadata == {"mine": 1}
 
 
 async def test_registrations_survive_a_restart_and_are_replayed(

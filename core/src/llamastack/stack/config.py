@@ -229,14 +229,10 @@ def _validated(
         run = run_config_model(apis).model_validate(value)
     except ValidationError as error:
         raise ConfigError(source, validation_faults(error, (), value, document)) from None
-    loaded = LoadedConfig(run=run, source=source, document=document, folder=folder)
-    faults = _faults_across(loaded, apis)
-    if faults:
-        raise ConfigError(source, faults)
-    return loaded
+    return LoadedConfig(run=run, source=source, document=document, folder=folder)
 
 
-def _faults_across(config: LoadedConfig, apis: Mapping[str, ApiDefinition]) -> list[Fault]:
+def faults_across(config: LoadedConfig, apis: Mapping[str, ApiDefinition]) -> list[Fault]:
     """What no single field can know: names of APIs, ids that are there twice, objects of no provider."""
     found: list[Fault] = []
     allowed = [name for name, definition in apis.items() if not definition.implemented_by_stack]

@@ -223,11 +223,15 @@ class Instance:
             _LOGGER.warning("%s %s (%s) is down: %s", self.api, self.provider_id, self.provider_type, self.reason)
             _LOGGER.debug("%s", self.redact("".join(traceback.format_exception(error))))
 
-    async def refresh(self) -> None:
-        """Ask the provider how it is and what it serves; callers at the same time share one round of asking."""
-        if self._refreshing is not None:
+    async def refresh(self, *, anew: bool = False) -> None:
+        """Ask the provider how it is and what it serves; callers at the same time share one round of asking.
+
+        anew: do not share a round that began before this call.
+        """
+        while self._refreshing is not None:
             await self._refreshing.wait()
-            return
+            if not anew:
+                return
         if self.provider is None:
             return
         self._refreshing = done = anyio.Event()

@@ -162,6 +162,9 @@ class ObjectTable:
                 return self._shown(entry, self._by_id.get(entry.object.provider_id))
             if found is not None:
                 item, instance = found
+                registered = self._by_provider.get(instance.provider_id, {}).get(item.identifier)
+                if registered is not None:
+                    return self._shown(registered, instance)
                 if instance.status is ProviderStatus.healthy:
                     return item
                 return item.model_copy(update={"unavailable_reason": instance.unavailable().message})
@@ -177,8 +180,11 @@ class ObjectTable:
         return entry.reason
 
     def _shown(self, entry: Registered, instance: Instance | None) -> Any:
-        reason = self._reason(entry, instance)
-        return entry.object if reason is None else entry.object.model_copy(update={"unavailable_reason": reason})
+        """The object for people: what the registration left empty as the provider has it, and why it cannot be used."""
+        served = None if instance is None else instance.served.get(entry.object.identifier)
+        more = {name: value for name, value in (served or ()) if value and not getattr(entry.object, name, True)}
+        more["unavailable_reason"] = self._reason(entry, instance)
+        return entry.object.model_copy(update=more)
 
     async def register(self, item: Any) -> None:
         """Tell the provider, then keep the object.
@@ -246,7 +252,7 @@ class ObjectTable:
             await self._store.delete(self.pair.table_api, item.identifier)
             self._remove(item.identifier)
             if instance is not None:
-                instance.refreshed_at = float("-inf")
+                await self._ask_anew(instance, item)
         self._notify("llamastack_object_unregistered", api=self.pair.table_api, object=item)
 
     def _owner(self, item: Any) -> Instance:
@@ -323,7 +329,7 @@ class ObjectTable:
         """Take in the objects of the run config; they are registered with their providers at start."""
         for item in items:
             instance = self._owner(item)
-            own = item.model_copy(update={"provider_id": instance.provider_id})
+            own = item.model_copy(update={"provider_id": instance.provider_id, "unavailable_reason": None})
             self._add(Registered(own, declared=True, reason="not registered with its provider yet"))
 
     def take_in(self, changes: Iterable[StoredObject]) -> list[Any]:
@@ -353,10 +359,15 @@ class ObjectTable:
             instance = self._by_id.get(item.provider_id)
             if instance is not None and instance.provider is not None:
                 await self._let_go(instance, item)
-                instance.refreshed_at = float("-inf")
+                await self._ask_anew(instance, item)
         for instance in self.instances:
             if instance.provider is not None:
                 await self._replay(instance)
+
+    async def _ask_anew(self, instance: Instance, gone: Any) -> None:
+        """After an unregistration only the provider knows whether it still serves the object by itself."""
+        instance.served.pop(gone.identifier, None)
+        await instance.refresh(anew=True)
 
     async def _let_go(self, instance: Instance, item: Any) -> None:
         """Tell this worker's provider that another worker unregistered `item`, which is done where it is shared."""
@@ -398,6 +409,10 @@ class ObjectTable:
             if not of_provider:
                 del self._by_provider[known.object.provider_id]
 
-    def count(self, instance: Instance) -> int:
-        """How many objects an instance serves."""
-        return len(instance.served.keys() | self._by_provider.get(instance.provider_id, {}).keys())
+    def count(self, instance: Instance) -> int | None:
+        """How many objects an instance serves; None while it is down."""
+        if instance.status is not ProviderStatus.healthy:
+            return None
+        registered = self._by_provider.get(instance.provider_id, {})
+        more = (name for name, entry in registered.items() if entry.reason is None and name not in instance.served)
+        return len(instance.served) + sum(1 for _ in more)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from llamastack.api.definition import ApiDefinition
 from llamastack.provider.spec import ProviderSpec
-from llamastack.stack.config import ConfigError, LoadedConfig
+from llamastack.stack.config import ConfigError, LoadedConfig, faults_across
 from llamastack.stack.discovery import PROVIDER_GROUP_PREFIX, Discovery, DiscoveryError
 from llamastack.stack.yaml_source import Fault
 
@@ -44,11 +44,11 @@ def resolve(config: LoadedConfig, apis: Mapping[str, ApiDefinition], discovery: 
     Raises ConfigError with every fault found: unknown, ambiguous, disabled or broken provider types, bad provider
     configs, missing APIs, cycles.
     """
-    faults: list[Fault] = []
+    faults: list[Fault] = faults_across(config, apis)
     planned: list[PlannedProvider] = []
     wanted = config.run.apis
     for api, providers in config.run.providers.items():
-        if wanted is not None and api not in wanted:
+        if api not in apis or (wanted is not None and api not in wanted):
             continue
         for place, provider in enumerate(providers):
             path = ("providers", api, place)

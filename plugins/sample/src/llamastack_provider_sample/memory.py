@@ -9,7 +9,13 @@ from typing import Any
 from llamastack.api.common import InterleavedTextMedia, text_of
 from llamastack.api.memory import Memory, MemoryBankDocument, MemoryChunk, QueryDocumentsResponse
 from llamastack.api.memory_banks import KeywordMemoryBank, MemoryBank
-from llamastack.provider import Deps, InvalidRequestError, MemoryBanksProtocolPrivate, UnsupportedMemoryBankError
+from llamastack.provider import (
+    Deps,
+    InvalidRequestError,
+    MemoryBanksProtocolPrivate,
+    ObjectNotFoundError,
+    UnsupportedMemoryBankError,
+)
 from llamastack_provider_sample.config import SampleMemoryConfig
 
 _DEFAULT_MAX_CHUNKS = 3
@@ -52,7 +58,7 @@ class SampleMemory(Memory, MemoryBanksProtocolPrivate):
         for document in documents:
             text = text_of(document.content)
             words = frozenset(text.lower().split())
-            self._banks[bank_id][document.document_id] = _Stored(text, words, document.metadata, expires_at)
+            self._bank(bank_id)[document.document_id] = _Stored(text, words, document.metadata, expires_at)
 
     async def query_documents(
         self, bank_id: str, query: InterleavedTextMedia, params: dict[str, Any] | None = None
@@ -64,7 +70,7 @@ class SampleMemory(Memory, MemoryBanksProtocolPrivate):
         wanted = frozenset(text_of(query).lower().split())
         scored = [
             (len(wanted & stored.words) / len(wanted), document_id, stored)
-            for document_id, stored in self._banks[bank_id].items()
+            for document_id, stored in self._bank(bank_id).items()
             if wanted & stored.words and (stored.expires_at is None or stored.expires_at > now)
         ]
         best = sorted(scored, key=lambda entry: (-entry[0], entry[1]))[:limit]
@@ -83,7 +89,13 @@ class SampleMemory(Memory, MemoryBanksProtocolPrivate):
 
     async def delete_documents(self, bank_id: str, document_ids: list[str]) -> None:
         for document_id in document_ids:
-            self._banks[bank_id].pop(document_id, None)
+            self._bank(bank_id).pop(document_id, None)
+
+    def _bank(self, bank_id: str) -> dict[str, _Stored]:
+        bank = self._banks.get(bank_id)
+        if bank is None:
+            raise ObjectNotFoundError("memory bank", bank_id, available=self._banks, param="bank_id")
+        return bank
 
 
 async def get_adapter_impl(config: SampleMemoryConfig, deps: Deps) -> SampleMemory:

@@ -7,7 +7,7 @@ from typing import Any
 from llamastack.api.common import Message, text_of
 from llamastack.api.safety import RunShieldResponse, Safety, SafetyViolation, ViolationLevel
 from llamastack.api.shields import Shield
-from llamastack.provider import Deps, ShieldsProtocolPrivate, UnsupportedShieldError
+from llamastack.provider import Deps, ObjectNotFoundError, ShieldsProtocolPrivate, UnsupportedShieldError
 from llamastack_provider_sample.config import SampleSafetyConfig
 
 
@@ -36,7 +36,10 @@ class SampleSafety(Safety, ShieldsProtocolPrivate):
         self, shield_type: str, messages: list[Message], params: dict[str, Any] | None = None
     ) -> RunShieldResponse:
         text = "\n".join(text_of(message.content) for message in messages).lower()
-        found = [word for word in self._words[shield_type] if word.lower() in text]
+        words = self._words.get(shield_type)
+        if words is None:
+            raise ObjectNotFoundError("shield", shield_type, available=self._words, param="shield_type")
+        found = [word for word in words if word.lower() in text]
         if not found:
             return RunShieldResponse()
         return RunShieldResponse(

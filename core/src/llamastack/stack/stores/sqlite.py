@@ -50,7 +50,7 @@ class SqliteStore:
     def __init__(self, config: SqliteStoreConfig, folder: Path | None) -> None:
         if config.path is None and folder is None:
             raise ValueError("the sqlite store needs 'path' where the stack has no folder of its own")
-        self._path = config.path or Path(str(folder)) / "registry.sqlite"
+        self._path = config.path.expanduser() if config.path else Path(str(folder)) / "registry.sqlite"
         self._timeout = config.busy_timeout_s
         self._limiter = anyio.CapacityLimiter(1)
         self._connection: sqlite3.Connection | None = None

@@ -1,0 +1,340 @@
+"""The documentation says what the code says: generated blocks, tables, names, links; and its programs run."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import types
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from types import ModuleType
+
+import jsonschema
+import pytest
+from running_server import running_server
+
+from llamastack import Stack
+from llamastack import provider as provider_hooks
+from llamastack.provider import Deps, ProviderSpec, errors, hookspecs
+from llamastack.provider.apis import BUILTIN_APIS
+from llamastack.server.app import MethodNotAllowedError
+from llamastack.stack.config import run_config_model
+from llamastack.stack.discovery import Discovery
+from llamastack.stack.hooks import Hooks
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [*sorted(DOCS.glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "core" / "README.md"]
+PYPROJECTS = [ROOT / "core" / "pyproject.toml", *sorted((ROOT / "plugins").glob("*/pyproject.toml"))]
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+OWN_PACKAGE = re.compile(r"^llamastack($|-)")
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def section(text: str, heading: str) -> str:
+    """The part of a page below `## heading`, up to the next heading of that level."""
+    return text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+
+
+def first_cells(text: str) -> list[str]:
+    """The code in the first cells of the rows of every table."""
+    return re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE)
+
+
+def code_blocks(text: str, language: str) -> list[str]:
+    return [code for found, code in FENCE.findall(text) if found == language]
+
+
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate_docs", ROOT / "tools" / "generate_docs.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# ---- generated blocks ------------------------------------------------------------------------------------------------
+
+
+def test_the_generated_blocks_are_fresh() -> None:
+    generate_docs = generator()
+    blocks = 0
+    for page in generate_docs.pages():
+        text = page.read_text(encoding="utf-8")
+        assert generate_docs.renewed(text) == text, f"{named(page)}: run 'make generate'"
+        blocks += len(generate_docs.MARKED.findall(text))
+        assert text.count("<!-- generated:") == len(generate_docs.MARKED.findall(text)), (
+            f"{named(page)}: a block is open"
+        )
+    assert blocks >= 15
+
+
+@pytest.mark.parametrize(
+    ("page", "block"),
+    [
+        ("run-config.md", "run-config"),
+        ("run-config.md", "run-config providers"),
+        ("run-config.md", "run-config server"),
+        ("run-config.md", "run-config store"),
+        ("cli.md", "cli"),
+        ("http-api.md", "routes"),
+        ("providers.md", "capabilities"),
+        ("providers.md", "private-hooks"),
+        ("providers.md", "source plugins/sample/src/llamastack_provider_sample/safety.py"),
+        ("provider-types.md", "provider-types"),
+    ],
+)
+def test_what_must_not_go_stale_is_generated(page: str, block: str) -> None:
+    assert f"<!-- generated: {block} -->" in (DOCS / page).read_text(encoding="utf-8")
+
+
+def test_each_kind_of_object_has_its_table() -> None:
+    text = read("docs/run-config.md")
+    tables = {api.pair.table_api for api in BUILTIN_APIS if api.pair is not None}
+    assert set(re.findall(r"<!-- generated: objects (\S+) -->", text)) == tables
+
+
+@pytest.mark.parametrize(
+    ("page", "old", "new"),
+    [
+        ("docs/run-config.md", "| `refresh_interval_s` |", "| `refresh_s` |"),
+        ("docs/run-config.md", "| `8321` |", "| `8322` |"),
+        ("docs/cli.md", "Longest reply, in tokens.", "Longest reply, in words."),
+        ("docs/http-api.md", "`/models/register`", "`/models/add`"),
+        ("docs/providers.md", "class SampleSafety(", "class Safe("),
+    ],
+)
+def test_a_stale_block_is_seen(page: str, old: str, new: str) -> None:
+    stale = read(page).replace(old, new)
+    assert stale != read(page)
+    assert generator().renewed(stale) != stale
+
+
+# ---- what is written by hand -----------------------------------------------------------------------------------------
+
+
+def family(root: type[errors.LlamaStackError]) -> Iterator[type[errors.LlamaStackError]]:
+    for child in root.__subclasses__():
+        if child.__module__ == errors.__name__:
+            yield child
+            yield from family(child)
+
+
+def test_every_error_is_in_the_table() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \| `(\w+)` \|", section(read("docs/concepts.md"), "Errors"), re.MULTILINE)
+    classes: list[type[errors.LlamaStackError]] = [*family(errors.LlamaStackError), MethodNotAllowedError]
+    assert sorted(rows) == sorted((cls.code, str(cls.status), cls.__name__) for cls in classes)
+
+
+def test_every_hook_and_its_arguments_are_documented() -> None:
+    documented = re.findall(r"^### `(llamastack_\w+\([^)]*\))`$", read("docs/plugins-and-hooks.md"), re.MULTILINE)
+    specs = [
+        f"{name}({', '.join(inspect.signature(hook).parameters)})"
+        for name, hook in vars(hookspecs).items()
+        if hasattr(hook, f"{hookspecs.PROJECT}_spec")
+    ]
+    assert len(specs) >= 8
+    assert sorted(documented) == sorted(specs)
+
+
+def test_the_fields_of_a_finished_request_are_documented() -> None:
+    part = read("docs/plugins-and-hooks.md").split("### `llamastack_request_finished(request)`")[1].split("\n## ")[0]
+    assert first_cells(part) == [field.name for field in fields(hookspecs.FinishedRequest)]
+
+
+def test_every_name_for_provider_authors_is_documented() -> None:
+    text = read("docs/providers.md")
+    elsewhere = {"hookimpl"}  # stands in plugins-and-hooks.md
+    assert [n for n in provider_hooks.__all__ if n not in elsewhere and not re.search(rf"\b{n}\b", text)] == []
+    assert "hookimpl" in read("docs/plugins-and-hooks.md")
+
+
+def test_the_fields_of_a_spec_and_of_deps_are_documented() -> None:
+    text = read("docs/providers.md")
+    assert sorted(first_cells(section(text, "The spec"))) == sorted(field.name for field in fields(ProviderSpec))
+    here = {name for name in vars(Deps(provider_id="x")) if not name.startswith("_")}
+    here |= {"request_data()"} | {name for name, value in vars(Deps).items() if isinstance(value, property)}
+    assert set(first_cells(section(text, "Deps"))) == here
+
+
+def test_every_environment_variable_is_documented() -> None:
+    documented = set(first_cells(section(read("docs/operations.md"), "Environment variables")))
+    used: set[str] = set()
+    for folder in (ROOT / "core" / "src", *(ROOT / "plugins").glob("*/src")):
+        for file in [*folder.rglob("*.py"), *folder.rglob("*.yaml")]:
+            used |= set(re.findall(r"\bLLAMASTACK_[A-Z_]+\b", file.read_text(encoding="utf-8")))
+    assert documented == used
+
+
+def requirement_names(requirements: list[str]) -> set[str]:
+    return {re.split(r"[^A-Za-z0-9_.-]", requirement)[0] for requirement in requirements}
+
+
+def dependencies() -> set[str]:
+    found: set[str] = set()
+    for file in PYPROJECTS:
+        data = tomllib.loads(file.read_text(encoding="utf-8"))
+        found |= requirement_names(data["build-system"]["requires"] + data["project"].get("dependencies", []))
+        for extra in data["project"].get("optional-dependencies", {}).values():
+            found |= requirement_names(extra)
+    found |= requirement_names([line for line in read("requirements-dev.txt").splitlines() if not line.startswith("#")])
+    models = re.search(r"^MODEL_PACKAGES := (.*)$", read("Makefile"), re.MULTILINE)
+    assert models is not None
+    found |= set(models[1].split("$(")[0].split())
+    return {name for name in found if not OWN_PACKAGE.match(name)}
+
+
+def test_every_dependency_has_its_reason() -> None:
+    text = read("docs/dependencies.md")
+    rows = first_cells(text)
+    assert sorted(rows) == sorted(dependencies())
+    assert len(rows) > 20
+
+
+def test_every_package_is_in_the_readme() -> None:
+    text = section(read("README.md"), "The packages")
+    names = {tomllib.loads(file.read_text(encoding="utf-8"))["project"]["name"] for file in PYPROJECTS}
+    rows = re.findall(r"^\| \[[^]]+\]\(([^)]+)/README\.md\) \| `([^`]+)` \|", text, re.MULTILINE)
+    assert {name for _, name in rows} == names
+    assert {folder for folder, _ in rows} == {named(file.parent) for file in PYPROJECTS}
+
+
+def test_every_make_target_that_is_named_is_there() -> None:
+    targets = set(re.findall(r"^(\w[\w-]*):", read("Makefile"), re.MULTILINE))
+    for page in PAGES:
+        for target in re.findall(r"(?:`|\$ )make (?:[A-Z]+=\S+ )*([a-z][\w-]*)", page.read_text(encoding="utf-8")):
+            assert target in targets, f"{named(page)}: make {target}"
+
+
+# ---- links and programs ----------------------------------------------------------------------------------------------
+
+
+def anchors(text: str) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(FENCE, "", text)):
+        if re.match(r"https?://", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = page if not path else page.parent / path
+        assert file.exists(), f"{named(page)}: {target}"
+        if anchor:
+            assert anchor in anchors(file.read_text(encoding="utf-8")), f"{named(page)}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_files_that_are_named_are_there(page: Path) -> None:
+    tops = "core|plugins|docs|tests|tools"
+    for path in re.findall(rf"`((?:{tops})/[\w./-]*)`", page.read_text(encoding="utf-8")):
+        assert (ROOT / path).exists() or (page.parent / path).exists(), f"{named(page)}: {path}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_python_blocks_compile(page: Path) -> None:
+    for code in code_blocks(page.read_text(encoding="utf-8"), "python"):
+        ast.parse(code)
+
+
+def test_the_example_plugin_implements_real_hooks(capsys: pytest.CaptureFixture[str]) -> None:
+    [code] = [c for c in code_blocks(read("docs/plugins-and-hooks.md"), "python") if "hookimpl" in c]
+    plugin = types.ModuleType("llamastack_counter")
+    exec(compile(code, "llamastack_counter.py", "exec"), vars(plugin))
+    hooks = Hooks(Discovery(list))
+    hooks.manager.register(plugin)
+    hooks.manager.check_pending()
+    finished = hookspecs.FinishedRequest(request_id="1", method="GET", path="/health", status=200, duration_s=0.1)
+    hooks.notify("llamastack_request_finished", request=finished)
+    hooks.notify("llamastack_stack_stopping", stack=None)
+    assert "{200: 1}" in capsys.readouterr().out
+    assert [command.name for added in hooks.call.llamastack_cli_commands() for command in added] == ["hello"]
+
+
+def run(code: str, folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=folder, timeout=100
+    )
+    assert done.returncode == 0, f"{code}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def write_run_config(page: str, folder: Path) -> Path:
+    [config] = [code for code in code_blocks(read(page), "yaml") if code.startswith("# run.yaml")]
+    file = folder / "run.yaml"
+    file.write_text(config, encoding="utf-8")
+    return file
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("page", ["README.md", "core/README.md", "docs/quickstart.md"])
+def test_the_programs_run(page: str, tmp_path: Path, own_home: Path) -> None:
+    """With the real model: those in process on the page's run config, those over HTTP on a server of it."""
+    config = write_run_config(page, tmp_path)
+    programs = code_blocks(read(page), "python")
+    over_http = [code for code in programs if "LlamaStackClient(" in code]
+    in_process = [code for code in programs if "Stack.from_config(" in code]
+    assert len(over_http) + len(in_process) == len(programs) > 0
+    for code in in_process:
+        assert len(run(code, tmp_path).split()) > 3
+    if not over_http:
+        return
+    # The quickstart's server is that of `starter`, which its later programs replace.
+    served = "starter" if page == "docs/quickstart.md" else config
+    with running_server(served, home=own_home, environment={"LLAMASTACK_THREADS": "1"}) as server:
+        for code in over_http:
+            said = run(code.replace("http://127.0.0.1:8321", server.url), tmp_path)
+            assert len(said.split()) > 3
+            for comment in re.findall(r"print\(.*\)  # (.+)$", code, re.MULTILINE):
+                assert comment in said
+        for curl in re.findall(r"^\$ (curl .*?[^\\])$", read(page), re.MULTILINE | re.DOTALL):
+            done = subprocess.run(
+                ["bash", "-c", curl.replace("http://127.0.0.1:8321", server.url)],
+                capture_output=True,
+                text=True,
+                check=False,
+                env=dict(os.environ),
+            )
+            assert '"completion_message"' in done.stdout, f"{curl}\n{done.stdout}\n{done.stderr}"
+        assert server.stop() == 0
+
+
+RUN_CONFIGS = [
+    pytest.param(code, id=f"{named(page)}-{place}")
+    for page in PAGES
+    for place, code in enumerate(code_blocks(page.read_text(encoding="utf-8"), "yaml"))
+    if "remote::acme" not in code  # which nobody has
+]
+
+
+@pytest.mark.parametrize("config", RUN_CONFIGS)
+def test_run_configs_are_valid(config: str, tmp_path: Path, discovery: Discovery) -> None:
+    """By the stack, and by the JSON Schema that `llamastack config schema` prints."""
+    file = tmp_path / "run.yaml"
+    file.write_text(config, encoding="utf-8")
+    stack = Stack.from_config(file, discovery=discovery)
+    schema = run_config_model({api.name: api for api in BUILTIN_APIS}).model_json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(stack.config.document.value, schema, cls=jsonschema.Draft202012Validator)
+
+
+def test_there_are_run_configs_to_check() -> None:
+    assert len(RUN_CONFIGS) >= 4
