@@ -90,7 +90,7 @@ def method_text(method: MethodDefinition) -> str:
     return "".join(
         f"    @overload\n{signature(method, stream, returns)}"
         for stream, returns in (
-            ("Literal[True]", streamed.replace("AsyncIterator", "AsyncGenerator").replace("]", ", None]")),
+            ("Literal[True]", streamed.replace("AsyncIterator", "Stream")),
             ("Literal[False] | None", whole),
         )
     )
@@ -115,7 +115,7 @@ def generated() -> str:
         if name in used:
             imports.setdefault(module, []).append(name)
     for name, module in (
-        ("AsyncGenerator", "collections.abc"),
+        ("Stream", "llamastack.provider.streams"),
         ("Any", "typing"),
         ("Literal", "typing"),
         ("Protocol", "typing"),

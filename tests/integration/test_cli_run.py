@@ -358,3 +358,21 @@ def test_reload_serves_the_changed_config_on_the_same_port(tmp_path: Path) -> No
         assert [line.split()[1] for line in running.lines if line.startswith("inference")] == ["foo", "bar"]
         assert running.stop() == 0
     assert "Traceback" not in running.log.read_text()
+
+
+def test_a_log_that_nobody_reads_holds_up_no_request(tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text('providers: {inference: [{provider_id: s, provider_type: "remote::sample"}]}')
+    environment = {**os.environ, "LLAMASTACK_HOME": str(tmp_path / "home")}
+    command = [*LLAMASTACK, "run", str(config), "--port", "0"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        running = Running(process, tmp_path / "none")
+        running.wait_until_ready()
+        with httpx.Client(base_url=running.url) as client:
+            for _ in range(2000):  # far more lines than a pipe holds
+                assert client.get("/health").status_code == 200
+        process.terminate()
+        process.communicate(timeout=20)
+        assert process.returncode == 0

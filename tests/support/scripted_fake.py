@@ -36,6 +36,9 @@ class Script:
     fail_call: Exception | None = None
     fail_after_pieces: int | None = None
     hang_start: bool = False
+    hang_list: bool = False
+    hang_register: bool = False
+    slow_register_s: float = 0.0
     pieces: int = 3
     piece_delay_s: float = 0.0
     calls: list[tuple[str, Any]] = field(default_factory=list)
@@ -84,6 +87,8 @@ class ScriptedInference:
 
     async def list_models(self) -> list[Model]:
         self.script.calls.append(("list", None))
+        if self.script.hang_list:
+            await anyio.sleep_forever()
         if self.script.fail_list is not None:
             raise self.script.fail_list
         return [Model(identifier=name, metadata=self.script.metadata) for name in self.script.serves]
@@ -94,7 +99,10 @@ class ScriptedInference:
             raise self.script.fail_register
         if self.script.accepts is not None and model.identifier not in self.script.accepts:
             raise UnsupportedModelError(model.identifier, available=self.script.accepts)
+        if self.script.hang_register:
+            await anyio.sleep_forever()
         self.script.registered.append(model.identifier)
+        await anyio.sleep(self.script.slow_register_s)
 
     async def unregister_model(self, model: Model) -> None:
         self.script.calls.append(("unregister", model.identifier))

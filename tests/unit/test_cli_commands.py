@@ -196,7 +196,7 @@ def test_plugins_that_do_not_go_together_are_an_error_of_help_too(runner: CliRun
         install(site, name, {"llamastack.plugins": {name: f"voices_fake:{name.partition('-')[0]}"}})
     done = runner.invoke(cli, ["--help"])
     assert done.exit_code == 1
-    assert done.stderr.startswith("error: a plugin adds an API 'speech', which is there already")
+    assert done.stderr.startswith("error: plugin voices:voices adds an API 'speech', which is there already")
 
 
 def test_a_broken_plugin_takes_no_command_away(runner: CliRunner, site: Path) -> None:

@@ -67,8 +67,8 @@ def test_a_good_one_is_read(tmp_path: Path, discovery: Discovery) -> None:
         (GOOD + "store: {type: sqlite, config: {pth: x}}\n", "run.yaml:7: store.config.pth: unknown field"),
         (
             "providers:\n  agents:\n  - {provider_id: a, provider_type: remote::sample}\n",
-            "run.yaml:3: providers.agents[0]: 'remote::sample' needs API 'inference', which has no provider "
-            "(agents (remote::sample) -> inference)",
+            "run.yaml:3: providers.agents[0]: 'remote::sample' needs API 'inference' (agents (remote::sample) -> "
+            "inference), which has no provider; add one to providers.inference",
         ),
         (
             "providers:\n"
@@ -150,6 +150,17 @@ def test_what_came_from_the_environment_is_not_shown(
     found = problem(tmp_path, GOOD.replace("port: 3", "port: '${env.PORT}'"), discovery)
     assert "sekrit-value" not in found
     assert "(is ${env.PORT})" in found
+
+
+def test_what_apis_leaves_out_is_said(tmp_path: Path, discovery: Discovery) -> None:
+    sample = "  - {provider_id: s, provider_type: 'remote::sample'}\n"
+    text = f"providers:\n  inference:\n{sample}  agents:\n{sample}apis: [agents]\nmodels: [{{identifier: x}}]\n"
+    found = problem(tmp_path, text, discovery)
+    assert "models[0]: API 'inference' is left out of 'apis'" in found
+    file = tmp_path / "run.yaml"
+    file.write_text(text.partition("models:")[0])
+    with pytest.raises(ConfigError, match="needs API 'inference' .* which is left out of 'apis'"):
+        Stack.from_config(file, discovery=discovery)
 
 
 def test_a_bad_secret_is_not_shown(tmp_path: Path, discovery: Discovery) -> None:

@@ -56,7 +56,9 @@ def site(serve: Any) -> str:
 
 @pytest.fixture
 async def memory(start: Any) -> QdrantMemory:
-    memory: QdrantMemory = await start(location=":memory:", max_document_bytes=4000, fetch_timeout=0.5)
+    memory: QdrantMemory = await start(
+        location=":memory:", max_document_bytes=4000, fetch_timeout=0.5, allow_private_urls=True
+    )
     await memory.register_memory_bank(
         VectorMemoryBank(identifier="b", embedding_model="all-MiniLM-L6-v2", chunk_size_in_tokens=64)
     )

@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints
 from llamastack.api.base import WireModel
 
 URL_PATTERN = r"^(https?://|file://|data:)"
-_URL_REGEX = re.compile(URL_PATTERN)
+_WHOLE_URL = re.compile(r"(?is)(?:https?|file)://\S+|data:[^,\s]*,.*")
 
 URL = Annotated[str, StringConstraints(pattern=URL_PATTERN)]
 """An http(s), file or data URL, as plain text."""
@@ -19,7 +19,7 @@ URL = Annotated[str, StringConstraints(pattern=URL_PATTERN)]
 
 def is_url(text: str) -> bool:
     """Whether document or attachment content names where the content is, rather than being it."""
-    return _URL_REGEX.match(text) is not None
+    return _WHOLE_URL.fullmatch(text) is not None
 
 
 class ImageDescription(WireModel):

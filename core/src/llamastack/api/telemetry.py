@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from llamastack.api.base import WireModel
 from llamastack.api.webmethod import not_served, webmethod
@@ -26,10 +26,18 @@ class LogSeverity(StrEnum):
     critical = "critical"
 
 
+def _in_utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+Timestamp = Annotated[datetime, AfterValidator(_in_utc)]
+"""A moment; one without a time zone is taken for UTC."""
+
+
 class _Event(WireModel):
     trace_id: str
     span_id: str
-    timestamp: datetime
+    timestamp: Timestamp
     attributes: dict[str, Any] | None = None
 
 

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import click
 
 from llamastack.cli.output import error_lines, show_errors, told
 
-if TYPE_CHECKING:
-    from llamastack.stack.hooks import Hooks
-
-_LOGGER = logging.getLogger("llamastack.plugins")
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 _COMMANDS = {
@@ -119,20 +114,12 @@ def _commands_of_plugins() -> list[click.Command]:
     taken = {*_COMMANDS, *_OBJECT_COMMANDS}
     found: list[click.Command] = []
     added = (object_command(api) for name, api in object_apis().items() if name not in _OBJECT_COMMANDS)
-    for command in (*added, *_hooked(installed_hooks())):
+    hooked = (command for _, command in installed_hooks().collect("llamastack_cli_commands"))
+    for command in (*added, *hooked):
         if command.name and command.name not in taken:
             taken.add(command.name)
             found.append(command)
     return found
-
-
-def _hooked(hooks: Hooks) -> Iterator[click.Command]:
-    # One by one, so that a plugin that fails here does not take the commands of the others with it.
-    for implementation in hooks.call.llamastack_cli_commands.get_hookimpls():
-        try:
-            yield from implementation.function()
-        except Exception as error:
-            _LOGGER.warning("the commands of plugin %s are left out: %s", implementation.plugin_name, error)
 
 
 def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
 
+import anyio
 import httpx
 import pydantic_core
 from pydantic import ValidationError
@@ -23,8 +25,9 @@ from llamastack.provider.errors import (
 from llamastack.provider.handles import ApiHandle, Dispatch
 from llamastack.provider.http import error_class_of, http_client, reason_of_http_error
 from llamastack.provider.request_data import PROVIDER_DATA_HEADER, current_provider_data
+from llamastack.provider.streams import Stream
 
-_DATA = "data:"
+_DATA = b"data:"
 
 
 class LlamaStackClient(Apis):
@@ -53,7 +56,11 @@ class LlamaStackClient(Apis):
         apis: Iterable[ApiDefinition] = BUILTIN_APIS,
         http: httpx.AsyncClient | None = None,
     ) -> None:
-        self.base_url = base_url.rstrip("/")
+        url = httpx.URL(base_url)
+        if url.userinfo:
+            raise ValueError("credentials do not belong into the URL; send them as headers")
+        self.base_url = str(url).rstrip("/")
+        self._lent = http is not None
         self._http = http or http_client(timeout=httpx.Timeout(timeout_s, connect=10.0))
         self._headers = dict(headers or {})
         self._provider_data = provider_data
@@ -69,8 +76,9 @@ class LlamaStackClient(Apis):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections; safe to call twice."""
-        await self._http.aclose()
+        """Close the connections, unless the `http` client was only lent; safe to call twice."""
+        if not self._lent:
+            await self._http.aclose()
 
     def api(self, name: str) -> ApiHandle:
         """An API by name. Raises LookupError."""
@@ -95,18 +103,18 @@ class LlamaStackClient(Apis):
             request = self._request(method, arguments, streams)
             try:
                 response = await self._http.send(request, stream=streams)
+                if response.is_error:
+                    async with _closing(response):
+                        await response.aread()
+                    raise error_from_wire(response.status_code, _decoded(response))
             except httpx.HTTPError as error:
                 raise self._translated(error) from error
-            if response.is_error:
-                await response.aread()
-                await response.aclose()
-                raise error_from_wire(response.status_code, _decoded(response))
             if streams:
-                return self._pieces(method, response)
+                return await self._opened(method, response)
             try:
                 return method.result.validate_json(response.content, extra="ignore")
             except ValidationError as error:
-                raise BackendError(f"{request.url} answered something else than {method.name} does: {error}") from error
+                raise self._odd(method) from error
 
         return dispatch
 
@@ -126,23 +134,32 @@ class LlamaStackClient(Apis):
             headers={"Content-Type": "application/json", **headers},
         )
 
+    async def _opened(self, method: MethodDefinition, response: httpx.Response) -> Stream[Any]:
+        if not response.headers.get("content-type", "").startswith("text/event-stream"):
+            await response.aclose()
+            raise self._odd(method)
+        return Stream(self._pieces(method, response), response.aclose)
+
     async def _pieces(self, method: MethodDefinition, response: httpx.Response) -> AsyncIterator[Any]:
         adapter = method.piece
         if adapter is None:
             raise TypeError(f"{method.name} does not stream")
-        try:
-            async for line in response.aiter_lines():
-                if not line.startswith(_DATA):
-                    continue
-                text = line[len(_DATA) :].strip()
-                try:
-                    yield adapter.validate_json(text, extra="ignore")
-                except ValidationError as error:
-                    raise _stream_error(text, error) from None
-        except httpx.HTTPError as error:
-            raise self._translated(error) from error
-        finally:
-            await response.aclose()
+        async with _closing(response):
+            try:
+                async for line in _lines(response):
+                    if not line.startswith(_DATA):
+                        continue
+                    text = line[len(_DATA) :].strip()
+                    try:
+                        piece = adapter.validate_json(text, extra="ignore")
+                    except ValidationError:
+                        raise _error_event(text) or self._odd(method) from None
+                    yield piece
+            except httpx.HTTPError as error:
+                raise self._translated(error) from error
+
+    def _odd(self, method: MethodDefinition) -> BackendError:
+        return BackendError(f"{self.base_url} answered something else than {method.name} does")
 
     def _translated(self, error: httpx.HTTPError) -> LlamaStackError:
         made = error_class_of(error)
@@ -158,11 +175,29 @@ def _decoded(response: httpx.Response) -> Any:
         return response.text
 
 
-def _stream_error(text: str, fault: ValidationError) -> LlamaStackError:
+def _error_event(text: bytes) -> LlamaStackError | None:
     try:
         body = json.loads(text)
     except ValueError:
-        body = None
-    if isinstance(body, dict) and "error" in body:
-        return error_from_wire(0, body)
-    return BackendError(f"the stream holds something else than was asked for: {fault}")
+        return None
+    return error_from_wire(0, body) if isinstance(body, dict) and "error" in body else None
+
+
+async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
+    """The lines of an event stream: only LF and CR LF end one, not what else Unicode has for that."""
+    rest = b""
+    async for block in response.aiter_bytes():
+        *lines, rest = (rest + block).split(b"\n")
+        for line in lines:
+            yield line
+    if rest:
+        yield rest
+
+
+@asynccontextmanager
+async def _closing(response: httpx.Response) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        with anyio.CancelScope(shield=True):
+            await response.aclose()

@@ -14,6 +14,7 @@ from llamastack.api.definition import MethodDefinition, RoutedPair
 from llamastack.api.webmethod import TableAction
 from llamastack.client.client import LlamaStackClient
 from llamastack.provider.deps import Deps
+from llamastack.provider.errors import LlamaStackError
 from llamastack.provider.spec import RemoteProviderSpec
 
 
@@ -53,11 +54,16 @@ class Passthrough:
         await self._client.aclose()
 
 
-def _handed_on(client: LlamaStackClient, method: MethodDefinition) -> Any:
+def _handed_on(client: LlamaStackClient, method: MethodDefinition, provider_id: str) -> Any:
     call = client.api(method.api).methods[method.name].dispatch
 
     async def handed_on(**arguments: Any) -> Any:
-        return await call(arguments)
+        try:
+            return await call(arguments)
+        except LlamaStackError as error:
+            if error.provider_id is not None:  # one of the other server's; here it is this one
+                error.provider_id = provider_id
+            raise
 
     return handed_on
 
@@ -89,7 +95,7 @@ async def get_adapter_impl(config: PassthroughConfig, deps: Deps) -> Passthrough
     )
     provider = Passthrough(client)
     for method in definition.methods.values():
-        setattr(provider, method.name, _handed_on(client, method))
+        setattr(provider, method.name, _handed_on(client, method, deps.provider_id))
     if definition.pair is not None:
         for name, hook in _table_hooks(client, definition.pair, config.remote_provider_id).items():
             setattr(provider, name, hook)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from typing import Any, Literal, Protocol, overload
 
 from llamastack.api.agents import (
@@ -40,6 +39,7 @@ from llamastack.api.models import Model
 from llamastack.api.safety import RunShieldResponse
 from llamastack.api.shields import Shield
 from llamastack.api.telemetry import Event, Trace
+from llamastack.provider.streams import Stream
 
 
 class InferenceCalls(Protocol):
@@ -55,7 +55,7 @@ class InferenceCalls(Protocol):
         stream: Literal[True],
         logprobs: LogProbConfig | None = None,
         response_format: ResponseFormat | None = None,
-    ) -> AsyncGenerator[CompletionResponseStreamChunk, None]: ...
+    ) -> Stream[CompletionResponseStreamChunk]: ...
     @overload
     async def completion(
         self,
@@ -80,7 +80,7 @@ class InferenceCalls(Protocol):
         stream: Literal[True],
         logprobs: LogProbConfig | None = None,
         response_format: ResponseFormat | None = None,
-    ) -> AsyncGenerator[ChatCompletionResponseStreamChunk, None]: ...
+    ) -> Stream[ChatCompletionResponseStreamChunk]: ...
     @overload
     async def chat_completion(
         self,
@@ -170,7 +170,7 @@ class AgentsCalls(Protocol):
         *,
         attachments: list[Attachment] | None = None,
         stream: Literal[True],
-    ) -> AsyncGenerator[AgentTurnResponseStreamChunk, None]: ...
+    ) -> Stream[AgentTurnResponseStreamChunk]: ...
     @overload
     async def create_agent_turn(
         self,

@@ -8,6 +8,7 @@ LlamaStackError
   PermissionDeniedError          403  the key is good but may not do this
   NotFoundError                  404  nothing of that name
     ObjectNotFoundError          404  no model, shield, memory bank of that name is served
+  MethodNotAllowedError          405  the route does not take this HTTP method
   ConflictError                  409  the name is taken by something else
   RequestTooLargeError           413  the body is over the limit
   RateLimitError                 429  the backend asks to slow down
@@ -24,6 +25,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 _MOST_NAMES = 20
+_LONGEST_WAIT_S = 86_400
 
 
 class LlamaStackError(Exception):
@@ -46,6 +48,12 @@ class LlamaStackError(Exception):
     def details(self) -> dict[str, Any]:
         """Further fields of the error object, by name."""
         return {}
+
+    def reword(self, message: str) -> Self:
+        """The same error with another message."""
+        self.message = message
+        self.args = (message,)
+        return self
 
     def to_wire(self, request_id: str | None = None) -> dict[str, Any]:
         """The error body: `{"error": {"code", "message", "provider_id"?, "param"?, "request_id"?, ...}}`."""
@@ -116,10 +124,7 @@ class UnsupportedObjectError(InvalidRequestError):
 
     @classmethod
     def _rebuild(cls, message: str, body: dict[str, Any]) -> Self:
-        made = cls("")
-        made.message = message
-        made.args = (message,)
-        return made
+        return cls("").reword(message)
 
 
 class UnsupportedModelError(UnsupportedObjectError):
@@ -185,10 +190,23 @@ class ObjectNotFoundError(NotFoundError):
 
     @classmethod
     def _rebuild(cls, message: str, body: dict[str, Any]) -> Self:
-        made = cls("", "")
-        made.message = message
-        made.args = (message,)
-        return made
+        return cls("", "").reword(message)
+
+
+class MethodNotAllowedError(LlamaStackError):
+    """The route does not take this HTTP method.
+
+    allowed: the ones that it takes.
+    """
+
+    status = 405
+    code = "method_not_allowed"
+
+    def __init__(
+        self, message: str, *, allowed: Sequence[str] = (), provider_id: str | None = None, param: str | None = None
+    ) -> None:
+        super().__init__(message, provider_id=provider_id, param=param)
+        self.allowed = tuple(allowed)
 
 
 class ConflictError(LlamaStackError):
@@ -223,7 +241,10 @@ class RateLimitError(LlamaStackError):
 
     @classmethod
     def _rebuild(cls, message: str, body: dict[str, Any]) -> Self:
-        return cls(message, retry_after=body.get("retry_after"))
+        seconds = body.get("retry_after")
+        if not isinstance(seconds, int | float) or not 0 <= seconds < _LONGEST_WAIT_S:
+            seconds = None
+        return cls(message, retry_after=seconds)
 
 
 class InternalError(LlamaStackError):

@@ -65,6 +65,13 @@ def redactor(config: object) -> Callable[[str], str]:
     return redact
 
 
+def unwrapped(error: Exception) -> Exception:
+    """The one error inside a group of one, however deep; task groups wrap even a single failure."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
 def reason_of(error: BaseException) -> str:
     """One line for people."""
     if isinstance(error, LlamaStackError):
@@ -84,15 +91,14 @@ def as_stack_error(
 ) -> LlamaStackError:
     """What a caller is told when a provider raised `error`."""
     who = f"provider '{provider_id}' ({provider_type})"
+    error = unwrapped(error)
     if isinstance(error, LlamaStackError):
         message = redact(error.message)
         if error.provider_id is None:
             error.provider_id = provider_id
             if isinstance(error, ProviderUnavailableError):
                 message = f"{who} is down: {message}"
-        error.message = message
-        error.args = (message,)
-        return error
+        return error.reword(message)
     made: LlamaStackError
     if isinstance(error, httpx.HTTPError):
         kind: type[LlamaStackError] = error_class_of(error)

@@ -29,7 +29,7 @@ def parse_provider_data(header: str) -> dict[str, Any]:
     """
     try:
         data = json.loads(header)
-    except ValueError:
+    except (ValueError, RecursionError):
         data = None
     if not isinstance(data, dict):
         raise InvalidRequestError("the header must hold a JSON object", param=PROVIDER_DATA_HEADER)
@@ -44,11 +44,6 @@ def provider_data(data: Mapping[str, Any] | None) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
-
-
-def set_provider_data(data: Mapping[str, Any] | None) -> None:
-    """Set the provider data of the running task for good: for a server that runs one task per request."""
-    _current.set(data)
 
 
 def current_provider_data() -> Mapping[str, Any] | None:

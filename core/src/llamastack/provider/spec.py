@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from pydantic import BaseModel
+
 from llamastack.api.definition import API_VERSION
 from llamastack.provider.capabilities import Capabilities
 from llamastack.provider.dotted import DOTTED_PATTERN, load_dotted
@@ -62,8 +64,12 @@ class ProviderSpec:
         """Whether this provider was made for `version` of the hooks."""
         return all(_holds(version, operator, bound) for operator, bound in _parse_range(self.api_version))
 
-    def load_config_class(self) -> Any:
-        return load_dotted(self.config_class)
+    def load_config_class(self) -> type[BaseModel]:
+        """Raises ImportError or AttributeError when it is not there, TypeError when it is no pydantic model."""
+        found = load_dotted(self.config_class)
+        if not (isinstance(found, type) and issubclass(found, BaseModel)):
+            raise TypeError(f"config_class {self.config_class} is no pydantic model")
+        return found
 
     def load_factory(self) -> Any:
         return load_dotted(self.factory)

@@ -12,7 +12,14 @@ import anyio.to_thread
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llamastack.provider.errors import InternalError, LlamaStackError, NotFoundError, RateLimitError
+from llamastack.provider.errors import (
+    InternalError,
+    LlamaStackError,
+    MethodNotAllowedError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+)
 from llamastack.provider.hookspecs import FinishedRequest
 from llamastack.server.context import REQUEST_ID_HEADER, request_id, request_id_from
 from llamastack.server.docs_page import DOCS_PAGE
@@ -26,22 +33,23 @@ _ID_HEADER = REQUEST_ID_HEADER.lower().encode()
 _CLIENT_GONE = 499  # as nginx writes it; never sent
 
 
-class MethodNotAllowedError(LlamaStackError):
-    status = 405
-    code = "method_not_allowed"
-
-
 class StackApp:
     """Serves one running stack."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         limit = stack.config.run.server.max_body_bytes
-        self._endpoints = {
-            method.definition.web.route: Endpoint(method, limit)
-            for name in stack.apis
-            for method in stack.api(name).methods.values()
+        self._endpoints: dict[str, dict[str, ASGIApp]] = {
+            "/": {"GET": _docs},
+            "/docs": {"GET": _docs},
+            "/openapi.json": {"GET": self._send_openapi},
         }
+        for name in stack.apis:
+            for method in stack.api(name).methods.values():
+                web = method.definition.web
+                endpoint = Endpoint(method, limit)
+                for http_method in web.methods:
+                    self._endpoints.setdefault(web.route, {})[http_method] = endpoint
         self._openapi: bytes | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,21 +95,34 @@ class StackApp:
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         http_method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        endpoint = self._endpoints.get(path)
-        if endpoint is not None:
-            if http_method not in endpoint.methods:
-                allowed = ", ".join(sorted(endpoint.methods))
-                raise MethodNotAllowedError(f"{path} does not take {http_method}; allowed: {allowed}")
-            await endpoint(scope, receive, send)
-        elif path == "/openapi.json":
-            if self._openapi is None:
-                document = await anyio.to_thread.run_sync(openapi_document, self._stack.apis)
-                self._openapi = json.dumps(document).encode()
-            await Response(self._openapi, media_type="application/json")(scope, receive, send)
-        elif path in ("/docs", "/"):
-            await HTMLResponse(DOCS_PAGE)(scope, receive, send)
-        else:
+        by_method = self._endpoints.get(path)
+        if by_method is None:
             raise NotFoundError(f"there is nothing at {path}; the routes are listed at /routes/list and /docs")
+        endpoint = by_method.get(http_method)
+        if endpoint is None:
+            raise MethodNotAllowedError(
+                f"{path} does not take {http_method}; allowed: {', '.join(by_method)}", allowed=tuple(by_method)
+            )
+        if http_method == "POST":
+            _refuse_other_sites(scope)
+        await endpoint(scope, receive, send)
+
+    async def _send_openapi(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._openapi is None:
+            document = await anyio.to_thread.run_sync(openapi_document, self._stack.apis)
+            self._openapi = json.dumps(document).encode()
+        await Response(self._openapi, media_type="application/json")(scope, receive, send)
+
+
+async def _docs(scope: Scope, receive: Receive, send: Send) -> None:
+    await HTMLResponse(DOCS_PAGE)(scope, receive, send)
+
+
+def _refuse_other_sites(scope: Scope) -> None:
+    """A browser says where a page came from; a page of another site must not write to a stack on this machine."""
+    origin = header_of(scope, b"origin")
+    if origin is not None and origin.partition("://")[2] != header_of(scope, b"host"):
+        raise PermissionDeniedError(f"requests from pages of {origin} are refused")
 
 
 def _error_response(error: Exception, own_id: str) -> Response:
@@ -111,6 +132,8 @@ def _error_response(error: Exception, own_id: str) -> Response:
     headers: dict[str, str] = {}
     if isinstance(error, RateLimitError) and error.retry_after is not None:
         headers["Retry-After"] = str(max(1, round(error.retry_after)))
+    if isinstance(error, MethodNotAllowedError):
+        headers["Allow"] = ", ".join(error.allowed)
     if error.status >= 500:
         _LOGGER.warning("%s: %s", error.code, error.message)
     return JSONResponse(error.to_wire(own_id), status_code=error.status, headers=headers)
@@ -119,7 +142,7 @@ def _error_response(error: Exception, own_id: str) -> Response:
 def create_app(stack: Stack) -> ASGIApp:
     """The ASGI app of a running stack, with the middleware of its plugins around it, the first one outermost."""
     app: Any = StackApp(stack)
-    added = [middleware for several in stack.hooks.call.llamastack_middleware() for middleware in several]
+    added = [middleware for _, middleware in stack.hooks.collect("llamastack_middleware")]
     for middleware in reversed(added):
         app = middleware(app)
     made: ASGIApp = app

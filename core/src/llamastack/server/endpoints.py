@@ -14,7 +14,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from llamastack.provider.errors import InternalError, InvalidRequestError, LlamaStackError, RequestTooLargeError
 from llamastack.provider.handles import ApiMethod
-from llamastack.provider.request_data import PROVIDER_DATA_HEADER, parse_provider_data, set_provider_data
+from llamastack.provider.request_data import PROVIDER_DATA_HEADER, parse_provider_data, provider_data
+from llamastack.provider.streams import closing
 from llamastack.provider.validation import invalid_request
 from llamastack.server.context import request_id
 
@@ -107,6 +108,16 @@ def _json_object(body: bytes) -> dict[str, Any]:
     return value
 
 
+# Characters that some clients take for the end of a line, though JSON may hold them and SSE knows only CR and LF.
+_LINE_ENDS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
+
+
+def _one_line(data: bytes) -> bytes:
+    for raw, escaped in _LINE_ENDS:
+        data = data.replace(raw, escaped)
+    return data
+
+
 class Endpoint:
     """An ASGI app for one method of one API."""
 
@@ -121,7 +132,10 @@ class Endpoint:
         body = await read_body(scope, receive, self._max_body_bytes)
         arguments = read_arguments(self.method, body, scope["query_string"])
         header = header_of(scope, _PROVIDER_DATA)
-        set_provider_data(None if header is None else parse_provider_data(header))
+        with provider_data(None if header is None else parse_provider_data(header)):
+            await self._call(arguments, receive, send)
+
+    async def _call(self, arguments: dict[str, Any], receive: Receive, send: Send) -> None:
         failure: Exception | None = None
         gone = answered = False
         async with anyio.create_task_group() as group:
@@ -175,11 +189,15 @@ class Endpoint:
         return dumped
 
     async def _stream(self, pieces: AsyncIterator[Any], send: Send) -> None:
+        async with closing(pieces):
+            await self._send_pieces(pieces, send)
+
+    async def _send_pieces(self, pieces: AsyncIterator[Any], send: Send) -> None:
         adapter = self._piece
         started = False
         try:
             async for piece in pieces:
-                data = b"data: %b\n\n" % self._dump(adapter, piece)
+                data = b"data: %b\n\n" % _one_line(self._dump(adapter, piece))
                 if not started:
                     # Only now: a failure before the first piece is still answered with its own status.
                     started = True
@@ -191,11 +209,6 @@ class Endpoint:
             _LOGGER.warning("stream broken off: %s", error.message)
             data = b"data: %b\n\n" % json.dumps(error.to_wire(request_id.get())).encode()
             await send({"type": "http.response.body", "body": data, "more_body": True})
-        finally:
-            close = getattr(pieces, "aclose", None)
-            if close is not None:
-                with anyio.CancelScope(shield=True):
-                    await close()
         if not started:
             await send({"type": "http.response.start", "status": 200, "headers": list(_EVENT_STREAM)})
         await send({"type": "http.response.body", "body": b""})

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
-from llamastack.api.definition import ApiDefinition, MethodDefinition
+from llamastack.api.definition import API_VERSION, ApiDefinition, MethodDefinition
 from llamastack.provider.request_data import PROVIDER_DATA_HEADER
 
 _REF = "#/components/schemas/{model}"
@@ -58,7 +58,7 @@ def openapi_document(apis: Mapping[str, ApiDefinition]) -> dict[str, Any]:
             )
     return {
         "openapi": "3.1.0",
-        "info": {"title": "llamastack", "version": "1.0"},
+        "info": {"title": "llamastack", "version": ".".join(map(str, API_VERSION))},
         "tags": [{"name": name, "description": (d.protocol.__doc__ or "").strip()} for name, d in apis.items()],
         "paths": paths,
         "components": {"schemas": {"Error": _ERROR_SCHEMA, **definitions}},

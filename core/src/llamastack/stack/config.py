@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
@@ -73,7 +73,7 @@ class RunConfig(_Strict):
     """What a stack is assembled from. `providers` is the only key that must be there."""
 
     version: str | int | float | None = Field(None, description="Free; for your own use")
-    image_name: str | None = Field(None, min_length=1, description="Name of this stack")
+    image_name: ProviderId | None = Field(None, description="Name of this stack; its files are kept under it")
     apis: list[str] | None = Field(None, description="Serve only these APIs; all that have providers by default")
     providers: dict[str, list[ProviderConfig]] = Field(description="Provider instances by API")
     store: StoreConfig | None = Field(
@@ -128,13 +128,21 @@ class LoadedConfig:
         """What the config registers at start for one registry API."""
         return list(getattr(self.run, table_api, []))
 
-    def faults_in(self, error: ValidationError, path: Path, value: Any) -> list[Fault]:
-        """The faults that pydantic found in `value`, which stands at `path`."""
-        return validation_faults(error, path, value, self.document)
+    def faults_in(
+        self, error: ValidationError, path: Path, value: Any, model: type[BaseModel] | None = None
+    ) -> list[Fault]:
+        """The faults that pydantic found in `value`, which stands at `path` and should fit `model`."""
+        secret = () if model is None else tuple(secret_fields(model.model_json_schema()))
+        return validation_faults(error, path, value, self.document, secret)
 
 
-def validation_faults(error: ValidationError, base: Path, value: Any, document: YamlDocument) -> list[Fault]:
-    """Faults with key paths, lines and the bad value, secrets left out."""
+def validation_faults(
+    error: ValidationError, base: Path, value: Any, document: YamlDocument, secret: Collection[str] = ()
+) -> list[Fault]:
+    """Faults with key paths, lines and the bad value, secrets left out.
+
+    secret: names of fields whose values must not be shown, beside those that sound like it.
+    """
     found: dict[tuple[Path, str], Fault] = {}
     for fault in faults_of(error):
         path: list[str | int] = []
@@ -149,17 +157,27 @@ def validation_faults(error: ValidationError, base: Path, value: Any, document: 
         full = (*base, *path)
         message = fault["msg"]
         if fault["type"] not in ("missing", "extra_forbidden"):
-            message += f" (is {_shown(full, at, document)})"
+            message += f" (is {_shown(full, at, document, secret)})"
         found.setdefault((full, message), Fault(document.line_of(full), full, message))
     return list(found.values())
 
 
-def _shown(path: Path, value: Any, document: YamlDocument) -> str:
+def secret_fields(schema: Any) -> Iterator[str]:
+    """Names of the fields that a JSON schema says are secrets."""
+    if isinstance(schema, Mapping):
+        for name, field_schema in schema.get("properties", {}).items():
+            if "'writeOnly': True" in repr(field_schema):
+                yield name
+        for nested in schema.values():
+            yield from secret_fields(nested)
+
+
+def _shown(path: Path, value: Any, document: YamlDocument, secret: Collection[str]) -> str:
     substituted = document.from_environment.get(path)
     if substituted is not None:
         return substituted
-    last = next((part for part in reversed(path) if isinstance(part, str)), "").lower()
-    if any(word in last for word in _SECRET_WORDS):
+    names = {part for part in path if isinstance(part, str)}
+    if names & set(secret) or any(word in name.lower() for word in _SECRET_WORDS for name in names):
         return "***"
     if isinstance(value, Mapping | list):
         return "a mapping" if isinstance(value, Mapping) else "a list"
@@ -185,8 +203,8 @@ def load_config(
     """
     if isinstance(source, Mapping):
         name = source.get("image_name")
-        folder = home_folder() / name if isinstance(name, str) and name else None
-        return _validated(YamlDocument(value=dict(source)), "config", folder, apis)
+        loaded = _validated(YamlDocument(value=dict(source)), "config", None, apis)
+        return replace(loaded, folder=home_folder() / name) if isinstance(name, str) else loaded
     file, shown, folder = _locate(source, discovery)
     try:
         text = file.read_text(encoding="utf-8")
@@ -271,7 +289,9 @@ def faults_across(config: LoadedConfig, apis: Mapping[str, ApiDefinition]) -> li
         identifiers: set[str] = set()
         for place, item in enumerate(config.objects(pair.table_api)):
             path = (pair.table_api, place)
-            if not ids:
+            if run.apis is not None and pair.routed_api not in run.apis:
+                found.append(config.fault(path, f"API '{pair.routed_api}' is left out of 'apis'"))
+            elif not ids:
                 found.append(config.fault(path, f"API '{pair.routed_api}' has no provider to register it with"))
             elif item.provider_id not in ids and (item.provider_id or len(ids) > 1):
                 found.append(

@@ -175,6 +175,7 @@ class Discovery:
                     + " and ".join(i.origin for i in candidates)
                 )
             candidates = chosen
+        candidates = [i for i in candidates if not i.disabled] or candidates
         if len(candidates) > 1:
             raise DiscoveryError(
                 f"'{name}' is claimed by {' and '.join(i.origin for i in candidates)}; "

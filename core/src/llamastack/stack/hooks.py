@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,9 +41,13 @@ class Hooks:
         for installed in discovery.group(PLUGIN_GROUP):
             if installed.disabled:
                 continue
+            name = f"{installed.distribution}:{installed.name}"
             try:
-                self.manager.register(installed.load(), name=f"{installed.distribution}:{installed.name}")
+                self.manager.register(installed.load(), name=name)
+                self.manager.check_pending()
             except (DiscoveryError, pluggy.PluginValidationError, ValueError) as error:
+                if self.manager.has_plugin(name):
+                    self.manager.unregister(name=name)
                 self.broken.append(BrokenPlugin(installed, str(error)))
                 _LOGGER.warning("plugin left out: %s", error)
 
@@ -66,9 +71,31 @@ class Hooks:
         Raises DiscoveryError when two claim one name.
         """
         table = {definition.name: definition for definition in BUILTIN_APIS}
-        for added in self.manager.hook.llamastack_apis():
-            for definition in added:
-                if definition.name in table:
-                    raise DiscoveryError(f"a plugin adds an API '{definition.name}', which is there already")
-                table[definition.name] = definition
+        for plugin, definition in self.collect("llamastack_apis"):
+            if definition.name in table:
+                raise DiscoveryError(f"plugin {plugin} adds an API '{definition.name}', which is there already")
+            if definition.implemented_by_stack and definition.pair is None:
+                raise DiscoveryError(f"plugin {plugin} adds an API '{definition.name}' that nobody implements")
+            table[definition.name] = definition
+        routes: dict[tuple[str, str], str] = {}
+        for definition in table.values():
+            for method in definition.methods.values():
+                for http_method in method.web.methods:
+                    own = f"{definition.name}.{method.name}"
+                    other = routes.setdefault((method.web.route, http_method), own)
+                    if other != own:
+                        raise DiscoveryError(f"{http_method} {method.web.route} is claimed by {other} and by {own}")
         return table
+
+    def collect(self, hook: str) -> Iterator[tuple[str, Any]]:
+        """(plugin, thing) for each thing that the plugins give; a plugin that fails is left out, by name."""
+        for implementation in getattr(self.manager.hook, hook).get_hookimpls():
+            others = [plugin for plugin in self.manager.get_plugins() if plugin is not implementation.plugin]
+            try:
+                given = self.manager.subset_hook_caller(hook, others)()
+                things = [thing for several in given for thing in several]
+            except Exception as error:
+                _LOGGER.warning("what plugin %s adds by %s is left out: %s", implementation.plugin_name, hook, error)
+                continue
+            for thing in things:
+                yield implementation.plugin_name, thing

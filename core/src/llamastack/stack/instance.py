@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from llamastack.provider.compliance import faults_of_provider
 from llamastack.provider.deps import Deps, Progress
 from llamastack.provider.dotted import load_dotted
 from llamastack.provider.errors import LlamaStackError, ProviderTimeoutError, ProviderUnavailableError
-from llamastack.provider.faults import as_stack_error, reason_of, redactor
+from llamastack.provider.faults import as_stack_error, reason_of, redactor, unwrapped
+from llamastack.provider.streams import Stream, close, closing
 from llamastack.stack.resolver import PlannedProvider
 
 _LOGGER = logging.getLogger("llamastack.stack")
@@ -25,17 +27,30 @@ _FIRST_RETRY_S = 1.0
 _LAST_RETRY_S = 30.0
 _STOP_TIMEOUT_S = 10.0
 _ASK_TIMEOUT_S = 30.0
+_LONGEST_WAIT_S = 5.0
+_SHORTEST_ROUND_S = 1.0
 
 
-class NonCompliantProviderError(LlamaStackError):
-    """The object that a factory made is not a provider of its API."""
+class _PermanentError(Exception):
+    """Trying again will not help: the provider is not installed as it should be, or is no provider."""
+
+
+@contextmanager
+def _permanent() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise _PermanentError(str(error)) from error
 
 
 class Instance:
-    """A provider instance. `provider` is None while it is not started.
+    """A provider instance.
 
-    served: what it said it serves, by identifier. on_ready: called after each successful start, before it counts as
-    healthy. on_refresh: called after each successful round of asking.
+    provider: the provider while it is ready for calls, else None. served: what it last said that it serves, by
+    identifier. on_round: called in the instance's own task after each round of asking that worked.
+
+    All asking happens in the instance's own task. It belongs to no request: it sees no request's provider data, and a
+    request that gives up waiting ends nothing for the others.
     """
 
     def __init__(
@@ -64,7 +79,7 @@ class Instance:
         self.permanent = False
         self.first_attempt = anyio.Event()
         self.stopped = anyio.Event()
-        self.on_refresh: Callable[[Instance], Awaitable[None]] | None = None
+        self.on_round: Callable[[Instance], Awaitable[None]] | None = None
         self.redact = redactor(plan.config)
         self._needs = needs
         self._apis = apis
@@ -74,8 +89,11 @@ class Instance:
         self._on_progress = on_progress
         self._stop = anyio.Event()
         self._wake = anyio.Event()
+        self._running: anyio.CancelScope | None = None
+        self._pausing: anyio.CancelScope | None = None
         self._retry_at: float | None = None
-        self._refreshing: anyio.Event | None = None
+        self._round_in_work: anyio.Event | None = None
+        self._next_round = anyio.Event()
         self.refreshed_at = float("-inf")
         self.refused = {name: dict(self._refused_arguments(name)) for name in self.definition.methods}
         """Method -> parameter ("" for the method itself) -> capability that the spec declares as not there."""
@@ -96,45 +114,67 @@ class Instance:
             delay = _FIRST_RETRY_S
             while not self._stop.is_set():
                 started = anyio.current_time()
-                try:
-                    async with anyio.create_task_group() as own:
-                        await self._start(own)
-                        await self._watch()
-                        own.cancel_scope.cancel()
-                except Exception as error:
-                    self._went_down(error)
-                    await self._shut_down()
-                    if anyio.current_time() - started > _LAST_RETRY_S:
-                        delay = _FIRST_RETRY_S
-                    if self.permanent:
-                        self.first_attempt.set()
-                        await self._stop.wait()
-                    else:
-                        await self._pause(delay)
-                        delay = min(delay * 2, _LAST_RETRY_S)
+                failure = await self._live()
+                if failure is None:
+                    break
+                self._went_down(failure)
+                if anyio.current_time() - started > _LAST_RETRY_S:
+                    delay = _FIRST_RETRY_S
+                if self.permanent:
+                    self.first_attempt.set()
+                    await self._stop.wait()
+                else:
+                    await self._pause(delay)
+                    delay = min(delay * 2, _LAST_RETRY_S)
         finally:
-            await self._shut_down()
             self.first_attempt.set()
             self.stopped.set()
+
+    async def _live(self) -> Exception | None:
+        """One life, from start to shutdown; gives back what ended it, None for `stop`."""
+        made: list[Any] = []
+        failure: Exception | None = None
+        try:
+            async with anyio.create_task_group() as own:
+                try:
+                    with anyio.CancelScope() as self._running:
+                        if not self._stop.is_set():
+                            await self._start(own, made)
+                            await self._watch()
+                except Exception as error:
+                    failure = error
+                finally:
+                    self.provider = None
+                    # While its background tasks still run: it may need them to end in order.
+                    await self._shut_down(made)
+                own.cancel_scope.cancel()
+        except Exception as error:  # of one of its background tasks
+            failure = error
+        return failure
 
     async def stop(self) -> None:
         """End it and wait until it has let go of everything."""
         self._stop.set()
         self._wake.set()
+        if self._running is not None:
+            self._running.cancel()
         await self.stopped.wait()
 
-    async def _start(self, own: TaskGroup) -> None:
-        plan = self.plan
-        if isinstance(plan.config, Exception):
-            raise plan.config
+    async def _start(self, own: TaskGroup, made: list[Any]) -> None:
+        plan, spec = self.plan, self.plan.spec
+        with _permanent():
+            if isinstance(plan.config, Exception):
+                raise plan.config
+            validator = spec.provider_data_validator
+            # The provider's modules may bring a large SDK: importing them must not stop the loop.
+            data_model = None if validator is None else await anyio.to_thread.run_sync(load_dotted, validator)
+            factory = await anyio.to_thread.run_sync(spec.load_factory)
         with anyio.move_on_after(self._start_timeout_s) as deadline:
 
             def report(progress: Progress) -> None:
                 deadline.deadline = anyio.current_time() + self._start_timeout_s
                 self._on_progress(self, progress)
 
-            spec = plan.spec
-            validator = spec.provider_data_validator
             deps = Deps(
                 provider_id=plan.provider_id,
                 api=self.api,
@@ -147,24 +187,21 @@ class Instance:
                 task_group=own,
                 state_dir=self._folder,
                 report_progress=report,
-                provider_data_validator=None if validator is None else load_dotted(validator),
+                provider_data_validator=data_model,
             )
-            # The provider's module may bring a large SDK: importing it must not stop the loop.
-            factory = await anyio.to_thread.run_sync(spec.load_factory)
             provider = await factory(plan.config, deps)
-            self.provider = provider
+            made.append(provider)
             faults = faults_of_provider(self.definition, provider, spec.capabilities)
             if faults:
-                self.provider = None
-                raise NonCompliantProviderError(
-                    f"{spec.factory} made no provider of API '{self.api}': {'; '.join(faults)}"
-                )
+                made.clear()  # what is no provider cannot be expected to shut down like one
+                raise _PermanentError(f"{spec.factory} made no provider of API '{self.api}': {'; '.join(faults)}")
             initialize = getattr(provider, "initialize", None)
             if initialize is not None:
                 await initialize()
+            self.provider = provider
         if deadline.cancelled_caught:
             raise TimeoutError(f"did not start within {self._start_timeout_s:g} s")
-        await self.refresh()
+        await self._round()
         if self.status is not ProviderStatus.healthy:
             _LOGGER.warning("%s %s (%s) is down: %s", self.api, self.provider_id, self.provider_type, self.reason)
 
@@ -175,22 +212,22 @@ class Instance:
             await self._pause(self._refresh_interval_s if healthy else delay)
             if self._stop.is_set():
                 return
-            await self.refresh()
+            await self._round()
             delay = _FIRST_RETRY_S if self.status is ProviderStatus.healthy else min(delay * 2, _LAST_RETRY_S)
 
     async def _pause(self, seconds: float) -> None:
-        """Wait until the time is over, `stop`, or `suspect`."""
+        """Wait until the time is over, `stop`, or somebody wants a round now."""
         self._retry_at = None if self.status is ProviderStatus.healthy else anyio.current_time() + seconds
         self.first_attempt.set()
-        with anyio.move_on_after(seconds):
+        with anyio.move_on_after(seconds) as self._pausing:
             await self._wake.wait()
+        self._pausing = None
         if not self._stop.is_set():
             self._wake = anyio.Event()
         self._retry_at = None
 
-    async def _shut_down(self) -> None:
-        provider, self.provider = self.provider, None
-        shutdown = getattr(provider, "shutdown", None)
+    async def _shut_down(self, made: list[Any]) -> None:
+        shutdown = getattr(made.pop(), "shutdown", None) if made else None
         if shutdown is None:
             return
         with anyio.CancelScope(shield=True), anyio.move_on_after(_STOP_TIMEOUT_S) as limit:
@@ -203,70 +240,73 @@ class Instance:
 
     # ---- health --------------------------------------------------------------------------------------------------
 
-    def suspect(self) -> None:
-        """A call just failed as if the backend were down: look at once rather than at the next round."""
-        if self.status is ProviderStatus.healthy:
-            self._wake.set()
-
     def explain(self, error: BaseException) -> str:
         return self.redact(reason_of(error))
 
-    def _went_down(self, error: BaseException) -> None:
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
-        self.permanent = isinstance(error, ImportError | AttributeError | NonCompliantProviderError)
+    def _went_down(self, error: Exception) -> None:
+        error = unwrapped(error)
+        self.permanent = isinstance(error, _PermanentError)
+        self._is_down(error.__cause__ if isinstance(error.__cause__, Exception) and self.permanent else error)
+        _LOGGER.debug("%s", self.redact("".join(traceback.format_exception(error))))
+        self._round_is_over()
+
+    def _is_down(self, error: Exception) -> None:
         was = self.status
         self.status = ProviderStatus.down
         self.cause = error
         self.reason = self.explain(error)
         if was is not ProviderStatus.down:
             _LOGGER.warning("%s %s (%s) is down: %s", self.api, self.provider_id, self.provider_type, self.reason)
-            _LOGGER.debug("%s", self.redact("".join(traceback.format_exception(error))))
 
     async def refresh(self, *, anew: bool = False) -> None:
-        """Ask the provider how it is and what it serves; callers at the same time share one round of asking.
+        """Have the provider asked how it is and what it serves, and wait for that, though not for long.
 
-        anew: do not share a round that began before this call.
+        anew: a round that has begun already does not count.
         """
-        while self._refreshing is not None:
-            await self._refreshing.wait()
-            if not anew:
-                return
         if self.provider is None:
             return
-        self._refreshing = done = anyio.Event()
+        over = self._next_round if anew or self._round_in_work is None else self._round_in_work
+        if over is self._next_round:
+            self._wake.set()
+        with anyio.move_on_after(_LONGEST_WAIT_S):
+            await over.wait()
+
+    def wake(self) -> None:
+        """Have a round of asking begin now."""
+        self._wake.set()
+
+    async def _round(self) -> None:
+        """Ask the provider how it is and what it serves."""
+        self._round_in_work, self._next_round = self._next_round, anyio.Event()
         try:
-            # Others share this round, so the caller that began it must not end it by going away.
-            with anyio.CancelScope(shield=True):
+            with anyio.fail_after(_ASK_TIMEOUT_S):
                 await self._ask()
         except Exception as error:
-            if self.status is ProviderStatus.healthy:
-                _LOGGER.warning("%s %s is down: %s", self.api, self.provider_id, self.explain(error))
-            self.status = ProviderStatus.down
-            self.reason = self.explain(error)
-            self.cause = error
+            self._is_down(error)
         else:
             if self.status is ProviderStatus.down:
                 _LOGGER.info("%s %s is healthy", self.api, self.provider_id)
             self.status = ProviderStatus.healthy
             self.reason = self.cause = None
-            if self.on_refresh is not None:
-                await self.on_refresh(self)
-        finally:
-            self.refreshed_at = anyio.current_time()
-            self._refreshing = None
-            done.set()
+        self._round_is_over()
+        if self.status is ProviderStatus.healthy and self.on_round is not None:
+            await self.on_round(self)
+
+    def _round_is_over(self) -> None:
+        self.refreshed_at = anyio.current_time()
+        if self._round_in_work is not None:
+            self._round_in_work.set()
+            self._round_in_work = None
 
     async def _ask(self) -> None:
-        with anyio.fail_after(_ASK_TIMEOUT_S):
-            health = getattr(self.provider, "health", None)
-            if health is not None:
-                await health()
-            pair = self.definition.pair
-            if pair is None:
-                return
-            listed = await getattr(self.provider, pair.list_hook)()
-        # A name that cannot be used, or is there twice, would make the table ambiguous: the first one counts.
+        health = getattr(self.provider, "health", None)
+        if health is not None:
+            await health()
+        pair = self.definition.pair
+        if pair is None:
+            return
+        listed = await getattr(self.provider, pair.list_hook)()
+        # A name that is there twice would make the table ambiguous: the first one counts.
         served: dict[str, Any] = {}
         for item in listed:
             own = (
@@ -294,23 +334,28 @@ class Instance:
 
     # ---- calls ---------------------------------------------------------------------------------------------------
 
+    def told(self, error: Exception) -> LlamaStackError:
+        """What a caller is told about an exception of the provider."""
+        return as_stack_error(error, self.provider_id, self.provider_type, self.redact)
+
     def failed(self, error: Exception) -> LlamaStackError:
-        """What the caller is told about an exception of the provider."""
-        told = as_stack_error(error, self.provider_id, self.provider_type, self.redact)
-        if isinstance(told, ProviderUnavailableError | ProviderTimeoutError):
-            self.suspect()
+        """The same for a user's call; when the backend seems to be down, it is looked at now and not in a while."""
+        told = self.told(error)
+        down = isinstance(told, ProviderUnavailableError | ProviderTimeoutError)
+        if down and told.provider_id == self.provider_id and self._pausing is not None:
+            # Many calls fail at once, and one look is enough for all.
+            self._pausing.deadline = min(self._pausing.deadline, self.refreshed_at + _SHORTEST_ROUND_S)
         return told
 
-    async def guarded(self, pieces: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    def guarded(self, pieces: AsyncIterator[Any]) -> Stream[Any]:
         """The pieces of a stream, its errors translated; closing it closes the provider's stream."""
-        try:
-            async for piece in pieces:
-                yield piece
-        except Exception as error:
-            told = self.failed(error)
-            raise told from (None if told is error else error)
-        finally:
-            close = getattr(pieces, "aclose", None)
-            if close is not None:
-                with anyio.CancelScope(shield=True):
-                    await close()
+        return Stream(self._translated(pieces), lambda: close(pieces))
+
+    async def _translated(self, pieces: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async with closing(pieces):
+            try:
+                async for piece in pieces:
+                    yield piece
+            except Exception as error:
+                told = self.failed(error)
+                raise told from (None if told is error else error)

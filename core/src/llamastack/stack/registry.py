@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import anyio
+from pydantic import ValidationError
 
 from llamastack.api.definition import RoutedPair
 from llamastack.api.inspect import ProviderStatus
@@ -26,6 +28,8 @@ from llamastack.stack.stores import Store, StoredObject
 _LOGGER = logging.getLogger("llamastack.stack")
 _SHORTEST_ROUND_S = 1.0
 _REPLAYS_AT_ONCE = 16
+_HOOK_TIMEOUT_S = 60.0
+_MOST_NAMES = 1000
 
 
 @dataclass(slots=True)
@@ -61,9 +65,10 @@ class ObjectTable:
         self._notify = notify
         self._registered: dict[str, Registered] = {}
         self._by_provider: dict[str, dict[str, Registered]] = {}
+        self._gone: dict[str, list[Any]] = {}
         self._locks: dict[str, anyio.Lock] = {}
         for instance in instances:
-            instance.on_refresh = self._replay
+            instance.on_round = self._catch_up
 
     # ---- looking up ----------------------------------------------------------------------------------------------
 
@@ -72,25 +77,37 @@ class ObjectTable:
 
         Raises ProviderUnavailableError for a registered object that its provider cannot serve now.
         """
-        if "/" in name:
-            provider_id, _, identifier = name.partition("/")
-            instance = self._by_id.get(provider_id)
-            if instance is not None:
-                entry = self._by_provider.get(provider_id, {}).get(identifier)
-                if entry is not None:
-                    return self._usable(entry, instance), instance
-                found = instance.served.get(identifier)
-                if found is not None:
-                    return found, instance
-        entry = self._registered.get(name)
+        entry = self._entry(name)
         if entry is not None:
             owner = self._by_id.get(entry.object.provider_id)
             return self._usable(entry, owner), owner  # type: ignore[return-value]  # without owner, _usable raises
+        for instance, identifier in self._qualified(name):
+            found = instance.served.get(identifier)
+            if found is not None:
+                return found, instance
         for instance in self.instances:
             found = instance.served.get(name)
             if found is not None:
                 return found, instance
         return None
+
+    def _qualified(self, name: str) -> Iterator[tuple[Instance, str]]:
+        """(instance, identifier) where `name` can be read as `provider_id/identifier`."""
+        if "/" in name:
+            provider_id, _, identifier = name.partition("/")
+            instance = self._by_id.get(provider_id)
+            if instance is not None:
+                yield instance, identifier
+
+    def _entry(self, name: str) -> Registered | None:
+        """The registered object that `name` means: `provider_id/identifier` first, then the plain name."""
+        for instance, identifier in self._qualified(name):
+            entry = self._by_provider.get(instance.provider_id, {}).get(identifier)
+            if entry is not None:
+                return entry
+            if identifier in instance.served:
+                return None
+        return self._registered.get(name)
 
     def _usable(self, entry: Registered, owner: Instance | None) -> Any:
         if owner is None or (entry.reason is not None and owner.provider is not None):
@@ -113,11 +130,15 @@ class ObjectTable:
             down = [i for i in self.instances if i.status is not ProviderStatus.healthy]
             note = "; ".join(f"provider '{i.provider_id}' is down ({i.reason or 'it is starting'})" for i in down)
             raise ObjectNotFoundError(
-                self.pair.label, name, available=self._names(), note=f"Note that {note}" if note else None, param=param
+                self.pair.label,
+                name,
+                available=islice(self._names(), _MOST_NAMES),
+                note=f"Note that {note}" if note else None,
+                param=param,
             )
         return found
 
-    def _names(self) -> Iterable[str]:
+    def _names(self) -> Iterator[str]:
         for instance in self.instances:
             if instance.status is ProviderStatus.healthy:
                 yield from instance.served
@@ -155,16 +176,12 @@ class ObjectTable:
     async def get(self, name: str) -> Any:
         """One object, or None."""
         for attempt in range(2):
-            try:
-                found = self.resolve(name)
-            except ProviderUnavailableError:
-                entry = self._registered.get(name) or self._registered[name.partition("/")[2]]
+            entry = self._entry(name)
+            if entry is not None:
                 return self._shown(entry, self._by_id.get(entry.object.provider_id))
+            found = self.resolve(name)
             if found is not None:
                 item, instance = found
-                registered = self._by_provider.get(instance.provider_id, {}).get(item.identifier)
-                if registered is not None:
-                    return self._shown(registered, instance)
                 if instance.status is ProviderStatus.healthy:
                     return item
                 return item.model_copy(update={"unavailable_reason": instance.unavailable().message})
@@ -181,10 +198,15 @@ class ObjectTable:
 
     def _shown(self, entry: Registered, instance: Instance | None) -> Any:
         """The object for people: what the registration left empty as the provider has it, and why it cannot be used."""
+        more: dict[str, Any] = {}
         served = None if instance is None else instance.served.get(entry.object.identifier)
-        more = {name: value for name, value in (served or ()) if value and not getattr(entry.object, name, True)}
-        more["unavailable_reason"] = self._reason(entry, instance)
-        return entry.object.model_copy(update=more)
+        if served is not None:
+            left = type(served).model_fields.keys() - entry.object.model_fields_set
+            more = {name: getattr(served, name) for name in left if name != "unavailable_reason"}
+        reason = self._reason(entry, instance)
+        if reason is not None:
+            more["unavailable_reason"] = reason
+        return entry.object.model_copy(update=more) if more else entry.object
 
     async def register(self, item: Any) -> None:
         """Tell the provider, then keep the object.
@@ -204,25 +226,33 @@ class ObjectTable:
                     f"'{known.object.provider_id}' and other settings; unregister it first"
                 )
             served_before = item.identifier in instance.served
-            await self._tell(instance, self.pair.register_hook, item)
-            stored = StoredObject(
-                self.pair.table_api, item.identifier, item.provider_id, item.model_dump_json(exclude_none=True)
-            )
             try:
-                kept = await self._store.put(stored)
-            except BaseException:
-                if not served_before:
+                await self._tell(instance, self.pair.register_hook, item)
+                # From here on a caller that goes away changes nothing.
+                with anyio.CancelScope(shield=True):
+                    kept = await self._keep(instance, item)
+            except BaseException as error:
+                # Nobody knows how far a provider came that was interrupted or whose object could not be kept.
+                if not served_before and not isinstance(error, LlamaStackError):
                     with anyio.CancelScope(shield=True):
                         await self._undo(instance, item)
                 raise
             if not kept:
-                # At the same provider, the other worker's object is the one that would be undone.
-                if not await self._is_stored(item.identifier, instance.provider_id):
-                    await self._undo(instance, item)
                 raise ConflictError(f"{self.pair.label} '{item.identifier}' was just registered by another worker")
-            self._add(Registered(item, declared=False))
-            instance.refreshed_at = float("-inf")
         self._notify("llamastack_object_registered", api=self.pair.table_api, object=item)
+
+    async def _keep(self, instance: Instance, item: Any) -> bool:
+        stored = StoredObject(
+            self.pair.table_api, item.identifier, item.provider_id, item.model_dump_json(exclude_none=True)
+        )
+        if not await self._store.put(stored):
+            # At the same provider, the other worker's object is the one that would be undone.
+            if not await self._is_stored(item.identifier, instance.provider_id):
+                await self._undo(instance, item)
+            return False
+        self._add(Registered(item, declared=False))
+        instance.refreshed_at = float("-inf")
+        return True
 
     async def unregister(self, name: str) -> None:
         """Tell the provider, then forget the object.
@@ -230,10 +260,7 @@ class ObjectTable:
         Raises NotFoundError, ConflictError for what stands in the run config, or what the provider raises; it stays
         registered then.
         """
-        entry = self._registered.get(name)
-        if entry is None:
-            provider_id, _, identifier = name.partition("/")
-            entry = self._by_provider.get(provider_id, {}).get(identifier)
+        entry = self._entry(name)
         if entry is None:
             served = self.resolve(name)
             raise NotFoundError(
@@ -243,16 +270,18 @@ class ObjectTable:
         item = entry.object
         if entry.declared:
             raise ConflictError(f"{self.pair.label} '{name}' stands in the run config; remove it there")
+        instance = self._by_id.get(item.provider_id)
         async with self._lock(item.identifier):
-            instance = self._by_id.get(item.provider_id)
-            if instance is not None:
-                if instance.provider is None:
-                    raise instance.unavailable()
-                await self._forget_at(instance, item)
-            await self._store.delete(self.pair.table_api, item.identifier)
-            self._remove(item.identifier)
-            if instance is not None:
-                await self._ask_anew(instance, item)
+            if instance is not None and instance.provider is None:
+                raise instance.unavailable()
+            # Not half: once the provider is told, the record goes too, even when the caller has gone away.
+            with anyio.CancelScope(shield=True):
+                if instance is not None:
+                    await self._forget_at(instance, item)
+                await self._store.delete(self.pair.table_api, item.identifier)
+                self._remove(item.identifier)
+        if instance is not None:
+            await self._ask_anew(instance, item)
         self._notify("llamastack_object_unregistered", api=self.pair.table_api, object=item)
 
     def _owner(self, item: Any) -> Instance:
@@ -286,12 +315,11 @@ class ObjectTable:
             try:
                 await getattr(instance.provider, hook)(**{self.pair.object_name: item})
             except Exception as error:
-                failure, told = error, instance.failed(error)
+                failure, told = error, instance.told(error)
             else:
                 return
         if isinstance(told, ProviderUnavailableError):
-            told.message = f"{told.message}. Nothing was registered."
-            told.args = (told.message,)
+            told.reword(f"{told.message}. Nothing was registered.")
         raise told from (None if told is failure else failure)
 
     async def _forget_at(self, instance: Instance, item: Any) -> None:
@@ -299,11 +327,12 @@ class ObjectTable:
         if hook is None:
             return
         try:
-            await hook(**{self.pair.object_name: item})
+            with anyio.fail_after(_HOOK_TIMEOUT_S):
+                await hook(**{self.pair.object_name: item})
         except (NotFoundError, NotSupportedError) as error:
             _LOGGER.info("%s has nothing to undo for '%s': %s", instance.provider_id, item.identifier, error)
         except Exception as error:
-            told = instance.failed(error)
+            told = instance.told(error)
             raise told from (None if told is error else error)
 
     async def _is_stored(self, identifier: str, provider_id: str) -> bool:
@@ -332,37 +361,59 @@ class ObjectTable:
             own = item.model_copy(update={"provider_id": instance.provider_id, "unavailable_reason": None})
             self._add(Registered(own, declared=True, reason="not registered with its provider yet"))
 
-    def take_in(self, changes: Iterable[StoredObject]) -> list[Any]:
-        """Take in what the store says; gives back the objects that another worker unregistered."""
-        gone: list[Any] = []
+    def take_in(self, changes: Iterable[StoredObject]) -> set[Instance]:
+        """Take in what the store says; gives back the instances that have something to catch up with."""
+        concerned: set[str] = set()
         for change in changes:
             known = self._registered.get(change.identifier)
-            if change.body is None:
-                if known is not None and not known.declared:
-                    self._remove(change.identifier)
-                    gone.append(known.object)
+            if known is not None and known.declared:
+                if change.body is not None and known.object.provider_id != change.provider_id:
+                    _LOGGER.warning(
+                        "%s '%s' stands in the run config and, otherwise, in the registry: the run config counts",
+                        self.pair.label,
+                        change.identifier,
+                    )
                 continue
-            item = self.pair.adapter.validate_json(change.body, extra="ignore")
-            if known is None or (not known.declared and known.object != item):
+            item = None
+            if change.body is not None:
+                try:
+                    item = self.pair.adapter.validate_json(change.body, extra="ignore")
+                except ValidationError as error:
+                    _LOGGER.error(  # noqa: TRY400 - whose traceback says nothing more
+                        "%s '%s' in the registry cannot be read and is left out: %s",
+                        self.pair.label,
+                        change.identifier,
+                        "; ".join(fault["msg"] for fault in error.errors(include_input=False)),
+                    )
+                    continue
+            if known is not None and known.object == item:
+                continue
+            if known is not None:
+                self._remove(change.identifier)
+                self._gone.setdefault(known.object.provider_id, []).append(known.object)
+                concerned.add(known.object.provider_id)
+            if item is not None:
                 self._add(Registered(item, declared=False, reason="not registered with its provider yet"))
-            elif known.declared and known.object != item:
-                _LOGGER.warning(
-                    "%s '%s' stands in the run config and, otherwise, in the registry: the run config counts",
-                    self.pair.label,
-                    change.identifier,
-                )
-        return gone
+                concerned.add(item.provider_id)
+        return {instance for instance in self.instances if instance.provider_id in concerned}
 
     async def follow(self, changes: list[StoredObject]) -> None:
         """What other workers registered and unregistered, carried out at this worker's providers too."""
-        for item in self.take_in(changes):
-            instance = self._by_id.get(item.provider_id)
-            if instance is not None and instance.provider is not None:
-                await self._let_go(instance, item)
-                await self._ask_anew(instance, item)
-        for instance in self.instances:
-            if instance.provider is not None:
-                await self._replay(instance)
+        for instance in self.take_in(changes):
+            for item in self._gone.get(instance.provider_id, ()):
+                instance.served.pop(item.identifier, None)
+            instance.wake()
+
+    async def _catch_up(self, instance: Instance) -> None:
+        """In the instance's own task: let go of what other workers unregistered, register what is not yet."""
+        gone = self._gone.pop(instance.provider_id, [])
+        for item in gone:
+            await self._let_go(instance, item)
+        waiting = [e for e in self._by_provider.get(instance.provider_id, {}).values() if e.reason is not None]
+        if waiting:
+            await self._replay(instance, waiting)
+        if gone:
+            instance.wake()  # what it lists may have changed
 
     async def _ask_anew(self, instance: Instance, gone: Any) -> None:
         """After an unregistration only the provider knows whether it still serves the object by itself."""
@@ -372,28 +423,37 @@ class ObjectTable:
     async def _let_go(self, instance: Instance, item: Any) -> None:
         """Tell this worker's provider that another worker unregistered `item`, which is done where it is shared."""
         hook = getattr(instance.provider, self.pair.forget_hook, None)
-        if hook is None:
+        if hook is None or item.identifier in self._by_provider.get(instance.provider_id, {}):
             return
         try:
-            await hook(**{self.pair.object_name: item})
+            with anyio.fail_after(_HOOK_TIMEOUT_S):
+                await hook(**{self.pair.object_name: item})
         except Exception as error:
-            _LOGGER.warning("provider '%s' did not let go of '%s': %s", instance.provider_id, item.identifier, error)
+            told = instance.told(error).message
+            _LOGGER.warning("provider '%s' did not let go of '%s': %s", instance.provider_id, item.identifier, told)
 
-    async def _replay(self, instance: Instance) -> None:
+    async def _replay(self, instance: Instance, waiting: Sequence[Registered]) -> None:
         """Register with a provider what it has not taken yet; what it refuses stays, with the reason."""
-        waiting = iter([e for e in self._by_provider.get(instance.provider_id, {}).values() if e.reason is not None])
+        left = iter(waiting)
 
         async def work() -> None:
-            for entry in waiting:
-                try:
-                    await getattr(instance.provider, self.pair.register_hook)(**{self.pair.object_name: entry.object})
-                except Exception as error:
-                    entry.reason = instance.failed(error).message
-                else:
-                    entry.reason = None
+            for entry in left:
+                identifier = entry.object.identifier
+                async with self._lock(identifier):
+                    if self._registered.get(identifier) is not entry:
+                        continue  # unregistered or replaced meanwhile
+                    try:
+                        with anyio.fail_after(_HOOK_TIMEOUT_S):
+                            await getattr(instance.provider, self.pair.register_hook)(
+                                **{self.pair.object_name: entry.object}
+                            )
+                    except Exception as error:
+                        entry.reason = instance.told(error).message
+                    else:
+                        entry.reason = None
 
         async with anyio.create_task_group() as group:
-            for _ in range(_REPLAYS_AT_ONCE):
+            for _ in range(min(_REPLAYS_AT_ONCE, len(waiting))):
                 group.start_soon(work)
 
     def _add(self, entry: Registered) -> None:

@@ -62,12 +62,14 @@ def resolve(config: LoadedConfig, apis: Mapping[str, ApiDefinition], discovery: 
                 faults.append(config.fault((*path, key), str(error)))
                 continue
             settings: BaseModel | Exception
+            model: type[BaseModel] | None = None
             try:
-                settings = spec.load_config_class().model_validate(provider.config)
+                model = spec.load_config_class()
+                settings = model.model_validate(provider.config)
             except ValidationError as error:
-                faults += config.faults_in(error, (*path, "config"), provider.config)
+                faults += config.faults_in(error, (*path, "config"), provider.config, model)
                 continue
-            except (ImportError, AttributeError) as error:
+            except (ImportError, AttributeError, TypeError) as error:
                 settings = error
             planned.append(PlannedProvider(api, provider.provider_id, provider.provider_type, spec, settings))
     if faults:
@@ -88,13 +90,10 @@ def _start_order(
             for needed in spec.api_dependencies:
                 if needed not in served:
                     chain = f"{api} ({provider.provider_type}) -> {needed}"
-                    faults.append(
-                        config.fault(
-                            ("providers", api, place),
-                            f"'{provider.provider_type}' needs API '{needed}', which has no provider "
-                            f"({chain}); add one to providers.{needed}",
-                        )
-                    )
+                    there = needed in config.run.providers
+                    why = "is left out of 'apis'" if there else f"has no provider; add one to providers.{needed}"
+                    what = f"'{provider.provider_type}' needs API '{needed}' ({chain}), which {why}"
+                    faults.append(config.fault(("providers", api, place), what))
             for needed in (*spec.api_dependencies, *spec.optional_api_dependencies):
                 routed = next((d.pair.routed_api for d in apis.values() if d.name == needed and d.pair), needed)
                 if routed in graph:

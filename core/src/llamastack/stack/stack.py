@@ -213,7 +213,7 @@ class Stack(Apis):
         for name, definition in self._all_apis.items():
             provider_api = self._provider_api(name)
             if definition.implemented_by_stack and definition.pair is None:
-                implementation: object | None = inspect if name == "inspect" else None
+                implementation: object | None = inspect
             elif provider_api in self.instances:
                 implementation = None
             else:
@@ -258,16 +258,15 @@ class Stack(Apis):
             await anyio.sleep(_FOLLOW_INTERVAL_S)
             try:
                 sequence, changes = await self._store.changes_since(self._sequence)
+                if sequence == self._sequence:
+                    continue
+                self._sequence = sequence
+                for table in self._tables.values():
+                    mine = [change for change in changes if change.kind == table.pair.table_api]
+                    if mine:
+                        await table.follow(mine)
             except Exception:
-                _LOGGER.exception("the registry cannot be read; trying again")
-                continue
-            if sequence == self._sequence:
-                continue
-            self._sequence = sequence
-            for table in self._tables.values():
-                mine = [change for change in changes if change.kind == table.pair.table_api]
-                if mine:
-                    await table.follow(mine)
+                _LOGGER.exception("the registry cannot be followed; trying again")
 
 
 class _owned_task_group:  # noqa: N801 - used like a function

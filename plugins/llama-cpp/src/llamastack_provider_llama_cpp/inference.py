@@ -33,6 +33,7 @@ from llamastack.provider import (
     ModelsProtocolPrivate,
     NotSupportedError,
     ObjectNotFoundError,
+    Progress,
     ProviderUnavailableError,
     UnsupportedModelError,
 )
@@ -97,9 +98,11 @@ class LlamaCppInference(Inference, ModelsProtocolPrivate):
         Raises ProviderUnavailableError when one cannot be prepared or loaded; nothing stays loaded then.
         """
         try:
-            for model in self._config.models:
+            for number, model in enumerate(self._config.models, start=1):
                 path = await prepare(model, self._config.cache_dir, self._deps)
                 self._engines[model.identifier] = await Engine.load(model, path, self._config, self._id)
+                if len(self._config.models) > 1:  # so that each of several has the time that one has
+                    self._deps.report_progress(Progress("loading models", number, len(self._config.models), "models"))
         except BaseException:
             await self.shutdown()
             raise

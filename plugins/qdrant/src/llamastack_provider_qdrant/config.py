@@ -44,6 +44,14 @@ class QdrantConfig(BaseModel):
         float, Field(gt=0, allow_inf_nan=False, description="Seconds that fetching a document's URL may take.")
     ] = 30.0
 
+    allow_private_urls: Annotated[
+        bool,
+        Field(
+            description="Whether documents are fetched from loopback, private and link-local addresses, too. "
+            "Every client can then read what they serve."
+        ),
+    ] = False
+
     @field_validator("path", "tokenizer")
     @classmethod
     def _home_is_meant(cls, path: Path | None) -> Path | None:

@@ -79,7 +79,7 @@ class QdrantMemory:
         """
         if self._http is None:
             await self._backend.open()
-            self._http = httpx.AsyncClient(timeout=self._config.fetch_timeout, follow_redirects=True)
+            self._http = httpx.AsyncClient(timeout=self._config.fetch_timeout)
 
     async def shutdown(self) -> None:
         """Close everything; may be called twice."""
@@ -301,7 +301,13 @@ class QdrantMemory:
         most = self._config.max_document_bytes
         try:
             with anyio.fail_after(self._config.fetch_timeout):
-                text = await document_text(document.content, self._http, max_bytes=most, param=param)
+                text = await document_text(
+                    document.content,
+                    self._http,
+                    max_bytes=most,
+                    allow_private=self._config.allow_private_urls,
+                    param=param,
+                )
         except TimeoutError:
             raise InvalidRequestError(
                 f"{param}: the URL did not answer within {self._config.fetch_timeout:g} s",

@@ -30,6 +30,7 @@ from llamastack.api.agents import (
 from llamastack.api.common import CompletionMessage, Message, StopReason, SystemMessage
 from llamastack.api.inference import ChatCompletionResponseEventType, Inference
 from llamastack.provider import Deps, NotFoundError, NotSupportedError
+from llamastack.provider.streams import closing
 from llamastack_provider_sample.config import SampleAgentsConfig
 
 
@@ -75,10 +76,11 @@ class SampleAgents(Agents):
         events = self._take_turn(agent, session, messages)
         if stream:
             return events
-        async for chunk in events:
-            payload = chunk.event.payload
-            if isinstance(payload, AgentTurnResponseTurnCompletePayload):
-                return payload.turn
+        async with closing(events):
+            async for chunk in events:
+                payload = chunk.event.payload
+                if isinstance(payload, AgentTurnResponseTurnCompletePayload):
+                    return payload.turn
         raise RuntimeError("a turn ended without its last event")
 
     async def _take_turn(
@@ -99,16 +101,17 @@ class SampleAgents(Agents):
         )
         if not isinstance(reply, AsyncIterator):
             raise TypeError("inference did not stream")
-        async for chunk in reply:
-            event = chunk.event
-            if event.event_type is ChatCompletionResponseEventType.progress and isinstance(event.delta, str):
-                text += event.delta
-                yield _chunk(
-                    AgentTurnResponseStepProgressPayload(
-                        step_type=StepType.inference, step_id=step_id, model_response_text_delta=event.delta
+        async with closing(reply):
+            async for chunk in reply:
+                event = chunk.event
+                if event.event_type is ChatCompletionResponseEventType.progress and isinstance(event.delta, str):
+                    text += event.delta
+                    yield _chunk(
+                        AgentTurnResponseStepProgressPayload(
+                            step_type=StepType.inference, step_id=step_id, model_response_text_delta=event.delta
+                        )
                     )
-                )
-            reason = event.stop_reason or reason
+                reason = event.stop_reason or reason
         message = CompletionMessage(content=text, stop_reason=reason)
         now = datetime.now(UTC)
         step = InferenceStep(

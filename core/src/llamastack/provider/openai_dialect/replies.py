@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from llamastack.api.common import CompletionMessage, StopReason, ToolCall
@@ -39,6 +40,15 @@ def malformed(provider_id: str, what: str) -> BackendError:
     )
 
 
+@contextmanager
+def understood(provider_id: str) -> Iterator[None]:
+    """What does not have the form that it should have is a BackendError, whatever way it shows."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        raise malformed(provider_id, f"{type(error).__name__} {' '.join(str(error).split())}") from error
+
+
 def first_choice(reply: Mapping[str, Any], provider_id: str) -> Mapping[str, Any]:
     choices = reply.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
@@ -52,14 +62,15 @@ def chat_response(reply: Mapping[str, Any], provider_id: str) -> ChatCompletionR
     message = choice.get("message")
     if not isinstance(message, dict):
         raise malformed(provider_id, "a choice without a 'message'")
-    return ChatCompletionResponse(
-        completion_message=CompletionMessage(
-            content=message.get("content") or "",
-            stop_reason=stop_reason(choice.get("finish_reason"), provider_id),
-            tool_calls=[_tool_call(call, provider_id) for call in message.get("tool_calls") or ()],
-        ),
-        logprobs=chat_logprobs(choice),
-    )
+    with understood(provider_id):
+        return ChatCompletionResponse(
+            completion_message=CompletionMessage(
+                content=message.get("content") or "",
+                stop_reason=stop_reason(choice.get("finish_reason"), provider_id),
+                tool_calls=[_tool_call(call, provider_id) for call in message.get("tool_calls") or ()],
+            ),
+            logprobs=chat_logprobs(choice),
+        )
 
 
 def completion_response(reply: Mapping[str, Any], provider_id: str) -> CompletionResponse:
@@ -68,12 +79,13 @@ def completion_response(reply: Mapping[str, Any], provider_id: str) -> Completio
     text = choice.get("text")
     if not isinstance(text, str):
         raise malformed(provider_id, "a choice without a 'text'")
-    return CompletionResponse(
-        completion_message=CompletionMessage(
-            content=text, stop_reason=stop_reason(choice.get("finish_reason"), provider_id)
-        ),
-        logprobs=completion_logprobs(choice),
-    )
+    with understood(provider_id):
+        return CompletionResponse(
+            completion_message=CompletionMessage(
+                content=text, stop_reason=stop_reason(choice.get("finish_reason"), provider_id)
+            ),
+            logprobs=completion_logprobs(choice),
+        )
 
 
 def embeddings_response(reply: Mapping[str, Any], provider_id: str, count: int) -> EmbeddingsResponse:
@@ -81,8 +93,9 @@ def embeddings_response(reply: Mapping[str, Any], provider_id: str, count: int) 
     data = reply.get("data")
     if not isinstance(data, list) or len(data) != count:
         raise malformed(provider_id, f"{len(data) if isinstance(data, list) else 'no'} embeddings for {count} contents")
-    ordered = sorted(data, key=lambda entry: entry.get("index", 0))
-    return EmbeddingsResponse(embeddings=[entry["embedding"] for entry in ordered])
+    with understood(provider_id):
+        ordered = sorted(data, key=lambda entry: entry.get("index", 0))
+        return EmbeddingsResponse(embeddings=[entry["embedding"] for entry in ordered])
 
 
 def parse_arguments(text: str) -> dict[str, Any] | None:

@@ -20,9 +20,12 @@ from llamastack.provider.errors import BackendError
 from llamastack.provider.openai_dialect.replies import (
     chat_logprobs,
     completion_logprobs,
+    first_choice,
     parse_arguments,
     stop_reason,
+    understood,
 )
+from llamastack.provider.streams import closing
 
 
 @dataclass(slots=True)
@@ -64,30 +67,45 @@ async def chat_stream(
     calls: dict[int, _OpenToolCall] = {}
     reason: StopReason | None = None
     started = False
-    async for chunk in chunks:
-        if not started:
-            # Not before the backend has begun: until then a failure can still be answered with a status of its own.
-            started = True
-            yield _event(ChatCompletionResponseEventType.start)
-        choices = chunk.get("choices")
-        if not choices:
-            continue  # usage alone
-        choice = choices[0]
-        delta = choice.get("delta") or {}
-        logprobs = chat_logprobs(choice)
-        text = delta.get("content")
-        if text or logprobs:
-            yield _event(progress, text or "", logprobs=logprobs)
-        for piece in delta.get("tool_calls") or ():
-            for tool_delta in _tool_pieces(calls, piece):
+    async with closing(chunks) as open_chunks:
+        async for chunk in open_chunks:
+            choice = _choice(chunk, provider_id)
+            if not started:
+                # Not before the backend has begun: until then a failure can still be answered with its own status.
+                started = True
+                yield _event(ChatCompletionResponseEventType.start)
+            if choice is None:
+                continue
+            with understood(provider_id):
+                delta = choice.get("delta") or {}
+                logprobs = chat_logprobs(choice)
+                text = delta.get("content")
+                tool_deltas = [d for piece in delta.get("tool_calls") or () for d in _tool_pieces(calls, piece)]
+                if choice.get("finish_reason") is not None:
+                    reason = stop_reason(choice["finish_reason"], provider_id)
+            if text or logprobs:
+                yield _event(progress, text or "", logprobs=logprobs)
+            for tool_delta in tool_deltas:
                 yield _event(progress, tool_delta)
-        if choice.get("finish_reason") is not None:
-            reason = stop_reason(choice["finish_reason"], provider_id)
     if reason is None:
         raise _cut_short(provider_id)
     for call in calls.values():
         yield _event(progress, _finished(call))
     yield _event(ChatCompletionResponseEventType.complete, reason=reason)
+
+
+def _choice(chunk: Mapping[str, Any], provider_id: str) -> Mapping[str, Any] | None:
+    """The chunk's choice; None when it has none (usage alone). An error in mid-stream is raised."""
+    if "error" in chunk:
+        error = chunk["error"]
+        said = error.get("message") if isinstance(error, dict) else error
+        raise BackendError(
+            f"the backend of provider '{provider_id}' broke off: {str(said)[:300]}", provider_id=provider_id
+        )
+    choices = chunk.get("choices")
+    if not choices:
+        return None
+    return first_choice(chunk, provider_id)
 
 
 def _tool_pieces(calls: dict[int, _OpenToolCall], piece: Mapping[str, Any]) -> Iterator[ToolCallDelta]:
@@ -122,17 +140,19 @@ async def completion_stream(
     Raises BackendError when the stream ends before its finish_reason.
     """
     reason: StopReason | None = None
-    async for chunk in chunks:
-        choices = chunk.get("choices")
-        if not choices:
-            continue
-        choice = choices[0]
-        text = choice.get("text") or ""
-        logprobs = completion_logprobs(choice)
-        if text or logprobs:
-            yield CompletionResponseStreamChunk(delta=text, logprobs=logprobs)
-        if choice.get("finish_reason") is not None:
-            reason = stop_reason(choice["finish_reason"], provider_id)
+    async with closing(chunks) as open_chunks:
+        async for chunk in open_chunks:
+            choice = _choice(chunk, provider_id)
+            if choice is None:
+                continue
+            with understood(provider_id):
+                piece = CompletionResponseStreamChunk(
+                    delta=choice.get("text") or "", logprobs=completion_logprobs(choice)
+                )
+                if choice.get("finish_reason") is not None:
+                    reason = stop_reason(choice["finish_reason"], provider_id)
+            if piece.delta or piece.logprobs:
+                yield piece
     if reason is None:
         raise _cut_short(provider_id)
     yield CompletionResponseStreamChunk(delta="", stop_reason=reason)

@@ -19,30 +19,26 @@ class MemoryStore:
     config_class = MemoryStoreConfig
 
     def __init__(self, config: MemoryStoreConfig, folder: Path | None) -> None:
-        self._log: list[StoredObject] = []
-        self._present: set[tuple[str, str]] = set()
+        self._rows: dict[tuple[str, str], tuple[int, StoredObject]] = {}
+        self._sequence = 0
 
     async def open(self) -> None:
         """Nothing to do."""
 
     async def changes_since(self, sequence: int) -> tuple[int, list[StoredObject]]:
-        return len(self._log), self._log[sequence:]
+        # There are no other workers to tell of what is gone: only the last state counts.
+        return self._sequence, [item for number, item in self._rows.values() if number > sequence]
 
     async def put(self, item: StoredObject) -> bool:
         key = (item.kind, item.identifier)
-        if key in self._present:
+        if key in self._rows:
             return False
-        self._present.add(key)
-        self._log.append(item)
+        self._sequence += 1
+        self._rows[key] = (self._sequence, item)
         return True
 
     async def delete(self, kind: str, identifier: str) -> bool:
-        key = (kind, identifier)
-        if key not in self._present:
-            return False
-        self._present.discard(key)
-        self._log.append(StoredObject(kind, identifier, "", None))
-        return True
+        return self._rows.pop((kind, identifier), None) is not None
 
     async def close(self) -> None:
         """Nothing to do."""

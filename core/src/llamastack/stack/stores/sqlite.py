@@ -65,6 +65,7 @@ class SqliteStore:
         """Raises OSError naming the file when it cannot be used."""
 
         def connect() -> sqlite3.Connection:
+            made: sqlite3.Connection | None = None
             try:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 made = sqlite3.connect(self._path, timeout=self._timeout, isolation_level=None, check_same_thread=False)
@@ -72,6 +73,8 @@ class SqliteStore:
                 made.execute("PRAGMA synchronous=NORMAL")
                 made.execute(_SCHEMA)
             except (sqlite3.Error, OSError) as error:
+                if made is not None:
+                    made.close()
                 raise OSError(f"the registry {self._path} cannot be opened: {error}") from error
             return made
 

@@ -1,0 +1,59 @@
+"""Streams that are closed for certain."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Generic, Self, TypeVar
+
+import anyio
+
+_T = TypeVar("_T")
+
+
+class Stream(AsyncIterator[_T], Generic[_T]):
+    """An async iterator with an `aclose` that works before the first piece, too.
+
+    The `finally` of an async generator that was never started does not run; `on_close` does, once.
+    """
+
+    def __init__(self, pieces: AsyncIterator[_T], on_close: Callable[[], Awaitable[Any]]) -> None:
+        self._pieces = pieces
+        self._on_close: Callable[[], Awaitable[Any]] | None = on_close
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> _T:
+        return await self._pieces.__anext__()
+
+    async def aclose(self) -> None:
+        """Close the stream and what it comes from; safe to call twice."""
+        on_close, self._on_close = self._on_close, None
+        with anyio.CancelScope(shield=True):
+            try:
+                await close(self._pieces)
+            finally:
+                if on_close is not None:
+                    await on_close()
+
+
+async def close(pieces: object) -> None:
+    """Close an iterator that can be closed."""
+    aclose = getattr(pieces, "aclose", None)
+    if aclose is not None:
+        await aclose()
+
+
+def closing(pieces: AsyncIterator[_T]) -> AbstractAsyncContextManager[AsyncIterator[_T]]:
+    """`async with closing(pieces)`: close the inner iterator with the outer one, in the same task, at once."""
+
+    @asynccontextmanager
+    async def manager() -> AsyncIterator[AsyncIterator[_T]]:
+        try:
+            yield pieces
+        finally:
+            with anyio.CancelScope(shield=True):
+                await close(pieces)
+
+    return manager()
