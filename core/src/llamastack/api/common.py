@@ -63,7 +63,8 @@ class StopReason(StrEnum):
     out_of_tokens = "out_of_tokens"
 
 
-ToolName = BuiltinTool | str
+ToolName = BuiltinTool | Annotated[str, StringConstraints(min_length=1)]
+_LARGEST = 2**31 - 1
 
 
 class ToolCall(WireModel):
@@ -160,10 +161,10 @@ class SamplingParams(WireModel):
     strategy: SamplingStrategy = SamplingStrategy.greedy
     temperature: Annotated[float, Field(ge=0, le=100)] = 0.0
     top_p: Annotated[float, Field(ge=0, le=1)] = 0.95
-    top_k: Annotated[int, Field(ge=0)] = 0
-    max_tokens: Annotated[int, Field(ge=0)] = 0
+    top_k: Annotated[int, Field(ge=0, le=_LARGEST)] = 0
+    max_tokens: Annotated[int, Field(ge=0, le=_LARGEST)] = 0
     repetition_penalty: Annotated[float, Field(gt=0)] = 1.0
     stop: list[str] | None = None
     """Texts that end the generation; they are not part of the reply."""
-    seed: int | None = None
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
     """Makes sampling repeatable where the provider can."""

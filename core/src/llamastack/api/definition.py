@@ -46,6 +46,15 @@ class MethodDefinition:
         return {name: p for name, p in self.signature.parameters.items() if name != "self"}
 
     @functools.cached_property
+    def list_parameters(self) -> frozenset[str]:
+        """Parameters that take a list; in a query their name is repeated."""
+        return frozenset(
+            name
+            for name in self.parameters
+            if any(get_origin(part) is list for part in (self.hints[name], *get_args(self.hints[name])))
+        )
+
+    @functools.cached_property
     def request_model(self) -> type[Request]:
         """A pydantic model with one field per parameter."""
         fields: dict[str, Any] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, field_validator
 
 from llamastack.api.definition import MethodDefinition, RoutedPair
 from llamastack.api.webmethod import TableAction
@@ -26,6 +26,13 @@ class PassthroughConfig(BaseModel):
     remote_provider_id: str = Field(
         default="", description="Provider there to register objects with; may be left out when it has only one"
     )
+
+    @field_validator("url")
+    @classmethod
+    def _holds_no_credentials(cls, url: HttpUrl) -> HttpUrl:
+        if url.username or url.password:
+            raise ValueError("must not hold credentials")
+        return url
 
 
 def __getattr__(name: str) -> Any:

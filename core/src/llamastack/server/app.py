@@ -97,7 +97,7 @@ class StackApp:
         http_method = "GET" if scope["method"] == "HEAD" else scope["method"]
         by_method = self._endpoints.get(path)
         if by_method is None:
-            raise NotFoundError(f"there is nothing at {path}; the routes are listed at /routes/list and /docs")
+            raise NotFoundError(f"there is nothing at {path!r}; the routes are listed at /routes/list and /docs")
         endpoint = by_method.get(http_method)
         if endpoint is None:
             raise MethodNotAllowedError(

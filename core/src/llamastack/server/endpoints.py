@@ -80,6 +80,9 @@ def read_arguments(method: ApiMethod, body: bytes, query: bytes) -> dict[str, An
     if body:
         given.update(_json_object(body))
     for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+        if name in method.definition.list_parameters:
+            given.setdefault(name, []).append(value)
+            continue
         if name in given:
             raise InvalidRequestError(f"'{name}' is given twice", param=name)
         given[name] = value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
@@ -19,6 +20,7 @@ from llamastack.stack.yaml_source import Fault, Path, YamlDocument, YamlFaultsEr
 
 ProviderId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
 HOME_VARIABLE = "LLAMASTACK_HOME"
+_USERINFO = re.compile(r"://[^/@\s]+@")
 _SECRET_WORDS = ("key", "token", "secret", "password", "credential")
 
 
@@ -181,7 +183,7 @@ def _shown(path: Path, value: Any, document: YamlDocument, secret: Collection[st
         return "***"
     if isinstance(value, Mapping | list):
         return "a mapping" if isinstance(value, Mapping) else "a list"
-    text = repr(value)
+    text = _USERINFO.sub("://***@", repr(value))
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -255,12 +257,16 @@ def faults_across(config: LoadedConfig, apis: Mapping[str, ApiDefinition]) -> li
     found: list[Fault] = []
     allowed = [name for name, definition in apis.items() if not definition.implemented_by_stack]
     run = config.run
+    if not run.providers:
+        found.append(config.fault(("providers",), f"names no provider at all; APIs: {', '.join(allowed)}"))
     for api, providers in run.providers.items():
         if api not in allowed:
             found.append(
                 config.fault(("providers", api), f"there is no such API for providers; allowed: {', '.join(allowed)}")
             )
             continue
+        if not providers:
+            found.append(config.fault(("providers", api), f"API '{api}' has no provider; add one or remove the key"))
         if apis[api].pair is None and len(providers) > 1:
             found.append(
                 config.fault(

@@ -193,11 +193,11 @@ class Discovery:
             message = f"'{name}' is not installed."
         names = list(dict.fromkeys(i.name for i in known))
         near = get_close_matches(name, names, n=1, cutoff=0.7)
-        if near:
+        if name in KNOWN_PACKAGES:
+            message += f" Try: pip install {KNOWN_PACKAGES[name]}."
+        elif near:
             nearest = next(i for i in known if i.name == near[0])
             message += f" Did you mean '{nearest.name}' ({nearest.origin})?"
-        elif name in KNOWN_PACKAGES:
-            message += f" Try: pip install {KNOWN_PACKAGES[name]}."
         return f"{message} Installed: {', '.join(names) or 'none'}."
 
     def load_spec(self, installed: Installed) -> ProviderSpec:

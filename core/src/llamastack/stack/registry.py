@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
+from weakref import WeakValueDictionary
 
 import anyio
 from pydantic import ValidationError
@@ -30,6 +31,7 @@ _SHORTEST_ROUND_S = 1.0
 _REPLAYS_AT_ONCE = 16
 _HOOK_TIMEOUT_S = 60.0
 _MOST_NAMES = 1000
+_NOT_YET = "not registered with its provider yet"
 
 
 @dataclass(slots=True)
@@ -66,7 +68,9 @@ class ObjectTable:
         self._registered: dict[str, Registered] = {}
         self._by_provider: dict[str, dict[str, Registered]] = {}
         self._gone: dict[str, list[Any]] = {}
-        self._locks: dict[str, anyio.Lock] = {}
+        # Weak: a lock is there as long as somebody holds it or waits for it.
+        self._locks: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
+        self._prepared: dict[str, Any] = {}
         for instance in instances:
             instance.on_round = self._catch_up
 
@@ -246,10 +250,12 @@ class ObjectTable:
             self.pair.table_api, item.identifier, item.provider_id, item.model_dump_json(exclude_none=True)
         )
         if not await self._store.put(stored):
-            # At the same provider, the other worker's object is the one that would be undone.
-            if not await self._is_stored(item.identifier, instance.provider_id):
-                await self._undo(instance, item)
-            return False
+            there = await self._stored(item.identifier)
+            if there != stored:
+                # At the same provider, the other worker's object is the one that would be undone.
+                if there is None or there.provider_id != instance.provider_id:
+                    await self._undo(instance, item)
+                return False
         self._add(Registered(item, declared=False))
         instance.refreshed_at = float("-inf")
         return True
@@ -302,9 +308,10 @@ class ObjectTable:
         return self.instances[0]
 
     def _lock(self, identifier: str) -> anyio.Lock:
-        for name in [n for n, lock in self._locks.items() if not lock.locked() and n != identifier]:
-            del self._locks[name]
-        return self._locks.setdefault(identifier, anyio.Lock())
+        lock = self._locks.get(identifier)
+        if lock is None:
+            lock = self._locks[identifier] = anyio.Lock()
+        return lock
 
     # ---- the provider's side -------------------------------------------------------------------------------------
 
@@ -335,11 +342,9 @@ class ObjectTable:
             told = instance.told(error)
             raise told from (None if told is error else error)
 
-    async def _is_stored(self, identifier: str, provider_id: str) -> bool:
+    async def _stored(self, identifier: str) -> StoredObject | None:
         _, items = await self._store.changes_since(0)
-        return any(
-            (i.kind, i.identifier, i.provider_id) == (self.pair.table_api, identifier, provider_id) for i in items
-        )
+        return next((i for i in items if (i.kind, i.identifier) == (self.pair.table_api, identifier)), None)
 
     async def _undo(self, instance: Instance, item: Any) -> None:
         """Undo at the provider what could not be kept."""
@@ -359,7 +364,7 @@ class ObjectTable:
         for item in items:
             instance = self._owner(item)
             own = item.model_copy(update={"provider_id": instance.provider_id, "unavailable_reason": None})
-            self._add(Registered(own, declared=True, reason="not registered with its provider yet"))
+            self._add(Registered(own, declared=True, reason=_NOT_YET))
 
     def take_in(self, changes: Iterable[StoredObject]) -> set[Instance]:
         """Take in what the store says; gives back the instances that have something to catch up with."""
@@ -393,7 +398,7 @@ class ObjectTable:
                 self._gone.setdefault(known.object.provider_id, []).append(known.object)
                 concerned.add(known.object.provider_id)
             if item is not None:
-                self._add(Registered(item, declared=False, reason="not registered with its provider yet"))
+                self._add(Registered(item, declared=False, reason=_NOT_YET))
                 concerned.add(item.provider_id)
         return {instance for instance in self.instances if instance.provider_id in concerned}
 
@@ -409,7 +414,13 @@ class ObjectTable:
         gone = self._gone.pop(instance.provider_id, [])
         for item in gone:
             await self._let_go(instance, item)
-        waiting = [e for e in self._by_provider.get(instance.provider_id, {}).values() if e.reason is not None]
+        mine = self._by_provider.get(instance.provider_id, {}).values()
+        if self._prepared.get(instance.provider_id) is not instance.provider:
+            # Started anew after a failure: it knows of nothing.
+            self._prepared[instance.provider_id] = instance.provider
+            for entry in mine:
+                entry.reason = entry.reason or _NOT_YET
+        waiting = [entry for entry in mine if entry.reason is not None]
         if waiting:
             await self._replay(instance, waiting)
         if gone:
@@ -438,23 +449,30 @@ class ObjectTable:
 
         async def work() -> None:
             for entry in left:
-                identifier = entry.object.identifier
-                async with self._lock(identifier):
-                    if self._registered.get(identifier) is not entry:
-                        continue  # unregistered or replaced meanwhile
-                    try:
-                        with anyio.fail_after(_HOOK_TIMEOUT_S):
-                            await getattr(instance.provider, self.pair.register_hook)(
-                                **{self.pair.object_name: entry.object}
-                            )
-                    except Exception as error:
-                        entry.reason = instance.told(error).message
-                    else:
-                        entry.reason = None
+                lock = self._lock(entry.object.identifier)
+                try:
+                    lock.acquire_nowait()
+                except anyio.WouldBlock:
+                    await lock.acquire()
+                try:
+                    # Unless it was unregistered or replaced meanwhile.
+                    if self._registered.get(entry.object.identifier) is entry:
+                        await self._replay_one(instance, entry)
+                finally:
+                    lock.release()
 
         async with anyio.create_task_group() as group:
             for _ in range(min(_REPLAYS_AT_ONCE, len(waiting))):
                 group.start_soon(work)
+
+    async def _replay_one(self, instance: Instance, entry: Registered) -> None:
+        try:
+            with anyio.fail_after(_HOOK_TIMEOUT_S):
+                await getattr(instance.provider, self.pair.register_hook)(**{self.pair.object_name: entry.object})
+        except Exception as error:
+            entry.reason = instance.told(error).message
+        else:
+            entry.reason = None
 
     def _add(self, entry: Registered) -> None:
         self._remove(entry.object.identifier)

@@ -74,6 +74,8 @@ def read_yaml(text: str, environment: Mapping[str, str] | None = None) -> YamlDo
         raise YamlFaultsError([Fault(mark.line + 1 if mark else None, (), f"malformed YAML: {problem}")]) from None
     except yaml.YAMLError as error:
         raise YamlFaultsError([Fault(None, (), f"malformed YAML: {' '.join(str(error).split())}")]) from None
+    except RecursionError:
+        raise YamlFaultsError([Fault(None, (), "nested too deeply")]) from None
     finally:
         loader.dispose()
     if faults:
@@ -112,15 +114,19 @@ class _Reader:
         self.faults.append(Fault(node.start_mark.line + 1, path, message))
 
     def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
-        self.loader.flatten_mapping(node)
+        own = [key_node for key_node, _ in node.value]
+        self.loader.flatten_mapping(node)  # puts what is merged before what is written here
         found: dict[str, Any] = {}
+        written: set[str] = set()
         for key_node, value_node in node.value:
             key = self.loader.construct_object(key_node, deep=True) if isinstance(key_node, yaml.ScalarNode) else None
             if not isinstance(key, str):
                 self._fault(key_node, path, "keys must be plain text")
                 continue
-            if key in found:
-                self._fault(key_node, (*path, key), "this key is there twice")
+            if any(key_node is own_key for own_key in own):
+                if key in written:
+                    self._fault(key_node, (*path, key), "this key is there twice")
+                written.add(key)
             self.document.lines[(*path, key)] = key_node.start_mark.line + 1
             found[key] = self.read(value_node, (*path, key))
         return found

@@ -15,7 +15,12 @@ class SampleSafety(Safety, ShieldsProtocolPrivate):
     """Serves the shields of its config, and any that is registered with `params: {words: [...]}`."""
 
     def __init__(self, config: SampleSafetyConfig) -> None:
-        self._words = dict(config.shields)
+        self._configured = config.shields
+        self._registered: dict[str, list[str]] = {}
+
+    @property
+    def _words(self) -> dict[str, list[str]]:
+        return self._configured | self._registered
 
     async def list_shields(self) -> list[Shield]:
         return [Shield(identifier=name, type="words", params={"words": words}) for name, words in self._words.items()]
@@ -24,10 +29,10 @@ class SampleSafety(Safety, ShieldsProtocolPrivate):
         words = shield.params.get("words")
         if not isinstance(words, list) or not all(isinstance(word, str) and word for word in words):
             raise UnsupportedShieldError(shield.identifier, reason="params.words must be a list of words")
-        self._words[shield.identifier] = words
+        self._registered[shield.identifier] = words
 
     async def unregister_shield(self, shield: Shield) -> None:
-        self._words.pop(shield.identifier, None)
+        self._registered.pop(shield.identifier, None)
 
     async def forget_shield(self, shield: Shield) -> None:
         await self.unregister_shield(shield)

@@ -11,6 +11,7 @@ import anyio
 import anyio.to_thread
 from pydantic import BaseModel, ConfigDict, Field
 
+from llamastack.provider.errors import ProviderUnavailableError
 from llamastack.stack.stores import StoredObject
 
 _T = TypeVar("_T")
@@ -59,7 +60,10 @@ class SqliteStore:
         connection = self._connection
         if connection is None:
             raise RuntimeError("the store is not open")
-        return await anyio.to_thread.run_sync(work, connection, limiter=self._limiter)
+        try:
+            return await anyio.to_thread.run_sync(work, connection, limiter=self._limiter)
+        except sqlite3.Error as error:
+            raise ProviderUnavailableError(f"the registry {self._path} cannot be used: {error}") from error
 
     async def open(self) -> None:
         """Raises OSError naming the file when it cannot be used."""
