@@ -102,13 +102,15 @@ class ScriptedInference:
         if self.script.hang_register:
             await anyio.sleep_forever()
         self.script.registered.append(model.identifier)
-        await anyio.sleep(self.script.slow_register_s)
+        if self.script.slow_register_s:
+            await anyio.sleep(self.script.slow_register_s)
 
     async def unregister_model(self, model: Model) -> None:
         self.script.calls.append(("unregister", model.identifier))
         if self.script.fail_unregister is not None:
             raise self.script.fail_unregister
-        self.script.registered.remove(model.identifier)
+        while model.identifier in self.script.registered:
+            self.script.registered.remove(model.identifier)
 
     async def completion(self, **arguments: Any) -> CompletionResponse:
         self.script.calls.append(("completion", arguments))

@@ -147,6 +147,61 @@ async def test_what_a_cancelled_registration_began_is_undone(scripted: Scripted,
         assert await stack.models.get_model("m") is None
 
 
+async def test_what_is_unregistered_while_it_is_replayed_stays_unregistered(
+    scripted: Scripted, script: Scripts, store: dict[str, Any]
+) -> None:
+    script("a", serves=[])
+    async with scripted("a", store=store) as stack:
+        await stack.models.register_model(Model(identifier="m"))
+    a = script("a", serves=[], slow_register_s=0.5)
+    async with scripted("a", store=store) as one, scripted("a", store=store) as two:
+        assert a.registered == ["m", "m"]
+        await one.models.register_model(Model(identifier="other"))
+        await anyio.sleep(0.7)  # the other worker is at it now
+        await two.models.unregister_model("other")
+        await anyio.sleep(1.0)
+        assert a.registered.count("other") == 0
+        assert await two.models.get_model("other") is None
+
+
+async def test_a_provider_that_is_started_anew_is_told_its_registrations_again(
+    scripted: Scripted, script: Scripts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = script("a", serves=[])
+    crash = anyio.Event()
+
+    async def make(config: scripted_fake.Config, deps: Deps) -> ScriptedInference:
+        async def background() -> None:
+            await crash.wait()
+            raise ValueError("crash")
+
+        deps.task_group.start_soon(background)
+        return ScriptedInference("a", a)
+
+    monkeypatch.setattr(scripted_fake, "make", make)
+    async with scripted("a") as stack:
+        await stack.models.register_model(Model(identifier="m"))
+        crash.set()
+        with anyio.fail_after(5):
+            while stack.instances["inference"][0].reason is None:
+                await anyio.sleep(0.01)
+            crash = anyio.Event()
+            while len(a.registered) < 2:
+                await anyio.sleep(0.02)
+        assert a.registered == ["m", "m"]
+
+
+async def test_the_same_object_from_two_workers_is_no_conflict(
+    scripted: Scripted, script: Scripts, store: dict[str, Any]
+) -> None:
+    script("a", serves=[])
+    async with scripted("a", store=store) as one, scripted("a", store=store) as two:
+        async with anyio.create_task_group() as group:
+            for stack in (one, two):
+                group.start_soon(stack.models.register_model, Model(identifier="m"))
+        assert [m.identifier for m in await two.models.list_models()] == ["m"]
+
+
 async def test_asking_sees_no_requests_provider_data(
     scripted: Scripted, script: Scripts, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -448,31 +448,42 @@ class ObjectTable:
         left = iter(waiting)
 
         async def work() -> None:
-            for entry in left:
-                lock = self._lock(entry.object.identifier)
-                try:
-                    lock.acquire_nowait()
-                except anyio.WouldBlock:
-                    await lock.acquire()
-                try:
-                    # Unless it was unregistered or replaced meanwhile.
-                    if self._registered.get(entry.object.identifier) is entry:
-                        await self._replay_one(instance, entry)
-                finally:
-                    lock.release()
+            at: Registered | None = None
+            while True:
+                # One scope for many entries: with one each, timers would cost more than the work.
+                with anyio.CancelScope(deadline=anyio.current_time() + _HOOK_TIMEOUT_S) as limit:
+                    for at in left:
+                        now = anyio.current_time()
+                        if limit.deadline - now < _HOOK_TIMEOUT_S / 2:
+                            limit.deadline = now + _HOOK_TIMEOUT_S
+                        await self._replay_one(instance, at)
+                if not limit.cancelled_caught or at is None:
+                    return
+                at.reason = instance.told(TimeoutError()).message
 
         async with anyio.create_task_group() as group:
             for _ in range(min(_REPLAYS_AT_ONCE, len(waiting))):
                 group.start_soon(work)
 
     async def _replay_one(self, instance: Instance, entry: Registered) -> None:
+        identifier = entry.object.identifier
+        if self._registered.get(identifier) is not entry:
+            return
         try:
-            with anyio.fail_after(_HOOK_TIMEOUT_S):
-                await getattr(instance.provider, self.pair.register_hook)(**{self.pair.object_name: entry.object})
+            await getattr(instance.provider, self.pair.register_hook)(**{self.pair.object_name: entry.object})
         except Exception as error:
             entry.reason = instance.told(error).message
-        else:
-            entry.reason = None
+            return
+        entry.reason = None
+        if self._registered.get(identifier) is not entry:
+            # Unregistered or replaced while the provider was at it. Looked at afterwards, as it hardly ever happens and
+            # a lock for every object would be what a start with many objects takes longest for.
+            async with self._lock(identifier):
+                current = self._registered.get(identifier)
+                if current is None:
+                    await self._undo(instance, entry.object)
+                else:
+                    current.reason = _NOT_YET
 
     def _add(self, entry: Registered) -> None:
         self._remove(entry.object.identifier)
