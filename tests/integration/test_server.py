@@ -296,3 +296,60 @@ async def test_a_port_in_use_is_said(serving: Serving) -> None:
     taken.close()
     with pytest.raises(BindError, match=r"host 'no\.such\.host\.invalid' cannot be resolved"):
         bind("no.such.host.invalid", 0)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_what_is_not_done_when_the_drain_time_is_over_is_told(
+    discovery: Discovery, script: Scripts, stream: bool
+) -> None:
+    a = script("a", pieces=10_000, piece_delay_s=0.05 if stream else 60)
+    config = {
+        "providers": {"inference": [{"provider_id": "a", "provider_type": "scripted", "config": {"script": "a"}}]},
+        "server": {"drain_timeout_s": 1},
+    }
+    listening = bind("127.0.0.1", 0)
+    ready = anyio.Event()
+    async with Stack.from_config(config, discovery=discovery) as stack, anyio.create_task_group() as serving:
+        scope = anyio.CancelScope()
+
+        async def run() -> None:
+            with scope:
+                await serve(stack, listening, ready.set)
+
+        serving.start_soon(run)
+        await ready.wait()
+        async with httpx.AsyncClient(base_url=url_of(listening), timeout=10) as client:
+
+            async def stop_soon() -> None:
+                while not a.in_flight:
+                    await anyio.sleep(0.01)
+                scope.cancel()
+
+            serving.start_soon(stop_soon)
+            reply = await client.post("/inference/chat_completion", json={**CHAT, "stream": stream})
+        told = json.loads(reply.text.strip().split("\n\n")[-1].removeprefix("data: "))["error"]
+        assert (told["code"], told["message"]) == ("provider_unavailable", "the server is stopping")
+        assert reply.status_code == (200 if stream else 503)
+    assert a.in_flight == 0
+
+
+async def test_numbers_that_no_backend_can_take_are_refused(serving: Serving, script: Scripts) -> None:
+    script("a")
+    async with serving() as client:
+        for name, value in (("max_tokens", 10**30), ("seed", 10**20), ("top_k", 10**12)):
+            body = {**CHAT, "sampling_params": {"strategy": "greedy", name: value}}
+            reply = await client.post("/inference/chat_completion", json=body)
+            assert (reply.status_code, reply.json()["error"]["param"]) == (400, f"sampling_params.{name}")
+        tools = [{"tool_name": ""}]
+        assert (await client.post("/inference/chat_completion", json={**CHAT, "tools": tools})).status_code == 400
+
+
+async def test_pages_of_other_sites_are_refused(serving: Serving, script: Scripts) -> None:
+    script("a")
+    async with serving() as client:
+        body = {"model": {"identifier": "x"}}
+        for origin in ("null", "http://evil.example", "https://127.0.0.1"):
+            reply = await client.post("/models/register", json=body, headers={"Origin": origin})
+            assert (reply.status_code, reply.json()["error"]["code"]) == (403, "permission_denied")
+        own = str(client.base_url).rstrip("/")
+        assert (await client.post("/models/register", json=body, headers={"Origin": own})).status_code == 200

@@ -12,7 +12,13 @@ import anyio
 from pydantic import ValidationError
 from starlette.types import Message, Receive, Scope, Send
 
-from llamastack.provider.errors import InternalError, InvalidRequestError, LlamaStackError, RequestTooLargeError
+from llamastack.provider.errors import (
+    InternalError,
+    InvalidRequestError,
+    LlamaStackError,
+    ProviderUnavailableError,
+    RequestTooLargeError,
+)
 from llamastack.provider.handles import ApiMethod
 from llamastack.provider.request_data import PROVIDER_DATA_HEADER, parse_provider_data, provider_data
 from llamastack.provider.streams import closing
@@ -121,6 +127,10 @@ def _one_line(data: bytes) -> bytes:
     return data
 
 
+def _error_event(error: LlamaStackError) -> bytes:
+    return b"data: %b\n\n" % json.dumps(error.to_wire(request_id.get())).encode()
+
+
 class Endpoint:
     """An ASGI app for one method of one API."""
 
@@ -140,27 +150,38 @@ class Endpoint:
 
     async def _call(self, arguments: dict[str, Any], receive: Receive, send: Send) -> None:
         failure: Exception | None = None
-        gone = answered = False
-        async with anyio.create_task_group() as group:
+        gone = started = answered = False
+        group = anyio.create_task_group()
 
-            async def watch() -> None:
-                nonlocal gone
-                while (await receive())["type"] != "http.disconnect":
-                    pass
-                gone = not answered  # servers say "disconnect" after a complete reply too
-                group.cancel_scope.cancel()
-
-            async def send_until_last(message: Message) -> None:
-                nonlocal answered
-                answered = message["type"] == "http.response.body" and not message.get("more_body", False)
-                await send(message)
-
-            group.start_soon(watch)
-            try:
-                await self._answer(arguments, send_until_last)
-            except Exception as error:  # raised below, outside the group, so that it is not wrapped
-                failure = error
+        async def watch() -> None:
+            nonlocal gone
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            gone = not answered  # servers say "disconnect" after a complete reply too
             group.cancel_scope.cancel()
+
+        async def send_on(message: Message) -> None:
+            nonlocal started, answered
+            started = True
+            answered = message["type"] == "http.response.body" and not message.get("more_body", False)
+            await send(message)
+
+        try:
+            async with group:
+                group.start_soon(watch)
+                try:
+                    await self._answer(arguments, send_on)
+                except Exception as error:  # raised below, outside the group, so that it is not wrapped
+                    failure = error
+                group.cancel_scope.cancel()
+        except anyio.get_cancelled_exc_class():
+            # Not by the client: the time that requests have to finish after a signal is over.
+            if gone or answered:
+                raise
+            failure = ProviderUnavailableError("the server is stopping")
+            if started:
+                await send({"type": "http.response.body", "body": _error_event(failure)})
+                return
         if gone:
             raise ClientGoneError
         if failure is not None:
@@ -210,8 +231,7 @@ class Endpoint:
             if not started:
                 raise
             _LOGGER.warning("stream broken off: %s", error.message)
-            data = b"data: %b\n\n" % json.dumps(error.to_wire(request_id.get())).encode()
-            await send({"type": "http.response.body", "body": data, "more_body": True})
+            await send({"type": "http.response.body", "body": _error_event(error), "more_body": True})
         if not started:
             await send({"type": "http.response.start", "status": 200, "headers": list(_EVENT_STREAM)})
         await send({"type": "http.response.body", "body": b""})
