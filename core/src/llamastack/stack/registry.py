@@ -17,19 +17,17 @@ from llamastack.api.inspect import ProviderStatus
 from llamastack.provider.errors import (
     ConflictError,
     InvalidRequestError,
-    LlamaStackError,
     NotFoundError,
-    NotSupportedError,
     ObjectNotFoundError,
     ProviderUnavailableError,
 )
 from llamastack.stack.instance import Instance
+from llamastack.stack.object_hooks import HOOK_TIMEOUT_S, ObjectHooks
 from llamastack.stack.stores import Store, StoredObject
 
 _LOGGER = logging.getLogger("llamastack.stack")
 _SHORTEST_ROUND_S = 1.0
 _REPLAYS_AT_ONCE = 16
-_HOOK_TIMEOUT_S = 60.0
 _MOST_NAMES = 1000
 _NOT_YET = "not registered with its provider yet"
 
@@ -62,6 +60,7 @@ class ObjectTable:
         self.pair = pair
         self.instances = tuple(instances)
         self._by_id = {instance.provider_id: instance for instance in instances}
+        self._hooks = ObjectHooks(pair)
         self._store = store
         self._max_age_s = max_age_s
         self._notify = notify
@@ -232,7 +231,7 @@ class ObjectTable:
             served_before = item.identifier in instance.served
             told = False
             try:
-                await self._tell(instance, self.pair.register_hook, item)
+                await self._hooks.register(instance, item)
                 told = True
                 # From here on a caller that goes away changes nothing.
                 with anyio.CancelScope(shield=True):
@@ -241,7 +240,7 @@ class ObjectTable:
                 # A refusal leaves nothing to undo; a provider that was interrupted may have begun.
                 if not served_before and (told or not isinstance(error, Exception)):
                     with anyio.CancelScope(shield=True):
-                        await self._undo(instance, item)
+                        await self._hooks.undo(instance, item)
                 raise
             if not kept:
                 raise ConflictError(f"{self.pair.label} '{item.identifier}' was just registered by another worker")
@@ -256,7 +255,7 @@ class ObjectTable:
             if there != stored:
                 # At the same provider, the other worker's object is the one that would be undone.
                 if there is None or there.provider_id != instance.provider_id:
-                    await self._undo(instance, item)
+                    await self._hooks.undo(instance, item)
                 return False
         self._add(Registered(item, declared=False))
         instance.refreshed_at = float("-inf")
@@ -285,7 +284,7 @@ class ObjectTable:
             # Not half: once the provider is told, the record goes too, even when the caller has gone away.
             with anyio.CancelScope(shield=True):
                 if instance is not None:
-                    await self._forget_at(instance, item)
+                    await self._hooks.unregister(instance, item)
                 await self._store.delete(self.pair.table_api, item.identifier)
                 self._remove(item.identifier)
         if instance is not None:
@@ -317,49 +316,9 @@ class ObjectTable:
 
     # ---- the provider's side -------------------------------------------------------------------------------------
 
-    async def _tell(self, instance: Instance, hook: str, item: Any) -> None:
-        failure: Exception | None = None
-        told: LlamaStackError = instance.unavailable()
-        if instance.provider is not None:
-            try:
-                await getattr(instance.provider, hook)(**{self.pair.object_name: item})
-            except Exception as error:
-                failure, told = error, instance.told(error)
-            else:
-                return
-        if isinstance(told, ProviderUnavailableError):
-            told.reword(f"{told.message}. Nothing was registered.")
-        raise told from (None if told is failure else failure)
-
-    async def _forget_at(self, instance: Instance, item: Any) -> None:
-        hook = getattr(instance.provider, self.pair.unregister_hook, None)
-        if hook is None:
-            return
-        try:
-            with anyio.fail_after(_HOOK_TIMEOUT_S):
-                await hook(**{self.pair.object_name: item})
-        except (NotFoundError, NotSupportedError) as error:
-            _LOGGER.info("%s has nothing to undo for '%s': %s", instance.provider_id, item.identifier, error)
-        except Exception as error:
-            told = instance.told(error)
-            raise told from (None if told is error else error)
-
     async def _stored(self, identifier: str) -> StoredObject | None:
         _, items = await self._store.changes_since(0)
         return next((i for i in items if (i.kind, i.identifier) == (self.pair.table_api, identifier)), None)
-
-    async def _undo(self, instance: Instance, item: Any) -> None:
-        """Undo at the provider what could not be kept."""
-        try:
-            await self._forget_at(instance, item)
-        except LlamaStackError as error:
-            _LOGGER.warning(
-                "%s '%s' could not be undone at provider '%s': %s",
-                self.pair.label,
-                item.identifier,
-                instance.provider_id,
-                error.message,
-            )
 
     def declare(self, items: Iterable[Any]) -> None:
         """Take in the objects of the run config; they are registered with their providers at start."""
@@ -415,7 +374,8 @@ class ObjectTable:
         """In the instance's own task: let go of what other workers unregistered, register what is not yet."""
         gone = self._gone.pop(instance.provider_id, [])
         for item in gone:
-            await self._let_go(instance, item)
+            if item.identifier not in self._by_provider.get(instance.provider_id, {}):
+                await self._hooks.forget(instance, item)
         mine = self._by_provider.get(instance.provider_id, {}).values()
         if self._prepared.get(instance.provider_id) is not instance.provider:
             # Started anew after a failure: it knows of nothing.
@@ -433,18 +393,6 @@ class ObjectTable:
         instance.served.pop(gone.identifier, None)
         await instance.refresh(anew=True)
 
-    async def _let_go(self, instance: Instance, item: Any) -> None:
-        """Tell this worker's provider that another worker unregistered `item`, which is done where it is shared."""
-        hook = getattr(instance.provider, self.pair.forget_hook, None)
-        if hook is None or item.identifier in self._by_provider.get(instance.provider_id, {}):
-            return
-        try:
-            with anyio.fail_after(_HOOK_TIMEOUT_S):
-                await hook(**{self.pair.object_name: item})
-        except Exception as error:
-            told = instance.told(error).message
-            _LOGGER.warning("provider '%s' did not let go of '%s': %s", instance.provider_id, item.identifier, told)
-
     async def _replay(self, instance: Instance, waiting: Sequence[Registered]) -> None:
         """Register with a provider what it has not taken yet; what it refuses stays, with the reason."""
         left = iter(waiting)
@@ -453,11 +401,11 @@ class ObjectTable:
             at: Registered | None = None
             while True:
                 # One scope for many entries: with one each, timers would cost more than the work.
-                with anyio.CancelScope(deadline=anyio.current_time() + _HOOK_TIMEOUT_S) as limit:
+                with anyio.CancelScope(deadline=anyio.current_time() + HOOK_TIMEOUT_S) as limit:
                     for at in left:
                         now = anyio.current_time()
-                        if limit.deadline - now < _HOOK_TIMEOUT_S / 2:
-                            limit.deadline = now + _HOOK_TIMEOUT_S
+                        if limit.deadline - now < HOOK_TIMEOUT_S / 2:
+                            limit.deadline = now + HOOK_TIMEOUT_S
                         await self._replay_one(instance, at)
                 if not limit.cancelled_caught or at is None:
                     return
@@ -483,7 +431,7 @@ class ObjectTable:
             async with self._lock(identifier):
                 current = self._registered.get(identifier)
                 if current is None:
-                    await self._undo(instance, entry.object)
+                    await self._hooks.undo(instance, entry.object)
                 else:
                     current.reason = _NOT_YET
 

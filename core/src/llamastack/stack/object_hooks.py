@@ -1,0 +1,77 @@
+"""Calls of the private protocols: what the stack tells a provider about a model, a shield, a memory bank."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import anyio
+
+from llamastack.api.definition import RoutedPair
+from llamastack.provider.errors import LlamaStackError, NotFoundError, NotSupportedError, ProviderUnavailableError
+from llamastack.stack.instance import Instance
+
+_LOGGER = logging.getLogger("llamastack.stack")
+HOOK_TIMEOUT_S = 60.0
+"""How long a hook may take that no user waits for."""
+
+
+class ObjectHooks:
+    """The hooks for the objects of one pair."""
+
+    def __init__(self, pair: RoutedPair) -> None:
+        self._pair = pair
+
+    async def register(self, instance: Instance, item: Any) -> None:
+        """Raises what the provider raises, in the words of the error family."""
+        failure: Exception | None = None
+        told: LlamaStackError = instance.unavailable()
+        if instance.provider is not None:
+            try:
+                await getattr(instance.provider, self._pair.register_hook)(**{self._pair.object_name: item})
+            except Exception as error:
+                failure, told = error, instance.told(error)
+            else:
+                return
+        if isinstance(told, ProviderUnavailableError):
+            told.reword(f"{told.message}. Nothing was registered.")
+        raise told from (None if told is failure else failure)
+
+    async def unregister(self, instance: Instance, item: Any) -> None:
+        """Raises what the provider raises; that it has nothing to undo is no error."""
+        hook = getattr(instance.provider, self._pair.unregister_hook, None)
+        if hook is None:
+            return
+        try:
+            with anyio.fail_after(HOOK_TIMEOUT_S):
+                await hook(**{self._pair.object_name: item})
+        except (NotFoundError, NotSupportedError) as error:
+            _LOGGER.info("%s has nothing to undo for '%s': %s", instance.provider_id, item.identifier, error)
+        except Exception as error:
+            told = instance.told(error)
+            raise told from (None if told is error else error)
+
+    async def undo(self, instance: Instance, item: Any) -> None:
+        """Undo at the provider what could not be kept."""
+        try:
+            await self.unregister(instance, item)
+        except LlamaStackError as error:
+            _LOGGER.warning(
+                "%s '%s' could not be undone at provider '%s': %s",
+                self._pair.label,
+                item.identifier,
+                instance.provider_id,
+                error.message,
+            )
+
+    async def forget(self, instance: Instance, item: Any) -> None:
+        """Tell this worker's provider that another worker unregistered `item`, which is done where it is shared."""
+        hook = getattr(instance.provider, self._pair.forget_hook, None)
+        if hook is None:
+            return
+        try:
+            with anyio.fail_after(HOOK_TIMEOUT_S):
+                await hook(**{self._pair.object_name: item})
+        except Exception as error:
+            told = instance.told(error).message
+            _LOGGER.warning("provider '%s' did not let go of '%s': %s", instance.provider_id, item.identifier, told)
