@@ -233,8 +233,9 @@ async def test_another_definition_is_a_conflict(memory: QdrantMemory, changes: d
 
 
 async def test_an_unknown_embedding_model_registers_nothing(memory: QdrantMemory) -> None:
-    with pytest.raises(ObjectNotFoundError, match="no model 'nope'"):
+    with pytest.raises(ObjectNotFoundError, match="no model 'nope'") as raised:
         await memory.register_memory_bank(bank(embedding_model="nope"))
+    assert raised.value.param == "memory_bank.embedding_model"
     assert await memory.list_memory_banks() == []
     await memory.register_memory_bank(bank())
 

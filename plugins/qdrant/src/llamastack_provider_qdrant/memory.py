@@ -269,7 +269,11 @@ class QdrantMemory:
 
     async def _make_bank(self, definition: VectorMemoryBank, name: str) -> Bank:
         # There is no other way to learn the dimension that works with every inference provider.
-        reply = await self._inference.embeddings(model=definition.embedding_model, contents=["dimension"])
+        try:
+            reply = await self._inference.embeddings(model=definition.embedding_model, contents=["dimension"])
+        except LlamaStackError as error:
+            error.param = "memory_bank.embedding_model"  # where the caller wrote the name
+            raise
         try:
             await self._backend.call(
                 "create_collection",
