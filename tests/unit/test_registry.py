@@ -153,6 +153,25 @@ async def test_what_is_unregistered_is_gone_at_once(own_home: Path) -> None:
         assert (await stack.inspect.health()).providers[0].serves == 0
 
 
+async def test_what_vanishes_at_the_provider_is_unavailable_though_registered(
+    scripted: Scripted, script: Scripts
+) -> None:
+    a = script("a", serves=["m", "other"])
+    async with scripted("a", refresh_interval_s=0.05) as stack:
+        await stack.models.register_model(Model(identifier="m"))
+        await anyio.sleep(0.2)
+        a.serves, a.accepts = ["other"], ["other"]
+        with anyio.fail_after(5):
+            while (await stack.models.get_model("m")).unavailable_reason is None:
+                await anyio.sleep(0.02)
+        with pytest.raises(ProviderUnavailableError, match="model 'm' is unavailable: model 'm' is not served"):
+            await stack.inference.chat_completion(model="m", messages=[UserMessage(content="x")])
+        a.serves, a.accepts = ["m", "other"], None
+        with anyio.fail_after(5):
+            while (await stack.models.get_model("m")).unavailable_reason:
+                await anyio.sleep(0.02)
+
+
 async def test_a_registration_does_not_hide_what_the_provider_says(scripted: Scripted, script: Scripts) -> None:
     script("a", serves=["m"], metadata={"context_length": 7})
     async with scripted("a") as stack:

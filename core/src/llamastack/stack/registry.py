@@ -34,11 +34,16 @@ _NOT_YET = "not registered with its provider yet"
 
 @dataclass(slots=True)
 class Registered:
-    """A registered object. reason: why it cannot be used now. declared: it stands in the run config, not the store."""
+    """A registered object.
+
+    reason: why it cannot be used now. declared: it stands in the run config, not the store. listed: its provider has
+    listed it, too, so that it is missed when it vanishes there.
+    """
 
     object: Any
     declared: bool
     reason: str | None = None
+    listed: bool = False
 
 
 class ObjectTable:
@@ -382,6 +387,11 @@ class ObjectTable:
             self._prepared[instance.provider_id] = instance.provider
             for entry in mine:
                 entry.reason = entry.reason or _NOT_YET
+        for entry in mine:
+            listed = entry.object.identifier in instance.served
+            if entry.listed and not listed:
+                entry.reason = entry.reason or "its provider does not serve it any more"
+            entry.listed = listed
         waiting = [entry for entry in mine if entry.reason is not None]
         if waiting:
             await self._replay(instance, waiting)
