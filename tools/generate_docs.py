@@ -1,4 +1,4 @@
-"""Renew the generated blocks of docs/*.md: `make generate`.
+"""Renew the generated blocks of docs/*.md and plugins/*/README.md: `make generate`.
 
 A block stands between `<!-- generated: NAME ARGUMENTS -->` and `<!-- /generated -->`; NAME is a function of `BLOCKS`.
 A test compares, so that what the pages say about options, keys, commands and code is what the code says.
@@ -199,15 +199,27 @@ def _provider(spec: Any, distribution: str, apis: str) -> str:
     text = f"## `{spec.provider_type}` for {apis}\n\n{spec.description}. Package: `{distribution}`.{needs}\n\n"
     if spec.capabilities:
         text += table(("capability", "support"), [(f"`{n}`", s) for n, s in spec.capabilities.items()]) + "\n"
-    fields = fields_of(spec.load_config_class())
-    if not fields:
-        return text + "No config.\n\n"
+    return text + _config_of(spec) + "\n"
+
+
+def _config_of(spec: Any) -> str:
     rows = []
-    for field in fields:
+    for field in fields_of(spec.load_config_class()):
         default = f"`{field.default}`" if field.default not in (None, "null", "(computed)") else ""
         kind = field.type.removesuffix(" or null")
         rows.append((f"`{field.name}`", kind, "required" if field.required else default, field.description))
-    return text + table(("config", "type", "default", "what"), rows) + "\n"
+    return table(("config", "type", "default", "what"), rows) if rows else "No config.\n"
+
+
+# ---- plugins/*/README.md ---------------------------------------------------------------------------------------------
+
+
+def provider_config(arguments: str) -> str:
+    """`API TYPE`: the fields of one provider type's config."""
+    api, provider_type = arguments.split(" ")
+    discovery = default_discovery()
+    [installed] = [i for i in discovery.providers() if (i.api, i.name) == (api, provider_type)]
+    return _config_of(discovery.load_spec(installed))
 
 
 # ---- code from files -------------------------------------------------------------------------------------------------
@@ -246,6 +258,7 @@ BLOCKS: dict[str, Callable[[str], str]] = {
     "capabilities": capabilities,
     "private-hooks": private_hooks,
     "provider-types": provider_types,
+    "provider-config": provider_config,
     "source": source,
 }
 
@@ -257,7 +270,7 @@ def renewed(text: str) -> str:
 
 def pages() -> list[Path]:
     """The pages that may have generated blocks."""
-    return sorted(DOCS.rglob("*.md"))
+    return [*sorted(DOCS.rglob("*.md")), *sorted((ROOT / "plugins").glob("*/README.md"))]
 
 
 if __name__ == "__main__":

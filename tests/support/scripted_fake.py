@@ -43,6 +43,7 @@ class Script:
     piece_delay_s: float = 0.0
     calls: list[tuple[str, Any]] = field(default_factory=list)
     registered: list[str] = field(default_factory=list)
+    replays: list[bool] = field(default_factory=list)
     shut_down: int = 0
     closed_streams: int = 0
     in_flight: int = 0
@@ -95,6 +96,8 @@ class ScriptedInference:
 
     async def register_model(self, model: Model) -> None:
         self.script.calls.append(("register", model.identifier))
+        if self.script.deps is not None:
+            self.script.replays.append(self.script.deps.replaying)
         if self.script.fail_register is not None:
             raise self.script.fail_register
         if self.script.accepts is not None and model.identifier not in self.script.accepts:

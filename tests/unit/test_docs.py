@@ -22,15 +22,23 @@ from running_server import running_server
 
 from llamastack import Stack
 from llamastack import provider as provider_hooks
+from llamastack.cli.fields import fields_of
 from llamastack.provider import Deps, ProviderSpec, errors, hookspecs
 from llamastack.provider.apis import BUILTIN_APIS
 from llamastack.stack.config import run_config_model
-from llamastack.stack.discovery import Discovery
+from llamastack.stack.discovery import Discovery, default_discovery
 from llamastack.stack.hooks import Hooks
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = [*sorted(DOCS.glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "core" / "README.md"]
+READMES = sorted((ROOT / "plugins").glob("*/README.md"))
+PAGES = [
+    *sorted(DOCS.glob("*.md")),
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "core" / "README.md",
+    *READMES,
+]
 PYPROJECTS = [ROOT / "core" / "pyproject.toml", *sorted((ROOT / "plugins").glob("*/pyproject.toml"))]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 OWN_PACKAGE = re.compile(r"^llamastack($|-)")
@@ -100,6 +108,22 @@ def test_the_generated_blocks_are_fresh() -> None:
 )
 def test_what_must_not_go_stale_is_generated(page: str, block: str) -> None:
     assert f"<!-- generated: {block} -->" in (DOCS / page).read_text(encoding="utf-8")
+
+
+def test_the_config_of_every_provider_is_generated_into_its_readme() -> None:
+    for installed in default_discovery().providers():
+        folder = ROOT / "plugins" / installed.distribution.removeprefix("llamastack-provider-")
+        if folder.is_dir() and folder.name != "sample":  # which has one of each API, and hardly any config
+            assert f"<!-- generated: provider-config {installed.api} {installed.name} -->" in read(
+                f"plugins/{folder.name}/README.md"
+            )
+
+
+def test_every_field_of_every_config_is_described() -> None:
+    found = default_discovery()
+    for installed in found.providers():
+        for field in fields_of(found.load_spec(installed).load_config_class()):
+            assert field.description, f"{installed.name}: {field.name}"
 
 
 def test_each_kind_of_object_has_its_table() -> None:
@@ -325,8 +349,12 @@ RUN_CONFIGS = [
 
 
 @pytest.mark.parametrize("config", RUN_CONFIGS)
-def test_run_configs_are_valid(config: str, tmp_path: Path, discovery: Discovery) -> None:
+def test_run_configs_are_valid(
+    config: str, tmp_path: Path, discovery: Discovery, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By the stack, and by the JSON Schema that `llamastack config schema` prints."""
+    for name in re.findall(r"\$\{env\.(\w+)\}", config):
+        monkeypatch.setenv(name, "set")
     file = tmp_path / "run.yaml"
     file.write_text(config, encoding="utf-8")
     stack = Stack.from_config(file, discovery=discovery)

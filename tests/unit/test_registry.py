@@ -381,3 +381,12 @@ async def test_a_registry_that_is_locked_is_unavailable_and_nothing_is_registere
         other.close()
         assert a.registered == []
         assert await stack.models.get_model("m") is None
+
+
+async def test_a_provider_is_told_what_is_a_replay(scripted: Scripted, script: Scripts, store: dict[str, Any]) -> None:
+    for replays in (False, True):
+        a = script("a", serves=[])
+        async with scripted("a", store=store) as stack:
+            if not replays:
+                await stack.models.register_model(Model(identifier="new"))
+            assert a.replays == [replays]

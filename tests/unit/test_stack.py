@@ -12,7 +12,8 @@ import httpx
 import pytest
 from scripted_fake import Script
 
-from llamastack.api import UserMessage
+from llamastack.api import ProviderProgress, UserMessage
+from llamastack.provider import Progress
 from llamastack.provider.errors import (
     AuthenticationError,
     BackendError,
@@ -385,3 +386,21 @@ async def test_only_the_listed_apis_are_served(discovery: Discovery) -> None:
 async def test_a_missing_store_folder_is_a_config_error(scripted: Scripted, script: Scripts) -> None:
     with pytest.raises(ConfigError, match="the sqlite store needs 'path'"):
         scripted("a", store={"type": "sqlite"})
+
+
+async def test_health_tells_what_a_provider_is_at(scripted: Scripted, script: Scripts) -> None:
+    made = script("a")
+    async with scripted("a") as stack:
+        assert made.deps is not None
+
+        async def progress() -> Any:
+            [provider] = (await stack.inspect.health()).providers
+            return provider.progress
+
+        assert await progress() is None
+        made.deps.report_progress(Progress("fetching x", 5, 10, "bytes"))
+        assert await progress() == ProviderProgress(task="fetching x", done=5, total=10, unit="bytes")
+        made.deps.report_progress(Progress("fetching x", 10, 10, "bytes"))
+        assert await progress() is None
+        made.deps.report_progress(Progress("waiting", 1, None, "s"))
+        assert await progress() == ProviderProgress(task="waiting", done=1, total=None, unit="s")

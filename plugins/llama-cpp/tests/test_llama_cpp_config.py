@@ -8,10 +8,10 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from llamastack_provider_llama_cpp import LLAMA_CPP
-from llamastack_provider_llama_cpp.config import LlamaCppConfig, ModelConfig, default_cache_dir
+from llamastack_provider_llama_cpp.config import LlamaCppConfig, default_cache_dir
 
 
 def test_the_entry_point_names_the_spec() -> None:
@@ -54,14 +54,6 @@ def test_the_default_is_one_small_model() -> None:
 def test_config_errors(config: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         LlamaCppConfig.model_validate(config)
-
-
-@pytest.mark.parametrize("model", [LlamaCppConfig, ModelConfig])
-def test_every_field_is_described_here_and_in_the_readme(model: type[BaseModel]) -> None:
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    for name, field in model.model_fields.items():
-        assert field.description, name
-        assert f"| `{name}` |" in readme, name
 
 
 def test_cache_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

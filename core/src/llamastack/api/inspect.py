@@ -26,6 +26,15 @@ class ProviderStatus(StrEnum):
     down = "down"
 
 
+class ProviderProgress(WireModel):
+    """How far a provider is with something long; `done` and `total` are in `unit`."""
+
+    task: str
+    done: float
+    total: float | None = None
+    unit: str
+
+
 class ProviderHealth(WireModel):
     """How one provider is; `reason` says why it is not healthy, `retry_in_s` (seconds) when it is tried again."""
 
@@ -37,6 +46,8 @@ class ProviderHealth(WireModel):
     retry_in_s: float | None = None
     serves: int | None = None
     """How many objects (models, shields, memory banks) it serves, where its API has any."""
+    progress: ProviderProgress | None = None
+    """Of what it is at now, such as loading or fetching a model."""
 
 
 class HealthStatus(StrEnum):

@@ -24,6 +24,7 @@ from llamastack.provider.validation import invalid_request
 if TYPE_CHECKING:
     from llamastack.client import LlamaStackClient
 
+_LONGEST_REGISTRATION_S = 24 * 3600.0  # a provider may fetch a model meanwhile
 _COMMON = ("identifier", "provider_id", "unavailable_reason")
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -140,11 +141,13 @@ class _Objects:
             item = self._made(name, provider_id, given)
 
             async def talk(client: LlamaStackClient) -> Any:
-                await self._call(client, TableAction.REGISTER, item)
+                from llamastack.cli.progress import watched
+
+                await watched(client, self._call(client, TableAction.REGISTER, item))
                 return await self._call(client, TableAction.GET, name)
 
             # Someone else may have unregistered it since: then what was sent is what is shown.
-            registered = server.run(talk) or item
+            registered = server.run(talk, timeout_s=_LONGEST_REGISTRATION_S) or item
             if as_json:
                 show_json(registered.to_wire())
             else:

@@ -1,29 +1,44 @@
-"""What providers are preparing while a stack starts, on stderr."""
+"""What providers are preparing while somebody waits for it, on stderr."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
+import anyio
 import click
+
+from llamastack.provider.deps import Progress
+from llamastack.provider.errors import LlamaStackError
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-    from llamastack.provider import Progress
-    from llamastack.stack.instance import Instance
+    from llamastack.client import LlamaStackClient
 
 _Key = tuple[str, str, str]
+_Result = TypeVar("_Result")
+_ASK_EVERY_S = 0.5
+
+
+class Preparing(Protocol):
+    """Who makes the progress: an instance of this process, or what a server says of one of its own."""
+
+    @property
+    def api(self) -> str: ...
+
+    @property
+    def provider_id(self) -> str: ...
 
 
 class ProgressReport:
-    """Takes the progress of all providers: bars while the stack starts on a terminal, else a line at start and end.
+    """Takes the progress of all providers: bars on a terminal while somebody waits, else a line at start and end.
 
-    A task ends when `done` reaches `total`, or with the start of the stack.
+    A task ends when `done` reaches `total`, or with the waiting.
     """
 
     def __init__(self) -> None:
@@ -31,8 +46,8 @@ class ProgressReport:
         self._running: dict[_Key, TaskID | None] = {}
         self._finished: set[_Key] = set()
 
-    def __call__(self, instance: Instance, progress: Progress) -> None:
-        key = (instance.api, instance.provider_id, progress.task)
+    def __call__(self, provider: Preparing, progress: Progress) -> None:
+        key = (provider.api, provider.provider_id, progress.task)
         complete = progress.total is not None and progress.done >= progress.total
         if key not in self._running and not complete:
             self._finished.discard(key)
@@ -58,8 +73,8 @@ class ProgressReport:
             click.echo(f"{_shown(key)}: done", err=True)
 
     @contextmanager
-    def starting(self) -> Iterator[None]:
-        """Around the start of the stack."""
+    def waiting(self) -> Iterator[None]:
+        """Around what somebody waits for."""
         if not sys.stderr.isatty():
             yield
         else:
@@ -90,6 +105,37 @@ class ProgressReport:
                 for handler, stream in zip(handlers, streams, strict=True):
                     if stream is not None:
                         handler.setStream(stream)
+
+
+async def watched(client: LlamaStackClient, call: Awaitable[_Result]) -> _Result:
+    """The result of a call of `client`, with what the server's providers say of their progress meanwhile."""
+    report = ProgressReport()
+    results: list[_Result] = []
+    failure: Exception | None = None
+
+    async def watch() -> None:
+        while True:
+            await anyio.sleep(_ASK_EVERY_S)
+            try:
+                health = await client.inspect.health()
+            except LlamaStackError:  # the call itself tells of a server that has gone
+                return
+            for provider in health.providers:
+                if provider.progress is not None:
+                    told = provider.progress
+                    report(provider, Progress(told.task, told.done, told.total, told.unit))
+
+    with report.waiting():
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch)
+            try:
+                results.append(await call)
+            except Exception as error:  # raised below, so that it does not come out as a group
+                failure = error
+            group.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return results[0]
 
 
 def _shown(key: _Key) -> str:

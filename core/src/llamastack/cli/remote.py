@@ -39,8 +39,8 @@ class Server:
     url: str
     provider_data: dict[str, Any] | None
 
-    def run(self, talk: Callable[[LlamaStackClient], Awaitable[_T]]) -> _T:
-        """Run `talk` with a client.
+    def run(self, talk: Callable[[LlamaStackClient], Awaitable[_T]], *, timeout_s: float = 600.0) -> _T:
+        """Run `talk` with a client that waits `timeout_s` seconds for each answer.
 
         Raises what the server answers, and CliError when it cannot be reached.
         """
@@ -52,7 +52,9 @@ class Server:
 
         async def connected() -> _T:
             apis = installed_hooks().apis().values()
-            async with LlamaStackClient(self.url, provider_data=self.provider_data, apis=apis) as client:
+            async with LlamaStackClient(
+                self.url, provider_data=self.provider_data, apis=apis, timeout_s=timeout_s
+            ) as client:
                 return await talk(client)
 
         try:

@@ -122,7 +122,7 @@ class _Stopping:
 async def _run(stack: Stack, listening: socket.socket, report: ProgressReport, stopping: _Stopping) -> None:
     with stopping.scope():
         async with AsyncExitStack() as running:
-            with report.starting():
+            with report.waiting():
                 await running.enter_async_context(stack)
             # A scope of its own: what is cancelled is the serving, not the orderly closing after it.
             with stopping.scope():

@@ -25,9 +25,8 @@ from llamastack.provider.errors import (
 from llamastack.provider.handles import ApiHandle, Dispatch
 from llamastack.provider.http import error_class_of, http_client, reason_of_http_error
 from llamastack.provider.request_data import PROVIDER_DATA_HEADER, current_provider_data
+from llamastack.provider.sse import event_data
 from llamastack.provider.streams import Stream
-
-_DATA = b"data:"
 
 
 class LlamaStackClient(Apis):
@@ -146,10 +145,7 @@ class LlamaStackClient(Apis):
             raise TypeError(f"{method.name} does not stream")
         async with _closing(response):
             try:
-                async for line in _lines(response):
-                    if not line.startswith(_DATA):
-                        continue
-                    text = line[len(_DATA) :].strip()
+                async for text in event_data(response.aiter_bytes()):
                     try:
                         piece = adapter.validate_json(text, extra="ignore")
                     except ValidationError:
@@ -181,17 +177,6 @@ def _error_event(text: bytes) -> LlamaStackError | None:
     except ValueError:
         return None
     return error_from_wire(0, body) if isinstance(body, dict) and "error" in body else None
-
-
-async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
-    """The lines of an event stream: only LF and CR LF end one, not what else Unicode has for that."""
-    rest = b""
-    async for block in response.aiter_bytes():
-        *lines, rest = (rest + block).split(b"\n")
-        for line in lines:
-            yield line
-    if rest:
-        yield rest
 
 
 @asynccontextmanager

@@ -8,31 +8,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from llamastack.api.definition import MethodDefinition, RoutedPair
 from llamastack.api.webmethod import TableAction
 from llamastack.client.client import LlamaStackClient
 from llamastack.provider.deps import Deps
 from llamastack.provider.errors import LlamaStackError
+from llamastack.provider.remote import BackendUrl
 from llamastack.provider.spec import RemoteProviderSpec
 
 
 class PassthroughConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    url: HttpUrl = Field(description="Base URL of the other llamastack server")
+    url: BackendUrl = Field(description="Base URL of the other llamastack server")
     timeout_s: float = Field(default=600.0, gt=0, description="Seconds between bytes of an answer")
     remote_provider_id: str = Field(
         default="", description="Provider there to register objects with; may be left out when it has only one"
     )
-
-    @field_validator("url")
-    @classmethod
-    def _holds_no_credentials(cls, url: HttpUrl) -> HttpUrl:
-        if url.username or url.password:
-            raise ValueError("must not hold credentials")
-        return url
 
 
 def __getattr__(name: str) -> Any:

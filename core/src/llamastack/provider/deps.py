@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,19 @@ class Progress:
     done: float
     total: float | None
     unit: str = "bytes"
+
+
+_replaying: ContextVar[bool] = ContextVar("llamastack_replaying", default=False)
+
+
+@contextmanager
+def replaying() -> Iterator[None]:
+    """Inside the block the stack tells a provider again what was registered before."""
+    token = _replaying.set(True)
+    try:
+        yield
+    finally:
+        _replaying.reset(token)
 
 
 def _ignore(_: Progress) -> None:
@@ -87,6 +102,14 @@ class Deps(Mapping[str, Any]):
             raise RuntimeError("this provider was made outside a stack, without a state folder")
         self._state_dir.mkdir(parents=True, exist_ok=True)
         return self._state_dir
+
+    @property
+    def replaying(self) -> bool:
+        """Whether `register_*` is called for what was registered before, not for a user who waits.
+
+        No request's data is there then, and the call has a minute: what takes longer goes on in `task_group`.
+        """
+        return _replaying.get()
 
     def request_data(self) -> BaseModel | None:
         """The client's provider data of this request, read by the spec's validator; None when there is none.

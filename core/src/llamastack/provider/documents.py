@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import ipaddress
-from urllib.parse import unquote_to_bytes
 
 import anyio
 import httpx
 
 from llamastack.api.common import InterleavedTextMedia, is_url
+from llamastack.provider.data_urls import read_data_url
 from llamastack.provider.errors import InvalidRequestError
 from llamastack.provider.http import reason_of_http_error
 
@@ -31,18 +29,9 @@ def _refuse_binary(mime_type: str, param: str) -> None:
 
 
 def _text_of_data_url(url: str, param: str) -> str:
-    # RFC 2397: data:[<mediatype>][;base64],<data>
-    head, _, data = url[len("data:") :].partition(",")
-    mime_type, *options = head.split(";")
-    _refuse_binary(mime_type, param)
-    raw = unquote_to_bytes(data)
-    if "base64" in options:
-        try:
-            raw = base64.b64decode(raw, validate=True)
-        except binascii.Error:
-            raise InvalidRequestError("the base64 of the data: URL is malformed", param=param) from None
-    charset = next((o.removeprefix("charset=") for o in options if o.startswith("charset=")), None)
-    return _decode(raw, charset, param)
+    media_type, charset, data = read_data_url(url, param)
+    _refuse_binary(media_type, param)
+    return _decode(data, charset, param)
 
 
 async def _refuse_private(url: httpx.URL, shown: str, param: str) -> None:

@@ -6,21 +6,24 @@ import logging
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 
-import httpx
 from pydantic import BaseModel, SecretBytes, SecretStr
 
 from llamastack.provider.errors import (
+    AuthenticationError,
     BackendError,
     InternalError,
     LlamaStackError,
+    PermissionDeniedError,
     ProviderTimeoutError,
     ProviderUnavailableError,
+    RateLimitError,
 )
-from llamastack.provider.http import error_class_of, reason_of_http_error
+from llamastack.provider.http import error_class_of, is_http_error, reason_of_http_error
 from llamastack.provider.request_data import current_provider_data
 
 _LOGGER = logging.getLogger("llamastack.provider")
 _SHORTEST_SECRET = 4
+_OF_THE_BACKEND = (AuthenticationError, PermissionDeniedError, RateLimitError, BackendError, ProviderTimeoutError)
 
 
 def secrets_in(value: object) -> Iterable[str]:
@@ -80,7 +83,7 @@ def reason_of(error: BaseException) -> str:
         return "; ".join(reason_of(e) for e in error.exceptions)
     if isinstance(error, TimeoutError):
         return str(error) or "timed out"
-    if isinstance(error, httpx.HTTPError):
+    if is_http_error(error):
         return reason_of_http_error(error)
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -98,9 +101,11 @@ def as_stack_error(
             error.provider_id = provider_id
             if isinstance(error, ProviderUnavailableError):
                 message = f"{who} is down: {message}"
+            elif isinstance(error, _OF_THE_BACKEND):
+                message = f"{who}: {message}"
         return error.reword(message)
     made: LlamaStackError
-    if isinstance(error, httpx.HTTPError):
+    if is_http_error(error):
         kind: type[LlamaStackError] = error_class_of(error)
     elif isinstance(error, TimeoutError):
         kind = ProviderTimeoutError

@@ -28,9 +28,20 @@ _DOTTED = re.compile(DOTTED_PATTERN)
 
 KNOWN_PACKAGES: dict[str, str] = {
     "llama-cpp": "llamastack-provider-llama-cpp",
-    "sentence-embeddings": "llamastack-provider-sentence-embeddings",
+    "remote::bedrock": "llamastack-provider-bedrock",
+    "remote::databricks": "llamastack-provider-databricks",
+    "remote::fireworks": "llamastack-provider-fireworks",
+    "remote::hf::endpoint": "llamastack-provider-tgi",
+    "remote::hf::serverless": "llamastack-provider-tgi",
+    "remote::ollama": "llamastack-provider-ollama",
+    "remote::openai": "llamastack-provider-openai",
     "remote::qdrant": "llamastack-provider-qdrant",
     "remote::sample": "llamastack-provider-sample",
+    "remote::tgi": "llamastack-provider-tgi",
+    "remote::together": "llamastack-provider-together",
+    "remote::vllm": "llamastack-provider-vllm",
+    "sentence-embeddings": "llamastack-provider-sentence-embeddings",
+    "vllm": "llamastack-provider-vllm",
 }
 """Where to get a provider type that is not installed; hints only."""
 

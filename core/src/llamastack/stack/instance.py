@@ -13,7 +13,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from llamastack.api.definition import ApiDefinition
-from llamastack.api.inspect import ProviderHealth, ProviderStatus
+from llamastack.api.inspect import ProviderHealth, ProviderProgress, ProviderStatus
 from llamastack.provider.compliance import faults_of_provider
 from llamastack.provider.deps import Deps, Progress
 from llamastack.provider.dotted import load_dotted
@@ -29,6 +29,7 @@ _STOP_TIMEOUT_S = 10.0
 _ASK_TIMEOUT_S = 30.0
 _LONGEST_WAIT_S = 5.0
 _SHORTEST_ROUND_S = 1.0
+_PROGRESS_COUNTS_S = 10.0
 
 
 class _PermanentError(Exception):
@@ -87,6 +88,7 @@ class Instance:
         self._start_timeout_s = start_timeout_s
         self._refresh_interval_s = refresh_interval_s
         self._on_progress = on_progress
+        self._progress: tuple[float, Progress] | None = None
         self._stop = anyio.Event()
         self._wake = anyio.Event()
         self._running: anyio.CancelScope | None = None
@@ -173,6 +175,7 @@ class Instance:
 
             def report(progress: Progress) -> None:
                 deadline.deadline = anyio.current_time() + self._start_timeout_s
+                self._progress = (anyio.current_time(), progress)
                 self._on_progress(self, progress)
 
             deps = Deps(
@@ -189,7 +192,10 @@ class Instance:
                 report_progress=report,
                 provider_data_validator=data_model,
             )
-            provider = await factory(plan.config, deps)
+            try:
+                provider = await factory(plan.config, deps)
+            except ImportError as error:
+                raise _PermanentError(str(error)) from error
             made.append(provider)
             faults = faults_of_provider(self.definition, provider, spec.capabilities)
             if faults:
@@ -330,7 +336,15 @@ class Instance:
             status=self.status,
             reason=self.reason,
             retry_in_s=None if self._retry_at is None else round(max(0.0, self._retry_at - anyio.current_time()), 1),
+            progress=self._at_work(),
         )
+
+    def _at_work(self) -> ProviderProgress | None:
+        at, progress = self._progress or (float("-inf"), None)
+        # What is not reported any more has ended, one way or the other.
+        if progress is None or progress.done == progress.total or anyio.current_time() - at > _PROGRESS_COUNTS_S:
+            return None
+        return ProviderProgress(task=progress.task, done=progress.done, total=progress.total, unit=progress.unit)
 
     # ---- calls ---------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from llamastack.api.definition import RoutedPair
 from llamastack.api.inspect import ProviderStatus
+from llamastack.provider.deps import replaying
 from llamastack.provider.errors import (
     ConflictError,
     InvalidRequestError,
@@ -135,6 +136,9 @@ class ObjectTable:
             await self.refresh(_SHORTEST_ROUND_S)
             found = self.resolve(name)
         if found is None:
+            for instance, _ in self._qualified(name):
+                if instance.status is not ProviderStatus.healthy:
+                    raise instance.unavailable()
             down = [i for i in self.instances if i.status is not ProviderStatus.healthy]
             note = "; ".join(f"provider '{i.provider_id}' is down ({i.reason or 'it is starting'})" for i in down)
             raise ObjectNotFoundError(
@@ -421,9 +425,10 @@ class ObjectTable:
                     return
                 at.reason = instance.told(TimeoutError()).message
 
-        async with anyio.create_task_group() as group:
-            for _ in range(min(_REPLAYS_AT_ONCE, len(waiting))):
-                group.start_soon(work)
+        with replaying():
+            async with anyio.create_task_group() as group:
+                for _ in range(min(_REPLAYS_AT_ONCE, len(waiting))):
+                    group.start_soon(work)
 
     async def _replay_one(self, instance: Instance, entry: Registered) -> None:
         identifier = entry.object.identifier

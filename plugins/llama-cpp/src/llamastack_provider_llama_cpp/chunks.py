@@ -57,28 +57,6 @@ async def calls_from_text(chunks: AsyncIterator[Chunk], provider_id: str) -> Asy
         yield chunk
 
 
-async def checked_json(chunks: AsyncIterator[Chunk], provider_id: str) -> AsyncIterator[Chunk]:
-    """The same chunks. Raises BackendError at the end of a finished text that is no JSON.
-
-    llama.cpp drops a constraint that it cannot use, without a word.
-    """
-    text = ""
-    async for chunk in chunks:
-        choice = chunk["choices"][0]
-        text += choice["text"] if "text" in choice else choice["delta"].get("content") or ""
-        if choice["finish_reason"] == "stop":
-            _json_of(text, provider_id)
-        yield chunk
-
-
-async def chosen_only(chunks: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
-    """The same chunks with the log probability of the chosen token alone; llama.cpp gives one more at least."""
-    async for chunk in chunks:
-        for entry in (chunk["choices"][0].get("logprobs") or {}).get("content") or ():
-            entry["top_logprobs"] = []
-        yield chunk
-
-
 async def collect_chat(
     events: AsyncIterator[ChatCompletionResponseStreamChunk], provider_id: str
 ) -> ChatCompletionResponse:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, TypeVar, cast
 
 import anyio
@@ -45,21 +45,19 @@ from llamastack.provider.openai_dialect import (
     completion_stream,
     embeddings_request,
 )
+from llamastack.provider.reply_checks import ReplyChecks
 from llamastack_provider_llama_cpp.chunks import (
     calls_from_text,
-    checked_json,
-    chosen_only,
     collect_chat,
     collect_completion,
     forced_call,
 )
 from llamastack_provider_llama_cpp.config import LlamaCppConfig
-from llamastack_provider_llama_cpp.engine import Chunk, Engine, Reply
+from llamastack_provider_llama_cpp.engine import Engine, Reply
 from llamastack_provider_llama_cpp.prepare import prepare
 
 # llama.cpp applies all its samplers unless told otherwise; a strategy means its own alone.
-_ONLY: dict[SamplingStrategy, dict[str, Any]] = {
-    SamplingStrategy.greedy: {},
+_ONLY = {
     SamplingStrategy.top_p: {"top_k": 0, "min_p": 0.0},
     SamplingStrategy.top_k: {"top_p": 1.0, "min_p": 0.0},
 }
@@ -89,7 +87,7 @@ class LlamaCppInference(Inference, ModelsProtocolPrivate):
         self._config = config
         self._deps = deps
         self._id = deps.provider_id
-        self._dialect = Dialect(self._id, top_k="top_k", repetition_penalty="repeat_penalty", images=False)
+        self._dialect = Dialect(self._id, top_k="top_k", repetition_penalty="repeat_penalty", images=False, only=_ONLY)
         self._engines: dict[str, Engine] = {}
 
     async def initialize(self) -> None:
@@ -140,14 +138,16 @@ class LlamaCppInference(Inference, ModelsProtocolPrivate):
         body = completion_request(
             self._dialect, model=model, content=content, sampling_params=sampling_params, logprobs=logprobs
         )
-        body |= _sampling(sampling_params)
         if response_format is not None:
             schema = response_format.json_schema
             await engine.check_schema({"type": "json_schema", "json_schema": {"schema": schema}})
             body["json_schema"] = schema
         reply = await engine.complete(body)
-        chunks = self._fitted(reply, body, logprobs, response_format)
-        pieces = completion_stream(chunks, self._id)
+        # llama.cpp drops a constraint that it cannot use, without a word.
+        checks = ReplyChecks.of(
+            self._id, sampling_params=sampling_params, logprobs=logprobs, response_format=response_format
+        )
+        pieces = checks.completion_pieces(completion_stream(reply, self._id, logprobs=logprobs))
         return _Stream(pieces, reply) if stream else await collect_completion(pieces)
 
     async def chat_completion(
@@ -179,9 +179,6 @@ class LlamaCppInference(Inference, ModelsProtocolPrivate):
             logprobs=logprobs,
             response_format=response_format,
         )
-        body |= _sampling(sampling_params)
-        if logprobs is not None:
-            body["top_logprobs"] = max(logprobs.top_k, 1)
         if tools and not engine.facts.renders_tools:
             raise NotSupportedError(
                 f"the chat template of model '{model}' of provider '{self._id}' has no place for tools; "
@@ -203,8 +200,15 @@ class LlamaCppInference(Inference, ModelsProtocolPrivate):
                 param="logprobs",
             )
         reply = await engine.chat(forced_call(body) if forced else body)
-        chunks = self._fitted(reply, body, logprobs, response_format)
-        events = chat_stream(calls_from_text(chunks, self._id) if forced else chunks, self._id)
+        checks = ReplyChecks.of(
+            self._id,
+            sampling_params=sampling_params,
+            tool_choice=tool_choice,
+            logprobs=logprobs,
+            response_format=response_format,
+        )
+        chunks = calls_from_text(reply, self._id) if forced else reply
+        events = checks.chat_events(chat_stream(chunks, self._id, logprobs=logprobs))
         return _Stream(events, reply) if stream else await collect_chat(events, self._id)
 
     async def embeddings(self, model: str, contents: list[InterleavedTextMedia]) -> EmbeddingsResponse:
@@ -221,20 +225,6 @@ class LlamaCppInference(Inference, ModelsProtocolPrivate):
                 param="model",
             )
         return EmbeddingsResponse(embeddings=await engine.embed(body["input"]))
-
-    def _fitted(
-        self,
-        reply: Reply,
-        body: Mapping[str, Any],
-        logprobs: LogProbConfig | None,
-        response_format: ResponseFormat | None,
-    ) -> AsyncIterator[Chunk]:
-        chunks: AsyncIterator[Chunk] = reply
-        if logprobs is not None and logprobs.top_k == 0:
-            chunks = chosen_only(chunks)
-        if response_format is None or "stop" in body:  # a stop text may end the JSON early, as asked
-            return chunks
-        return checked_json(chunks, self._id)
 
     def _engine(self, model: str) -> Engine:
         engine = self._engines.get(model)
@@ -259,10 +249,6 @@ class LlamaCppInference(Inference, ModelsProtocolPrivate):
         if engine.facts.dimension is not None:
             metadata["embedding_dimension"] = engine.facts.dimension
         return Model(identifier=identifier, provider_id=self._id, metadata=metadata)
-
-
-def _sampling(params: SamplingParams | None) -> dict[str, Any]:
-    return _ONLY[params.strategy] if params is not None else {}
 
 
 async def get_provider_impl(config: LlamaCppConfig, deps: Deps) -> LlamaCppInference:

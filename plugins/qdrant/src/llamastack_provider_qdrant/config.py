@@ -14,7 +14,10 @@ class QdrantConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    path: Annotated[Path | None, Field(description="Folder of an embedded Qdrant; one process at a time.")] = None
+    path: Annotated[
+        Path | None,
+        Field(description="Folder of an embedded Qdrant; one process at a time, up to some 20 000 chunks per bank."),
+    ] = None
     location: Annotated[
         Literal[":memory:"] | None, Field(description="An embedded Qdrant that forgets all when it stops.")
     ] = None
@@ -25,7 +28,12 @@ class QdrantConfig(BaseModel):
     api_key: Annotated[SecretStr | None, Field(description="Key for the server, only with `url`.")] = None
     timeout: Annotated[int, Field(ge=1, description="Seconds that one request to the server may take.")] = 30
     collection_prefix: Annotated[
-        str, Field(pattern=r"^[a-z0-9_-]{1,64}$", description="How the names of the provider's collections start.")
+        str,
+        Field(
+            pattern=r"^[a-z0-9_-]{1,64}$",
+            description="How the names of the provider's collections start. Stacks that share a server and a prefix "
+            "share their banks.",
+        ),
     ] = "llamastack_"
     tokenizer: Annotated[
         Path | None,

@@ -1,14 +1,29 @@
-"""The OpenAI dialect, both ways: native requests out, chat and text completions back.
+"""The OpenAI dialect, both ways: native requests out, chat and text completions back; and the base of its adapters.
 
 Format: https://platform.openai.com/docs/api-reference/chat and /completions.
 """
 
-from llamastack.provider.openai_dialect.replies import chat_response, completion_response, embeddings_response
-from llamastack.provider.openai_dialect.requests import Dialect, chat_request, completion_request, embeddings_request
+from llamastack.provider.openai_dialect.adapter import OpenAIConfig, OpenAIInference
+from llamastack.provider.openai_dialect.replies import (
+    chat_response,
+    completion_response,
+    embeddings_response,
+    understood,
+)
+from llamastack.provider.openai_dialect.requests import (
+    Dialect,
+    as_json_schema,
+    chat_request,
+    completion_request,
+    embeddings_request,
+)
 from llamastack.provider.openai_dialect.streams import chat_stream, completion_stream
 
 __all__ = [
     "Dialect",
+    "OpenAIConfig",
+    "OpenAIInference",
+    "as_json_schema",
     "chat_request",
     "chat_response",
     "chat_stream",
@@ -17,4 +32,5 @@ __all__ = [
     "completion_stream",
     "embeddings_request",
     "embeddings_response",
+    "understood",
 ]

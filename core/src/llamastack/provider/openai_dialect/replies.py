@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 from llamastack.api.common import CompletionMessage, StopReason, ToolCall
@@ -12,6 +13,7 @@ from llamastack.api.inference import (
     ChatCompletionResponse,
     CompletionResponse,
     EmbeddingsResponse,
+    LogProbConfig,
     TokenLogProbs,
 )
 from llamastack.provider.errors import BackendError
@@ -22,6 +24,9 @@ _STOP_REASONS = {
     "tool_calls": StopReason.end_of_message,
     "function_call": StopReason.end_of_message,
     "content_filter": StopReason.end_of_turn,
+    "eos": StopReason.end_of_turn,  # Together
+    "eos_token": StopReason.end_of_turn,  # Text Generation Inference
+    "stop_sequence": StopReason.end_of_turn,  # the same
 }
 
 
@@ -50,14 +55,19 @@ def understood(provider_id: str) -> Iterator[None]:
 
 
 def first_choice(reply: Mapping[str, Any], provider_id: str) -> Mapping[str, Any]:
-    choices = reply.get("choices")
+    choices = reply.get("choices") if isinstance(reply, dict) else None
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise malformed(provider_id, "no 'choices'")
     return choices[0]
 
 
-def chat_response(reply: Mapping[str, Any], provider_id: str) -> ChatCompletionResponse:
-    """A whole chat completion. Raises BackendError when it is malformed."""
+def chat_response(
+    reply: Mapping[str, Any], provider_id: str, *, logprobs: LogProbConfig | None = None
+) -> ChatCompletionResponse:
+    """A whole chat completion. Raises BackendError when it is malformed.
+
+    logprobs: as the request has it; more than it asks for is left out.
+    """
     choice = first_choice(reply, provider_id)
     message = choice.get("message")
     if not isinstance(message, dict):
@@ -69,11 +79,13 @@ def chat_response(reply: Mapping[str, Any], provider_id: str) -> ChatCompletionR
                 stop_reason=stop_reason(choice.get("finish_reason"), provider_id),
                 tool_calls=[_tool_call(call, provider_id) for call in message.get("tool_calls") or ()],
             ),
-            logprobs=chat_logprobs(choice),
+            logprobs=logprobs_of(choice, logprobs),
         )
 
 
-def completion_response(reply: Mapping[str, Any], provider_id: str) -> CompletionResponse:
+def completion_response(
+    reply: Mapping[str, Any], provider_id: str, *, logprobs: LogProbConfig | None = None
+) -> CompletionResponse:
     """A whole text completion. Raises BackendError when it is malformed."""
     choice = first_choice(reply, provider_id)
     text = choice.get("text")
@@ -84,13 +96,13 @@ def completion_response(reply: Mapping[str, Any], provider_id: str) -> Completio
             completion_message=CompletionMessage(
                 content=text, stop_reason=stop_reason(choice.get("finish_reason"), provider_id)
             ),
-            logprobs=completion_logprobs(choice),
+            logprobs=logprobs_of(choice, logprobs),
         )
 
 
 def embeddings_response(reply: Mapping[str, Any], provider_id: str, count: int) -> EmbeddingsResponse:
     """`count` vectors in the order of the request. Raises BackendError when they are not all there."""
-    data = reply.get("data")
+    data = reply.get("data") if isinstance(reply, dict) else None
     if not isinstance(data, list) or len(data) != count:
         raise malformed(provider_id, f"{len(data) if isinstance(data, list) else 'no'} embeddings for {count} contents")
     with understood(provider_id):
@@ -117,31 +129,34 @@ def _tool_call(call: Mapping[str, Any], provider_id: str) -> ToolCall:
     return ToolCall(call_id=str(call.get("id") or ""), tool_name=function["name"], arguments=arguments)
 
 
-def chat_logprobs(choice: Mapping[str, Any]) -> list[TokenLogProbs] | None:
-    """Log probabilities of a chat choice or of one of its pieces."""
+def logprobs_of(choice: Mapping[str, Any], wanted: LogProbConfig | None) -> list[TokenLogProbs] | None:
+    """Log probabilities of a choice or of one of its pieces: the chosen token's, then the `wanted.top_k` likeliest.
+
+    Three forms: `content` of OpenAI's chats, the lists `tokens` and `token_logprobs` of its text completions, and
+    Together's single number beside the delta of a piece.
+    """
     holder = choice.get("logprobs")
-    entries: Sequence[Mapping[str, Any]] | None = holder.get("content") if isinstance(holder, dict) else None
-    if not entries:
+    places: list[tuple[str, float | None, dict[str, float]]]
+    if isinstance(holder, int | float):
+        text = (choice.get("delta") or {}).get("content") or choice.get("text") or ""
+        places = [(text, holder, choice.get("top_logprobs") or {})]
+    elif not isinstance(holder, dict):
         return None
+    elif "tokens" in holder:
+        tops = holder.get("top_logprobs") or [{}] * len(holder["tokens"])
+        # The first token of a prompt that is echoed has none.
+        places = [
+            (token, value, top or {})
+            for token, value, top in zip(holder["tokens"], holder["token_logprobs"], tops, strict=False)
+        ]
+    else:
+        places = [
+            (entry["token"], entry["logprob"], {t["token"]: t["logprob"] for t in entry.get("top_logprobs") or ()})
+            for entry in holder.get("content") or ()
+        ]
+    most = None if wanted is None else wanted.top_k
     return [
-        TokenLogProbs(
-            logprobs_by_token={
-                entry["token"]: entry["logprob"],
-                **{top["token"]: top["logprob"] for top in entry.get("top_logprobs") or ()},
-            }
-        )
-        for entry in entries
-    ]
-
-
-def completion_logprobs(choice: Mapping[str, Any]) -> list[TokenLogProbs] | None:
-    """Log probabilities of a text choice, in the older form (`tokens`, `token_logprobs`) or the newer (`content`)."""
-    holder = choice.get("logprobs")
-    if not isinstance(holder, dict) or "tokens" not in holder:
-        return chat_logprobs(choice)
-    tops = holder.get("top_logprobs") or [{}] * len(holder["tokens"])
-    return [
-        TokenLogProbs(logprobs_by_token={token: value, **(top or {})})
-        for token, value, top in zip(holder["tokens"], holder["token_logprobs"], tops, strict=False)
+        TokenLogProbs(logprobs_by_token={token: value, **dict(islice(tops.items(), most))})
+        for token, value, tops in places
         if value is not None
     ] or None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from llamastack.api.common import (
@@ -36,16 +36,32 @@ _JSON_TYPES = {
 }
 
 
+def as_json_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """OpenAI's `response_format` for a JSON schema."""
+    return {"type": "json_schema", "json_schema": {"name": "response", "strict": True, "schema": schema}}
+
+
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """Where backends differ. A field name of None means that the backend cannot do it: asking for it is refused."""
+    """Where backends differ. None means that the backend cannot do it: asking for it is refused.
+
+    max_tokens, top_k, repetition_penalty, seed: names of the fields. tool_choice_required: the word for it.
+    response_format: makes that field of a chat request out of a JSON schema; completion_response_format: of a text
+    completion. top_logprobs: False where a chat's `logprobs` is the number itself. images: in messages. only: fields
+    that a strategy adds, where the backend would apply other samplers of its own accord, too.
+    """
 
     provider_id: str
     max_tokens: str = "max_tokens"
     top_k: str | None = None
     repetition_penalty: str | None = None
     seed: str | None = "seed"
+    tool_choice_required: str | None = "required"
+    response_format: Callable[[dict[str, Any]], dict[str, Any]] | None = as_json_schema
+    completion_response_format: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    top_logprobs: bool = True
     images: bool = True
+    only: Mapping[SamplingStrategy, Mapping[str, Any]] = field(default_factory=dict)
 
     def unsupported(self, param: str, what: str) -> NotSupportedError:
         return NotSupportedError(
@@ -76,20 +92,23 @@ def chat_request(
         raise dialect.unsupported("tool_prompt_format", f"tool_prompt_format '{tool_prompt_format}'")
     if tools:
         body["tools"] = [_tool(tool) for tool in tools]
+        if tool_choice is ToolChoice.required and dialect.tool_choice_required is None:
+            raise dialect.unsupported("tool_choice", "tool_choice 'required'")
         if tool_choice is not None:
-            body["tool_choice"] = tool_choice.value
+            required = tool_choice is ToolChoice.required
+            body["tool_choice"] = dialect.tool_choice_required if required else tool_choice.value
     elif tool_choice is ToolChoice.required:
         raise InvalidRequestError("tool_choice 'required' needs at least one tool", param="tool_choice")
     if stream:
         body["stream"] = True
     if logprobs is not None:
-        body["logprobs"] = True
-        body["top_logprobs"] = logprobs.top_k
+        # Not 0: some backends then give none at all, not even that of the chosen token.
+        most = max(logprobs.top_k, 1)
+        body |= {"logprobs": True, "top_logprobs": most} if dialect.top_logprobs else {"logprobs": most}
     if response_format is not None:
-        body["response_format"] = {
-            "type": "json_schema",
-            "json_schema": {"name": "response", "strict": True, "schema": response_format.json_schema},
-        }
+        if dialect.response_format is None:
+            raise dialect.unsupported("response_format", "a JSON schema")
+        body["response_format"] = dialect.response_format(response_format.json_schema)
     return body
 
 
@@ -101,6 +120,7 @@ def completion_request(
     sampling_params: SamplingParams | None = None,
     stream: bool | None = None,
     logprobs: LogProbConfig | None = None,
+    response_format: ResponseFormat | None = None,
 ) -> dict[str, Any]:
     """The body of `POST /completions`. Images are refused: a text completion has no place for them."""
     body: dict[str, Any] = {"model": model, "prompt": _text_only(dialect, content, "content")}
@@ -109,6 +129,10 @@ def completion_request(
         body["stream"] = True
     if logprobs is not None:
         body["logprobs"] = max(logprobs.top_k, 1)
+    if response_format is not None:
+        if dialect.completion_response_format is None:
+            raise dialect.unsupported("response_format", "a JSON schema for a text completion")
+        body["response_format"] = dialect.completion_response_format(response_format.json_schema)
     return body
 
 
@@ -179,7 +203,7 @@ def _as_list(content: InterleavedTextMedia | None) -> list[str | ImageMedia]:
 def _sampling(dialect: Dialect, params: SamplingParams | None) -> dict[str, Any]:
     if params is None:
         return {"temperature": 0.0}
-    body: dict[str, Any] = {}
+    body: dict[str, Any] = {**dialect.only.get(params.strategy, {})}
     if params.strategy is SamplingStrategy.greedy:
         body["temperature"] = 0.0
     elif "temperature" in params.model_fields_set:

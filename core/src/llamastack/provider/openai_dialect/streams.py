@@ -12,19 +12,21 @@ from llamastack.api.inference import (
     ChatCompletionResponseEventType,
     ChatCompletionResponseStreamChunk,
     CompletionResponseStreamChunk,
+    LogProbConfig,
     TokenLogProbs,
     ToolCallDelta,
     ToolCallParseStatus,
 )
 from llamastack.provider.errors import BackendError
 from llamastack.provider.openai_dialect.replies import (
-    chat_logprobs,
-    completion_logprobs,
     first_choice,
+    logprobs_of,
+    malformed,
     parse_arguments,
     stop_reason,
     understood,
 )
+from llamastack.provider.refusals import error_of_event
 from llamastack.provider.streams import closing
 
 
@@ -57,10 +59,11 @@ def _cut_short(provider_id: str) -> BackendError:
 
 
 async def chat_stream(
-    chunks: AsyncIterator[Mapping[str, Any]], provider_id: str
+    chunks: AsyncIterator[Mapping[str, Any]], provider_id: str, *, logprobs: LogProbConfig | None = None
 ) -> AsyncIterator[ChatCompletionResponseStreamChunk]:
     """start, progress..., complete out of `chat.completion.chunk` objects.
 
+    logprobs: as the request has it; more than it asks for is left out.
     Raises BackendError when the stream ends before its finish_reason.
     """
     progress = ChatCompletionResponseEventType.progress
@@ -78,13 +81,13 @@ async def chat_stream(
                 continue
             with understood(provider_id):
                 delta = choice.get("delta") or {}
-                logprobs = chat_logprobs(choice)
+                given = logprobs_of(choice, logprobs)
                 text = delta.get("content")
                 tool_deltas = [d for piece in delta.get("tool_calls") or () for d in _tool_pieces(calls, piece)]
                 if choice.get("finish_reason") is not None:
                     reason = stop_reason(choice["finish_reason"], provider_id)
-            if text or logprobs:
-                yield _event(progress, text or "", logprobs=logprobs)
+            if text or given:
+                yield _event(progress, text or "", logprobs=given)
             for tool_delta in tool_deltas:
                 yield _event(progress, tool_delta)
     if reason is None:
@@ -96,12 +99,12 @@ async def chat_stream(
 
 def _choice(chunk: Mapping[str, Any], provider_id: str) -> Mapping[str, Any] | None:
     """The chunk's choice; None when it has none (usage alone). An error in mid-stream is raised."""
-    if "error" in chunk:
-        error = chunk["error"]
-        said = error.get("message") if isinstance(error, dict) else error
-        raise BackendError(
-            f"the backend of provider '{provider_id}' broke off: {str(said)[:300]}", provider_id=provider_id
-        )
+    if not isinstance(chunk, Mapping):
+        raise malformed(provider_id, f"{str(chunk)[:100]!r} in a stream")
+    if chunk.get("error") is not None:
+        error = error_of_event(chunk["error"], f"the backend of provider '{provider_id}'")
+        error.provider_id = provider_id
+        raise error
     choices = chunk.get("choices")
     if not choices:
         return None
@@ -133,7 +136,7 @@ def _finished(call: _OpenToolCall) -> ToolCallDelta:
 
 
 async def completion_stream(
-    chunks: AsyncIterator[Mapping[str, Any]], provider_id: str
+    chunks: AsyncIterator[Mapping[str, Any]], provider_id: str, *, logprobs: LogProbConfig | None = None
 ) -> AsyncIterator[CompletionResponseStreamChunk]:
     """Pieces of a text completion, the last with the stop reason.
 
@@ -147,7 +150,7 @@ async def completion_stream(
                 continue
             with understood(provider_id):
                 piece = CompletionResponseStreamChunk(
-                    delta=choice.get("text") or "", logprobs=completion_logprobs(choice)
+                    delta=choice.get("text") or "", logprobs=logprobs_of(choice, logprobs)
                 )
                 if choice.get("finish_reason") is not None:
                     reason = stop_reason(choice["finish_reason"], provider_id)

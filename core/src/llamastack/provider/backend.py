@@ -1,0 +1,162 @@
+"""A backend over HTTP: one client for the life of a provider, failures as errors of the family."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import anyio
+import httpx
+import pydantic_core
+
+from llamastack.provider.errors import BackendError, LlamaStackError, ProviderTimeoutError
+from llamastack.provider.http import error_class_of, http_client, reason_of_http_error, was_dropped
+from llamastack.provider.refusals import error_of_answer
+from llamastack.provider.remote import RemoteConfig
+from llamastack.provider.sse import event_data
+from llamastack.provider.streams import Stream
+
+_DONE = b"[DONE]"
+_MOMENT_S = 0.01
+_LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=100)
+
+
+def _nothing() -> dict[str, str]:
+    return {}
+
+
+def _as_it_is(error: LlamaStackError) -> LlamaStackError:
+    return error
+
+
+class HttpBackend:
+    """JSON over HTTP, with server-sent events.
+
+    url: of the backend; paths are put behind it. headers: called for each request. explained: takes the error of an
+    answer and gives the one to raise. options: for `http_client`.
+
+    Calls raise errors of the family; they carry no provider_id, which the stack puts in. Cancelling a call, or closing
+    a stream, closes its connection, by which the backend knows.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        config: RemoteConfig,
+        *,
+        headers: Callable[[], Mapping[str, str]] = _nothing,
+        explained: Callable[[LlamaStackError], LlamaStackError] = _as_it_is,
+        **options: Any,
+    ) -> None:
+        self.url = url.rstrip("/")
+        parts = httpx.URL(url)
+        self.where = f"{parts.scheme}://{parts.netloc.decode()}"
+        self._timeout_s = config.timeout_s
+        self._retries = config.retries
+        self._headers = headers
+        self._explained = explained
+        self._http = http_client(
+            timeout=httpx.Timeout(config.timeout_s, connect=config.connect_timeout_s),
+            **{"limits": _LIMITS, **options},
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections; safe to call twice."""
+        await self._http.aclose()
+
+    async def get(self, path: str) -> Any:
+        """The decoded JSON at `path`."""
+        return await self._retries.run(lambda: self._whole("GET", path, None))
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """The decoded JSON that answers `body`."""
+        return await self._retries.run(lambda: self._whole("POST", path, body))
+
+    async def events(self, path: str, body: Mapping[str, Any]) -> Stream[Any]:
+        """The decoded data of each event that answers `body`, until `[DONE]` or the end.
+
+        Returns when the backend has begun to answer, so that a refusal is raised here.
+        """
+        response = await self._retries.run(lambda: self._begin("POST", path, body, "text/event-stream"))
+        kind = response.headers.get("content-type", "")
+        if not kind.startswith("text/event-stream"):
+            await response.aclose()
+            raise BackendError(f"{self.where} answered a stream with {kind or 'no content-type'}")
+        return Stream(self._decoded(response), response.aclose)
+
+    async def _whole(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
+        response = await self._begin(method, path, body, "application/json")
+        content = await self._read(response)
+        try:
+            return pydantic_core.from_json(content)
+        except ValueError:
+            raise BackendError(f"{self.where}{path} answered something else than JSON") from None
+
+    async def _begin(self, method: str, path: str, body: Mapping[str, Any] | None, accept: str) -> httpx.Response:
+        """The answer up to its head. Raises for one that is an error."""
+        request = self._http.build_request(
+            method,
+            self.url + path,
+            content=None if body is None else pydantic_core.to_json(body),
+            headers={"Accept": accept, "Content-Type": "application/json", **self._headers()},
+        )
+        try:
+            response = await self._send(request)
+        except httpx.HTTPError as error:
+            raise self._failed(error) from error
+        if response.is_success:
+            return response
+        content = await self._read(response)
+        raise self._explained(error_of_answer(response.status_code, response.headers, content, self.where))
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        try:
+            return await self._http.send(request, stream=True)
+        except httpx.HTTPError as error:
+            if not was_dropped(error):
+                raise
+            # A kept connection that the backend has closed meanwhile; nothing of an answer has come. In a moment the
+            # loop knows which other kept ones are closed, too.
+            await anyio.sleep(_MOMENT_S)
+            return await self._http.send(request, stream=True)
+
+    async def _read(self, response: httpx.Response) -> bytes:
+        try:
+            return await response.aread()
+        except httpx.HTTPError as error:
+            raise self._broke_off(error) from error
+        finally:
+            await self._close(response)
+
+    async def _decoded(self, response: httpx.Response) -> AsyncIterator[Any]:
+        try:
+            async for data in event_data(response.aiter_bytes()):
+                if data == _DONE:
+                    return
+                try:
+                    decoded = pydantic_core.from_json(data)
+                except ValueError:
+                    raise BackendError(
+                        f"{self.where} sent an event that is not JSON: {data[:100].decode(errors='replace')}"
+                    ) from None
+                yield decoded
+        except httpx.HTTPError as error:
+            raise self._broke_off(error) from error
+        finally:
+            await self._close(response)
+
+    @staticmethod
+    async def _close(response: httpx.Response) -> None:
+        with anyio.CancelScope(shield=True):
+            await response.aclose()
+
+    def _failed(self, error: httpx.HTTPError) -> LlamaStackError:
+        kind = error_class_of(error)
+        if kind is ProviderTimeoutError:
+            return kind(f"{self.where} was silent for {self._timeout_s:g} s")
+        return kind(reason_of_http_error(error))
+
+    def _broke_off(self, error: httpx.HTTPError) -> LlamaStackError:
+        """The same once the backend has begun to answer: it was there, so it is not said to be down."""
+        failed = self._failed(error)
+        return BackendError(f"{failed.message}, in the middle of an answer") if failed.status == 503 else failed

@@ -1,0 +1,169 @@
+"""The base of adapters for backends that speak the OpenAI dialect."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, ClassVar
+
+from pydantic import Field, SecretStr
+
+from llamastack.api.common import (
+    InterleavedTextMedia,
+    Message,
+    SamplingParams,
+    ToolChoice,
+    ToolDefinition,
+    ToolPromptFormat,
+)
+from llamastack.api.inference import (
+    ChatCompletionResponse,
+    ChatCompletionResponseStreamChunk,
+    CompletionResponse,
+    CompletionResponseStreamChunk,
+    EmbeddingsResponse,
+    LogProbConfig,
+    ResponseFormat,
+)
+from llamastack.api.models import Model
+from llamastack.provider.backend import HttpBackend
+from llamastack.provider.credentials import ApiKey
+from llamastack.provider.deps import Deps
+from llamastack.provider.errors import BackendError
+from llamastack.provider.openai_dialect.replies import chat_response, completion_response, embeddings_response
+from llamastack.provider.openai_dialect.requests import Dialect, chat_request, completion_request, embeddings_request
+from llamastack.provider.openai_dialect.streams import chat_stream, completion_stream
+from llamastack.provider.remote import BackendUrl, RemoteConfig, RemoteInference
+from llamastack.provider.reply_checks import ReplyChecks
+from llamastack.provider.streams import Stream
+
+
+class OpenAIConfig(RemoteConfig):
+    """The config of a backend that speaks the OpenAI dialect. A subclass gives `url` a default, where there is one."""
+
+    url: BackendUrl = Field(description="Base URL of the API, as an OpenAI client takes it; most end in /v1")
+    api_key: SecretStr | None = Field(
+        default=None, description="Key for the backend. Without one, clients send their own as provider data."
+    )
+
+
+class OpenAIInference(RemoteInference):
+    """Serves models of a backend that speaks the OpenAI dialect.
+
+    A subclass says where its backend differs: the class variables, its `Dialect`, and how the models are listed.
+    """
+
+    key_field: ClassVar[str]
+    """Field of the provider data that holds a client's own key."""
+    key_name: ClassVar[str] = "api_key"
+    """Key of the config that holds the operator's."""
+    key_needed: ClassVar[bool] = True
+    """Whether it is known that the backend takes no call without a key."""
+    api_path: ClassVar[str] = ""
+    """What is put between the URL and `/chat/completions`."""
+
+    def __init__(
+        self, config: RemoteConfig, deps: Deps, dialect: Dialect, *, url: object, key: SecretStr | None, **options: Any
+    ) -> None:
+        """url, key: of the backend, as configured. options: for `http_client`."""
+        super().__init__(config, deps)
+        self.dialect = dialect
+        self.key = ApiKey(deps, key, field=self.key_field, config_key=self.key_name, needed=self.key_needed)
+        self.backend = HttpBackend(str(url), config, headers=self.key.bearer, explained=self.key.explained, **options)
+
+    @property
+    def has_key(self) -> bool:
+        return self.key.configured
+
+    async def shutdown(self) -> None:
+        await self.backend.aclose()
+
+    async def served(self) -> list[Model]:
+        return [self.model_of(entry) for entry in await self.listed(f"{self.api_path}/models")]
+
+    async def listed(self, path: str) -> list[Mapping[str, Any]]:
+        """The entries of the list at `path`: `{"data": [...]}` or a bare list."""
+        answer = await self.backend.get(path)
+        entries = answer.get("data") if isinstance(answer, dict) else answer
+        if not isinstance(entries, list) or not all(
+            isinstance(e, dict) and isinstance(e.get("id"), str) for e in entries
+        ):
+            raise BackendError(f"{self.backend.where} answered something else than a list of models at {path}")
+        return entries
+
+    def model_of(self, entry: Mapping[str, Any]) -> Model:
+        """A model from its entry in the list. Metadata: `context_length` in tokens, where the backend says it."""
+        lengths = (entry.get(name) for name in ("max_model_len", "context_length", "context_window"))
+        length = next((length for length in lengths if isinstance(length, int)), None)
+        return Model(identifier=entry["id"], metadata={} if length is None else {"context_length": length})
+
+    async def completion(
+        self,
+        model: str,
+        content: InterleavedTextMedia,
+        sampling_params: SamplingParams | None = None,
+        stream: bool | None = None,
+        logprobs: LogProbConfig | None = None,
+        response_format: ResponseFormat | None = None,
+    ) -> CompletionResponse | AsyncIterator[CompletionResponseStreamChunk]:
+        body = completion_request(
+            self.dialect,
+            model=self.backend_name(model),
+            content=content,
+            sampling_params=sampling_params,
+            stream=stream,
+            logprobs=logprobs,
+            response_format=response_format,
+        )
+        checks = ReplyChecks.of(
+            self.provider_id, sampling_params=sampling_params, logprobs=logprobs, response_format=response_format
+        )
+        if stream:
+            chunks = await self.backend.events(f"{self.api_path}/completions", body)
+            pieces = completion_stream(chunks, self.provider_id, logprobs=logprobs)
+            return Stream(checks.completion_pieces(pieces), chunks.aclose)
+        reply = await self.backend.post(f"{self.api_path}/completions", body)
+        return checks.completion(completion_response(reply, self.provider_id, logprobs=logprobs))
+
+    async def chat_completion(
+        self,
+        model: str,
+        messages: list[Message],
+        sampling_params: SamplingParams | None = None,
+        tools: list[ToolDefinition] | None = None,
+        tool_choice: ToolChoice | None = None,
+        tool_prompt_format: ToolPromptFormat | None = None,
+        stream: bool | None = None,
+        logprobs: LogProbConfig | None = None,
+        response_format: ResponseFormat | None = None,
+    ) -> ChatCompletionResponse | AsyncIterator[ChatCompletionResponseStreamChunk]:
+        body = chat_request(
+            self.dialect,
+            model=self.backend_name(model),
+            messages=messages,
+            sampling_params=sampling_params,
+            tools=tools,
+            tool_choice=tool_choice,
+            tool_prompt_format=tool_prompt_format,
+            stream=stream,
+            logprobs=logprobs,
+            response_format=response_format,
+        )
+        checks = ReplyChecks.of(
+            self.provider_id,
+            sampling_params=sampling_params,
+            tool_choice=tool_choice,
+            logprobs=logprobs,
+            response_format=response_format,
+        )
+        if stream:
+            chunks = await self.backend.events(f"{self.api_path}/chat/completions", body)
+            events = chat_stream(chunks, self.provider_id, logprobs=logprobs)
+            return Stream(checks.chat_events(events), chunks.aclose)
+        reply = await self.backend.post(f"{self.api_path}/chat/completions", body)
+        return checks.chat(chat_response(reply, self.provider_id, logprobs=logprobs))
+
+    async def embeddings(self, model: str, contents: list[InterleavedTextMedia]) -> EmbeddingsResponse:
+        body = embeddings_request(self.dialect, model=self.backend_name(model), contents=contents)
+        return embeddings_response(
+            await self.backend.post(f"{self.api_path}/embeddings", body), self.provider_id, len(contents)
+        )

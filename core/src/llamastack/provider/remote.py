@@ -1,0 +1,124 @@
+"""What adapters of inference services elsewhere share: their config, and how they say what they serve."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl
+
+from llamastack.api.base import Identifier
+from llamastack.api.inference import Inference
+from llamastack.api.models import Model
+from llamastack.provider.deps import Deps
+from llamastack.provider.errors import AuthenticationError, UnsupportedModelError
+from llamastack.provider.private import ModelsProtocolPrivate
+from llamastack.provider.retries import Retries
+
+_LOGGER = logging.getLogger("llamastack.provider")
+
+
+def _without_credentials(url: HttpUrl) -> HttpUrl:
+    if url.username or url.password:
+        raise ValueError("must not hold credentials")
+    return url
+
+
+BackendUrl = Annotated[HttpUrl, AfterValidator(_without_credentials)]
+"""An http(s) URL without user and password, which would show up wherever the URL does."""
+
+
+class RemoteConfig(BaseModel):
+    """What the config of every remote inference provider has."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    models: dict[Identifier, Identifier] = Field(
+        default_factory=dict,
+        description="Further names for what is served: public name -> the backend's name. A name of your own can move "
+        "between backends.",
+    )
+    timeout_s: float = Field(
+        default=600.0, gt=0, allow_inf_nan=False, description="Seconds that the backend may be silent during a call"
+    )
+    connect_timeout_s: float = Field(
+        default=10.0, gt=0, allow_inf_nan=False, description="Seconds that connecting to the backend may take"
+    )
+    max_retries: int = Field(
+        default=2, ge=0, le=10, description="How often a call that meets a rate limit (429) is made again"
+    )
+    max_retry_wait_s: float = Field(
+        default=10.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds to wait at most before it is made again; where the backend wants more, the client is told",
+    )
+
+    @property
+    def retries(self) -> Retries:
+        return Retries(self.max_retries, self.max_retry_wait_s)
+
+
+class RemoteInference(Inference, ModelsProtocolPrivate):
+    """Base of adapters: names, listing and registering. A subclass says what is `served`, and makes the calls."""
+
+    def __init__(self, config: RemoteConfig, deps: Deps) -> None:
+        self.deps = deps
+        self.provider_id = deps.provider_id
+        self.wanted = set(config.models.values())
+        """The backend's names that the config has: it is logged when one is not served."""
+        self._aliases = config.models
+        self._missing: set[str] = set()
+
+    @property
+    def has_key(self) -> bool:
+        """Whether there is a key that the backend may want before it lists anything; else each client brings one."""
+        return True
+
+    async def served(self) -> list[Model]:
+        """What the backend says that it serves, by its own names."""
+        raise NotImplementedError
+
+    def backend_name(self, identifier: str) -> str:
+        """The backend's name for a model."""
+        return self._aliases.get(identifier, identifier)
+
+    async def list_models(self) -> list[Model]:
+        """What the backend serves, then the configured names for it.
+
+        Where the backend cannot be asked without a client's key, the configured names alone.
+        """
+        try:
+            served = {model.identifier: model for model in await self.served()}
+        except AuthenticationError:
+            if self.has_key:
+                raise
+            return [_alias(name, Model(identifier=target)) for name, target in self._aliases.items()]
+        aliases = {name: _alias(name, served[to]) for name, to in self._aliases.items() if to in served}
+        self._warn_of(self.wanted - served.keys())
+        return list((served | aliases).values())
+
+    async def register_model(self, model: Model) -> None:
+        """Raises UnsupportedModelError unless it is served, AuthenticationError when the backend cannot be asked."""
+        try:
+            served = {m.identifier for m in await self.served()}
+        except AuthenticationError:
+            if self.deps.replaying and not self.has_key:
+                return  # it was taken from a client that had a key
+            raise
+        if self.backend_name(model.identifier) not in served:
+            raise UnsupportedModelError(
+                model.identifier, available=[*served, *self._aliases], provider_id=self.provider_id
+            )
+
+    def _warn_of(self, missing: set[str]) -> None:
+        for name in sorted(missing - self._missing):
+            _LOGGER.warning("provider '%s' does not serve '%s', which its config names", self.provider_id, name)
+        self._missing = missing
+
+
+def _alias(name: str, model: Model) -> Model:
+    if name == model.identifier:
+        return model
+    metadata = {**model.metadata, "alias_of": model.identifier}
+    return model.model_copy(update={"identifier": name, "metadata": metadata})

@@ -1,0 +1,134 @@
+"""What a request asks for must be in the reply: a backend that passes over a parameter is found out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from llamastack.api.common import SamplingParams, StopReason, ToolCall, ToolChoice
+from llamastack.api.inference import (
+    ChatCompletionResponse,
+    ChatCompletionResponseStreamChunk,
+    CompletionResponse,
+    CompletionResponseStreamChunk,
+    LogProbConfig,
+    ResponseFormat,
+)
+from llamastack.provider.errors import BackendError, NotSupportedError
+from llamastack.provider.streams import closing
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyChecks:
+    """What to look for in the replies to one request. A stream is checked as it passes.
+
+    logprobs: log probabilities beside text. json: text that is JSON. tool_call: a call of a tool.
+    """
+
+    provider_id: str
+    logprobs: bool = False
+    json: bool = False
+    tool_call: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        provider_id: str,
+        *,
+        sampling_params: SamplingParams | None = None,
+        tool_choice: ToolChoice | None = None,
+        logprobs: LogProbConfig | None = None,
+        response_format: ResponseFormat | None = None,
+    ) -> ReplyChecks:
+        """The checks for a request with these arguments."""
+        stops = sampling_params is not None and bool(sampling_params.stop)  # which may end the JSON early, as asked
+        return cls(
+            provider_id,
+            logprobs=logprobs is not None,
+            json=response_format is not None and not stops,
+            tool_call=tool_choice is ToolChoice.required,
+        )
+
+    def chat(self, reply: ChatCompletionResponse) -> ChatCompletionResponse:
+        """The reply. Raises NotSupportedError or BackendError when it lacks what was asked for."""
+        message = reply.completion_message
+        text = message.content if isinstance(message.content, str) else ""
+        if self.logprobs and text and not reply.logprobs:
+            raise self._passed_over("logprobs")
+        self._finished(text, message.stop_reason, called=bool(message.tool_calls))
+        return reply
+
+    def completion(self, reply: CompletionResponse) -> CompletionResponse:
+        """The same for a text completion."""
+        text = str(reply.completion_message.content)
+        if self.logprobs and text and not reply.logprobs:
+            raise self._passed_over("logprobs")
+        self._finished(text, reply.completion_message.stop_reason, called=True)
+        return reply
+
+    def chat_events(
+        self, events: AsyncIterator[ChatCompletionResponseStreamChunk]
+    ) -> AsyncIterator[ChatCompletionResponseStreamChunk]:
+        """The events of a stream, which raises where something is missing."""
+        return self._checked_events(events) if self.logprobs or self.json or self.tool_call else events
+
+    def completion_pieces(
+        self, pieces: AsyncIterator[CompletionResponseStreamChunk]
+    ) -> AsyncIterator[CompletionResponseStreamChunk]:
+        """The pieces of a stream, which raises where something is missing."""
+        return self._checked_pieces(pieces) if self.logprobs or self.json else pieces
+
+    async def _checked_events(
+        self, events: AsyncIterator[ChatCompletionResponseStreamChunk]
+    ) -> AsyncIterator[ChatCompletionResponseStreamChunk]:
+        text: list[str] = []
+        called = False
+        async with closing(events):
+            async for chunk in events:
+                event = chunk.event
+                if isinstance(event.delta, str):
+                    text.append(event.delta)
+                    if self.logprobs and event.delta and not event.logprobs:
+                        raise self._passed_over("logprobs")
+                else:
+                    called = called or isinstance(event.delta.content, ToolCall)
+                if event.stop_reason is not None:
+                    self._finished("".join(text), event.stop_reason, called=called)
+                yield chunk
+
+    async def _checked_pieces(
+        self, pieces: AsyncIterator[CompletionResponseStreamChunk]
+    ) -> AsyncIterator[CompletionResponseStreamChunk]:
+        text: list[str] = []
+        async with closing(pieces):
+            async for piece in pieces:
+                text.append(piece.delta)
+                if self.logprobs and piece.delta and not piece.logprobs:
+                    raise self._passed_over("logprobs")
+                if piece.stop_reason is not None:
+                    self._finished("".join(text), piece.stop_reason, called=True)
+                yield piece
+
+    def _finished(self, text: str, reason: StopReason, *, called: bool) -> None:
+        if reason is StopReason.out_of_tokens:
+            return
+        if self.tool_call and not called:
+            raise self._passed_over("tool_choice")
+        if self.json and (text or not called):
+            try:
+                json.loads(text)
+            except ValueError as error:
+                raise BackendError(
+                    f"the backend of provider '{self.provider_id}' did not hold the model to the JSON schema: "
+                    f"{text[:300]}",
+                    provider_id=self.provider_id,
+                ) from error
+
+    def _passed_over(self, param: str) -> NotSupportedError:
+        return NotSupportedError(
+            f"the backend of provider '{self.provider_id}' passed over '{param}': its reply has none of what that "
+            "asks for",
+            provider_id=self.provider_id,
+            param=param,
+        )

@@ -1,0 +1,70 @@
+"""Replies and events of Converse -> those of the OpenAI dialect, which the core reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from llamastack.provider.openai_dialect import understood
+from llamastack.provider.streams import closing
+
+_FINISH_REASONS = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "tool_use": "tool_calls",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "guardrail_intervened": "content_filter",
+    "content_filtered": "content_filter",
+}
+"""Others, such as `malformed_tool_use`, are handed on as they are: the core makes an error of them."""
+
+
+def _call(use: Mapping[str, Any], arguments: str, index: int) -> dict[str, Any]:
+    return {"index": index, "id": use["toolUseId"], "function": {"name": use["name"], "arguments": arguments}}
+
+
+def as_reply(reply: Mapping[str, Any], provider_id: str) -> dict[str, Any]:
+    """A reply of Converse as a chat completion. Reasoning and citations have no place in it."""
+    with understood(provider_id):
+        blocks = reply["output"]["message"]["content"]
+        message = {
+            "content": "".join(block.get("text", "") for block in blocks),
+            "tool_calls": [
+                _call(block["toolUse"], json.dumps(block["toolUse"]["input"]), index)
+                for index, block in enumerate(blocks)
+                if "toolUse" in block
+            ],
+        }
+        return {
+            "choices": [
+                {"message": message, "finish_reason": _FINISH_REASONS.get(reply["stopReason"], reply["stopReason"])}
+            ]
+        }
+
+
+async def as_chunks(events: AsyncIterator[Mapping[str, Any]], provider_id: str) -> AsyncIterator[dict[str, Any]]:
+    """Events of ConverseStream as chunks of a chat completion."""
+    async with closing(events):
+        async for event in events:
+            with understood(provider_id):
+                chunk = {"choices": [_choice(event)]}
+            yield chunk
+
+
+def _choice(event: Mapping[str, Any]) -> dict[str, Any]:
+    if "contentBlockStart" in event:
+        block = event["contentBlockStart"]
+        use = block["start"].get("toolUse")
+        return {"delta": {} if use is None else {"tool_calls": [_call(use, "", block["contentBlockIndex"])]}}
+    if "contentBlockDelta" in event:
+        block = event["contentBlockDelta"]
+        delta, index = block["delta"], block["contentBlockIndex"]
+        if "toolUse" in delta:
+            return {"delta": {"tool_calls": [{"index": index, "function": {"arguments": delta["toolUse"]["input"]}}]}}
+        return {"delta": {"content": delta.get("text")}}
+    if "messageStop" in event:
+        word = event["messageStop"]["stopReason"]
+        return {"delta": {}, "finish_reason": _FINISH_REASONS.get(word, word)}
+    return {"delta": {}}

@@ -1,0 +1,21 @@
+"""The models of an Ollama server."""
+
+from llamastack.provider import Api, Capabilities, RemoteProviderSpec
+
+OLLAMA = RemoteProviderSpec(
+    api=Api.inference,
+    provider_type="remote::ollama",
+    config_class="llamastack_provider_ollama.config:OllamaConfig",
+    factory="llamastack_provider_ollama.inference:get_adapter_impl",
+    provider_data_validator="llamastack_provider_ollama.config:OllamaProviderData",
+    description="The models of an Ollama server",
+    capabilities=Capabilities(
+        chat_completion="supported",
+        completion="supported",
+        embeddings="since 0.3",
+        json_schema="since 0.5",
+        logprobs="since 0.12.11",
+        streaming="supported",
+        tools="since 0.3",
+    ),
+)

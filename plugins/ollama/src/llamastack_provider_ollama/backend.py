@@ -1,0 +1,156 @@
+"""Calling Ollama through its client: keys, refusals, retries; failures as errors of the family."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import anyio
+import httpx
+from ollama import AsyncClient, ResponseError
+
+from llamastack.provider.credentials import ApiKey
+from llamastack.provider.errors import (
+    BackendError,
+    InvalidRequestError,
+    LlamaStackError,
+    NotFoundError,
+    NotSupportedError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    RateLimitError,
+)
+from llamastack.provider.http import error_class_of, http_client, reason_of_http_error, was_dropped
+from llamastack.provider.refusals import error_of_answer, error_of_event
+from llamastack.provider.streams import Stream, close, closing
+from llamastack_provider_ollama.config import OllamaConfig
+
+_T = TypeVar("_T")
+_LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=100)
+_LACKS = re.compile(r"does not support (\w+)|missing data required for (image) input")
+_MOMENT_S = 0.01
+_PARAMS = {"tools": "tools", "vision": "messages", "image": "messages"}
+
+
+class _Client(AsyncClient):
+    """Ollama's client over our HTTP client, with nothing out of the environment but proxies."""
+
+    def __init__(self, config: OllamaConfig, request_hook: object, response_hook: object) -> None:
+        # Past the __init__ of AsyncClient, which makes an HTTP client of its own.
+        super(AsyncClient, self).__init__(
+            http_client,
+            str(config.url),
+            follow_redirects=False,
+            timeout=httpx.Timeout(config.timeout_s, connect=config.connect_timeout_s),
+            limits=_LIMITS,
+            event_hooks={"request": [request_hook], "response": [response_hook]},
+        )
+
+
+class Backend:
+    """One client for the life of a provider.
+
+    Calls raise errors of the family; they carry no provider_id, which the stack puts in. Cancelling a call, or closing
+    a stream, closes its connection, by which Ollama knows.
+    """
+
+    def __init__(self, config: OllamaConfig, key: ApiKey) -> None:
+        parts = httpx.URL(str(config.url))
+        self.where = f"{parts.scheme}://{parts.netloc.decode()}"
+        self.client: AsyncClient = _Client(config, self._sign, self._check)
+        self._key = key
+        self._timeout_s = config.timeout_s
+        self._retries = config.retries
+
+    async def aclose(self) -> None:
+        """Close the connections; safe to call twice."""
+        await self.client.close()  # type: ignore[no-untyped-call]
+
+    async def whole(self, call: Callable[[], Awaitable[_T]]) -> _T:
+        """What a call of the client gives."""
+        return await self._retries.run(lambda: self._attempt(call))
+
+    async def stream(self, call: Callable[[], Awaitable[AsyncIterator[_T]]]) -> Stream[_T]:
+        """The pieces that a call of the client gives.
+
+        Returns when the first one is there, so that a refusal is raised here.
+        """
+
+        async def begin() -> tuple[AsyncIterator[_T], _T]:
+            pieces = await call()
+            try:
+                return pieces, await anext(pieces)
+            except StopAsyncIteration:
+                raise self.cut_short() from None
+
+        pieces, first = await self._retries.run(lambda: self._attempt(begin))
+        return Stream(self._pieces(first, pieces), lambda: close(pieces))
+
+    def cut_short(self) -> BackendError:
+        return BackendError(f"{self.where} ended the stream before the reply was complete")
+
+    async def _pieces(self, first: _T, pieces: AsyncIterator[_T]) -> AsyncIterator[_T]:
+        async with closing(pieces):
+            yield first
+            with self._translated():
+                async for piece in pieces:
+                    yield piece
+
+    async def _attempt(self, call: Callable[[], Awaitable[_T]]) -> _T:
+        with self._translated():
+            try:
+                return await call()
+            except httpx.HTTPError as error:
+                if not was_dropped(error):
+                    raise
+                # A kept connection that Ollama has closed meanwhile; nothing of an answer has come. In a moment the
+                # loop knows which other kept ones are closed, too.
+                await anyio.sleep(_MOMENT_S)
+                return await call()
+
+    async def _sign(self, request: httpx.Request) -> None:
+        """Put this request's key in. The client puts one of the environment in, which is not meant here."""
+        request.headers.pop("Authorization", None)
+        request.headers.update(self._key.bearer())
+
+    async def _check(self, response: httpx.Response) -> None:
+        """Raise for an answer that is an error. The client's own error has neither its headers nor its place."""
+        if response.is_success:
+            return
+        content = await response.aread()
+        raise self._explained(error_of_answer(response.status_code, response.headers, content, self.where))
+
+    def _explained(self, error: LlamaStackError) -> LlamaStackError:
+        lacks = _LACKS.search(error.message)
+        if lacks and isinstance(error, InvalidRequestError | NotSupportedError | BackendError):
+            return NotSupportedError(error.message, param=_PARAMS.get(lacks[1] or lacks[2], "model"))
+        if isinstance(error, ProviderUnavailableError) and "server busy" in error.message:
+            return RateLimitError(error.message)  # its queue is full
+        if isinstance(error, NotFoundError):
+            error.param = "model"
+        return self._key.explained(error)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except LlamaStackError:
+            raise
+        except ResponseError as error:
+            raise self._explained(error_of_event(error.error, self.where)) from error
+        except (httpx.HTTPError, ConnectionError) as error:
+            # The client's ConnectionError has one sentence for everything; what happened is in its context.
+            cause = error if isinstance(error, httpx.HTTPError) else error.__context__ or error
+            raise self._failed(cause) from error
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            # How the client fails at what is not JSON, or not of the right form.
+            said = " ".join(str(error).split())[:200]
+            raise BackendError(f"{self.where} answered something that cannot be understood: {said}") from error
+
+    def _failed(self, cause: BaseException) -> LlamaStackError:
+        kind = error_class_of(cause) if isinstance(cause, httpx.HTTPError) else ProviderUnavailableError
+        if kind is ProviderTimeoutError:
+            return kind(f"{self.where} was silent for {self._timeout_s:g} s")
+        return kind(reason_of_http_error(cause) if isinstance(cause, httpx.HTTPError) else str(cause))

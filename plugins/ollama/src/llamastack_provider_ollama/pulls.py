@@ -1,0 +1,192 @@
+"""Models that Ollama is pulling: one pull for all that wait for a model, with progress."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+
+import anyio
+
+from llamastack.provider import Deps, Progress
+from llamastack.provider.errors import (
+    BackendError,
+    LlamaStackError,
+    NotFoundError,
+    ProviderUnavailableError,
+    error_from_wire,
+)
+from llamastack_provider_ollama.backend import Backend
+
+_LOGGER = logging.getLogger("llamastack.provider")
+_SHORT_WAIT_S = 1.0
+_LOG_EVERY_S = 10.0
+_AFTER_FAILURE_S = 60.0
+_STOP_WAIT_S = 1.0
+_UNKNOWN = ("file does not exist", "not found", "invalid model name")
+
+
+def tagged(name: str) -> str:
+    """A model's name with its tag; Ollama takes a name without one for `latest`."""
+    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+
+
+@dataclass(eq=False, slots=True)
+class _Pull:
+    """waiters: registrations that wait for it. kept: it goes on without any. sizes: (completed, total) by layer."""
+
+    name: str
+    waiters: int = 0
+    kept: bool = False
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    over: anyio.Event = field(default_factory=anyio.Event)
+    ended_at: float = 0.0
+    failure: LlamaStackError | None = None
+
+    @property
+    def done(self) -> int:
+        return sum(done for done, _ in self.sizes.values())
+
+    @property
+    def total(self) -> int:
+        return sum(total for _, total in self.sizes.values())
+
+    def take_in(self, digest: str, done: int, total: int) -> bool:
+        """Whether that is anything new. A part that is fetched again counts once."""
+        before = self.sizes.get(digest, (0, 0))
+        self.sizes[digest] = now = (max(before[0], done), max(before[1], total))
+        return now != before
+
+    def __str__(self) -> str:
+        return f"{self.done / self.total:.0%} of {self.total / 1e9:.2f} GB" if self.total else "it has just begun"
+
+
+class Pulls:
+    """They run in the instance's task group."""
+
+    def __init__(self, backend: Backend, deps: Deps) -> None:
+        self._backend = backend
+        self._deps = deps
+        self._id = deps.provider_id
+        self._pulls: dict[str, _Pull] = {}
+
+    async def wait_for(self, name: str) -> None:
+        """Pull a model, or join in its pull, and wait for its end.
+
+        Cancelled when nobody waits for it any more, unless it has been begun or asked for by `look_after`. Raises
+        NotFoundError for a model that Ollama cannot find, another error of the family for another failure; a later
+        call tries again.
+        """
+        pull = self._running(name) or self._begin(name)
+        pull.waiters += 1
+        try:
+            await pull.over.wait()
+        finally:
+            pull.waiters -= 1
+            if not (pull.waiters or pull.kept or pull.over.is_set()):
+                self._cancel(pull)
+        _raise_failure(pull)
+
+    async def look_after(self, name: str) -> None:
+        """The same for who cannot wait: raises ProviderUnavailableError, with how far it is, while it goes on.
+
+        A failed one is not tried again at once.
+        """
+        pull = self._pulls.get(tagged(name))
+        if pull is None or (pull.over.is_set() and time.monotonic() - pull.ended_at > _AFTER_FAILURE_S):
+            pull = self._begin(name)
+        pull.kept = True
+        with anyio.move_on_after(_SHORT_WAIT_S):
+            await pull.over.wait()
+        if not pull.over.is_set():
+            raise ProviderUnavailableError(
+                f"provider '{self._id}' is pulling '{pull.name}': {pull}", provider_id=self._id
+            )
+        _raise_failure(pull)
+
+    def drop(self, name: str) -> None:
+        """Nobody wants the model any more."""
+        pull = self._running(name)
+        if pull is not None:
+            pull.kept = False
+            if not pull.waiters:
+                self._cancel(pull)
+
+    async def aclose(self) -> None:
+        """Cancel all; safe to call twice."""
+        pulls = [pull for pull in self._pulls.values() if not pull.over.is_set()]
+        for pull in pulls:
+            self._cancel(pull)
+        with anyio.move_on_after(_STOP_WAIT_S):
+            for pull in pulls:
+                await pull.over.wait()
+
+    def _running(self, name: str) -> _Pull | None:
+        pull = self._pulls.get(tagged(name))
+        return None if pull is None or pull.over.is_set() else pull
+
+    def _begin(self, name: str) -> _Pull:
+        pull = self._pulls[tagged(name)] = _Pull(name)
+        self._deps.task_group.start_soon(self._run, pull)
+        return pull
+
+    def _cancel(self, pull: _Pull) -> None:
+        pull.scope.cancel()
+        self._forget(pull)  # who comes now begins anew
+
+    def _forget(self, pull: _Pull) -> None:
+        if self._pulls.get(tagged(pull.name)) is pull:
+            del self._pulls[tagged(pull.name)]
+
+    async def _run(self, pull: _Pull) -> None:
+        pull.failure = ProviderUnavailableError(
+            f"the pull of '{pull.name}' by provider '{self._id}' was stopped", provider_id=self._id
+        )
+        _LOGGER.info("provider '%s' pulls '%s'", self._id, pull.name)
+        try:
+            with pull.scope:
+                await self._pull(pull)
+                pull.failure = None
+        except LlamaStackError as error:
+            pull.failure = error
+        except Exception as error:  # one fault here must not end the provider
+            pull.failure = BackendError(f"{type(error).__name__} while pulling '{pull.name}'")
+            _LOGGER.exception("provider '%s' failed to pull '%s'", self._id, pull.name)
+        finally:
+            pull.ended_at = time.monotonic()
+            pull.over.set()
+            if pull.failure is None or not pull.kept:
+                self._forget(pull)
+        if pull.failure is None:
+            _LOGGER.info("provider '%s' has pulled '%s'", self._id, pull.name)
+        else:
+            _LOGGER.warning("provider '%s' has not pulled '%s': %s", self._id, pull.name, pull.failure.message)
+
+    async def _pull(self, pull: _Pull) -> None:
+        client, logged = self._backend.client, time.monotonic()
+        status: str | None = None
+        try:
+            pieces = await self._backend.stream(lambda: client.pull(pull.name, stream=True))
+            try:
+                async for piece in pieces:
+                    status = piece.status
+                    if piece.digest and pull.take_in(piece.digest, piece.completed or 0, piece.total or 0):
+                        self._deps.report_progress(Progress(f"pulling {pull.name}", pull.done, pull.total))
+                    if time.monotonic() - logged > _LOG_EVERY_S:
+                        logged = time.monotonic()
+                        _LOGGER.info("provider '%s' pulls '%s': %s", self._id, pull.name, pull)
+            finally:
+                await pieces.aclose()
+        except BackendError as error:
+            if any(words in error.message for words in _UNKNOWN):
+                raise NotFoundError(error.message) from error
+            raise
+        if status != "success":
+            raise BackendError(f"{self._backend.where} ended the pull of '{pull.name}' before it was complete")
+
+
+def _raise_failure(pull: _Pull) -> None:
+    if pull.failure is not None:
+        # Each its own: whoever hands an error on may reword it.
+        raise error_from_wire(pull.failure.status, pull.failure.to_wire())

@@ -1,0 +1,68 @@
+"""Replies of Ollama -> chunks of the OpenAI dialect, which core makes into native ones."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from ollama import ChatResponse, GenerateResponse
+
+from llamastack.provider.errors import LlamaStackError
+from llamastack.provider.streams import closing
+
+
+async def chunks_of(
+    replies: AsyncIterator[ChatResponse] | AsyncIterator[GenerateResponse], cut_short: Callable[[], LlamaStackError]
+) -> AsyncIterator[dict[str, Any]]:
+    """One chunk for each reply; it serves chats (`delta`) and text completions (`text`).
+
+    What a model thinks is no part of them. Raises `cut_short()` when the replies end before one that is `done`.
+    """
+    called = 0
+    async with closing(replies):
+        async for reply in replies:
+            message = reply.message if isinstance(reply, ChatResponse) else None
+            text = (reply.response if isinstance(reply, GenerateResponse) else reply.message.content) or ""
+            thinking = reply.thinking if isinstance(reply, GenerateResponse) else reply.message.thinking
+            calls = [
+                # Older versions of Ollama give calls no id, and its client hands none on.
+                {
+                    "index": called + number,
+                    "id": f"call_{uuid.uuid4().hex}",
+                    "function": {"name": call.function.name, "arguments": json.dumps(dict(call.function.arguments))},
+                }
+                for number, call in enumerate((message.tool_calls if message else None) or ())
+            ]
+            called += len(calls)
+            choice: dict[str, Any] = {"text": text, "delta": {"content": text, "tool_calls": calls}}
+            if reply.logprobs and not (thinking and not text):
+                choice["logprobs"] = {"content": [entry.model_dump() for entry in reply.logprobs]}
+            if reply.done:
+                reason = reply.done_reason or "stop"
+                choice["finish_reason"] = "tool_calls" if called and reason == "stop" else reason
+            yield {"choices": [choice]}
+            if reply.done:
+                return
+    raise cut_short()
+
+
+async def collected(chunks: AsyncIterator[dict[str, Any]]) -> dict[str, Any]:
+    """All chunks of one reply as a whole reply of the dialect."""
+    text: list[str] = []
+    calls: list[dict[str, Any]] = []
+    logprobs: list[dict[str, Any]] = []
+    reason: str | None = None
+    async for chunk in chunks:
+        choice = chunk["choices"][0]
+        text.append(choice["text"])
+        calls += choice["delta"]["tool_calls"]
+        logprobs += choice.get("logprobs", {}).get("content", ())
+        reason = choice.get("finish_reason", reason)
+    whole: dict[str, Any] = {
+        "text": "".join(text),
+        "message": {"content": "".join(text), "tool_calls": calls},
+        "finish_reason": reason,
+    }
+    return {"choices": [{**whole, "logprobs": {"content": logprobs}} if logprobs else whole]}

@@ -1,0 +1,188 @@
+"""What goes wrong between the provider and Ollama, and what the user is told."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import anyio
+import pytest
+from backends.ollama import CHAT, EMBEDDER, ndjson, refusal
+from backends.ollama_stack import LONG, Running, Start, limit
+from starlette.responses import Response
+
+from llamastack import Stack
+from llamastack.api import ProviderStatus
+from llamastack.provider import (
+    BackendError,
+    InvalidRequestError,
+    LlamaStackError,
+    NotFoundError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    RateLimitError,
+)
+
+pytestmark = pytest.mark.anyio
+BEGUN = {"model": CHAT, "message": {"role": "assistant", "content": "Hi"}, "done": False}
+
+
+async def failure(running: Running, **arguments: Any) -> LlamaStackError:
+    """The error that a chat ends with, whole or in a stream."""
+    with pytest.raises(LlamaStackError) as caught:
+        reply = await running.chat(**arguments)
+        async for _ in reply:
+            pass
+    assert caught.value.provider_id == "o"
+    return caught.value
+
+
+async def becomes(stack: Stack, status: ProviderStatus) -> str | None:
+    with anyio.fail_after(10):
+        while True:
+            [provider] = (await stack.inspect.health()).providers
+            if provider.status is status:
+                return provider.reason
+            await anyio.sleep(0.05)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_ollama_that_goes_down_and_comes_back(running: Running, stream: bool) -> None:
+    await running.chat(sampling_params=limit(1))
+    running.proxy.refuse()
+    error = await failure(running, stream=stream)
+    assert isinstance(error, ProviderUnavailableError)
+    assert error.message == f"provider 'o' (remote::ollama) is down: connection refused at {running.proxy.url}"
+    assert await becomes(running.stack, ProviderStatus.down) == f"connection refused at {running.proxy.url}"
+    running.proxy.restore()
+    await becomes(running.stack, ProviderStatus.healthy)
+    await running.chat(sampling_params=limit(1))
+
+
+async def test_a_host_name_that_is_not_known(start: Start) -> None:
+    async with start(url="http://nowhere.invalid:11434") as running:
+        reason = await becomes(running.stack, ProviderStatus.down)
+        assert reason == "host name not known at http://nowhere.invalid:11434"
+
+
+async def test_a_kept_connection_that_ollama_has_closed(running: Running) -> None:
+    for call in (running.chat, running.complete):
+        await call(sampling_params=limit(1))
+        running.proxy.drop_idle()
+        await call(sampling_params=limit(1))
+    running.proxy.drop_idle()
+    await running.stack.inference.embeddings(model=EMBEDDER, contents=["x"])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_silence_before_the_first_byte(start: Start, stream: bool) -> None:
+    async with start(timeout_s=0.5) as running:
+        running.proxy.delay_s = 30
+        running.proxy.drop_idle()
+        error = await failure(running, stream=stream)
+        assert isinstance(error, ProviderTimeoutError)
+        assert f"{running.proxy.url} was silent for 0.5 s" in error.message
+
+
+async def test_silence_in_mid_stream(start: Start) -> None:
+    async with start(timeout_s=0.5) as running:
+        running.proxy.stall_after = 1000
+        running.proxy.drop_idle()
+        stream = await running.chat(messages=LONG, sampling_params=limit(400), stream=True)
+        with pytest.raises(ProviderTimeoutError):
+            async for _ in stream:
+                pass
+
+
+@pytest.mark.parametrize("fault", ["cut_after", "reset_after"])
+async def test_a_connection_that_breaks_in_mid_stream(running: Running, fault: str) -> None:
+    setattr(running.proxy, fault, 1000)
+    running.proxy.drop_idle()
+    seen = []
+    with pytest.raises(LlamaStackError) as caught:
+        async for chunk in await running.chat(messages=LONG, sampling_params=limit(400), stream=True):
+            seen.append(chunk)
+    assert seen
+    assert isinstance(caught.value, BackendError)
+    assert caught.value.provider_id == "o"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ((BEGUN, "{bad"), "cannot be understood"),
+        ((BEGUN, "[1]"), "cannot be understood"),
+        ((BEGUN,), "ended the stream before the reply was complete"),
+        ((), "ended the stream before the reply was complete"),
+        ((BEGUN, {"error": "an error was encountered while running the model"}), "an error was encountered"),
+        ((BEGUN, {**BEGUN, "done": True, "done_reason": "because"}), "finish_reason 'because'"),
+        (({"error": "llama runner process has terminated"},), "llama runner process has terminated"),
+    ],
+)
+async def test_streams_that_make_no_sense(running: Running, lines: tuple[Any, ...], words: str, stream: bool) -> None:
+    running.ollama.answers.append(ndjson(*lines))
+    error = await failure(running, stream=stream)
+    assert isinstance(error, BackendError)
+    assert words in error.message
+
+
+async def test_embeddings_that_make_no_sense(running: Running) -> None:
+    running.ollama.answers.extend([Response("{}"), Response('{"embeddings": [[1.0]]}'), Response("hello")])
+    for _ in range(3):
+        with pytest.raises(BackendError) as caught:
+            await running.stack.inference.embeddings(model=EMBEDDER, contents=["a", "b"])
+        assert caught.value.provider_id == "o"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(400, InvalidRequestError), (404, NotFoundError), (500, BackendError), (503, ProviderUnavailableError)],
+)
+async def test_each_status_is_one_error(running: Running, status: int, kind: type, stream: bool) -> None:
+    running.ollama.answers.append(refusal(status, "because of the moon"))
+    error = await failure(running, stream=stream)
+    assert type(error) is kind
+    assert f"answered {status}: because of the moon" in error.message
+    assert error.param == ("model" if status == 404 else None)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_full_queue_is_a_rate_limit_that_is_waited_for(running: Running, stream: bool) -> None:
+    busy = "server busy, please try again.  maximum pending requests exceeded"
+    running.ollama.answers.extend([refusal(503, busy), refusal(429, "slow down", retry_after="0"), None])
+    before = running.ollama.count("/api/chat")
+    reply = await running.chat(stream=stream, sampling_params=limit(1))
+    if stream:
+        assert [chunk async for chunk in reply]
+    assert running.ollama.count("/api/chat") - before == 3
+
+
+async def test_a_wait_that_is_too_long_is_the_clients(running: Running) -> None:
+    running.ollama.answers.append(refusal(429, "tomorrow", retry_after="86000"))
+    started = time.monotonic()
+    error = await failure(running)
+    assert isinstance(error, RateLimitError)
+    assert error.retry_after == 86_000
+    assert time.monotonic() - started < 1
+
+
+async def test_a_redirect_is_not_followed(running: Running) -> None:
+    running.ollama.answers.append(Response(status_code=307, headers={"location": "http://elsewhere.invalid/api/chat"}))
+    error = await failure(running)
+    assert "redirects to http://elsewhere.invalid/api/chat" in error.message
+
+
+async def test_something_else_than_ollama(running: Running) -> None:
+    running.ollama.routes["/api/tags"] = lambda _: Response("<html>Hello</html>", media_type="text/html")
+    await running.stack.instances["inference"][0].refresh(anew=True)
+    reason = await becomes(running.stack, ProviderStatus.down)
+    assert reason is not None
+    assert "answered something that cannot be understood" in reason
+
+
+async def test_closing_twice(running: Running) -> None:
+    provider = running.stack.instances["inference"][0].provider
+    await provider.shutdown()
+    await provider.shutdown()

@@ -1,0 +1,237 @@
+"""The SDK's client over connections that a provider keeps, its failures as errors of the family."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
+from urllib.parse import urlsplit
+
+import anyio
+import httpx2
+from huggingface_hub import AsyncInferenceClient
+from huggingface_hub.errors import (
+    GenerationError,
+    HfHubHTTPError,
+    IncompleteGenerationError,
+    InferenceTimeoutError,
+    OverloadedError,
+    TextGenerationError,
+    ValidationError,
+)
+from huggingface_hub.inference._common import RequestParameters
+
+from llamastack.provider.credentials import ApiKey
+from llamastack.provider.errors import BackendError, LlamaStackError, ProviderTimeoutError
+from llamastack.provider.http import error_class_of, reason_of_http_error
+from llamastack.provider.refusals import error_of_answer, error_of_status
+from llamastack.provider.remote import RemoteConfig
+from llamastack.provider.sse import event_data
+from llamastack.provider.streams import Stream, close, closing
+
+_T = TypeVar("_T")
+Call = Callable[[AsyncInferenceClient], Awaitable[_T]]
+
+_PLACEHOLDER = "none"
+_AGENT = {"user-agent": "llamastack-provider-tgi"}
+_LIMITS = httpx2.Limits(max_connections=1000, max_keepalive_connections=100)
+_STATUSES: dict[type[TextGenerationError], int] = {
+    ValidationError: 422,
+    GenerationError: 424,
+    OverloadedError: 429,
+    IncompleteGenerationError: 500,
+}
+
+
+class _Client(AsyncInferenceClient):
+    """The SDK's client for one call: a few attributes, no connection of its own.
+
+    One for each call because the SDK holds every stream open until its client is closed. It gets a token that is none:
+    without one it would look for one on this machine. The true one is put in by the session.
+    """
+
+    def __init__(self, url: str, session: httpx2.AsyncClient) -> None:
+        # The SDK gives its timeout to every request, and takes None for "wait for ever".
+        timeout = cast(float, session.timeout)
+        super().__init__(url, provider="hf-inference", token=_PLACEHOLDER, timeout=timeout, headers=_AGENT)
+        self._session = session
+
+    async def _get_async_client(self) -> httpx2.AsyncClient:
+        return self._session
+
+    async def _inner_post(self, request_parameters: RequestParameters, *, stream: bool = False) -> Any:
+        """The SDK's own, but for streams: that ends a line at all that Unicode has for it, inside of a text too, knows
+        the last event by `data: [DONE]` with that blank alone, and leaves open what it iterates over.
+        """
+        if not stream:
+            return await super()._inner_post(request_parameters)
+        response = await self.exit_stack.enter_async_context(
+            self._session.stream(
+                "POST", request_parameters.url, json=request_parameters.json, headers=request_parameters.headers
+            )
+        )
+        kind = response.headers.get("content-type", "")
+        if not kind.startswith("text/event-stream"):
+            raise BackendError(f"{where(request_parameters.url)} answered a stream with {kind or 'no content-type'}")
+        lines = _lines(response)
+        self.exit_stack.push_async_callback(lines.aclose)
+        return lines
+
+
+async def _lines(response: httpx2.Response) -> AsyncGenerator[str, None]:
+    """A line for each event."""
+    async with closing(response.aiter_bytes()) as blocks, closing(event_data(blocks)) as events:
+        async for data in events:
+            yield f"data: {data.decode()}"
+
+
+class HuggingFaceBackend:
+    """Calls of the SDK at any URL, by one pool of connections.
+
+    Errors are of the family and carry no provider_id, which the stack puts in. Cancelling a call, or closing a stream,
+    closes its connection, by which the backend knows.
+    """
+
+    def __init__(self, config: RemoteConfig, key: ApiKey) -> None:
+        self._key = key
+        self._timeout_s = config.timeout_s
+        self._retries = config.retries
+        self._session = httpx2.AsyncClient(
+            auth=self._authorized,
+            event_hooks={"response": [self._checked]},
+            timeout=httpx2.Timeout(config.timeout_s, connect=config.connect_timeout_s),
+            limits=_LIMITS,
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections; safe to call twice."""
+        await self._session.aclose()
+
+    async def whole(self, url: str, call: Call[_T]) -> _T:
+        """What `call` gives with a client for `url`."""
+
+        async def once() -> _T:
+            async with _Client(url, self._session) as client:
+                with self._told(url):
+                    return await call(client)
+
+        return await self._retries.run(once)
+
+    async def stream(self, url: str, call: Call[Any]) -> Stream[Mapping[str, Any]]:
+        """The pieces that `call` gives with a client for `url`.
+
+        Returns with the first one: a refusal comes as the first event of a stream whose status is 200.
+        """
+        return await self._retries.run(lambda: self._begin(url, call))
+
+    async def get(self, url: str, **params: str) -> Any:
+        """The decoded JSON at `url`; None when there is nothing (404)."""
+
+        async def once() -> Any:
+            with self._told(url):
+                response = await self._session.get(url, params=params, headers=_AGENT)
+                return response.json() if response.is_success else None
+
+        return await self._retries.run(once)
+
+    async def info(self, url: str) -> Mapping[str, Any] | None:
+        """What the server at `url` says of itself; None when it is no text-generation-inference."""
+
+        async def ask(client: AsyncInferenceClient) -> Any:
+            try:
+                return await client.get_endpoint_info()
+            except HfHubHTTPError:
+                return None
+
+        answer = await self.whole(url, ask)
+        if answer is not None and not (isinstance(answer, dict) and isinstance(answer.get("model_id"), str)):
+            raise BackendError(f"{where(url)} answered something else than what it serves at /info")
+        return answer
+
+    async def _begin(self, url: str, call: Call[Any]) -> Stream[Mapping[str, Any]]:
+        client = _Client(url, self._session)
+        pieces: AsyncIterator[Mapping[str, Any]] | None = None
+
+        async def end() -> None:
+            with anyio.CancelScope(shield=True):
+                await close(pieces)
+                await client.close()  # type: ignore[no-untyped-call]
+
+        try:
+            with self._told(url):
+                pieces = aiter(cast(AsyncIterable[Mapping[str, Any]], await call(client)))
+                first = await anext(pieces, None)
+        except BaseException:
+            await end()
+            raise
+        return Stream(self._pieces(url, first, pieces, end), end)
+
+    async def _pieces(
+        self,
+        url: str,
+        first: Mapping[str, Any] | None,
+        rest: AsyncIterator[Mapping[str, Any]],
+        end: Callable[[], Awaitable[None]],
+    ) -> AsyncIterator[Mapping[str, Any]]:
+        try:
+            if first is not None:
+                yield first
+            with self._told(url, began=True):
+                async for piece in rest:
+                    yield piece
+        finally:
+            await end()
+
+    def _authorized(self, request: httpx2.Request) -> httpx2.Request:
+        request.headers.pop("authorization", None)
+        request.headers.update(self._key.bearer())
+        return request
+
+    async def _checked(self, response: httpx2.Response) -> None:
+        """Raise for an answer that is an error, before the SDK sees it: its ways with some are its own."""
+        if response.is_success:
+            return
+        content = await response.aread()
+        if response.request.method == "GET" and response.status_code in (404, 405):
+            return  # who asks may do without
+        here = where(str(response.request.url))
+        raise self._key.explained(error_of_answer(response.status_code, response.headers, content, here))
+
+    @contextmanager
+    def _told(self, url: str, *, began: bool = False) -> Iterator[None]:
+        """What the SDK raises, as an error of the family."""
+        here = where(url)
+        try:
+            yield
+        except InferenceTimeoutError as error:
+            raise self._failed(error.__cause__ or error, here) from error
+        except TextGenerationError as error:
+            raise _error_of_event(error, f"{here} broke off" if began else f"{here} refused") from error
+        except httpx2.HTTPError as error:
+            raise self._failed(error, here) from error
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            said = " ".join(str(error).split())[:200]
+            raise BackendError(f"{here} answered something that cannot be understood: {said}") from error
+
+    def _failed(self, error: BaseException, here: str) -> LlamaStackError:
+        kind = error_class_of(error)
+        if kind is ProviderTimeoutError:
+            return kind(f"{here} was silent for {self._timeout_s:g} s")
+        return kind(reason_of_http_error(error))
+
+
+def where(url: str) -> str:
+    """Scheme, host and port."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _error_of_event(error: TextGenerationError, what: str) -> LlamaStackError:
+    """The error for an error event. In a stream of text it has a type, of which the SDK made a class; in one of a chat
+    it is an object with a status.
+    """
+    said = error.args[0] if error.args else ""
+    status: Any = _STATUSES.get(type(error))
+    if isinstance(said, dict):
+        status, said = said.get("http_status_code"), said.get("message", said)
+    return error_of_status(status if isinstance(status, int) else 502, f"{what}: {said}")

@@ -1,0 +1,32 @@
+"""Models served by vLLM: by a server elsewhere, or by one that the stack starts."""
+
+from llamastack.provider import Api, Capabilities, InlineProviderSpec, RemoteProviderSpec
+
+_CAPABILITIES = Capabilities(
+    chat_completion="supported",
+    completion="supported",
+    embeddings="supported",
+    json_schema="supported",
+    logprobs="supported",
+    streaming="supported",
+    tools="supported",
+)
+
+REMOTE_VLLM = RemoteProviderSpec(
+    api=Api.inference,
+    provider_type="remote::vllm",
+    config_class="llamastack_provider_vllm.config:RemoteVLLMConfig",
+    factory="llamastack_provider_vllm.inference:get_adapter_impl",
+    provider_data_validator="llamastack_provider_vllm.config:VLLMProviderData",
+    description="Models of a vLLM server",
+    capabilities=_CAPABILITIES,
+)
+
+VLLM = InlineProviderSpec(
+    api=Api.inference,
+    provider_type="vllm",
+    config_class="llamastack_provider_vllm.config:VLLMConfig",
+    factory="llamastack_provider_vllm.engine:get_provider_impl",
+    description="A model by vLLM, in a process of the stack's own; needs the package vllm",
+    capabilities=_CAPABILITIES,
+)

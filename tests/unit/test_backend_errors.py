@@ -1,0 +1,193 @@
+"""Error answers of backends, whatever form they have, as errors of the family; and the waits that they ask for."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import time
+from collections.abc import Iterator
+
+import anyio
+import httpx
+import httpx2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llamastack.provider.errors import (
+    AuthenticationError,
+    BackendError,
+    ContextLengthExceededError,
+    InvalidRequestError,
+    LlamaStackError,
+    NotFoundError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    RateLimitError,
+)
+from llamastack.provider.http import error_class_of, is_http_error
+from llamastack.provider.refusals import error_of_answer, error_of_event, error_of_status, retry_after_of, said_in
+from llamastack.provider.retries import Retries
+
+pytestmark = pytest.mark.anyio
+WHERE = "http://gpu-1:8080"
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "param", "code"),
+    [
+        ({"error": {"message": "no", "param": "top_p", "code": "bad", "type": "t"}}, "no", "top_p", "bad t"),
+        ({"error": {"message": "no", "param": None, "code": 400}}, "no", None, "400"),
+        ({"error": "no", "error_type": "validation"}, "no", None, "validation"),
+        ({"error_code": "GONE", "message": "no"}, "no", None, "GONE"),
+        ({"detail": [{"msg": "no"}]}, '[{"msg": "no"}]', None, ""),
+        ({"object": "error", "message": "no", "type": "t", "code": 404}, "no", None, "404 t"),
+        ("no", "no", None, ""),
+        ([1], "[1]", None, ""),
+    ],
+)
+def test_every_form_of_an_error_body(body: object, message: str, param: str | None, code: str) -> None:
+    assert said_in(json.dumps(body)) == (message, param, code, True)
+
+
+def test_a_page_is_no_error_object() -> None:
+    assert said_in(b"<html><h1>502 Bad  Gateway</h1>\n</html>") == ("502 Bad Gateway", None, "", False)
+    assert said_in(b"\xff\xfe")[3] is False
+    assert len(said_in("x" * 10_000).message) == 500
+
+
+@given(st.binary(max_size=200), st.integers(300, 599))
+def test_any_body_with_any_status_is_an_error_of_the_family(body: bytes, status: int) -> None:
+    error = error_of_answer(status, {}, body, WHERE)
+    assert isinstance(error, LlamaStackError)
+    assert error.message.startswith(WHERE)
+    assert error.provider_id is None
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(), lambda v: st.lists(v) | st.dictionaries(st.text(), v)
+    )
+)
+def test_any_error_event_is_an_error_of_the_family(error: object) -> None:
+    assert error_of_event(error, "the backend").message.startswith("the backend broke off")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens",
+        "request (5010 tokens) exceeds the available context size (2048 tokens), try increasing it",
+        "`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000 `inputs` tokens",
+        "`inputs` must have less than 1024 tokens. Given: 5000",
+        "Input is too long for requested model.",
+        "prompt is too long: 210000 tokens > 200000 maximum",
+        "the input length exceeds the context length",
+    ],
+)
+def test_a_prompt_that_is_too_long_in_the_words_of_many(message: str) -> None:
+    assert isinstance(error_of_status(400, message), ContextLengthExceededError)
+    assert isinstance(error_of_status(422, "x", code="context_length_exceeded"), ContextLengthExceededError)
+    assert not isinstance(error_of_status(503, message), ContextLengthExceededError)
+
+
+def test_a_page_instead_of_an_answer_means_a_wrong_url() -> None:
+    page = error_of_answer(404, {}, b"<h1>Not Found</h1>", WHERE)
+    assert isinstance(page, BackendError)
+    assert page.message == f"{WHERE} answered 404: Not Found; is the url in the config right?"
+    assert isinstance(error_of_answer(404, {}, b'{"error": {"message": "no such model"}}', WHERE), NotFoundError)
+    assert isinstance(error_of_answer(401, {}, b"", WHERE), AuthenticationError)
+    assert error_of_answer(401, {}, b"", WHERE).message == f"{WHERE} answered 401"
+    bad = error_of_answer(422, {}, b'{"error": {"message": "no", "param": "stop"}}', WHERE)
+    assert isinstance(bad, InvalidRequestError)
+    assert bad.param == "stop"
+
+
+def test_retry_after() -> None:
+    assert retry_after_of({}) is None
+    assert retry_after_of({"retry-after": "2.5"}) == 2.5
+    assert retry_after_of({"retry-after": "soon"}) is None
+    assert retry_after_of({"retry-after": "nan"}) is None
+    assert retry_after_of({"retry-after": "inf"}) is None
+    assert retry_after_of({"retry-after": "-3"}) == 0
+    in_a_minute = retry_after_of({"retry-after": email.utils.formatdate(time.time() + 60, usegmt=True)})
+    assert in_a_minute is not None
+    assert 50 < in_a_minute <= 60
+    error = error_of_answer(429, {"retry-after": "7"}, b"", WHERE)
+    assert isinstance(error, RateLimitError)
+    assert error.retry_after == 7
+
+
+# ---- waiting -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def naps(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """The seconds that were slept, without sleeping."""
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(anyio, "sleep", sleep)
+    return slept  # type: ignore[return-value]
+
+
+class Failing:
+    """A call that raises these errors, one after the other, and then gives 7."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.calls = 0
+
+    async def __call__(self) -> int:
+        self.calls += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return 7
+
+
+async def test_a_rate_limit_is_tried_again(naps: list[float]) -> None:
+    call = Failing(RateLimitError("slow", retry_after=3), RateLimitError("slow"))
+    assert await Retries(2, 10).run(call) == 7
+    assert 3 <= naps[0] <= 3.3
+    assert 0.5 <= naps[1] <= 1
+
+
+async def test_there_is_an_end_to_it(naps: list[float]) -> None:
+    call = Failing(*[RateLimitError("slow")] * 9)
+    with pytest.raises(RateLimitError):
+        await Retries(3, 1).run(call)
+    assert call.calls == 4
+    assert all(nap <= 1 for nap in naps)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RateLimitError("slow", retry_after=11), ProviderUnavailableError("down"), BackendError("odd"), ValueError("x")],
+)
+async def test_what_is_not_tried_again(naps: list[float], error: Exception) -> None:
+    call = Failing(error)
+    with pytest.raises(type(error)):
+        await Retries(2, 10).run(call)
+    assert (call.calls, naps) == (1, [])
+
+
+async def test_no_retries(naps: list[float]) -> None:
+    call = Failing(RateLimitError("slow"))
+    with pytest.raises(RateLimitError):
+        await Retries(0).run(call)
+    assert call.calls == 1
+
+
+# ---- failed exchanges --------------------------------------------------------------------------------------------
+
+
+def test_the_errors_of_httpx_and_of_its_successor() -> None:
+    for library in (httpx, httpx2):
+        assert is_http_error(library.ReadTimeout("x"))
+        assert error_class_of(library.ConnectError("x")) is ProviderUnavailableError
+        assert error_class_of(library.ReadTimeout("x")) is ProviderTimeoutError
+        assert error_class_of(library.RemoteProtocolError("x")) is BackendError
+    assert not is_http_error(ValueError("x"))
+    assert not is_http_error(type("HTTPError", (Exception,), {})("of somebody else"))

@@ -1,0 +1,56 @@
+"""Server-sent events, however the bytes of a stream are cut into blocks."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llamastack.provider.sse import event_data
+
+
+async def _blocks(stream: bytes, cuts: list[int]) -> AsyncIterator[bytes]:
+    places = sorted({0, *(cut % (len(stream) + 1) for cut in cuts), len(stream)})
+    for start, end in itertools.pairwise(places):
+        yield stream[start:end]
+
+
+def read(stream: bytes, *cuts: int) -> list[bytes]:
+    async def collect() -> list[bytes]:
+        return [data async for data in event_data(_blocks(stream, list(cuts)))]
+
+    return anyio.run(collect)
+
+
+@pytest.mark.parametrize(
+    ("stream", "events"),
+    [
+        (b"", []),
+        (b"data: a\n\ndata: b\n\n", [b"a", b"b"]),
+        (b"data: a\r\n\r\ndata: b\r\n\r\n", [b"a", b"b"]),
+        (b"data:a\n\n", [b"a"]),
+        (b": a comment\n\nevent: x\nid: 7\ndata: a\nretry: 3\n\n", [b"a"]),
+        (b"data: a\ndata: b\n\n", [b"a\nb"]),
+        (b"data: a\n", [b"a"]),
+        (b'data: a\n\ndata: {"cut', [b"a"]),
+        (b"data\n\nnonsense\n\n", []),
+        ("data: a\u2028b\u0085\n\n".encode(), ["a\u2028b\u0085".encode()]),
+    ],
+)
+def test_streams(stream: bytes, events: list[bytes]) -> None:
+    assert read(stream) == events
+
+
+_LINE = st.text(st.characters(blacklist_characters="\r\n", codec="utf-8"), max_size=20).map(
+    lambda t: t.strip().encode()
+)
+
+
+@given(st.lists(_LINE, max_size=6), st.sampled_from([b"\n", b"\r\n"]), st.lists(st.integers(0, 400), max_size=8))
+def test_what_was_written_is_read(events: list[bytes], end: bytes, cuts: list[int]) -> None:
+    stream = b"".join(b": ping" + end + end + b"data: " + event + end + end for event in events)
+    assert read(stream, *cuts) == [event.strip() for event in events]
