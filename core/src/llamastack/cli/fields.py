@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -29,8 +30,11 @@ class SchemaField:
 
 
 def fields_of(model: type[BaseModel]) -> list[SchemaField]:
-    """The fields of a config class, those of the objects inside it after them."""
+    """The fields of a config class, its own before those that it inherits, each followed by those of the objects in it."""
     schema = model.model_json_schema()
+    own_first = [name for cls in model.__mro__ for name in inspect.get_annotations(cls)]
+    properties = schema.get("properties", {})
+    schema["properties"] = {name: properties[name] for name in dict.fromkeys(own_first) if name in properties}
     made = {
         name: _EMPTY.get(field.default_factory, "(computed)")
         for name, field in model.model_fields.items()
@@ -96,8 +100,10 @@ def type_of(schema: Schema, definitions: Schema) -> str:
     kind = schema.get("type", "any")
     if kind == "array":
         return f"list of {type_of(schema.get('items', {}), definitions)}"
-    if kind == "object" and isinstance(schema.get("additionalProperties"), Mapping):
-        return f"mapping to {type_of(schema['additionalProperties'], definitions)}"
+    values = (schema.get("additionalProperties"), *schema.get("patternProperties", {}).values())
+    value = next((value for value in values if isinstance(value, Mapping)), None)
+    if kind == "object" and value is not None:
+        return f"mapping to {type_of(value, definitions)}"
     return f"{kind} ({schema['format']})" if "format" in schema else str(kind)
 
 

@@ -208,8 +208,6 @@ class Instance:
         if deadline.cancelled_caught:
             raise TimeoutError(f"did not start within {self._start_timeout_s:g} s")
         await self._round()
-        if self.status is not ProviderStatus.healthy:
-            _LOGGER.warning("%s %s (%s) is down: %s", self.api, self.provider_id, self.provider_type, self.reason)
 
     async def _watch(self) -> None:
         delay = _FIRST_RETRY_S
