@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
@@ -26,3 +27,11 @@ def serving(app: ASGIApp) -> Iterator[str]:
         server.should_exit = True
         thread.join(30)
         listening.close()
+
+
+def becomes(condition: Callable[[], object], within_s: float = 5.0) -> bool:
+    """Whether `condition` is so soon: what happens in a backend's thread is not there at once."""
+    deadline = time.monotonic() + within_s
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return bool(condition())

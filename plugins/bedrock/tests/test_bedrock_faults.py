@@ -13,6 +13,7 @@ import pytest
 from backends.bedrock_wire import error, event, exception, frame, stream_of
 from backends.fault_proxy import FaultProxy
 from backends.llama_server import LlamaServer
+from backends.serving import becomes
 from starlette.responses import JSONResponse, Response
 
 from llamastack.api import SamplingParams, UserMessage
@@ -325,7 +326,7 @@ async def test_a_cancelled_call_ends_the_generation(running: Any, llama: LlamaSe
             await begins(llama)
             calls.cancel_scope.cancel()
         assert await anyio.to_thread.run_sync(llama.becomes_idle)
-        assert running.front.disconnects == number
+        assert await anyio.to_thread.run_sync(becomes, lambda number=number: running.front.disconnects == number)
 
 
 async def test_a_closed_stream_ends_the_generation(running: Any, llama: LlamaServer) -> None:
@@ -336,7 +337,7 @@ async def test_a_closed_stream_ends_the_generation(running: Any, llama: LlamaSer
                 await anext(stream)
             await begins(llama)
         assert await anyio.to_thread.run_sync(llama.becomes_idle)
-        assert running.front.disconnects == number
+        assert await anyio.to_thread.run_sync(becomes, lambda number=number: running.front.disconnects == number)
         await stream.aclose()
     assert await running.chat()
 

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from backends.ollama import OllamaStandIn
 from backends.ollama_stack import Running, Start, limit
+from backends.serving import becomes
 from running_server import running_server
 
 from llamastack.api import Model
@@ -95,7 +96,7 @@ async def test_a_pull_is_cancelled_when_nobody_waits_any_more(start: Start) -> N
             assert running.ollama.pulling == 1  # the other one still waits
             scopes[1].cancel()
             await until(lambda: not running.ollama.pulling)
-        assert running.ollama.disconnects == 1
+        assert await anyio.to_thread.run_sync(becomes, lambda: running.ollama.disconnects == 1)
         running.ollama.pull_held = False
         assert "tiny" not in [model.identifier for model in await running.stack.models.list_models()]
         await running.stack.models.register_model(TINY)

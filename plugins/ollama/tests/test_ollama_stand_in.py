@@ -6,9 +6,11 @@ import json
 import math
 from collections.abc import Iterator
 
+import anyio
 import pytest
 from backends.llama_server import LlamaServer
 from backends.ollama import BARE, CHAT, EMBEDDER, NO_TOOLS, SEEING, OllamaStandIn, ollama_stand_in
+from backends.serving import becomes
 from ollama import AsyncClient, Client, Options, ResponseError
 
 pytestmark = pytest.mark.anyio
@@ -123,5 +125,5 @@ async def test_a_client_that_goes_away(llama: LlamaServer) -> None:
         await anext(aiter(stream))
         await stream.aclose()  # type: ignore[attr-defined]
         await client.close()
-        assert llama.becomes_idle()
-        assert made.disconnects == 1
+        assert await anyio.to_thread.run_sync(llama.becomes_idle)
+        assert await anyio.to_thread.run_sync(becomes, lambda: made.disconnects == 1)

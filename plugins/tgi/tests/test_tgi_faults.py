@@ -12,6 +12,7 @@ import anyio
 import pytest
 from backends.fault_proxy import FaultProxy
 from backends.llama_server import MODEL, LlamaServer
+from backends.serving import becomes
 from backends.tgi import TGIStandIn
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
@@ -347,7 +348,7 @@ async def test_a_caller_that_is_cancelled(tgi: Make, running: Run, llama: LlamaS
             await working(llama)
             tasks.cancel_scope.cancel()
         assert await idle(llama)
-        assert stand_in.disconnects
+        assert await anyio.to_thread.run_sync(becomes, lambda: stand_in.disconnects)
 
 
 @BOTH

@@ -30,7 +30,7 @@ class SchemaField:
 
 
 def fields_of(model: type[BaseModel]) -> list[SchemaField]:
-    """The fields of a config class, its own before those that it inherits, each followed by those of the objects in it."""
+    """The fields of a config class, its own before those that it inherits; those of an object in it come after it."""
     schema = model.model_json_schema()
     own_first = [name for cls in model.__mro__ for name in inspect.get_annotations(cls)]
     properties = schema.get("properties", {})
