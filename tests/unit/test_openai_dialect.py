@@ -273,3 +273,24 @@ def test_tool_calls_are_put_together_whatever_the_pieces(arguments: list[dict[st
     assert sum(d.parse_status == "started" for d in found) == len(arguments)
     raw = "".join(str(d.content) for d in found if d.parse_status == "in_progress")
     assert raw == "".join(json.dumps(given) for given in arguments)
+
+
+async def test_calls_of_backends_that_give_no_index() -> None:
+    def called(name: str | None, arguments: str, **more: Any) -> dict[str, Any]:
+        return {"tool_calls": [{**more, "function": {"name": name, "arguments": arguments}}]}
+
+    pieces = (called("f", '{"a": 1}', id="1"), called("g", '{"b"', id="2"), called(None, ": 2}"))
+    events = [c.event async for c in chat_stream(chunks(*pieces, finish="stop"), "p")]
+    made = [e.delta.content for e in events if isinstance(e.delta, ToolCallDelta) and e.delta.parse_status == "success"]
+    assert [(c.tool_name, c.arguments) for c in made] == [("f", {"a": 1}), ("g", {"b": 2})]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("finish", ["stop", "tool_calls"])
+async def test_a_reply_with_calls_ends_with_a_message(finish: str) -> None:
+    call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}
+    reply = {"choices": [{"message": {"content": None, "tool_calls": [call]}, "finish_reason": finish}]}
+    assert chat_response(reply, "p").completion_message.stop_reason is StopReason.end_of_message
+    events = [c.event async for c in chat_stream(chunks({"tool_calls": [call]}, finish=finish), "p")]
+    assert events[-1].stop_reason is StopReason.end_of_message
+    reply["choices"][0]["finish_reason"] = "length"
+    assert chat_response(reply, "p").completion_message.stop_reason is StopReason.out_of_tokens

@@ -353,3 +353,13 @@ async def test_no_answer_at_all_is_told_in_the_words_of_the_system() -> None:
 async def test_a_model_is_found_by_name(start: Start) -> None:
     async with start() as running:
         assert (await running.stack.models.get_model(identifier=f"p/{MODEL}")).identifier == MODEL
+
+
+async def test_a_name_that_nobody_can_ask_for_does_not_hide_the_others(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with start() as running:
+        running.front.models = [" odd\n", MODEL, "x" * 600]
+        await running.stack.instances["inference"][0].refresh(anew=True)
+        assert [model.identifier for model in await running.stack.models.list_models()] == [MODEL]
+        assert r"leaves out ' odd\n'" in caplog.text

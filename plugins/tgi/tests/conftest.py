@@ -13,18 +13,27 @@ from backends.tgi import TGIStandIn, tgi_stand_in
 from llamastack import Stack
 
 
-@pytest.fixture
-def tgi(llama: LlamaServer) -> Iterator[Callable[..., tuple[TGIStandIn, str]]]:
-    """Make a `TGIStandIn` over the llama.cpp server; gives it and its URL."""
-    with ExitStack() as opened:
-        yield lambda **settings: opened.enter_context(tgi_stand_in(llama.url, **settings))
-
-
 @pytest.fixture(scope="module")
 def usual_tgi(llama: LlamaServer) -> Iterator[tuple[TGIStandIn, str]]:
-    """One with the usual settings for a whole file."""
+    """A `TGIStandIn` with the usual settings over the llama.cpp server, and its URL; one for a whole file."""
     with tgi_stand_in(llama.url) as made:
         yield made
+
+
+@pytest.fixture
+def tgi(llama: LlamaServer, usual_tgi: tuple[TGIStandIn, str]) -> Iterator[Callable[..., tuple[TGIStandIn, str]]]:
+    """Make a `TGIStandIn` with settings; gives it and its URL. Without any it is the usual one, as new."""
+    with ExitStack() as opened:
+
+        def make(**settings: Any) -> tuple[TGIStandIn, str]:
+            if settings:
+                return opened.enter_context(tgi_stand_in(llama.url, **settings))
+            usual_tgi[0].seen.clear()
+            usual_tgi[0].answers.clear()
+            usual_tgi[0].disconnects = 0
+            return usual_tgi
+
+        yield make
 
 
 @pytest.fixture

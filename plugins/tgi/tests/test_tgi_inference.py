@@ -108,11 +108,9 @@ def start(tgi: Callable[..., tuple[TGIStandIn, str]], running: Callable[..., Any
 
 
 @pytest.fixture
-async def p(usual_tgi: tuple[TGIStandIn, str], running: Callable[..., Any]) -> AsyncIterator[Running]:
-    stand_in, url = usual_tgi
-    stand_in.seen.clear()
-    async with running(url=url, models={"small": MODEL}) as stack:
-        yield Running(stack, stand_in)
+async def p(start: Callable[..., Any]) -> AsyncIterator[Running]:
+    async with start() as running:
+        yield running
 
 
 # ---- what is served --------------------------------------------------------------------------------------------------

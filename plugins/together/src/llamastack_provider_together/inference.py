@@ -21,7 +21,7 @@ class TogetherInference(OpenAIInference):
     async def served(self) -> list[Model]:
         entries = await self.listed("/models")
         # One of a user's own, fine-tuned or on a dedicated endpoint, need not have a type.
-        return [self.model_of(entry) for entry in entries if entry.get("type", "chat") in _GENERATES_OR_EMBEDS]
+        return self.models_of(entry for entry in entries if entry.get("type", "chat") in _GENERATES_OR_EMBEDS)
 
 
 async def get_adapter_impl(config: TogetherConfig, deps: Deps) -> TogetherInference:

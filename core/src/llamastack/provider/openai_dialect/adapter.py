@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, ClassVar
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 
 from llamastack.api.common import (
     InterleavedTextMedia,
@@ -35,6 +36,8 @@ from llamastack.provider.openai_dialect.streams import chat_stream, completion_s
 from llamastack.provider.remote import BackendUrl, RemoteConfig, RemoteInference
 from llamastack.provider.reply_checks import ReplyChecks
 from llamastack.provider.streams import Stream
+
+_LOGGER = logging.getLogger("llamastack.provider")
 
 
 class OpenAIConfig(RemoteConfig):
@@ -78,7 +81,7 @@ class OpenAIInference(RemoteInference):
         await self.backend.aclose()
 
     async def served(self) -> list[Model]:
-        return [self.model_of(entry) for entry in await self.listed(f"{self.api_path}/models")]
+        return self.models_of(await self.listed(f"{self.api_path}/models"))
 
     async def listed(self, path: str) -> list[Mapping[str, Any]]:
         """The entries of the list at `path`: `{"data": [...]}` or a bare list."""
@@ -89,6 +92,16 @@ class OpenAIInference(RemoteInference):
         ):
             raise BackendError(f"{self.backend.where} answered something else than a list of models at {path}")
         return entries
+
+    def models_of(self, entries: Iterable[Mapping[str, Any]]) -> list[Model]:
+        """The models of a list. One whose name cannot be asked for is left out, and told to the log."""
+        models: list[Model] = []
+        for entry in entries:
+            try:
+                models.append(self.model_of(entry))
+            except ValidationError:
+                _LOGGER.warning("provider '%s' leaves out %.100r: no name of a model", self.provider_id, entry["id"])
+        return models
 
     def model_of(self, entry: Mapping[str, Any]) -> Model:
         """A model from its entry in the list. Metadata: `context_length` in tokens, where the backend says it."""

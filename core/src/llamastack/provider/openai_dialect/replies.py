@@ -30,12 +30,12 @@ _STOP_REASONS = {
 }
 
 
-def stop_reason(finish_reason: object, provider_id: str) -> StopReason:
-    """The native word for a `finish_reason`."""
+def stop_reason(finish_reason: object, provider_id: str, *, called: bool = False) -> StopReason:
+    """The native word for a `finish_reason`. called: whether there are tool calls; not every backend says so in it."""
     found = _STOP_REASONS.get(str(finish_reason))
     if found is None:
         raise malformed(provider_id, f"finish_reason {finish_reason!r}")
-    return found
+    return StopReason.end_of_message if called and found is StopReason.end_of_turn else found
 
 
 def malformed(provider_id: str, what: str) -> BackendError:
@@ -73,11 +73,12 @@ def chat_response(
     if not isinstance(message, dict):
         raise malformed(provider_id, "a choice without a 'message'")
     with understood(provider_id):
+        calls = [_tool_call(call, provider_id) for call in message.get("tool_calls") or ()]
         return ChatCompletionResponse(
             completion_message=CompletionMessage(
                 content=message.get("content") or "",
-                stop_reason=stop_reason(choice.get("finish_reason"), provider_id),
-                tool_calls=[_tool_call(call, provider_id) for call in message.get("tool_calls") or ()],
+                stop_reason=stop_reason(choice.get("finish_reason"), provider_id, called=bool(calls)),
+                tool_calls=calls,
             ),
             logprobs=logprobs_of(choice, logprobs),
         )

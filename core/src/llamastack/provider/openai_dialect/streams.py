@@ -85,7 +85,7 @@ async def chat_stream(
                 text = delta.get("content")
                 tool_deltas = [d for piece in delta.get("tool_calls") or () for d in _tool_pieces(calls, piece)]
                 if choice.get("finish_reason") is not None:
-                    reason = stop_reason(choice["finish_reason"], provider_id)
+                    reason = stop_reason(choice["finish_reason"], provider_id, called=bool(calls))
             if text or given:
                 yield _event(progress, text or "", logprobs=given)
             for tool_delta in tool_deltas:
@@ -113,7 +113,9 @@ def _choice(chunk: Mapping[str, Any], provider_id: str) -> Mapping[str, Any] | N
 
 def _tool_pieces(calls: dict[int, _OpenToolCall], piece: Mapping[str, Any]) -> Iterator[ToolCallDelta]:
     function = piece.get("function") or {}
-    index = piece.get("index", 0)
+    index = piece.get("index")
+    if index is None:  # some backends give whole calls, without one
+        index = len(calls) if piece.get("id") or function.get("name") else max(calls, default=0)
     call = calls.get(index)
     if call is None:
         call = calls[index] = _OpenToolCall(str(piece.get("id") or ""), "", "")
