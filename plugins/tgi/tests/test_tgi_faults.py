@@ -76,7 +76,14 @@ def piece(content: str, finish: str | None = None) -> str:
 # ---- keys ------------------------------------------------------------------------------------------------------------
 
 
-async def test_no_token_is_sent_that_is_not_for_it(tgi: Make, running: Run, token_of_the_machine: str) -> None:
+async def test_no_token_is_sent_that_is_not_for_it(
+    tgi: Make, running: Run, token_of_the_machine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_for: list[str] = []
+    # Looking for one may call the Hub and write files.
+    monkeypatch.setattr(
+        "huggingface_hub.inference._providers.hf_inference.get_token", lambda: looked_for.append("a token")
+    )
     stand_in, url = tgi()
     async with running(url=url) as stack:
         await chat(stack)
@@ -87,6 +94,7 @@ async def test_no_token_is_sent_that_is_not_for_it(tgi: Make, running: Run, toke
         await chat(stack)
     keys = [seen.headers.get("authorization") for seen in stand_in.seen if seen.body]
     assert keys == [None, None, "Bearer hf_client", "Bearer hf_client", None]
+    assert not looked_for
     assert token_of_the_machine not in json.dumps([dict(seen.headers) for seen in stand_in.seen])
 
 

@@ -193,7 +193,7 @@ class HuggingFaceBackend:
             return
         content = await response.aread()
         if response.request.method == "GET" and response.status_code in (404, 405):
-            pass
+            return  # who asks may do without
         here = where(str(response.request.url))
         raise self._key.explained(error_of_answer(response.status_code, response.headers, content, here))
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from llamastack.api.common import SamplingParams, SamplingStrategy
 from llamastack.api.inference import LogProbConfig, ResponseFormat
-from llamastack.provider.openai_dialect.replies import parse_arguments
+from llamastack.provider.openai_dialect import parse_arguments
 from llamastack.provider.streams import closing
 from llamastack_provider_tgi.stops import without_stop
 

@@ -45,8 +45,8 @@ from llamastack.provider.openai_dialect import (
     completion_request,
     completion_response,
     completion_stream,
+    understood,
 )
-from llamastack.provider.openai_dialect.replies import understood
 from llamastack.provider.remote import RemoteInference
 from llamastack.provider.reply_checks import ReplyChecks
 from llamastack.provider.streams import Stream

@@ -8,6 +8,7 @@ from llamastack.provider.openai_dialect.replies import (
     chat_response,
     completion_response,
     embeddings_response,
+    parse_arguments,
     understood,
 )
 from llamastack.provider.openai_dialect.requests import (
@@ -32,5 +33,6 @@ __all__ = [
     "completion_stream",
     "embeddings_request",
     "embeddings_response",
+    "parse_arguments",
     "understood",
 ]
