@@ -132,6 +132,9 @@ def test_a_key_that_no_header_can_hold(odd: str) -> None:
         key().value()
     assert caught.value.param == PLACE
     assert odd not in caught.value.message
+    with pytest.raises(AuthenticationError, match="api_key: must be printable ASCII") as refused:
+        key(odd).value()
+    assert odd not in refused.value.message
 
 
 @pytest.mark.parametrize("url", ["http://user:secret@host/v1", "ftp://host", "host:80", ""])

@@ -59,6 +59,21 @@ async def test_an_ollama_that_goes_down_and_comes_back(running: Running, stream:
     await running.chat(sampling_params=limit(1))
 
 
+async def test_an_ollama_that_is_down_through_httpx_own_transport(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")  # any word about proxies in the environment chooses it
+    async with start() as running:
+        running.proxy.refuse()
+        told = f"provider 'o' (remote::ollama) is down: connection refused at {running.proxy.url}"
+        assert (await failure(running, stream=True)).message == told
+        with pytest.raises(ProviderUnavailableError) as caught:  # which Ollama's client words in its own way
+            await running.stack.inference.embeddings(model=EMBEDDER, contents=["a"])
+        assert caught.value.message == told
+        running.proxy.restore()
+        await running.chat(sampling_params=limit(1))
+
+
 async def test_a_host_name_that_is_not_known(start: Start) -> None:
     async with start(url="http://nowhere.invalid:11434") as running:
         reason = await becomes(running.stack, ProviderStatus.down)

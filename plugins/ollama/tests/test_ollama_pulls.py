@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 import yaml
-from backends.ollama import OllamaStandIn
+from backends.ollama import OllamaStandIn, ndjson
 from backends.ollama_stack import Running, Start, limit
 from backends.serving import becomes
 from running_server import running_server
@@ -122,6 +122,24 @@ async def test_a_pull_that_fails_leaves_nothing_and_can_be_tried_again(start: St
         setattr(running.ollama, fault, None)
         await running.stack.models.register_model(TINY)
         await running.chat(model="tiny", sampling_params=limit(1))
+
+
+async def test_a_pull_that_ends_before_it_is_complete(start: Start) -> None:
+    async with start(allow_pull=True) as running:
+        running.ollama.routes["/api/pull"] = lambda _: ndjson({"status": "pulling manifest"})
+        with pytest.raises(BackendError, match="ended the pull of 'tiny' before it was complete"):
+            await running.stack.models.register_model(TINY)
+
+
+async def test_the_provider_alone_cancels_a_pull_that_nobody_waits_for(start: Start) -> None:
+    async with start(allow_pull=True) as running:
+        running.ollama.pull_held = True
+        provider = running.stack.instances["inference"][0].provider
+        async with anyio.create_task_group() as group:  # without the stack, which would unregister, too
+            group.start_soon(provider.register_model, TINY)
+            await until(lambda: running.ollama.pulling)
+            group.cancel_scope.cancel()
+        await until(lambda: not running.ollama.pulling)
 
 
 async def test_what_was_registered_is_pulled_in_the_background_at_the_next_start(start: Start) -> None:

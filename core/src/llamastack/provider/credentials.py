@@ -43,11 +43,10 @@ class ApiKey:
         Raises AuthenticationError that says where to give one, InvalidRequestError for a key that no header can hold.
         """
         own = self._own()
-        if own and not (own.isascii() and own.isprintable()):
-            raise InvalidRequestError(
-                f"{self._place}: must be printable ASCII", provider_id=self._deps.provider_id, param=self._place
-            )
         key = own or self._configured or None
+        if key is not None and not (key.isascii() and key.isprintable()):
+            kind, place = (InvalidRequestError, self._place) if own else (AuthenticationError, self._config_key)
+            raise kind(f"{place}: must be printable ASCII", provider_id=self._deps.provider_id, param=place)
         if key is None and self._needed:
             raise AuthenticationError(
                 f"provider '{self._deps.provider_id}' needs a key: {self._ways}",

@@ -19,6 +19,7 @@ from anyio import to_thread
 from anyio.abc import Process
 
 from llamastack.provider import ProviderUnavailableError
+from llamastack.provider.faults import redactor
 from llamastack_provider_vllm.config import VLLMConfig
 
 _LOGGER = logging.getLogger("llamastack.provider")
@@ -60,6 +61,7 @@ class VLLMProcess:
         self._config = config
         self._folder = tempfile.TemporaryDirectory(prefix="vllm-")  # which nobody else can enter
         self.socket = Path(self._folder.name) / "vllm.sock"
+        self._redact = redactor(config)
         self._process: Process | None = None
         self._last: deque[str] = deque(maxlen=_KEPT_LINES)
         self._stopping = False
@@ -99,7 +101,7 @@ class VLLMProcess:
         async for block in process.stdout:
             *lines, rest = (rest + block).split(b"\n")
             for line in lines:
-                text = line.decode(errors="replace").rstrip()
+                text = self._redact(line.decode(errors="replace").rstrip())
                 self._last.append(text)
                 _LOGGER.debug("vllm: %s", text)
 
