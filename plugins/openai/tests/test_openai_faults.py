@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import socket
 import time
+import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -18,7 +21,7 @@ from backends.openai_front import OpenAIFront, events, refusal
 from starlette.responses import JSONResponse, Response
 
 from llamastack import Stack
-from llamastack.api import ProviderStatus
+from llamastack.api import ProviderStatus, UserMessage
 from llamastack.provider import (
     BackendError,
     InvalidRequestError,
@@ -30,6 +33,7 @@ from llamastack.provider import (
     RateLimitError,
     RequestTooLargeError,
 )
+from llamastack.provider.request_data import provider_data
 
 pytestmark = pytest.mark.anyio
 
@@ -353,6 +357,39 @@ async def test_no_answer_at_all_is_told_in_the_words_of_the_system() -> None:
 async def test_a_model_is_found_by_name(start: Start) -> None:
     async with start() as running:
         assert (await running.stack.models.get_model(identifier=f"p/{MODEL}")).identifier == MODEL
+
+
+async def test_keys_of_calls_at_the_same_time_do_not_mix(start: Start) -> None:
+    async with start(api_key="sk-operator") as running:
+
+        async def ask(number: int) -> None:
+            with provider_data({"openai_api_key": f"sk-{number}"} if number % 5 else {}):
+                message = UserMessage(content=f"Number {number}")
+                reply = await running.chat(messages=[message], sampling_params=limit(1), stream=bool(number % 2))
+                if number % 2:
+                    assert [chunk async for chunk in reply]
+
+        async with anyio.create_task_group() as group:
+            for number in range(50):
+                group.start_soon(ask, number)
+        calls = [seen for seen in running.front.seen if seen.path.endswith("/chat/completions")]
+        keys = {seen.body["messages"][0]["content"]: seen.headers["authorization"] for seen in calls}
+        assert keys == {
+            f"Number {number}": f"Bearer sk-{number}" if number % 5 else "Bearer sk-operator" for number in range(50)
+        }
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+async def test_compressed_answers(start: Start, encoding: str) -> None:
+    pack = {"gzip": gzip.compress, "deflate": zlib.compress}[encoding]
+    headers = {"content-encoding": encoding}
+    body = json.dumps(whole(content="Hi")).encode()
+    stream = f"data: {BEGUN}\r\n\r\ndata:{piece({}, finish='stop')}\n\ndata:[DONE]\n\n".encode()
+    async with start() as running:
+        running.front.answers.append(Response(pack(body), media_type="application/json", headers=headers))
+        assert (await running.chat()).completion_message.content == "Hi"
+        running.front.answers.append(Response(pack(stream), media_type="text/event-stream", headers=headers))
+        assert "".join([str(c.event.delta) async for c in await running.chat(stream=True)]) == "Hi"
 
 
 async def test_a_name_that_nobody_can_ask_for_does_not_hide_the_others(
