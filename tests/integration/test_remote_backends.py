@@ -179,7 +179,7 @@ async def test_keys_are_in_nothing_that_the_server_says(
     server = run(instances({"p": url}, api_key="sk-operator-81b7"))
     said = ""
     async with httpx.AsyncClient(timeout=30) as http:
-        for key, status in (("sk-client-40f2", 200), ("sk-refused-77aa", 401), ("sk-refused-77aa\n", 400)):
+        for key, status in (("sk-client-40f2", 200), ("sk-refused-77aa", 401), ("sk-refused\n-77aa", 400)):
             headers = {PROVIDER_DATA_HEADER: json.dumps({"openai_api_key": key})}
             body = {**LONG, "sampling_params": {"max_tokens": 3}}
             response = await http.post(f"{server.url}/inference/chat_completion", json=body, headers=headers)

@@ -28,7 +28,7 @@ from llamastack.api import (
     ToolResponseMessage,
     UserMessage,
 )
-from llamastack.provider.errors import BackendError, InvalidRequestError, NotSupportedError
+from llamastack.provider.errors import BackendError, InvalidRequestError, LlamaStackError, NotSupportedError
 from llamastack.provider.openai_dialect import (
     Dialect,
     chat_request,
@@ -294,3 +294,33 @@ async def test_a_reply_with_calls_ends_with_a_message(finish: str) -> None:
     assert events[-1].stop_reason is StopReason.end_of_message
     reply["choices"][0]["finish_reason"] = "length"
     assert chat_response(reply, "p").completion_message.stop_reason is StopReason.out_of_tokens
+
+
+async def test_content_in_parts() -> None:
+    parts = [{"type": "reasoning", "summary": []}, {"type": "text", "text": "Hi"}]
+    events = [c.event async for c in chat_stream(chunks({"content": parts}), "p")]
+    assert [e.delta for e in events] == ["", "Hi", ""]
+    for odd in (5, {"text": "x"}, [5]):
+        with pytest.raises(BackendError, match="cannot be understood"):
+            _ = [c async for c in chat_stream(chunks({"content": odd}), "p")]
+
+
+async def test_calls_that_share_an_index_and_names_that_are_repeated() -> None:
+    def called(call_id: str, arguments: str) -> dict[str, Any]:
+        function = {"name": "f", "arguments": arguments}
+        return {"tool_calls": [{"index": 0, "id": call_id, "function": function}]}
+
+    pieces = (called("1", '{"a"'), called("1", ": 1}"), called("2", '{"a": 2}'))
+    events = [c.event async for c in chat_stream(chunks(*pieces, finish="tool_calls"), "p")]
+    made = [e.delta.content for e in events if isinstance(e.delta, ToolCallDelta) and e.delta.parse_status == "success"]
+    assert [(c.tool_name, c.arguments) for c in made] == [("f", {"a": 1}), ("f", {"a": 2})]  # type: ignore[union-attr]
+
+
+async def test_errors_in_mid_stream_in_other_forms() -> None:
+    for error in ({"object": "error", "message": "boom", "code": 400}, {"message": "boom"}):
+
+        async def broken(error: dict[str, Any] = error) -> AsyncIterator[dict[str, Any]]:
+            yield error
+
+        with pytest.raises(LlamaStackError, match="broke off: boom"):
+            _ = [c async for c in chat_stream(broken(), "p")]

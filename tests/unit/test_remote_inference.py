@@ -63,6 +63,11 @@ async def test_an_alias_may_take_the_name_of_something_else() -> None:
     assert provider.backend_name("big") == "small"
 
 
+async def test_an_alias_of_nothing_hides_what_the_backend_calls_so() -> None:
+    provider = acme(models={"big": "gone"})
+    assert [model.identifier for model in await provider.list_models()] == ["small"]
+
+
 async def test_a_name_that_is_not_served_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     provider = acme(models={"lost": "gone"})

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llamastack.provider.errors import BackendError
 from llamastack.provider.sse import event_data
 
 
@@ -54,3 +55,15 @@ _LINE = st.text(st.characters(blacklist_characters="\r\n", codec="utf-8"), max_s
 def test_what_was_written_is_read(events: list[bytes], end: bytes, cuts: list[int]) -> None:
     stream = b"".join(b": ping" + end + end + b"data: " + event + end + end for event in events)
     assert read(stream, *cuts) == [event.strip() for event in events]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_event() -> None:
+    assert read(b"\xef\xbb\xbfdata: a\n\n") == [b"a"]
+
+
+def test_a_long_event_in_many_blocks_and_one_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = b"x" * 300_000
+    assert read(b"data: " + long + b"\n\n", *range(0, 300_000, 64)) == [long]
+    monkeypatch.setattr("llamastack.provider.sse._LONGEST_LINE", 1000)
+    with pytest.raises(BackendError, match="longer than 1000 bytes"):
+        read(b"data: " + long, *range(0, 300_000, 64))

@@ -400,3 +400,39 @@ async def test_a_name_that_nobody_can_ask_for_does_not_hide_the_others(
         await running.stack.instances["inference"][0].refresh(anew=True)
         assert [model.identifier for model in await running.stack.models.list_models()] == [MODEL]
         assert r"leaves out ' odd\n'" in caplog.text
+
+
+@pytest.mark.parametrize("length", [80, 290, 480, 1990])
+async def test_a_key_is_struck_out_before_a_long_text_is_shortened(start: Start, length: int) -> None:
+    key = "sk-a-key-of-forty-characters-or-so-2f81c7"
+    async with start(api_key=key) as running:
+        echo = "y" * length + key + "z" * 5000
+        for answer, stream in (
+            (refusal(400, echo), False),
+            (events(BEGUN, echo, done=False), True),
+            (events(BEGUN, piece({}, finish=echo)), True),
+        ):
+            running.front.answers.append(answer)
+            error = await failure(running, stream=stream)
+            assert "sk-a" not in error.message
+            assert "2f81c7" not in error.message
+            assert len(error.message) < 2200
+
+
+async def test_no_cookie_of_one_call_goes_out_with_another(start: Start) -> None:
+    async with start() as running:
+        answer = JSONResponse(whole(content="Hi"))
+        answer.set_cookie("session", "a-clients")
+        running.front.answers.append(answer)
+        await running.chat()
+        await running.chat(sampling_params=limit(1))
+        assert "cookie" not in running.front.last("/chat/completions").headers
+
+
+async def test_a_generation_that_may_have_begun_is_not_asked_for_again(start: Start) -> None:
+    async with start() as running:
+        running.proxy.delay_s, running.proxy.reset_after = 0.3, 1
+        running.proxy.drop_idle()
+        before = len(running.front.seen)
+        await failure(running, sampling_params=limit(1))
+        assert len(running.front.seen) - before == 1

@@ -109,7 +109,7 @@ async def test_the_tokens_of_config_and_client(tgi: Make, running: Run, caplog: 
             await chat(stack)
         assert refused.value.param == f"{PROVIDER_DATA_HEADER}.huggingface_api_token"
         assert "'p'" in refused.value.message
-        with provider_data({"huggingface_api_token": "hf\n"}), pytest.raises(InvalidRequestError, match="printable"):
+        with provider_data({"huggingface_api_token": "hf\n1"}), pytest.raises(InvalidRequestError, match="printable"):
             await chat(stack)
         shown = f"{await stack.inspect.list_providers()} {await stack.inspect.health()} {refused.value!r}"
     async with running(url=url) as stack:

@@ -228,7 +228,7 @@ async def test_an_endpoint_that_is_something_else(tgi: Make, running: Run) -> No
 async def test_an_endpoint_without_a_token(tgi: Make, running: Run) -> None:
     stand_in, url = tgi(keys={"hf_client"})
     stand_in.endpoints["somebody/mine"] = endpoint(url)
-    config = {"endpoints_url": f"{url}/v2", "hub_url": url, "endpoint_name": "mine", "models": {"mine": MODEL}}
+    config = {"endpoints_url": f"{url}/v2", "hub_url": url, "endpoint_name": "somebody/mine", "models": {"mine": MODEL}}
     async with running("remote::hf::endpoint", **config) as stack:
         assert [model.identifier for model in await stack.models.list_models()] == ["mine"]
         with pytest.raises(AuthenticationError, match="'huggingface_api_token' in the header"):
@@ -242,6 +242,7 @@ async def test_an_endpoint_without_a_token(tgi: Make, running: Run) -> None:
 def test_configs_that_are_refused() -> None:
     for config in (
         {},
+        {"endpoint_name": "mine"},  # whose?
         {"url": "http://a.test", "endpoint_name": "a"},
         {"url": "http://a.test", "namespace": "b"},
         {"endpoint_name": "a/b", "namespace": "c"},

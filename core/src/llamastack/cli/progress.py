@@ -12,7 +12,6 @@ import anyio
 import click
 
 from llamastack.provider.deps import Progress
-from llamastack.provider.errors import LlamaStackError
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -118,8 +117,8 @@ async def watched(client: LlamaStackClient, call: Awaitable[_Result]) -> _Result
             await anyio.sleep(_ASK_EVERY_S)
             try:
                 health = await client.inspect.health()
-            except LlamaStackError:  # the call itself tells of a server that has gone
-                return
+            except Exception:
+                return  # looking on must not disturb the call, which tells of a server that has gone itself
             for provider in health.providers:
                 if provider.progress is not None:
                     told = provider.progress

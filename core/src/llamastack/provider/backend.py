@@ -10,14 +10,19 @@ import httpx
 import pydantic_core
 
 from llamastack.provider.errors import BackendError, LlamaStackError, ProviderTimeoutError
-from llamastack.provider.http import error_class_of, http_client, reason_of_http_error, was_dropped
+from llamastack.provider.http import (
+    error_class_of,
+    http_client,
+    once_more_if_dropped,
+    reason_of_http_error,
+    was_dropped,
+)
 from llamastack.provider.refusals import error_of_answer
 from llamastack.provider.remote import RemoteConfig
 from llamastack.provider.sse import event_data
 from llamastack.provider.streams import Stream
 
 _DONE = b"[DONE]"
-_MOMENT_S = 0.01
 _LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=100)
 
 
@@ -110,15 +115,7 @@ class HttpBackend:
         raise self._explained(error_of_answer(response.status_code, response.headers, content, self.where))
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
-        try:
-            return await self._http.send(request, stream=True)
-        except httpx.HTTPError as error:
-            if not was_dropped(error):
-                raise
-            # A kept connection that the backend has closed meanwhile; nothing of an answer has come. In a moment the
-            # loop knows which other kept ones are closed, too.
-            await anyio.sleep(_MOMENT_S)
-            return await self._http.send(request, stream=True)
+        return await once_more_if_dropped(lambda: self._http.send(request, stream=True), was_dropped)
 
     async def _read(self, response: httpx.Response) -> bytes:
         try:
@@ -137,7 +134,7 @@ class HttpBackend:
                     decoded = pydantic_core.from_json(data)
                 except ValueError:
                     raise BackendError(
-                        f"{self.where} sent an event that is not JSON: {data[:100].decode(errors='replace')}"
+                        f"{self.where} sent an event that is not JSON: {data.decode(errors='replace')}"
                     ) from None
                 yield decoded
         except httpx.HTTPError as error:

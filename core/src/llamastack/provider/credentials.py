@@ -27,7 +27,7 @@ class ApiKey:
         needed: bool = True,
     ) -> None:
         self._deps = deps
-        self._configured = configured.get_secret_value() if configured is not None else ""
+        self._configured = configured.get_secret_value().strip() if configured is not None else ""
         self._field = field
         self._config_key = config_key
         self._needed = needed
@@ -82,4 +82,4 @@ class ApiKey:
     def _own(self) -> str:
         data = self._deps.request_data()
         given = getattr(data, self._field, None)
-        return given.get_secret_value() if isinstance(given, SecretStr) else (given or "")
+        return (given.get_secret_value() if isinstance(given, SecretStr) else given or "").strip()

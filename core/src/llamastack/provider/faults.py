@@ -23,6 +23,7 @@ from llamastack.provider.request_data import current_provider_data
 
 _LOGGER = logging.getLogger("llamastack.provider")
 _SHORTEST_SECRET = 4
+_LONGEST_MESSAGE = 2000
 _OF_THE_BACKEND = (AuthenticationError, PermissionDeniedError, RateLimitError, BackendError, ProviderTimeoutError)
 
 
@@ -68,6 +69,11 @@ def redactor(config: object) -> Callable[[str], str]:
     return redact
 
 
+def shortened(text: str) -> str:
+    """`text` without its middle where it is very long. Only after redacting: a secret that is cut is not found."""
+    return text if len(text) <= _LONGEST_MESSAGE else f"{text[: _LONGEST_MESSAGE - 200]} ... {text[-195:]}"
+
+
 def unwrapped(error: Exception) -> Exception:
     """The one error inside a group of one, however deep; task groups wrap even a single failure."""
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
@@ -96,7 +102,7 @@ def as_stack_error(
     who = f"provider '{provider_id}' ({provider_type})"
     error = unwrapped(error)
     if isinstance(error, LlamaStackError):
-        message = redact(error.message)
+        message = shortened(redact(error.message))
         if error.provider_id is None:
             error.provider_id = provider_id
             if isinstance(error, ProviderUnavailableError):
@@ -116,9 +122,9 @@ def as_stack_error(
     if kind is ProviderTimeoutError:
         made = kind(f"{who} did not answer in time", provider_id=provider_id)
     elif kind is ProviderUnavailableError:
-        made = kind(redact(f"{who} is down: {reason_of(error)}"), provider_id=provider_id)
+        made = kind(shortened(redact(f"{who} is down: {reason_of(error)}")), provider_id=provider_id)
     elif kind is BackendError:
-        made = kind(redact(f"{who} failed: {reason_of(error)}"), provider_id=provider_id)
+        made = kind(shortened(redact(f"{who} failed: {reason_of(error)}")), provider_id=provider_id)
     else:
         _LOGGER.error("%s failed\n%s", who, redact("".join(traceback.format_exception(error))).rstrip())
         made = InternalError(f"{who} failed: {type(error).__name__}", provider_id=provider_id)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import Any
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any, TypeVar
 from urllib.request import getproxies
 
+import anyio
 import httpx
 
 from llamastack.provider.errors import (
@@ -16,6 +21,9 @@ from llamastack.provider.errors import (
     ProviderUnavailableError,
 )
 
+_T = TypeVar("_T")
+_AT_ONCE_S = 0.1
+_MOMENT_S = 0.01
 _OWN_WAYS = {"transport", "mounts", "proxy", "cert"}
 
 
@@ -29,19 +37,37 @@ def http_client(*, uds: str | None = None, **options: Any) -> httpx.AsyncClient:
     httpx does these itself.
     """
     if not _OWN_WAYS & options.keys() and (uds is not None or not getproxies()):
-        try:
-            from httpx_aiohttp import AiohttpTransport
-        except ImportError:
-            pass
-        else:
-            options["transport"] = AiohttpTransport(
-                uds=uds,
-                verify=options.get("verify", True),
-                limits=options.get("limits", httpx.Limits(max_connections=1000, max_keepalive_connections=100)),
-            )
+        transport = _aiohttp_transport(uds, options)
+        if transport is not None:
+            options["transport"] = transport
+    # What one client's call is answered must not go out with another's.
+    options.setdefault("cookies", CookieJar(DefaultCookiePolicy(allowed_domains=[])))
     if uds is not None and "transport" not in options:
         options["transport"] = httpx.AsyncHTTPTransport(uds=uds)
     return httpx.AsyncClient(**options)
+
+
+def _aiohttp_transport(uds: str | None, options: Mapping[str, Any]) -> httpx.AsyncBaseTransport | None:
+    try:
+        import aiohttp
+        from httpx_aiohttp import AiohttpTransport
+    except ImportError:
+        return None
+    limits = options.get("limits") or httpx.Limits(max_connections=1000)
+    transport = AiohttpTransport(verify=options.get("verify", True))
+
+    def session() -> aiohttp.ClientSession:
+        limit, kept_s = limits.max_connections or 0, limits.keepalive_expiry
+        connector: aiohttp.BaseConnector = (
+            aiohttp.TCPConnector(ssl=transport.ssl_context, limit=limit, keepalive_timeout=kept_s)
+            if uds is None
+            else aiohttp.UnixConnector(path=uds, limit=limit, keepalive_timeout=kept_s)
+        )
+        # Its own jar would keep cookies beside httpx's.
+        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
+    transport.client = session
+    return transport
 
 
 def is_http_error(error: BaseException) -> bool:
@@ -72,15 +98,31 @@ def error_class_of(error: BaseException) -> type[LlamaStackError]:
     return BackendError
 
 
-def was_dropped(error: httpx.HTTPError) -> bool:
-    """Whether a request met a connection that was open before and is closed now, so that nobody has answered it."""
+async def once_more_if_dropped(call: Callable[[], Awaitable[_T]], dropped: Callable[[Exception], bool]) -> _T:
+    """`call`, and again where it met a kept connection that the backend has closed meanwhile.
+
+    Such a call fails at once. One that fails later may have begun at the backend and is not made again.
+    """
+    started = time.monotonic()
+    try:
+        return await call()
+    except Exception as error:
+        if not dropped(error) or time.monotonic() - started > _AT_ONCE_S:
+            raise
+    # In a moment the loop knows which other kept connections are closed, too.
+    await anyio.sleep(_MOMENT_S)
+    return await call()
+
+
+def was_dropped(error: Exception) -> bool:
+    """Whether the connection of a request ended before the answer began."""
     if isinstance(error.__cause__, Exception) and type(error.__cause__).__module__.startswith("aiohttp"):
         return type(error.__cause__).__name__ in (
             "ServerDisconnectedError",
             "ClientOSError",
             "ClientConnectionResetError",
         )
-    return isinstance(error, httpx.RemoteProtocolError | httpx.ReadError | httpx.WriteError)
+    return bool(_kinds(error) & {"RemoteProtocolError", "ReadError", "WriteError"})
 
 
 def _cut_short(error: BaseException) -> bool:
@@ -92,6 +134,14 @@ def _system_error(error: BaseException) -> OSError | None:
     """The operating system's own error underneath; the transports word it each in their own way."""
     cause: BaseException | None = error
     while cause is not None and not (isinstance(cause, OSError) and cause.errno is not None):
+        cause = cause.__cause__ or cause.__context__
+    return cause
+
+
+def _tls_error(error: BaseException) -> ssl.SSLError | None:
+    """The TLS error underneath. It is an OSError, too, with a number of its own."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
         cause = cause.__cause__ or cause.__context__
     return cause
 
@@ -114,6 +164,9 @@ def reason_at(error: BaseException, where: str) -> str:
 
 
 def _words(error: BaseException) -> str:
+    tls = _tls_error(error)
+    if tls is not None:
+        return f"TLS failed ({getattr(tls, 'verify_message', None) or tls.reason or tls})"
     cause = _system_error(error)
     if cause is None or cause.errno is None:
         return "the answer was cut short" if _cut_short(error) else str(error) or type(error).__name__

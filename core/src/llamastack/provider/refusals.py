@@ -25,7 +25,6 @@ from llamastack.provider.errors import (
     RequestTooLargeError,
 )
 
-_MOST_DETAIL = 500
 _BY_STATUS: dict[int, type[LlamaStackError]] = {
     400: InvalidRequestError,
     401: AuthenticationError,
@@ -72,20 +71,22 @@ def said_in(body: bytes | str) -> Said:
         value = json.loads(text)
     except (ValueError, RecursionError):
         shown = " ".join(re.sub(r"<[^>]*>", " ", text).split())
-        return Said(shown[:_MOST_DETAIL], None, "", told=False)
+        return Said(shown, None, "", told=False)
+    if value == {"detail": "Not Found"}:  # FastAPI's for a path that is not there
+        return Said("Not Found", None, "", told=False)
     error = value.get("error", value) if isinstance(value, dict) else value
     if not isinstance(error, dict):
         outer = value if isinstance(value, dict) else {}
-        return Said(_short(error), None, str(outer.get("error_type") or ""), told=True)
+        return Said(_one_line(error), None, str(outer.get("error_type") or ""), told=True)
     message = next((error[name] for name in ("message", "detail", "error", "msg") if error.get(name)), error)
     code = " ".join(str(error[name]) for name in ("code", "type", "error_code") if error.get(name))
     param = error.get("param")
-    return Said(_short(message), param if isinstance(param, str) and param else None, code, told=True)
+    return Said(_one_line(message), param if isinstance(param, str) and param else None, code, told=True)
 
 
-def _short(value: object) -> str:
+def _one_line(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
-    return " ".join(text.split())[:_MOST_DETAIL]
+    return " ".join(text.split())
 
 
 def retry_after_of(headers: Mapping[str, str]) -> float | None:
@@ -131,7 +132,8 @@ def error_of_answer(status: int, headers: Mapping[str, str], body: bytes | str, 
 
 
 def _place(headers: Mapping[str, str]) -> str:
-    return headers.get("location", "nowhere").partition("?")[0]
+    place = headers.get("location", "nowhere").partition("?")[0]
+    return re.sub(r"//[^/@]*@", "//", place)
 
 
 def error_of_event(error: Any, who: str) -> LlamaStackError:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, ValidationError
 
 from llamastack.api.base import Identifier
 from llamastack.api.inference import Inference
 from llamastack.api.models import Model
 from llamastack.provider.deps import Deps
-from llamastack.provider.errors import AuthenticationError, UnsupportedModelError
+from llamastack.provider.errors import AuthenticationError, PermissionDeniedError, UnsupportedModelError
 from llamastack.provider.private import ModelsProtocolPrivate
 from llamastack.provider.retries import Retries
 
@@ -69,6 +70,7 @@ class RemoteInference(Inference, ModelsProtocolPrivate):
         """The backend's names that the config has: it is logged when one is not served."""
         self._aliases = config.models
         self._missing: set[str] = set()
+        self._odd: set[str] = set()
 
     @property
     def has_key(self) -> bool:
@@ -90,10 +92,12 @@ class RemoteInference(Inference, ModelsProtocolPrivate):
         """
         try:
             served = {model.identifier: model for model in await self.served()}
-        except AuthenticationError:
+        except (AuthenticationError, PermissionDeniedError):
             if self.has_key:
                 raise
             return [_alias(name, Model(identifier=target)) for name, target in self._aliases.items()]
+        # A name that the config gives to something else is not that of what the backend calls so.
+        served = {name: model for name, model in served.items() if self.backend_name(name) in served}
         aliases = {name: _alias(name, served[to]) for name, to in self._aliases.items() if to in served}
         self._warn_of(self.wanted - served.keys())
         return list((served | aliases).values())
@@ -102,7 +106,7 @@ class RemoteInference(Inference, ModelsProtocolPrivate):
         """Raises UnsupportedModelError unless it is served, AuthenticationError when the backend cannot be asked."""
         try:
             served = {m.identifier for m in await self.served()}
-        except AuthenticationError:
+        except (AuthenticationError, PermissionDeniedError):
             if self.deps.replaying and not self.has_key:
                 return  # it was taken from a client that had a key
             raise
@@ -110,6 +114,18 @@ class RemoteInference(Inference, ModelsProtocolPrivate):
             raise UnsupportedModelError(
                 model.identifier, available=[*served, *self._aliases], provider_id=self.provider_id
             )
+
+    def named(self, entries: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Model]:
+        """Models by name and metadata. One whose name cannot be asked for is left out, and told to the log."""
+        models: list[Model] = []
+        for name, metadata in entries:
+            try:
+                models.append(Model(identifier=name, metadata=dict(metadata)))
+            except ValidationError:
+                if name not in self._odd:
+                    _LOGGER.warning("provider '%s' leaves out %.100r: no name of a model", self.provider_id, name)
+                self._odd.add(name)
+        return models
 
     def _warn_of(self, missing: set[str]) -> None:
         for name in sorted(missing - self._missing):

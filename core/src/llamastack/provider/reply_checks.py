@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from llamastack.api.common import SamplingParams, StopReason, ToolCall, ToolChoice
+import pydantic_core
+
+from llamastack.api.common import SamplingParams, StopReason, ToolChoice
 from llamastack.api.inference import (
     ChatCompletionResponse,
     ChatCompletionResponseStreamChunk,
@@ -18,17 +19,22 @@ from llamastack.api.inference import (
 from llamastack.provider.errors import BackendError, NotSupportedError
 from llamastack.provider.streams import closing
 
+_KINDS: dict[str, type] = {"object": dict, "array": list, "string": str, "boolean": bool}
+
 
 @dataclass(frozen=True, slots=True)
 class ReplyChecks:
     """What to look for in the replies to one request. A stream is checked as it passes.
 
-    logprobs: log probabilities beside text. json: text that is JSON. tool_call: a call of a tool.
+    logprobs: log probabilities beside text. json: text that is JSON, of the `kind` that the schema has at its top; with
+    `stops`, the beginning of it, as a stop text may end it. tool_call: a call of a tool.
     """
 
     provider_id: str
     logprobs: bool = False
     json: bool = False
+    stops: bool = False
+    kind: object = None
     tool_call: bool = False
 
     @classmethod
@@ -46,7 +52,9 @@ class ReplyChecks:
         return cls(
             provider_id,
             logprobs=logprobs is not None,
-            json=response_format is not None and not stops,
+            json=response_format is not None,
+            stops=stops,
+            kind=None if response_format is None else response_format.json_schema.get("type"),
             tool_call=tool_choice is ToolChoice.required,
         )
 
@@ -92,7 +100,7 @@ class ReplyChecks:
                     if self.logprobs and event.delta and not event.logprobs:
                         raise self._passed_over("logprobs")
                 else:
-                    called = called or isinstance(event.delta.content, ToolCall)
+                    called = True
                 if event.stop_reason is not None:
                     self._finished("".join(text), event.stop_reason, called=called)
                 yield chunk
@@ -117,13 +125,14 @@ class ReplyChecks:
             raise self._passed_over("tool_choice")
         if self.json and (text or not called):
             try:
-                json.loads(text)
-            except ValueError as error:
+                value = pydantic_core.from_json(text, allow_partial=self.stops)
+            except ValueError:
+                value = ValueError
+            if not isinstance(value, _KINDS.get(str(self.kind), object)) or value is ValueError:
                 raise BackendError(
-                    f"the backend of provider '{self.provider_id}' did not hold the model to the JSON schema: "
-                    f"{text[:300]}",
+                    f"the backend of provider '{self.provider_id}' did not hold the model to the JSON schema: {text}",
                     provider_id=self.provider_id,
-                ) from error
+                )
 
     def _passed_over(self, param: str) -> NotSupportedError:
         return NotSupportedError(

@@ -18,7 +18,8 @@ from llamastack.provider.compliance import faults_of_provider
 from llamastack.provider.deps import Deps, Progress
 from llamastack.provider.dotted import load_dotted
 from llamastack.provider.errors import LlamaStackError, ProviderTimeoutError, ProviderUnavailableError
-from llamastack.provider.faults import as_stack_error, reason_of, redactor, unwrapped
+from llamastack.provider.faults import as_stack_error, reason_of, redactor, shortened, unwrapped
+from llamastack.provider.request_data import provider_data
 from llamastack.provider.streams import Stream, close, closing
 from llamastack.stack.resolver import PlannedProvider
 
@@ -110,6 +111,10 @@ class Instance:
 
     async def run(self) -> None:
         """Live until `stop`. Never raises for a fault of the provider."""
+        with provider_data(None):  # whatever the task that starts the stack is about
+            await self._run()
+
+    async def _run(self) -> None:
         try:
             for needed in self._needs:
                 await needed.first_attempt.wait()
@@ -245,7 +250,7 @@ class Instance:
     # ---- health --------------------------------------------------------------------------------------------------
 
     def explain(self, error: BaseException) -> str:
-        return self.redact(reason_of(error))
+        return shortened(self.redact(reason_of(error)))
 
     def _went_down(self, error: Exception) -> None:
         error = unwrapped(error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,7 +25,7 @@ from llamastack.provider import (
     ProviderTimeoutError,
     ProviderUnavailableError,
 )
-from llamastack.provider.http import reason_at
+from llamastack.provider.http import once_more_if_dropped, reason_at
 from llamastack.provider.openai_dialect import understood
 from llamastack.provider.refusals import error_of_status, retry_after_of
 from llamastack.provider.streams import Stream
@@ -35,7 +35,6 @@ from llamastack_provider_bedrock.credentials import CallCredentials
 RUNTIME = "bedrock-runtime"
 CONTROL = "bedrock"
 _MOST_CONNECTIONS = 1000
-_MOST_DETAIL = 500
 _FAILURES = (aws.BotoCoreError, aws.ClientError, aiohttp.ClientError, ParserError, ResponseParserError, TimeoutError)
 # AWS's words for a fault, in small letters, whose HTTP status says something else, or that come inside a stream.
 _STATUS_OF = {
@@ -137,7 +136,7 @@ class Bedrock:
         try:
             # botocore checks little of what it reads.
             with understood(self._provider_id):
-                reply = await _kept_alive(getattr(client, operation), arguments)
+                reply = await once_more_if_dropped(lambda: getattr(client, operation)(**arguments), _was_dropped)
             if "body" in reply:
                 reply["body"] = await reply["body"].read()
         except _FAILURES as error:
@@ -157,7 +156,7 @@ class Bedrock:
             case aws.ClientError():
                 return await self.credentials.explained(_refused(error, where))
             case aws.ParamValidationError():
-                return InvalidRequestError(" ".join(str(error).split())[:_MOST_DETAIL])
+                return InvalidRequestError(" ".join(str(error).split()))
             case aws.ConnectTimeoutError():
                 return ProviderUnavailableError(f"no connection in {self._config.connect_timeout_s:g} s at {where}")
             case aws.ReadTimeoutError() | TimeoutError():
@@ -181,16 +180,13 @@ def _session(config: BedrockConfig) -> Any:
     return session
 
 
-async def _kept_alive(call: Callable[..., Awaitable[Any]], arguments: Mapping[str, Any]) -> Any:
-    """The call; once more where a kept connection was closed meanwhile, and nothing of an answer has come."""
-    try:
-        return await call(**arguments)
-    except (aws.ConnectionClosedError, aws.EndpointConnectionError) as error:
-        cause = error.kwargs.get("error")
-        lost = isinstance(cause, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
-        if not lost or isinstance(cause, aiohttp.ClientConnectorError):
-            raise
-    return await call(**arguments)
+def _was_dropped(error: Exception) -> bool:
+    """Whether the connection of a request ended before the answer began."""
+    if not isinstance(error, aws.ConnectionClosedError | aws.EndpointConnectionError):
+        return False
+    cause = error.kwargs.get("error")
+    lost = isinstance(cause, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
+    return lost and not isinstance(cause, aiohttp.ClientConnectorError)
 
 
 def _refused(error: Any, where: str) -> LlamaStackError:
@@ -198,7 +194,7 @@ def _refused(error: Any, where: str) -> LlamaStackError:
     meta = error.response.get("ResponseMetadata", {})
     code, message = str(told.get("Code", "")), " ".join(str(told.get("Message", "")).split())
     # A signature that does not fit is explained with all that was signed.
-    message = message.partition(" The Canonical String for this request")[0][:_MOST_DETAIL]
+    message = message.partition(" The Canonical String for this request")[0]
     status = _STATUS_OF.get(code.lower(), meta.get("HTTPStatusCode", 500))
     if isinstance(error, aws.EventStreamError):
         return error_of_status(status, f"{where} broke off: {message or code or 'it does not say why'}", code=code)

@@ -76,14 +76,15 @@ class BedrockInference(RemoteInference):
         except PermissionDeniedError:
             if not self._aliases:
                 raise
-            return [Model(identifier=name) for name in dict.fromkeys(self._aliases.values())]
+            return self.named((name, {}) for name in dict.fromkeys(self._aliases.values()))
         with understood(self.provider_id):
             known = {summary["modelArn"].rpartition("/")[2]: summary for summary in listed["modelSummaries"]}
-            models = [
-                Model(identifier=name, metadata={"type": "foundation_model", **_about(summary)})
+            entries = [
+                (name, {"type": "foundation_model", **_about(summary)})
                 for name, summary in known.items()
-                if "ON_DEMAND" in summary["inferenceTypesSupported"]
-                and summary["modelLifecycle"]["status"] == "ACTIVE"
+                # All that describes a model may be left out.
+                if "ON_DEMAND" in summary.get("inferenceTypesSupported", ())
+                and summary.get("modelLifecycle", {}).get("status") == "ACTIVE"
                 and _is_usable(name, summary)
             ]
             for profile in profiles:
@@ -94,8 +95,8 @@ class BedrockInference(RemoteInference):
                 self._behind[name] = behind
                 if behind not in known or _is_usable(behind, known[behind]):
                     about = {"type": "inference_profile", "model": behind, **_about(known.get(behind, {}))}
-                    models.append(Model(identifier=name, metadata=about))
-        return models
+                    entries.append((name, about))
+        return self.named(entries)
 
     async def _profiles(self, kind: str) -> list[Mapping[str, Any]]:
         found: list[Mapping[str, Any]] = []
@@ -179,7 +180,7 @@ class BedrockInference(RemoteInference):
 
 
 def _is_usable(name: str, summary: Mapping[str, Any]) -> bool:
-    return "TEXT" in summary["outputModalities"] or embedder_of(name) is not None
+    return "TEXT" in summary.get("outputModalities", ()) or embedder_of(name) is not None
 
 
 def _about(summary: Mapping[str, Any]) -> dict[str, Any]:

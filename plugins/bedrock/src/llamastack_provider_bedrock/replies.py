@@ -32,9 +32,9 @@ def as_reply(reply: Mapping[str, Any], provider_id: str) -> dict[str, Any]:
         message = {
             "content": "".join(block.get("text", "") for block in blocks),
             "tool_calls": [
-                _call(block["toolUse"], json.dumps(block["toolUse"]["input"]), index)
+                _call(block["toolUse"], json.dumps(block["toolUse"].get("input") or {}), index)
                 for index, block in enumerate(blocks)
-                if "toolUse" in block
+                if "toolUse" in block and _is_the_clients(block["toolUse"])
             ],
         }
         return {
@@ -44,23 +44,34 @@ def as_reply(reply: Mapping[str, Any], provider_id: str) -> dict[str, Any]:
         }
 
 
+def _is_the_clients(use: Mapping[str, Any]) -> bool:
+    """Whether a call is for the client to make, not one that AWS makes itself."""
+    return use.get("type") != "server_tool_use"
+
+
 async def as_chunks(events: AsyncIterator[Mapping[str, Any]], provider_id: str) -> AsyncIterator[dict[str, Any]]:
     """Events of ConverseStream as chunks of a chat completion."""
+    others: set[int] = set()  # blocks of calls that are not the client's
     async with closing(events):
         async for event in events:
             with understood(provider_id):
-                chunk = {"choices": [_choice(event)]}
+                chunk = {"choices": [_choice(event, others)]}
             yield chunk
 
 
-def _choice(event: Mapping[str, Any]) -> dict[str, Any]:
+def _choice(event: Mapping[str, Any], others: set[int]) -> dict[str, Any]:
     if "contentBlockStart" in event:
         block = event["contentBlockStart"]
         use = block["start"].get("toolUse")
+        if use is not None and not _is_the_clients(use):
+            others.add(block["contentBlockIndex"])
+            use = None
         return {"delta": {} if use is None else {"tool_calls": [_call(use, "", block["contentBlockIndex"])]}}
     if "contentBlockDelta" in event:
         block = event["contentBlockDelta"]
         delta, index = block["delta"], block["contentBlockIndex"]
+        if index in others:
+            return {"delta": {}}
         if "toolUse" in delta:
             return {"delta": {"tool_calls": [{"index": index, "function": {"arguments": delta["toolUse"]["input"]}}]}}
         return {"delta": {"content": delta.get("text")}}

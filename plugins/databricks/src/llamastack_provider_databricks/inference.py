@@ -12,7 +12,7 @@ from urllib.parse import quote
 import anyio
 
 from llamastack.api.models import Model
-from llamastack.provider import BackendError, Deps, LlamaStackError, NotFoundError
+from llamastack.provider import BackendError, Deps, LlamaStackError, NotFoundError, PermissionDeniedError
 from llamastack.provider.openai_dialect import Dialect, OpenAIInference
 from llamastack_provider_databricks.config import DatabricksConfig
 
@@ -50,8 +50,10 @@ class DatabricksInference(OpenAIInference):
         async with anyio.create_task_group() as group:
             for name in self._endpoints:
                 group.start_soon(look, name)
-        if failures:
-            raise failures[0]
+        # The token need not be good for all of them.
+        hard = [error for error in failures if not isinstance(error, PermissionDeniedError)]
+        if hard or (failures and not found):
+            raise (hard or failures)[0]
         return [found[name] for name in self._endpoints if name in found]
 
     async def _endpoint(self, name: str) -> dict[str, Any]:

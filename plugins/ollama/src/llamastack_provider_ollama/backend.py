@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
-import anyio
 import httpx
 from ollama import AsyncClient, ResponseError
 
@@ -22,7 +22,13 @@ from llamastack.provider.errors import (
     ProviderUnavailableError,
     RateLimitError,
 )
-from llamastack.provider.http import error_class_of, http_client, reason_of_http_error, was_dropped
+from llamastack.provider.http import (
+    error_class_of,
+    http_client,
+    once_more_if_dropped,
+    reason_of_http_error,
+    was_dropped,
+)
 from llamastack.provider.refusals import error_of_answer, error_of_event
 from llamastack.provider.streams import Stream, close, closing
 from llamastack_provider_ollama.config import OllamaConfig
@@ -30,8 +36,11 @@ from llamastack_provider_ollama.config import OllamaConfig
 _T = TypeVar("_T")
 _LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=100)
 _LACKS = re.compile(r"does not support (\w+)|missing data required for (image) input")
-_MOMENT_S = 0.01
 _PARAMS = {"tools": "tools", "vision": "messages", "image": "messages"}
+
+
+_heads: ContextVar[list[int] | None] = ContextVar("llamastack_ollama_heads", default=None)
+"""The statuses that a call has been answered: once there is one, Ollama has begun."""
 
 
 class _Client(AsyncClient):
@@ -100,15 +109,13 @@ class Backend:
 
     async def _attempt(self, call: Callable[[], Awaitable[_T]]) -> _T:
         with self._translated():
+            # The client makes a request of a stream only when its first piece is asked for.
+            heads: list[int] = []
+            token = _heads.set(heads)
             try:
-                return await call()
-            except httpx.HTTPError as error:
-                if not was_dropped(error):
-                    raise
-                # A kept connection that Ollama has closed meanwhile; nothing of an answer has come. In a moment the
-                # loop knows which other kept ones are closed, too.
-                await anyio.sleep(_MOMENT_S)
-                return await call()
+                return await once_more_if_dropped(call, lambda error: not heads and was_dropped(error))
+            finally:
+                _heads.reset(token)
 
     async def _sign(self, request: httpx.Request) -> None:
         """Put this request's key in. The client puts one of the environment in, which is not meant here."""
@@ -117,6 +124,9 @@ class Backend:
 
     async def _check(self, response: httpx.Response) -> None:
         """Raise for an answer that is an error. The client's own error has neither its headers nor its place."""
+        heads = _heads.get()
+        if heads is not None:
+            heads.append(response.status_code)
         if response.is_success:
             return
         content = await response.aread()
@@ -146,7 +156,7 @@ class Backend:
             raise self._failed(cause) from error
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             # How the client fails at what is not JSON, or not of the right form.
-            said = " ".join(str(error).split())[:200]
+            said = " ".join(str(error).split())
             raise BackendError(f"{self.where} answered something that cannot be understood: {said}") from error
 
     def _failed(self, cause: BaseException) -> LlamaStackError:

@@ -111,14 +111,13 @@ class OllamaInference(RemoteInference):
         listed = {model.model: model for model in (await self._backend.whole(self._client.list)).models if model.model}
         loaded = {model.model: model for model in await self._loaded()}
         await self._learn(listed)
-        models: list[Model] = []
+        entries: list[tuple[str, dict[str, Any]]] = []
         for name, entry in listed.items():
-            model = Model(identifier=name, metadata=self._metadata(entry, loaded.get(name)))
-            models.append(model)
+            metadata = self._metadata(entry, loaded.get(name))
+            entries.append((name, metadata))
             if name.endswith(_LATEST):
-                more = {"identifier": name.removesuffix(_LATEST), "metadata": {**model.metadata, "alias_of": name}}
-                models.append(model.model_copy(update=more))
-        return models
+                entries.append((name.removesuffix(_LATEST), {**metadata, "alias_of": name}))
+        return self.named(entries)
 
     async def _loaded(self) -> list[ProcessResponse.Model]:
         try:

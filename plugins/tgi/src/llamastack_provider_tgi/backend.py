@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -23,7 +24,7 @@ from huggingface_hub.inference._common import RequestParameters
 
 from llamastack.provider.credentials import ApiKey
 from llamastack.provider.errors import BackendError, LlamaStackError, ProviderTimeoutError
-from llamastack.provider.http import error_class_of, reason_of_http_error
+from llamastack.provider.http import error_class_of, once_more_if_dropped, reason_of_http_error, was_dropped
 from llamastack.provider.refusals import error_of_answer, error_of_status
 from llamastack.provider.remote import RemoteConfig
 from llamastack.provider.sse import event_data
@@ -101,6 +102,8 @@ class HuggingFaceBackend:
             event_hooks={"response": [self._checked]},
             timeout=httpx2.Timeout(config.timeout_s, connect=config.connect_timeout_s),
             limits=_LIMITS,
+            # What one client's call is answered must not go out with another's.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         )
 
     async def aclose(self) -> None:
@@ -113,7 +116,7 @@ class HuggingFaceBackend:
         async def once() -> _T:
             async with _Client(url, self._session) as client:
                 with self._told(url):
-                    return await call(client)
+                    return await once_more_if_dropped(lambda: call(client), was_dropped)
 
         return await self._retries.run(once)
 
@@ -129,7 +132,9 @@ class HuggingFaceBackend:
 
         async def once() -> Any:
             with self._told(url):
-                response = await self._session.get(url, params=params, headers=_AGENT)
+                response = await once_more_if_dropped(
+                    lambda: self._session.get(url, params=params, headers=_AGENT), was_dropped
+                )
                 return response.json() if response.is_success else None
 
         return await self._retries.run(once)
@@ -159,7 +164,8 @@ class HuggingFaceBackend:
 
         try:
             with self._told(url):
-                pieces = aiter(cast(AsyncIterable[Mapping[str, Any]], await call(client)))
+                answer = await once_more_if_dropped(lambda: call(client), was_dropped)
+                pieces = aiter(cast(AsyncIterable[Mapping[str, Any]], answer))
                 first = await anext(pieces, None)
         except BaseException:
             await end()
@@ -210,7 +216,7 @@ class HuggingFaceBackend:
         except httpx2.HTTPError as error:
             raise self._failed(error, here) from error
         except (ValueError, TypeError, AttributeError, KeyError) as error:
-            said = " ".join(str(error).split())[:200]
+            said = " ".join(str(error).split())
             raise BackendError(f"{here} answered something that cannot be understood: {said}") from error
 
     def _failed(self, error: BaseException, here: str) -> LlamaStackError:

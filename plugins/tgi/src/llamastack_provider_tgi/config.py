@@ -63,6 +63,8 @@ class EndpointConfig(HuggingFaceConfig):
             raise ValueError("needs either 'url' or 'endpoint_name'")
         if self.namespace is not None and (self.endpoint_name is None or "/" in self.endpoint_name):
             raise ValueError("'namespace' belongs to an 'endpoint_name' without one")
+        if self.endpoint_name is not None and self.place()[0] is None and not self.api_token:
+            raise ValueError("an 'endpoint_name' without a namespace is that of a token's owner: give either")
         return self
 
     def place(self) -> tuple[str | None, str]:

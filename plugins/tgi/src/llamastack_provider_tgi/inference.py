@@ -49,6 +49,7 @@ from llamastack.provider.openai_dialect import (
 )
 from llamastack.provider.remote import RemoteInference
 from llamastack.provider.reply_checks import ReplyChecks
+from llamastack.provider.request_data import provider_data
 from llamastack.provider.streams import Stream
 from llamastack_provider_tgi.backend import HuggingFaceBackend, where
 from llamastack_provider_tgi.config import EndpointConfig, HuggingFaceConfig, ServerlessConfig, TGIConfig
@@ -101,7 +102,7 @@ class HuggingFaceInference(RemoteInference):
 
     async def served(self) -> list[Model]:
         target = self._target = await self.find()
-        return [Model(identifier=target.model, metadata=target.metadata)]
+        return self.named([(target.model, target.metadata)])
 
     async def find(self) -> Target:
         """What is served now."""
@@ -355,7 +356,8 @@ class EndpointInference(HuggingFaceInference):
         )
 
     async def _own_namespace(self) -> str:
-        answer = await self.backend.get(f"{self._hub}/api/whoami-v2")
+        with provider_data(None):  # the operator's: one endpoint serves all clients
+            answer = await self.backend.get(f"{self._hub}/api/whoami-v2")
         if not isinstance(answer, dict) or not isinstance(answer.get("name"), str):
             raise BackendError(f"{where(self._hub)} does not say whose the token is; 'namespace' would")
         return str(answer["name"])

@@ -19,7 +19,7 @@ class TogetherInference(OpenAIInference):
     key_field = "together_api_key"
 
     async def served(self) -> list[Model]:
-        entries = await self.listed("/models")
+        entries = await self.listed(f"{self.api_path}/models")
         # One of a user's own, fine-tuned or on a dedicated endpoint, need not have a type.
         return self.models_of(entry for entry in entries if entry.get("type", "chat") in _GENERATES_OR_EMBEDS)
 

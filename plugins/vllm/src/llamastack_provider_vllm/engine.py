@@ -12,6 +12,7 @@ from llamastack_provider_vllm.inference import VLLMInference, vllm_dialect
 from llamastack_provider_vllm.process import VLLMProcess
 
 _ASK_EVERY_S = 0.5
+_ANSWER_WITHIN_S = 5.0
 
 
 class InlineVLLMInference(VLLMInference):
@@ -45,7 +46,7 @@ class InlineVLLMInference(VLLMInference):
 
     async def _answers(self) -> bool:
         # It opens its socket before it listens to it.
-        with anyio.move_on_after(_ASK_EVERY_S):
+        with anyio.move_on_after(_ANSWER_WITHIN_S):
             try:
                 return bool(await self.served())
             except ProviderUnavailableError:

@@ -99,7 +99,7 @@ class VLLMProcess:
         assert process.stdout is not None
         rest = b""
         async for block in process.stdout:
-            *lines, rest = (rest + block).split(b"\n")
+            *lines, rest = (rest + block).replace(b"\r", b"\n").split(b"\n")  # progress bars end lines by CR
             for line in lines:
                 text = self._redact(line.decode(errors="replace").rstrip())
                 self._last.append(text)

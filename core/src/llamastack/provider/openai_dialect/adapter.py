@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, ClassVar
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr
 
 from llamastack.api.common import (
     InterleavedTextMedia,
@@ -36,8 +35,6 @@ from llamastack.provider.openai_dialect.streams import chat_stream, completion_s
 from llamastack.provider.remote import BackendUrl, RemoteConfig, RemoteInference
 from llamastack.provider.reply_checks import ReplyChecks
 from llamastack.provider.streams import Stream
-
-_LOGGER = logging.getLogger("llamastack.provider")
 
 
 class OpenAIConfig(RemoteConfig):
@@ -94,20 +91,8 @@ class OpenAIInference(RemoteInference):
         return entries
 
     def models_of(self, entries: Iterable[Mapping[str, Any]]) -> list[Model]:
-        """The models of a list. One whose name cannot be asked for is left out, and told to the log."""
-        models: list[Model] = []
-        for entry in entries:
-            try:
-                models.append(self.model_of(entry))
-            except ValidationError:
-                _LOGGER.warning("provider '%s' leaves out %.100r: no name of a model", self.provider_id, entry["id"])
-        return models
-
-    def model_of(self, entry: Mapping[str, Any]) -> Model:
-        """A model from its entry in the list. Metadata: `context_length` in tokens, where the backend says it."""
-        lengths = (entry.get(name) for name in ("max_model_len", "context_length", "context_window"))
-        length = next((length for length in lengths if isinstance(length, int)), None)
-        return Model(identifier=entry["id"], metadata={} if length is None else {"context_length": length})
+        """The models of a list. Metadata: `context_length` in tokens, where the backend says it."""
+        return self.named((entry["id"], _about(entry)) for entry in entries)
 
     async def completion(
         self,
@@ -180,3 +165,9 @@ class OpenAIInference(RemoteInference):
         return embeddings_response(
             await self.backend.post(f"{self.api_path}/embeddings", body), self.provider_id, len(contents)
         )
+
+
+def _about(entry: Mapping[str, Any]) -> dict[str, Any]:
+    lengths = (entry.get(name) for name in ("max_model_len", "context_length", "context_window"))
+    length = next((length for length in lengths if isinstance(length, int)), None)
+    return {} if length is None else {"context_length": length}

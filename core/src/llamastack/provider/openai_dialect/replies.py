@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import islice
+from heapq import nlargest
+from operator import itemgetter
 from typing import Any
 
 from llamastack.api.common import CompletionMessage, StopReason, ToolCall
@@ -30,6 +31,15 @@ _STOP_REASONS = {
 }
 
 
+def text_of_content(content: Any) -> str:
+    """The text of a message or delta: plain, or in parts, of which those that are text count. Raises ValueError."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list):
+        raise ValueError(f"content {content!r}")  # noqa: TRY004 - of a value that came over the wire
+    return "".join(str(part["text"]) for part in content if part.get("type") == "text")
+
+
 def stop_reason(finish_reason: object, provider_id: str, *, called: bool = False) -> StopReason:
     """The native word for a `finish_reason`. called: whether there are tool calls; not every backend says so in it."""
     found = _STOP_REASONS.get(str(finish_reason))
@@ -40,7 +50,7 @@ def stop_reason(finish_reason: object, provider_id: str, *, called: bool = False
 
 def malformed(provider_id: str, what: str) -> BackendError:
     return BackendError(
-        f"the backend of provider '{provider_id}' answered something that cannot be understood: {what[:300]}",
+        f"the backend of provider '{provider_id}' answered something that cannot be understood: {what}",
         provider_id=provider_id,
     )
 
@@ -76,7 +86,7 @@ def chat_response(
         calls = [_tool_call(call, provider_id) for call in message.get("tool_calls") or ()]
         return ChatCompletionResponse(
             completion_message=CompletionMessage(
-                content=message.get("content") or "",
+                content=text_of_content(message.get("content")),
                 stop_reason=stop_reason(choice.get("finish_reason"), provider_id, called=bool(calls)),
                 tool_calls=calls,
             ),
@@ -157,7 +167,13 @@ def logprobs_of(choice: Mapping[str, Any], wanted: LogProbConfig | None) -> list
         ]
     most = None if wanted is None else wanted.top_k
     return [
-        TokenLogProbs(logprobs_by_token={token: value, **dict(islice(tops.items(), most))})
+        TokenLogProbs(logprobs_by_token={token: value, **_likeliest(tops, most)})
         for token, value, tops in places
         if value is not None
     ] or None
+
+
+def _likeliest(tops: Mapping[str, float], most: int | None) -> dict[str, float]:
+    if most is None or len(tops) <= most:
+        return dict(tops)
+    return dict(nlargest(most, tops.items(), key=itemgetter(1)))

@@ -17,13 +17,14 @@ from llamastack.api.inference import (
     ToolCallDelta,
     ToolCallParseStatus,
 )
-from llamastack.provider.errors import BackendError
+from llamastack.provider.errors import BackendError, LlamaStackError
 from llamastack.provider.openai_dialect.replies import (
     first_choice,
     logprobs_of,
     malformed,
     parse_arguments,
     stop_reason,
+    text_of_content,
     understood,
 )
 from llamastack.provider.refusals import error_of_event
@@ -82,12 +83,12 @@ async def chat_stream(
             with understood(provider_id):
                 delta = choice.get("delta") or {}
                 given = logprobs_of(choice, logprobs)
-                text = delta.get("content")
+                text = text_of_content(delta.get("content"))
                 tool_deltas = [d for piece in delta.get("tool_calls") or () for d in _tool_pieces(calls, piece)]
                 if choice.get("finish_reason") is not None:
                     reason = stop_reason(choice["finish_reason"], provider_id, called=bool(calls))
             if text or given:
-                yield _event(progress, text or "", logprobs=given)
+                yield _event(progress, text, logprobs=given)
             for tool_delta in tool_deltas:
                 yield _event(progress, tool_delta)
     if reason is None:
@@ -100,15 +101,21 @@ async def chat_stream(
 def _choice(chunk: Mapping[str, Any], provider_id: str) -> Mapping[str, Any] | None:
     """The chunk's choice; None when it has none (usage alone). An error in mid-stream is raised."""
     if not isinstance(chunk, Mapping):
-        raise malformed(provider_id, f"{str(chunk)[:100]!r} in a stream")
+        raise malformed(provider_id, f"{str(chunk)!r} in a stream")
     if chunk.get("error") is not None:
-        error = error_of_event(chunk["error"], f"the backend of provider '{provider_id}'")
-        error.provider_id = provider_id
-        raise error
+        raise _broke_off(chunk["error"], provider_id)
     choices = chunk.get("choices")
+    if not choices and (chunk.get("object") == "error" or isinstance(chunk.get("message"), str)):
+        raise _broke_off(chunk, provider_id)
     if not choices:
         return None
     return first_choice(chunk, provider_id)
+
+
+def _broke_off(error: Any, provider_id: str) -> LlamaStackError:
+    made = error_of_event(error, f"the backend of provider '{provider_id}'")
+    made.provider_id = provider_id
+    return made
 
 
 def _tool_pieces(calls: dict[int, _OpenToolCall], piece: Mapping[str, Any]) -> Iterator[ToolCallDelta]:
@@ -117,10 +124,13 @@ def _tool_pieces(calls: dict[int, _OpenToolCall], piece: Mapping[str, Any]) -> I
     if index is None:  # some backends give whole calls, without one
         index = len(calls) if piece.get("id") or function.get("name") else max(calls, default=0)
     call = calls.get(index)
+    if call is not None and piece.get("id") not in (None, "", call.call_id):  # another one, of the same index
+        index = len(calls)
+        call = None
     if call is None:
         call = calls[index] = _OpenToolCall(str(piece.get("id") or ""), "", "")
         yield ToolCallDelta(content="", parse_status=ToolCallParseStatus.started)
-    call.name += function.get("name") or ""
+    call.name = call.name or function.get("name") or ""
     fragment = function.get("arguments") or ""
     if fragment:
         call.arguments += fragment
