@@ -50,7 +50,7 @@ class EndpointConfig(HuggingFaceConfig):
         default=None, description="Name of the endpoint, or namespace/name. Its URL and its model are looked up."
     )
     namespace: Name | None = Field(
-        default=None, description="The user or organisation that it belongs to; by default the one of the token"
+        default=None, description="The user or organisation that it belongs to; by default the owner of `api_token`"
     )
     endpoints_url: BackendUrl = Field(
         default=ENDPOINTS, description="Base URL of the API that tells about endpoints, with its version"
