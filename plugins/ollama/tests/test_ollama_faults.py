@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Any
 
@@ -201,3 +202,16 @@ async def test_closing_twice(running: Running) -> None:
     provider = running.stack.instances["inference"][0].provider
     await provider.shutdown()
     await provider.shutdown()
+
+
+async def test_a_generation_that_has_begun_is_not_asked_for_again(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "httpx_aiohttp", None)  # whose own errors tell it apart
+    async with start() as running:
+        running.ollama.answers.extend([ndjson(BEGUN), ndjson(BEGUN)])
+        running.proxy.cut_after = 160  # the head is whole by then, the first line is not
+        running.proxy.drop_idle()
+        before = running.ollama.count("/api/chat")
+        await failure(running, stream=True)
+        assert running.ollama.count("/api/chat") - before == 1

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from llamastack.client import LlamaStackClient
 
+_LOGGER = logging.getLogger("llamastack.cli")
 _Key = tuple[str, str, str]
 _Result = TypeVar("_Result")
 _ASK_EVERY_S = 0.5
@@ -117,8 +118,10 @@ async def watched(client: LlamaStackClient, call: Awaitable[_Result]) -> _Result
             await anyio.sleep(_ASK_EVERY_S)
             try:
                 health = await client.inspect.health()
-            except Exception:
-                return  # looking on must not disturb the call, which tells of a server that has gone itself
+            except Exception as error:
+                # Looking on must not disturb the call, which tells of a server that has gone itself.
+                _LOGGER.debug("no progress is shown: %s", error)
+                return
             for provider in health.providers:
                 if provider.progress is not None:
                     told = provider.progress
