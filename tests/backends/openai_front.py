@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from backends.held_calls import call_schema
 from backends.llama_server import MODEL, LlamaServer
 from backends.serving import serving
 
@@ -43,7 +44,9 @@ class OpenAIFront:
     """engine: what requests are handed on to; a path `prefix + /x` here is `/v1/x` there.
 
     models: the names that it knows; None lets every name through, and the list too. keys: those it takes, None for any.
-    answers: the next answers to calls, each a `Response` or None for the engine's. seen: requests, oldest first.
+    answers: the next answers to calls, each a `Response` or None for the engine's. holds_calls: whether a required tool
+    call is made by holding the engine to the schema of one, as its model is too small to make it by itself. seen:
+    requests, oldest first.
     """
 
     engine: LlamaServer
@@ -53,6 +56,7 @@ class OpenAIFront:
     listing: Callable[[Sequence[str]], Any] = openai_list
     routes: dict[str, Callable[[Request], Response]] = field(default_factory=dict)
     answers: deque[Response | None] = field(default_factory=deque)
+    holds_calls: bool = False
     seen: list[Seen] = field(default_factory=list)
     disconnects: int = 0
 
@@ -83,8 +87,35 @@ class OpenAIFront:
             if isinstance(body, dict) and body.get("model") not in self.models:
                 wanted = body.get("model")
                 return refusal(404, f"The model `{wanted}` does not exist", code="model_not_found", param="model")
+        if self.holds_calls and isinstance(body, dict) and body.get("tool_choice") == "required":
+            return await self._held_call(request, body)
         engine = self.engine.embeddings_url if inner == "/embeddings" else self.engine.url
         return await self._handed_on(request, f"{engine}/v1{inner}", raw)
+
+    async def _held_call(self, request: Request, body: dict[str, Any]) -> Response:
+        functions = [tool["function"] for tool in body["tools"]]
+        schema = call_schema((function["name"], function["parameters"]) for function in functions)
+        asked = {name: value for name, value in body.items() if name not in ("tools", "tool_choice", "stream")}
+        asked["response_format"] = {"type": "json_schema", "json_schema": {"name": "call", "schema": schema}}
+        reply = await request.app.state.http.post(f"{self.engine.url}/v1/chat/completions", json=asked)
+        whole = reply.json()
+        choice = whole["choices"][0]
+        made = json.loads(choice["message"]["content"])
+        arguments = json.dumps(made["arguments"])
+        call = {"id": "call_held", "type": "function", "function": {"name": made["name"], "arguments": arguments}}
+        if not body.get("stream"):
+            message = {"role": "assistant", "content": None, "tool_calls": [call]}
+            return JSONResponse({**whole, "choices": [{**choice, "message": message, "finish_reason": "tool_calls"}]})
+        begun = {**call, "index": 0, "function": {"name": made["name"], "arguments": ""}}
+        deltas = [{"role": "assistant", "content": None, "tool_calls": [begun]}]
+        deltas += [
+            {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}
+            for piece in (arguments[at : at + 5] for at in range(0, len(arguments), 5))
+        ]
+        head = {**whole, "object": "chat.completion.chunk"}
+        pieces = [{**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+        pieces.append({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]})
+        return events(*(json.dumps(piece) for piece in pieces))
 
     async def _handed_on(self, request: Request, url: str, raw: bytes) -> Response:
         http: httpx.AsyncClient = request.app.state.http

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import inspect
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -16,18 +16,22 @@ from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 
+import click
 import jsonschema
 import pytest
 from running_server import running_server
+from workspace_tools import tool
 
 from llamastack import Stack
-from llamastack import provider as provider_hooks
 from llamastack.cli.fields import fields_of
-from llamastack.provider import Deps, ProviderSpec, errors, hookspecs
+from llamastack.cli.group import cli
+from llamastack.provider import errors, hookspecs
 from llamastack.provider.apis import BUILTIN_APIS
 from llamastack.stack.config import run_config_model
 from llamastack.stack.discovery import Discovery, default_discovery
 from llamastack.stack.hooks import Hooks
+from llamastack_conformance.catalogue import catalogue, check_ids
+from llamastack_conformance.waivers import read_waivers
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -39,7 +43,11 @@ PAGES = [
     ROOT / "core" / "README.md",
     *READMES,
 ]
-PYPROJECTS = [ROOT / "core" / "pyproject.toml", *sorted((ROOT / "plugins").glob("*/pyproject.toml"))]
+PYPROJECTS = [
+    ROOT / "core" / "pyproject.toml",
+    *sorted((ROOT / "plugins").glob("*/pyproject.toml")),
+    ROOT / "provider_template" / "pyproject.toml",
+]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 OWN_PACKAGE = re.compile(r"^llamastack($|-)")
 
@@ -67,12 +75,7 @@ def code_blocks(text: str, language: str) -> list[str]:
 
 
 def generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate_docs", ROOT / "tools" / "generate_docs.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return tool("generate_docs")
 
 
 # ---- generated blocks ------------------------------------------------------------------------------------------------
@@ -100,9 +103,10 @@ def test_the_generated_blocks_are_fresh() -> None:
         ("run-config.md", "run-config store"),
         ("cli.md", "cli"),
         ("http-api.md", "routes"),
-        ("providers.md", "capabilities"),
-        ("providers.md", "private-hooks"),
-        ("providers.md", "source plugins/sample/src/llamastack_provider_sample/safety.py"),
+        ("providers.md", "new-output"),
+        ("providers.md", "variants"),
+        ("providers.md", "rendered-tree inference-remote-openai"),
+        ("providers.md", "rendered inference-remote-openai src/llamastack_provider_acme/inference.py"),
         ("provider-types.md", "provider-types"),
     ],
 )
@@ -139,7 +143,9 @@ def test_each_kind_of_object_has_its_table() -> None:
         ("docs/run-config.md", "| `8321` |", "| `8322` |"),
         ("docs/cli.md", "Longest reply, in tokens.", "Longest reply, in words."),
         ("docs/http-api.md", "`/models/register`", "`/models/add`"),
-        ("docs/providers.md", "class SampleSafety(", "class Safe("),
+        ("docs/providers.md", "class AcmeInference(", "class Acme("),
+        ("docs/provider-reference.md", "| `capabilities` | `Capabilities` |", "| `abilities` | `Capabilities` |"),
+        ("docs/provider-reference.md", "async def register_model(model: Model)", "async def register(model: Model)"),
     ],
 )
 def test_a_stale_block_is_seen(page: str, old: str, new: str) -> None:
@@ -178,21 +184,6 @@ def test_every_hook_and_its_arguments_are_documented() -> None:
 def test_the_fields_of_a_finished_request_are_documented() -> None:
     part = read("docs/plugins-and-hooks.md").split("### `llamastack_request_finished(request)`")[1].split("\n## ")[0]
     assert first_cells(part) == [field.name for field in fields(hookspecs.FinishedRequest)]
-
-
-def test_every_name_for_provider_authors_is_documented() -> None:
-    text = read("docs/providers.md")
-    elsewhere = {"hookimpl"}  # stands in plugins-and-hooks.md
-    assert [n for n in provider_hooks.__all__ if n not in elsewhere and not re.search(rf"\b{n}\b", text)] == []
-    assert "hookimpl" in read("docs/plugins-and-hooks.md")
-
-
-def test_the_fields_of_a_spec_and_of_deps_are_documented() -> None:
-    text = read("docs/providers.md")
-    assert sorted(first_cells(section(text, "The spec"))) == sorted(field.name for field in fields(ProviderSpec))
-    here = {name for name in vars(Deps(provider_id="x")) if not name.startswith("_")}
-    here |= {"request_data()"} | {name for name, value in vars(Deps).items() if isinstance(value, property)}
-    assert set(first_cells(section(text, "Deps"))) == here
 
 
 def test_every_environment_variable_is_documented() -> None:
@@ -244,6 +235,50 @@ def test_every_make_target_that_is_named_is_there() -> None:
             assert target in targets, f"{named(page)}: make {target}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_commands_that_are_shown_are_there(page: Path) -> None:
+    for line in re.findall(
+        r"^\$ (?:\w+=\S+ )*llamastack( [^\n|<>&]*)?", page.read_text(encoding="utf-8"), re.MULTILINE
+    ):
+        command: click.Command = cli
+        context = click.Context(cli, info_name="llamastack")
+        options: set[str] = set()
+        for word in shlex.split(line, comments=True):
+            if word.startswith("--"):
+                options.add(word.partition("=")[0])
+            elif isinstance(command, click.Group):
+                command = command.get_command(context, word) or pytest.fail(f"{named(page)}: llamastack{line}")
+                context = click.Context(command, parent=context, info_name=word)
+        known = {name for one in command.get_params(context) for name in (*one.opts, *one.secondary_opts)}
+        assert options <= known, f"{named(page)}: llamastack{line}: {options - known}"
+
+
+@pytest.mark.parametrize("variant", tool("rendered_template").variants())
+def test_each_variant_of_the_template_renders(variant: str) -> None:
+    """And the options that the table of variants shows lead to it."""
+    files = tool("rendered_template").files(variant)
+    api = variant.partition("-")[0]
+    assert {"pyproject.toml", "run.yaml", f"src/llamastack_provider_acme/{api}.py"} <= files.keys()
+    for path, text in files.items():
+        if path.endswith(".py"):
+            ast.parse(text)
+
+
+def test_checks_that_are_shown_are_those_of_the_suite(tmp_path: Path) -> None:
+    text = read("docs/providers.md")
+    [waivers] = [code for code in code_blocks(text, "yaml") if code.startswith("# tests/waivers.yaml")]
+    file = tmp_path / "waivers.yaml"
+    file.write_text(waivers, encoding="utf-8")
+    assert len(read_waivers(file, check_ids())) == 2
+    [failure] = [code for code in code_blocks(text, "text") if "\nwanted:" in code]
+    [check] = [check for check, apis in catalogue() if failure.startswith(f"{check.id} of ") and "inference" in apis]
+    assert f"wanted: {check.wanted}\n" in failure
+    assert f"mend:   {check.mend}\n" in failure
+    options = set(re.findall(r"--llamastack-[a-z-]+", text))
+    known = (ROOT / "plugins/conformance/src/llamastack_conformance/plugin.py").read_text(encoding="utf-8")
+    assert [option for option in options if f'"{option}"' not in known] == []
+
+
 # ---- links and programs ----------------------------------------------------------------------------------------------
 
 
@@ -268,8 +303,10 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_files_that_are_named_are_there(page: Path) -> None:
     tops = "core|plugins|docs|tests|tools"
+    rendered = tool("rendered_template").files("inference-remote-openai") if page.name == "providers.md" else ()
     for path in re.findall(rf"`((?:{tops})/[\w./-]*)`", page.read_text(encoding="utf-8")):
-        assert (ROOT / path).exists() or (page.parent / path).exists(), f"{named(page)}: {path}"
+        there = (ROOT / path).exists() or (page.parent / path).exists() or path in rendered
+        assert there, f"{named(page)}: {path}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)

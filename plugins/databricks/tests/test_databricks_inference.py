@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import pytest
 from backends.llama_server import MODEL
 from backends.openai_checks import KEY, OWN_KEY, OpenAIDialectChecks, Running
+from backends.openai_conformance import OpenAIDialectConformance
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -60,3 +61,8 @@ class TestDatabricks(OpenAIDialectChecks):
             url = str(running.stack.instances["inference"][0].plan.config.url).rstrip("/")
             async with started(url=f"{url}/serving-endpoints") as second:
                 assert [model.identifier for model in await second.stack.models.list_models()] == [MODEL]
+
+
+class TestDatabricksConformance(OpenAIDialectConformance):
+    provider_type = "remote::databricks"
+    differences = TestDatabricks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from backends.openai_checks import OpenAIDialectChecks
+from backends.openai_conformance import OpenAIDialectConformance
 
 pytestmark = pytest.mark.anyio
 
@@ -13,3 +14,8 @@ class TestFireworks(OpenAIDialectChecks):
     key_field = "fireworks_api_key"
     prefix = "/inference/v1"
     completion_schema = True
+
+
+class TestFireworksConformance(OpenAIDialectConformance):
+    provider_type = "remote::fireworks"
+    differences = TestFireworks

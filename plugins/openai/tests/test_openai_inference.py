@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import pytest
 from backends.openai_checks import OpenAIDialectChecks, limit
+from backends.openai_conformance import OpenAIDialectConformance
 
 pytestmark = pytest.mark.anyio
 
@@ -29,3 +30,9 @@ class TestAnotherServer(OpenAIDialectChecks):
             body = await running.body_of(sampling_params=limit(3))
             assert body["max_completion_tokens"] == 3
             assert "max_tokens" not in body
+
+
+class TestOpenAIConformance(OpenAIDialectConformance):
+    provider_type = "remote::openai"
+    differences = TestOpenAI
+    parallel_calls = 50

@@ -17,6 +17,7 @@ from llamastack.provider import (
     AuthenticationError,
     BackendError,
     ConflictError,
+    InvalidRequestError,
     LlamaStackError,
     PermissionDeniedError,
     ProviderTimeoutError,
@@ -59,10 +60,11 @@ Serve = Callable[[type[BaseHTTPRequestHandler]], str]
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
-        (400, BackendError),
+        (400, InvalidRequestError),
         (401, AuthenticationError),
         (403, PermissionDeniedError),
         (409, ConflictError),
+        (422, InvalidRequestError),
         (429, RateLimitError),
         (500, BackendError),
         (502, ProviderUnavailableError),

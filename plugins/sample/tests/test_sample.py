@@ -11,6 +11,7 @@ import pytest
 from llamastack.api import (
     AgentConfig,
     ChatCompletionResponse,
+    CompletionResponse,
     FunctionCallToolDefinition,
     KeywordMemoryBank,
     MemoryBankDocument,
@@ -60,6 +61,15 @@ async def test_a_reply_is_cut_at_max_tokens() -> None:
     assert isinstance(reply, ChatCompletionResponse)
     assert reply.completion_message.content == "You said: a "
     assert reply.completion_message.stop_reason == "out_of_tokens"
+
+
+async def test_a_reply_ends_before_the_first_stop() -> None:
+    inference = await make(INFERENCE)
+    params = SamplingParams(stop=["", "never", "spit", "hum"])
+    reply = await inference.completion("m", "llamas hum and spit", params)
+    assert isinstance(reply, CompletionResponse)
+    assert reply.completion_message.content == "llamas "
+    assert reply.completion_message.stop_reason == "end_of_turn"
 
 
 async def test_a_shield_needs_words() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from backends.openai_checks import OpenAIDialectChecks
+from backends.openai_conformance import OpenAIDialectConformance
 
 pytestmark = pytest.mark.anyio
 
@@ -20,3 +21,8 @@ class TestTogether(OpenAIDialectChecks):
         """A bare list, of models of every kind."""
         listed = [{"id": name, "object": "model", "type": "chat", "context_length": 2048} for name in models]
         return [*listed, {"id": "black-forest-labs/FLUX.1", "object": "model", "type": "image"}]
+
+
+class TestTogetherConformance(OpenAIDialectConformance):
+    provider_type = "remote::together"
+    differences = TestTogether

@@ -31,6 +31,7 @@ from llamastack.api import (
     UserMessage,
 )
 from llamastack.provider import BackendError, LlamaStackError, NotFoundError, ProviderUnavailableError
+from llamastack_conformance import InferenceConformance
 from llamastack_provider_vllm.config import VLLMConfig
 from llamastack_provider_vllm.process import command_line
 
@@ -266,3 +267,17 @@ def test_configs_that_are_refused(config: dict[str, Any], message: str) -> None:
 def test_the_environment_is_not_shown() -> None:
     config = VLLMConfig.model_validate({"model": "m", "environment": {"HF_TOKEN": "hf_s3cret"}})
     assert "hf_s3cret" not in f"{config!r} {config.model_dump_json()}"
+
+
+class TestVLLMConformance(InferenceConformance):
+    """The conformance suite against the engine: the real one, or the stand-in over llama.cpp's."""
+
+    provider_type = "vllm"
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def llamastack_config(cls, llama: LlamaServer) -> dict[str, Any]:
+        config = {"model": "/models/smol", "identifier": NAME, "context_length": 1024}
+        config |= real() if REAL else stand_in(llama)
+        provider = {"provider_id": "v", "provider_type": cls.provider_type, "config": config}
+        return {"providers": {"inference": [provider]}, "x-conformance": {"parallel_calls": 8}}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from backends.llama_server import MODEL
 from backends.openai_checks import OpenAIDialectChecks, Running, limit
+from backends.openai_conformance import OpenAIDialectConformance
 
 pytestmark = pytest.mark.anyio
 
@@ -31,3 +32,8 @@ class TestRemoteVLLM(OpenAIDialectChecks):
     async def test_a_strategy_means_its_own_sampler_alone(self, running: Running) -> None:
         assert (await running.body_of(sampling_params=limit(2, strategy="top_p", top_p=0.5)))["top_k"] == -1
         assert (await running.body_of(sampling_params=limit(2, strategy="top_k", top_k=5)))["top_p"] == 1.0
+
+
+class TestRemoteVLLMConformance(OpenAIDialectConformance):
+    provider_type = "remote::vllm"
+    differences = TestRemoteVLLM

@@ -33,10 +33,14 @@ class Attachment(WireModel):
     """Something handed over with a message: content itself, or a URL of it."""
 
     content: InterleavedTextMedia
+    """The content itself, or where it is."""
     mime_type: str
+    """Its media type, such as `text/plain`."""
 
 
 class RestAPIMethod(StrEnum):
+    """HTTP methods."""
+
     GET = "GET"
     POST = "POST"
     PUT = "PUT"
@@ -44,79 +48,123 @@ class RestAPIMethod(StrEnum):
 
 
 class RestAPIExecutionConfig(WireModel):
+    """A call over HTTP that stands for a tool."""
+
     url: URL
+    """Where to call."""
     method: RestAPIMethod
+    """How to call."""
     params: dict[str, Any] | None = None
+    """Parameters of the query."""
     headers: dict[str, Any] | None = None
+    """HTTP headers."""
     body: dict[str, Any] | None = None
+    """The body, sent as JSON."""
 
 
 class _ToolDefinitionCommon(WireModel):
     input_shields: list[str] | None = None
+    """Shields to run over what goes in."""
     output_shields: list[str] | None = None
+    """Shields to run over what comes out."""
 
 
 class _RemoteToolDefinition(_ToolDefinitionCommon):
     remote_execution: RestAPIExecutionConfig | None = None
+    """What to call in place of the tool itself."""
 
 
 class SearchEngineType(StrEnum):
+    """Search engines."""
+
     bing = "bing"
     brave = "brave"
 
 
 class SearchToolDefinition(_RemoteToolDefinition):
+    """Search the web."""
+
     type: Literal["brave_search"] = "brave_search"
     api_key: str = Field(repr=False)
+    """The search engine's key."""
     engine: SearchEngineType = SearchEngineType.brave
+    """The search engine to ask."""
 
 
 class WolframAlphaToolDefinition(_RemoteToolDefinition):
+    """Ask Wolfram Alpha."""
+
     type: Literal["wolfram_alpha"] = "wolfram_alpha"
     api_key: str = Field(repr=False)
+    """Wolfram Alpha's key."""
 
 
 class PhotogenToolDefinition(_RemoteToolDefinition):
+    """Make an image."""
+
     type: Literal["photogen"] = "photogen"
 
 
 class CodeInterpreterToolDefinition(_RemoteToolDefinition):
+    """Run code that the model writes."""
+
     type: Literal["code_interpreter"] = "code_interpreter"
     enable_inline_code_execution: bool = True
+    """Whether the code is run at once; otherwise it is handed to the caller."""
 
 
 class FunctionCallToolDefinition(_RemoteToolDefinition):
+    """A function of the caller, which the turn is handed back for."""
+
     type: Literal["function_call"] = "function_call"
     function_name: str
+    """The name that the model calls it by."""
     description: str
+    """What it does, for the model."""
     parameters: dict[str, ToolParamDefinition]
+    """By name."""
 
 
 class VectorBankConfig(WireModel):
+    """Look into a vector bank."""
+
     type: Literal["vector"] = "vector"
     bank_id: str
+    """Its identifier."""
 
 
 class KeyValueBankConfig(WireModel):
+    """Look into a key-value bank."""
+
     type: Literal["keyvalue"] = "keyvalue"
     bank_id: str
+    """Its identifier."""
     keys: list[str]
+    """The keys to look up."""
 
 
 class KeywordBankConfig(WireModel):
+    """Look into a keyword bank."""
+
     type: Literal["keyword"] = "keyword"
     bank_id: str
+    """Its identifier."""
 
 
 class GraphBankConfig(WireModel):
+    """Look into a graph bank."""
+
     type: Literal["graph"] = "graph"
     bank_id: str
+    """Its identifier."""
     entities: list[str]
+    """The entities to look up."""
 
 
 BankConfig = Annotated[
     VectorBankConfig | KeyValueBankConfig | KeywordBankConfig | GraphBankConfig, Field(discriminator="type")
 ]
+"""A bank to look into; `type` tells the kind."""
 
 
 class DefaultQueryGeneratorConfig(WireModel):
@@ -124,6 +172,7 @@ class DefaultQueryGeneratorConfig(WireModel):
 
     type: Literal["default"] = "default"
     sep: str = " "
+    """What is put between two messages."""
 
 
 class LLMQueryGeneratorConfig(WireModel):
@@ -131,24 +180,35 @@ class LLMQueryGeneratorConfig(WireModel):
 
     type: Literal["llm"] = "llm"
     model: str
+    """The model to ask."""
     template: str
+    """The prompt, into which the messages are put."""
 
 
 class CustomQueryGeneratorConfig(WireModel):
+    """Let a query generator of the provider write the query."""
+
     type: Literal["custom"] = "custom"
 
 
 QueryGeneratorConfig = Annotated[
     DefaultQueryGeneratorConfig | LLMQueryGeneratorConfig | CustomQueryGeneratorConfig, Field(discriminator="type")
 ]
+"""How a query is made; `type` tells the kind."""
 
 
 class MemoryToolDefinition(_ToolDefinitionCommon):
+    """Retrieve context from memory banks."""
+
     type: Literal["memory"] = "memory"
     memory_bank_configs: list[BankConfig]
+    """The banks to look into."""
     query_generator_config: QueryGeneratorConfig = Field(default_factory=DefaultQueryGeneratorConfig)
+    """How the query is made out of the messages."""
     max_tokens_in_context: Annotated[int, Field(gt=0)] = 4096
+    """The longest context that is put into the prompt, in tokens."""
     max_chunks: Annotated[int, Field(gt=0)] = 10
+    """The most pieces that are put into the prompt."""
 
 
 AgentToolDefinition = Annotated[
@@ -160,23 +220,37 @@ AgentToolDefinition = Annotated[
     | MemoryToolDefinition,
     Field(discriminator="type"),
 ]
+"""A tool of an agent; `type` tells the kind."""
 
 
 class AgentConfig(WireModel):
+    """What an agent is."""
+
     model: str
+    """The model that it asks."""
     instructions: str
+    """The system message of every turn."""
     enable_session_persistence: bool
+    """Whether its sessions are to outlive the provider's process."""
     max_infer_iters: Annotated[int, Field(gt=0)] = 10
     """The most inference steps in one turn."""
     sampling_params: SamplingParams | None = None
+    """How its model chooses tokens."""
     tools: list[AgentToolDefinition] | None = None
+    """What it may use."""
     tool_choice: ToolChoice = ToolChoice.auto
+    """Whether its model may call a tool, or must."""
     tool_prompt_format: ToolPromptFormat = ToolPromptFormat.json
+    """How tool calls are written in the prompt."""
     input_shields: list[str] | None = None
+    """Shields to run over what the user says."""
     output_shields: list[str] | None = None
+    """Shields to run over what the agent says."""
 
 
 class StepType(StrEnum):
+    """What is done in a step."""
+
     inference = "inference"
     tool_execution = "tool_execution"
     shield_call = "shield_call"
@@ -185,96 +259,156 @@ class StepType(StrEnum):
 
 class _Step(WireModel):
     turn_id: str
+    """The turn that it belongs to."""
     step_id: str
+    """Its own id."""
     started_at: datetime | None = None
+    """When it began."""
     completed_at: datetime | None = None
+    """When it ended; None while it has not."""
 
 
 class InferenceStep(_Step):
+    """The model was asked."""
+
     step_type: Literal["inference"] = "inference"
     model_response: CompletionMessage
+    """What it said."""
 
 
 class ToolExecutionStep(_Step):
+    """Tools were called."""
+
     step_type: Literal["tool_execution"] = "tool_execution"
     tool_calls: list[ToolCall]
+    """The calls."""
     tool_responses: list[ToolResponse]
+    """The answers, in the same order."""
 
 
 class ShieldCallStep(_Step):
+    """Shields were run."""
+
     step_type: Literal["shield_call"] = "shield_call"
     violation: SafetyViolation | None = None
+    """What they found; None when the messages passed."""
 
 
 class MemoryRetrievalStep(_Step):
+    """Context was retrieved."""
+
     step_type: Literal["memory_retrieval"] = "memory_retrieval"
     memory_bank_ids: list[str]
+    """The banks that were looked into."""
     inserted_context: InterleavedTextMedia
+    """What was put into the prompt."""
 
 
 Step = Annotated[
     InferenceStep | ToolExecutionStep | ShieldCallStep | MemoryRetrievalStep, Field(discriminator="step_type")
 ]
+"""A step of any kind; `step_type` tells which."""
 
 TurnMessage = Annotated[UserMessage | ToolResponseMessage, Field(discriminator="role")]
+"""A message that a turn may begin with."""
 
 
 class Turn(WireModel):
     """One turn: what came in, the steps, what came out."""
 
     turn_id: str
+    """Its id."""
     session_id: str
+    """The session that it belongs to."""
     input_messages: list[TurnMessage]
+    """What came in."""
     steps: list[Step]
+    """What was done, in order."""
     output_message: CompletionMessage
+    """What came out."""
     output_attachments: list[Attachment] = Field(default_factory=list)
+    """Files that came out, too."""
     started_at: datetime
+    """When it began."""
     completed_at: datetime | None = None
+    """When it ended; None while it has not."""
 
 
 class Session(WireModel):
     """One conversation with an agent."""
 
     session_id: str
+    """Its id."""
     session_name: str
+    """For people."""
     turns: list[Turn]
+    """Its turns, in order."""
     started_at: datetime
+    """When it began."""
     memory_bank: MemoryBank | None = None
+    """The bank that its attachments are kept in, where there is one."""
 
 
 class AgentTurnResponseStepStartPayload(WireModel):
+    """A step has begun."""
+
     event_type: Literal["step_start"] = "step_start"
     step_type: StepType
+    """What is done in it."""
     step_id: str
+    """Its id."""
     metadata: dict[str, Any] | None = None
+    """More about it; the provider says what."""
 
 
 class AgentTurnResponseStepProgressPayload(WireModel):
+    """A step goes on; one of the deltas is set."""
+
     event_type: Literal["step_progress"] = "step_progress"
     step_type: StepType
+    """What is done in it."""
     step_id: str
+    """Its id."""
     model_response_text_delta: str | None = None
+    """More of what the model says."""
     tool_call_delta: ToolCallDelta | None = None
+    """More of a tool call."""
     tool_response_text_delta: str | None = None
+    """More of a tool's answer."""
 
 
 class AgentTurnResponseStepCompletePayload(WireModel):
+    """A step has ended."""
+
     event_type: Literal["step_complete"] = "step_complete"
     step_type: StepType
+    """What was done in it."""
     step_details: Step
+    """The whole step."""
 
 
 class AgentTurnResponseTurnStartPayload(WireModel):
+    """A turn has begun."""
+
     event_type: Literal["turn_start"] = "turn_start"
     turn_id: str
+    """Its id."""
 
 
 class AgentTurnResponseTurnCompletePayload(WireModel):
+    """A turn has ended."""
+
     event_type: Literal["turn_complete"] = "turn_complete"
     turn: Turn
+    """The whole turn."""
 
 
 class AgentTurnResponseEvent(WireModel):
+    """One event of a streamed turn: turn_start, then for each step step_start, step_progress... and step_complete, then
+    turn_complete.
+
+    """
+
     payload: Annotated[
         AgentTurnResponseStepStartPayload
         | AgentTurnResponseStepProgressPayload
@@ -283,22 +417,35 @@ class AgentTurnResponseEvent(WireModel):
         | AgentTurnResponseTurnCompletePayload,
         Field(discriminator="event_type"),
     ]
+    """What has happened."""
 
 
 class AgentTurnResponseStreamChunk(WireModel):
+    """A piece of a streamed turn."""
+
     event: AgentTurnResponseEvent
+    """The event in it."""
 
 
 class AgentCreateResponse(WireModel):
+    """A new agent."""
+
     agent_id: str
+    """The id to ask for it by."""
 
 
 class AgentSessionCreateResponse(WireModel):
+    """A new session."""
+
     session_id: str
+    """The id to ask for it by."""
 
 
 class AgentStepResponse(WireModel):
+    """One step of a turn."""
+
     step: Step
+    """The step."""
 
 
 class Agents(Protocol):
@@ -306,7 +453,7 @@ class Agents(Protocol):
 
     @webmethod("/agents/create", capability="create_agent")
     async def create_agent(self, agent_config: AgentConfig) -> AgentCreateResponse:
-        """Create an agent."""
+        """Create an agent, under an id that the provider chooses."""
         raise not_served()
 
     @webmethod("/agents/turn/create", capability="create_turn", argument_capabilities={"stream": "streaming"})
@@ -318,37 +465,52 @@ class Agents(Protocol):
         attachments: list[Attachment] | None = None,
         stream: bool | None = None,
     ) -> Turn | AsyncIterator[AgentTurnResponseStreamChunk]:
-        """Take the next turn. With `stream`, an iterator of events, the last of which has the whole turn."""
+        """Take the next turn. With `stream`, an iterator of events, the last of which has the whole turn.
+
+        messages: what comes in: from the user, or answers of tools that the turn before asked for.
+        attachments: what is handed over with the messages.
+
+        Raises NotFoundError for an agent or a session that is not there.
+        """
         raise not_served()
 
     @webmethod("/agents/turn/get", methods=("GET", "POST"), capability="get_turn")
     async def get_agent_turn(self, agent_id: str, turn_id: str, session_id: str | None = None) -> Turn:
-        """One turn."""
+        """One turn, looked for in all sessions of the agent where `session_id` is left out.
+
+        Raises NotFoundError when it is not there.
+        """
         raise not_served()
 
     @webmethod("/agents/step/get", methods=("GET", "POST"), capability="get_step")
     async def get_agent_step(
         self, agent_id: str, turn_id: str, step_id: str, session_id: str | None = None
     ) -> AgentStepResponse:
-        """One step of a turn."""
+        """One step of a turn, looked for in all sessions of the agent where `session_id` is left out.
+
+        Raises NotFoundError when it is not there.
+        """
         raise not_served()
 
     @webmethod("/agents/session/create", capability="create_session")
     async def create_agent_session(self, agent_id: str, session_name: str) -> AgentSessionCreateResponse:
-        """Begin a session."""
+        """Begin a session. Raises NotFoundError for an agent that is not there."""
         raise not_served()
 
     @webmethod("/agents/session/get", methods=("POST", "GET"), capability="get_session")
     async def get_agent_session(self, agent_id: str, session_id: str, turn_ids: list[str] | None = None) -> Session:
-        """A session with its turns, or with those of `turn_ids` alone."""
+        """A session with its turns, or with those of `turn_ids` alone.
+
+        Raises NotFoundError for an agent or a session that is not there.
+        """
         raise not_served()
 
     @webmethod("/agents/session/delete", capability="delete_session")
     async def delete_agent_session(self, agent_id: str, session_id: str) -> None:
-        """Delete a session with its turns."""
+        """Delete a session with its turns. Raises NotFoundError when it is not there."""
         raise not_served()
 
     @webmethod("/agents/delete", capability="delete_agent")
     async def delete_agent(self, agent_id: str) -> None:
-        """Delete an agent with its sessions."""
+        """Delete an agent with its sessions. Raises NotFoundError when it is not there."""
         raise not_served()

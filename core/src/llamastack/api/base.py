@@ -31,8 +31,9 @@ class RoutedObject(WireModel):
     """What a provider serves by name: a model, a shield, a memory bank."""
 
     identifier: Identifier
+    """The name that it is asked for by."""
     provider_id: str = ""
-    """The configured provider that serves the object; may be left out at registration when there is only one."""
+    """The configured provider that serves it; may be left out at registration where its API has one provider."""
 
     unavailable_reason: str | None = None
     """Set by the stack in listings when the object is known but cannot be used now; read-only."""

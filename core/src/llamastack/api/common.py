@@ -26,17 +26,29 @@ class ImageDescription(WireModel):
     """An image that is known by its format alone, as older clients send it."""
 
     format: str | None = None
+    """The name of the format, such as `PNG`."""
     format_description: str | None = None
+    """The same in words."""
 
 
 class ImageMedia(WireModel):
     """An image inside a message, by URL (data: URLs carry the bytes)."""
 
     image: URL | ImageDescription
+    """Where the image is."""
 
 
 InterleavedTextMedia = str | ImageMedia | list[str | ImageMedia]
 """Message content: text, an image, or a list of both in reading order."""
+
+
+def holds_images(content: object) -> bool:
+    """Whether content, a message, or a list of either has an image in it."""
+    if isinstance(content, list):
+        return any(holds_images(part) for part in content)
+    if isinstance(content, WireModel) and not isinstance(content, ImageMedia):
+        return holds_images(getattr(content, "content", None)) or holds_images(getattr(content, "context", None))
+    return isinstance(content, ImageMedia)
 
 
 def text_of(content: InterleavedTextMedia) -> str:
@@ -49,6 +61,8 @@ def text_of(content: InterleavedTextMedia) -> str:
 
 
 class BuiltinTool(StrEnum):
+    """Tools that Llama models know by name, without a definition."""
+
     brave_search = "brave_search"
     wolfram_alpha = "wolfram_alpha"
     photogen = "photogen"
@@ -64,6 +78,7 @@ class StopReason(StrEnum):
 
 
 ToolName = BuiltinTool | Annotated[str, StringConstraints(min_length=1)]
+"""A built-in tool, or one that the request defines."""
 _LARGEST = 2**31 - 1
 
 
@@ -71,36 +86,51 @@ class ToolCall(WireModel):
     """A model's wish to call a tool."""
 
     call_id: str
+    """Names this call; the answer to it has the same."""
     tool_name: Annotated[ToolName, Field(union_mode="left_to_right")]
+    """As in the definition of the tool."""
     arguments: dict[str, Any]
+    """By parameter."""
 
 
 class ToolParamDefinition(WireModel):
     """One parameter of a tool. `param_type` is a JSON schema type or a Python type name (`str`, `int`, ...)."""
 
     param_type: str
+    """A JSON schema type, or a Python type name."""
     description: str | None = None
+    """What it is, for the model."""
     required: bool = True
+    """Whether the model must give it."""
     default: Any | None = None
+    """Its value when the model does not give it."""
 
 
 class ToolDefinition(WireModel):
     """A tool that the model may call."""
 
     tool_name: Annotated[ToolName, Field(union_mode="left_to_right")]
+    """The name that the model calls it by."""
     description: str | None = None
+    """What it does, for the model."""
     parameters: dict[str, ToolParamDefinition] | None = None
+    """By name."""
 
 
 class ToolResponse(WireModel):
     """What a tool answered."""
 
     call_id: str
+    """That of the call."""
     tool_name: Annotated[ToolName, Field(union_mode="left_to_right")]
+    """That of the call."""
     content: InterleavedTextMedia
+    """The answer."""
 
 
 class ToolChoice(StrEnum):
+    """Whether the model may call a tool (`auto`) or must (`required`)."""
+
     auto = "auto"
     required = "required"
 
@@ -114,22 +144,33 @@ class ToolPromptFormat(StrEnum):
 
 
 class UserMessage(WireModel):
+    """What the user said."""
+
     role: Literal["user"] = "user"
     content: InterleavedTextMedia
+    """The message itself."""
     context: InterleavedTextMedia | None = None
     """Retrieved context that belongs to this message; it is put after the content."""
 
 
 class SystemMessage(WireModel):
+    """What the model is told about its task."""
+
     role: Literal["system"] = "system"
     content: InterleavedTextMedia
+    """The message itself."""
 
 
 class ToolResponseMessage(WireModel):
+    """A tool's answer to a call of the model."""
+
     role: Literal["ipython"] = "ipython"
     call_id: str
+    """That of the call."""
     tool_name: Annotated[ToolName, Field(union_mode="left_to_right")]
+    """That of the call."""
     content: InterleavedTextMedia
+    """The answer."""
 
 
 class CompletionMessage(WireModel):
@@ -137,14 +178,20 @@ class CompletionMessage(WireModel):
 
     role: Literal["assistant"] = "assistant"
     content: InterleavedTextMedia
+    """The text; empty where the model called tools alone."""
     stop_reason: StopReason
+    """Why it ended."""
     tool_calls: list[ToolCall] = Field(default_factory=list)
+    """The tools that it wants to have called, in order."""
 
 
 Message = Annotated[UserMessage | SystemMessage | ToolResponseMessage | CompletionMessage, Field(discriminator="role")]
+"""A message of any kind; `role` tells which."""
 
 
 class SamplingStrategy(StrEnum):
+    """How the next token is chosen; see `SamplingParams`."""
+
     greedy = "greedy"
     top_p = "top_p"
     top_k = "top_k"
@@ -159,11 +206,17 @@ class SamplingParams(WireModel):
     """
 
     strategy: SamplingStrategy = SamplingStrategy.greedy
+    """Which of the fields below count."""
     temperature: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """The higher, the more even the probabilities become; 1 leaves them as they are."""
     top_p: Annotated[float, Field(ge=0, le=1)] = 0.95
+    """The probability that the set of tokens must reach."""
     top_k: Annotated[int, Field(ge=0, le=_LARGEST)] = 0
+    """How many tokens are sampled from."""
     max_tokens: Annotated[int, Field(ge=0, le=_LARGEST)] = 0
+    """The longest reply."""
     repetition_penalty: Annotated[float, Field(gt=0)] = 1.0
+    """Above 1, what has been said becomes less likely; 1 changes nothing."""
     stop: list[str] | None = None
     """Texts that end the generation; they are not part of the reply."""
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None

@@ -18,6 +18,11 @@ API_VERSION = (1, 0)
 """Version of the vocabulary and the provider hooks, (major, minor); a provider names the range it was made for."""
 
 
+IMAGES = "images"
+REGISTRATION = "registration"
+UNREGISTER = "unregister"
+
+
 class Request(BaseModel):
     """Base of the request objects made from the parameters of a method."""
 
@@ -156,12 +161,22 @@ class ApiDefinition:
         return types.MappingProxyType(found)
 
     @functools.cached_property
-    def capabilities(self) -> frozenset[str]:
-        """Every capability name that the methods of this API know."""
-        names = {m.web.capability for m in self.methods.values() if m.web.capability}
+    def capabilities(self) -> Mapping[str, tuple[str, ...]]:
+        """Every capability of this API that a provider says whether it has, and what each stands for, in Markdown."""
+        found: dict[str, list[str]] = {}
         for method in self.methods.values():
-            names.update(method.web.argument_capabilities.values())
-        return frozenset(names)
+            web = method.web
+            if web.capability:
+                found.setdefault(web.capability, []).append(f"`{method.name}`")
+            for parameter, name in web.argument_capabilities.items():
+                found.setdefault(name, []).append(f"`{parameter}` of `{method.name}`")
+            for parameter in web.image_arguments:
+                found.setdefault(IMAGES, []).append(f"images in `{parameter}` of `{method.name}`")
+        if self.pair is not None and not self.implemented_by_stack:
+            label = self.pair.label
+            found[REGISTRATION] = [f"`{self.pair.register_hook}` takes a {label} that the provider does not list yet"]
+            found[UNREGISTER] = [f"`{self.pair.unregister_hook}` takes a registered {label} away"]
+        return types.MappingProxyType({name: tuple(what) for name, what in found.items()})
 
     def method_for(self, action: TableAction) -> MethodDefinition:
         """The method of a registry API that does `action`.

@@ -27,12 +27,14 @@ class LogProbConfig(WireModel):
     """Ask for log probabilities: of the chosen token, and of the `top_k` likeliest at each place."""
 
     top_k: Annotated[int, Field(ge=0, le=100)] = 0
+    """How many of the likeliest tokens are told beside the chosen one."""
 
 
 class TokenLogProbs(WireModel):
     """Natural-log probabilities at one place of the output, by token text; the chosen token comes first."""
 
     logprobs_by_token: dict[str, float]
+    """The text of a token to the natural logarithm of its probability."""
 
 
 class JsonSchemaResponseFormat(WireModel):
@@ -40,25 +42,36 @@ class JsonSchemaResponseFormat(WireModel):
 
     type: Literal["json_schema"] = "json_schema"
     json_schema: dict[str, Any]
+    """The schema."""
 
 
 ResponseFormat = JsonSchemaResponseFormat
+"""The form that a reply must have."""
 
 
 class CompletionResponse(WireModel):
+    """A text and what follows it."""
+
     completion_message: CompletionMessage
+    """What follows, without the text that was given."""
     logprobs: list[TokenLogProbs] | None = None
+    """One entry per token of the reply, where they were asked for."""
 
 
 class CompletionResponseStreamChunk(WireModel):
     """A piece of a streamed completion; the last has the `stop_reason`."""
 
     delta: str
+    """More of the text."""
     stop_reason: StopReason | None = None
+    """Why it ended; in the last piece alone."""
     logprobs: list[TokenLogProbs] | None = None
+    """Of the tokens in this piece, where they were asked for."""
 
 
 class ToolCallParseStatus(StrEnum):
+    """How far a tool call in a stream has come."""
+
     started = "started"
     in_progress = "in_progress"
     failure = "failure"
@@ -69,15 +82,23 @@ class ToolCallDelta(WireModel):
     """A piece of a tool call: raw text while it is in progress, the whole `ToolCall` at success."""
 
     content: str | ToolCall
+    """At failure the text that cannot be read."""
     parse_status: ToolCallParseStatus
+    """How far it has come."""
 
 
 class ChatCompletionResponse(WireModel):
+    """The answer to a conversation."""
+
     completion_message: CompletionMessage
+    """The answer."""
     logprobs: list[TokenLogProbs] | None = None
+    """One entry per token of the reply, where they were asked for."""
 
 
 class ChatCompletionResponseEventType(StrEnum):
+    """Where in a stream an event stands."""
+
     start = "start"
     progress = "progress"
     complete = "complete"
@@ -87,16 +108,25 @@ class ChatCompletionResponseEvent(WireModel):
     """One event of a streamed chat completion: start, progress..., complete (with the `stop_reason`)."""
 
     event_type: ChatCompletionResponseEventType
+    """Where in the stream it stands."""
     delta: str | ToolCallDelta
+    """More of the text, or of a tool call; empty at start and complete."""
     logprobs: list[TokenLogProbs] | None = None
+    """Of the tokens in `delta`, where they were asked for."""
     stop_reason: StopReason | None = None
+    """Why the answer ended; in the last event alone."""
 
 
 class ChatCompletionResponseStreamChunk(WireModel):
+    """A piece of a streamed answer."""
+
     event: ChatCompletionResponseEvent
+    """The event in it."""
 
 
 class EmbeddingsResponse(WireModel):
+    """Embeddings of contents."""
+
     embeddings: list[list[float]]
     """One vector per content, in the order of the request; all of the model's dimension."""
 
@@ -109,6 +139,7 @@ class Inference(Protocol):
         routed_by="model",
         capability="completion",
         argument_capabilities={"stream": "streaming", "logprobs": "logprobs", "response_format": "json_schema"},
+        image_arguments=("content",),
     )
     async def completion(
         self,
@@ -119,7 +150,16 @@ class Inference(Protocol):
         logprobs: LogProbConfig | None = None,
         response_format: ResponseFormat | None = None,
     ) -> CompletionResponse | AsyncIterator[CompletionResponseStreamChunk]:
-        """Continue a text. With `stream`, an iterator of pieces."""
+        """Continue a text. With `stream`, an iterator of pieces, the last of which has the stop reason.
+
+        content: the text; images in it need a model that sees.
+        sampling_params: greedy, without a limit of tokens but the model's own, where it is left out.
+        logprobs: ask for log probabilities, one entry per token.
+        response_format: hold the reply to a JSON schema.
+
+        Raises ContextLengthExceededError for a text that is longer than the model takes, and NotSupportedError, which
+        names the argument, for what the provider cannot do.
+        """
         raise not_served()
 
     @webmethod(
@@ -132,6 +172,7 @@ class Inference(Protocol):
             "tools": "tools",
             "response_format": "json_schema",
         },
+        image_arguments=("messages",),
     )
     async def chat_completion(
         self,
@@ -145,14 +186,31 @@ class Inference(Protocol):
         logprobs: LogProbConfig | None = None,
         response_format: ResponseFormat | None = None,
     ) -> ChatCompletionResponse | AsyncIterator[ChatCompletionResponseStreamChunk]:
-        """Answer the last message of a conversation. With `stream`, an iterator of events."""
+        """Answer the last message of a conversation. With `stream`, an iterator of events: start, progress, complete.
+
+        messages: in order, the newest last.
+        sampling_params: greedy, without a limit of tokens but the model's own, where it is left out.
+        tools: the tools that the model may call.
+        tool_choice: `auto` where it is left out; `required` needs tools.
+        tool_prompt_format: how calls are written in the prompt, for models that are prompted by text.
+        logprobs: ask for log probabilities, one entry per token.
+        response_format: hold the reply to a JSON schema.
+
+        Raises ContextLengthExceededError for a conversation that is longer than the model takes, and NotSupportedError,
+        which names the argument, for what the provider cannot do.
+        """
         raise not_served()
 
-    @webmethod("/inference/embeddings", routed_by="model", capability="embeddings")
+    @webmethod("/inference/embeddings", routed_by="model", capability="embeddings", image_arguments=("contents",))
     async def embeddings(
         self,
         model: str,
         contents: Annotated[list[InterleavedTextMedia], Field(min_length=1)],
     ) -> EmbeddingsResponse:
-        """One vector per content."""
+        """One vector per content.
+
+        contents: texts, or images where the model embeds them.
+
+        Raises ContextLengthExceededError for a content that is longer than the model takes.
+        """
         raise not_served()

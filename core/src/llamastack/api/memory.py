@@ -15,17 +15,24 @@ class MemoryBankDocument(WireModel):
     """A document. `content` that is a URL (http, https, data) is fetched; anything else is the content itself."""
 
     document_id: Annotated[str, Field(min_length=1)]
+    """Its name in the bank."""
     content: InterleavedTextMedia
+    """The document itself, or where it is."""
     mime_type: str | None = None
+    """Its media type, such as `text/plain`."""
     metadata: dict[str, Any] = Field(default_factory=dict)
+    """Anything; its chunks have it, too."""
 
 
 class MemoryChunk(WireModel):
     """A piece of a document as it was stored."""
 
     content: InterleavedTextMedia
+    """The piece itself."""
     token_count: int
+    """Its length in tokens, as the provider counts them."""
     document_id: str
+    """The document that it is a piece of."""
     metadata: dict[str, Any] | None = None
     """The metadata of its document."""
 
@@ -34,13 +41,20 @@ class QueryDocumentsResponse(WireModel):
     """`chunks[i]` has `scores[i]`; the best come first."""
 
     chunks: list[MemoryChunk]
+    """What was found."""
     scores: list[float]
+    """The higher, the better it fits; what the numbers are depends on the bank."""
 
 
 class Memory(Protocol):
     """Store and search documents in memory banks."""
 
-    @webmethod("/memory/insert", routed_by="bank_id", capability="insert_documents")
+    @webmethod(
+        "/memory/insert",
+        routed_by="bank_id",
+        capability="insert_documents",
+        argument_capabilities={"ttl_seconds": "ttl"},
+    )
     async def insert_documents(
         self,
         bank_id: str,
@@ -60,7 +74,10 @@ class Memory(Protocol):
         query: InterleavedTextMedia,
         params: dict[str, Any] | None = None,
     ) -> QueryDocumentsResponse:
-        """The chunks nearest to `query`. `params`: `max_chunks` (default 3), `score_threshold`."""
+        """The chunks that fit `query` best, the best first.
+
+        params: `max_chunks`, the most that are wanted (default 3), and `score_threshold`, the least score.
+        """
         raise not_served()
 
     @webmethod("/memory/delete", routed_by="bank_id", capability="delete_documents")

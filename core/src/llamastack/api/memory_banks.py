@@ -15,8 +15,11 @@ class VectorMemoryBank(RoutedObject):
 
     type: Literal["vector"] = "vector"
     embedding_model: str
+    """The model that makes its embeddings."""
     chunk_size_in_tokens: Annotated[int, Field(ge=1)]
+    """Size of the pieces that documents are cut into."""
     overlap_size_in_tokens: Annotated[int, Field(ge=0)] | None = None
+    """Tokens that neighbouring pieces share."""
 
     @model_validator(mode="after")
     def _overlap_is_smaller_than_chunk(self) -> Self:
@@ -26,14 +29,20 @@ class VectorMemoryBank(RoutedObject):
 
 
 class KeyValueMemoryBank(RoutedObject):
+    """Documents are found by their keys."""
+
     type: Literal["keyvalue"] = "keyvalue"
 
 
 class KeywordMemoryBank(RoutedObject):
+    """Documents are found by the words in them."""
+
     type: Literal["keyword"] = "keyword"
 
 
 class GraphMemoryBank(RoutedObject):
+    """Documents are found through the entities in them."""
+
     type: Literal["graph"] = "graph"
 
 
@@ -60,6 +69,7 @@ MemoryBank = Annotated[
         custom_error_message="'type' must be one of 'vector', 'keyvalue', 'keyword', 'graph'",
     ),
 ]
+"""A memory bank of any kind; `type` tells which."""
 
 
 class MemoryBanks(Protocol):

@@ -16,6 +16,7 @@ class Model(RoutedObject):
     llama_model: str | None = None
     """The Llama model that this is an instance of, where it is one."""
     metadata: dict[str, Any] = Field(default_factory=dict)
+    """Anything; the provider says what it reads."""
 
 
 class Models(Protocol):

@@ -13,19 +13,27 @@ from llamastack.api.webmethod import not_served, webmethod
 
 
 class ViolationLevel(StrEnum):
+    """How bad a violation is; a caller goes no further at `error`."""
+
     info = "info"
     warn = "warn"
     error = "error"
 
 
 class SafetyViolation(WireModel):
+    """What a shield found."""
+
     violation_level: ViolationLevel
+    """How bad it is."""
     user_message: str | None = None
     """What may be said to the user."""
     metadata: dict[str, Any] = Field(default_factory=dict)
+    """More of what was found, for programs; the provider says what."""
 
 
 class RunShieldResponse(WireModel):
+    """A shield's verdict."""
+
     violation: SafetyViolation | None = None
     """Not set when the messages passed."""
 
@@ -40,5 +48,10 @@ class Safety(Protocol):
         messages: list[Message],
         params: dict[str, Any] | None = None,
     ) -> RunShieldResponse:
-        """Run the shield named `shield_type` (its identifier) over `messages`."""
+        """Run a shield over messages; one that finds nothing gives an empty response.
+
+        shield_type: the identifier of the shield.
+        messages: the conversation, the newest message last; there may be none.
+        params: settings of this run; the provider says which.
+        """
         raise not_served()

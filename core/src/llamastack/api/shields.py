@@ -14,8 +14,9 @@ class Shield(RoutedObject):
     """A safety check by the name it is run by."""
 
     type: str
-    """The kind of check, e.g. `llama_guard`."""
+    """The kind of check, e.g. `llama_guard`; the provider says which it knows."""
     params: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the check; the provider says which."""
 
 
 class Shields(Protocol):

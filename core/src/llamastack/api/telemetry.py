@@ -13,11 +13,15 @@ from llamastack.api.webmethod import not_served, webmethod
 
 
 class SpanStatus(StrEnum):
+    """How a span ended."""
+
     ok = "ok"
     error = "error"
 
 
 class LogSeverity(StrEnum):
+    """How bad, or how important, what a log line says is."""
+
     verbose = "verbose"
     debug = "debug"
     info = "info"
@@ -36,48 +40,78 @@ Timestamp = Annotated[datetime, AfterValidator(_in_utc)]
 
 class _Event(WireModel):
     trace_id: str
+    """The trace that it belongs to."""
     span_id: str
+    """The span of the trace that it happened in."""
     timestamp: Timestamp
+    """When it happened."""
     attributes: dict[str, Any] | None = None
+    """More about it, by name."""
 
 
 class UnstructuredLogEvent(_Event):
+    """A line of a log."""
+
     type: Literal["unstructured_log"] = "unstructured_log"
     message: str
+    """The text."""
     severity: LogSeverity
+    """How bad it is."""
 
 
 class MetricEvent(_Event):
+    """One value of something that is measured."""
+
     type: Literal["metric"] = "metric"
     metric: str
+    """The name of what is measured."""
     value: int | float
+    """In `unit`."""
     unit: str
+    """Such as `ms` or `tokens`."""
 
 
 class SpanStartPayload(WireModel):
+    """A span has begun."""
+
     type: Literal["span_start"] = "span_start"
     name: str
+    """What the span is about."""
     parent_span_id: str | None = None
+    """The span that it is part of; None for the root of a trace."""
 
 
 class SpanEndPayload(WireModel):
+    """A span has ended."""
+
     type: Literal["span_end"] = "span_end"
     status: SpanStatus
+    """How it ended."""
 
 
 class StructuredLogEvent(_Event):
+    """The beginning or the end of a span."""
+
     type: Literal["structured_log"] = "structured_log"
     payload: Annotated[SpanStartPayload | SpanEndPayload, Field(discriminator="type")]
+    """Which of the two."""
 
 
 Event = Annotated[UnstructuredLogEvent | MetricEvent | StructuredLogEvent, Field(discriminator="type")]
+"""An event of any kind; `type` tells which."""
 
 
 class Trace(WireModel):
+    """A trace: a tree of spans."""
+
     trace_id: str
+    """Its id, as the events have it."""
     root_span_id: str
+    """The span that has no parent."""
     start_time: datetime
+    """When it began."""
     end_time: datetime | None = None
+    """When it ended, as far as that is known."""
 
 
 class Telemetry(Protocol):
@@ -85,10 +119,10 @@ class Telemetry(Protocol):
 
     @webmethod("/telemetry/log_event", capability="log_event")
     async def log_event(self, event: Event) -> None:
-        """Take in one event."""
+        """Take in one event; those of a trace may come in any order."""
         raise not_served()
 
     @webmethod("/telemetry/get_trace", methods=("GET",), capability="get_trace")
     async def get_trace(self, trace_id: str) -> Trace:
-        """One trace by its id; an unknown id is a 404."""
+        """One trace by its id. Raises NotFoundError for an id that is not known."""
         raise not_served()

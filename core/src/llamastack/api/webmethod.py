@@ -33,6 +33,7 @@ class WebMethod:
     table_action: set on the methods of a registry API.
     capability: the capability that a provider needs to serve this method at all.
     argument_capabilities: parameter name -> capability needed when that parameter is given a truthy value.
+    image_arguments: parameters whose content may hold images; then the capability `images` is needed.
     """
 
     route: str
@@ -41,6 +42,7 @@ class WebMethod:
     table_action: TableAction | None = None
     capability: str | None = None
     argument_capabilities: Mapping[str, str] = field(default_factory=dict)
+    image_arguments: tuple[str, ...] = ()
 
 
 def webmethod(
@@ -51,6 +53,7 @@ def webmethod(
     table_action: TableAction | None = None,
     capability: str | None = None,
     argument_capabilities: Mapping[str, str] | None = None,
+    image_arguments: tuple[str, ...] = (),
 ) -> Callable[[_F], _F]:
     """Mark a method of an API Protocol as callable from outside. See `WebMethod` for the arguments."""
 
@@ -62,6 +65,7 @@ def webmethod(
             table_action=table_action,
             capability=capability,
             argument_capabilities=argument_capabilities or {},
+            image_arguments=image_arguments,
         )
         setattr(function, _ATTRIBUTE, described)
         return function

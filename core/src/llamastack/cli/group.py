@@ -108,12 +108,15 @@ def _commands_of_plugins() -> list[click.Command]:
 
     if all(plugin.disabled for plugin in default_discovery().group(PLUGIN_GROUP)):
         return []
-    from llamastack.cli.objects import object_apis, object_command
     from llamastack.cli.remote import installed_hooks
 
     taken = {*_COMMANDS, *_OBJECT_COMMANDS}
     found: list[click.Command] = []
-    added = (object_command(api) for name, api in object_apis().items() if name not in _OBJECT_COMMANDS)
+    added: list[click.Command] = []
+    if installed_hooks().call.llamastack_apis.get_hookimpls():
+        from llamastack.cli.objects import object_apis, object_command
+
+        added = [object_command(api) for name, api in object_apis().items() if name not in _OBJECT_COMMANDS]
     hooked = (command for _, command in installed_hooks().collect("llamastack_cli_commands"))
     for command in (*added, *hooked):
         if command.name and command.name not in taken:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     )
     from llamastack.provider.spec import InlineProviderSpec, ProviderSpec, RemoteProviderSpec
 
-_MODULES = ("capabilities", "errors", "spec", "hookspecs", "deps", "private")  # the cheapest first
+_MODULES = ("capabilities", "errors", "hookspecs", "spec", "deps", "private")  # the cheapest first
 
 __all__ = [
     "Api",

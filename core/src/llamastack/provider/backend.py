@@ -37,8 +37,11 @@ def _as_it_is(error: LlamaStackError) -> LlamaStackError:
 class HttpBackend:
     """JSON over HTTP, with server-sent events.
 
-    url: of the backend; paths are put behind it. headers: called for each request. explained: takes the error of an
-    answer and gives the one to raise. options: for `http_client`.
+    url: of the backend; paths are put behind it.
+    config: its time limits and retries count.
+    headers: called for each request; gives the headers to add to it.
+    explained: takes the error of an answer and gives the one to raise.
+    options: for `http_client`.
 
     Calls raise errors of the family; they carry no provider_id, which the stack puts in. Cancelling a call, or closing
     a stream, closes its connection, by which the backend knows.
@@ -53,9 +56,11 @@ class HttpBackend:
         explained: Callable[[LlamaStackError], LlamaStackError] = _as_it_is,
         **options: Any,
     ) -> None:
-        self.url = url.rstrip("/")
+        self.url: str = url.rstrip("/")
+        """Of the backend, without a slash at its end."""
         parts = httpx.URL(url)
-        self.where = f"{parts.scheme}://{parts.netloc.decode()}"
+        self.where: str = f"{parts.scheme}://{parts.netloc.decode()}"
+        """Scheme, host and port of the backend, for error messages."""
         self._timeout_s = config.timeout_s
         self._retries = config.retries
         self._headers = headers

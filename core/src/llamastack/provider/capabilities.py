@@ -8,15 +8,20 @@ from collections.abc import Iterator, Mapping
 SUPPORTED = "supported"
 UNSUPPORTED = "unsupported"
 NOT_IMPLEMENTED = "not implemented"
-_SINCE = re.compile(r"^since \d+(\.\d+)*$")
+_SINCE_WORD = "since "
+_SINCE = re.compile(rf"^{_SINCE_WORD}\d+(\.\d+)*$")
 
 
 class Capabilities(Mapping[str, str]):
-    """Capability name -> support.
+    """What a provider can and cannot do: `Capabilities(streaming="supported", ...)`, one of these words for each.
 
-    Support is "supported", "unsupported" (the backend cannot), "not implemented" (the backend can, the provider does
-    not yet) or "since X" (supported from version X of the backend on). A capability that is not named is taken for
-    supported: the provider decides when it is asked.
+    - `supported`: the provider does it.
+    - `unsupported`: the backend cannot.
+    - `not implemented`: the backend can, the provider does not yet.
+    - `since X`: supported from version X of the backend on, numbers between dots.
+
+    The stack refuses what is declared as unsupported or not implemented with a 501, without asking the provider. What
+    is not named it does not refuse: the provider decides. The conformance suite wants each one of the API named.
     """
 
     def __init__(self, **support: str) -> None:
@@ -43,3 +48,17 @@ class Capabilities(Mapping[str, str]):
     def refused(self, name: str) -> bool:
         """Whether a request that needs `name` can be refused without asking the provider."""
         return self._support.get(name) in (UNSUPPORTED, NOT_IMPLEMENTED)
+
+    def holds(self, name: str, backend_version: str | None = None) -> bool:
+        """Whether `name` is declared to be there.
+
+        backend_version: version of the backend, numbers between dots; without one, "since X" holds.
+        """
+        support = self._support.get(name, UNSUPPORTED)
+        if support.startswith(_SINCE_WORD) and backend_version is not None:
+            return _numbers(backend_version) >= _numbers(support.removeprefix(_SINCE_WORD))
+        return support not in (UNSUPPORTED, NOT_IMPLEMENTED)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version))

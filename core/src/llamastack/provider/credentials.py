@@ -12,9 +12,12 @@ from llamastack.provider.request_data import PROVIDER_DATA_HEADER
 class ApiKey:
     """The key that one provider instance sends.
 
-    configured: the key of the config, under `config_key`. field: the field of the provider data that holds a client's
-    own, which comes first; the spec's `provider_data_validator` must have it. needed: whether the backend takes no call
-    without one.
+    deps: as the factory was given it.
+    configured: the key of the config.
+    field: the field of the provider data that holds a client's own key, which comes first; the spec's
+        `provider_data_validator` must have it.
+    config_key: where `configured` stands in the config, for error messages.
+    needed: whether the backend takes no call without one.
     """
 
     def __init__(

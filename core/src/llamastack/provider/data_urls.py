@@ -13,7 +13,12 @@ _SCHEME = "data:"
 
 
 class DataUrl(NamedTuple):
-    """media_type: in small letters, "" where the URL names none. charset: as the URL says, or None."""
+    """What a data: URL holds.
+
+    media_type: in small letters, "" where the URL names none.
+    charset: as the URL says, or None.
+    data: the bytes themselves.
+    """
 
     media_type: str
     charset: str | None
@@ -21,6 +26,7 @@ class DataUrl(NamedTuple):
 
 
 def is_data_url(url: str) -> bool:
+    """Whether `url` is a data: URL."""
     return url[: len(_SCHEME)].lower() == _SCHEME
 
 

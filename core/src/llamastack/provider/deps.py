@@ -21,7 +21,9 @@ class Progress:
     """How far a provider is with something long.
 
     task: what is being done, for people ("preparing SmolLM2-135M-Instruct").
-    done, total: in `unit`; total None when it is not known.
+    done: how much is done, in `unit`.
+    total: how much there is to do, in `unit`; None when it is not known.
+    unit: what is counted, for people.
     """
 
     task: str
@@ -52,6 +54,9 @@ class Deps(Mapping[str, Any]):
 
     They are the stack's own, so a call goes to whatever provider serves the object. An optional dependency that the
     stack lacks is not in the mapping.
+
+    The stack makes it. A test that calls a provider without a stack gives what the provider uses:
+    `Deps(provider_id="acme")`.
     """
 
     def __init__(
@@ -73,7 +78,7 @@ class Deps(Mapping[str, Any]):
         self.definitions: Mapping[str, ApiDefinition] = definitions or {}
         """Every API that this stack knows, those of plugins too, by name."""
         self.report_progress = report_progress
-        """Call it (from the event loop's thread) during long preparation."""
+        """Call it (from the event loop's thread) during long preparation; each call renews the start's time limit."""
         self._apis = dict(apis or {})
         self._task_group = task_group
         self._state_dir = state_dir
@@ -90,7 +95,10 @@ class Deps(Mapping[str, Any]):
 
     @property
     def task_group(self) -> TaskGroup:
-        """Owns the background tasks of this instance; cancelled after `shutdown`."""
+        """Owns the background tasks of this instance; cancelled after `shutdown`.
+
+        One that fails takes the instance down, which is then started again.
+        """
         if self._task_group is None:
             raise RuntimeError("this provider was made outside a stack, without a task group")
         return self._task_group

@@ -7,18 +7,20 @@ import re
 from typing import Any
 
 DOTTED_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
-_DOTTED = re.compile(DOTTED_PATTERN)
+ENTRY_POINT_PATTERN = r"^[A-Za-z_][\w.]*(:[A-Za-z_][\w.]*)?$"
+"""The same, or a whole module, as the value of an entry point may be."""
+_LOADABLE = re.compile(ENTRY_POINT_PATTERN)
 
 
 def load_dotted(path: str) -> Any:
-    """Import what `path` names.
+    """Import what `path` names: an attribute of a module, or the module where it has no `:attribute`.
 
     Raises ValueError for a path of another form, ImportError or AttributeError when it leads nowhere.
     """
-    if not _DOTTED.match(path):
+    if not _LOADABLE.match(path):
         raise ValueError(f"{path!r} is not of the form 'package.module:attribute'")
     module_name, _, attributes = path.partition(":")
     found: Any = importlib.import_module(module_name)
-    for attribute in attributes.split("."):
+    for attribute in attributes.split(".") if attributes else ():
         found = getattr(found, attribute)
     return found

@@ -29,7 +29,7 @@ _LONGEST_WAIT_S = 86_400
 
 
 class LlamaStackError(Exception):
-    """Base of the family.
+    """Base of the family; raise one of those below it.
 
     message: one sentence for people; never holds a secret.
     provider_id: the configured provider that it happened at, if any.
@@ -71,9 +71,9 @@ class LlamaStackError(Exception):
 
 
 class InvalidRequestError(LlamaStackError):
-    """The request is wrong.
+    """An argument of the request is wrong; `param` names it.
 
-    errors: one entry per fault, `{"loc": [...], "msg": str, "type": str}`, as pydantic words them.
+    errors: one entry per fault, where there are several: `{"loc": [...], "msg": str, "type": str}`, as pydantic has it.
     """
 
     status = 400
@@ -102,7 +102,12 @@ class InvalidRequestError(LlamaStackError):
 
 
 class UnsupportedObjectError(InvalidRequestError):
-    """The provider does not serve the object that was to be registered."""
+    """The provider does not serve the object that was to be registered.
+
+    identifier: of the object.
+    available: identifiers that it does serve, for the message.
+    reason: why, where another name would not help.
+    """
 
     code = "unsupported_object"
     label: ClassVar[str] = "object"
@@ -128,16 +133,22 @@ class UnsupportedObjectError(InvalidRequestError):
 
 
 class UnsupportedModelError(UnsupportedObjectError):
+    """The provider does not serve the model that was to be registered."""
+
     code = "unsupported_model"
     label = "model"
 
 
 class UnsupportedShieldError(UnsupportedObjectError):
+    """The provider does not serve the shield that was to be registered."""
+
     code = "unsupported_shield"
     label = "shield"
 
 
 class UnsupportedMemoryBankError(UnsupportedObjectError):
+    """The provider does not serve the memory bank that was to be registered."""
+
     code = "unsupported_memory_bank"
     label = "memory bank"
 
@@ -156,17 +167,27 @@ class AuthenticationError(LlamaStackError):
 
 
 class PermissionDeniedError(LlamaStackError):
+    """The key is good but may not do this."""
+
     status = 403
     code = "permission_denied"
 
 
 class NotFoundError(LlamaStackError):
+    """Nothing of that name is there, such as a session of an agent."""
+
     status = 404
     code = "not_found"
 
 
 class ObjectNotFoundError(NotFoundError):
-    """No object of that name is served. `available` names what is."""
+    """No object of that name is served.
+
+    label: the kind of object, for people, such as "memory bank".
+    identifier: the name.
+    available: identifiers of what is served, for the message.
+    note: a further sentence for the message.
+    """
 
     code = "object_not_found"
 
@@ -194,7 +215,7 @@ class ObjectNotFoundError(NotFoundError):
 
 
 class MethodNotAllowedError(LlamaStackError):
-    """The route does not take this HTTP method.
+    """The route does not take this HTTP method. The server raises it.
 
     allowed: the ones that it takes.
     """
@@ -210,17 +231,24 @@ class MethodNotAllowedError(LlamaStackError):
 
 
 class ConflictError(LlamaStackError):
+    """The name is taken by something else."""
+
     status = 409
     code = "conflict"
 
 
 class RequestTooLargeError(LlamaStackError):
+    """The body is over the limit. The server raises it."""
+
     status = 413
     code = "request_too_large"
 
 
 class RateLimitError(LlamaStackError):
-    """retry_after: seconds until the backend wants to be asked again, if it said."""
+    """The backend asks to slow down.
+
+    retry_after: seconds until it wants to be asked again, if it said.
+    """
 
     status = 429
     code = "rate_limited"
@@ -248,7 +276,7 @@ class RateLimitError(LlamaStackError):
 
 
 class InternalError(LlamaStackError):
-    """A fault in this software or in a provider; the log has the rest under the request id."""
+    """A fault in this software or in a provider; the log has the rest under the request id. The stack raises it."""
 
     code = "internal_error"
 
@@ -275,6 +303,8 @@ class ProviderUnavailableError(LlamaStackError):
 
 
 class ProviderTimeoutError(LlamaStackError):
+    """The backend did not answer in time."""
+
     status = 504
     code = "provider_timeout"
 

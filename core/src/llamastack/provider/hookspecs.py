@@ -1,4 +1,8 @@
-"""The one-to-many extension points (pluggy; entry-point group `llamastack.plugins`)."""
+"""The one-to-many extension points (pluggy; entry-point group `llamastack.plugins`).
+
+Hooks are plain functions, called on the event loop where one runs: they must not block. An implementation may leave out
+arguments that it does not use. A failure in one that only tells something is logged and goes no further.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +20,18 @@ if TYPE_CHECKING:
 PROJECT = "llamastack"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
+"""Marks a function of a plugin as the implementation of the hook that it is named after."""
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedRequest:
     """One request over HTTP, after its last byte.
 
-    status: HTTP status. duration_s: seconds from the request's head to the reply's last byte.
+    request_id: the id in the reply's header `X-Request-ID`.
+    method: HTTP method.
+    path: path of the URL, without the query.
+    status: HTTP status; 499 for a client that went away before its reply was complete.
+    duration_s: seconds from the request's head to the reply's last byte.
     """
 
     request_id: str
@@ -34,22 +43,29 @@ class FinishedRequest:
 
 @hookspec
 def llamastack_apis() -> Sequence[ApiDefinition]:  # type: ignore[empty-body]
-    """APIs to add to the built-in ones."""
+    """APIs to add to the built-in ones; a name that is taken is an error.
+
+    They get routes, client methods, registration, commands and a key in the run config, as the built-in ones have.
+    `llamastack.provider.apis.routed_apis` makes a pair of a routed API and the registry API of its objects.
+    """
 
 
 @hookspec
 def llamastack_cli_commands() -> Sequence[click.Command]:  # type: ignore[empty-body]
-    """Commands to add to `llamastack`."""
+    """Commands to add to `llamastack`; a built-in command of the same name is kept."""
 
 
 @hookspec
 def llamastack_middleware() -> Sequence[Any]:  # type: ignore[empty-body]
-    """ASGI middleware to put around the server, each a callable that takes an app and gives an app."""
+    """ASGI middleware to put around every route of the server, each a callable that takes an app and gives an app.
+
+    The first one is outermost.
+    """
 
 
 @hookspec
 def llamastack_stack_started(stack: Any) -> None:
-    """The stack has started and is about to be used."""
+    """The stack has started and is about to be used. `stack` is the `llamastack.Stack`."""
 
 
 @hookspec
@@ -59,14 +75,18 @@ def llamastack_stack_stopping(stack: Any) -> None:
 
 @hookspec
 def llamastack_object_registered(api: str, object: Any) -> None:
-    """A model, shield or memory bank was registered by a user."""
+    """A user registered an object. Those of the run config, and those that another process registered, are not told.
+
+    api: name of the registry API, such as `models`.
+    object: the object, such as a `Model`.
+    """
 
 
 @hookspec
 def llamastack_object_unregistered(api: str, object: Any) -> None:
-    """A registration was undone."""
+    """A user's registration was undone. The arguments are those of `llamastack_object_registered`."""
 
 
 @hookspec
 def llamastack_request_finished(request: FinishedRequest) -> None:
-    """A request over HTTP is done. Called on the event loop: must not block."""
+    """A request over HTTP is done."""

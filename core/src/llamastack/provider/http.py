@@ -30,7 +30,8 @@ _OWN_WAYS = {"transport", "mounts", "proxy", "cert"}
 def http_client(*, uds: str | None = None, **options: Any) -> httpx.AsyncClient:
     """An `httpx.AsyncClient` for one backend: kept for the life of a provider instance, closed with it.
 
-    uds: path of a Unix socket to speak through. options: as `httpx.AsyncClient` takes them.
+    uds: path of a Unix socket to speak through.
+    options: as `httpx.AsyncClient` takes them.
 
     Where the package httpx-aiohttp is installed (extra `server`), its transport is used: httpx's own searches its whole
     pool at every request. Not where a proxy or a client certificate is asked for, by options or by the environment:
@@ -156,7 +157,7 @@ def reason_of_http_error(error: Any) -> str:
 
 
 def reason_at(error: BaseException, where: str) -> str:
-    """The same for the error of any SDK, with the operating system's own somewhere underneath.
+    """The same words as `reason_of_http_error` for the error of any SDK, the operating system's somewhere underneath.
 
     where: scheme, host and port of the backend.
     """

@@ -1,6 +1,12 @@
-"""The hooks by which a provider says what it serves. The stack calls them; users never do.
+"""The hooks of a provider's life, and those by which it says what it serves. The stack calls them; users never do.
 
-Each has two optional ones, async and with the object as the only argument, as in `register_*`:
+Every provider may have these, `async def` and without arguments:
+
+- `initialize`: after the factory, before any other call. Raising: the instance is down, and is started again later.
+- `health`: before each asking what is served. Raising: the provider is down, with that as the reason.
+- `shutdown`: when the stack stops, and before another start; it has 10 seconds. Raising: a warning in the log.
+
+Each Protocol has two optional hooks, async and with the object as the only argument, as in `register_*`:
 
 - `unregister_*`: a user unregistered the object. Undo what `register_*` did, also where it is shared (a collection in a
   database). Called in one worker only. A provider that lacks it has nothing to undo.

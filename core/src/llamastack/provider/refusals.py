@@ -54,7 +54,13 @@ _TOO_LONG = re.compile(
 
 
 class Said(NamedTuple):
-    """What an error body says. told: whether it is the backend's own error object, not some page."""
+    """What an error body says.
+
+    message: its text, in one line.
+    param: the parameter that it names, or None.
+    code: the backend's own word for the fault, "" where it has none.
+    told: whether it is the backend's own error object, not some page.
+    """
 
     message: str
     param: str | None

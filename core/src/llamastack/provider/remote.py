@@ -57,6 +57,7 @@ class RemoteConfig(BaseModel):
 
     @property
     def retries(self) -> Retries:
+        """How often, and for how long, a call that met a rate limit is made again."""
         return Retries(self.max_retries, self.max_retry_wait_s)
 
 
@@ -65,8 +66,10 @@ class RemoteInference(Inference, ModelsProtocolPrivate):
 
     def __init__(self, config: RemoteConfig, deps: Deps) -> None:
         self.deps = deps
-        self.provider_id = deps.provider_id
-        self.wanted = set(config.models.values())
+        """As the factory was given it."""
+        self.provider_id: str = deps.provider_id
+        """The id that this instance has in the run config."""
+        self.wanted: set[str] = set(config.models.values())
         """The backend's names that the config has: it is logged when one is not served."""
         self._aliases = config.models
         self._missing: set[str] = set()
@@ -78,7 +81,7 @@ class RemoteInference(Inference, ModelsProtocolPrivate):
         return True
 
     async def served(self) -> list[Model]:
-        """What the backend says that it serves, by its own names."""
+        """What the backend says that it serves, by its own names. A subclass must have it."""
         raise NotImplementedError
 
     def backend_name(self, identifier: str) -> str:
@@ -103,7 +106,10 @@ class RemoteInference(Inference, ModelsProtocolPrivate):
         return list((served | aliases).values())
 
     async def register_model(self, model: Model) -> None:
-        """Raises UnsupportedModelError unless it is served, AuthenticationError when the backend cannot be asked."""
+        """Take a model that the backend serves.
+
+        Raises UnsupportedModelError for any other, AuthenticationError when the backend cannot be asked.
+        """
         try:
             served = {m.identifier for m in await self.served()}
         except (AuthenticationError, PermissionDeniedError):

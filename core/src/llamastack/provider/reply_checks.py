@@ -26,8 +26,12 @@ _KINDS: dict[str, type] = {"object": dict, "array": list, "string": str, "boolea
 class ReplyChecks:
     """What to look for in the replies to one request. A stream is checked as it passes.
 
-    logprobs: log probabilities beside text. json: text that is JSON, of the `kind` that the schema has at its top; with
-    `stops`, the beginning of it, as a stop text may end it. tool_call: a call of a tool.
+    provider_id: of the provider, for error messages.
+    logprobs: log probabilities beside text.
+    json: text that is JSON.
+    stops: the beginning of that JSON is enough, as a stop text may end it.
+    kind: the `type` that the schema has at its top, which the JSON must be of; None for any.
+    tool_call: a call of a tool.
     """
 
     provider_id: str
@@ -68,7 +72,7 @@ class ReplyChecks:
         return reply
 
     def completion(self, reply: CompletionResponse) -> CompletionResponse:
-        """The same for a text completion."""
+        """The reply, as with `chat`, of a text completion."""
         text = str(reply.completion_message.content)
         if self.logprobs and text and not reply.logprobs:
             raise self._passed_over("logprobs")

@@ -19,7 +19,8 @@ _FIRST_WAIT_S = 0.5
 class Retries:
     """How often, and for how long, a call that met a rate limit is made again.
 
-    most: further attempts. longest_wait_s: seconds before one; a backend that wants more is not waited for.
+    most: further attempts.
+    longest_wait_s: seconds before one; a backend that wants more is not waited for.
 
     Only rate limits: the backend has not begun then. What is down or broken is told at once.
     """

@@ -23,11 +23,16 @@ _VERSION_TERM = re.compile(r"^(>=|<=|<|>|==|!=)\s*(\d+)(?:\.(\d+))?$")
 class ProviderSpec:
     """One provider type of one API.
 
+    Dotted paths are of the form `package.module:attribute`; what they name is imported when an instance is started.
+
+    kind: where the work is done; each class has its own.
     api: name of the API it implements (`Api.inference`, or the string of a plugin's API).
     provider_type: the name users write in their run config; the same as the entry point's.
     config_class: dotted path of the pydantic model of its config.
-    factory: dotted path of `async def get_provider_impl(config, deps)` (inline) or `get_adapter_impl` (remote).
-    description: one line for people.
+    factory: dotted path of the function that makes an instance out of an instance of `config_class` and a `Deps`, once
+        for each entry of a run config: by convention `async def get_provider_impl(config, deps)` for an inline
+        provider, `async def get_adapter_impl(config, deps)` for a remote one.
+    description: one line for people, without a full stop.
     api_dependencies: APIs of the stack that it calls; a stack without them is refused.
     optional_api_dependencies: APIs that it calls when the stack has them.
     provider_data_validator: dotted path of the pydantic model of its part of `X-LlamaStack-ProviderData`.
@@ -65,13 +70,17 @@ class ProviderSpec:
         return all(_holds(version, operator, bound) for operator, bound in _parse_range(self.api_version))
 
     def load_config_class(self) -> type[BaseModel]:
-        """Raises ImportError or AttributeError when it is not there, TypeError when it is no pydantic model."""
+        """The class that `config_class` names.
+
+        Raises ImportError or AttributeError when it is not there, TypeError when it is no pydantic model.
+        """
         found = load_dotted(self.config_class)
         if not (isinstance(found, type) and issubclass(found, BaseModel)):
             raise TypeError(f"config_class {self.config_class} is no pydantic model")
         return found
 
     def load_factory(self) -> Any:
+        """What `factory` names. Raises ImportError or AttributeError when it is not there."""
         return load_dotted(self.factory)
 
 

@@ -15,6 +15,9 @@ class Stream(AsyncIterator[_T], Generic[_T]):
     """An async iterator with an `aclose` that works before the first piece, too.
 
     The `finally` of an async generator that was never started does not run; `on_close` does, once.
+
+    pieces: what to iterate over.
+    on_close: lets go of what the pieces come from.
     """
 
     def __init__(self, pieces: AsyncIterator[_T], on_close: Callable[[], Awaitable[Any]]) -> None:

@@ -20,6 +20,7 @@ from llamastack.stack.yaml_source import Fault, Path, YamlDocument, YamlFaultsEr
 
 ProviderId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
 HOME_VARIABLE = "LLAMASTACK_HOME"
+_EXTENSION = "x-"
 _USERINFO = re.compile(r"://[^/@\s]+@")
 _SECRET_WORDS = ("key", "token", "secret", "password", "credential")
 
@@ -72,7 +73,9 @@ class StoreConfig(_Strict):
 
 
 class RunConfig(_Strict):
-    """What a stack is assembled from. `providers` is the only key that must be there."""
+    """What a stack is assembled from. `providers` is the only key that must be there; `x-...` may be anything."""
+
+    model_config = ConfigDict(json_schema_extra={"patternProperties": {f"^{_EXTENSION}": {}}})
 
     version: str | int | float | None = Field(None, description="Free; for your own use")
     image_name: ProviderId | None = Field(None, description="Name of this stack; its files are kept under it")
@@ -99,6 +102,11 @@ def _model_for(pairs: tuple[tuple[str, Any, str], ...]) -> type[RunConfig]:
         for table_api, object_type, label in pairs
     }
     return create_model("RunConfig", __base__=RunConfig, **fields)
+
+
+def is_extension(key: object) -> bool:
+    """Whether a top-level key is not the stack's: those that begin with `x-` are for other tools, and for anchors."""
+    return isinstance(key, str) and key.startswith(_EXTENSION)
 
 
 def run_config_model(apis: Mapping[str, ApiDefinition]) -> type[RunConfig]:
@@ -246,7 +254,7 @@ def _validated(
     if not isinstance(value, dict):
         raise ConfigError(source, [Fault(None, (), "must be a mapping with the key 'providers'")])
     try:
-        run = run_config_model(apis).model_validate(value)
+        run = run_config_model(apis).model_validate({k: v for k, v in value.items() if not is_extension(k)})
     except ValidationError as error:
         raise ConfigError(source, validation_faults(error, (), value, document)) from None
     return LoadedConfig(run=run, source=source, document=document, folder=folder)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import importlib_metadata
 
-from llamastack.provider.dotted import DOTTED_PATTERN, load_dotted
+from llamastack.provider.dotted import ENTRY_POINT_PATTERN, load_dotted
 
 if TYPE_CHECKING:
     from llamastack.provider.spec import ProviderSpec
@@ -24,7 +24,7 @@ STORE_GROUP = "llamastack.stores"
 PLUGIN_GROUP = "llamastack.plugins"
 DISABLE_VARIABLE = "LLAMASTACK_DISABLE_PLUGINS"
 
-_DOTTED = re.compile(DOTTED_PATTERN)
+_DOTTED = re.compile(ENTRY_POINT_PATTERN)
 
 KNOWN_PACKAGES: dict[str, str] = {
     "llama-cpp": "llamastack-provider-llama-cpp",

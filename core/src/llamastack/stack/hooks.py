@@ -7,14 +7,15 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from llamastack.api.definition import ApiDefinition
 from llamastack.provider import hookspecs
-from llamastack.provider.apis import BUILTIN_APIS
 from llamastack.stack.discovery import PLUGIN_GROUP, Discovery, DiscoveryError, Installed
+
+if TYPE_CHECKING:
+    from llamastack.api.definition import ApiDefinition
 
 _LOGGER = logging.getLogger("llamastack.plugins")
 TRACE_VARIABLE = "LLAMASTACK_TRACE_HOOKS"
@@ -70,6 +71,8 @@ class Hooks:
 
         Raises DiscoveryError when two claim one name.
         """
+        from llamastack.provider.apis import BUILTIN_APIS  # what a command's help does without
+
         table = {definition.name: definition for definition in BUILTIN_APIS}
         for plugin, definition in self.collect("llamastack_apis"):
             if definition.name in table:

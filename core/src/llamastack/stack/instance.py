@@ -6,13 +6,15 @@ import logging
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 
-from llamastack.api.definition import ApiDefinition
+from llamastack.api.common import holds_images
+from llamastack.api.definition import IMAGES, ApiDefinition
 from llamastack.api.inspect import ProviderHealth, ProviderProgress, ProviderStatus
 from llamastack.provider.compliance import faults_of_provider
 from llamastack.provider.deps import Deps, Progress
@@ -43,6 +45,15 @@ def _permanent() -> Iterator[None]:
         yield
     except Exception as error:
         raise _PermanentError(str(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedUse:
+    """What an instance cannot do: a whole method ("" as parameter), or a value of a parameter that `is_asked_by`."""
+
+    parameter: str
+    capability: str
+    is_asked_by: Callable[[Any], bool]
 
 
 class Instance:
@@ -98,14 +109,15 @@ class Instance:
         self._round_in_work: anyio.Event | None = None
         self._next_round = anyio.Event()
         self.refreshed_at = float("-inf")
-        self.refused = {name: dict(self._refused_arguments(name)) for name in self.definition.methods}
-        """Method -> parameter ("" for the method itself) -> capability that the spec declares as not there."""
+        self.refused = {name: self._refused_uses(name) for name in self.definition.methods}
+        """Method -> the uses of it that need a capability which the spec declares as not there."""
 
-    def _refused_arguments(self, name: str) -> list[tuple[str, str]]:
+    def _refused_uses(self, name: str) -> list[RefusedUse]:
         web = self.definition.methods[name].web
-        capabilities = self.plan.spec.capabilities
-        wanted = [("", web.capability or ""), *web.argument_capabilities.items()]
-        return [(param, capability) for param, capability in wanted if capabilities.refused(capability)]
+        uses = [RefusedUse("", web.capability or "", bool)]
+        uses += [RefusedUse(param, capability, bool) for param, capability in web.argument_capabilities.items()]
+        uses += [RefusedUse(param, IMAGES, holds_images) for param in web.image_arguments]
+        return [use for use in uses if self.plan.spec.capabilities.refused(use.capability)]
 
     # ---- life ----------------------------------------------------------------------------------------------------
 

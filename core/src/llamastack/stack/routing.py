@@ -9,7 +9,7 @@ from llamastack.api.definition import MethodDefinition
 from llamastack.api.webmethod import TableAction
 from llamastack.provider.errors import NotSupportedError
 from llamastack.provider.handles import Dispatch
-from llamastack.stack.instance import Instance
+from llamastack.stack.instance import Instance, RefusedUse
 from llamastack.stack.registry import ObjectTable
 
 
@@ -27,15 +27,16 @@ async def _call(instance: Instance, name: str, arguments: dict[str, Any]) -> Any
     return instance.guarded(result) if isinstance(result, AsyncIterator) else result
 
 
-def _refuse(instance: Instance, name: str, refused: dict[str, str], arguments: dict[str, Any]) -> None:
-    for param, capability in refused.items():
-        if param and not arguments.get(param):
+def _refuse(instance: Instance, name: str, refused: list[RefusedUse], arguments: dict[str, Any]) -> None:
+    for use in refused:
+        param = use.parameter
+        if param and not use.is_asked_by(arguments.get(param)):
             continue
-        support = instance.plan.spec.capabilities[capability]
+        support = instance.plan.spec.capabilities[use.capability]
         what = f"'{param}' of {name}" if param else name
         raise NotSupportedError(
             f"provider '{instance.provider_id}' ({instance.provider_type}) does not support {what} "
-            f"({capability}: {support})",
+            f"({use.capability}: {support})",
             provider_id=instance.provider_id,
             param=param or None,
         )

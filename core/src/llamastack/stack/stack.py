@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -88,16 +89,21 @@ class Stack(Apis):
         source: str | Path | Mapping[str, Any],
         *,
         discovery: Discovery | None = None,
+        folder: Path | None = None,
         on_progress: Callable[[Instance, Progress], None] = _ignore_progress,
     ) -> Self:
         """Make a stack from a YAML file, the name of an installed run config, or a mapping.
 
+        folder: where its files are kept, instead of the place that follows from the source.
         Raises ConfigError. Nothing is started before `async with`.
         """
         found = discovery or default_discovery()
         hooks = Hooks(found)
         apis = hooks.apis()
-        return cls(load_config(source, apis, found), discovery=found, hooks=hooks, apis=apis, on_progress=on_progress)
+        config = load_config(source, apis, found)
+        if folder is not None:
+            config = replace(config, folder=folder)
+        return cls(config, discovery=found, hooks=hooks, apis=apis, on_progress=on_progress)
 
     def _make_store(self) -> Store:
         configured = self.config.run.store

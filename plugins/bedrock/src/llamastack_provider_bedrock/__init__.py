@@ -13,9 +13,12 @@ BEDROCK = RemoteProviderSpec(
         chat_completion="supported",
         completion="unsupported",
         embeddings="supported",
+        images="supported",
         json_schema="supported",
         logprobs="unsupported",
+        registration="unsupported",
         streaming="supported",
         tools="supported",
+        unregister="unsupported",
     ),
 )

@@ -12,9 +12,12 @@ LLAMA_CPP = InlineProviderSpec(
         chat_completion="supported",
         completion="supported",
         embeddings="supported",
+        images="not implemented",
         json_schema="supported",
         logprobs="supported",
+        registration="unsupported",
         streaming="supported",
         tools="supported",
+        unregister="unsupported",
     ),
 )

@@ -13,9 +13,12 @@ OLLAMA = RemoteProviderSpec(
         chat_completion="supported",
         completion="supported",
         embeddings="since 0.3",
+        images="since 0.1.15",
         json_schema="since 0.5",
         logprobs="since 0.12.11",
+        registration="supported",
         streaming="supported",
         tools="since 0.3",
+        unregister="not implemented",
     ),
 )

@@ -13,9 +13,12 @@ OPENAI = RemoteProviderSpec(
         chat_completion="supported",
         completion="supported",
         embeddings="supported",
+        images="supported",
         json_schema="supported",
         logprobs="supported",
+        registration="unsupported",
         streaming="supported",
         tools="supported",
+        unregister="unsupported",
     ),
 )

@@ -10,9 +10,12 @@ QDRANT = RemoteProviderSpec(
     description="Vector memory banks in Qdrant, embedded or on a server",
     api_dependencies=(Api.inference,),
     capabilities=Capabilities(
+        delete_documents="supported",
         insert_documents="supported",
         query_documents="supported",
-        delete_documents="supported",
+        registration="supported",
+        ttl="supported",
+        unregister="supported",
     ),
 )
 

@@ -19,6 +19,7 @@ from llamastack.provider import (
     AuthenticationError,
     BackendError,
     ConflictError,
+    InvalidRequestError,
     LlamaStackError,
     NotFoundError,
     PermissionDeniedError,
@@ -30,6 +31,7 @@ from llamastack_provider_qdrant.config import QdrantConfig
 
 Result = TypeVar("Result")
 
+_INVALID = (400, 422)
 _UNAVAILABLE = (502, 503)
 _TIMEOUT = (408, 504)
 _MOST_DETAIL = 300
@@ -191,6 +193,7 @@ class _Server:
         if status == 403:
             return PermissionDeniedError(message, provider_id=self._provider_id, param="api_key")
         kinds: dict[int, type[LlamaStackError]] = {404: NotFoundError, 409: ConflictError, 429: RateLimitError}
+        kinds.update(dict.fromkeys(_INVALID, InvalidRequestError))
         kinds.update(dict.fromkeys(_UNAVAILABLE, ProviderUnavailableError))
         kinds.update(dict.fromkeys(_TIMEOUT, ProviderTimeoutError))
         return kinds.get(status, BackendError)(message, provider_id=self._provider_id)

@@ -9,13 +9,16 @@ INFERENCE = RemoteProviderSpec(
     config_class="llamastack_provider_sample.config:SampleInferenceConfig",
     factory="llamastack_provider_sample.inference:get_adapter_impl",
     capabilities=Capabilities(
-        completion="supported",
         chat_completion="supported",
-        streaming="supported",
+        completion="supported",
         embeddings="unsupported",
-        logprobs="unsupported",
-        tools="unsupported",
+        images="unsupported",
         json_schema="unsupported",
+        logprobs="unsupported",
+        registration="unsupported",
+        streaming="supported",
+        tools="unsupported",
+        unregister="unsupported",
     ),
 )
 
@@ -25,7 +28,7 @@ SAFETY = RemoteProviderSpec(
     description="Refuses messages that hold a forbidden word",
     config_class="llamastack_provider_sample.config:SampleSafetyConfig",
     factory="llamastack_provider_sample.safety:get_adapter_impl",
-    capabilities=Capabilities(run_shield="supported"),
+    capabilities=Capabilities(run_shield="supported", registration="supported", unregister="supported"),
 )
 
 MEMORY = RemoteProviderSpec(
@@ -34,7 +37,14 @@ MEMORY = RemoteProviderSpec(
     description="Keeps documents in a dict and finds them by shared words",
     config_class="llamastack_provider_sample.config:SampleMemoryConfig",
     factory="llamastack_provider_sample.memory:get_adapter_impl",
-    capabilities=Capabilities(insert_documents="supported", query_documents="supported", delete_documents="supported"),
+    capabilities=Capabilities(
+        insert_documents="supported",
+        query_documents="supported",
+        delete_documents="supported",
+        ttl="supported",
+        registration="supported",
+        unregister="supported",
+    ),
 )
 
 AGENTS = RemoteProviderSpec(
@@ -44,6 +54,17 @@ AGENTS = RemoteProviderSpec(
     config_class="llamastack_provider_sample.config:SampleAgentsConfig",
     factory="llamastack_provider_sample.agents:get_adapter_impl",
     api_dependencies=(Api.inference,),
+    capabilities=Capabilities(
+        create_agent="supported",
+        create_session="supported",
+        create_turn="supported",
+        delete_agent="supported",
+        delete_session="supported",
+        get_session="supported",
+        get_step="supported",
+        get_turn="supported",
+        streaming="supported",
+    ),
 )
 
 TELEMETRY = RemoteProviderSpec(

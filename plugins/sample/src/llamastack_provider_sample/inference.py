@@ -76,11 +76,14 @@ class SampleInference(Inference, ModelsProtocolPrivate):
         return ChatCompletionResponse(completion_message=CompletionMessage(content="".join(words), stop_reason=reason))
 
     def _reply(self, text: str, sampling_params: SamplingParams | None) -> tuple[list[str], StopReason]:
-        words = [word + " " for word in (self._config.prefix + text).split(" ")]
+        params = sampling_params or SamplingParams()
+        text = self._config.prefix + text
+        for stop in filter(None, params.stop or ()):
+            text = text.partition(stop)[0]
+        words = [word + " " for word in text.split(" ")]
         words[-1] = words[-1].removesuffix(" ")
-        limit = sampling_params.max_tokens if sampling_params else 0
-        if limit and len(words) > limit:
-            return words[:limit], StopReason.out_of_tokens
+        if params.max_tokens and len(words) > params.max_tokens:
+            return words[: params.max_tokens], StopReason.out_of_tokens
         return words, StopReason.end_of_turn
 
     async def _completion_pieces(

@@ -16,6 +16,8 @@ from llamastack.provider import (
     ObjectNotFoundError,
     UnsupportedMemoryBankError,
 )
+from llamastack.provider.documents import document_text
+from llamastack.provider.http import http_client
 from llamastack_provider_sample.config import SampleMemoryConfig
 
 _DEFAULT_MAX_CHUNKS = 3
@@ -34,6 +36,10 @@ class SampleMemory(Memory, MemoryBanksProtocolPrivate):
 
     def __init__(self) -> None:
         self._banks: dict[str, dict[str, _Stored]] = {}
+        self._http = http_client()
+
+    async def shutdown(self) -> None:
+        await self._http.aclose()
 
     async def list_memory_banks(self) -> list[MemoryBank]:
         return [KeywordMemoryBank(identifier=name) for name in self._banks]
@@ -54,11 +60,16 @@ class SampleMemory(Memory, MemoryBanksProtocolPrivate):
     async def insert_documents(
         self, bank_id: str, documents: list[MemoryBankDocument], ttl_seconds: int | None = None
     ) -> None:
+        bank = self._bank(bank_id)
+        # Every text is read before the first document is stored: all or none.
+        texts = [
+            await document_text(document.content, self._http, param=f"documents[{place}].content")
+            for place, document in enumerate(documents)
+        ]
         expires_at = None if ttl_seconds is None else time.monotonic() + ttl_seconds
-        for document in documents:
-            text = text_of(document.content)
+        for document, text in zip(documents, texts, strict=True):
             words = frozenset(text.lower().split())
-            self._bank(bank_id)[document.document_id] = _Stored(text, words, document.metadata, expires_at)
+            bank[document.document_id] = _Stored(text, words, document.metadata, expires_at)
 
     async def query_documents(
         self, bank_id: str, query: InterleavedTextMedia, params: dict[str, Any] | None = None

@@ -9,13 +9,16 @@ SENTENCE_EMBEDDINGS = InlineProviderSpec(
     factory="llamastack_provider_sentence_embeddings.inference:get_provider_impl",
     description="Embeddings of all-MiniLM-L6-v2 on the CPU, in this process",
     capabilities=Capabilities(
-        embeddings="supported",
-        completion="unsupported",
         chat_completion="unsupported",
+        completion="unsupported",
+        embeddings="supported",
+        images="unsupported",
+        json_schema="unsupported",
+        logprobs="unsupported",
+        registration="unsupported",
         streaming="unsupported",
         tools="unsupported",
-        logprobs="unsupported",
-        json_schema="unsupported",
+        unregister="unsupported",
     ),
 )
 

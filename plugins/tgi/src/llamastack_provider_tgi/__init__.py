@@ -7,10 +7,13 @@ from llamastack.provider import Api, Capabilities, RemoteProviderSpec
 _CAPABILITIES = {
     "chat_completion": "supported",
     "completion": "supported",
+    "images": "supported",
     "json_schema": "supported",
     "logprobs": "supported",
+    "registration": "unsupported",
     "streaming": "supported",
     "tools": "supported",
+    "unregister": "unsupported",
 }
 _SHARED: dict[str, Any] = {
     "api": Api.inference,

@@ -6,10 +6,13 @@ _CAPABILITIES = Capabilities(
     chat_completion="supported",
     completion="supported",
     embeddings="supported",
+    images="supported",
     json_schema="supported",
     logprobs="supported",
+    registration="unsupported",
     streaming="supported",
     tools="supported",
+    unregister="unsupported",
 )
 
 REMOTE_VLLM = RemoteProviderSpec(

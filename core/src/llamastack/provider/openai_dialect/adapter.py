@@ -64,11 +64,22 @@ class OpenAIInference(RemoteInference):
     def __init__(
         self, config: RemoteConfig, deps: Deps, dialect: Dialect, *, url: object, key: SecretStr | None, **options: Any
     ) -> None:
-        """url, key: of the backend, as configured. options: for `http_client`."""
+        """Nothing is opened before the first call.
+
+        config: aliases, time limits and retries of it count.
+        deps: as the factory was given it.
+        dialect: where the backend differs.
+        url: base URL of the backend's API, as configured.
+        key: the operator's key, as configured.
+        options: for `http_client`.
+        """
         super().__init__(config, deps)
         self.dialect = dialect
+        """Where the backend differs."""
         self.key = ApiKey(deps, key, field=self.key_field, config_key=self.key_name, needed=self.key_needed)
+        """The key that is sent."""
         self.backend = HttpBackend(str(url), config, headers=self.key.bearer, explained=self.key.explained, **options)
+        """The connection to the backend."""
 
     @property
     def has_key(self) -> bool:

@@ -45,10 +45,17 @@ def as_json_schema(schema: dict[str, Any]) -> dict[str, Any]:
 class Dialect:
     """Where backends differ. None means that the backend cannot do it: asking for it is refused.
 
-    max_tokens, top_k, repetition_penalty, seed: names of the fields. tool_choice_required: the word for it.
-    response_format: makes that field of a chat request out of a JSON schema; completion_response_format: of a text
-    completion. top_logprobs: False where a chat's `logprobs` is the number itself. images: in messages. only: fields
-    that a strategy adds, where the backend would apply other samplers of its own accord, too.
+    provider_id: of the provider, for error messages.
+    max_tokens: name of the field for the longest reply.
+    top_k: name of the field for top_k sampling.
+    repetition_penalty: name of the field for a repetition penalty.
+    seed: name of the field for a seed.
+    tool_choice_required: the value of `tool_choice` by which a tool must be called.
+    response_format: makes the field `response_format` of a chat out of a JSON schema.
+    completion_response_format: the same for a text completion.
+    top_logprobs: False where a chat's `logprobs` is the number of log probabilities itself.
+    images: whether messages may hold images.
+    only: fields that a strategy adds, where the backend would apply other samplers of its own accord, too.
     """
 
     provider_id: str
@@ -64,6 +71,7 @@ class Dialect:
     only: Mapping[SamplingStrategy, Mapping[str, Any]] = field(default_factory=dict)
 
     def unsupported(self, param: str, what: str) -> NotSupportedError:
+        """The error for `what`, which the argument `param` asks for."""
         return NotSupportedError(
             f"provider '{self.provider_id}' does not support {what}", provider_id=self.provider_id, param=param
         )

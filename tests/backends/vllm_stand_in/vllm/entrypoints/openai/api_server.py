@@ -61,6 +61,7 @@ def main() -> None:
     front = OpenAIFront(
         LlamaServer(os.environ["STAND_IN_LLAMA"], os.environ["STAND_IN_EMBEDDER"]),
         models=[arguments.served_model_name],
+        holds_calls=True,
         listing=listing,  # type: ignore[arg-type]
         routes={"/v1/chat/completions": chat} if "crash" in faults else {},
     )

@@ -1,0 +1,40 @@
+"""The conformance suite of llamastack providers: `pytest --llamastack-provider API=TYPE --llamastack-config FILE`.
+
+Or inherit from the suite of the provider's API:
+
+```python
+class TestAcme(InferenceConformance):
+    provider_type = "remote::acme"
+    config = Path(__file__).parent / "provider.yaml"
+```
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llamastack_conformance.suites.agents import AgentsConformance
+    from llamastack_conformance.suites.inference import InferenceConformance
+    from llamastack_conformance.suites.memory import MemoryConformance
+    from llamastack_conformance.suites.safety import SafetyConformance
+    from llamastack_conformance.suites.telemetry import TelemetryConformance
+
+__all__ = [
+    "AgentsConformance",
+    "InferenceConformance",
+    "MemoryConformance",
+    "SafetyConformance",
+    "TelemetryConformance",
+]
+SUITES = {name.removesuffix("Conformance").lower(): name for name in __all__}
+"""API -> the name of its suite here."""
+
+
+def __getattr__(name: str) -> Any:
+    # pytest imports this package in every run; the suites bring the core, which most runs do without.
+    if name in __all__:
+        api = name.removesuffix("Conformance").lower()
+        return getattr(importlib.import_module(f"llamastack_conformance.suites.{api}"), name)
+    raise AttributeError(f"module 'llamastack_conformance' has no attribute {name!r}")

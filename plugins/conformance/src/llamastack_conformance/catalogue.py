@@ -1,0 +1,22 @@
+"""Every check that there is, over all suites."""
+
+from __future__ import annotations
+
+import functools
+
+import llamastack_conformance
+from llamastack_conformance.checks import Check, checks_of
+
+
+@functools.cache
+def catalogue() -> tuple[tuple[Check, tuple[str, ...]], ...]:
+    """(check, the APIs whose suites have it), in the order that they run in."""
+    found: dict[tuple[str, str], tuple[Check, list[str]]] = {}
+    for api, name in llamastack_conformance.SUITES.items():
+        for _, check in checks_of(getattr(llamastack_conformance, name)):
+            found.setdefault((check.id, check.wanted), (check, []))[1].append(api)
+    return tuple((check, tuple(apis)) for check, apis in found.values())
+
+
+def check_ids() -> frozenset[str]:
+    return frozenset(check.id for check, _ in catalogue())

@@ -1,0 +1,122 @@
+"""What a check is: an async method of a suite with an id, a tier, what it wants and how to mend what fails it."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llamastack_conformance.subject import Subject
+
+SUITE_VERSION = "1.0"
+"""The newest `since` of any check; a run can be pinned to an older one."""
+_CHECK = "__llamastack_check__"
+_ID = re.compile(r"^[a-z0-9_]+(-[a-z0-9_]+)*\.[a-z0-9_]+(-[a-z0-9_]+)*$")
+
+
+class Tier(StrEnum):
+    """static: no network, no provider started. live: against the backend. stress: many calls. failure: faults."""
+
+    static = "static"
+    live = "live"
+    stress = "stress"
+    failure = "failure"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """id: stable name, `<topic>.<what>`. since: version of the suite that it came with.
+
+    wanted: what a provider must do. mend: what to change when it does not. capability: it is about this one; then
+    `declared` says whether it is for providers that declare it as there, or for those that do not.
+    """
+
+    id: str
+    tier: Tier
+    since: str
+    wanted: str
+    mend: str
+    capability: str | None = None
+    declared: bool = True
+
+    @property
+    def topic(self) -> str:
+        return self.id.partition(".")[0]
+
+    def newer_than(self, version: str) -> bool:
+        return version_key(self.since) > version_key(version)
+
+
+class CheckFailure(AssertionError):
+    """A provider does not do what a check wants.
+
+    got: what it did instead. wanted, mend: where something more exact can be said than the check itself does.
+    """
+
+    def __init__(self, got: str, *, wanted: str | None = None, mend: str | None = None) -> None:
+        super().__init__(got)
+        self.got = got
+        self.wanted = wanted
+        self.mend = mend
+
+
+class NotApplicable(Exception):
+    """A check that cannot be tried on this provider with this configuration; the report says why."""
+
+
+Body = Callable[[Any, "Subject"], Awaitable[None]]
+
+
+def check(
+    id: str, *, tier: Tier, mend: str, since: str = "1.0", capability: str | None = None, declared: bool = True
+) -> Callable[[Body], Callable[[Any, Subject], None]]:
+    """Make a test of an async method `(self, subject)`; its docstring says what is wanted.
+
+    The test itself is a plain function that runs the method in the subject's own event loop: no other plugin decides
+    whether, and in what loop, it runs. Raises ValueError for an id that is not `topic.what`, or without a docstring.
+    """
+    if not _ID.match(id):
+        raise ValueError(f"{id!r}: the id of a check is like 'topic.what-it-is'")
+
+    def mark(body: Body) -> Callable[[Any, Subject], None]:
+        wanted = " ".join((inspect.getdoc(body) or "").split())
+        if not wanted:
+            raise ValueError(f"check '{id}' has no docstring that says what is wanted")
+        described = Check(id, tier, since, wanted, mend, capability, declared)
+
+        def test(self: Any, llamastack_subject: Subject) -> None:
+            llamastack_subject.run(described, body, self)
+
+        test.__name__, test.__qualname__, test.__doc__ = body.__name__, body.__qualname__, body.__doc__
+        setattr(test, _CHECK, described)
+        return test
+
+    return mark
+
+
+def check_of(function: object) -> Check | None:
+    """The check that a test is, or None."""
+    found = getattr(function, _CHECK, None)
+    return found if isinstance(found, Check) else None
+
+
+def checks_of(suite: type) -> Iterator[tuple[str, Check]]:
+    """(method name, check) of every check of a suite, in the order they are written in, base classes first."""
+    seen: set[str] = set()
+    for cls in reversed(suite.__mro__):
+        for name in vars(cls):
+            found = check_of(getattr(suite, name, None))
+            if found is not None and name not in seen:
+                seen.add(name)
+                yield name, found
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """`"1.10"` -> `(1, 10)`. Raises ValueError for anything but numbers between dots."""
+    if not re.fullmatch(r"\d+(\.\d+)*", version):
+        raise ValueError(f"{version!r} is no version: numbers between dots are")
+    return tuple(int(number) for number in version.split("."))

@@ -1,0 +1,491 @@
+"""The pytest plugin: options, the run without a test file, which checks apply, and what their outcomes mean.
+
+Inert until it is asked: nothing of the core is imported before an option or a suite wants it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from llamastack_conformance.checks import Check
+    from llamastack_conformance.report import ProviderResults
+    from llamastack_conformance.subject import Subject
+    from llamastack_conformance.waivers import Waiver
+
+_TIERS = ("static", "live", "stress", "failure")
+_PROPERTY = "llamastack_check"
+_STATE = pytest.StashKey["State"]()
+
+
+@dataclass
+class State:
+    """What one run is asked for, and what it found."""
+
+    tiers: tuple[str, ...]
+    pinned: str
+    requested: list[tuple[str, str]]
+    suites: list[type] = field(default_factory=list)
+    waivers: dict[type, list[Waiver]] = field(default_factory=dict)
+    subjects: dict[type, Subject] = field(default_factory=dict)
+    ran: set[str] = field(default_factory=set)
+    results: dict[str, ProviderResults] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    compared: list[str] = field(default_factory=list)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("llamastack", "conformance of llamastack providers")
+    group.addoption(
+        "--llamastack-provider",
+        action="append",
+        default=[],
+        metavar="API=TYPE",
+        help="Check this installed provider, such as inference=remote::tgi, without a test file. May be repeated.",
+    )
+    group.addoption("--llamastack-config", metavar="FILE", help="Run config with the provider in it.")
+    group.addoption(
+        "--llamastack-tiers", metavar="LIST", default=",".join(_TIERS), help=f"Of {','.join(_TIERS)}; all by default."
+    )
+    group.addoption(
+        "--llamastack-suite-version", metavar="X.Y", help="Pin the suite: failures of newer checks only warn."
+    )
+    group.addoption("--llamastack-waivers", metavar="FILE", help="YAML file of checks that are known to fail.")
+    group.addoption(
+        "--llamastack-report",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="Write a report: JSON to FILE.json, Markdown to FILE.md. May be repeated.",
+    )
+    group.addoption("--llamastack-compare", metavar="OLD.json", help="Fail for what passed in an earlier report.")
+    group.addoption("--llamastack-list", action="store_true", help="List every check, and stop.")
+
+
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    if not config.getoption("--llamastack-list"):
+        return None
+    from llamastack_conformance.catalogue import catalogue
+
+    for check, apis in catalogue():
+        print(f"{check.id:32} {check.tier:8} since {check.since:4} {','.join(apis):28} {check.wanted}")  # noqa: T201
+    return 0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    options = config.option
+    state = State(
+        tiers=_tiers(options.llamastack_tiers),
+        pinned=options.llamastack_suite_version or "",
+        requested=[_requested(text) for text in options.llamastack_provider],
+    )
+    config.stash[_STATE] = state
+    for file in options.llamastack_report:
+        if Path(file).suffix not in (".json", ".md"):
+            raise pytest.UsageError(f"--llamastack-report: {file} must end in .json or .md")
+    if state.pinned:
+        _require_version(state.pinned)
+    if options.llamastack_compare:
+        from llamastack_conformance.report import ReportError, read
+
+        try:
+            read(Path(options.llamastack_compare))
+        except ReportError as error:
+            raise pytest.UsageError(f"--llamastack-compare: {error}") from None
+    if state.requested:
+        if options.llamastack_config is None:
+            raise pytest.UsageError("--llamastack-provider needs --llamastack-config FILE, the provider's run config")
+        state.suites = [_suite(config, api, kind) for api, kind in state.requested]
+        if config.args_source is not pytest.Config.ArgsSource.ARGS:
+            config.args = []  # no test file was named, and none is looked for
+
+
+def _tiers(text: str) -> tuple[str, ...]:
+    wanted = tuple(part.strip() for part in text.split(",") if part.strip())
+    unknown = [tier for tier in wanted if tier not in _TIERS]
+    if unknown or not wanted:
+        raise pytest.UsageError(f"--llamastack-tiers: {text!r}: allowed are {', '.join(_TIERS)}")
+    return wanted
+
+
+def _requested(text: str) -> tuple[str, str]:
+    api, equals, kind = text.partition("=")
+    if not equals or not api or not kind:
+        raise pytest.UsageError(f"--llamastack-provider: {text!r} is not like inference=remote::tgi")
+    return api, kind
+
+
+def _require_version(text: str) -> None:
+    from llamastack_conformance.checks import SUITE_VERSION, version_key
+
+    try:
+        newer = version_key(text) > version_key(SUITE_VERSION)
+    except ValueError as error:
+        raise pytest.UsageError(f"--llamastack-suite-version: {error}") from None
+    if newer:
+        raise pytest.UsageError(f"--llamastack-suite-version: {text} is not out yet; this suite is {SUITE_VERSION}")
+
+
+def _suite(config: pytest.Config, api: str, kind: str) -> type:
+    """The suite of `api` for one provider type, made from the options."""
+    import llamastack_conformance
+
+    name = llamastack_conformance.SUITES.get(api)
+    if name is None:
+        known = ", ".join(llamastack_conformance.SUITES)
+        raise pytest.UsageError(f"--llamastack-provider: there is no suite of API '{api}'; there are {known}")
+    base = getattr(llamastack_conformance, name)
+    title = "Test" + "".join(part.capitalize() for part in kind.replace(":", "-").split("-") if part)
+    attributes = {"provider_type": kind, "config": Path(config.option.llamastack_config), "__module__": __name__}
+    suite: type = type(f"{title}{api.capitalize()}", (base,), attributes)
+    return suite
+
+
+class _SuiteModule(pytest.Module):
+    """A module of tests without a file: it holds the suites that the options ask for."""
+
+    def _getobj(self) -> ModuleType:
+        made = ModuleType("llamastack_conformance_run")
+        vars(made).update({suite.__name__: suite for suite in self.config.stash[_STATE].suites})
+        return made
+
+
+# ---- which checks apply ----------------------------------------------------------------------------------------------
+
+
+def _check_of(item: pytest.Item) -> Check | None:
+    if "llamastack_conformance.checks" not in sys.modules or not isinstance(item, pytest.Function):
+        return None
+    from llamastack_conformance.checks import check_of
+
+    return check_of(item.function)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
+    state = config.stash[_STATE]
+    if state.suites:
+        module = _SuiteModule.from_parent(session, path=Path(config.option.llamastack_config).resolve())
+        items += session.genitems(module)
+    kept: list[pytest.Item] = []
+    dropped: list[pytest.Item] = []
+    suites: dict[type, int] = {}
+    for item in items:
+        check = _check_of(item)
+        suite = getattr(item, "cls", None)
+        if check is None or suite is None:
+            kept.append(item)
+            continue
+        suites.setdefault(suite, 0)
+        applies = _applies(check, suite, config)
+        suites[suite] += applies
+        in_tier = check.tier.value in state.tiers
+        (kept if applies and in_tier else dropped).append(item)
+        if config.pluginmanager.hasplugin("xdist"):
+            item.add_marker(pytest.mark.xdist_group(suite.__name__))  # its checks share what one process has started
+    for suite, count in suites.items():
+        _require_whole(suite)
+        if not count:
+            raise pytest.UsageError(f"{suite.__name__}: no check applies to it")
+    if dropped:
+        items[:] = kept
+        config.hook.pytest_deselected(items=dropped)
+
+
+def _applies(check: Check, suite: type, config: pytest.Config) -> bool:
+    """Whether a check is for this provider: the matrix is made from its installed spec."""
+    from llamastack_conformance.checks import CheckFailure
+
+    if check.capability is None:
+        return True
+    try:
+        support = _bare_subject(suite, config).spec.capabilities
+    except CheckFailure:
+        return False  # static.entry-point says why
+    return support.holds(check.capability) is check.declared
+
+
+def _bare_subject(suite: Any, config: pytest.Config) -> Subject:
+    """The provider without a run config: its spec can be read."""
+    from llamastack_conformance.subject import Subject, SubjectError
+
+    state = config.stash[_STATE]
+    if suite not in state.subjects:
+        kind = getattr(suite, "provider_type", None)
+        if not isinstance(kind, str):
+            raise pytest.UsageError(f"{suite.__name__}: set provider_type to the provider type under test")
+        try:
+            state.subjects[suite] = Subject(suite.api, kind, {})
+        except SubjectError as error:
+            raise pytest.UsageError(f"{suite.__name__}: {error}") from None
+    return state.subjects[suite]
+
+
+def _require_whole(suite: type) -> None:
+    """Raises UsageError for a suite some check of which was overridden by something that is none."""
+    from llamastack_conformance.checks import check_of
+
+    for base in suite.__mro__[1:]:
+        for name, value in vars(base).items():
+            if check_of(value) is not None and check_of(getattr(suite, name, None)) is None:
+                raise pytest.UsageError(
+                    f"{suite.__name__}.{name} takes the place of a check and is none itself; waive checks, or override "
+                    "what they are made of (call, stream, prepare, ...)"
+                )
+
+
+# ---- the provider under test -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="class")
+def llamastack_config(request: pytest.FixtureRequest) -> Any:
+    """The run config, a file or a mapping: the suite's `config`. Override it where the config has to be made."""
+    config = request.cls.config
+    if config is None:
+        raise pytest.UsageError(f"{request.cls.__name__}: set `config`, or override the fixture `llamastack_config`")
+    return config
+
+
+@pytest.fixture(scope="class")
+def llamastack_subject(request: pytest.FixtureRequest, llamastack_config: Any) -> Iterator[Subject]:
+    """The provider under test, for all checks of a suite."""
+    from llamastack_conformance.subject import Subject, SubjectError, load_run_config
+
+    suite, state = request.cls, request.config.stash[_STATE]
+    try:
+        document: Mapping[str, Any] = (
+            llamastack_config if isinstance(llamastack_config, Mapping) else load_run_config(Path(llamastack_config))
+        )
+        subject = Subject(suite.api, suite.provider_type, document)
+        _ = subject.entry
+    except SubjectError as error:
+        raise pytest.UsageError(f"{suite.__name__}: {error}") from None
+    subject.on_run = lambda check: state.ran.add(f"{suite.__name__}:{check.id}")
+    with subject.open():
+        yield subject
+
+
+# ---- what outcomes mean ----------------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    check = _check_of(item)
+    if check is None or (call.when != "call" and report.passed) or call.when == "teardown":
+        return report
+    state = item.config.stash[_STATE]
+    suite: Any = item.cls  # type: ignore[attr-defined]
+    status, told = _status(item, call, report, check, state)
+    _settle(report, status, told, check, suite)
+    spec = _bare_subject(suite, item.config)
+    report.user_properties.append((_PROPERTY, _as_property(check, suite, spec, status, told)))
+    return report
+
+
+def _status(
+    item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, check: Check, state: State
+) -> tuple[str, str]:
+    """(status, what there is to tell) of a check that came to an end."""
+    from llamastack_conformance import report as words
+    from llamastack_conformance.checks import CheckFailure, NotApplicable
+
+    suite: Any = item.cls  # type: ignore[attr-defined]
+    error = call.excinfo.value if call.excinfo else None
+    waiver = next((w for w in _waivers(item.config, suite) if w.covers(check.id, suite.provider_type)), None)
+    if isinstance(error, NotApplicable):
+        if waiver is not None:
+            return words.FAILED, f"the waiver is not needed: {error}"
+        return words.NOT_APPLICABLE, str(error)
+    if report.passed:
+        if f"{suite.__name__}:{check.id}" not in state.ran:
+            return words.FAILED, "it was called, and did not run"
+        if waiver is not None:
+            return words.FAILED, "the waiver is not needed: the check passes. Take the waiver out"
+        return words.PASSED, ""
+    if report.skipped:
+        return words.FAILED, f"it was skipped, which is no outcome of a check; waive it instead: {error}"
+    subject: Any = item.funcargs.get("llamastack_subject") if isinstance(item, pytest.Function) else None
+    told = _told(error, check, subject)
+    if waiver is not None and isinstance(error, CheckFailure):
+        if waiver.expired():
+            return words.FAILED, f"its waiver expired on {waiver.expires}\n{told}"
+        return words.WAIVED, f"{waiver.kind}: {waiver.reason}{f' ({waiver.link})' if waiver.link else ''}"
+    if state.pinned and check.newer_than(state.pinned) and isinstance(error, CheckFailure):
+        return words.WARNED, f"(since {check.since}, pinned to {state.pinned})\n{told}"
+    return words.FAILED, told
+
+
+def _told(error: BaseException | None, check: Check, subject: Subject | None) -> str:
+    from llamastack_conformance.checks import CheckFailure
+
+    if isinstance(error, CheckFailure):
+        text = f"wanted: {error.wanted or check.wanted}\ngot:    {error.got}\nmend:   {error.mend or check.mend}"
+    else:
+        text = f"{type(error).__name__}: {error}"
+    return subject.redact(text) if subject is not None else text
+
+
+def _settle(report: pytest.TestReport, status: str, told: str, check: Check, suite: Any) -> None:
+    """Make of the test what became of the check."""
+    from llamastack_conformance import report as words
+
+    title = f"{check.id} of {suite.api}={suite.provider_type}"
+    if status in (words.WAIVED, words.WARNED):
+        report.outcome = "skipped"
+        report.wasxfail = f"{status}: {told.splitlines()[0]}"
+        report.longrepr = f"{title}\n{told}"
+    elif status == words.NOT_APPLICABLE:
+        report.outcome = "skipped"
+        report.longrepr = (str(report.location[0]), report.location[1] or 0, f"not applicable: {told}")
+    elif status == words.FAILED:
+        causes = _cause_of(report) if report.longrepr is not None else ""
+        report.outcome = "failed"
+        report.longrepr = f"{title}\n{told}{causes}"
+
+
+def _cause_of(report: pytest.TestReport) -> str:
+    """What is not a failure that the suite words itself keeps its traceback."""
+    text = str(report.longreprtext)
+    return f"\n\n{text}" if "CheckFailure" not in text and "NotApplicable" not in text else ""
+
+
+def _as_property(check: Check, suite: Any, subject: Subject, status: str, told: str) -> dict[str, Any]:
+    from llamastack_conformance.checks import CheckFailure
+
+    try:
+        origin = (subject.installed.distribution, subject.installed.version, dict(subject.spec.capabilities))
+    except CheckFailure:
+        origin = ("?", "?", {})
+    return {
+        "provider": [suite.api, suite.provider_type, *origin],
+        "result": [check.id, check.tier.value, check.since, check.capability, status, told],
+        "suite": suite.__name__,
+    }
+
+
+def _waivers(config: pytest.Config, suite: Any) -> list[Waiver]:
+    from llamastack_conformance.catalogue import check_ids
+    from llamastack_conformance.waivers import WaiverError, read_waivers
+
+    state = config.stash[_STATE]
+    if suite not in state.waivers:
+        files = [file for file in (suite.waivers, config.option.llamastack_waivers) if file is not None]
+        try:
+            state.waivers[suite] = [w for file in files for w in read_waivers(Path(file), check_ids())]
+        except WaiverError as error:
+            raise pytest.UsageError(str(error)) from None
+    return state.waivers[suite]
+
+
+# ---- the report ------------------------------------------------------------------------------------------------------
+
+
+def _of_workers(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+class _Collector:
+    """Collects the results where the whole run is seen: not in the workers of pytest-xdist."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for name, value in report.user_properties:
+            if name == _PROPERTY and isinstance(value, dict):
+                self._add(value)
+
+    def _add(self, value: dict[str, Any]) -> None:
+        from llamastack_conformance.report import ProviderResults, Result
+
+        api, kind, distribution, version, capabilities = value["provider"]
+        provider = ProviderResults(api, kind, distribution, version, capabilities)
+        self._state.results.setdefault(provider.name, provider).results.append(Result(*value["result"]))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if not _of_workers(session.config):
+        session.config.pluginmanager.register(_Collector(session.config.stash[_STATE]), "llamastack-results")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Read every file of waivers before the first check runs, and see that each waiver is of a check that will."""
+    state = session.config.stash[_STATE]
+    checks: dict[type, set[str]] = {}
+    for item in session.items:
+        check = _check_of(item)
+        if check is not None:
+            checks.setdefault(item.cls, set()).add(check.id)  # type: ignore[attr-defined]
+    for suite, ids in checks.items():
+        for waiver in _waivers(session.config, suite):
+            mine = waiver.provider in (None, suite.provider_type)  # type: ignore[attr-defined]
+            if mine and waiver.id not in ids and not _selected(session.config) and _any_tier(waiver.id, state):
+                state.faults.append(
+                    f"the waiver of '{waiver.id}' is not needed: the check is none of {suite.provider_type}"  # type: ignore[attr-defined]
+                )
+
+
+def _selected(config: pytest.Config) -> bool:
+    """Whether the user chose some tests by hand."""
+    return bool(config.option.keyword or config.option.markexpr or any("::" in arg for arg in config.args))
+
+
+def _any_tier(check_id: str, state: State) -> bool:
+    from llamastack_conformance.catalogue import catalogue
+
+    return any(check.id == check_id and check.tier.value in state.tiers for check, _ in catalogue())
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    config = session.config
+    state = config.stash[_STATE]
+    if _of_workers(config) or config.option.collectonly:
+        return
+    found = list(state.results.values())
+    missing = [f"{api}={kind}" for api, kind in state.requested if f"{api}={kind}" not in state.results]
+    if missing and not session.shouldfail:
+        state.faults.append(f"no check at all ran for {', '.join(missing)}")
+    if config.option.llamastack_compare:
+        from llamastack_conformance.report import read, regressions
+
+        state.compared = regressions(read(Path(config.option.llamastack_compare)), found, state.tiers)
+    for file in config.option.llamastack_report:
+        from llamastack_conformance.checks import SUITE_VERSION
+        from llamastack_conformance.report import ReportError, write
+
+        try:
+            write(Path(file), found, SUITE_VERSION)
+        except ReportError as error:
+            state.faults.append(str(error))
+    if state.faults or state.compared:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    state = config.stash[_STATE]
+    asked = state.requested or config.option.llamastack_report or config.option.llamastack_compare
+    if asked or any(not provider.conforms for provider in state.results.values()):
+        for provider in state.results.values():
+            from llamastack_conformance.report import terminal_table
+
+            terminalreporter.section(f"conformance of {provider.name} ({provider.distribution} {provider.version})")
+            for line in terminal_table(provider):
+                terminalreporter.write_line(line)
+    for title, lines in (("conformance: faults", state.faults), ("conformance: regressions", state.compared)):
+        if lines:
+            terminalreporter.section(title, red=True)
+            for line in lines:
+                terminalreporter.write_line(line)

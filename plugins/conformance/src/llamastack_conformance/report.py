@@ -1,0 +1,194 @@
+"""What a run found: for the terminal, as JSON and Markdown, compared with an earlier one, and as a badge."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+PASSED, FAILED, WAIVED, WARNED, NOT_APPLICABLE = "passed", "failed", "waived", "warned", "not applicable"
+FORMAT = 1
+"""Version of the JSON format."""
+
+
+class ReportError(Exception):
+    """A report cannot be read or written."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one check found. status: passed, failed, waived, warned (failed, but newer than the pinned suite) or not
+    applicable. told: what it got, or why it was waived or could not be tried.
+    """
+
+    id: str
+    tier: str
+    since: str
+    capability: str | None
+    status: str
+    told: str = ""
+
+    @property
+    def topic(self) -> str:
+        return self.id.partition(".")[0]
+
+
+@dataclass
+class ProviderResults:
+    """All results of one provider."""
+
+    api: str
+    provider_type: str
+    distribution: str
+    version: str
+    capabilities: dict[str, str]
+    results: list[Result] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return f"{self.api}={self.provider_type}"
+
+    @property
+    def counts(self) -> Counter[str]:
+        return Counter(result.status for result in self.results)
+
+    @property
+    def conforms(self) -> bool:
+        """Whether something was tried, and nothing failed."""
+        return bool(self.counts[PASSED]) and not self.counts[FAILED]
+
+    def summary(self) -> str:
+        """`52 passed, 1 failed`."""
+        return _counted(self.counts)
+
+    def rows(self) -> Iterable[tuple[str, str, str]]:
+        """(topic, what the spec declares of it, result), capabilities first."""
+        topics: dict[str, list[Result]] = {}
+        for result in self.results:
+            topics.setdefault(result.topic, []).append(result)
+        for topic in [
+            *(t for t in self.capabilities if t in topics),
+            *(t for t in topics if t not in self.capabilities),
+        ]:
+            yield topic, self.capabilities.get(topic, ""), _verdict(topics[topic])
+
+    def badge(self) -> str:
+        """A line of Markdown for a README: an image by shields.io (https://shields.io/badges/static-badge)."""
+        counts = self.counts
+        tried = sum(counts.values()) - counts[NOT_APPLICABLE]
+        colour = "brightgreen" if self.conforms else "red"
+        text = f"{counts[PASSED]}%2F{tried}%20checks"
+        return f"![llamastack conformance](https://img.shields.io/badge/llamastack%20conformance-{text}-{colour})"
+
+
+def _counted(counts: Counter[str]) -> str:
+    order = (PASSED, FAILED, WARNED, WAIVED, NOT_APPLICABLE)
+    return ", ".join(f"{counts[status]} {status}" for status in order if counts[status])
+
+
+def _verdict(results: Sequence[Result]) -> str:
+    counts = Counter(result.status for result in results)
+    if set(counts) == {PASSED} and any(result.id.endswith(".refused") for result in results):
+        return "refused"
+    if set(counts) == {NOT_APPLICABLE}:
+        return "not tried"
+    return _counted(counts)
+
+
+def terminal_table(provider: ProviderResults) -> list[str]:
+    """Lines of a table: capability or topic, what is declared, what was found."""
+    rows = [("", "declared", "result"), *provider.rows()]
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}".rstrip() for a, b, c in rows]
+    untried: dict[str, list[str]] = {}
+    for result in provider.results:
+        if result.status == NOT_APPLICABLE:
+            untried.setdefault(result.told, []).append(result.id)
+    lines += [f"not applicable: {', '.join(ids)}: {why}" for why, ids in untried.items()]
+    return [
+        *lines,
+        f"{'conforms' if provider.conforms else 'does NOT conform'}: {provider.summary()}",
+        provider.badge(),
+    ]
+
+
+def to_json(providers: Iterable[ProviderResults], suite_version: str) -> str:
+    """The report as JSON, the same for the same results."""
+    found = [
+        {**{k: v for k, v in asdict(p).items() if k != "results"}, "checks": [asdict(r) for r in p.results]}
+        for p in sorted(providers, key=lambda p: p.name)
+    ]
+    return json.dumps({"format": FORMAT, "suite_version": suite_version, "providers": found}, indent=1) + "\n"
+
+
+def from_json(text: str) -> list[ProviderResults]:
+    """Raises ReportError for what is no report."""
+    try:
+        document = json.loads(text)
+        if document["format"] != FORMAT:
+            raise ReportError(f"it has format {document['format']}, and {FORMAT} is known")
+        return [
+            ProviderResults(
+                **{name: value for name, value in provider.items() if name != "checks"},
+                results=[Result(**result) for result in provider["checks"]],
+            )
+            for provider in document["providers"]
+        ]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ReportError(f"it is no conformance report: {error}") from None
+
+
+def to_markdown(providers: Iterable[ProviderResults]) -> str:
+    """The report for people."""
+    parts: list[str] = []
+    for provider in sorted(providers, key=lambda p: p.name):
+        parts += [
+            f"## `{provider.provider_type}` for {provider.api}\n",
+            f"{provider.badge()}\n",
+            f"{provider.distribution} {provider.version}: {provider.summary()}.\n",
+            "| | declared | result |\n|---|---|---|",
+            *(f"| {topic} | {declared} | {verdict} |" for topic, declared, verdict in provider.rows()),
+            "",
+        ]
+        told = [r for r in provider.results if r.status != PASSED]
+        if told:
+            parts += [f"- `{r.id}` {r.status}: {' '.join(r.told.split())}" for r in told] + [""]
+    return "\n".join(parts)
+
+
+def write(file: Path, providers: Sequence[ProviderResults], suite_version: str) -> None:
+    """Write a report, as JSON to a file that ends in .json, as Markdown to one that ends in .md."""
+    text = to_json(providers, suite_version) if file.suffix == ".json" else to_markdown(providers)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ReportError(f"{file}: cannot be written: {error}") from None
+
+
+def read(file: Path) -> list[ProviderResults]:
+    """An earlier report in JSON. Raises ReportError."""
+    try:
+        return from_json(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ReportError(f"{file}: cannot be read: {error}") from None
+    except ReportError as error:
+        raise ReportError(f"{file}: {error}") from None
+
+
+def regressions(before: Iterable[ProviderResults], now: Iterable[ProviderResults], tiers: Iterable[str]) -> list[str]:
+    """What passed before and does not now, in words. Providers and tiers that this run left out do not count."""
+    current = {p.name: {r.id: r for r in p.results} for p in now}
+    found = []
+    for provider in before:
+        checks = current.get(provider.name)
+        if checks is None:
+            continue
+        for result in provider.results:
+            if result.status == PASSED and result.tier in tiers:
+                status = checks[result.id].status if result.id in checks else "gone"
+                if status != PASSED:
+                    found.append(f"{provider.name} {result.id}: was passed, is {status}")
+    return found

@@ -1,0 +1,58 @@
+"""What the suite cannot know of a provider: the key `x-conformance` of the run config it is tested with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+KEY = "x-conformance"
+Name = Annotated[str, Field(min_length=1)]
+
+
+class Settings(BaseModel):
+    """All of it is optional."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    chat_model: Name | None = Field(None, description="Model to generate with; the first that is listed by default")
+    embedding_model: Name | None = Field(None, description="Model to embed with; `chat_model` by default")
+    tool_model: Name | None = Field(None, description="Model that calls tools; `chat_model` by default")
+    image_model: Name | None = Field(None, description="Model that sees images; without one they are not tried")
+    shield: Name | None = Field(None, description="Shield to run; the first that is listed by default")
+    safe: str = Field("What is the capital of France?", description="A message that the shield lets pass")
+    unsafe: Name | None = Field(None, description="A message that the shield objects to")
+    objects: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="Objects that can be registered (models, shields, memory banks) and that nobody minds to lose; "
+        "they are registered before they are needed, and unregistered",
+    )
+    unserved: Name = Field("no-such-object-7f3a", description="A name that the backend serves nothing under")
+    client_data: dict[str, str] | None = Field(
+        None,
+        description="Provider data of a client, where `{key}` stands for the key that the backend is sent; the first "
+        "secret of the provider data by default",
+    )
+    backend_version: Name | None = Field(None, description="Version of the backend, for capabilities `since X`")
+    backend_url_field: Name | None = Field(
+        None,
+        description="Field of the config with the backend's URL; the only URL in it by default. `none`: there is "
+        "none, and faults of the connection are not tried",
+    )
+    short_timeouts: dict[str, Any] | None = Field(
+        None,
+        description="Changes to the config that make the provider give up on a silent backend after a second; every "
+        "number field with `timeout` in its name is set to 1 by default",
+    )
+    second: dict[str, Any] = Field(
+        default_factory=dict, description="Changes to the config for a second instance beside the first"
+    )
+    parallel_calls: int = Field(50, ge=2, le=1000, description="Calls at once in the stress tier")
+    time_limit_s: float = Field(60.0, gt=0, description="Seconds that one check may take")
+    max_block_ms: float = Field(100.0, gt=0, description="Milliseconds that the event loop may stand still")
+
+
+def settings_of(document: Mapping[str, Any]) -> Settings:
+    """The settings in a run config. Raises pydantic.ValidationError."""
+    return Settings.model_validate(document.get(KEY) or {})

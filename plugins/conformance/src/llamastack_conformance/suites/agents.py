@@ -1,0 +1,231 @@
+"""The suite of the API agents."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any, ClassVar
+
+from llamastack.api.agents import AgentConfig
+from llamastack.api.common import SamplingParams, UserMessage
+from llamastack.provider.errors import LlamaStackError, NotFoundError
+from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
+from llamastack_conformance.shapes import well_formed, well_formed_piece
+from llamastack_conformance.subject import Running, Subject
+from llamastack_conformance.suites.provider import ProviderConformance
+from llamastack_conformance.suites.suite import Probe, refused
+
+_QUESTION = "What is the capital of France?"
+
+
+class AgentsConformance(ProviderConformance):
+    """Everything that an agents provider has to do. Source of the shapes: `llamastack.api.agents`."""
+
+    api: ClassVar[str] = "agents"
+
+    async def _config(self, running: Running) -> AgentConfig:
+        model = running.subject.settings.chat_model
+        if model is None:
+            listed = await running.stack.api("models").list_models()
+            model = listed[0].identifier
+        return AgentConfig(
+            model=model,
+            instructions="You are brief.",
+            enable_session_persistence=False,
+            sampling_params=SamplingParams(max_tokens=24),
+        )
+
+    async def _session(self, running: Running) -> dict[str, str]:
+        """A new agent and a session with it."""
+        agent = await running.calls.create_agent(agent_config=await self._config(running))
+        well_formed(running.subject.method("create_agent"), agent)
+        session = await running.calls.create_agent_session(agent_id=agent.agent_id, session_name="a session")
+        well_formed(running.subject.method("create_agent_session"), session)
+        return {"agent_id": agent.agent_id, "session_id": session.session_id}
+
+    async def _turn(self, running: Running, ids: dict[str, str], text: str = _QUESTION, **more: Any) -> Any:
+        return await running.calls.create_agent_turn(**ids, messages=[UserMessage(content=text)], **more)
+
+    async def call(self, running: Running, text: str = _QUESTION) -> Any:
+        return await self._turn(running, await self._session(running), text)
+
+    async def stream(self, running: Running) -> AsyncIterator[Any]:
+        if not running.subject.declares("streaming"):
+            return await super().stream(running)
+        pieces: AsyncIterator[Any] = await self._turn(running, await self._session(running), stream=True)
+        return pieces
+
+    def answers(self, text: str, result: Any) -> bool:
+        return [message.content for message in result.input_messages] == [text]
+
+    async def probe(self, running: Running, capability: str) -> Probe:
+        config = await self._config(running)
+        ids, turn_id, step_id = {"agent_id": "a", "session_id": "s"}, "t", "s"
+        # Past the stack, which may refuse what is needed to get this far; where the provider lacks it, any id will do.
+        with suppress(LlamaStackError, NotImplementedError, AttributeError):
+            made = await running.provider.create_agent(agent_config=config)
+            ids["agent_id"] = made.agent_id
+            session = await running.provider.create_agent_session(agent_id=made.agent_id, session_name="s")
+            ids["session_id"] = session.session_id
+            taken = await running.provider.create_agent_turn(**ids, messages=[UserMessage(content=_QUESTION)])
+            turn_id, step_id = taken.turn_id, taken.steps[0].step_id
+        agent = {"agent_id": ids["agent_id"]}
+        turn = {**ids, "messages": [UserMessage(content=_QUESTION)]}
+        probes = {
+            "create_agent": Probe("create_agent", {"agent_config": config}),
+            "create_session": Probe("create_agent_session", {**agent, "session_name": "s"}),
+            "create_turn": Probe("create_agent_turn", turn),
+            "streaming": Probe("create_agent_turn", {**turn, "stream": True}, lambda r: isinstance(r, AsyncIterator)),
+            "get_turn": Probe("get_agent_turn", {**ids, "turn_id": turn_id}),
+            "get_step": Probe("get_agent_step", {**ids, "turn_id": turn_id, "step_id": step_id}),
+            "get_session": Probe("get_agent_session", ids),
+            "delete_session": Probe("delete_agent_session", ids, lambda _: True),
+            "delete_agent": Probe("delete_agent", agent, lambda _: True),
+        }
+        return probes[capability]
+
+    # ---- agents and sessions -------------------------------------------------------------------------------------
+
+    @check("create_agent.works", tier=Tier.live, capability="create_agent", mend="give every agent an id of its own")
+    async def test_create_agent_works(self, subject: Subject) -> None:
+        """each agent gets an id of its own"""
+        async with subject.shared() as running:
+            config = await self._config(running)
+            made = [await running.calls.create_agent(agent_config=config) for _ in range(2)]
+        for agent in made:
+            well_formed(subject.method("create_agent"), agent)
+        if not made[0].agent_id or made[0].agent_id == made[1].agent_id:
+            raise CheckFailure(f"ids {made[0].agent_id!r} and {made[1].agent_id!r}")
+
+    test_create_agent_refused = refused("create_agent")
+
+    @check("create_session.works", tier=Tier.live, capability="create_session", mend="raise NotFoundError for no agent")
+    async def test_create_session_works(self, subject: Subject) -> None:
+        """an agent has sessions with ids of their own; one of an agent that is not there is NotFoundError (404)"""
+        async with subject.shared() as running:
+            ids = await self._session(running)
+            again = await running.calls.create_agent_session(agent_id=ids["agent_id"], session_name="a session")
+            if again.session_id == ids["session_id"]:
+                raise CheckFailure(f"two sessions with the id {again.session_id}")
+            call = running.calls.create_agent_session(agent_id=uuid.uuid4().hex, session_name="s")
+            await _expect_not_found(call, "a session of an unknown agent")
+
+    test_create_session_refused = refused("create_session")
+
+    @check(
+        "create_turn.works",
+        tier=Tier.live,
+        capability="create_turn",
+        mend="return a Turn with the messages as they came, the steps, and the output message",
+    )
+    async def test_create_turn_works(self, subject: Subject) -> None:
+        """a turn has its input, at least one step, an output, its session, and when it began and ended"""
+        async with subject.shared() as running:
+            ids = await self._session(running)
+            turn = await self._turn(running, ids)
+        well_formed(subject.method("create_agent_turn"), turn)
+        if turn.session_id != ids["session_id"] or not self.answers(_QUESTION, turn):
+            raise CheckFailure(f"session {turn.session_id} with input {turn.input_messages}")
+        if not turn.steps or not str(turn.output_message.content).strip():
+            raise CheckFailure(f"{len(turn.steps)} steps and the output {turn.output_message.content!r}")
+        if turn.completed_at is None or turn.completed_at < turn.started_at:
+            raise CheckFailure(f"from {turn.started_at} to {turn.completed_at}")
+
+    test_create_turn_refused = refused("create_turn")
+
+    @check(
+        "streaming.order",
+        tier=Tier.live,
+        capability="streaming",
+        mend="yield turn_start, for each step its start, progress and completion, and last turn_complete with the Turn",
+    )
+    async def test_streaming_order(self, subject: Subject) -> None:
+        """a streamed turn begins with turn_start, ends with turn_complete, and every step that starts completes"""
+        async with subject.shared() as running:
+            pieces = [piece async for piece in await self.stream(running)]
+        for piece in pieces:
+            well_formed_piece(subject.method("create_agent_turn"), piece)
+        payloads = [piece.event.payload for piece in pieces]
+        kinds = [str(payload.event_type) for payload in payloads]
+        if not kinds or kinds[0] != "turn_start" or kinds[-1] != "turn_complete" or kinds.count("turn_complete") != 1:
+            raise CheckFailure(f"events {kinds[:3]} ... {kinds[-3:]}")
+        if kinds.count("step_start") < 1 or kinds.count("step_start") != kinds.count("step_complete"):
+            raise CheckFailure(f"{kinds.count('step_start')} starts and {kinds.count('step_complete')} ends of steps")
+
+    test_streaming_refused = refused("streaming")
+
+    # ---- looking back --------------------------------------------------------------------------------------------
+
+    @check("get_turn.works", tier=Tier.live, capability="get_turn", mend="keep turns as they were returned")
+    async def test_get_turn_works(self, subject: Subject) -> None:
+        """a turn that was taken can be had again, the same; one that was not is NotFoundError (404)"""
+        async with subject.shared() as running:
+            ids = await self._session(running)
+            turn = await self._turn(running, ids)
+            again = await running.calls.get_agent_turn(**ids, turn_id=turn.turn_id)
+            if again != turn:
+                raise CheckFailure(f"{again}", wanted=f"{turn}")
+            await _expect_not_found(running.calls.get_agent_turn(**ids, turn_id=uuid.uuid4().hex), "an unknown turn")
+
+    test_get_turn_refused = refused("get_turn")
+
+    @check("get_step.works", tier=Tier.live, capability="get_step", mend="keep steps as they were returned")
+    async def test_get_step_works(self, subject: Subject) -> None:
+        """a step of a turn can be had again, the same"""
+        async with subject.shared() as running:
+            ids = await self._session(running)
+            turn = await self._turn(running, ids)
+            step = turn.steps[0]
+            again = await running.calls.get_agent_step(**ids, turn_id=turn.turn_id, step_id=step.step_id)
+        well_formed(subject.method("get_agent_step"), again)
+        if again.step != step:
+            raise CheckFailure(f"{again.step}", wanted=f"{step}")
+
+    test_get_step_refused = refused("get_step")
+
+    @check(
+        "get_session.works", tier=Tier.live, capability="get_session", mend="keep each session's turns in their order"
+    )
+    async def test_get_session_works(self, subject: Subject) -> None:
+        """a session has its turns in their order, and those of no other session"""
+        async with subject.shared() as running:
+            ids = await self._session(running)
+            turns = [await self._turn(running, ids, text) for text in ("Hello.", "And again.")]
+            await self.call(running)
+            session = await running.calls.get_agent_session(**ids)
+        well_formed(subject.method("get_agent_session"), session)
+        if [turn.turn_id for turn in session.turns] != [turn.turn_id for turn in turns]:
+            raise CheckFailure(f"{len(session.turns)} turns", wanted="the two that were taken, in their order")
+
+    test_get_session_refused = refused("get_session")
+
+    @check("delete_session.works", tier=Tier.live, capability="delete_session", mend="forget the session and its turns")
+    async def test_delete_session_works(self, subject: Subject) -> None:
+        """a deleted session is NotFoundError (404) from then on"""
+        if not subject.declares("get_session"):
+            raise NotApplicable("the provider declares no `get_session`")
+        async with subject.shared() as running:
+            ids = await self._session(running)
+            await running.calls.delete_agent_session(**ids)
+            await _expect_not_found(running.calls.get_agent_session(**ids), "a deleted session")
+
+    test_delete_session_refused = refused("delete_session")
+
+    @check("delete_agent.works", tier=Tier.live, capability="delete_agent", mend="forget the agent and its sessions")
+    async def test_delete_agent_works(self, subject: Subject) -> None:
+        """a deleted agent takes no turns any more: NotFoundError (404)"""
+        async with subject.shared() as running:
+            ids = await self._session(running)
+            await running.calls.delete_agent(agent_id=ids["agent_id"])
+            await _expect_not_found(self._turn(running, ids), "a turn with a deleted agent")
+
+    test_delete_agent_refused = refused("delete_agent")
+
+
+async def _expect_not_found(call: Any, what: str) -> None:
+    try:
+        result = await call
+    except NotFoundError:
+        return
+    raise CheckFailure(f"{what} gives {str(result)[:200]}", wanted="NotFoundError (404)")

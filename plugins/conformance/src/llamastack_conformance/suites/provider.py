@@ -1,0 +1,17 @@
+"""What every suite has."""
+
+from __future__ import annotations
+
+from llamastack_conformance.suites.failure import FailureChecks
+from llamastack_conformance.suites.life import LifeChecks
+from llamastack_conformance.suites.registration import RegistrationChecks
+from llamastack_conformance.suites.static import StaticChecks
+from llamastack_conformance.suites.stress import StressChecks
+
+
+class ProviderConformance(StaticChecks, LifeChecks, FailureChecks, StressChecks):
+    """The checks of every provider."""
+
+
+class RoutedProviderConformance(ProviderConformance, RegistrationChecks):
+    """The checks of every provider whose API is routed by objects: models, shields, memory banks."""

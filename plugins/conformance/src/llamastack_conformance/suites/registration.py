@@ -1,0 +1,190 @@
+"""Checks of listing, registering and unregistering: idempotent, honest, never by halves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import suppress
+from typing import Any
+
+from llamastack.api.base import RoutedObject
+from llamastack.provider.errors import LlamaStackError, NotFoundError, NotSupportedError, UnsupportedObjectError
+from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
+from llamastack_conformance.subject import Running, Subject
+from llamastack_conformance.suites.suite import Suite
+
+
+def new_object(subject: Subject) -> Any:
+    """An object of the settings. Raises NotApplicable when they name none."""
+    if not subject.settings.objects:
+        raise NotApplicable(f"name a {subject.pair.label} that can be registered in x-conformance.objects")
+    return subject.pair.adapter.validate_python(subject.settings.objects[0])
+
+
+async def names(running: Running) -> list[str]:
+    return [item.identifier for item in await running.list_objects()]
+
+
+class RegistrationChecks(Suite):
+    """Of providers whose API is routed by objects."""
+
+    @check(
+        "listing.objects", tier=Tier.live, mend="give each object once, complete, and with its own provider_id or none"
+    )
+    async def test_listing_objects(self, subject: Subject) -> None:
+        """what the provider lists are objects of its kind, each name once, of no other provider"""
+        async with subject.shared() as running:
+            await self.prepare(running)
+            listed = await running.list_objects()
+        for item in listed:
+            if not isinstance(item, RoutedObject):
+                raise CheckFailure(f"it lists a {type(item).__name__}", wanted=f"a {subject.pair.label}")
+            subject.pair.adapter.validate_json(subject.pair.adapter.dump_json(item))
+            if item.provider_id not in ("", None, running.provider_id):
+                raise CheckFailure(f"'{item.identifier}' is said to be of provider '{item.provider_id}'")
+        twice = [name for name, count in Counter(item.identifier for item in listed).items() if count > 1]
+        if twice:
+            raise CheckFailure(f"listed more than once: {', '.join(twice)}")
+
+    @check("listing.steady", tier=Tier.live, mend="list what is served, in an order that stays")
+    async def test_listing_steady(self, subject: Subject) -> None:
+        """asked twice, the provider lists the same"""
+        async with subject.shared() as running:
+            await self.prepare(running)
+            first = [item.identifier for item in await running.list_objects()]
+            again = [item.identifier for item in await running.list_objects()]
+        if first != again:
+            raise CheckFailure(f"first {first}, then {again}")
+
+    @check("registration.listed", tier=Tier.live, mend="take an object that is served already, as often as it is told")
+    async def test_registration_listed(self, subject: Subject) -> None:
+        """an object that the provider lists can be registered, and again, and nothing changes"""
+        async with subject.start() as running:
+            await self.prepare(running)
+            listed = await running.list_objects()
+            if not listed:
+                raise NotApplicable("the provider lists nothing")
+            hook = getattr(running.provider, subject.pair.register_hook)
+            for _ in range(2):
+                await hook(**{subject.pair.object_name: listed[0].model_copy()})
+            if await names(running) != [item.identifier for item in listed]:
+                raise CheckFailure(
+                    f"'{listed[0].identifier}' was registered twice, and it lists {await names(running)}"
+                )
+
+    @check(
+        "registration.unserved",
+        tier=Tier.live,
+        mend="raise UnsupportedModelError, UnsupportedShieldError or UnsupportedMemoryBankError, naming what is served",
+    )
+    async def test_registration_unserved(self, subject: Subject) -> None:
+        """what the backend does not serve is refused with an Unsupported...Error (400) that names it"""
+        async with subject.start() as running:
+            await self.prepare(running)
+            for item in self._refused_objects(subject):
+                await _expect_refusal(running, item)
+
+    @check("registration.not-half", tier=Tier.live, mend="change nothing before it is certain that the object is taken")
+    async def test_registration_not_half(self, subject: Subject) -> None:
+        """after a refusal the provider lists what it listed before, and the stack does not know the object"""
+        async with subject.start() as running:
+            await self.prepare(running)
+            before = await names(running)
+            for item in self._refused_objects(subject):
+                try:
+                    await running.register(item)
+                except LlamaStackError:
+                    pass
+                else:
+                    raise CheckFailure(f"'{item.identifier}' was registered", wanted="a refusal")
+                if await names(running) != before:
+                    raise CheckFailure(f"it listed {before}, and lists {await names(running)} after a refusal")
+
+    def _refused_objects(self, subject: Subject) -> list[Any]:
+        found = self.unserved_objects(subject)
+        if not found:
+            raise NotApplicable("the suite knows of nothing that this provider would have to refuse")
+        return found
+
+    @check(
+        "registration.works",
+        tier=Tier.live,
+        capability="registration",
+        mend="serve and list the object once register_* has returned",
+    )
+    async def test_registration_works(self, subject: Subject) -> None:
+        """a new object can be registered, twice; then it is listed once"""
+        async with subject.start() as running:
+            item = new_object(subject)
+            for _ in range(2):
+                await running.register(item)
+                await getattr(running.provider, subject.pair.register_hook)(**{subject.pair.object_name: item})
+            listed = await names(running)
+            await running.unregister(item.identifier)
+            if listed.count(item.identifier) != 1:
+                raise CheckFailure(f"'{item.identifier}' was registered, and it lists {listed}")
+
+    @check(
+        "registration.refused",
+        tier=Tier.live,
+        capability="registration",
+        declared=False,
+        mend="declare `registration` as supported in the spec's capabilities where it works",
+    )
+    async def test_registration_refused(self, subject: Subject) -> None:
+        """a provider that does not declare `registration` takes no object that it does not list"""
+        async with subject.start() as running:
+            await self.prepare(running)
+            listed = await names(running)
+            offered = [subject.pair.adapter.validate_python(o) for o in subject.settings.objects]
+            for item in (*(o for o in offered if o.identifier not in listed), *self.unserved_objects(subject)):
+                await _expect_refusal(running, item)
+
+    @check(
+        "unregister.works",
+        tier=Tier.live,
+        capability="unregister",
+        mend="undo in unregister_* what register_* did, and list the object no more",
+    )
+    async def test_unregister_works(self, subject: Subject) -> None:
+        """an object that was registered and unregistered is listed no more and can be registered anew"""
+        async with subject.start() as running:
+            item = new_object(subject)
+            for _ in range(2):
+                await running.register(item)
+                await running.unregister(item.identifier)
+                if item.identifier in await names(running):
+                    raise CheckFailure(f"'{item.identifier}' was unregistered and is still listed")
+            hook = getattr(running.provider, subject.pair.unregister_hook)
+            with suppress(NotFoundError):  # both are honest about an object that is gone
+                await hook(**{subject.pair.object_name: item})
+
+    @check(
+        "unregister.refused",
+        tier=Tier.live,
+        capability="unregister",
+        declared=False,
+        mend="declare `unregister` as supported in the spec's capabilities where it works",
+    )
+    async def test_unregister_refused(self, subject: Subject) -> None:
+        """a provider that does not declare `unregister` still serves an object after it was unregistered"""
+        async with subject.start() as running:
+            await self.prepare(running)
+            listed = await running.list_objects()
+            if not listed:
+                raise NotApplicable("the provider lists nothing")
+            await running.register(listed[0])
+            await running.unregister(listed[0].identifier)
+            if listed[0].identifier not in await names(running):
+                raise CheckFailure(f"'{listed[0].identifier}' was unregistered and is gone")
+
+
+async def _expect_refusal(running: Running, item: Any) -> None:
+    try:
+        await getattr(running.provider, running.subject.pair.register_hook)(**{running.subject.pair.object_name: item})
+    except UnsupportedObjectError as error:
+        if item.identifier not in error.message:
+            raise CheckFailure(f"the refusal does not name '{item.identifier}': {error.message}") from None
+    except NotSupportedError as error:
+        raise CheckFailure(f"NotSupportedError: {error.message}") from None
+    else:
+        raise CheckFailure(f"'{item.identifier}' ({type(item).__name__}) was taken")

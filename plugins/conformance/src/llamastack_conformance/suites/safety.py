@@ -1,0 +1,107 @@
+"""The suite of the API safety."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from llamastack.api.common import UserMessage
+from llamastack.api.safety import RunShieldResponse, ViolationLevel
+from llamastack.api.shields import Shield
+from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
+from llamastack_conformance.shapes import well_formed
+from llamastack_conformance.subject import Running, Subject
+from llamastack_conformance.suites.provider import RoutedProviderConformance
+from llamastack_conformance.suites.registration import new_object
+from llamastack_conformance.suites.suite import Probe, refused
+
+
+class SafetyConformance(RoutedProviderConformance):
+    """Everything that a safety provider has to do. Source of the shapes: `llamastack.api.safety`."""
+
+    api: ClassVar[str] = "safety"
+
+    async def prepare(self, running: Running) -> None:
+        settings = running.subject.settings
+        if settings.shield is None and settings.objects and not await running.list_objects():
+            await running.register(new_object(running.subject))
+
+    async def _shield(self, running: Running) -> str:
+        name = running.subject.settings.shield
+        if name is not None:
+            return running.qualified(name)
+        return running.qualified(running.first_object())
+
+    async def call(self, running: Running, text: str | None = None) -> Any:
+        said = running.subject.settings.safe if text is None else text
+        shield = await self._shield(running)
+        return await running.calls.run_shield(shield_type=shield, messages=[UserMessage(content=said)])
+
+    def answers(self, text: str, result: Any) -> bool:
+        return isinstance(result, RunShieldResponse)
+
+    async def probe(self, running: Running, capability: str) -> Probe:
+        arguments = {"shield_type": await self._shield(running), "messages": [UserMessage(content="Hello")]}
+        return {"run_shield": Probe("run_shield", arguments)}[capability]
+
+    def unserved_objects(self, subject: Subject) -> list[Any]:
+        return [Shield(identifier=subject.settings.unserved, type="no-such-type-7f3a")]
+
+    @check(
+        "run_shield.passes",
+        tier=Tier.live,
+        capability="run_shield",
+        mend="return RunShieldResponse() without a violation for what is fine",
+    )
+    async def test_run_shield_passes(self, subject: Subject) -> None:
+        """a safe message passes: a RunShieldResponse without a violation"""
+        async with subject.shared() as running:
+            await self.prepare(running)
+            result = await self.call(running)
+        well_formed(subject.method("run_shield"), result)
+        if result.violation is not None:
+            raise CheckFailure(f"{subject.settings.safe!r} gets {result.violation}")
+
+    @check(
+        "run_shield.objects",
+        tier=Tier.live,
+        capability="run_shield",
+        mend="return a SafetyViolation with a level and, for the user, a message",
+    )
+    async def test_run_shield_objects(self, subject: Subject) -> None:
+        """an unsafe message gets a violation of level warn or error, wherever in the conversation it stands"""
+        unsafe = _unsafe(subject)
+        conversations = [[unsafe], [unsafe, subject.settings.safe], [subject.settings.safe, unsafe]]
+        async with subject.shared() as running:
+            await self.prepare(running)
+            shield = await self._shield(running)
+            for texts in conversations:
+                messages = [UserMessage(content=text) for text in texts]
+                result = await running.calls.run_shield(shield_type=shield, messages=messages)
+                well_formed(subject.method("run_shield"), result)
+                if result.violation is None or result.violation.violation_level is ViolationLevel.info:
+                    raise CheckFailure(f"{texts} gets {result.violation}")
+
+    @check(
+        "run_shield.each-its-own",
+        tier=Tier.stress,
+        capability="run_shield",
+        mend="keep what belongs to a call in local variables",
+    )
+    async def test_run_shield_each_its_own(self, subject: Subject) -> None:
+        """of many checks at once, exactly those of unsafe messages find a violation"""
+        unsafe = _unsafe(subject)
+        texts = [(unsafe if n % 2 else subject.settings.safe) for n in range(subject.settings.parallel_calls)]
+        async with subject.shared() as running:
+            await self.prepare(running)
+            results = await self._all_at_once(running, texts, [None] * len(texts))
+        wrong = sum((r.violation is not None) != (t == unsafe) for t, r in zip(texts, results, strict=True))
+        if wrong:
+            raise CheckFailure(f"{wrong} of {len(texts)} got another's verdict")
+
+    test_run_shield_refused = refused("run_shield")
+
+
+def _unsafe(subject: Subject) -> str:
+    if subject.settings.unsafe is None:
+        raise NotApplicable("name a message that the shield objects to in x-conformance.unsafe")
+    return subject.settings.unsafe

@@ -1,0 +1,110 @@
+"""What every suite says about its API, for the checks that all of them share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from llamastack.provider.errors import LlamaStackError, NotSupportedError
+from llamastack.provider.streams import close
+from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
+from llamastack_conformance.subject import Running, Subject
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A call that needs a capability, and how one sees in its result that the provider has it."""
+
+    method: str
+    arguments: Mapping[str, Any]
+    worked: Callable[[Any], bool | Awaitable[bool]] = bool
+
+
+class Suite:
+    """Inherit from the suite of an API, not from this.
+
+    provider_type: the type under test. config: its run config, a file or a mapping; override the fixture
+    `llamastack_config` where it has to be made. waivers: a file of waivers.
+    """
+
+    api: ClassVar[str]
+    provider_type: ClassVar[str]
+    config: ClassVar[Path | str | Mapping[str, Any] | None] = None
+    waivers: ClassVar[Path | str | None] = None
+
+    async def prepare(self, running: Running) -> None:
+        """Make what the calls below need, such as a memory bank."""
+
+    async def call(self, running: Running, text: str = "Say hello.") -> Any:
+        """One plain call about `text`, as a user makes it."""
+        raise NotImplementedError
+
+    async def stream(self, running: Running) -> AsyncIterator[Any]:
+        """One call with a stream of a dozen pieces or more, where the provider declares streams."""
+        raise NotApplicable(f"the provider declares no streams of API '{self.api}'")
+
+    def question(self, number: int) -> str:
+        """A text for `call` that no other number has."""
+        return f"Repeat the word number{number:03d}."
+
+    async def prepare_questions(self, running: Running, texts: list[str]) -> None:
+        """Make what calls about these texts need, beside `prepare`."""
+
+    def answers(self, text: str, result: Any) -> bool:
+        """Whether `result` can be the answer to `call(text)` and not to another's."""
+        return True
+
+    async def probe(self, running: Running, capability: str) -> Probe:
+        """A call that needs `capability`."""
+        raise NotImplementedError
+
+    def unserved_objects(self, subject: Subject) -> list[Any]:
+        """Objects that the provider has to refuse to register."""
+        return [subject.pair.adapter.validate_python({"identifier": subject.settings.unserved})]
+
+
+def refused(capability: str) -> Any:
+    """The check that a capability which is not declared is not there."""
+
+    async def body(self: Suite, subject: Subject) -> None:
+        async with subject.shared() as running:
+            await self.prepare(running)
+            probe = await self.probe(running, capability)
+            arguments = dict(probe.arguments)
+            try:
+                result = await getattr(running.calls, probe.method)(**arguments)
+                await close(result)
+            except NotSupportedError:
+                pass
+            except LlamaStackError as error:
+                raise CheckFailure(f"{type(error).__name__} ({error.status}): {error.message}") from None
+            else:
+                raise CheckFailure(f"{probe.method} was answered")
+            # Past the stack, which refuses by the spec: the spec must not hide what is there.
+            routed_by = subject.method(probe.method).web.routed_by
+            if routed_by is not None:
+                arguments[routed_by] = arguments[routed_by].removeprefix(running.qualified(""))
+            try:
+                result = await getattr(running.provider, probe.method)(**arguments)
+            except (LlamaStackError, NotImplementedError, AttributeError):
+                return
+            there = probe.worked(result)
+            there = there if isinstance(there, bool) else await there
+            await close(result)
+            if there:
+                raise CheckFailure(f"{probe.method} of the provider itself answers with {capability}")
+
+    body.__name__ = body.__qualname__ = f"test_{capability}_refused"
+    body.__doc__ = (
+        f"what needs `{capability}`, which the spec does not declare, is refused with NotSupportedError (501)"
+    )
+    return check(
+        f"{capability}.refused",
+        tier=Tier.live,
+        capability=capability,
+        declared=False,
+        mend=f"declare `{capability}` as supported in the spec's capabilities where it works, as unsupported or not "
+        "implemented where it does not",
+    )(body)

@@ -1,0 +1,227 @@
+"""A tap in the connection between a provider and its backend: it listens, injects answers, and breaks things.
+
+It speaks TCP and understands of HTTP/1.1 (RFC 9112) only where a request ends.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Self
+from urllib.parse import urlsplit, urlunsplit
+
+import anyio
+from anyio.abc import ByteStream, SocketAttribute, TaskGroup
+
+_HEAD_END = b"\r\n\r\n"
+_LENGTH = re.compile(rb"(?im)^content-length:[ \t]*(\d+)[ \t]*\r?$")
+_CHUNKED = re.compile(rb"(?im)^transfer-encoding:.*chunked")
+_HOST = re.compile(rb"(?im)^host:[^\r\n]*")
+_LAST_CHUNK = b"0\r\n\r\n"
+_TRICKLE_BYTES = 64
+_TRICKLE_PAUSE_S = 0.004
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request as the provider sent it: head (with the request line) and body, in bytes."""
+
+    head: bytes
+    body: bytes
+
+    @property
+    def whole(self) -> bytes:
+        return self.head + self.body
+
+    def header(self, name: str) -> str | None:
+        found = re.search(rb"(?im)^" + re.escape(name.encode()) + rb":[ \t]*([^\r\n]*)", self.head)
+        return found[1].decode("latin-1").strip() if found else None
+
+
+def answer(status: int, body: str, **headers: str) -> bytes:
+    """An HTTP answer; `retry_after="60"` is the header `retry-after`."""
+    payload = body.encode()
+    lines = [f"HTTP/1.1 {status} Injected", "content-type: application/json", f"content-length: {len(payload)}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "connection: close", "", ""]).encode() + payload
+
+
+@dataclass
+class Tap:
+    """Stands between a provider and `target`; the provider is given `url` instead.
+
+    inject: gives the answer to a request, which then is not handed on; None hands it on. hangs: requests are taken and
+    never answered. cuts: an answer ends in the middle of its body. holds: an answer stops in the middle of its body,
+    and its connection stays open. trickles: answers are handed on in little pieces.
+    requests: what came. handed_on: bytes of answers. left: how often the provider closed a connection whose answer was
+    held back.
+    """
+
+    target: str
+    inject: Callable[[Request], bytes | None] | None = None
+    hangs: bool = False
+    cuts: bool = False
+    holds: bool = False
+    trickles: bool = False
+    requests: list[Request] = field(default_factory=list)
+    handed_on: int = 0
+    left: int = 0
+    holding: int = 0
+    _port: int = 0
+    _group: TaskGroup | None = None
+    _listening: AsyncExitStack | None = None
+    _listeners: anyio.CancelScope | None = None
+
+    @property
+    def url(self) -> str:
+        parts = urlsplit(self.target)
+        return urlunsplit(("http", f"127.0.0.1:{self._port}", parts.path, parts.query, ""))
+
+    def clear(self) -> None:
+        """Break nothing any more."""
+        self.inject, self.hangs, self.cuts, self.holds, self.trickles = None, False, False, False, False
+
+    async def refuse(self) -> None:
+        """Close every connection and refuse new ones, as where nothing listens."""
+        if self._listeners is not None:
+            self._listeners.cancel()
+            self._listeners = None
+        await anyio.sleep(0.05)
+
+    async def listen(self) -> None:
+        """Take connections, at the same port as before."""
+        if self._listeners is not None or self._group is None:
+            return
+        listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=self._port)
+        self._port = int(listener.extra(SocketAttribute.local_port))  # noqa: S610 - nothing of Django
+        scope = self._listeners = anyio.CancelScope()
+
+        async def serve() -> None:
+            with scope:
+                async with listener:
+                    await listener.serve(self._connected)
+
+        self._group.start_soon(serve, name="tap")
+
+    async def start(self, group: TaskGroup) -> Self:
+        self._group = group
+        if not self._port:
+            with socket.create_server(("127.0.0.1", 0)) as taken:
+                self._port = taken.getsockname()[1]
+        return self
+
+    # ---- one connection ------------------------------------------------------------------------------------------
+
+    async def _connected(self, client: ByteStream) -> None:
+        parts = urlsplit(self.target)
+        host = parts.hostname or ""
+        try:
+            backend: ByteStream
+            if parts.scheme == "https":
+                backend = await anyio.connect_tcp(
+                    host, parts.port or 443, tls=True, tls_standard_compatible=False, tls_hostname=host
+                )
+            else:
+                backend = await anyio.connect_tcp(host, parts.port or 80)
+        except OSError:
+            await client.aclose()
+            return
+        try:
+            async with client, backend, anyio.create_task_group() as group:
+                group.start_soon(self._answers, backend, client, group.cancel_scope, name="tap")
+                await self._questions(client, backend)
+                group.cancel_scope.cancel()
+        except (BaseExceptionGroup, OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+            _only_broken(error)
+
+    async def _questions(self, client: ByteStream, backend: ByteStream) -> None:
+        real = urlsplit(self.target)
+        waiting = b""
+        while True:
+            try:
+                block = await client.receive()
+            except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+                self.left += bool(self.holding)
+                return
+            waiting += block
+            while (request := _first_request(waiting)) is not None:
+                waiting = waiting[len(request.whole) :]
+                self.requests.append(request)
+                injected = self.inject(request) if self.inject else None
+                if injected is not None:
+                    await client.send(injected)
+                    return
+                if self.hangs:
+                    self.holding += 1
+                    continue
+                head = request.head
+                if real.scheme == "https":  # whose certificate and virtual host go by the real name
+                    head = _HOST.sub(b"host: " + real.netloc.encode(), head, count=1)
+                await backend.send(head + request.body)
+
+    async def _answers(self, backend: ByteStream, client: ByteStream, whole: anyio.CancelScope) -> None:
+        while True:
+            try:
+                block = await backend.receive()
+            except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+                whole.cancel()
+                return
+            body = _body_of(block)
+            if body and (self.cuts or self.holds):
+                await client.send(block[: len(block) - (len(body) + 1) // 2])
+                if self.cuts:
+                    whole.cancel()
+                    return
+                self.holding += 1
+                await anyio.sleep_forever()
+            for piece in _pieces(block) if self.trickles else (block,):
+                await client.send(piece)
+                self.handed_on += len(piece)
+                if self.trickles:
+                    await anyio.sleep(_TRICKLE_PAUSE_S)
+
+
+def _only_broken(error: BaseException) -> None:
+    """Connections that break are what a tap is for; anything else is a fault of its own."""
+    for part in error.exceptions if isinstance(error, BaseExceptionGroup) else (error,):
+        if isinstance(part, BaseExceptionGroup):
+            _only_broken(part)
+        elif not isinstance(part, OSError | anyio.BrokenResourceError | anyio.ClosedResourceError):
+            raise part
+
+
+def _pieces(block: bytes) -> list[bytes]:
+    return [block[at : at + _TRICKLE_BYTES] for at in range(0, len(block), _TRICKLE_BYTES)]
+
+
+def _body_of(block: bytes) -> bytes:
+    """The part of a block of an answer that is body: all of one that begins no answer."""
+    return block.partition(_HEAD_END)[2] if block.startswith(b"HTTP/1.") else block
+
+
+def _first_request(waiting: bytes) -> Request | None:
+    head, end, rest = waiting.partition(_HEAD_END)
+    if not end:
+        return None
+    length = _LENGTH.search(head)
+    if _CHUNKED.search(head):
+        body, last, _ = rest.partition(_LAST_CHUNK)
+        return Request(head + end, body + last) if last else None
+    wanted = int(length[1]) if length else 0
+    return Request(head + end, rest[:wanted]) if len(rest) >= wanted else None
+
+
+@asynccontextmanager
+async def tap(target: str, *, listens: bool = True) -> AsyncIterator[Tap]:
+    """A tap before the server at `target`. listens: whether it takes connections from the beginning."""
+    async with anyio.create_task_group() as group:
+        made = await Tap(target).start(group)
+        if listens:
+            await made.listen()
+        try:
+            yield made
+        finally:
+            group.cancel_scope.cancel()

@@ -1,0 +1,128 @@
+"""What a provider does to its process: whether it stops the event loop, and what it leaves open."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+
+_BEAT_S = 0.01
+_POLL_S = 0.02
+_OPEN_FILES = next((p for p in (Path("/proc/self/fd"), Path("/dev/fd")) if p.is_dir()), None)
+# Pools that belong to the loop, and to who asked for a thread: idle ones stay, whatever a provider does.
+_POOLS = ("AnyIO worker thread", "asyncio_", "event-loop-watch")
+_OWN_TASKS = ("tap", "event-loop-beat")
+
+
+@dataclass
+class LoopWatch:
+    """longest_s: the longest time that the event loop stood still. stack: where it stood."""
+
+    longest_s: float = 0.0
+    stack: str = ""
+    _beat: float = field(default_factory=time.monotonic)
+
+
+@contextmanager
+def watched_loop() -> Iterator[LoopWatch]:
+    """Watch this event loop from a thread.
+
+    Time in which either thread was ready to run and the machine was busy with others is not held against the loop.
+    """
+    watch = LoopWatch()
+    loop_thread, loop = threading.get_ident(), asyncio.get_running_loop()
+    scheduling = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
+    done = threading.Event()
+
+    def look() -> None:
+        stolen, looked = 0.0, time.monotonic()
+        beat, queued = watch._beat, _queued_s(scheduling)
+        while not done.wait(_BEAT_S):
+            now = time.monotonic()
+            if watch._beat != beat:
+                beat, stolen, queued = watch._beat, 0.0, _queued_s(scheduling)
+            stolen += max(0.0, now - looked - 2 * _BEAT_S)
+            looked = now
+            still = now - beat - max(stolen, _queued_s(scheduling) - queued)
+            if still > watch.longest_s:
+                watch.longest_s = still
+                frame = sys._current_frames().get(loop_thread)
+                watch.stack = "".join(traceback.format_stack(frame)[-4:]) if frame else ""
+
+    async def beat() -> None:
+        while True:
+            watch._beat = time.monotonic()
+            await asyncio.sleep(_BEAT_S)
+
+    beating = loop.create_task(beat(), name="event-loop-beat")
+    thread = threading.Thread(target=look, name="event-loop-watch", daemon=True)
+    thread.start()
+    try:
+        yield watch
+    finally:
+        beating.cancel()
+        done.set()
+        thread.join()
+
+
+def _queued_s(scheduling: Path) -> float:
+    """Seconds that a thread has waited for a CPU (Linux, scheduler/sched-stats.rst of its documentation); else 0."""
+    try:
+        return int(scheduling.read_text().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What this process holds: names of tasks and threads, and open files and sockets by number."""
+
+    tasks: frozenset[tuple[int, str]]
+    threads: frozenset[tuple[int, str]]
+    files: frozenset[tuple[str, str]]
+
+    @classmethod
+    def now(cls) -> Holdings:
+        tasks = {(id(task), task.get_name()) for task in asyncio.all_tasks() if not task.done()}
+        threads = {(t.ident or 0, t.name) for t in threading.enumerate() if not t.name.startswith(_POOLS)}
+        return cls(frozenset(tasks), frozenset(threads), frozenset(_open_files()))
+
+    def beyond(self, before: Holdings) -> list[str]:
+        """What is held now and was not before, in words."""
+        found = [f"task {name}" for _, name in self.tasks - before.tasks if not name.startswith(_OWN_TASKS)]
+        found += [f"thread {name}" for _, name in self.threads - before.threads]
+        found += [f"open {target}" for _, target in self.files - before.files]
+        return sorted(found)
+
+
+def _open_files() -> Iterator[tuple[str, str]]:
+    if _OPEN_FILES is None:
+        return
+    for number in os.listdir(_OPEN_FILES):
+        try:
+            yield number, os.readlink(_OPEN_FILES / number)
+        except OSError:  # the one that this listing itself had open
+            continue
+
+
+async def becomes(condition: Callable[[], object], within_s: float) -> bool:
+    """Whether `condition` is so before the time is over: what it is about has no event to wait for."""
+    with anyio.move_on_after(within_s):
+        while not condition():  # noqa: ASYNC110
+            await anyio.sleep(_POLL_S)
+    return bool(condition())
+
+
+async def left_after(before: Holdings, within_s: float) -> list[str]:
+    """What is still held beyond `before` when it had time to go away."""
+    await becomes(lambda: not Holdings.now().beyond(before), within_s)
+    return Holdings.now().beyond(before)

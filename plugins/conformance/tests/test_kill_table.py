@@ -1,0 +1,120 @@
+"""The suite proves itself: every check finds the providers that were broken for it, and nothing in sound ones."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))  # the broken providers are modules that specs name by dotted path
+
+import broken_inference  # noqa: E402
+import broken_others  # noqa: E402
+from breaking import BROKEN, Broken, spec_of  # noqa: E402
+from broken_packages import PACKAGES, SOUND, Package  # noqa: E402
+from scripted_openai import scripted_openai  # noqa: E402
+
+import llamastack_conformance  # noqa: E402
+from llamastack.stack.discovery import Discovery  # noqa: E402
+from llamastack_conformance.catalogue import check_ids  # noqa: E402
+from llamastack_conformance.checks import Check, CheckFailure, checks_of  # noqa: E402
+from llamastack_conformance.subject import Subject  # noqa: E402
+from llamastack_conformance.suites.inference import InferenceConformance  # noqa: E402
+from llamastack_provider_openai import OPENAI  # noqa: E402
+from llamastack_provider_sample import AGENTS, MEMORY, SAFETY, TELEMETRY  # noqa: E402
+
+SOUND_PROVIDERS = {
+    "inference": (OPENAI, broken_inference.made_by(broken_inference.Base), "inference_NeverStarts"),
+    "safety": (SAFETY, broken_others.made_from(SAFETY)(broken_others.SampleSafety), "safety_MindsNothing"),
+    "memory": (MEMORY, broken_others.made_from(MEMORY)(broken_others.SampleMemory), "memory_DeletesAll"),
+    "telemetry": (
+        TELEMETRY,
+        broken_others.made_from(TELEMETRY)(broken_others.SampleTelemetry),
+        "telemetry_LosesTheEnd",
+    ),
+    "agents": (AGENTS, broken_others.made_from(AGENTS)(broken_others.SampleAgents), "agents_NeverEnds"),
+}
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[str]:
+    with scripted_openai() as url:
+        yield url
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda b: f"{b.check_id}-{b.name.partition('_')[2]}")
+def test_what_is_broken_is_found(broken: Broken, backend: str, record_property: pytest.RecordProperty) -> None:
+    outcome = broken.outcome(backend)
+    record_property("kill", f"{broken.check_id:28} {broken.name:42} {outcome.splitlines()[0][:100]}")
+    assert outcome.startswith("failed: "), f"{broken.check_id} does not find {broken.name}: {outcome}"
+
+
+ON_DISK = {"static.import", "static.import-time", "static.typed"}
+"""Checks of a package: `test_a_sound_package_passes` has one."""
+
+
+def _applies(check: Check, broken: Broken) -> bool:
+    if check.id in ON_DISK:
+        return False
+    return check.capability is None or broken.spec.capabilities.holds(check.capability) is check.declared
+
+
+@pytest.mark.parametrize("api", SOUND_PROVIDERS)
+def test_a_sound_provider_passes(api: str, backend: str) -> None:
+    """Every check that applies; also that of what it hides, where it really lacks it."""
+    spec, factory, like = SOUND_PROVIDERS[api]
+    model = next(b for b in BROKEN if b.name == like)
+    sound = Broken(
+        "", api, f"sound_{api}", spec_of(spec, f"sound_{api}", factory), model.config, model.settings, model.providers
+    )
+    suite = getattr(llamastack_conformance, llamastack_conformance.SUITES[api])
+    outcomes = {}
+    for _, check in checks_of(suite):
+        if _applies(check, sound):
+            sound.check_id = check.id
+            outcomes[check.id] = sound.outcome(backend)
+    failed = {check_id: outcome for check_id, outcome in outcomes.items() if outcome.startswith("failed")}
+    assert not failed
+    assert "passed" in outcomes.values()
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def _check(package: Package, check_id: str) -> str:
+    document = {"providers": {"inference": [{"provider_id": "p", "provider_type": f"remote::{package.name}"}]}}
+    subject = Subject("inference", f"remote::{package.name}", document, discovery=Discovery())
+    method = next(name for name, check in checks_of(InferenceConformance) if check.id == check_id)
+    try:
+        with subject.open():
+            getattr(InferenceConformance(), method)(subject)
+    except CheckFailure as failure:
+        return f"failed: {failure.got}"
+    finally:
+        sys.modules.pop(package.module, None)
+    return "passed"
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda p: f"{p.check_id}-{p.name}")
+def test_a_broken_package_is_found(package: Package, installed: Path, record_property: pytest.RecordProperty) -> None:
+    package.write(installed)
+    outcome = _check(package, package.check_id)
+    record_property("kill", f"{package.check_id:28} {package.name:42} {outcome.splitlines()[0][:100]}")
+    assert outcome.startswith("failed: "), outcome
+
+
+def test_a_sound_package_passes(installed: Path) -> None:
+    SOUND.write(installed)
+    for check_id in {package.check_id for package in PACKAGES}:
+        assert _check(SOUND, check_id) == "passed", check_id
+
+
+def test_every_check_has_something_to_find() -> None:
+    killed = {broken.check_id for broken in BROKEN} | {package.check_id for package in PACKAGES}
+    assert killed == check_ids()

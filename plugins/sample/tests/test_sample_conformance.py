@@ -1,0 +1,52 @@
+"""The conformance suite for the sample provider of every API. They have no backend: they are it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llamastack_conformance import (
+    AgentsConformance,
+    InferenceConformance,
+    MemoryConformance,
+    SafetyConformance,
+    TelemetryConformance,
+)
+
+SAMPLE = "remote::sample"
+
+
+def run_config(*apis: str, **settings: Any) -> dict[str, Any]:
+    """A run config with a sample provider for each of `apis`."""
+    return {
+        "providers": {api: [{"provider_id": "sample", "provider_type": SAMPLE}] for api in apis},
+        "x-conformance": settings,
+    }
+
+
+class TestSampleInferenceConformance(InferenceConformance):
+    provider_type = SAMPLE
+    config = run_config("inference")
+
+
+class TestSampleSafetyConformance(SafetyConformance):
+    provider_type = SAMPLE
+    config = run_config(
+        "safety",
+        unsafe="Tell me what is forbidden.",
+        objects=[{"identifier": "rude", "type": "words", "params": {"words": ["blockhead"]}}],
+    )
+
+
+class TestSampleMemoryConformance(MemoryConformance):
+    provider_type = SAMPLE
+    config = run_config("memory", objects=[{"identifier": "notes", "type": "keyword"}])
+
+
+class TestSampleAgentsConformance(AgentsConformance):
+    provider_type = SAMPLE
+    config = run_config("agents", "inference")
+
+
+class TestSampleTelemetryConformance(TelemetryConformance):
+    provider_type = SAMPLE
+    config = run_config("telemetry")

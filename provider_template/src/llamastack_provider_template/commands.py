@@ -1,0 +1,121 @@
+"""`llamastack provider new`: the package of a new provider."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from llamastack.provider import hookimpl
+
+TEMPLATE = Path(__file__).parent
+_OPTIONS = {"openai": "--openai or --no-openai"}
+
+
+@hookimpl
+def llamastack_cli_commands() -> Sequence[click.Command]:
+    return [provider]
+
+
+@click.group()
+def provider() -> None:
+    """Write a provider."""
+
+
+@provider.command()
+@click.argument("dest", required=False, type=click.Path(path_type=Path))
+@click.option("--name", help="Name of the provider, such as acme.")
+@click.option("--api", help="API that it implements: inference, safety, memory ...")
+@click.option("--kind", help="remote: a service elsewhere does the work. inline: the stack's process does.")
+@click.option("--openai/--no-openai", default=None, help="Whether the service speaks OpenAI's dialect.")
+@click.option("--description", help="What it does, in one line.")
+@click.option("--author", help="Who writes it.")
+@click.option("--defaults", is_flag=True, help="Ask nothing; take the default of what is not given.")
+@click.option("--force", is_flag=True, help="Write into a folder that is not empty, over files of the same name.")
+def new(dest: Path | None, defaults: bool, force: bool, **options: Any) -> None:
+    """Make the package of a new provider, which works at once.
+
+    DEST is the folder to make, by default llamastack-provider-NAME. What is not given by an option is asked for.
+    """
+    if dest is not None:
+        _require_room(dest, force)
+    given = {name: value for name, value in options.items() if value is not None}
+    with tempfile.TemporaryDirectory(prefix="llamastack-provider-") as folder:
+        rendered = Path(folder) / "rendered"
+        answers = _render(rendered, given, asks=sys.stdin.isatty() and not defaults, defaults=defaults)
+        if dest is None:
+            dest = Path(answers["distribution"])
+            _require_room(dest, force)
+        _put(rendered, dest)
+    click.echo(_next_steps(dest, answers))
+
+
+def _require_room(dest: Path, force: bool) -> None:
+    if dest.exists() and not dest.is_dir():
+        raise click.UsageError(f"{dest} is there already, and is no folder")
+    if not force and dest.exists() and any(dest.iterdir()):
+        raise click.UsageError(f"{dest} is there already, and is not empty; --force writes into it all the same")
+
+
+def _render(rendered: Path, given: Mapping[str, Any], *, asks: bool, defaults: bool) -> Mapping[str, Any]:
+    """Render into a folder that is not there yet; gives all answers. Raises UsageError for answers that do not fit."""
+    import copier
+    from copier.errors import CopierAnswersInterrupt, CopierError
+
+    try:
+        worker = copier.run_copy(str(TEMPLATE), rendered, data=dict(given), defaults=not asks, quiet=True)
+    except CopierAnswersInterrupt as error:
+        raise click.Abort from error
+    except (ValueError, CopierError) as error:
+        raise click.UsageError(_reworded(str(error))) from error
+    answers = worker.answers.combined
+    open_questions = [name for name in worker.answers.user if name not in given and name not in worker.answers.hidden]
+    if open_questions and not asks and not defaults:
+        raise click.UsageError(_missing(open_questions))
+    return answers
+
+
+def _missing(names: Sequence[str]) -> str:
+    wanted = ", ".join(_OPTIONS.get(name, f"--{name}") for name in names)
+    return f"there is no terminal to ask on: give {wanted}, or --defaults"
+
+
+def _reworded(message: str) -> str:
+    """Copier's words for an answer that does not fit, with the option in front."""
+    required = re.fullmatch(r'Question "(\w+)" is required', message)
+    if required:
+        return f"--{required[1]} is missing"
+    found = re.fullmatch(r"(?:Validation error for question|Invalid choice for) '(\w+)': (.*)", message, re.DOTALL)
+    return f"--{found[1]}: {' '.join(found[2].split())}" if found else message
+
+
+def _put(rendered: Path, dest: Path) -> None:
+    """Copy what was rendered to its place; a new folder that cannot be completed is removed again."""
+    is_new = not dest.exists()
+    try:
+        shutil.copytree(rendered, dest, dirs_exist_ok=True)
+    except BaseException:
+        if is_new:
+            shutil.rmtree(dest, ignore_errors=True)
+        raise
+
+
+def _next_steps(dest: Path, answers: Mapping[str, Any]) -> str:
+    backend = answers["variants"][answers["variant"]]
+    return f"""\
+{dest}: {answers["api"]} provider {answers["provider_type"]}, which begins with {backend}.
+
+Next:
+  cd {dest}
+  python -m venv .venv && . .venv/bin/activate
+  pip install -e '.[dev]'
+  pytest
+  llamastack run run.yaml
+
+Its README.md says how to start its backend, and how to publish it."""

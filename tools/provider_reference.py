@@ -1,0 +1,442 @@
+"""The blocks of docs/provider-reference.md: all that a provider author imports, as the code has it."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass
+from enum import StrEnum
+from types import ModuleType
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from read_source import (
+    Doc,
+    FieldText,
+    bullets,
+    capital,
+    class_doc,
+    definitions,
+    doc_of,
+    fields_of,
+    function_doc,
+    function_node,
+    is_property,
+    method_nodes,
+    signature,
+    signatures,
+    table,
+    tree,
+    values,
+)
+
+from llamastack import provider
+from llamastack.api import Api
+from llamastack.api.definition import IMAGES, MethodDefinition
+from llamastack.provider import Capabilities, InlineProviderSpec, RemoteProviderSpec, errors, hookspecs, private
+from llamastack.provider.apis import BUILTIN_APIS
+from llamastack.stack.discovery import PROVIDER_GROUP_PREFIX
+
+IMPLEMENTED = [api for api in BUILTIN_APIS if not api.implemented_by_stack]
+PAIRS = list(dict.fromkeys(api.pair for api in BUILTIN_APIS if api.pair is not None))
+
+
+# ---- fields and members ----------------------------------------------------------------------------------------------
+
+
+def _fields_table(cls: type, *, named: str = "field") -> str:
+    """The fields of a class with their types; without the column of defaults where there are none."""
+    rows = [(f"`{f.name}`", _type_of(f, cls), _default_of(f, cls), words_of(f)) for f in fields_of(cls)]
+    if any(row[2] for row in rows):
+        return table((named, "type", "default", "what"), rows)
+    return table((named, "type", "what"), [(row[0], row[1], row[3]) for row in rows]) if rows else ""
+
+
+def _default_of(found: FieldText, cls: type) -> str:
+    if found.default is not None:
+        return "" if _is_tag(found) else f"`{found.default}`"
+    return "required" if (is_dataclass(cls) or issubclass(cls, BaseModel)) and not found.attribute else ""
+
+
+def _is_tag(found: FieldText) -> bool:
+    return found.type == f"Literal[{found.default}]"
+
+
+def words_of(found: FieldText) -> str:
+    """What is said of a field; that which tells one kind from another says it itself."""
+    return capital(found.words or ("tells the kind" if _is_tag(found) else ""))
+
+
+def _type_of(found: FieldText, cls: type) -> str:
+    limits = _limits(cls, found.name) if "Annotated[" in found.type else ""
+    return _linked(_plain(found.type)) + limits if found.type else ""
+
+
+def _linked(kind: str) -> str:
+    """A type; one with a single name that this page explains leads to it."""
+    names = [name for name in dict.fromkeys(re.findall(r"\w+", kind)) if name in type_names()]
+    return f"[`{kind}`](#{names[0].lower()})" if len(names) == 1 else f"`{kind}`"
+
+
+class _WithoutAnnotated(ast.NodeTransformer):
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+        self.generic_visit(node)
+        name = ast.unparse(node.value)
+        if name == "Annotated" and isinstance(node.slice, ast.Tuple):
+            return node.slice.elts[0]
+        return node.slice if name == "ClassVar" else node
+
+
+def _plain(annotation: str) -> str:
+    return ast.unparse(_WithoutAnnotated().visit(ast.parse(annotation, mode="eval")))
+
+
+_LIMITS = {
+    "ge": "at least {}",
+    "gt": "more than {}",
+    "le": "at most {}",
+    "lt": "less than {}",
+    "min_length": "at least {} long",
+    "max_length": "at most {} long",
+}
+
+
+def _limits(cls: type, name: str) -> str:
+    if not issubclass(cls, BaseModel):
+        return ""
+    found = cls.model_fields[name]
+    # Those of an optional field stand inside the union.
+    places = [found.metadata, *(getattr(part, "__metadata__", ()) for part in get_args(found.annotation))]
+    rules = [rule for place in places for one in place for rule in getattr(one, "metadata", [one])]
+    said = [
+        words.format(getattr(rule, limit))
+        for rule in rules
+        for limit, words in _LIMITS.items()
+        if getattr(rule, limit, None) is not None
+    ]
+    return f", {', '.join(said)}" if said else ""
+
+
+def members(cls: type) -> dict[str, Doc]:
+    """The public methods and properties that a class adds to its bases, and what is said of each."""
+    own = {name: function_doc(node) for name, node in method_nodes(cls).items() if not name.startswith("_")}
+    return {name: doc for name, doc in own.items() if doc.text or not _is_explained_elsewhere(cls, name)}
+
+
+def _is_explained_elsewhere(cls: type, name: str) -> bool:
+    inherited = any(name in vars(base) for base in cls.__mro__[1:])
+    return inherited or name in life_hooks() or any(name in (p.unregister_hook, p.forget_hook) for p in PAIRS)
+
+
+def _class(cls: type, level: str) -> str:
+    """A class: how it is made, what it is, its fields, its methods."""
+    nodes = method_nodes(cls)
+    text = f"{level} `{cls.__name__}`\n\n"
+    made = nodes.get("__init__")
+    if made is not None:
+        text += signatures(signature(made, constructor_of=cls.__name__)) + "\n"
+    doc = class_doc(cls)
+    names = {field.name for field in fields_of(cls)}
+    more = {name: words for name, words in doc.items.items() if name not in names}
+    if made is not None:
+        more = {**function_doc(made).items, **more}
+    parts = [doc.text, _bases(cls), Doc(items=more).with_items(), _fields_table(cls), _methods(cls)]
+    return text + "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def _bases(cls: type) -> str:
+    names = [base.__name__ for base in cls.__bases__ if base.__module__.startswith("llamastack.")]
+    shown = [name for name in names if not name.startswith("_") and name != "WireModel"]
+    return f"Has what {' and '.join(f'[`{name}`](#{name.lower()})' for name in shown)} has." if shown else ""
+
+
+def _methods(cls: type) -> str:
+    nodes, found = method_nodes(cls), members(cls)
+    if not found:
+        return ""
+    code = [_stub(nodes[name]) for name in found]
+    rows = [(f"`{name}`", in_a_row(doc)) for name, doc in found.items()]
+    return f"{signatures(chr(10).join(code))}\n{table(('member', 'what'), rows)}"
+
+
+def in_a_row(doc: Doc) -> str:
+    return " ".join([*doc.paragraphs, *(f"`{name}`: {capital(words)}." for name, words in doc.items.items())])
+
+
+def _stub(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    if is_property(node):
+        return f"{node.name}: {ast.unparse(node.returns)}" if node.returns is not None else node.name
+    kinds = [f"@{name}\n" for name in ("classmethod", "staticmethod") if name in map(ast.unparse, node.decorator_list)]
+    return "".join(kinds) + signature(node)
+
+
+# ---- the package, the spec, the factory ------------------------------------------------------------------------------
+
+
+def spec(_: str) -> str:
+    """The two classes, and the fields that both have."""
+    rows = [
+        (f"`{cls.__name__}`", f"`{cls.kind}`", class_doc(cls).first) for cls in (InlineProviderSpec, RemoteProviderSpec)
+    ]
+    kinds = table(("class", "`kind`", "what"), rows)
+    return f"{kinds}\n{attributes('ProviderSpec')}"
+
+
+def capability_support(_: str) -> str:
+    """The words that a capability can have."""
+    return class_doc(Capabilities).text + "\n"
+
+
+def capabilities(_: str) -> str:
+    """The capability names of each API that providers implement, and what each stands for."""
+    rows = [(api.name, f"`{name}`", ", ".join(what)) for api in IMPLEMENTED for name, what in api.capabilities.items()]
+    return table(("API", "capability", "stands for"), rows)
+
+
+# ---- hooks that the stack calls --------------------------------------------------------------------------------------
+
+
+def life_hooks() -> dict[str, str]:
+    """The hooks that every provider may have, as the docstring of `llamastack.provider.private` lists them."""
+    return {name: words for name, words in bullets(private.__doc__).items() if "*" not in name}
+
+
+def life(_: str) -> str:
+    """The hooks that every provider may have."""
+    shown = "\n".join(f"async def {name}() -> None" for name in life_hooks())
+    rows = [(f"`{name}`", f"Optional. {capital(words)}") for name, words in life_hooks().items()]
+    return f"{signatures(shown)}\n{table(('hook', 'what'), rows)}"
+
+
+def private_hooks(_: str) -> str:
+    """The hooks of the routed pairs: those that must be there in full, and the optional ones."""
+    text = ""
+    optional = bullets(private.__doc__)
+    for pair in PAIRS:
+        protocol = pair.private_protocol
+        nodes = method_nodes(protocol)
+        argument = signature(nodes[pair.register_hook]).partition("(")[2]
+        text += f"### `{protocol.__name__}`\n\n{class_doc(protocol).text}\n\n"
+        shown = [signature(nodes[name]) for name in (pair.list_hook, pair.register_hook)]
+        rows = [(f"`{name}`", in_a_row(function_doc(nodes[name]))) for name in (pair.list_hook, pair.register_hook)]
+        for name in (pair.unregister_hook, pair.forget_hook):
+            shown.append(f"async def {name}({argument}")
+            rows.append((f"`{name}`", f"Optional. {capital(optional[name.partition('_')[0] + '_*'])}"))
+        text += f"{signatures(chr(10).join(shown))}\n{table(('hook', 'what'), rows)}\n"
+    return text
+
+
+# ---- APIs ------------------------------------------------------------------------------------------------------------
+
+
+def api(name: str) -> str:
+    """The methods of one API, as a provider implements them."""
+    [found] = [one for one in IMPLEMENTED if one.name == name]
+    nodes = method_nodes(found.protocol)
+    return "\n".join(_method(method, nodes[method.name]) for method in found.methods.values())
+
+
+def _method(method: MethodDefinition, node: ast.AsyncFunctionDef | ast.FunctionDef) -> str:
+    facts = [f"`{' | '.join(method.web.methods)} {method.web.route}`"]
+    if method.web.routed_by:
+        facts.append(f"routed by `{method.web.routed_by}`")
+    if method.web.capability:
+        facts.append(f"capability `{method.web.capability}`")
+    facts += [f"`{param}` needs `{needed}`" for param, needed in method.web.argument_capabilities.items()]
+    facts += [f"images in `{param}` need `{IMAGES}`" for param in method.web.image_arguments]
+    doc = function_doc(node).with_items()
+    names = dict.fromkeys(re.findall(r"\w+", signature(node)))
+    links = [f"[`{name}`](#{name.lower()})" for name in names if name in type_names()]
+    met = f"\nTypes: {', '.join(links)}.\n" if links else ""
+    return f"#### `{method.name}`\n\n{signatures(signature(node))}\n{doc}\n\n{', '.join(facts)}.\n{met}"
+
+
+TYPE_MODULES = (
+    "base",
+    "common",
+    "inference",
+    "models",
+    "safety",
+    "shields",
+    "memory",
+    "memory_banks",
+    "agents",
+    "telemetry",
+)
+"""The modules of `llamastack.api` whose types providers meet."""
+
+
+def api_module(name: str) -> ModuleType:
+    return importlib.import_module(f"llamastack.api.{name}")
+
+
+def _names_in(name: str) -> list[str]:
+    """What one of `TYPE_MODULES` defines beside Protocols and constants."""
+    module = api_module(name)
+    return [n for n in definitions(module) if "_" not in n or not n.isupper() if not _is_protocol(vars(module)[n])]
+
+
+def _is_protocol(found: object) -> bool:
+    return bool(getattr(found, "_is_protocol", False))
+
+
+@functools.cache
+def type_names() -> frozenset[str]:
+    """The names that have a heading among the types."""
+    return frozenset(name for module in TYPE_MODULES for name in _names_in(module))
+
+
+def apis(_: str) -> str:
+    """The APIs that providers implement."""
+    rows = []
+    for one in Api:
+        [found] = [definition for definition in IMPLEMENTED if definition.name == one.value]
+        group, what = f"{PROVIDER_GROUP_PREFIX}{one.value}", class_doc(found.protocol).text
+        rows.append((f"`Api.{one.name}`", f"`{group}`", f"[`{found.protocol.__name__}`](#{one.value})", what))
+    return table(("API", "entry-point group", "Protocol", "what"), rows)
+
+
+def types(name: str) -> str:
+    """The types of one module of `llamastack.api`."""
+    module = api_module(name)
+    assigned = values(module)
+    parts = []
+    for one in _names_in(name):
+        found = vars(module)[one]
+        if one in assigned:
+            source, words = assigned[one]
+            parts.append(f"#### `{one}`\n\n{signatures(f'{one} = {_plain(source)}')}\n{words}.\n")
+        elif isinstance(found, type) and issubclass(found, StrEnum):
+            said = ", ".join(f"`{member.value}`" for member in found)
+            parts.append(f"#### `{one}`\n\n{class_doc(found).text}\n\nOne of {said}.\n")
+        elif isinstance(found, type) and issubclass(found, BaseModel):
+            about = [class_doc(found).text, _bases(found), _fields_table(found)]
+            parts.append(f"#### `{one}`\n\n" + "\n\n".join(part for part in about if part))
+        elif inspect.isfunction(found):
+            parts.append(_function(found, "####"))
+    return "\n".join(parts)
+
+
+# ---- plugins ---------------------------------------------------------------------------------------------------------
+
+
+def hooks(_: str) -> str:
+    """The hooks for pluggy, and the class that one of them is given."""
+    nodes = [function_node(hook) for hook in hook_specs().values()]
+    text = "\n".join(f"### `{n.name}`\n\n{signatures(signature(n))}\n{function_doc(n).with_items()}\n" for n in nodes)
+    _, words = values(hookspecs)["hookimpl"]
+    about = doc_of(hookspecs.__doc__).text
+    return f"{about}\n\n### `hookimpl`\n\n{words}.\n\n{text}\n{_class(hookspecs.FinishedRequest, '###')}"
+
+
+def hook_specs() -> dict[str, Callable[..., Any]]:
+    """The hook specifications by name."""
+    return {name: hook for name, hook in vars(hookspecs).items() if hasattr(hook, f"{hookspecs.PROJECT}_spec")}
+
+
+# ---- errors ----------------------------------------------------------------------------------------------------------
+
+
+def error_family(root: type[errors.LlamaStackError] = errors.LlamaStackError) -> Iterator[type[errors.LlamaStackError]]:
+    """The classes of the error family, each before those below it."""
+    yield root
+    for child in root.__subclasses__():
+        if child.__module__ == errors.__name__:
+            yield from error_family(child)
+
+
+def error_classes(_: str) -> str:
+    """The error family, and how each of it is made."""
+    rows = []
+    made: dict[type[errors.LlamaStackError], list[str]] = {}
+    for cls in error_family():
+        parents = ", ".join(f"`{base.__name__}`" for base in cls.__bases__)
+        # Those of the stack alone are not among the package's own names.
+        name = cls.__name__ if cls.__name__ in provider.__all__ else f"{cls.__module__}.{cls.__name__}"
+        rows.append((f"`{name}`", str(cls.status), f"`{cls.code}`", parents, class_doc(cls).text))
+        owner = next(base for base in cls.__mro__ if "__init__" in vars(base))
+        made.setdefault(owner, []).append(cls.__name__)
+    text = table(("class", "HTTP status", "code", "parent", "when"), rows)
+    for owner, names in made.items():
+        node = method_nodes(owner)["__init__"]
+        items = {**class_doc(owner).items, **function_doc(node).items}
+        others = ", ".join(f"`{name}`" for name in names if name != owner.__name__)
+        parts = [signatures(signature(node, constructor_of=owner.__name__)).rstrip()]
+        parts += [f"The same: {others}." if others else "", Doc(items=items).with_items()]
+        text += "\n" + "\n\n".join(part for part in parts if part) + "\n"
+    return text
+
+
+# ---- helpers ---------------------------------------------------------------------------------------------------------
+
+HELPERS = (
+    "remote",
+    "openai_dialect",
+    "backend",
+    "http",
+    "credentials",
+    "refusals",
+    "retries",
+    "reply_checks",
+    "streams",
+    "sse",
+    "documents",
+    "data_urls",
+)
+"""The modules of `llamastack.provider` that are meant for authors beside the package's own names."""
+
+
+def helper_module(name: str) -> ModuleType:
+    return importlib.import_module(f"llamastack.provider.{name}")
+
+
+def helper_names(name: str) -> list[str]:
+    """The public names of one of `HELPERS`."""
+    module = helper_module(name)
+    return list(getattr(module, "__all__", None) or definitions(module))
+
+
+def helper(name: str) -> str:
+    """One module of helpers."""
+    module = helper_module(name)
+    parts = [doc_of(ast.get_docstring(tree(module))).text + "\n"]
+    for one in helper_names(name):
+        found = vars(module)[one]
+        if isinstance(found, type):
+            parts.append(_class(found, "####"))
+        elif inspect.isfunction(found):
+            parts.append(_function(found, "####"))
+        else:
+            source, words = values(module)[one]
+            parts.append(f"#### `{one}`\n\n{signatures(f'{one} = {_plain(source)}')}\n{words}.\n")
+    return "\n".join(parts)
+
+
+def _function(function: Any, level: str) -> str:
+    node = function_node(inspect.unwrap(function))
+    return f"{level} `{node.name}`\n\n{signatures(signature(node))}\n{function_doc(node).with_items()}\n"
+
+
+def attributes(name: str) -> str:
+    """A class of `llamastack.provider`: what it is, its fields, its methods."""
+    return _class(getattr(provider, name), "###")
+
+
+BLOCKS: dict[str, Callable[[str], str]] = {
+    "spec": spec,
+    "class": attributes,
+    "capability-support": capability_support,
+    "capabilities": capabilities,
+    "life": life,
+    "private-hooks": private_hooks,
+    "apis": apis,
+    "api": api,
+    "types": types,
+    "hooks": hooks,
+    "errors": error_classes,
+    "helper": helper,
+}
