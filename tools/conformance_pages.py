@@ -63,7 +63,7 @@ def _cell(declared: str, verdict: str) -> str:
     """What is declared, where it was proved; else what was found."""
     if verdict == "refused":
         return "no" if declared == "unsupported" else declared
-    if set(verdict.split(", ")) and all(part.endswith(" passed") for part in verdict.split(", ")):
+    if all(part.endswith(" passed") for part in verdict.split(", ")):
         return "yes" if declared == "supported" else declared
     return verdict
 

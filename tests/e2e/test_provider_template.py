@@ -42,12 +42,14 @@ class Call:
 class Variant:
     """calls: made in this order. again: made once more, of a server that is started anew.
 
-    environment: values in which {backend} is the backend's URL.
+    environment: values in which {backend} is the backend's URL. options: of its own pytest; the many calls of the stress
+    tier take a small machine long, and one package in front of the same backend is enough for them.
     """
 
     calls: tuple[Call, ...]
     again: tuple[Call, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
 
 
 def say(model: str, text: str) -> dict[str, Any]:
@@ -62,6 +64,7 @@ def shield(name: str, text: str) -> dict[str, Any]:
     return {"shield_type": name, "messages": [{"role": "user", "content": text}]}
 
 
+WITHOUT_STRESS = ("--llamastack-tiers", "static,live,failure")
 QUESTION, ANSWER = "What is the capital of France?", "The capital of France is Paris."
 INFERENCE = (
     Call("inference/chat_completion", say(MODEL, QUESTION), ANSWER),
@@ -90,10 +93,11 @@ EVENT = {
 TRACE = Call("telemetry/get_trace?trace_id=t", None, '"root_span_id":"s"')
 CHECKED: Mapping[str, Variant] = {
     "inference-remote-openai": Variant(INFERENCE, environment={"URL": "{backend}/v1"}),
-    "inference-remote": Variant(INFERENCE, environment={"URL": "{backend}"}),
+    "inference-remote": Variant(INFERENCE, environment={"URL": "{backend}"}, options=WITHOUT_STRESS),
     "inference-inline": Variant(
         (Call("inference/completion", go_on(model_path().stem, "The capital of France is"), "Paris"),),
         environment={"MODEL": str(model_path())},
+        options=WITHOUT_STRESS,
     ),
     "safety-remote-openai": Variant(
         (
@@ -101,6 +105,7 @@ CHECKED: Mapping[str, Variant] = {
             Call("safety/run_shield", shield("gambling", "Llamas live in the Andes."), "{}"),
         ),
         environment={"URL": "{backend}/v1"},
+        options=WITHOUT_STRESS,
     ),
     "safety-inline": Variant(
         (
@@ -240,7 +245,7 @@ def test_what_is_made_is_sound_and_serves(
 
     author.pip("install", "--quiet", *CONSTRAINTS, "--find-links", author.wheels, f"{wheel}[dev]")
     author.pip("check")
-    author.run("python", "-m", "pytest", "-p", "no:cacheprovider", cwd=tree)
+    author.run("python", "-m", "pytest", "-p", "no:cacheprovider", *CHECKED[variant].options, cwd=tree)
 
     for calls in filter(None, (CHECKED[variant].calls, CHECKED[variant].again)):
         with served(author, tree, own_home) as server:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from installed_fakes import entry_points_in, install
 
-from llamastack.cli import group, objects, remote
+from llamastack.cli import group, objects
 from llamastack.cli.group import cli
 from llamastack.cli.output import WrongInputError, show_errors, show_table
 from llamastack.provider.apis import BUILTIN_APIS
@@ -79,15 +78,13 @@ def runner() -> CliRunner:
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to install fakes into; the command line sees them."""
     folder = tmp_path / "site"
     folder.mkdir()
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setattr(discovery, "_default", Discovery(entry_points_in(folder, real=False)))
-    remote.installed_hooks.cache_clear()
-    yield folder
-    remote.installed_hooks.cache_clear()
+    return folder
 
 
 def test_help_imports_nothing_that_is_slow() -> None:

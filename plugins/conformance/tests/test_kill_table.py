@@ -45,6 +45,14 @@ def backend() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(autouse=True)
+def sockets_are_closed() -> Iterator[None]:
+    """What a broken provider leaves open, for the tests after it."""
+    yield
+    while broken_inference.LeavesASocket.kept:
+        broken_inference.LeavesASocket.kept.pop().close()
+
+
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda b: f"{b.check_id}-{b.name.partition('_')[2]}")
 def test_what_is_broken_is_found(broken: Broken, backend: str, record_property: pytest.RecordProperty) -> None:
     outcome = broken.outcome(backend)

@@ -15,6 +15,7 @@ from llamastack.cli.output import CliError
 
 if TYPE_CHECKING:
     from llamastack.client import LlamaStackClient
+    from llamastack.stack.discovery import Discovery
     from llamastack.stack.hooks import Hooks
 
 _T = TypeVar("_T")
@@ -23,13 +24,18 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 DEFAULT_URL = "http://127.0.0.1:8321"
 
 
-@functools.cache
 def installed_hooks() -> Hooks:
     """The installed plugins, loaded once, so that what is wrong with one is said once."""
     from llamastack.stack.discovery import default_discovery
+
+    return _hooks_of(default_discovery())
+
+
+@functools.cache
+def _hooks_of(discovery: Discovery) -> Hooks:
     from llamastack.stack.hooks import Hooks
 
-    return Hooks(default_discovery())
+    return Hooks(discovery)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class State:
     waivers: dict[type, list[Waiver]] = field(default_factory=dict)
     subjects: dict[type, Subject] = field(default_factory=dict)
     ran: set[str] = field(default_factory=set)
-    results: dict[str, ProviderResults] = field(default_factory=dict)
+    results: dict[tuple[str, str], ProviderResults] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     compared: list[str] = field(default_factory=list)
 
@@ -409,8 +409,10 @@ class _Collector:
         from llamastack_conformance.report import ProviderResults, Result
 
         api, kind, distribution, version, capabilities = value["provider"]
-        provider = ProviderResults(api, kind, distribution, version, capabilities)
-        self._state.results.setdefault(provider.name, provider).results.append(Result(*value["result"]))
+        provider = ProviderResults(value["suite"], api, kind, distribution, version, capabilities)
+        self._state.results.setdefault((provider.name, provider.suite), provider).results.append(
+            Result(*value["result"])
+        )
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -455,7 +457,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if _of_workers(config) or config.option.collectonly:
         return
     found = list(state.results.values())
-    missing = [f"{api}={kind}" for api, kind in state.requested if f"{api}={kind}" not in state.results]
+    tried = {provider.name for provider in found}
+    missing = [f"{api}={kind}" for api, kind in state.requested if f"{api}={kind}" not in tried]
     if missing and not session.shouldfail:
         state.faults.append(f"no check at all ran for {', '.join(missing)}")
     if config.option.llamastack_compare:

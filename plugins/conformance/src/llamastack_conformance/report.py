@@ -37,8 +37,9 @@ class Result:
 
 @dataclass
 class ProviderResults:
-    """All results of one provider."""
+    """All results of one suite. suite: the name of its class, as a provider may have several, with other configs."""
 
+    suite: str
     api: str
     provider_type: str
     distribution: str
@@ -118,7 +119,7 @@ def to_json(providers: Iterable[ProviderResults], suite_version: str) -> str:
     """The report as JSON, the same for the same results."""
     found = [
         {**{k: v for k, v in asdict(p).items() if k != "results"}, "checks": [asdict(r) for r in p.results]}
-        for p in sorted(providers, key=lambda p: p.name)
+        for p in sorted(providers, key=lambda p: (p.name, p.suite))
     ]
     return json.dumps({"format": FORMAT, "suite_version": suite_version, "providers": found}, indent=1) + "\n"
 
@@ -143,7 +144,7 @@ def from_json(text: str) -> list[ProviderResults]:
 def to_markdown(providers: Iterable[ProviderResults]) -> str:
     """The report for people."""
     parts: list[str] = []
-    for provider in sorted(providers, key=lambda p: p.name):
+    for provider in sorted(providers, key=lambda p: (p.name, p.suite)):
         parts += [
             f"## `{provider.provider_type}` for {provider.api}\n",
             f"{provider.badge()}\n",
@@ -180,12 +181,15 @@ def read(file: Path) -> list[ProviderResults]:
 
 def regressions(before: Iterable[ProviderResults], now: Iterable[ProviderResults], tiers: Iterable[str]) -> list[str]:
     """What passed before and does not now, in words. Providers and tiers that this run left out do not count."""
-    current = {p.name: {r.id: r for r in p.results} for p in now}
+    current = list(now)
     found = []
     for provider in before:
-        checks = current.get(provider.name)
-        if checks is None:
+        mine = [p for p in current if p.name == provider.name]
+        # A class that has another name now is still the only one of its provider.
+        same = mine if len(mine) == 1 else [p for p in mine if p.suite == provider.suite]
+        if not same:
             continue
+        checks = {result.id: result for result in same[0].results}
         for result in provider.results:
             if result.status == PASSED and result.tier in tiers:
                 status = checks[result.id].status if result.id in checks else "gone"

@@ -297,7 +297,9 @@ class Subject:
         A key may be for another kind of config only, such as one for a server beside a folder: it is left out then.
         """
         given = self.config
-        configured = {name: given[name] for name in self.secret_names if isinstance(given.get(name), str)}
+        configured = {
+            name: given[name] for name in self.secret_names if given.get(name) and isinstance(given[name], str)
+        }
         if configured:
             return configured
         found: dict[str, str] = {}

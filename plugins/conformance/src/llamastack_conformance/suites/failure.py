@@ -224,7 +224,7 @@ class FailureChecks(Suite):
                     async for _ in pieces:
                         break
                     await close(pieces)
-            left = await left_after(before, _LET_GO_BY_S)
+        left = await left_after(before, _LET_GO_BY_S)
         if left:
             raise CheckFailure(f"left: {', '.join(left)}")
 

@@ -1,0 +1,85 @@
+"""Reports: written and read, compared, and told."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llamastack_conformance.report import (
+    FAILED,
+    NOT_APPLICABLE,
+    PASSED,
+    WAIVED,
+    ProviderResults,
+    ReportError,
+    Result,
+    from_json,
+    regressions,
+    terminal_table,
+    to_json,
+    to_markdown,
+)
+
+
+def results(suite: str = "TestA", **statuses: str) -> ProviderResults:
+    """Results of `tools.works` and the like: `tools="passed"`."""
+    made = [Result(f"{topic}.works", "live", "1.0", topic, status) for topic, status in statuses.items()]
+    return ProviderResults(suite, "inference", "remote::a", "a", "1", dict.fromkeys(statuses, "supported"), made)
+
+
+TEXT = st.text(max_size=20)
+ANY = st.builds(
+    ProviderResults,
+    TEXT,
+    TEXT,
+    TEXT,
+    TEXT,
+    TEXT,
+    st.dictionaries(TEXT, TEXT, max_size=3),
+    st.lists(st.builds(Result, TEXT, TEXT, TEXT, st.none() | TEXT, TEXT, TEXT), max_size=3),
+)
+
+
+@given(st.lists(ANY, max_size=3, unique_by=lambda p: (p.name, p.suite)))
+def test_a_report_is_read_as_it_was_written(providers: list[ProviderResults]) -> None:
+    read = from_json(to_json(providers, "1.0"))
+    assert sorted(read, key=str) == sorted(providers, key=str)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"format": 1}', '{"format": 1, "providers": [{}]}', '{"format": 1, "providers": 7}']
+)
+def test_what_is_no_report(text: str) -> None:
+    with pytest.raises(ReportError, match="it is no conformance report"):
+        from_json(text)
+
+
+def test_a_report_of_another_format() -> None:
+    with pytest.raises(ReportError, match="it has format 2, and 1 is known"):
+        from_json('{"format": 2, "providers": []}')
+
+
+def test_regressions() -> None:
+    before = [results(tools=PASSED, images=PASSED, logprobs=FAILED, streaming=PASSED)]
+    now = [results("TestOfAnotherName", tools=FAILED, images=PASSED, logprobs=FAILED)]
+    assert regressions(before, now, ["live"]) == [
+        "inference=remote::a tools.works: was passed, is failed",
+        "inference=remote::a streaming.works: was passed, is gone",
+    ]
+    assert regressions(before, now, ["static"]) == regressions(before, [], ["live"]) == []
+
+
+def test_two_suites_of_one_provider_are_kept_apart() -> None:
+    before = [results("TestServer", tools=PASSED), results("TestFolder", tools=FAILED)]
+    now = [results("TestServer", tools=PASSED), results("TestFolder", tools=WAIVED)]
+    assert regressions(before, now, ["live"]) == []
+    assert regressions(now[:1], [results("TestServer", tools=FAILED), now[1]], ["live"])
+
+
+def test_nothing_tried_does_not_conform() -> None:
+    assert not results(images=NOT_APPLICABLE).conforms
+    assert not results().conforms
+    assert results(tools=PASSED, images=NOT_APPLICABLE).conforms
+    assert terminal_table(results(images=NOT_APPLICABLE))[1] == "images  supported  not tried"
+    assert "| images | supported | not tried |" in to_markdown([results(images=NOT_APPLICABLE)])
