@@ -42,7 +42,7 @@ class Call:
 class Variant:
     """calls: made in this order. again: made once more, of a server that is started anew.
 
-    environment: values in which {backend} is the backend's URL. options: of its own pytest; the many calls of the stress
+    environment: values in which {backend} is the backend's URL. options: of its own pytest; the calls of the stress
     tier take a small machine long, and one package in front of the same backend is enough for them.
     """
 
