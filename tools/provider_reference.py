@@ -47,6 +47,8 @@ PAIRS = list(dict.fromkeys(api.pair for api in BUILTIN_APIS if api.pair is not N
 
 # ---- fields and members ----------------------------------------------------------------------------------------------
 
+_LONGEST_LINE = 120
+
 
 def _fields_table(cls: type, *, named: str = "field") -> str:
     """The fields of a class with their types; without the column of defaults where there are none."""
@@ -300,6 +302,15 @@ def apis(_: str) -> str:
     return table(("API", "entry-point group", "Protocol", "what"), rows)
 
 
+def _assignment(name: str, value: str) -> str:
+    """As the formatter has it: a union that is too long for a line has one for each member."""
+    line = f"{name} = {value}"
+    if len(line) <= _LONGEST_LINE or " | " not in value:
+        return line
+    members = "\n    | ".join(value.split(" | "))
+    return f"{name} = (\n    {members}\n)"
+
+
 def types(name: str) -> str:
     """The types of one module of `llamastack.api`."""
     module = api_module(name)
@@ -309,7 +320,7 @@ def types(name: str) -> str:
         found = vars(module)[one]
         if one in assigned:
             source, words = assigned[one]
-            parts.append(f"#### `{one}`\n\n{signatures(f'{one} = {_plain(source)}')}\n{words}.\n")
+            parts.append(f"#### `{one}`\n\n{signatures(_assignment(one, _plain(source)))}\n{words}.\n")
         elif isinstance(found, type) and issubclass(found, StrEnum):
             said = ", ".join(f"`{member.value}`" for member in found)
             parts.append(f"#### `{one}`\n\n{class_doc(found).text}\n\nOne of {said}.\n")
@@ -412,7 +423,7 @@ def helper(name: str) -> str:
             parts.append(_function(found, "####"))
         else:
             source, words = values(module)[one]
-            parts.append(f"#### `{one}`\n\n{signatures(f'{one} = {_plain(source)}')}\n{words}.\n")
+            parts.append(f"#### `{one}`\n\n{signatures(_assignment(one, _plain(source)))}\n{words}.\n")
     return "\n".join(parts)
 
 
