@@ -113,6 +113,17 @@ def test_broken_is_known_without_importing(site: Path) -> None:
     ]
 
 
+def test_an_entry_point_may_be_a_whole_module(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(site, "counter", {"llamastack.plugins": {"counter": "counter_of_this_test"}, INFERENCE: {"odd": "json"}})
+    (site / "counter_of_this_test.py").write_text("COUNT = 1\n")
+    monkeypatch.syspath_prepend(site)
+    found = only(site)
+    assert [p.broken() for p in found.installed] == [None, None]
+    assert found.find("llamastack.plugins", "counter").load().COUNT == 1
+    with pytest.raises(DiscoveryError, match="is a module, not a ProviderSpec"):
+        found.load_spec(found.find(INFERENCE, "odd"))
+
+
 def test_refresh_sees_what_was_installed_since(site: Path) -> None:
     site.mkdir()
     found = only(site)

@@ -62,6 +62,38 @@ def test_capabilities_know_their_words() -> None:
         Capabilities(tools="yes")
 
 
+@pytest.mark.parametrize(
+    ("name", "backend_version", "holds"),
+    [
+        ("tools", None, True),
+        ("embeddings", None, False),
+        ("streaming", None, False),
+        ("never heard of", None, False),
+        ("logprobs", None, True),
+        ("logprobs", "0.12.11", True),
+        ("logprobs", "0.9", True),
+        ("logprobs", "v0.8.99-rc1", False),
+    ],
+)
+def test_what_holds_of_a_backend_of_some_version(name: str, backend_version: str | None, holds: bool) -> None:
+    declared = Capabilities(
+        tools="supported", logprobs="since 0.9", embeddings="unsupported", streaming="not implemented"
+    )
+    assert declared.holds(name, backend_version) is holds
+
+
+def test_every_capability_of_an_api_says_what_it_stands_for() -> None:
+    found = {api.name: api.capabilities for api in BUILTIN_APIS}
+    assert found["inference"]["images"] == (
+        "images in `content` of `completion`",
+        "images in `messages` of `chat_completion`",
+        "images in `contents` of `embeddings`",
+    )
+    assert found["memory"]["ttl"] == ("`ttl_seconds` of `insert_documents`",)
+    assert {"registration", "unregister"} <= found["safety"].keys()
+    assert not {"registration", "unregister"} & (found["models"].keys() | found["agents"].keys())
+
+
 class _Telemetry:
     async def log_event(self, event: Any) -> None: ...
 

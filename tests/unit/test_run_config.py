@@ -36,6 +36,22 @@ def test_a_good_one_is_read(tmp_path: Path, discovery: Discovery) -> None:
     assert stack.config.run.providers["inference"][0].provider_id == "foo"
 
 
+def test_keys_of_other_tools_are_passed_over(tmp_path: Path, discovery: Discovery) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("x-mine: &base {port: 3}\n" + GOOD)
+    stack = Stack.from_config(file, discovery=discovery)
+    assert stack.config.document.value["x-mine"] == {"port": 3}
+    assert "x-mine" not in stack.config.run.model_dump()
+    assert "xmine: unknown field" in problem(tmp_path, "xmine: 1\n" + GOOD, discovery)
+
+
+def test_its_files_can_be_kept_elsewhere(tmp_path: Path, discovery: Discovery) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(GOOD)
+    elsewhere = tmp_path / "elsewhere"
+    assert Stack.from_config(file, discovery=discovery, folder=elsewhere).config.folder == elsewhere
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

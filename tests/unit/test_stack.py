@@ -12,7 +12,7 @@ import httpx
 import pytest
 from scripted_fake import Script
 
-from llamastack.api import ProviderProgress, UserMessage
+from llamastack.api import ImageMedia, ProviderProgress, ToolResponseMessage, UserMessage
 from llamastack.provider import Progress
 from llamastack.provider.errors import (
     AuthenticationError,
@@ -404,3 +404,33 @@ async def test_health_tells_what_a_provider_is_at(scripted: Scripted, script: Sc
         assert await progress() is None
         made.deps.report_progress(Progress("waiting", 1, None, "s"))
         assert await progress() == ProviderProgress(task="waiting", done=1, total=None, unit="s")
+
+
+# ---- what a spec says is not there -----------------------------------------------------------------------------------
+
+DOT = ImageMedia(image="data:image/png;base64,iVBORw0KGgo=")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        UserMessage(content=DOT),
+        UserMessage(content=["What is this?", DOT]),
+        UserMessage(content="What is this?", context=[DOT]),
+        ToolResponseMessage(call_id="c", tool_name="camera", content=[DOT]),
+    ],
+)
+async def test_images_are_refused_where_the_spec_has_none(message: Any) -> None:
+    provider = {"provider_id": "s", "provider_type": "remote::sample"}
+    async with Stack.from_config({"providers": {"inference": [provider]}}) as stack:
+        with pytest.raises(NotSupportedError, match=r"'messages' of chat_completion \(images: unsupported\)") as caught:
+            await stack.inference.chat_completion(model="sample-echo", messages=[*HELLO, message])
+        assert (caught.value.param, caught.value.provider_id) == ("messages", "s")
+        assert await said(stack, "sample-echo") == "Hello"
+
+
+async def test_what_the_spec_says_nothing_of_is_for_the_provider_to_decide(scripted: Scripted, script: Scripts) -> None:
+    a = script("a", serves=["m"])
+    async with scripted("a") as stack:
+        await stack.inference.chat_completion(model="m", messages=[UserMessage(content=DOT)])
+        assert a.last("chat_completion")["messages"][0].content == DOT

@@ -24,7 +24,7 @@ STORE_GROUP = "llamastack.stores"
 PLUGIN_GROUP = "llamastack.plugins"
 DISABLE_VARIABLE = "LLAMASTACK_DISABLE_PLUGINS"
 
-_DOTTED = re.compile(ENTRY_POINT_PATTERN)
+_ENTRY_POINT = re.compile(ENTRY_POINT_PATTERN)
 
 KNOWN_PACKAGES: dict[str, str] = {
     "llama-cpp": "llamastack-provider-llama-cpp",
@@ -75,7 +75,7 @@ class Installed:
 
     def broken(self) -> str | None:
         """Why it cannot be loaded, as far as can be told without importing it."""
-        if not _DOTTED.match(self.value):
+        if not _ENTRY_POINT.match(self.value):
             return f"entry point {self.value!r} is not of the form 'package.module:attribute'"
         top = self.value.partition(":")[0].partition(".")[0]
         if importlib.util.find_spec(top) is None:
