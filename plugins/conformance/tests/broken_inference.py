@@ -585,6 +585,22 @@ class AlwaysEndsItsTurn(Base):
         return reply
 
 
+@broken("chat_completion.sampling")
+class ChokesOnTopK(Base):
+    async def chat_completion(self, *args: Any, sampling_params: Any = None, **kwargs: Any) -> Any:
+        if sampling_params and sampling_params.top_k:
+            raise ValueError("no such field")
+        return await super().chat_completion(*args, sampling_params=sampling_params, **kwargs)
+
+
+@broken("chat_completion.sampling")
+class RefusesTheSeedWithoutItsName(Base):
+    async def chat_completion(self, *args: Any, sampling_params: Any = None, **kwargs: Any) -> Any:
+        if sampling_params and sampling_params.seed is not None:
+            raise NotSupportedError("not that")
+        return await super().chat_completion(*args, sampling_params=sampling_params, **kwargs)
+
+
 @broken("chat_completion.stop")
 class IgnoresStop(Base):
     async def chat_completion(self, *args: Any, sampling_params: Any = None, **kwargs: Any) -> Any:

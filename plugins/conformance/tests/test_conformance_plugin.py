@@ -139,6 +139,47 @@ def test_a_failure_says_what_and_how_to_mend_it(pytester: pytest.Pytester, confi
     assert "Traceback" not in result.stdout.str()
 
 
+SECRET = "sk-not-for-anybodys-eyes"
+FIXTURE = """
+import pytest
+from llamastack_conformance import InferenceConformance
+
+class TestOpenAI(InferenceConformance):
+    provider_type = "remote::openai"
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def llamastack_config(cls):
+        config = {"url": "http://127.0.0.1:1", "api_key": "SECRET", "timeout_s": TIMEOUT}
+        provider = {"provider_id": "o", "provider_type": cls.provider_type, "config": config}
+        return {"providers": {"inference": [provider]}, "x-conformance": {SETTING: 1}}
+"""
+
+
+@pytest.mark.parametrize(("timeout", "setting"), [("1", "time_limit_s"), ("'x'", "time_limit_s"), ("1", "nonsense")])
+def test_no_key_of_the_config_is_shown(pytester: pytest.Pytester, timeout: str, setting: str) -> None:
+    """Of a backend that is down, of a config that is wrong, and of settings that are wrong, which fail in a fixture."""
+    text = FIXTURE.replace("SECRET", SECRET).replace("TIMEOUT", timeout).replace("SETTING", repr(setting))
+    pytester.makepyfile(test_conformance=text)
+    result = run(pytester, "-l", "-k", "life_two or static_config_strict", fileless=False)
+    assert result.ret == 1
+    assert SECRET not in result.stdout.str() + result.stderr.str()
+
+
+def test_what_nobody_expects_comes_with_where_it_comes_from(pytester: pytest.Pytester) -> None:
+    broken = (
+        SUITE
+        + """
+    async def call(self, running, text=None):
+        raise KeyError("the author's own mistake")
+"""
+    )
+    pytester.makepyfile(test_conformance=broken)
+    result = run(pytester, "-k", "life_starts", fileless=False)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*got:    KeyError: *", "*test_conformance.py*, in call", "*raise KeyError*"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -264,6 +305,14 @@ def test_waivers_are_strict(
     assert told in result.stdout.str() + result.stderr.str()
 
 
+def test_waivers_are_as_strict_in_many_processes(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_conformance=SUITE)
+    many = ("-n", "2", "--dist", "loadgroup", "--llamastack-tiers", "live")
+    result = run(pytester, *many, *waive(pytester, id="tools.works"), fileless=False)
+    assert result.ret == 1
+    assert result.stdout.str().count("the waiver of 'tools.works' is not needed: the check is none of") == 1
+
+
 def test_a_waiver_of_a_tier_that_is_not_run(pytester: pytest.Pytester) -> None:
     assert run(pytester, "--llamastack-tiers", "static", *waive(pytester)).ret == 0
 
@@ -278,6 +327,14 @@ def test_a_pinned_suite_only_warns_of_newer_checks(pytester: pytest.Pytester, co
     [provider] = json.loads((pytester.path / "r.json").read_text())["providers"]
     assert [check["id"] for check in provider["checks"] if check["status"] == "warned"] == [FAILING]
     assert run(pytester, *pinned[:2], "--llamastack-suite-version", "1.0").ret == 1
+
+
+def test_what_a_pin_warns_of_is_shown(pytester: pytest.Pytester, config: Path) -> None:
+    config.write_text(WRONG)
+    pytester.makepyfile(test_conformance=SUITE)
+    result = run(pytester, "--llamastack-tiers", "live", "--llamastack-suite-version", "0.9", fileless=False)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["run_shield    supported  1 passed, 1 warned"])
 
 
 def test_regressions(pytester: pytest.Pytester, config: Path) -> None:

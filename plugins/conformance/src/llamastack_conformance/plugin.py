@@ -16,12 +16,14 @@ import pytest
 
 if TYPE_CHECKING:
     from llamastack_conformance.checks import Check
+    from llamastack_conformance.configured import ConfiguredProvider
     from llamastack_conformance.report import ProviderResults
     from llamastack_conformance.subject import Subject
     from llamastack_conformance.waivers import Waiver
 
 _TIERS = ("static", "live", "stress", "failure")
 _PROPERTY = "llamastack_check"
+_FAULTS = "llamastack_faults"
 _STATE = pytest.StashKey["State"]()
 
 
@@ -34,7 +36,7 @@ class State:
     requested: list[tuple[str, str]]
     suites: list[type] = field(default_factory=list)
     waivers: dict[type, list[Waiver]] = field(default_factory=dict)
-    subjects: dict[type, Subject] = field(default_factory=dict)
+    providers: dict[type, ConfiguredProvider] = field(default_factory=dict)
     ran: set[str] = field(default_factory=set)
     results: dict[tuple[str, str], ProviderResults] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
@@ -206,26 +208,26 @@ def _applies(check: Check, suite: type, config: pytest.Config) -> bool:
     if check.capability is None:
         return True
     try:
-        support = _bare_subject(suite, config).spec.capabilities
+        support = _provider(suite, config).spec.capabilities
     except CheckFailure:
         return False  # static.entry-point says why
     return support.holds(check.capability) is check.declared
 
 
-def _bare_subject(suite: Any, config: pytest.Config) -> Subject:
+def _provider(suite: Any, config: pytest.Config) -> ConfiguredProvider:
     """The provider without a run config: its spec can be read."""
-    from llamastack_conformance.subject import Subject, SubjectError
+    from llamastack_conformance.configured import ConfiguredProvider, SubjectError
 
     state = config.stash[_STATE]
-    if suite not in state.subjects:
+    if suite not in state.providers:
         kind = getattr(suite, "provider_type", None)
         if not isinstance(kind, str):
             raise pytest.UsageError(f"{suite.__name__}: set provider_type to the provider type under test")
         try:
-            state.subjects[suite] = Subject(suite.api, kind, {})
+            state.providers[suite] = ConfiguredProvider(suite.api, kind, {})
         except SubjectError as error:
             raise pytest.UsageError(f"{suite.__name__}: {error}") from None
-    return state.subjects[suite]
+    return state.providers[suite]
 
 
 def _require_whole(suite: type) -> None:
@@ -256,7 +258,8 @@ def llamastack_config(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture(scope="class")
 def llamastack_subject(request: pytest.FixtureRequest, llamastack_config: Any) -> Iterator[Subject]:
     """The provider under test, for all checks of a suite."""
-    from llamastack_conformance.subject import Subject, SubjectError, load_run_config
+    from llamastack_conformance.configured import SubjectError, load_run_config
+    from llamastack_conformance.subject import Subject
 
     suite, state = request.cls, request.config.stash[_STATE]
     try:
@@ -283,94 +286,24 @@ def pytest_runtest_makereport(
     check = _check_of(item)
     if check is None or (call.when != "call" and report.passed) or call.when == "teardown":
         return report
+    from llamastack_conformance import outcomes
+
     state = item.config.stash[_STATE]
     suite: Any = item.cls  # type: ignore[attr-defined]
-    status, told = _status(item, call, report, check, state)
-    _settle(report, status, told, check, suite)
-    spec = _bare_subject(suite, item.config)
-    report.user_properties.append((_PROPERTY, _as_property(check, suite, spec, status, told)))
+    provider = _provider(suite, item.config)
+    subject: Any = item.funcargs.get("llamastack_subject")  # type: ignore[attr-defined]
+    result = outcomes.result_of(
+        check,
+        report,
+        call.excinfo.value if call.excinfo else None,
+        waiver=next((w for w in _waivers(item.config, suite) if w.covers(check.id, suite.provider_type)), None),
+        ran=f"{suite.__name__}:{check.id}" in state.ran,
+        pinned=state.pinned,
+        redact=str if subject is None else subject.redact,
+    )
+    outcomes.settle(report, result, f"{check.id} of {suite.api}={suite.provider_type}")
+    report.user_properties.append((_PROPERTY, outcomes.as_property(suite.__name__, provider, result)))
     return report
-
-
-def _status(
-    item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, check: Check, state: State
-) -> tuple[str, str]:
-    """(status, what there is to tell) of a check that came to an end."""
-    from llamastack_conformance import report as words
-    from llamastack_conformance.checks import CheckFailure, NotApplicable
-
-    suite: Any = item.cls  # type: ignore[attr-defined]
-    error = call.excinfo.value if call.excinfo else None
-    waiver = next((w for w in _waivers(item.config, suite) if w.covers(check.id, suite.provider_type)), None)
-    if isinstance(error, NotApplicable):
-        if waiver is not None:
-            return words.FAILED, f"the waiver is not needed: {error}"
-        return words.NOT_APPLICABLE, str(error)
-    if report.passed:
-        if f"{suite.__name__}:{check.id}" not in state.ran:
-            return words.FAILED, "it was called, and did not run"
-        if waiver is not None:
-            return words.FAILED, "the waiver is not needed: the check passes. Take the waiver out"
-        return words.PASSED, ""
-    if report.skipped:
-        return words.FAILED, f"it was skipped, which is no outcome of a check; waive it instead: {error}"
-    subject: Any = item.funcargs.get("llamastack_subject") if isinstance(item, pytest.Function) else None
-    told = _told(error, check, subject)
-    if waiver is not None and isinstance(error, CheckFailure):
-        if waiver.expired():
-            return words.FAILED, f"its waiver expired on {waiver.expires}\n{told}"
-        return words.WAIVED, f"{waiver.kind}: {waiver.reason}{f' ({waiver.link})' if waiver.link else ''}"
-    if state.pinned and check.newer_than(state.pinned) and isinstance(error, CheckFailure):
-        return words.WARNED, f"(since {check.since}, pinned to {state.pinned})\n{told}"
-    return words.FAILED, told
-
-
-def _told(error: BaseException | None, check: Check, subject: Subject | None) -> str:
-    from llamastack_conformance.checks import CheckFailure
-
-    if isinstance(error, CheckFailure):
-        text = f"wanted: {error.wanted or check.wanted}\ngot:    {error.got}\nmend:   {error.mend or check.mend}"
-    else:
-        text = f"{type(error).__name__}: {error}"
-    return subject.redact(text) if subject is not None else text
-
-
-def _settle(report: pytest.TestReport, status: str, told: str, check: Check, suite: Any) -> None:
-    """Make of the test what became of the check."""
-    from llamastack_conformance import report as words
-
-    title = f"{check.id} of {suite.api}={suite.provider_type}"
-    if status in (words.WAIVED, words.WARNED):
-        report.outcome = "skipped"
-        report.wasxfail = f"{status}: {told.splitlines()[0]}"
-        report.longrepr = f"{title}\n{told}"
-    elif status == words.NOT_APPLICABLE:
-        report.outcome = "skipped"
-        report.longrepr = (str(report.location[0]), report.location[1] or 0, f"not applicable: {told}")
-    elif status == words.FAILED:
-        causes = _cause_of(report) if report.longrepr is not None else ""
-        report.outcome = "failed"
-        report.longrepr = f"{title}\n{told}{causes}"
-
-
-def _cause_of(report: pytest.TestReport) -> str:
-    """What is not a failure that the suite words itself keeps its traceback."""
-    text = str(report.longreprtext)
-    return f"\n\n{text}" if "CheckFailure" not in text and "NotApplicable" not in text else ""
-
-
-def _as_property(check: Check, suite: Any, subject: Subject, status: str, told: str) -> dict[str, Any]:
-    from llamastack_conformance.checks import CheckFailure
-
-    try:
-        origin = (subject.installed.distribution, subject.installed.version, dict(subject.spec.capabilities))
-    except CheckFailure:
-        origin = ("?", "?", {})
-    return {
-        "provider": [suite.api, suite.provider_type, *origin],
-        "result": [check.id, check.tier.value, check.since, check.capability, status, told],
-        "suite": suite.__name__,
-    }
 
 
 def _waivers(config: pytest.Config, suite: Any) -> list[Waiver]:
@@ -406,13 +339,17 @@ class _Collector:
                 self._add(value)
 
     def _add(self, value: dict[str, Any]) -> None:
-        from llamastack_conformance.report import ProviderResults, Result
+        from llamastack_conformance.outcomes import from_property
 
-        api, kind, distribution, version, capabilities = value["provider"]
-        provider = ProviderResults(value["suite"], api, kind, distribution, version, capabilities)
-        self._state.results.setdefault((provider.name, provider.suite), provider).results.append(
-            Result(*value["result"])
-        )
+        provider, result = from_property(value)
+        self._state.results.setdefault((provider.name, provider.suite), provider).results.append(result)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """What a worker of pytest-xdist found wrong with waivers: the controller collects no tests."""
+        for fault in getattr(node, "workeroutput", {}).get(_FAULTS, ()):
+            if fault not in self._state.faults:
+                self._state.faults.append(fault)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -454,6 +391,8 @@ def _any_tier(check_id: str, state: State) -> bool:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     state = config.stash[_STATE]
+    if hasattr(config, "workeroutput"):
+        config.workeroutput[_FAULTS] = state.faults
     if _of_workers(config) or config.option.collectonly:
         return
     found = list(state.results.values())
@@ -480,10 +419,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     state = config.stash[_STATE]
     asked = state.requested or config.option.llamastack_report or config.option.llamastack_compare
-    if asked or any(not provider.conforms for provider in state.results.values()):
-        for provider in state.results.values():
-            from llamastack_conformance.report import terminal_table
+    for provider in state.results.values():
+        from llamastack_conformance.report import WARNED, terminal_table
 
+        if asked or not provider.conforms or provider.counts[WARNED]:
             terminalreporter.section(f"conformance of {provider.name} ({provider.distribution} {provider.version})")
             for line in terminal_table(provider):
                 terminalreporter.write_line(line)

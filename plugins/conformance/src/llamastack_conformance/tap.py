@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import urlsplit, urlunsplit
@@ -35,10 +35,6 @@ class Request:
     @property
     def whole(self) -> bytes:
         return self.head + self.body
-
-    def header(self, name: str) -> str | None:
-        found = re.search(rb"(?im)^" + re.escape(name.encode()) + rb":[ \t]*([^\r\n]*)", self.head)
-        return found[1].decode("latin-1").strip() if found else None
 
 
 def answer(status: int, body: str, **headers: str) -> bytes:
@@ -72,8 +68,8 @@ class Tap:
     holding: int = 0
     _port: int = 0
     _group: TaskGroup | None = None
-    _listening: AsyncExitStack | None = None
     _listeners: anyio.CancelScope | None = None
+    _closed: anyio.Event = field(default_factory=anyio.Event)
 
     @property
     def url(self) -> str:
@@ -89,7 +85,7 @@ class Tap:
         if self._listeners is not None:
             self._listeners.cancel()
             self._listeners = None
-        await anyio.sleep(0.05)
+            await self._closed.wait()
 
     async def listen(self) -> None:
         """Take connections, at the same port as before."""
@@ -97,12 +93,16 @@ class Tap:
             return
         listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=self._port)
         self._port = int(listener.extra(SocketAttribute.local_port))  # noqa: S610 - nothing of Django
-        scope = self._listeners = anyio.CancelScope()
+        scope, closed = anyio.CancelScope(), anyio.Event()
+        self._listeners, self._closed = scope, closed
 
         async def serve() -> None:
-            with scope:
-                async with listener:
-                    await listener.serve(self._connected)
+            try:
+                with scope:
+                    async with listener:
+                        await listener.serve(self._connected)
+            finally:
+                closed.set()
 
         self._group.start_soon(serve, name="tap")
 

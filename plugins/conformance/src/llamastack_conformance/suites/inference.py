@@ -12,6 +12,7 @@ from llamastack.api.common import (
     CompletionMessage,
     ImageMedia,
     SamplingParams,
+    SamplingStrategy,
     StopReason,
     SystemMessage,
     ToolCall,
@@ -34,8 +35,9 @@ from llamastack.api.inference import (
 )
 from llamastack.provider.errors import NotSupportedError
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
+from llamastack_conformance.running import Running
 from llamastack_conformance.shapes import well_formed, well_formed_piece
-from llamastack_conformance.subject import Running, Subject
+from llamastack_conformance.subject import Subject
 from llamastack_conformance.suites.provider import RoutedProviderConformance
 from llamastack_conformance.suites.suite import Probe, refused
 
@@ -62,6 +64,13 @@ _SUNNY = JsonSchemaResponseFormat(
 _DOT = ImageMedia(
     image="data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
 )
+# By the parameter that each is about.
+_SAMPLING: dict[str, dict[str, Any]] = {
+    "top_p": {"strategy": SamplingStrategy.top_p, "temperature": 0.7, "top_p": 0.9},
+    "top_k": {"strategy": SamplingStrategy.top_k, "temperature": 0.7, "top_k": 20},
+    "repetition_penalty": {"repetition_penalty": 1.1},
+    "seed": {"strategy": SamplingStrategy.top_p, "temperature": 0.7, "seed": 7},
+}
 _MOST_TOP_LOGPROBS = 2
 _FIRST_PIECE_BY = 0.8
 _LEAST_TIME_S = 0.2
@@ -213,6 +222,24 @@ class InferenceConformance(RoutedProviderConformance):
             cut = await self._chat(running, sampling_params=SamplingParams(max_tokens=12, stop=[middle]))
         if middle in _text(cut) or len(_text(cut)) >= len(whole):
             raise CheckFailure(f"{_text(cut)!r} with stop [{middle!r}]; without it {whole!r}")
+
+    @check(
+        "chat_completion.sampling",
+        tier=Tier.live,
+        capability="chat_completion",
+        mend="hand the parameter on, or raise NotSupportedError with param='sampling_params.<name>'",
+    )
+    async def test_chat_completion_sampling(self, subject: Subject) -> None:
+        """each sampling parameter is taken, or refused with NotSupportedError (501) that names it"""
+        async with subject.shared() as running:
+            for name, given in _SAMPLING.items():
+                try:
+                    reply = await self._chat(running, sampling_params=SamplingParams(max_tokens=4, **given))
+                except NotSupportedError as error:
+                    if error.param != f"sampling_params.{name}":
+                        raise CheckFailure(f"for {name} param is {error.param!r}: {error.message}") from None
+                else:
+                    _plain_message(reply.completion_message)
 
     test_chat_completion_refused = refused("chat_completion")
 

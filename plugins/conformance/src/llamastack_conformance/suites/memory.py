@@ -10,8 +10,9 @@ import anyio
 from llamastack.api.memory import MemoryBankDocument, QueryDocumentsResponse
 from llamastack.provider.errors import InvalidRequestError, LlamaStackError
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
+from llamastack_conformance.running import Running
 from llamastack_conformance.shapes import well_formed
-from llamastack_conformance.subject import SECOND, Running, Subject
+from llamastack_conformance.subject import SECOND, Subject
 from llamastack_conformance.suites.provider import RoutedProviderConformance
 from llamastack_conformance.suites.registration import new_object
 from llamastack_conformance.suites.suite import Probe, refused
@@ -48,7 +49,9 @@ class MemoryConformance(RoutedProviderConformance):
 
     async def _query(self, running: Running, query: str = _ASKED, **params: Any) -> QueryDocumentsResponse:
         found = await running.calls.query_documents(
-            bank_id=self._bank(running).identifier, query=query, **({"params": params} if params else {})
+            bank_id=running.qualified(self._bank(running).identifier),
+            query=query,
+            **({"params": params} if params else {}),
         )
         well_formed(running.subject.method("query_documents"), found)
         return found  # type: ignore[no-any-return]

@@ -9,11 +9,13 @@ from typing import Any
 from llamastack.api.base import RoutedObject
 from llamastack.provider.errors import LlamaStackError, NotFoundError, NotSupportedError, UnsupportedObjectError
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
-from llamastack_conformance.subject import Running, Subject
+from llamastack_conformance.configured import ConfiguredProvider
+from llamastack_conformance.running import Running
+from llamastack_conformance.subject import Subject
 from llamastack_conformance.suites.suite import Suite
 
 
-def new_object(subject: Subject) -> Any:
+def new_object(subject: ConfiguredProvider) -> Any:
     """An object of the settings. Raises NotApplicable when they name none."""
     if not subject.settings.objects:
         raise NotApplicable(f"name a {subject.pair.label} that can be registered in x-conformance.objects")

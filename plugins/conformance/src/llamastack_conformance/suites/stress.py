@@ -8,7 +8,8 @@ import anyio
 
 from llamastack.provider.request_data import provider_data
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
-from llamastack_conformance.subject import Running, Subject
+from llamastack_conformance.running import Running
+from llamastack_conformance.subject import Subject
 from llamastack_conformance.suites.suite import Suite
 from llamastack_conformance.watching import watched_loop
 
