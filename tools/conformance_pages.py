@@ -9,7 +9,7 @@ import pytest
 from read_source import table
 
 from llamastack_conformance.catalogue import catalogue
-from llamastack_conformance.plugin import pytest_addoption
+from llamastack_conformance.options import add_options
 from llamastack_conformance.report import ProviderResults, read
 
 RESULTS = Path(__file__).parents[1] / "docs" / "conformance-results.json"
@@ -28,9 +28,8 @@ def checks(tier: str) -> str:
 
 def options(_: str) -> str:
     """The options that the plugin adds to pytest."""
-    parser = pytest.Parser(_ispytest=True)
-    pytest_addoption(parser)
-    group = next(group for group in parser._groups if group.name == "llamastack")
+    group = pytest.Parser(_ispytest=True).getgroup("llamastack")
+    add_options(group)
     rows = []
     for option in group.options:
         attributes = option.attrs()

@@ -275,7 +275,7 @@ def test_checks_that_are_shown_are_those_of_the_suite(tmp_path: Path) -> None:
     assert f"wanted: {check.wanted}\n" in failure
     assert f"mend:   {check.mend}\n" in failure
     options = set(re.findall(r"--llamastack-[a-z-]+", text))
-    known = (ROOT / "plugins/conformance/src/llamastack_conformance/plugin.py").read_text(encoding="utf-8")
+    known = (ROOT / "plugins/conformance/src/llamastack_conformance/options.py").read_text(encoding="utf-8")
     assert [option for option in options if f'"{option}"' not in known] == []
 
 

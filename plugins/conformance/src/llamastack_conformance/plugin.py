@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from llamastack_conformance.options import Asked, add_options, read_options
+
 if TYPE_CHECKING:
     from llamastack_conformance.checks import Check
     from llamastack_conformance.configured import ConfiguredProvider
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from llamastack_conformance.subject import Subject
     from llamastack_conformance.waivers import Waiver
 
-_TIERS = ("static", "live", "stress", "failure")
 _PROPERTY = "llamastack_check"
 _FAULTS = "llamastack_faults"
 _STATE = pytest.StashKey["State"]()
@@ -31,9 +32,7 @@ _STATE = pytest.StashKey["State"]()
 class State:
     """What one run is asked for, and what it found."""
 
-    tiers: tuple[str, ...]
-    pinned: str
-    requested: list[tuple[str, str]]
+    asked: Asked
     suites: list[type] = field(default_factory=list)
     waivers: dict[type, list[Waiver]] = field(default_factory=dict)
     providers: dict[type, ConfiguredProvider] = field(default_factory=dict)
@@ -44,31 +43,7 @@ class State:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("llamastack", "conformance of llamastack providers")
-    group.addoption(
-        "--llamastack-provider",
-        action="append",
-        default=[],
-        metavar="API=TYPE",
-        help="Check this installed provider, such as inference=remote::tgi, without a test file. May be repeated.",
-    )
-    group.addoption("--llamastack-config", metavar="FILE", help="Run config with the provider in it.")
-    group.addoption(
-        "--llamastack-tiers", metavar="LIST", default=",".join(_TIERS), help=f"Of {','.join(_TIERS)}; all by default."
-    )
-    group.addoption(
-        "--llamastack-suite-version", metavar="X.Y", help="Pin the suite: failures of newer checks only warn."
-    )
-    group.addoption("--llamastack-waivers", metavar="FILE", help="YAML file of checks that are known to fail.")
-    group.addoption(
-        "--llamastack-report",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="Write a report: JSON to FILE.json, Markdown to FILE.md. May be repeated.",
-    )
-    group.addoption("--llamastack-compare", metavar="OLD.json", help="Fail for what passed in an earlier report.")
-    group.addoption("--llamastack-list", action="store_true", help="List every check, and stop.")
+    add_options(parser.getgroup("llamastack", "conformance of llamastack providers"))
 
 
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
@@ -82,60 +57,15 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    options = config.option
-    state = State(
-        tiers=_tiers(options.llamastack_tiers),
-        pinned=options.llamastack_suite_version or "",
-        requested=[_requested(text) for text in options.llamastack_provider],
-    )
-    config.stash[_STATE] = state
-    for file in options.llamastack_report:
-        if Path(file).suffix not in (".json", ".md"):
-            raise pytest.UsageError(f"--llamastack-report: {file} must end in .json or .md")
-    if state.pinned:
-        _require_version(state.pinned)
-    if options.llamastack_compare:
-        from llamastack_conformance.report import ReportError, read
-
-        try:
-            read(Path(options.llamastack_compare))
-        except ReportError as error:
-            raise pytest.UsageError(f"--llamastack-compare: {error}") from None
-    if state.requested:
-        if options.llamastack_config is None:
-            raise pytest.UsageError("--llamastack-provider needs --llamastack-config FILE, the provider's run config")
-        state.suites = [_suite(config, api, kind) for api, kind in state.requested]
+    asked = read_options(config.option)
+    state = config.stash[_STATE] = State(asked)
+    if asked.providers:
+        state.suites = [_suite(asked, api, kind) for api, kind in asked.providers]
         if config.args_source is not pytest.Config.ArgsSource.ARGS:
             config.args = []  # no test file was named, and none is looked for
 
 
-def _tiers(text: str) -> tuple[str, ...]:
-    wanted = tuple(part.strip() for part in text.split(",") if part.strip())
-    unknown = [tier for tier in wanted if tier not in _TIERS]
-    if unknown or not wanted:
-        raise pytest.UsageError(f"--llamastack-tiers: {text!r}: allowed are {', '.join(_TIERS)}")
-    return wanted
-
-
-def _requested(text: str) -> tuple[str, str]:
-    api, equals, kind = text.partition("=")
-    if not equals or not api or not kind:
-        raise pytest.UsageError(f"--llamastack-provider: {text!r} is not like inference=remote::tgi")
-    return api, kind
-
-
-def _require_version(text: str) -> None:
-    from llamastack_conformance.checks import SUITE_VERSION, version_key
-
-    try:
-        newer = version_key(text) > version_key(SUITE_VERSION)
-    except ValueError as error:
-        raise pytest.UsageError(f"--llamastack-suite-version: {error}") from None
-    if newer:
-        raise pytest.UsageError(f"--llamastack-suite-version: {text} is not out yet; this suite is {SUITE_VERSION}")
-
-
-def _suite(config: pytest.Config, api: str, kind: str) -> type:
+def _suite(asked: Asked, api: str, kind: str) -> type:
     """The suite of `api` for one provider type, made from the options."""
     import llamastack_conformance
 
@@ -145,7 +75,7 @@ def _suite(config: pytest.Config, api: str, kind: str) -> type:
         raise pytest.UsageError(f"--llamastack-provider: there is no suite of API '{api}'; there are {known}")
     base = getattr(llamastack_conformance, name)
     title = "Test" + "".join(part.capitalize() for part in kind.replace(":", "-").split("-") if part)
-    attributes = {"provider_type": kind, "config": Path(config.option.llamastack_config), "__module__": __name__}
+    attributes = {"provider_type": kind, "config": asked.config, "__module__": __name__}
     suite: type = type(f"{title}{api.capitalize()}", (base,), attributes)
     return suite
 
@@ -173,8 +103,8 @@ def _check_of(item: pytest.Item) -> Check | None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
     state = config.stash[_STATE]
-    if state.suites:
-        module = _SuiteModule.from_parent(session, path=Path(config.option.llamastack_config).resolve())
+    if state.suites and state.asked.config is not None:
+        module = _SuiteModule.from_parent(session, path=state.asked.config.resolve())
         items += session.genitems(module)
     kept: list[pytest.Item] = []
     dropped: list[pytest.Item] = []
@@ -188,7 +118,7 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
         suites.setdefault(suite, 0)
         applies = _applies(check, suite, config)
         suites[suite] += applies
-        in_tier = check.tier.value in state.tiers
+        in_tier = check.tier.value in state.asked.tiers
         (kept if applies and in_tier else dropped).append(item)
         if config.pluginmanager.hasplugin("xdist"):
             item.add_marker(pytest.mark.xdist_group(suite.__name__))  # its checks share what one process has started
@@ -298,7 +228,7 @@ def pytest_runtest_makereport(
         call.excinfo.value if call.excinfo else None,
         waiver=next((w for w in _waivers(item.config, suite) if w.covers(check.id, suite.provider_type)), None),
         ran=f"{suite.__name__}:{check.id}" in state.ran,
-        pinned=state.pinned,
+        pinned=state.asked.pinned,
         redact=str if subject is None else subject.redact,
     )
     outcomes.settle(report, result, f"{check.id} of {suite.api}={suite.provider_type}")
@@ -312,7 +242,7 @@ def _waivers(config: pytest.Config, suite: Any) -> list[Waiver]:
 
     state = config.stash[_STATE]
     if suite not in state.waivers:
-        files = [file for file in (suite.waivers, config.option.llamastack_waivers) if file is not None]
+        files = [file for file in (suite.waivers, state.asked.waivers) if file is not None]
         try:
             state.waivers[suite] = [w for file in files for w in read_waivers(Path(file), check_ids())]
         except WaiverError as error:
@@ -384,7 +314,7 @@ def _selected(config: pytest.Config) -> bool:
 def _any_tier(check_id: str, state: State) -> bool:
     from llamastack_conformance.catalogue import catalogue
 
-    return any(check.id == check_id and check.tier.value in state.tiers for check, _ in catalogue())
+    return any(check.id == check_id and check.tier.value in state.asked.tiers for check, _ in catalogue())
 
 
 @pytest.hookimpl(trylast=True)
@@ -397,19 +327,19 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     found = list(state.results.values())
     tried = {provider.name for provider in found}
-    missing = [f"{api}={kind}" for api, kind in state.requested if f"{api}={kind}" not in tried]
+    missing = [f"{api}={kind}" for api, kind in state.asked.providers if f"{api}={kind}" not in tried]
     if missing and not session.shouldfail:
         state.faults.append(f"no check at all ran for {', '.join(missing)}")
-    if config.option.llamastack_compare:
+    if state.asked.compare is not None:
         from llamastack_conformance.report import read, regressions
 
-        state.compared = regressions(read(Path(config.option.llamastack_compare)), found, state.tiers)
-    for file in config.option.llamastack_report:
+        state.compared = regressions(read(state.asked.compare), found, state.asked.tiers)
+    for file in state.asked.reports:
         from llamastack_conformance.checks import SUITE_VERSION
         from llamastack_conformance.report import ReportError, write
 
         try:
-            write(Path(file), found, SUITE_VERSION)
+            write(file, found, SUITE_VERSION)
         except ReportError as error:
             state.faults.append(str(error))
     if state.faults or state.compared:
@@ -418,7 +348,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     state = config.stash[_STATE]
-    asked = state.requested or config.option.llamastack_report or config.option.llamastack_compare
+    asked = state.asked.providers or state.asked.reports or state.asked.compare
     for provider in state.results.values():
         from llamastack_conformance.report import WARNED, terminal_table
 

@@ -6,12 +6,16 @@ from typing import Any
 
 import anyio
 
+from llamastack.provider.errors import LlamaStackError
 from llamastack.provider.request_data import provider_data
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
 from llamastack_conformance.running import Running
 from llamastack_conformance.subject import Subject
 from llamastack_conformance.suites.suite import Suite
 from llamastack_conformance.watching import watched_loop
+
+_BETWEEN_S = 0.005
+_LOOKS = 2
 
 
 class StressChecks(Suite):
@@ -50,7 +54,7 @@ class StressChecks(Suite):
             await self.prepare_questions(running, texts)
             running.tap.requests.clear()
             keys = [f"conformance-key-of-client-{number:03d}" for number in range(len(texts))]
-            await self._all_at_once(running, texts, [subject.client_data(own) for own in keys], errors_are_fine=True)
+            await self._all_at_once(running, texts, [subject.client_data(own) for own in keys], refusals_are_fine=True)
             sent = [request.whole.decode("latin-1") for request in running.tap.requests]
         for text, own in zip(texts, keys, strict=True):
             mine = [request for request in sent if text in request]
@@ -66,32 +70,44 @@ class StressChecks(Suite):
         "stress.event-loop", tier=Tier.stress, mend="use an async client, or anyio.to_thread.run_sync for what blocks"
     )
     async def test_stress_event_loop(self, subject: Subject) -> None:
-        """fifty calls at once never keep the event loop from running for 100 ms"""
+        """fifty calls beside each other never keep the event loop from running for 100 ms"""
+        limit_s = subject.settings.max_block_ms / 1000
         async with subject.shared() as running:
             await self.prepare(running)
             await self.call(running)
             texts = [self.question(number) for number in range(subject.settings.parallel_calls)]
             await self.prepare_questions(running, texts)
-            with watched_loop() as watch:
-                await self._all_at_once(running, texts, [None] * len(texts))
-        limit = subject.settings.max_block_ms / 1000
-        if watch.longest_s > limit:
-            raise CheckFailure(f"it stood still for {watch.longest_s * 1000:.0f} ms, at\n{watch.stack}")
+            # What blocks does so each time; a machine that is busy with others looks like it now and then.
+            for _ in range(_LOOKS):
+                with watched_loop() as watch:
+                    await self._all_at_once(running, texts, [None] * len(texts), between_s=_BETWEEN_S)
+                if watch.longest_s <= limit_s:
+                    return
+        raise CheckFailure(f"it stood still for {watch.longest_s * 1000:.0f} ms, at\n{watch.stack}")
 
     async def _all_at_once(
-        self, running: Running, texts: list[str], data: list[Any], *, errors_are_fine: bool = False
+        self,
+        running: Running,
+        texts: list[str],
+        data: list[Any],
+        *,
+        refusals_are_fine: bool = False,
+        between_s: float = 0.0,
     ) -> list[Any]:
+        """The results of one call for each text. between_s: seconds between the starts of two."""
         results: list[Any] = [None] * len(texts)
 
         async def one(place: int) -> None:
             try:
                 with provider_data(data[place]):
                     results[place] = await self.call(running, texts[place])
-            except Exception:
-                if not errors_are_fine:  # a backend need not know the keys that are made up here
+            except LlamaStackError:
+                if not refusals_are_fine:  # a backend need not know the keys that are made up here
                     raise
 
         async with anyio.create_task_group() as group:
             for place in range(len(texts)):
                 group.start_soon(one, place)
+                if between_s:
+                    await anyio.sleep(between_s)
         return results

@@ -87,9 +87,12 @@ def refused(capability: str) -> Any:
             routed_by = subject.method(probe.method).web.routed_by
             if routed_by is not None:
                 arguments[routed_by] = arguments[routed_by].removeprefix(running.qualified(""))
+            method = getattr(running.provider, probe.method, None)
+            if method is None:
+                return
             try:
-                result = await getattr(running.provider, probe.method)(**arguments)
-            except (LlamaStackError, NotImplementedError, AttributeError):
+                result = await method(**arguments)
+            except (LlamaStackError, NotImplementedError):
                 return
             there = probe.worked(result)
             there = there if isinstance(there, bool) else await there

@@ -41,6 +41,7 @@ class TelemetryConformance(ProviderConformance):
         return text in (result, getattr(result, "trace_id", None))
 
     async def probe(self, running: Running, capability: str) -> Probe:
+        # Past the stack; a provider may leave out what it does not declare.
         with suppress(LlamaStackError, NotImplementedError, AttributeError):
             await running.provider.log_event(event=_line("a"))
         probes = {

@@ -1,0 +1,118 @@
+"""The options of the pytest plugin, and what they ask for. Brings nothing of the core before an option wants it."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+_TIERS = ("static", "live", "stress", "failure")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a run is asked for.
+
+    providers: (API, type) of those to check without a test file, with the run config `config`. tiers: those to run.
+    pinned: version of the suite, or "". waivers, reports, compare: files.
+    """
+
+    providers: tuple[tuple[str, str], ...]
+    config: Path | None
+    tiers: tuple[str, ...]
+    pinned: str
+    waivers: Path | None
+    reports: tuple[Path, ...]
+    compare: Path | None
+
+
+def add_options(group: pytest.OptionGroup) -> None:
+    """Add them to a group of pytest's."""
+    group.addoption(
+        "--llamastack-provider",
+        action="append",
+        default=[],
+        metavar="API=TYPE",
+        help="Check this installed provider, such as inference=remote::tgi, without a test file. May be repeated.",
+    )
+    group.addoption("--llamastack-config", metavar="FILE", help="Run config with the provider in it.")
+    group.addoption(
+        "--llamastack-tiers", metavar="LIST", default=",".join(_TIERS), help=f"Of {','.join(_TIERS)}; all by default."
+    )
+    group.addoption(
+        "--llamastack-suite-version", metavar="X.Y", help="Pin the suite: failures of newer checks only warn."
+    )
+    group.addoption("--llamastack-waivers", metavar="FILE", help="YAML file of checks that are known to fail.")
+    group.addoption(
+        "--llamastack-report",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="Write a report: JSON to FILE.json, Markdown to FILE.md. May be repeated.",
+    )
+    group.addoption("--llamastack-compare", metavar="OLD.json", help="Fail for what passed in an earlier report.")
+    group.addoption("--llamastack-list", action="store_true", help="List every check, and stop.")
+
+
+def read_options(given: argparse.Namespace) -> Asked:
+    """What the options ask for. Raises UsageError for what they do not take, and for a report that cannot be read."""
+    asked = Asked(
+        providers=tuple(_provider(text) for text in given.llamastack_provider),
+        config=_path(given.llamastack_config),
+        tiers=_tiers(given.llamastack_tiers),
+        pinned=given.llamastack_suite_version or "",
+        waivers=_path(given.llamastack_waivers),
+        reports=tuple(Path(file) for file in given.llamastack_report),
+        compare=_path(given.llamastack_compare),
+    )
+    if asked.providers and asked.config is None:
+        raise pytest.UsageError("--llamastack-provider needs --llamastack-config FILE, the provider's run config")
+    for file in asked.reports:
+        if file.suffix not in (".json", ".md"):
+            raise pytest.UsageError(f"--llamastack-report: {file} must end in .json or .md")
+    if asked.pinned:
+        _require_version(asked.pinned)
+    if asked.compare is not None:
+        _require_report(asked.compare)
+    return asked
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
+
+
+def _tiers(text: str) -> tuple[str, ...]:
+    wanted = tuple(part.strip() for part in text.split(",") if part.strip())
+    unknown = [tier for tier in wanted if tier not in _TIERS]
+    if unknown or not wanted:
+        raise pytest.UsageError(f"--llamastack-tiers: {text!r}: allowed are {', '.join(_TIERS)}")
+    return wanted
+
+
+def _provider(text: str) -> tuple[str, str]:
+    api, equals, kind = text.partition("=")
+    if not equals or not api or not kind:
+        raise pytest.UsageError(f"--llamastack-provider: {text!r} is not like inference=remote::tgi")
+    return api, kind
+
+
+def _require_version(text: str) -> None:
+    from llamastack_conformance.checks import SUITE_VERSION, version_key
+
+    try:
+        newer = version_key(text) > version_key(SUITE_VERSION)
+    except ValueError as error:
+        raise pytest.UsageError(f"--llamastack-suite-version: {error}") from None
+    if newer:
+        raise pytest.UsageError(f"--llamastack-suite-version: {text} is not out yet; this suite is {SUITE_VERSION}")
+
+
+def _require_report(file: Path) -> None:
+    from llamastack_conformance.report import ReportError, read
+
+    try:
+        read(file)
+    except ReportError as error:
+        raise pytest.UsageError(f"--llamastack-compare: {error}") from None
