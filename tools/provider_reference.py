@@ -7,7 +7,7 @@ import functools
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import is_dataclass
 from enum import StrEnum
 from types import ModuleType
@@ -229,7 +229,17 @@ def private_hooks(_: str) -> str:
             shown.append(f"async def {name}({argument}")
             rows.append((f"`{name}`", f"Optional. {capital(optional[name.partition('_')[0] + '_*'])}"))
         text += f"{signatures(chr(10).join(shown))}\n{table(('hook', 'what'), rows)}\n"
+        if pair.optional_protocol is not None:
+            text += _optional_hooks(pair.optional_protocol, pair.optional_hooks)
     return text
+
+
+def _optional_hooks(protocol: type, names: Iterable[str]) -> str:
+    nodes = method_nodes(protocol)
+    shown = "\n".join(signature(nodes[name]) for name in names)
+    rows = [(f"`{name}`", f"Optional. {in_a_row(function_doc(nodes[name]))}") for name in names]
+    about = f"### `{protocol.__name__}`\n\n{class_doc(protocol).text}\n\n"
+    return f"{about}{signatures(shown)}\n{table(('hook', 'what'), rows)}\n"
 
 
 # ---- APIs ------------------------------------------------------------------------------------------------------------

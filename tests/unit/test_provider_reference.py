@@ -39,6 +39,7 @@ OF_THE_STACK = {
     "calls",  # the APIs as callers see them
     "compliance",
     "dotted",
+    "exchange",  # what `backend` is made of
     "faults",
     "handles",
     "request_data",  # `Deps.request_data` gives a provider its part
@@ -170,7 +171,7 @@ def test_the_hooks_of_every_provider_are_those_that_the_stack_looks_for() -> Non
         faults_of_provider(api, Asked(), Capabilities())
     wanted = {name for api in reference.IMPLEMENTED for name in api.methods}
     for pair in reference.PAIRS:
-        wanted |= {pair.list_hook, pair.register_hook, pair.unregister_hook, pair.forget_hook}
+        wanted |= {pair.list_hook, pair.register_hook, pair.unregister_hook, pair.forget_hook, *pair.optional_hooks}
     assert set(reference.life_hooks()) == asked - wanted
 
 

@@ -115,6 +115,10 @@ class ToolDefinition(WireModel):
     """What it does, for the model."""
     parameters: dict[str, ToolParamDefinition] | None = None
     """By name."""
+    input_schema: dict[str, Any] | None = None
+    """The JSON schema of all parameters, an object, where `parameters` cannot say all of it. It goes before them, for a
+    provider whose backend takes schemas.
+    """
 
 
 class ToolResponse(WireModel):

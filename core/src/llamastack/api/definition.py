@@ -97,6 +97,7 @@ class RoutedPair:
     object_name: singular and snake case; the private protocol's methods are named after it
         (`list_<object_name>s`, `register_<object_name>`, `unregister_<object_name>`, `forget_<object_name>`).
     object_type: the pydantic type, possibly a union.
+    optional_protocol: what its providers may implement beside that.
     """
 
     routed_api: str
@@ -104,6 +105,7 @@ class RoutedPair:
     object_name: str
     object_type: Any
     private_protocol: type
+    optional_protocol: type | None = None
 
     @property
     def list_hook(self) -> str:
@@ -120,6 +122,12 @@ class RoutedPair:
     @property
     def forget_hook(self) -> str:
         return f"forget_{self.object_name}"
+
+    @property
+    def optional_hooks(self) -> tuple[str, ...]:
+        """The methods of the optional protocol."""
+        methods = {} if self.optional_protocol is None else vars(self.optional_protocol)
+        return tuple(name for name, value in methods.items() if inspect.iscoroutinefunction(value))
 
     @property
     def label(self) -> str:

@@ -37,6 +37,15 @@ class TokenLogProbs(WireModel):
     """The text of a token to the natural logarithm of its probability."""
 
 
+class TokenUsage(WireModel):
+    """How many tokens a call took, as the backend counts them."""
+
+    prompt_tokens: Annotated[int, Field(ge=0)]
+    """Tokens of what the model was given, those of its template too."""
+    completion_tokens: Annotated[int, Field(ge=0)] = 0
+    """Tokens that the model made; an embedding makes none."""
+
+
 class JsonSchemaResponseFormat(WireModel):
     """Constrain the output to a JSON document that fits a JSON schema (draft 2020-12)."""
 
@@ -56,6 +65,8 @@ class CompletionResponse(WireModel):
     """What follows, without the text that was given."""
     logprobs: list[TokenLogProbs] | None = None
     """One entry per token of the reply, where they were asked for."""
+    usage: TokenUsage | None = None
+    """Tokens that it took, where the provider knows."""
 
 
 class CompletionResponseStreamChunk(WireModel):
@@ -67,6 +78,8 @@ class CompletionResponseStreamChunk(WireModel):
     """Why it ended; in the last piece alone."""
     logprobs: list[TokenLogProbs] | None = None
     """Of the tokens in this piece, where they were asked for."""
+    usage: TokenUsage | None = None
+    """Tokens that the whole reply took, where the provider knows; in the last piece alone."""
 
 
 class ToolCallParseStatus(StrEnum):
@@ -94,6 +107,8 @@ class ChatCompletionResponse(WireModel):
     """The answer."""
     logprobs: list[TokenLogProbs] | None = None
     """One entry per token of the reply, where they were asked for."""
+    usage: TokenUsage | None = None
+    """Tokens that it took, where the provider knows."""
 
 
 class ChatCompletionResponseEventType(StrEnum):
@@ -115,6 +130,8 @@ class ChatCompletionResponseEvent(WireModel):
     """Of the tokens in `delta`, where they were asked for."""
     stop_reason: StopReason | None = None
     """Why the answer ended; in the last event alone."""
+    usage: TokenUsage | None = None
+    """Tokens that the whole reply took, where the provider knows; in the last event alone."""
 
 
 class ChatCompletionResponseStreamChunk(WireModel):
@@ -129,6 +146,8 @@ class EmbeddingsResponse(WireModel):
 
     embeddings: list[list[float]]
     """One vector per content, in the order of the request; all of the model's dimension."""
+    usage: TokenUsage | None = None
+    """Tokens that it took, where the provider knows."""
 
 
 class Inference(Protocol):

@@ -8,7 +8,7 @@ import json
 import shlex
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from importlib.util import find_spec
 from types import FrameType
@@ -27,7 +27,10 @@ from llamastack.server.serve import BindError, bind, serve, url_of
 from llamastack.stack import Stack
 
 _MOST_NAMES = 3
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+Introduction = Callable[[Stack, str], Awaitable[Callable[[], None]]]
+"""What to do with a stack that has started, and its URL; gives what to do once requests are accepted."""
 
 
 @click.command()
@@ -36,8 +39,13 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 @click.option(
     "--port", type=click.IntRange(0, 65535), help="TCP port, 0 for a free one; by default the config's, or 8321."
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Processes that serve together; by default the config's, or 1. A good number is that of the cores.",
+)
 @click.option("--reload", "reloads", is_flag=True, help="Start again when the config or a source file changes.")
-def run(config: str, host: str | None, port: int | None, reloads: bool) -> None:
+def run(config: str, host: str | None, port: int | None, workers: int | None, reloads: bool) -> None:
     """Start the stack of CONFIG and serve it over HTTP.
 
     CONFIG is a YAML file or the name of an installed run config (see `llamastack distributions list`).
@@ -46,6 +54,10 @@ def run(config: str, host: str | None, port: int | None, reloads: bool) -> None:
     report = ProgressReport()
     stack = Stack.from_config(config, on_progress=report)
     settings = stack.config.run.server
+    count = settings.workers if workers is None else workers
+    if reloads and count > 1:
+        raise click.UsageError(f"--reload serves with one process, not with {count} workers; add --workers 1")
+    stack.check_workers(count)
     try:
         listening = bind(host or settings.host, settings.port if port is None else port)
     except BindError as error:
@@ -57,6 +69,10 @@ def run(config: str, host: str | None, port: int | None, reloads: bool) -> None:
         from llamastack.cli.reload import run_reloading
 
         run_reloading(config, listening)
+    elif count > 1:
+        from llamastack.cli.workers import run_workers
+
+        run_workers(stack.config, listening, count)
     else:
         run_stack(stack, listening, report)
 
@@ -75,12 +91,30 @@ def _set_up_logging() -> None:
         raise WrongInputError(str(error)) from None
 
 
-def run_stack(stack: Stack, listening: socket.socket, report: ProgressReport) -> None:
+def serving_line(url: str, workers: int = 1) -> str:
+    """What says that requests are accepted."""
+    return f"Serving on {url}{f'   ({workers} workers)' if workers > 1 else ''}   (docs: /docs)"
+
+
+async def show_stack(stack: Stack, url: str) -> list[str]:
+    """Show how the providers of a stack are; gives lines to copy, for when it serves."""
+    await _show_providers(stack)
+    return await _to_try(stack, url)
+
+
+async def _introduce(stack: Stack, url: str) -> Callable[[], None]:
+    lines = [serving_line(url), *await show_stack(stack, url)]
+    return lambda: click.echo("\n".join(lines))
+
+
+def run_stack(
+    stack: Stack, listening: socket.socket, report: ProgressReport, introduce: Introduction = _introduce
+) -> None:
     """Start and serve until SIGTERM or SIGINT. Raises StackStartError."""
     options = {"use_uvloop": find_spec("uvloop") is not None}
     try:
         with _Stopping() as stopping:
-            anyio.run(_run, stack, listening, report, stopping, backend_options=options)
+            anyio.run(_run, stack, listening, report, introduce, stopping, backend_options=options)
     finally:
         listening.close()
 
@@ -93,7 +127,10 @@ class _Stopping:
         self._came = False
 
     def __enter__(self) -> _Stopping:
-        self._before = {number: signal.signal(number, self._stop) for number in _SIGNALS}
+        self._before = {number: signal.signal(number, self._stop) for number in SIGNALS}
+        if hasattr(signal, "pthread_sigmask"):
+            # A worker process is started with them held back.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -119,17 +156,16 @@ class _Stopping:
                 self._cancels.pop()
 
 
-async def _run(stack: Stack, listening: socket.socket, report: ProgressReport, stopping: _Stopping) -> None:
+async def _run(
+    stack: Stack, listening: socket.socket, report: ProgressReport, introduce: Introduction, stopping: _Stopping
+) -> None:
     with stopping.scope():
         async with AsyncExitStack() as running:
             with report.waiting():
                 await running.enter_async_context(stack)
             # A scope of its own: what is cancelled is the serving, not the orderly closing after it.
             with stopping.scope():
-                await _show_providers(stack)
-                url = url_of(listening)
-                lines = [f"Serving on {url}   (docs: /docs)", *await _to_try(stack, url)]
-                await serve(stack, listening, lambda: click.echo("\n".join(lines)))
+                await serve(stack, listening, await introduce(stack, url_of(listening)))
 
 
 async def _to_try(stack: Stack, url: str) -> list[str]:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from llamastack.provider.private import (
         MemoryBanksProtocolPrivate,
         ModelsProtocolPrivate,
+        OpenAIProtocolPrivate,
+        OpenAIRequest,
         ShieldsProtocolPrivate,
     )
     from llamastack.provider.spec import InlineProviderSpec, ProviderSpec, RemoteProviderSpec
@@ -60,6 +62,8 @@ __all__ = [
     "NotFoundError",
     "NotSupportedError",
     "ObjectNotFoundError",
+    "OpenAIProtocolPrivate",
+    "OpenAIRequest",
     "PermissionDeniedError",
     "Progress",
     "ProviderSpec",

@@ -16,6 +16,7 @@ from llamastack.api.telemetry import Telemetry
 from llamastack.provider.private import (
     MemoryBanksProtocolPrivate,
     ModelsProtocolPrivate,
+    OpenAIProtocolPrivate,
     ShieldsProtocolPrivate,
 )
 
@@ -29,6 +30,7 @@ def routed_apis(
     object_name: str,
     object_type: object,
     private_protocol: type,
+    optional_protocol: type | None = None,
 ) -> tuple[ApiDefinition, ApiDefinition]:
     """A routed API and the registry API of the objects it is routed by."""
     pair = RoutedPair(
@@ -37,6 +39,7 @@ def routed_apis(
         object_name=object_name,
         object_type=object_type,
         private_protocol=private_protocol,
+        optional_protocol=optional_protocol,
     )
     return (
         ApiDefinition(name, protocol, pair),
@@ -53,6 +56,7 @@ BUILTIN_APIS: tuple[ApiDefinition, ...] = (
         object_name="model",
         object_type=Model,
         private_protocol=ModelsProtocolPrivate,
+        optional_protocol=OpenAIProtocolPrivate,
     ),
     *routed_apis(
         name=Api.safety.value,

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
-import anyio
 import httpx
 import pydantic_core
 
 from llamastack.provider.errors import BackendError, LlamaStackError, ProviderTimeoutError
+from llamastack.provider.exchange import Answer, Exchanges
 from llamastack.provider.http import (
     error_class_of,
-    http_client,
     once_more_if_dropped,
     reason_of_http_error,
     was_dropped,
 )
 from llamastack.provider.refusals import error_of_answer
 from llamastack.provider.remote import RemoteConfig
-from llamastack.provider.sse import event_data
+from llamastack.provider.sse import event_data, whole_events
 from llamastack.provider.streams import Stream
 
 _DONE = b"[DONE]"
@@ -65,74 +64,100 @@ class HttpBackend:
         self._retries = config.retries
         self._headers = headers
         self._explained = explained
-        self._http = http_client(
+        self._exchanges = Exchanges(
             timeout=httpx.Timeout(config.timeout_s, connect=config.connect_timeout_s),
             **{"limits": _LIMITS, **options},
         )
 
     async def aclose(self) -> None:
         """Close the connections; safe to call twice."""
-        await self._http.aclose()
+        await self._exchanges.aclose()
 
     async def get(self, path: str) -> Any:
         """The decoded JSON at `path`."""
-        return await self._retries.run(lambda: self._whole("GET", path, None))
+        return self._json(path, await self._retries.run(lambda: self._whole("GET", path, None)))
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """The decoded JSON that answers `body`."""
-        return await self._retries.run(lambda: self._whole("POST", path, body))
+        content = pydantic_core.to_json(body)
+        return self._json(path, await self._retries.run(lambda: self._whole("POST", path, content)))
 
     async def events(self, path: str, body: Mapping[str, Any]) -> Stream[Any]:
         """The decoded data of each event that answers `body`, until `[DONE]` or the end.
 
         Returns when the backend has begun to answer, so that a refusal is raised here.
         """
-        response = await self._retries.run(lambda: self._begin("POST", path, body, "text/event-stream"))
-        kind = response.headers.get("content-type", "")
-        if not kind.startswith("text/event-stream"):
-            await response.aclose()
-            raise BackendError(f"{self.where} answered a stream with {kind or 'no content-type'}")
-        return Stream(self._decoded(response), response.aclose)
+        answer = await self._stream(path, pydantic_core.to_json(body))
+        return Stream(self._decoded(answer), answer.aclose)
 
-    async def _whole(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
-        response = await self._begin(method, path, body, "application/json")
-        content = await self._read(response)
+    async def forward(self, path: str, body: bytes) -> bytes:
+        """The JSON that answers `body`, as it came."""
+        return await self._retries.run(lambda: self._whole("POST", path, body, json=True))
+
+    async def forward_events(self, path: str, body: bytes) -> Stream[bytes]:
+        """The events that answer `body`, as they come: blocks of one or several whole events.
+
+        Returns when the backend has begun to answer, so that a refusal is raised here.
+        """
+        answer = await self._stream(path, body)
+        return Stream(self._events(answer), answer.aclose)
+
+    async def _stream(self, path: str, body: bytes) -> Answer:
+        answer = await self._retries.run(lambda: self._begin("POST", path, body, "text/event-stream"))
+        kind = answer.headers.get("content-type", "")
+        if not kind.startswith("text/event-stream"):
+            await answer.aclose()
+            raise BackendError(f"{self.where} answered a stream with {kind or 'no content-type'}")
+        return answer
+
+    async def _whole(self, method: str, path: str, body: bytes | None, *, json: bool = False) -> bytes:
+        answer = await self._begin(method, path, body, "application/json")
+        kind = answer.headers.get("content-type", "")
+        content = await self._read(answer)
+        if json and not kind.startswith("application/json"):
+            raise BackendError(f"{self.where}{path} answered {kind or 'without a content-type'} instead of JSON")
+        return content
+
+    def _json(self, path: str, content: bytes) -> Any:
         try:
             return pydantic_core.from_json(content)
         except ValueError:
             raise BackendError(f"{self.where}{path} answered something else than JSON") from None
 
-    async def _begin(self, method: str, path: str, body: Mapping[str, Any] | None, accept: str) -> httpx.Response:
+    async def _begin(self, method: str, path: str, body: bytes | None, accept: str) -> Answer:
         """The answer up to its head. Raises for one that is an error."""
-        request = self._http.build_request(
-            method,
-            self.url + path,
-            content=None if body is None else pydantic_core.to_json(body),
-            headers={"Accept": accept, "Content-Type": "application/json", **self._headers()},
-        )
+        headers = {"Accept": accept, "Content-Type": "application/json", **self._headers()}
         try:
-            response = await self._send(request)
+            answer = await once_more_if_dropped(
+                lambda: self._exchanges.send(method, self.url + path, headers, body), was_dropped
+            )
         except httpx.HTTPError as error:
             raise self._failed(error) from error
-        if response.is_success:
-            return response
-        content = await self._read(response)
-        raise self._explained(error_of_answer(response.status_code, response.headers, content, self.where))
+        if 200 <= answer.status < 300:
+            return answer
+        content = await self._read(answer)
+        raise self._explained(error_of_answer(answer.status, answer.headers, content, self.where))
 
-    async def _send(self, request: httpx.Request) -> httpx.Response:
-        return await once_more_if_dropped(lambda: self._http.send(request, stream=True), was_dropped)
-
-    async def _read(self, response: httpx.Response) -> bytes:
+    async def _read(self, answer: Answer) -> bytes:
         try:
-            return await response.aread()
+            return await answer.read()
         except httpx.HTTPError as error:
             raise self._broke_off(error) from error
         finally:
-            await self._close(response)
+            await answer.aclose()
 
-    async def _decoded(self, response: httpx.Response) -> AsyncIterator[Any]:
+    async def _events(self, answer: Answer) -> AsyncIterator[bytes]:
         try:
-            async for data in event_data(response.aiter_bytes()):
+            async for block in whole_events(answer.blocks()):
+                yield block
+        except httpx.HTTPError as error:
+            raise self._broke_off(error) from error
+        finally:
+            await answer.aclose()
+
+    async def _decoded(self, answer: Answer) -> AsyncIterator[Any]:
+        try:
+            async for data in event_data(answer.blocks()):
                 if data == _DONE:
                     return
                 try:
@@ -145,12 +170,7 @@ class HttpBackend:
         except httpx.HTTPError as error:
             raise self._broke_off(error) from error
         finally:
-            await self._close(response)
-
-    @staticmethod
-    async def _close(response: httpx.Response) -> None:
-        with anyio.CancelScope(shield=True):
-            await response.aclose()
+            await answer.aclose()
 
     def _failed(self, error: httpx.HTTPError) -> LlamaStackError:
         kind = error_class_of(error)

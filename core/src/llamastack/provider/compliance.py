@@ -24,6 +24,9 @@ def faults_of_provider(api: ApiDefinition, provider: object, capabilities: Capab
     if api.pair is not None:
         for name in (api.pair.list_hook, api.pair.register_hook):
             found += _faults_of_method(provider, api.pair.private_protocol, name)
+        for name in api.pair.optional_hooks:
+            if getattr(provider, name, None) is not None:
+                found += _faults_of_method(provider, api.pair.optional_protocol, name)
     optional = ["initialize", "shutdown", "health"]
     if api.pair is not None:
         optional += [api.pair.unregister_hook, api.pair.forget_hook]
@@ -34,7 +37,7 @@ def faults_of_provider(api: ApiDefinition, provider: object, capabilities: Capab
     return found
 
 
-def _faults_of_method(provider: object, protocol: type, name: str) -> Iterator[str]:
+def _faults_of_method(provider: object, protocol: object, name: str) -> Iterator[str]:
     wanted = inspect.signature(getattr(protocol, name))
     method = getattr(provider, name, None)
     if method is None or getattr(type(provider), name, None) is getattr(protocol, name):

@@ -8,7 +8,7 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.request import getproxies
 
 import anyio
@@ -20,6 +20,9 @@ from llamastack.provider.errors import (
     ProviderTimeoutError,
     ProviderUnavailableError,
 )
+
+if TYPE_CHECKING:
+    from httpx_aiohttp import AiohttpTransport
 
 _T = TypeVar("_T")
 _AT_ONCE_S = 0.1
@@ -37,10 +40,9 @@ def http_client(*, uds: str | None = None, **options: Any) -> httpx.AsyncClient:
     pool at every request. Not where a proxy or a client certificate is asked for, by options or by the environment:
     httpx does these itself.
     """
-    if not _OWN_WAYS & options.keys() and (uds is not None or not getproxies()):
-        transport = _aiohttp_transport(uds, options)
-        if transport is not None:
-            options["transport"] = transport
+    transport = aiohttp_transport({"uds": uds, **options})
+    if transport is not None:
+        options["transport"] = transport
     # What one client's call is answered must not go out with another's.
     options.setdefault("cookies", CookieJar(DefaultCookiePolicy(allowed_domains=[])))
     if uds is not None and "transport" not in options:
@@ -48,7 +50,11 @@ def http_client(*, uds: str | None = None, **options: Any) -> httpx.AsyncClient:
     return httpx.AsyncClient(**options)
 
 
-def _aiohttp_transport(uds: str | None, options: Mapping[str, Any]) -> httpx.AsyncBaseTransport | None:
+def aiohttp_transport(options: Mapping[str, Any]) -> AiohttpTransport | None:
+    """The transport that `http_client` takes for these options of its; None where that is httpx's own."""
+    uds = options.get("uds")
+    if _OWN_WAYS & options.keys() or (uds is None and getproxies()):
+        return None
     try:
         import aiohttp
         from httpx_aiohttp import AiohttpTransport

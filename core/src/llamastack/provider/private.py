@@ -15,7 +15,11 @@ Each Protocol has two optional hooks, async and with the object as the only argu
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Collection
+from dataclasses import dataclass
 from typing import Protocol
+
+import pydantic_core
 
 from llamastack.api.memory_banks import MemoryBank
 from llamastack.api.models import Model
@@ -34,6 +38,46 @@ class ModelsProtocolPrivate(Protocol):
 
         Called again with the same model at every start; must be idempotent.
         Raises UnsupportedModelError when it cannot be served.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAIRequest:
+    """A request to the OpenAI-compatible surface, found valid, as the client wrote it.
+
+    Format: https://platform.openai.com/docs/api-reference.
+    """
+
+    route: str
+    """Below `/v1/`: `chat/completions`, `completions` or `embeddings`."""
+    model: str
+    """The identifier of the model, as the stack knows it."""
+    body: bytes
+    """JSON, whose `model` may be another name of the same model, such as `provider_id/identifier`."""
+    given: Collection[str]
+    """Names of the fields in it."""
+    stream: bool
+    """Whether the client wants events."""
+    named: str
+    """The `model` of the body."""
+
+    def body_for(self, name: str) -> bytes:
+        """The body for a backend that calls the model `name`: the client's own bytes where it does so too."""
+        if name == self.named:
+            return self.body
+        return pydantic_core.to_json({**pydantic_core.from_json(self.body), "model": name})
+
+
+class OpenAIProtocolPrivate(Protocol):
+    """May be implemented by an inference provider whose backend speaks OpenAI's API: a lane without translation."""
+
+    async def forward_openai(self, request: OpenAIRequest) -> bytes | AsyncIterator[bytes] | None:
+        """The backend's answer as it came: JSON, or for a stream blocks of one or several whole events.
+
+        None where this backend differs from OpenAI's API in one of the fields that are given: the stack then calls the
+        provider's native methods. An iterator must not end before `data: [DONE]`, and raises where the backend breaks
+        off. Raises what the native methods raise.
         """
         ...
 

@@ -38,6 +38,8 @@ class ProviderSpec:
     provider_data_validator: dotted path of the pydantic model of its part of `X-LlamaStack-ProviderData`.
     api_version: range of `llamastack.api.definition.API_VERSION` that it works with, e.g. ">=1.0,<2".
     capabilities: what it can and cannot do; see `Capabilities`.
+    single_process: whether it is refused in a server of several processes, each of which would have an instance that
+        keeps things to itself: True, or the names of the config fields that make it so where they are set.
     """
 
     kind: ClassVar[str] = "inline"
@@ -52,6 +54,7 @@ class ProviderSpec:
     provider_data_validator: str | None = None
     api_version: str = ">=1.0,<2"
     capabilities: Capabilities = field(default_factory=Capabilities)
+    single_process: bool | tuple[str, ...] = False
 
     def __post_init__(self) -> None:
         for name in ("config_class", "factory", "provider_data_validator"):
@@ -61,6 +64,8 @@ class ProviderSpec:
         if not self.description.strip():
             raise ValueError("description: must not be empty")
         _parse_range(self.api_version)
+        if isinstance(self.single_process, str):
+            raise TypeError(f"single_process: {self.single_process!r} must be True, False or a tuple of field names")
         object.__setattr__(self, "api", str(self.api))
         for name in ("api_dependencies", "optional_api_dependencies"):
             object.__setattr__(self, name, tuple(str(api) for api in getattr(self, name)))

@@ -31,6 +31,32 @@ async def event_data(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         yield b"\n".join(data)
 
 
+_BOUNDARIES = (b"\n\n", b"\r\n\r\n")
+
+
+async def whole_events(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes, cut only where an event ends.
+
+    An event that is cut off at the end of the stream is left out. Raises BackendError for one of more than 16 MiB.
+    """
+    begun = b""
+    async for block in blocks:
+        if begun:
+            block = begun + block
+        if block.endswith(_BOUNDARIES):
+            begun = b""
+            yield block
+            continue
+        end = max(place + len(mark) if (place := block.rfind(mark)) >= 0 else 0 for mark in _BOUNDARIES)
+        begun = block[end:]
+        if end:
+            yield block[:end]
+        if len(begun) > _LONGEST_LINE:
+            raise BackendError(f"an event is longer than {_LONGEST_LINE} bytes")
+    if begun.endswith(b"\n"):
+        yield begun + b"\n"
+
+
 async def _lines(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Only LF and CR LF end a line, not what else Unicode has for that."""
     begun: list[bytes] = []  # of the line at the end, which may come in many blocks

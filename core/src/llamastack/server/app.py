@@ -10,26 +10,30 @@ from typing import Any
 
 import anyio.to_thread
 from starlette.responses import HTMLResponse, JSONResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llamastack.provider.errors import (
     InternalError,
     LlamaStackError,
     MethodNotAllowedError,
     NotFoundError,
-    PermissionDeniedError,
     RateLimitError,
 )
 from llamastack.provider.hookspecs import FinishedRequest
+from llamastack.server.connection import App, Sender
 from llamastack.server.context import REQUEST_ID_HEADER, request_id, request_id_from
 from llamastack.server.docs_page import DOCS_PAGE
-from llamastack.server.endpoints import ClientGoneError, Endpoint, header_of
+from llamastack.server.errors import NATIVE_ERRORS, ErrorShape
+from llamastack.server.logs import log_access
+from llamastack.server.native import NativeEndpoint
+from llamastack.server.openai import OPENAI_ERRORS, PREFIX, openai_endpoints
 from llamastack.server.openapi import openapi_document
+from llamastack.server.requests import ClientGoneError, header_of, refuse_other_sites
 from llamastack.stack import Stack
 
 _LOGGER = logging.getLogger("llamastack.server")
-_ACCESS = logging.getLogger("llamastack.access")
 _ID_HEADER = REQUEST_ID_HEADER.lower().encode()
+_FINISHED = "llamastack_request_finished"
 _CLIENT_GONE = 499  # as nginx writes it; never sent
 
 
@@ -39,7 +43,7 @@ class StackApp:
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         limit = stack.config.run.server.max_body_bytes
-        self._endpoints: dict[str, dict[str, ASGIApp]] = {
+        self._endpoints: dict[str, dict[str, App]] = {
             "/": {"GET": _docs},
             "/docs": {"GET": _docs},
             "/openapi.json": {"GET": self._send_openapi},
@@ -47,9 +51,12 @@ class StackApp:
         for name in stack.apis:
             for method in stack.api(name).methods.values():
                 web = method.definition.web
-                endpoint = Endpoint(method, limit)
+                endpoint = NativeEndpoint(method, limit)
                 for http_method in web.methods:
                     self._endpoints.setdefault(web.route, {})[http_method] = endpoint
+        self._endpoints |= openai_endpoints(stack, limit)
+        # Routes whose end is a name: by what stands before it.
+        self._by_name = {route.partition("{")[0]: route for route in self._endpoints if "{" in route}
         self._openapi: bytes | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,44 +65,30 @@ class StackApp:
         started = time.perf_counter()
         own_id = request_id_from(header_of(scope, _ID_HEADER))
         request_id.set(own_id)
-        status = 0
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"].append((_ID_HEADER, own_id.encode()))
-            await send(message)
-
+        sender = Sender(send, (_ID_HEADER, own_id.encode()))
         try:
-            await self._route(scope, receive, send_with_id)
+            await self._route(scope, receive, sender)
         except ClientGoneError:
-            status = _CLIENT_GONE
+            sender.status = _CLIENT_GONE
         except Exception as error:
-            if status:
+            if sender.status:
                 # The head is out: the connection can only be broken off.
                 raise
-            await _error_response(error, own_id)(scope, receive, send_with_id)
+            shape = OPENAI_ERRORS if scope["path"].startswith(PREFIX) else NATIVE_ERRORS
+            await _error_response(error, shape)(scope, receive, sender)
         finally:
             took = time.perf_counter() - started
             # As it came, percent-encoded: a decoded path could hold line breaks and forge lines of the log.
             path = scope.get("raw_path", b"?").decode("latin-1")
-            _ACCESS.info("%s %s %d %.1f ms", scope["method"], path, status, took * 1000)
-            self._stack.hooks.notify(
-                "llamastack_request_finished",
-                request=FinishedRequest(
-                    request_id=own_id,
-                    method=scope["method"],
-                    path=scope["path"],
-                    status=status,
-                    duration_s=took,
-                ),
-            )
+            log_access(scope["method"], path, sender.status, took)
+            if self._stack.hooks.listened_to(_FINISHED):
+                finished = FinishedRequest(own_id, scope["method"], scope["path"], sender.status, took)
+                self._stack.hooks.notify(_FINISHED, request=finished)
 
-    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _route(self, scope: Scope, receive: Receive, send: Sender) -> None:
         path = scope["path"]
         http_method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        by_method = self._endpoints.get(path)
+        by_method = self._endpoints.get(path) or self._named(scope)
         if by_method is None:
             raise NotFoundError(f"there is nothing at {path!r}; the routes are listed at /routes/list and /docs")
         endpoint = by_method.get(http_method)
@@ -104,8 +97,16 @@ class StackApp:
                 f"{path} does not take {http_method}; allowed: {', '.join(by_method)}", allowed=tuple(by_method)
             )
         if http_method == "POST":
-            _refuse_other_sites(scope)
+            refuse_other_sites(scope)
         await endpoint(scope, receive, send)
+
+    def _named(self, scope: Scope) -> dict[str, App] | None:
+        """The endpoint of a route that ends with a name, which may have slashes in it; the name is put in the scope."""
+        for start, route in self._by_name.items():
+            if scope["path"].startswith(start) and len(scope["path"]) > len(start):
+                scope["path_params"] = {"name": scope["path"].removeprefix(start)}
+                return self._endpoints[route]
+        return None
 
     async def _send_openapi(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._openapi is None:
@@ -118,14 +119,7 @@ async def _docs(scope: Scope, receive: Receive, send: Send) -> None:
     await HTMLResponse(DOCS_PAGE)(scope, receive, send)
 
 
-def _refuse_other_sites(scope: Scope) -> None:
-    """A browser says where a page came from; a page of another site must not write to a stack on this machine."""
-    origin = header_of(scope, b"origin")
-    if origin is not None and origin.partition("://")[2] != header_of(scope, b"host"):
-        raise PermissionDeniedError(f"requests from pages of {origin} are refused")
-
-
-def _error_response(error: Exception, own_id: str) -> Response:
+def _error_response(error: Exception, shape: ErrorShape) -> Response:
     if not isinstance(error, LlamaStackError):
         _LOGGER.error("unexpected\n%s", "".join(traceback.format_exception(error)).rstrip())
         error = InternalError(f"unexpected {type(error).__name__}; the log has more under this request id")
@@ -136,7 +130,7 @@ def _error_response(error: Exception, own_id: str) -> Response:
         headers["Allow"] = ", ".join(error.allowed)
     if error.status >= 500:
         _LOGGER.warning("%s: %s", error.code, error.message)
-    return JSONResponse(error.to_wire(own_id), status_code=error.status, headers=headers)
+    return JSONResponse(shape.body(error), status_code=shape.status(error), headers=headers)
 
 
 def create_app(stack: Stack) -> ASGIApp:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import random
 import re
-import uuid
 from contextvars import ContextVar
 
 REQUEST_ID_HEADER = "X-Request-ID"
@@ -16,4 +16,4 @@ def request_id_from(header: str | None) -> str:
     """The client's own id where it is a harmless one, else a new one."""
     if header and _ACCEPTED.match(header):
         return header
-    return uuid.uuid4().hex
+    return f"{random.getrandbits(128):032x}"

@@ -63,6 +63,7 @@ class ProviderConfig(_Strict):
 class ServerConfig(_Strict):
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(8321, ge=0, le=65535, description="TCP port; 0 takes a free one")
+    workers: int = Field(1, ge=1, description="Processes that serve it together; a good number is that of the cores")
     max_body_bytes: int = Field(32 * 2**20, gt=0, description="Largest request body, in bytes")
     drain_timeout_s: float = Field(30.0, ge=0, description="Seconds that requests in flight get when the server stops")
 

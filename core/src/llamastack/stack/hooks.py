@@ -56,13 +56,16 @@ class Hooks:
     def call(self) -> Any:
         return self.manager.hook
 
+    def listened_to(self, hook: str) -> bool:
+        """Whether a plugin implements it."""
+        return bool(getattr(self.manager.hook, hook).get_hookimpls())
+
     def notify(self, hook: str, **arguments: Any) -> None:
         """Call a hook whose failure must not hurt what it is told about; failures are logged."""
-        caller = getattr(self.manager.hook, hook)
-        if not caller.get_hookimpls():
+        if not self.listened_to(hook):
             return
         try:
-            caller(**arguments)
+            getattr(self.manager.hook, hook)(**arguments)
         except Exception:
             _LOGGER.exception("a plugin failed in %s", hook)
 

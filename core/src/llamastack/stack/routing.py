@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 from llamastack.api.definition import MethodDefinition
 from llamastack.api.webmethod import TableAction
 from llamastack.provider.errors import NotSupportedError
 from llamastack.provider.handles import Dispatch
+from llamastack.provider.private import OpenAIRequest
+from llamastack.provider.streams import Stream
 from llamastack.stack.instance import Instance, RefusedUse
 from llamastack.stack.registry import ObjectTable
 
@@ -19,15 +21,19 @@ async def _call(instance: Instance, name: str, arguments: dict[str, Any]) -> Any
         _refuse(instance, name, refused, arguments)
     if instance.provider is None:
         raise instance.unavailable()
+    return await _answer(instance, getattr(instance.provider, name)(**arguments))
+
+
+async def _answer(instance: Instance, call: Awaitable[Any]) -> Any:
     try:
-        result = await getattr(instance.provider, name)(**arguments)
+        result = await call
     except Exception as error:
         told = instance.failed(error)
         raise told from (None if told is error else error)
     return instance.guarded(result) if isinstance(result, AsyncIterator) else result
 
 
-def _refuse(instance: Instance, name: str, refused: list[RefusedUse], arguments: dict[str, Any]) -> None:
+def _refuse(instance: Instance, name: str, refused: list[RefusedUse], arguments: Mapping[str, Any]) -> None:
     for use in refused:
         param = use.parameter
         if param and not use.is_asked_by(arguments.get(param)):
@@ -57,6 +63,46 @@ def routed_dispatch(table: ObjectTable, method: MethodDefinition) -> Dispatch:
         return await _call(instance, name, arguments)
 
     return dispatch
+
+
+class OpenAILane:
+    """The way of requests in OpenAI's own words to providers whose backends speak its API."""
+
+    def __init__(self, table: ObjectTable) -> None:
+        self._table = table
+
+    async def forward(
+        self,
+        method: str,
+        route: str,
+        name: str,
+        body: bytes,
+        *,
+        given: Collection[str],
+        stream: bool,
+        uses: Callable[[], Mapping[str, Any]],
+    ) -> bytes | Stream[bytes] | None:
+        """The backend's answer, or None where the request must be translated.
+
+        method: the native method that does the same; what a provider declares of it counts here, too.
+        route: below `/v1/`.
+        name: the model that the body names.
+        given: names of the fields in the body.
+        stream: whether the client wants events.
+        uses: what of the native method's parameters it asks for, in native values.
+
+        Raises ObjectNotFoundError, NotSupportedError, or what the provider raises.
+        """
+        item, instance = self._table.resolve(name) or await self._table.find(name, "model")
+        forward = getattr(instance.provider, "forward_openai", None)
+        if forward is None:
+            return None
+        refused = instance.refused[method]
+        if refused:
+            _refuse(instance, method, refused, uses())
+        request = OpenAIRequest(route, item.identifier, body, given, stream, named=name)
+        answer: bytes | Stream[bytes] | None = await _answer(instance, forward(request))
+        return answer
 
 
 def direct_dispatch(instance: Instance, method: MethodDefinition) -> Dispatch:

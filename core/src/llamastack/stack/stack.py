@@ -26,11 +26,13 @@ from llamastack.stack.instance import Instance
 from llamastack.stack.registry import ObjectTable
 from llamastack.stack.resolver import Plan, resolve
 from llamastack.stack.routing import (
+    OpenAILane,
     direct_dispatch,
     implemented_dispatch,
     routed_dispatch,
     table_dispatch,
 )
+from llamastack.stack.sharing import faults_of_sharing
 from llamastack.stack.stores import Store
 
 _LOGGER = logging.getLogger("llamastack.stack")
@@ -80,6 +82,8 @@ class Stack(Apis):
         """Provider instances by API, in config order."""
         self.apis: dict[str, ApiDefinition] = {}
         """Definitions of the APIs that this stack serves."""
+        self.openai_lane: OpenAILane | None = None
+        """The way for requests in OpenAI's own words; None in a stack without inference."""
         self._handles: dict[str, ApiHandle] = {}
         self._tables: dict[str, ObjectTable] = {}
 
@@ -119,6 +123,12 @@ class Stack(Apis):
         except ValueError as error:
             raise self.config.error(("store",), str(error)) from None
         return store
+
+    def check_workers(self, workers: int) -> None:
+        """Raises ConfigError when so many processes could not serve this stack together, with every reason."""
+        faults = [*faults_of_sharing(self.config, self._plan, type(self._store), self._discovery, workers)]
+        if workers > 1 and faults:
+            raise ConfigError(self.config.source, faults)
 
     # ---- the APIs ------------------------------------------------------------------------------------------------
 
@@ -215,6 +225,8 @@ class Stack(Apis):
                     max_age_s=run.refresh_interval_s,
                     notify=self.hooks.notify,
                 )
+        if "inference" in self._tables:
+            self.openai_lane = OpenAILane(self._tables["inference"])
         inspect = StackInspect(self.apis, self.instances, self._tables)
         for name, definition in self._all_apis.items():
             provider_api = self._provider_api(name)

@@ -40,8 +40,14 @@ def as_reply(reply: Mapping[str, Any], provider_id: str) -> dict[str, Any]:
         return {
             "choices": [
                 {"message": message, "finish_reason": _FINISH_REASONS.get(reply["stopReason"], reply["stopReason"])}
-            ]
+            ],
+            "usage": _usage(reply),
         }
+
+
+def _usage(holder: Mapping[str, Any]) -> dict[str, Any] | None:
+    usage = holder.get("usage")
+    return usage and {"prompt_tokens": usage["inputTokens"], "completion_tokens": usage["outputTokens"]}
 
 
 def _is_the_clients(use: Mapping[str, Any]) -> bool:
@@ -55,7 +61,7 @@ async def as_chunks(events: AsyncIterator[Mapping[str, Any]], provider_id: str) 
     async with closing(events):
         async for event in events:
             with understood(provider_id):
-                chunk = {"choices": [_choice(event, others)]}
+                chunk = {"choices": [_choice(event, others)], "usage": _usage(event.get("metadata", {}))}
             yield chunk
 
 

@@ -14,6 +14,7 @@ from llamastack.api.inference import (
     CompletionResponse,
     CompletionResponseStreamChunk,
     TokenLogProbs,
+    TokenUsage,
     ToolCallParseStatus,
 )
 from llamastack.provider import BackendError
@@ -45,6 +46,9 @@ async def calls_from_text(chunks: AsyncIterator[Chunk], provider_id: str) -> Asy
     """The chunks of a `forced_call` with the tool call where such calls belong: in the last one's delta."""
     text = ""
     async for chunk in chunks:
+        if not chunk["choices"]:  # the usage
+            yield chunk
+            continue
         choice = chunk["choices"][0]
         text += choice["delta"].pop("content", None) or ""
         if choice["finish_reason"] is not None:
@@ -69,8 +73,10 @@ async def collect_chat(
     logprobs: list[TokenLogProbs] = []
     broken: str | None = None
     reason: StopReason | None = None
+    usage: TokenUsage | None = None
     async for chunk in events:
         event = chunk.event
+        usage = event.usage
         logprobs += event.logprobs or ()
         reason = event.stop_reason or reason
         if isinstance(event.delta, str):
@@ -83,7 +89,7 @@ async def collect_chat(
     if broken is not None and reason is not StopReason.out_of_tokens:
         raise BackendError(f"llama.cpp: a tool call that cannot be read: {broken[:300]}", provider_id=provider_id)
     message = CompletionMessage(content="".join(text), stop_reason=reason, tool_calls=calls)
-    return ChatCompletionResponse(completion_message=message, logprobs=logprobs or None)
+    return ChatCompletionResponse(completion_message=message, logprobs=logprobs or None, usage=usage)
 
 
 async def collect_completion(chunks: AsyncIterator[CompletionResponseStreamChunk]) -> CompletionResponse:
@@ -91,13 +97,15 @@ async def collect_completion(chunks: AsyncIterator[CompletionResponseStreamChunk
     text: list[str] = []
     logprobs: list[TokenLogProbs] = []
     reason: StopReason | None = None
+    usage: TokenUsage | None = None
     async for chunk in chunks:
+        usage = chunk.usage
         text.append(chunk.delta)
         logprobs += chunk.logprobs or ()
         reason = chunk.stop_reason or reason
     assert reason is not None
     message = CompletionMessage(content="".join(text), stop_reason=reason)
-    return CompletionResponse(completion_message=message, logprobs=logprobs or None)
+    return CompletionResponse(completion_message=message, logprobs=logprobs or None, usage=usage)
 
 
 def _json_of(text: str, provider_id: str) -> Any:

@@ -247,7 +247,7 @@ class Engine:
 
 def _streamed(body: Mapping[str, Any]) -> Chunk:
     # A call can only be stopped when a chunk comes; with `return_progress` they also come while the prompt is computed.
-    return {**body, "stream": True, "return_progress": True}
+    return {**body, "stream": True, "return_progress": True, "stream_options": {"include_usage": True}}
 
 
 def _open(model: ModelConfig, path: Path, config: LlamaCppConfig, folder: Path) -> tuple[Any, ModelFacts]:

@@ -42,10 +42,17 @@ async def chunks_of(
             if reply.done:
                 reason = reply.done_reason or "stop"
                 choice["finish_reason"] = "tool_calls" if called and reason == "stop" else reason
-            yield {"choices": [choice]}
+            yield {"choices": [choice], "usage": _usage(reply) if reply.done else None}
             if reply.done:
                 return
     raise cut_short()
+
+
+def _usage(reply: ChatResponse | GenerateResponse) -> dict[str, int] | None:
+    """None where the whole prompt was in Ollama's cache, which older versions then do not count."""
+    if reply.prompt_eval_count is None or reply.eval_count is None:
+        return None
+    return {"prompt_tokens": reply.prompt_eval_count, "completion_tokens": reply.eval_count}
 
 
 async def collected(chunks: AsyncIterator[dict[str, Any]]) -> dict[str, Any]:
@@ -54,7 +61,9 @@ async def collected(chunks: AsyncIterator[dict[str, Any]]) -> dict[str, Any]:
     calls: list[dict[str, Any]] = []
     logprobs: list[dict[str, Any]] = []
     reason: str | None = None
+    usage: dict[str, int] | None = None
     async for chunk in chunks:
+        usage = chunk["usage"]
         choice = chunk["choices"][0]
         text.append(choice["text"])
         calls += choice["delta"]["tool_calls"]
@@ -65,4 +74,5 @@ async def collected(chunks: AsyncIterator[dict[str, Any]]) -> dict[str, Any]:
         "message": {"content": "".join(text), "tool_calls": calls},
         "finish_reason": reason,
     }
-    return {"choices": [{**whole, "logprobs": {"content": logprobs}} if logprobs else whole]}
+    choices = [{**whole, "logprobs": {"content": logprobs}} if logprobs else whole]
+    return {"choices": choices, "usage": usage}

@@ -37,6 +37,7 @@ MEMORY = RemoteProviderSpec(
     description="Keeps documents in a dict and finds them by shared words",
     config_class="llamastack_provider_sample.config:SampleMemoryConfig",
     factory="llamastack_provider_sample.memory:get_adapter_impl",
+    single_process=True,
     capabilities=Capabilities(
         insert_documents="supported",
         query_documents="supported",
@@ -53,6 +54,7 @@ AGENTS = RemoteProviderSpec(
     description="Answers each turn with one inference call",
     config_class="llamastack_provider_sample.config:SampleAgentsConfig",
     factory="llamastack_provider_sample.agents:get_adapter_impl",
+    single_process=True,
     api_dependencies=(Api.inference,),
     capabilities=Capabilities(
         create_agent="supported",
@@ -73,5 +75,6 @@ TELEMETRY = RemoteProviderSpec(
     description="Keeps the newest traces in memory",
     config_class="llamastack_provider_sample.config:SampleTelemetryConfig",
     factory="llamastack_provider_sample.telemetry:get_adapter_impl",
+    single_process=True,
     capabilities=Capabilities(log_event="supported", get_trace="supported"),
 )

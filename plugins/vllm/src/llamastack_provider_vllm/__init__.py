@@ -31,5 +31,6 @@ VLLM = InlineProviderSpec(
     config_class="llamastack_provider_vllm.config:VLLMConfig",
     factory="llamastack_provider_vllm.engine:get_provider_impl",
     description="A model by vLLM, in a process of the stack's own; needs the package vllm",
+    single_process=True,  # a vLLM takes its GPUs for itself
     capabilities=_CAPABILITIES,
 )

@@ -31,7 +31,8 @@ from llamastack.provider.deps import Deps
 from llamastack.provider.errors import BackendError
 from llamastack.provider.openai_dialect.replies import chat_response, completion_response, embeddings_response
 from llamastack.provider.openai_dialect.requests import Dialect, chat_request, completion_request, embeddings_request
-from llamastack.provider.openai_dialect.streams import chat_stream, completion_stream
+from llamastack.provider.openai_dialect.streams import chat_stream, completion_stream, forwarded
+from llamastack.provider.private import OpenAIProtocolPrivate, OpenAIRequest
 from llamastack.provider.remote import BackendUrl, RemoteConfig, RemoteInference
 from llamastack.provider.reply_checks import ReplyChecks
 from llamastack.provider.streams import Stream
@@ -46,7 +47,7 @@ class OpenAIConfig(RemoteConfig):
     )
 
 
-class OpenAIInference(RemoteInference):
+class OpenAIInference(RemoteInference, OpenAIProtocolPrivate):
     """Serves models of a backend that speaks the OpenAI dialect.
 
     A subclass says where its backend differs: the class variables, its `Dialect`, and how the models are listed.
@@ -176,6 +177,16 @@ class OpenAIInference(RemoteInference):
         return embeddings_response(
             await self.backend.post(f"{self.api_path}/embeddings", body), self.provider_id, len(contents)
         )
+
+    async def forward_openai(self, request: OpenAIRequest) -> bytes | AsyncIterator[bytes] | None:
+        if not self.dialect.speaks(request.given):
+            return None
+        path = f"{self.api_path}/{request.route}"
+        body = request.body_for(self.backend_name(request.model))
+        if not request.stream:
+            return await self.backend.forward(path, body)
+        blocks = await self.backend.forward_events(path, body)
+        return Stream(forwarded(blocks, self.provider_id), blocks.aclose)
 
 
 def _about(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from llamastack.api.inference import (
     EmbeddingsResponse,
     LogProbConfig,
     TokenLogProbs,
+    TokenUsage,
 )
 from llamastack.provider.errors import BackendError
 
@@ -91,6 +92,7 @@ def chat_response(
                 tool_calls=calls,
             ),
             logprobs=logprobs_of(choice, logprobs),
+            usage=usage_of(reply),
         )
 
 
@@ -108,6 +110,7 @@ def completion_response(
                 content=text, stop_reason=stop_reason(choice.get("finish_reason"), provider_id)
             ),
             logprobs=logprobs_of(choice, logprobs),
+            usage=usage_of(reply),
         )
 
 
@@ -118,7 +121,18 @@ def embeddings_response(reply: Mapping[str, Any], provider_id: str, count: int) 
         raise malformed(provider_id, f"{len(data) if isinstance(data, list) else 'no'} embeddings for {count} contents")
     with understood(provider_id):
         ordered = sorted(data, key=lambda entry: entry.get("index", 0))
-        return EmbeddingsResponse(embeddings=[entry["embedding"] for entry in ordered])
+        return EmbeddingsResponse(embeddings=[entry["embedding"] for entry in ordered], usage=usage_of(reply))
+
+
+def usage_of(reply: Mapping[str, Any]) -> TokenUsage | None:
+    """The tokens that a reply, or the chunk of one, says that it took; None where it does not say, or not sensibly."""
+    usage = reply.get("usage")
+    if not isinstance(usage, dict):
+        return None
+    try:
+        return TokenUsage(prompt_tokens=usage["prompt_tokens"], completion_tokens=usage.get("completion_tokens") or 0)
+    except (KeyError, ValueError):
+        return None
 
 
 def parse_arguments(text: str) -> dict[str, Any] | None:

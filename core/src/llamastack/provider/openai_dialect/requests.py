@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,6 +69,14 @@ class Dialect:
     top_logprobs: bool = True
     images: bool = True
     only: Mapping[SamplingStrategy, Mapping[str, Any]] = field(default_factory=dict)
+
+    def speaks(self, fields: Collection[str]) -> bool:
+        """Whether the backend takes each of these fields of OpenAI's API in OpenAI's own form."""
+        return not (
+            ("logprobs" in fields and not self.top_logprobs)
+            or ("seed" in fields and self.seed != "seed")
+            or ("response_format" in fields and self.response_format is not as_json_schema)
+        )
 
     def unsupported(self, param: str, what: str) -> NotSupportedError:
         """The error for `what`, which the argument `param` asks for."""
@@ -241,7 +249,8 @@ def _tool(tool: ToolDefinition) -> dict[str, Any]:
     parameters = tool.parameters or {}
     function: dict[str, Any] = {
         "name": str(tool.tool_name),
-        "parameters": {
+        "parameters": tool.input_schema
+        or {
             "type": "object",
             "properties": {name: _parameter(parameter) for name, parameter in parameters.items()},
             "required": [name for name, parameter in parameters.items() if parameter.required],

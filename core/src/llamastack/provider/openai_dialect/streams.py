@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import pydantic_core
 
 from llamastack.api.common import StopReason, ToolCall
 from llamastack.api.inference import (
@@ -14,6 +18,7 @@ from llamastack.api.inference import (
     CompletionResponseStreamChunk,
     LogProbConfig,
     TokenLogProbs,
+    TokenUsage,
     ToolCallDelta,
     ToolCallParseStatus,
 )
@@ -26,6 +31,7 @@ from llamastack.provider.openai_dialect.replies import (
     stop_reason,
     text_of_content,
     understood,
+    usage_of,
 )
 from llamastack.provider.refusals import error_of_event
 from llamastack.provider.streams import closing
@@ -44,10 +50,11 @@ def _event(
     *,
     logprobs: list[TokenLogProbs] | None = None,
     reason: StopReason | None = None,
+    usage: TokenUsage | None = None,
 ) -> ChatCompletionResponseStreamChunk:
     return ChatCompletionResponseStreamChunk.model_construct(
         event=ChatCompletionResponseEvent.model_construct(
-            event_type=event_type, delta=delta, logprobs=logprobs, stop_reason=reason
+            event_type=event_type, delta=delta, logprobs=logprobs, stop_reason=reason, usage=usage
         )
     )
 
@@ -70,6 +77,7 @@ async def chat_stream(
     progress = ChatCompletionResponseEventType.progress
     calls: dict[int, _OpenToolCall] = {}
     reason: StopReason | None = None
+    usage: TokenUsage | None = None
     started = False
     async with closing(chunks) as open_chunks:
         async for chunk in open_chunks:
@@ -78,6 +86,7 @@ async def chat_stream(
                 # Not before the backend has begun: until then a failure can still be answered with its own status.
                 started = True
                 yield _event(ChatCompletionResponseEventType.start)
+            usage = usage_of(chunk) or usage
             if choice is None:
                 continue
             with understood(provider_id):
@@ -95,7 +104,7 @@ async def chat_stream(
         raise _cut_short(provider_id)
     for call in calls.values():
         yield _event(progress, _finished(call))
-    yield _event(ChatCompletionResponseEventType.complete, reason=reason)
+    yield _event(ChatCompletionResponseEventType.complete, reason=reason, usage=usage)
 
 
 def _choice(chunk: Mapping[str, Any], provider_id: str) -> Mapping[str, Any] | None:
@@ -155,9 +164,11 @@ async def completion_stream(
     Raises BackendError when the stream ends before its finish_reason.
     """
     reason: StopReason | None = None
+    usage: TokenUsage | None = None
     async with closing(chunks) as open_chunks:
         async for chunk in open_chunks:
             choice = _choice(chunk, provider_id)
+            usage = usage_of(chunk) or usage
             if choice is None:
                 continue
             with understood(provider_id):
@@ -170,4 +181,45 @@ async def completion_stream(
                 yield piece
     if reason is None:
         raise _cut_short(provider_id)
-    yield CompletionResponseStreamChunk(delta="", stop_reason=reason)
+    yield CompletionResponseStreamChunk(delta="", stop_reason=reason, usage=usage)
+
+
+_DONE = b"data: [DONE]\n\n"
+_ERROR = b'"error"'
+_FINISHED = re.compile(rb'"finish_reason": ?"')
+_REMEMBERED = 8
+
+
+async def forwarded(blocks: AsyncIterator[bytes], provider_id: str) -> AsyncIterator[bytes]:
+    """The same blocks, with `[DONE]` at their end, none of them read but for one with an error in it.
+
+    blocks: of one or several whole events each.
+    Raises what an error event says, and BackendError when the stream ends before its finish_reason.
+    """
+    last: deque[bytes] = deque(maxlen=_REMEMBERED)
+    async for block in blocks:
+        if _ERROR in block:
+            for sound in _until_error(block, provider_id):
+                yield sound
+        last.append(block)
+        yield block
+    tail = b"".join(last)
+    if b"[DONE]" in tail[-2 * len(_DONE) :]:
+        return
+    if _FINISHED.search(tail) is None:
+        raise _cut_short(provider_id)
+    yield _DONE
+
+
+def _until_error(block: bytes, provider_id: str) -> Iterator[bytes]:
+    """The events before one that is an error, which is raised; nothing where none is."""
+    events = block.replace(b"\r\n", b"\n").split(b"\n\n")
+    for place, event in enumerate(events):
+        try:
+            data = pydantic_core.from_json(event.removeprefix(b"data:"))
+        except ValueError:
+            continue
+        if isinstance(data, dict) and data.get("error") is not None:
+            if place:
+                yield b"\n\n".join((*events[:place], b""))
+            raise _broke_off(data["error"], provider_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,13 @@ class StoredObject:
 
 
 class Store(Protocol):
-    """A store shared by all workers of a stack."""
+    """A store shared by all workers of a stack.
+
+    shared: whether processes with the same config see each other's objects. A class without the attribute is taken to
+    be; one that keeps them in its own process sets it to False, and is refused with more than one worker.
+    """
+
+    shared: ClassVar[bool] = True
 
     async def open(self) -> None:
         """Get ready. Raises OSError when it cannot be used."""

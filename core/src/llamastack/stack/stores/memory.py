@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -17,6 +18,7 @@ class MemoryStoreConfig(BaseModel):
 
 class MemoryStore:
     config_class = MemoryStoreConfig
+    shared: ClassVar[bool] = False
 
     def __init__(self, config: MemoryStoreConfig, folder: Path | None) -> None:
         self._rows: dict[tuple[str, str], tuple[int, StoredObject]] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -47,6 +47,7 @@ class SqliteStoreConfig(BaseModel):
 
 class SqliteStore:
     config_class = SqliteStoreConfig
+    shared: ClassVar[bool] = True
 
     def __init__(self, config: SqliteStoreConfig, folder: Path | None) -> None:
         if config.path is None and folder is None:

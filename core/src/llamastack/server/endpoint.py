@@ -1,0 +1,140 @@
+"""What the endpoints of every surface share: read the body, answer while the client is there, send JSON or events."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+
+import anyio
+from starlette.types import Receive, Scope
+
+from llamastack.provider.errors import LlamaStackError, ProviderUnavailableError
+from llamastack.provider.request_data import (
+    PROVIDER_DATA_HEADER,
+    current_provider_data,
+    parse_provider_data,
+    provider_data,
+)
+from llamastack.provider.streams import closing
+from llamastack.server.connection import Sender, connection_of
+from llamastack.server.errors import ErrorShape
+from llamastack.server.requests import ClientGoneError, header_of, read_body
+
+_LOGGER = logging.getLogger("llamastack.server")
+_PROVIDER_DATA = PROVIDER_DATA_HEADER.lower().encode()
+_JSON = (b"content-type", b"application/json")
+_EVENT_STREAM = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class Endpoint:
+    """An ASGI app for one route. A subclass says how it is answered.
+
+    errors: how errors look in the middle of a stream.
+    """
+
+    def __init__(self, errors: ErrorShape, max_body_bytes: int) -> None:
+        self.errors = errors
+        self._max_body_bytes = max_body_bytes
+
+    async def respond(self, scope: Scope, body: bytes) -> bytes | AsyncIterator[bytes]:
+        """JSON, or an iterator of server-sent events, each block one or several whole ones.
+
+        Raises what a client is to be told.
+        """
+        raise NotImplementedError
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Sender) -> None:
+        body = await read_body(scope, receive, self._max_body_bytes)
+        header = header_of(scope, _PROVIDER_DATA)
+        if header is None and current_provider_data() is None:
+            await self._call(scope, body, receive, send)
+            return
+        with provider_data(None if header is None else parse_provider_data(header)):
+            await self._call(scope, body, receive, send)
+
+    async def _call(self, scope: Scope, body: bytes, receive: Receive, send: Sender) -> None:
+        failure: Exception | None = None
+        gone = False
+
+        def leave() -> None:
+            nonlocal gone
+            gone = not send.complete  # servers say "disconnect" after a complete reply too
+            present.cancel()
+
+        async def answer() -> None:
+            nonlocal failure
+            try:
+                await self._answer(scope, body, send)
+            except Exception as error:  # raised below, outside the scope and the group, so that it is not wrapped
+                failure = error
+
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            leave()
+
+        connection = connection_of(scope)
+        if connection is not None and connection.lost:
+            raise ClientGoneError
+        try:
+            with anyio.CancelScope() as present:
+                if connection is not None:
+                    connection.when_lost.add(leave)
+                    try:
+                        await answer()
+                    finally:
+                        connection.when_lost.discard(leave)
+                else:
+                    async with anyio.create_task_group() as group:
+                        group.start_soon(watch)
+                        await answer()
+                        group.cancel_scope.cancel()
+        except anyio.get_cancelled_exc_class():
+            # Not by the client: the time that requests have to finish after a signal is over.
+            if gone or send.complete:
+                raise
+            failure = ProviderUnavailableError("the server is stopping")
+            if send.status:
+                await send({"type": "http.response.body", "body": self.errors.event(failure)})
+                return
+        if gone:
+            raise ClientGoneError
+        if failure is not None:
+            raise failure
+
+    async def _answer(self, scope: Scope, body: bytes, send: Sender) -> None:
+        result = await self.respond(scope, body)
+        if not isinstance(result, bytes):
+            async with closing(result):
+                await self._send_events(result, send)
+            return
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [_JSON, (b"content-length", b"%d" % len(result))],
+            }
+        )
+        await send({"type": "http.response.body", "body": result})
+
+    async def _send_events(self, events: AsyncIterator[bytes], send: Sender) -> None:
+        started = False
+        try:
+            async for block in events:
+                if not started:
+                    # Only now: a failure before the first piece is still answered with its own status.
+                    started = True
+                    await send({"type": "http.response.start", "status": 200, "headers": list(_EVENT_STREAM)})
+                await send({"type": "http.response.body", "body": block, "more_body": True})
+        except LlamaStackError as error:
+            if not started:
+                raise
+            _LOGGER.warning("stream broken off: %s", error.message)
+            await send({"type": "http.response.body", "body": self.errors.event(error), "more_body": True})
+        if not started:
+            await send({"type": "http.response.start", "status": 200, "headers": list(_EVENT_STREAM)})
+        await send({"type": "http.response.body", "body": b""})

@@ -1,0 +1,108 @@
+"""The native surface: one endpoint per web method of the stack's APIs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import parse_qsl
+
+from pydantic import ValidationError
+from starlette.types import Scope
+
+from llamastack.provider.errors import InternalError, InvalidRequestError
+from llamastack.provider.handles import ApiMethod
+from llamastack.provider.streams import Stream, close
+from llamastack.provider.validation import invalid_request
+from llamastack.server.endpoint import Endpoint
+from llamastack.server.errors import NATIVE_ERRORS
+
+
+def read_arguments(method: ApiMethod, body: bytes, query: bytes) -> dict[str, Any]:
+    """The arguments that a request gives, from its JSON body and its query.
+
+    Raises InvalidRequestError naming the path of the first fault.
+    """
+    model = method.definition.request_model
+    if not query:
+        try:
+            return model.model_validate_json(body or b"{}").arguments()
+        except ValidationError as error:
+            raise bad_request(error, body) from None
+    given: dict[str, Any] = {}
+    if body:
+        given.update(json_object(body))
+    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+        if name in method.definition.list_parameters:
+            given.setdefault(name, []).append(value)
+            continue
+        if name in given:
+            raise InvalidRequestError(f"'{name}' is given twice", param=name)
+        given[name] = value
+    try:
+        return model.model_validate(given).arguments()
+    except ValidationError as error:
+        raise invalid_request(error, given) from None
+
+
+def bad_request(error: ValidationError, body: bytes) -> InvalidRequestError:
+    """The error for a JSON body that does not fit."""
+    try:
+        return invalid_request(error, json_object(body or b"{}"))
+    except InvalidRequestError as fault:
+        return fault
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """Raises InvalidRequestError for a body that is something else."""
+    try:
+        value = json.loads(body)
+    except ValueError as error:
+        raise InvalidRequestError(f"the body is not JSON: {error}") from None
+    except RecursionError:
+        raise InvalidRequestError("the body is nested too deeply") from None
+    if not isinstance(value, dict):
+        raise InvalidRequestError("the body must be a JSON object")
+    return value
+
+
+# Characters that some clients take for the end of a line, though JSON may hold them and SSE knows only CR and LF.
+_LINE_ENDS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
+
+
+def one_line(data: bytes) -> bytes:
+    """JSON that no client takes for several lines."""
+    for raw, escaped in _LINE_ENDS:
+        data = data.replace(raw, escaped)
+    return data
+
+
+class NativeEndpoint(Endpoint):
+    """One method of one API."""
+
+    def __init__(self, method: ApiMethod, max_body_bytes: int) -> None:
+        super().__init__(NATIVE_ERRORS, max_body_bytes)
+        self.method = method
+        self._result = method.definition.result
+        self._piece = method.definition.piece
+
+    async def respond(self, scope: Scope, body: bytes) -> bytes | AsyncIterator[bytes]:
+        result = await self.method.dispatch(read_arguments(self.method, body, scope["query_string"]))
+        if isinstance(result, AsyncIterator):
+            return Stream(self._events(result), lambda: close(result))
+        return self._dump(self._result, result)
+
+    async def _events(self, pieces: AsyncIterator[Any]) -> AsyncIterator[bytes]:
+        adapter = self._piece
+        async for piece in pieces:
+            yield b"data: %b\n\n" % one_line(self._dump(adapter, piece))
+
+    def _dump(self, adapter: Any, value: Any) -> bytes:
+        try:
+            dumped: bytes = adapter.dump_json(value, exclude_none=True, warnings="error")
+        except Exception as error:
+            definition = self.method.definition
+            raise InternalError(
+                f"the provider's reply to {definition.api}.{definition.name} is not what the API says it is"
+            ) from error
+        return dumped

@@ -1,0 +1,96 @@
+"""The error family in OpenAI's shape.
+
+Format: https://platform.openai.com/docs/guides/error-codes/api-errors.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from llamastack.provider.errors import (
+    AuthenticationError,
+    BackendError,
+    ContextLengthExceededError,
+    InvalidRequestError,
+    LlamaStackError,
+    MethodNotAllowedError,
+    NotFoundError,
+    NotSupportedError,
+    ObjectNotFoundError,
+    PermissionDeniedError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    RateLimitError,
+    RequestTooLargeError,
+)
+from llamastack.server.context import request_id
+from llamastack.server.errors import ErrorShape
+
+_INVALID = "invalid_request_error"
+_SERVER = "server_error"
+
+
+class _Words(NamedTuple):
+    """type, code: OpenAI's words. status: where it is another one than the family's."""
+
+    type: str
+    code: str | None
+    status: int | None = None
+
+
+# The first class that fits counts.
+_WORDS: dict[type[LlamaStackError], _Words] = {
+    ContextLengthExceededError: _Words(_INVALID, "context_length_exceeded"),
+    InvalidRequestError: _Words(_INVALID, None),
+    # OpenAI says so of a parameter that a model cannot take. Its clients would try a 501 again.
+    NotSupportedError: _Words(_INVALID, "unsupported_parameter", 400),
+    AuthenticationError: _Words(_INVALID, "invalid_api_key"),
+    PermissionDeniedError: _Words("permission_error", "permission_denied"),
+    ObjectNotFoundError: _Words(_INVALID, "model_not_found"),
+    NotFoundError: _Words(_INVALID, "not_found"),
+    MethodNotAllowedError: _Words(_INVALID, "method_not_allowed"),
+    RequestTooLargeError: _Words(_INVALID, "request_too_large"),
+    RateLimitError: _Words("rate_limit_error", "rate_limit_exceeded"),
+    BackendError: _Words(_SERVER, "backend_error"),
+    ProviderUnavailableError: _Words(_SERVER, "provider_unavailable"),
+    ProviderTimeoutError: _Words(_SERVER, "provider_timeout"),
+}
+_FAULTS = {"missing": "missing_required_parameter", "extra_forbidden": "unknown_parameter"}
+# Names of native parameters that are not OpenAI's.
+_PARAMS = {
+    "shield_type": "model",
+    "content": "prompt",
+    "contents": "input",
+    "sampling_params.top_k": "top_k",
+    "sampling_params.seed": "seed",
+    "sampling_params.stop": "stop",
+}
+
+
+class OpenAIErrorShape(ErrorShape):
+    """`{"error": {"message", "type", "param", "code"}}`, and beside them the `request_id` and `provider_id`."""
+
+    def status(self, error: LlamaStackError) -> int:
+        return _words_for(error).status or error.status
+
+    def body(self, error: LlamaStackError) -> dict[str, Any]:
+        words = _words_for(error)
+        code = words.code
+        if isinstance(error, InvalidRequestError) and error.errors and code is None:
+            code = _FAULTS.get(error.errors[0]["type"], "invalid_value")
+        param = None if error.param is None else _PARAMS.get(error.param, error.param)
+        body = {"message": error.message, "type": words.type, "param": param, "code": code}
+        for name, value in (("provider_id", error.provider_id), ("request_id", request_id.get())):
+            if value is not None:
+                body[name] = value
+        return {"error": body}
+
+
+def _words_for(error: LlamaStackError) -> _Words:
+    for kind, words in _WORDS.items():
+        if isinstance(error, kind):
+            return words
+    return _Words(_SERVER, None)
+
+
+OPENAI_ERRORS = OpenAIErrorShape()

@@ -1,0 +1,271 @@
+"""The routes of `/v1`, as data, and their endpoints."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import anyio
+import pydantic_core
+from pydantic import TypeAdapter, ValidationError
+from starlette.types import Scope
+
+from llamastack.api.common import UserMessage
+from llamastack.provider.errors import InvalidRequestError, ObjectNotFoundError
+from llamastack.provider.handles import Dispatch
+from llamastack.provider.streams import Stream, close
+from llamastack.server.connection import App
+from llamastack.server.endpoint import Endpoint
+from llamastack.server.native import bad_request
+from llamastack.server.openai import from_native, to_native
+from llamastack.server.openai.errors import OPENAI_ERRORS
+from llamastack.server.openai.requests import (
+    CHAT,
+    COMPLETION,
+    EMBEDDINGS,
+    MODERATION,
+    ChatCompletionRequest,
+    CompletionRequest,
+    EmbeddingsRequest,
+    ModerationRequest,
+    TextPart,
+)
+from llamastack.stack import Stack
+
+PREFIX = "/v1/"
+_T = TypeVar("_T")
+Answer = bytes | AsyncIterator[bytes]
+
+
+@dataclass(frozen=True)
+class Route:
+    """One route of the surface.
+
+    path: below `/v1/`. api, method: the native method that it is served by. request: what its body must be.
+    answer: makes the answer. reference: where the format is described.
+    """
+
+    path: str
+    api: str
+    method: str
+    answer: Callable[[Surface, Any, bytes], Awaitable[Answer]]
+    reference: str
+    request: TypeAdapter[Any] | None = None
+
+    @property
+    def http_method(self) -> str:
+        return "GET" if self.request is None else "POST"
+
+
+class Surface:
+    """What the routes need of a running stack."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+
+    def call(self, api: str, method: str) -> Dispatch:
+        """A native method, for arguments that are valid."""
+        return self.stack.api(api).methods[method].dispatch
+
+    async def forwarded(
+        self, route: str, method: str, request: Any, body: bytes, uses: Callable[[], Mapping[str, Any]]
+    ) -> Answer | None:
+        """The answer of a backend that speaks OpenAI's API; None where there is none for this model."""
+        lane = self.stack.openai_lane
+        if lane is None:
+            return None
+        return await lane.forward(
+            method,
+            route,
+            request.model,
+            body,
+            given=request.model_fields_set,
+            stream=bool(getattr(request, "stream", False)),
+            uses=uses,
+        )
+
+
+class OpenAIEndpoint(Endpoint):
+    """One route of the surface."""
+
+    def __init__(self, route: Route, surface: Surface, max_body_bytes: int) -> None:
+        super().__init__(OPENAI_ERRORS, max_body_bytes)
+        self._route = route
+        self._surface = surface
+
+    async def respond(self, scope: Scope, body: bytes) -> Answer:
+        adapter = self._route.request
+        if adapter is None:
+            return await self._route.answer(self._surface, scope.get("path_params", {}).get("name"), body)
+        try:
+            request = adapter.validate_json(body or b"{}")
+        except ValidationError as error:
+            raise bad_request(error, body) from None
+        return await self._route.answer(self._surface, request, body)
+
+
+# ---- answers ---------------------------------------------------------------------------------------------------------
+
+
+async def _chat(surface: Surface, request: ChatCompletionRequest, body: bytes) -> Answer:
+    forwarded = await surface.forwarded(
+        "chat/completions", "chat_completion", request, body, lambda: to_native.asked_of_chat(request)
+    )
+    if forwarded is not None:
+        return forwarded
+    arguments = to_native.chat_arguments(request)
+    logprobs = arguments.get("logprobs")
+    call = surface.call("inference", "chat_completion")
+    calls = [{"model": request.model, **each} for each in _times(arguments, request.n or 1)]
+    most_calls = 1 if request.parallel_tool_calls is False else None
+    if not request.stream:
+        replies = await _together(call, calls)
+        return from_native.chat_completion(replies, request.model, logprobs, most_calls=most_calls)
+    way = from_native.Streaming(request.model, logprobs, _wants_usage(request), most_calls)
+    return await _streams(call, calls, lambda streams: from_native.chat_events(streams, way))
+
+
+async def _completion(surface: Surface, request: CompletionRequest, body: bytes) -> Answer:
+    forwarded = await surface.forwarded(
+        "completions", "completion", request, body, lambda: to_native.asked_of_completion(request)
+    )
+    if forwarded is not None:
+        return forwarded
+    prompts = to_native.completion_arguments(request)
+    logprobs = prompts[0].get("logprobs")
+    call = surface.call("inference", "completion")
+    calls = [{"model": request.model, **each} for prompt in prompts for each in _times(prompt, request.n or 1)]
+    if not request.stream:
+        replies = await _together(call, calls)
+        return from_native.completion(replies, request.model, logprobs, prompts=len(prompts))
+    way = from_native.Streaming(request.model, logprobs, _wants_usage(request), prompts=len(prompts))
+    return await _streams(call, calls, lambda streams: from_native.completion_events(streams, way))
+
+
+async def _embeddings(surface: Surface, request: EmbeddingsRequest, body: bytes) -> Answer:
+    forwarded = await surface.forwarded("embeddings", "embeddings", request, body, dict)
+    if forwarded is not None:
+        return forwarded
+    arguments = to_native.embeddings_arguments(request)
+    reply = await surface.call("inference", "embeddings")({"model": request.model, **arguments})
+    return from_native.embeddings(reply, request.model, request.encoding_format)
+
+
+async def _moderations(surface: Surface, request: ModerationRequest, body: bytes) -> Answer:
+    shield = request.model or await _only_shield(surface)
+    given = [request.input] if isinstance(request.input, str) else request.input
+    texts: list[str] = []
+    for place, part in enumerate(given):
+        if not isinstance(part, str | TextPart):
+            raise InvalidRequestError("shields take no images here", param=f"input[{place}]")
+        texts.append(part if isinstance(part, str) else part.text)
+    if not all(isinstance(part, str) for part in given):
+        texts = ["\n".join(texts)]  # parts are of one input
+    call = surface.call("safety", "run_shield")
+    verdicts = await _together(
+        call, [{"shield_type": shield, "messages": [UserMessage(content=text)]} for text in texts]
+    )
+    return from_native.moderation(verdicts, shield)
+
+
+async def _only_shield(surface: Surface) -> str:
+    shields = await surface.call("shields", "list_shields")({})
+    names = [shield.identifier for shield in shields]
+    if len(names) != 1:
+        raise InvalidRequestError(
+            f"'model' must name a shield; served: {', '.join(names) or 'none'}",
+            param="model",
+        )
+    return str(names[0])
+
+
+async def _models(surface: Surface, name: str | None, body: bytes) -> bytes:
+    models = await surface.call("models", "list_models")({})
+    data = [from_native.model_entry(model) for model in models if model.unavailable_reason is None]
+    return pydantic_core.to_json({"object": "list", "data": data})
+
+
+async def _model(surface: Surface, name: str, body: bytes) -> bytes:
+    model = await surface.call("models", "get_model")({"identifier": name})
+    if model is None:
+        served = await surface.call("models", "list_models")({})
+        raise ObjectNotFoundError("model", name, available=[one.identifier for one in served], param="model")
+    return pydantic_core.to_json(from_native.model_entry(model))
+
+
+def _wants_usage(request: ChatCompletionRequest | CompletionRequest) -> bool:
+    return request.stream_options is not None and bool(request.stream_options.include_usage)
+
+
+def _times(arguments: dict[str, Any], n: int) -> list[dict[str, Any]]:
+    """Arguments for `n` answers; a seed makes each repeatable, and one seed would make them all the same."""
+    params = arguments["sampling_params"]
+    if n == 1 or params.seed is None:
+        return [arguments] * n
+    return [
+        {**arguments, "sampling_params": params.model_copy(update={"seed": (params.seed + number) % 2**32})}
+        for number in range(n)
+    ]
+
+
+async def _together(call: Callable[[dict[str, Any]], Awaitable[_T]], several: Sequence[dict[str, Any]]) -> list[_T]:
+    """The replies to several calls, made at the same time. Raises the first failure, which ends the others."""
+    if len(several) == 1:
+        return [await call(dict(several[0]))]
+    replies: dict[int, _T] = {}
+    failures: list[Exception] = []
+
+    async def one(place: int, arguments: dict[str, Any]) -> None:
+        try:
+            replies[place] = await call(arguments)
+        except Exception as error:
+            failures.append(error)
+            group.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        for place, arguments in enumerate(several):
+            group.start_soon(one, place, dict(arguments))
+    if failures:
+        for reply in replies.values():
+            await close(reply)
+        raise failures[0]
+    return [replies[place] for place in range(len(several))]
+
+
+async def _streams(
+    call: Dispatch,
+    several: Sequence[dict[str, Any]],
+    events: Callable[[Sequence[AsyncIterator[Any]]], AsyncIterator[bytes]],
+) -> Stream[bytes]:
+    streams = await _together(call, [{**arguments, "stream": True} for arguments in several])
+
+    async def close_all() -> None:
+        async with AsyncExitStack() as closing:
+            for stream in streams:
+                closing.push_async_callback(close, stream)
+
+    return Stream(events(streams), close_all)
+
+
+_REFERENCE = "https://platform.openai.com/docs/api-reference"
+ROUTES = (
+    Route("models", "models", "list_models", _models, f"{_REFERENCE}/models/list"),
+    Route("models/{model}", "models", "get_model", _model, f"{_REFERENCE}/models/retrieve"),
+    Route("chat/completions", "inference", "chat_completion", _chat, f"{_REFERENCE}/chat/create", CHAT),
+    Route("completions", "inference", "completion", _completion, f"{_REFERENCE}/completions/create", COMPLETION),
+    Route("embeddings", "inference", "embeddings", _embeddings, f"{_REFERENCE}/embeddings/create", EMBEDDINGS),
+    Route("moderations", "safety", "run_shield", _moderations, f"{_REFERENCE}/moderations/create", MODERATION),
+)
+
+
+def openai_endpoints(stack: Stack, max_body_bytes: int) -> dict[str, dict[str, App]]:
+    """Endpoints by path and HTTP method, of those routes whose APIs the stack has."""
+    surface = Surface(stack)
+    made: dict[str, dict[str, App]] = {}
+    for route in ROUTES:
+        if route.api in stack.apis:
+            endpoint = OpenAIEndpoint(route, surface, max_body_bytes)
+            made.setdefault(PREFIX + route.path, {})[route.http_method] = endpoint
+    return made

@@ -1,0 +1,255 @@
+"""Native replies and streams in OpenAI's form."""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import pytest
+
+from llamastack.api.common import CompletionMessage, StopReason, ToolCall
+from llamastack.api.inference import (
+    ChatCompletionResponse,
+    ChatCompletionResponseEvent,
+    ChatCompletionResponseEventType,
+    ChatCompletionResponseStreamChunk,
+    CompletionResponse,
+    CompletionResponseStreamChunk,
+    EmbeddingsResponse,
+    LogProbConfig,
+    TokenLogProbs,
+    TokenUsage,
+    ToolCallDelta,
+    ToolCallParseStatus,
+)
+from llamastack.api.safety import RunShieldResponse, SafetyViolation, ViolationLevel
+from llamastack.provider.errors import BackendError
+from llamastack.server.openai import from_native
+from llamastack.server.openai.from_native import Streaming
+
+CALL = ToolCall(call_id="c1", tool_name="weather", arguments={"place": "Rome"})
+USAGE = TokenUsage(prompt_tokens=5, completion_tokens=2)
+LOGPROBS = [TokenLogProbs(logprobs_by_token={"a": -0.5, "b": -0.1, "c": -3.0})]
+
+
+def reply(text: str = "Hi", *, calls: list[ToolCall] | None = None, **fields: Any) -> ChatCompletionResponse:
+    reason = StopReason.end_of_message if calls else StopReason.end_of_turn
+    message = CompletionMessage(content=text, stop_reason=fields.pop("reason", reason), tool_calls=calls or [])
+    return ChatCompletionResponse(completion_message=message, **fields)
+
+
+def event(delta: str | ToolCallDelta = "", **fields: Any) -> ChatCompletionResponseStreamChunk:
+    kind = ChatCompletionResponseEventType
+    chosen = kind.complete if "stop_reason" in fields else kind.progress
+    return ChatCompletionResponseStreamChunk(
+        event=ChatCompletionResponseEvent(event_type=chosen, delta=delta, **fields)
+    )
+
+
+START = ChatCompletionResponseStreamChunk(
+    event=ChatCompletionResponseEvent(event_type=ChatCompletionResponseEventType.start, delta="")
+)
+END = event(stop_reason=StopReason.end_of_turn, usage=USAGE)
+
+
+async def several(*pieces: Any) -> AsyncIterator[Any]:
+    for piece in pieces:
+        yield piece
+
+
+def chunks(way: Streaming, *streams: AsyncIterator[Any], text: bool = False) -> list[dict[str, Any]]:
+    """The chunks before `[DONE]`, which must be the last event."""
+
+    async def collect() -> list[bytes]:
+        made = from_native.completion_events(streams, way) if text else from_native.chat_events(streams, way)
+        return [block async for block in made]
+
+    *blocks, last = anyio.run(collect)
+    assert last == b"data: [DONE]\n\n"
+    return [json.loads(block.removeprefix(b"data: ")) for block in blocks]
+
+
+def chat(*replies: ChatCompletionResponse, logprobs: LogProbConfig | None = None, most: int | None = None) -> Any:
+    return json.loads(from_native.chat_completion(replies, "m", logprobs, most_calls=most))
+
+
+def test_a_chat_completion() -> None:
+    made = chat(reply("Hi", usage=USAGE))
+    assert made["id"].startswith("chatcmpl-")
+    assert (made["object"], made["model"]) == ("chat.completion", "m")
+    assert made["choices"] == [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "Hi", "refusal": None},
+            "logprobs": None,
+            "finish_reason": "stop",
+        }
+    ]
+    assert made["usage"] == {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+
+
+def test_several_choices_count_the_prompt_once() -> None:
+    made = chat(reply("a", usage=USAGE), reply("b", usage=USAGE))
+    assert [choice["message"]["content"] for choice in made["choices"]] == ["a", "b"]
+    assert made["usage"] == {"prompt_tokens": 5, "completion_tokens": 4, "total_tokens": 9}
+
+
+def test_usage_that_is_not_known_is_left_out() -> None:
+    assert "usage" not in chat(reply("a", usage=USAGE), reply("b"))
+
+
+def test_finish_reasons() -> None:
+    assert chat(reply(reason=StopReason.out_of_tokens))["choices"][0]["finish_reason"] == "length"
+    assert chat(reply("", calls=[CALL]))["choices"][0]["finish_reason"] == "tool_calls"
+    # A message that is handed over without a call is no call.
+    assert chat(reply(reason=StopReason.end_of_message))["choices"][0]["finish_reason"] == "stop"
+
+
+def test_tool_calls() -> None:
+    message = chat(reply("", calls=[CALL, CALL]))["choices"][0]["message"]
+    assert message["content"] is None
+    assert len(message["tool_calls"]) == 2
+    function = {"name": "weather", "arguments": '{"place":"Rome"}'}
+    assert message["tool_calls"][0] == {"id": "c1", "type": "function", "function": function}
+    assert len(chat(reply("", calls=[CALL, CALL]), most=1)["choices"][0]["message"]["tool_calls"]) == 1
+    nameless = chat(reply("", calls=[CALL.model_copy(update={"call_id": ""})]))
+    assert nameless["choices"][0]["message"]["tool_calls"][0]["id"].startswith("call_")
+
+
+def test_log_probabilities_of_a_chat() -> None:
+    content = chat(reply(logprobs=LOGPROBS), logprobs=LogProbConfig(top_k=2))["choices"][0]["logprobs"]["content"]
+    assert [content[0][name] for name in ("token", "logprob", "bytes")] == ["a", -0.5, [97]]
+    assert [top["token"] for top in content[0]["top_logprobs"]] == ["b", "a"]
+    assert chat(reply(logprobs=LOGPROBS))["choices"][0]["logprobs"] is None
+
+
+def test_a_stream() -> None:
+    made = chunks(Streaming("m"), several(START, event("He"), event("llo"), END))
+    assert {chunk["object"] for chunk in made} == {"chat.completion.chunk"}
+    assert len({chunk["id"] for chunk in made}) == 1
+    assert made[0]["choices"][0]["delta"] == {"role": "assistant", "content": "", "refusal": None}
+    assert [chunk["choices"][0]["delta"].get("content") for chunk in made[1:]] == ["He", "llo", None]
+    assert [chunk["choices"][0]["finish_reason"] for chunk in made] == [None, None, None, "stop"]
+    assert not any("usage" in chunk for chunk in made)
+
+
+def test_usage_of_a_stream_is_its_last_chunk() -> None:
+    made = chunks(Streaming("m", usage=True), several(START, event("Hi"), END))
+    assert all(chunk["usage"] is None for chunk in made[:-1])
+    assert made[-1]["choices"] == []
+    assert made[-1]["usage"] == {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+
+
+def test_several_streams_take_turns() -> None:
+    made = chunks(Streaming("m"), several(START, event("a"), END), several(START, event("b"), event("c"), END))
+    assert [chunk["choices"][0]["index"] for chunk in made] == [0, 1, 0, 1, 0, 1, 1]
+    assert [c["choices"][0]["index"] for c in made if c["choices"][0]["finish_reason"]] == [0, 1]
+
+
+def test_a_tool_call_in_a_stream_comes_whole() -> None:
+    status = ToolCallParseStatus
+    made = chunks(
+        Streaming("m", most_calls=1),
+        several(
+            START,
+            event(ToolCallDelta(content="", parse_status=status.started)),
+            event(ToolCallDelta(content='{"pl', parse_status=status.in_progress)),
+            event(ToolCallDelta(content=CALL, parse_status=status.success)),
+            event(ToolCallDelta(content=CALL, parse_status=status.success)),
+            event(stop_reason=StopReason.end_of_message),
+        ),
+    )
+    deltas = [chunk["choices"][0]["delta"] for chunk in made]
+    function = {"name": "weather", "arguments": '{"place":"Rome"}'}
+    assert deltas[1] == {"tool_calls": [{"index": 0, "id": "c1", "type": "function", "function": function}]}
+    assert len(deltas) == 3
+    assert made[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_a_stream_that_cannot_be_told_fails() -> None:
+    broken = event(ToolCallDelta(content="{", parse_status=ToolCallParseStatus.failure))
+    with pytest.raises(BackendError, match="cannot be read"):
+        chunks(Streaming("m"), several(START, broken))
+    with pytest.raises(BackendError, match="without a stop reason"):
+        chunks(Streaming("m"), several(START, event("Hi")))
+
+
+def text_reply(text: str, **fields: Any) -> CompletionResponse:
+    message = CompletionMessage(content=text, stop_reason=StopReason.end_of_turn)
+    return CompletionResponse(completion_message=message, **fields)
+
+
+def test_a_text_completion_of_several_prompts() -> None:
+    replies = [text_reply(text, usage=USAGE) for text in ("a", "b", "c", "d")]
+    made = json.loads(from_native.completion(replies, "m", None, prompts=2))
+    assert (made["object"], made["id"][:5]) == ("text_completion", "cmpl-")
+    assert [(c["index"], c["text"], c["finish_reason"]) for c in made["choices"]] == [
+        (0, "a", "stop"),
+        (1, "b", "stop"),
+        (2, "c", "stop"),
+        (3, "d", "stop"),
+    ]
+    assert made["usage"] == {"prompt_tokens": 10, "completion_tokens": 8, "total_tokens": 18}
+
+
+def test_log_probabilities_of_a_text() -> None:
+    entries = [*LOGPROBS, TokenLogProbs(logprobs_by_token={"xy": -1.0})]
+    made = json.loads(
+        from_native.completion([text_reply("axy", logprobs=entries)], "m", LogProbConfig(top_k=1), prompts=1)
+    )
+    assert made["choices"][0]["logprobs"] == {
+        "tokens": ["a", "xy"],
+        "token_logprobs": [-0.5, -1.0],
+        "top_logprobs": [{"b": -0.1}, {"xy": -1.0}],
+        "text_offset": [0, 1],
+    }
+
+
+def test_a_streamed_text() -> None:
+    pieces = [
+        CompletionResponseStreamChunk(delta="ab", logprobs=LOGPROBS),
+        CompletionResponseStreamChunk(delta="c", logprobs=LOGPROBS),
+        CompletionResponseStreamChunk(delta="", stop_reason=StopReason.out_of_tokens, usage=USAGE),
+    ]
+    made = chunks(Streaming("m", LogProbConfig(), usage=True), several(*pieces), text=True)
+    assert [chunk["choices"][0]["text"] for chunk in made[:-1]] == ["ab", "c", ""]
+    assert [
+        chunk["choices"][0]["logprobs"] and chunk["choices"][0]["logprobs"]["text_offset"] for chunk in made[:-1]
+    ] == [
+        [0],
+        [2],
+        None,
+    ]
+    assert made[-2]["choices"][0]["finish_reason"] == "length"
+    assert made[-1]["usage"]["total_tokens"] == 7
+
+
+def test_embeddings_as_numbers_and_as_bytes() -> None:
+    given = EmbeddingsResponse(embeddings=[[0.5, -1.25], [1.0, 2.0]], usage=TokenUsage(prompt_tokens=4))
+    plain = json.loads(from_native.embeddings(given, "m", "float"))
+    assert [(entry["index"], entry["embedding"]) for entry in plain["data"]] == [(0, [0.5, -1.25]), (1, [1.0, 2.0])]
+    assert plain["usage"] == {"prompt_tokens": 4, "total_tokens": 4}
+    packed = json.loads(from_native.embeddings(given, "m", "base64"))["data"][0]["embedding"]
+    assert struct.unpack("<2f", base64.b64decode(packed)) == (0.5, -1.25)
+
+
+def test_moderation() -> None:
+    verdicts = [
+        RunShieldResponse(),
+        RunShieldResponse(violation=SafetyViolation(violation_level=ViolationLevel.warn)),
+        RunShieldResponse(
+            violation=SafetyViolation(
+                violation_level=ViolationLevel.error, user_message="No.", metadata={"violation_type": "S1"}
+            )
+        ),
+    ]
+    made = json.loads(from_native.moderation(verdicts, "guard"))
+    assert [result["flagged"] for result in made["results"]] == [False, False, True]
+    assert made["results"][2]["categories"] == {"S1": True}
+    assert made["results"][2]["category_scores"] == {"S1": 1.0}
+    assert made["results"][2]["violation"]["user_message"] == "No."
+    assert made["results"][0]["categories"] == {"guard": False}

@@ -1,0 +1,268 @@
+"""OpenAI's requests read and made into native arguments; what cannot be said natively is refused by its name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from llamastack.api.common import (
+    CompletionMessage,
+    ImageMedia,
+    SamplingStrategy,
+    StopReason,
+    SystemMessage,
+    ToolChoice,
+    ToolResponseMessage,
+    UserMessage,
+)
+from llamastack.provider.errors import InvalidRequestError, LlamaStackError, NotSupportedError
+from llamastack.provider.openai_dialect import Dialect, chat_request
+from llamastack.server.openai.requests import CHAT, COMPLETION, EMBEDDINGS
+from llamastack.server.openai.to_native import (
+    asked_of_chat,
+    chat_arguments,
+    completion_arguments,
+    embeddings_arguments,
+)
+
+HELLO = [{"role": "user", "content": "Hello"}]
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "The weather of a place",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "place": {"type": "string", "description": "A city"},
+                "unit": {"enum": ["C", "F"]},
+                "when": {"$ref": "#/$defs/When"},
+            },
+            "required": ["place"],
+            "$defs": {"When": {"type": "object", "properties": {"day": {"type": "integer"}}}},
+        },
+        "strict": True,
+    },
+}
+CLOCK = {"type": "function", "function": {"name": "clock"}}
+
+
+def native(messages: list[dict[str, Any]] | None = None, **fields: Any) -> dict[str, Any]:
+    return chat_arguments(CHAT.validate_python({"model": "m", "messages": messages or HELLO, **fields}))
+
+
+def test_every_kind_of_message() -> None:
+    messages = native(
+        [
+            {"role": "developer", "content": "Be brief"},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "Look:"},
+                    {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA==", "detail": "low"}},
+                ],
+            },
+            {
+                "role": "assistant",
+                "content": None,
+                "refusal": None,
+                "annotations": [],
+                "tool_calls": [
+                    {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"place": "Rome"}'}}
+                ],
+            },
+            {"role": "tool", "tool_call_id": "c1", "content": "rain"},
+            {"role": "assistant", "content": [{"type": "text", "text": "It rains"}]},
+        ]
+    )["messages"]
+    assert messages[0] == SystemMessage(content="Be brief")
+    assert messages[1] == UserMessage(content=["Look:", ImageMedia(image="data:image/png;base64,AA==")])
+    called = messages[2]
+    assert isinstance(called, CompletionMessage)
+    assert (called.content, called.stop_reason) == ("", StopReason.end_of_message)
+    assert [(c.call_id, c.tool_name, c.arguments) for c in called.tool_calls] == [("c1", "weather", {"place": "Rome"})]
+    assert messages[3] == ToolResponseMessage(call_id="c1", tool_name="weather", content="rain")
+    assert messages[4] == CompletionMessage(content="It rains", stop_reason=StopReason.end_of_turn)
+
+
+@pytest.mark.parametrize(
+    ("given", "strategy", "temperature", "top_p"),
+    [
+        ({}, SamplingStrategy.top_p, 1.0, 1.0),
+        ({"temperature": 0}, SamplingStrategy.greedy, 0.0, 0.95),
+        ({"temperature": 0, "top_p": 0.5}, SamplingStrategy.greedy, 0.0, 0.95),
+        ({"temperature": 0.3}, SamplingStrategy.top_p, 0.3, 1.0),
+        ({"top_p": 0.5}, SamplingStrategy.top_p, 1.0, 0.5),
+    ],
+)
+def test_sampling(given: dict[str, Any], strategy: SamplingStrategy, temperature: float, top_p: float) -> None:
+    params = native(**given)["sampling_params"]
+    assert (params.strategy, params.temperature, params.top_p) == (strategy, temperature, top_p)
+
+
+def test_the_other_sampling_parameters() -> None:
+    params = native(max_tokens=5, max_completion_tokens=7, stop="END", seed=3)["sampling_params"]
+    assert (params.max_tokens, params.stop, params.seed) == (7, ["END"], 3)
+    assert native(stop=["a", "b"], max_tokens=5)["sampling_params"].stop == ["a", "b"]
+
+
+def test_a_tool_keeps_its_whole_schema() -> None:
+    arguments = native(tools=[WEATHER])
+    tool = arguments["tools"][0]
+    assert "tool_choice" not in arguments
+    assert {name: (p.param_type, p.required) for name, p in tool.parameters.items()} == {
+        "place": ("string", True),
+        "unit": ("object", False),
+        "when": ("object", False),
+    }
+    sent = chat_request(Dialect("p"), model="m", **arguments)["tools"][0]["function"]
+    assert sent["parameters"] == WEATHER["function"]["parameters"]  # type: ignore[index]
+
+
+def test_tool_choices() -> None:
+    tools = [WEATHER, CLOCK]
+    assert "tools" not in native(tools=tools, tool_choice="none")
+    assert native(tools=tools, tool_choice="required")["tool_choice"] is ToolChoice.required
+    chosen = native(tools=tools, tool_choice={"type": "function", "function": {"name": "clock"}})
+    assert ([tool.tool_name for tool in chosen["tools"]], chosen["tool_choice"]) == (["clock"], ToolChoice.required)
+
+
+def test_response_formats() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    assert "response_format" not in native(response_format={"type": "text"})
+    assert native(response_format={"type": "json_object"})["response_format"].json_schema == {"type": "object"}
+    wrapped = {"type": "json_schema", "json_schema": {"name": "n", "strict": True, "schema": schema}}
+    assert native(response_format=wrapped)["response_format"].json_schema == schema
+
+
+def test_log_probabilities() -> None:
+    assert "logprobs" not in native(logprobs=False)
+    assert native(logprobs=True)["logprobs"].top_k == 0
+    assert native(logprobs=True, top_logprobs=3)["logprobs"].top_k == 3
+
+
+def test_what_changes_nothing_in_the_answer_is_taken() -> None:
+    given = {
+        "user": "u",
+        "metadata": {"a": "b"},
+        "store": False,
+        "frequency_penalty": 0,
+        "logit_bias": {},
+        "audio": None,
+    }
+    assert native(**given) == native()
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "kind"),
+    [
+        ({"frequency_penalty": 0.5}, "frequency_penalty", NotSupportedError),
+        ({"logit_bias": {"5": 1}}, "logit_bias", NotSupportedError),
+        ({"reasoning_effort": "low"}, "reasoning_effort", NotSupportedError),
+        ({"no_such_thing": 1}, "no_such_thing", NotSupportedError),
+        ({"store": True}, "store", NotSupportedError),
+        ({"seed": -1}, "seed", InvalidRequestError),
+        ({"top_logprobs": 2}, "top_logprobs", InvalidRequestError),
+        ({"tool_choice": "required"}, "tool_choice", InvalidRequestError),
+        ({"tools": [CLOCK], "tool_choice": "clock"}, "tool_choice", InvalidRequestError),
+        (
+            {"tools": [CLOCK], "tool_choice": {"type": "function", "function": {"name": "other"}}},
+            "tool_choice",
+            InvalidRequestError,
+        ),
+        ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0].type", NotSupportedError),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema.schema", InvalidRequestError),
+        ({"messages": [{"role": "user", "content": "x", "name": "Ann"}]}, "messages[0].name", NotSupportedError),
+        (
+            {"messages": [{"role": "tool", "tool_call_id": "gone", "content": "x"}]},
+            "messages[0].tool_call_id",
+            InvalidRequestError,
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]},
+            "messages[0].content[0]",
+            NotSupportedError,
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "ftp://x"}}]}]},
+            "messages[0].content[0].image_url.url",
+            InvalidRequestError,
+        ),
+        (
+            {
+                "messages": [
+                    {"role": "assistant", "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "[1]"}}]}
+                ]
+            },
+            "messages[0].tool_calls[0].function.arguments",
+            InvalidRequestError,
+        ),
+        ({"messages": [{"role": "function", "name": "f", "content": "x"}]}, "messages[0].role", NotSupportedError),
+    ],
+)
+def test_what_cannot_be_said_is_refused(fields: dict[str, Any], param: str, kind: type[LlamaStackError]) -> None:
+    with pytest.raises(kind) as refused:
+        native(**fields)
+    assert refused.value.param == param
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": []},
+        {"messages": [{"role": "user"}]},
+        {"messages": [{"role": "nobody", "content": "x"}]},
+        {"n": 0},
+        {"temperature": 2.5},
+        {"top_logprobs": 21, "logprobs": True},
+        {"stream": "yes"},
+        {"model": ""},
+    ],
+)
+def test_requests_that_do_not_fit(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        CHAT.validate_python({"model": "m", "messages": HELLO, **fields})
+
+
+def test_what_is_asked_of_a_provider_by_a_request_that_is_forwarded() -> None:
+    image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+    request = CHAT.validate_python(
+        {
+            "model": "m",
+            "messages": [{"role": "user", "content": [image]}],
+            "tools": [CLOCK],
+            "response_format": {"type": "text"},
+            "stream": True,
+        }
+    )
+    asked = asked_of_chat(request)
+    assert {name for name, value in asked.items() if value} == {"messages", "tools", "stream"}
+
+
+def test_prompts_of_a_text_completion() -> None:
+    arguments = completion_arguments(COMPLETION.validate_python({"model": "m", "prompt": ["a", "b"], "logprobs": 2}))
+    assert [each["content"] for each in arguments] == ["a", "b"]
+    assert arguments[0]["sampling_params"].max_tokens == 16
+    assert arguments[0]["logprobs"].top_k == 2
+    for fields, param in (
+        ({"prompt": [1, 2]}, "prompt"),
+        ({"prompt": "a", "echo": True}, "echo"),
+        ({"prompt": []}, "prompt"),
+    ):
+        with pytest.raises(LlamaStackError) as refused:
+            completion_arguments(COMPLETION.validate_python({"model": "m", **fields}))
+        assert refused.value.param == param
+
+
+def test_inputs_of_embeddings() -> None:
+    assert embeddings_arguments(EMBEDDINGS.validate_python({"model": "m", "input": "a"})) == {"contents": ["a"]}
+    assert embeddings_arguments(EMBEDDINGS.validate_python({"model": "m", "input": ["a", "b"]}))["contents"] == [
+        "a",
+        "b",
+    ]
+    for fields, param in (({"input": [[1, 2]]}, "input"), ({"input": "a", "dimensions": 8}, "dimensions")):
+        with pytest.raises(NotSupportedError) as refused:
+            embeddings_arguments(EMBEDDINGS.validate_python({"model": "m", **fields}))
+        assert refused.value.param == param
