@@ -12,6 +12,7 @@ import anyio
 import httpx
 import pytest
 from scripted_fake import Script
+from served_stack import served_stack
 
 from llamastack.server.serve import BindError, bind, serve, url_of
 from llamastack.stack import Stack
@@ -37,15 +38,9 @@ def serving(discovery: Discovery) -> Serving:
             },
             **run,
         }
-        listening = bind("127.0.0.1", 0)
-        ready = anyio.Event()
-        async with Stack.from_config(config, discovery=discovery) as stack, anyio.create_task_group() as group:
-            group.start_soon(serve, stack, listening, ready.set)
-            await ready.wait()
-            async with httpx.AsyncClient(base_url=url_of(listening)) as client:
-                client.stack = stack  # type: ignore[attr-defined]
-                yield client
-            group.cancel_scope.cancel()
+        async with served_stack(config, discovery) as (stack, client):
+            client.stack = stack  # type: ignore[attr-defined]
+            yield client
 
     return make
 

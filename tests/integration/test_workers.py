@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import signal
@@ -68,6 +69,10 @@ def wait_until(what: Callable[[], Any], timeout_s: float = 15) -> Any:
 def pids(server: RunningServer, worker: str) -> list[int]:
     """The processes of one worker that got ready so far."""
     return [int(pid) for pid in re.findall(rf"{worker} serves as process (\d+)\n", "".join(server.output))]
+
+
+def says(server: RunningServer, text: str) -> bool:
+    return text in "".join(server.output)
 
 
 def runs(pid: int) -> bool:
@@ -167,7 +172,7 @@ def test_a_worker_that_dies_comes_back_and_the_other_serves_meanwhile(server: Ru
             "was ended by SIGKILL; starting it again in 0.5 s",
             "ended with status 3; starting it again in 1 s",
         ):
-            wait_until(lambda how=how: f") {how}\n" in "".join(server.output))
+            wait_until(functools.partial(says, server, f") {how}\n"))
             for _ in range(5):
                 assert httpx.get(f"{server.url}/health").status_code == 200
     finally:

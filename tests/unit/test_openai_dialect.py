@@ -40,6 +40,8 @@ from llamastack.provider.openai_dialect import (
     embeddings_request,
     embeddings_response,
 )
+from llamastack.provider.openai_dialect.streams import forwarded
+from llamastack.provider.private import OpenAIRequest
 
 pytestmark = pytest.mark.anyio
 PLAIN = Dialect("p")
@@ -324,3 +326,70 @@ async def test_errors_in_mid_stream_in_other_forms() -> None:
 
         with pytest.raises(LlamaStackError, match="broke off: boom"):
             _ = [c async for c in chat_stream(broken(), "p")]
+
+
+# ---- forwarded -------------------------------------------------------------------------------------------------------
+
+CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"x"},"finish_reason":null}]}\n\n'
+FINISH = b'data: {"choices":[{"index":0,"delta":{},"finish_reason": "stop"}]}\n\n'
+DONE = b"data: [DONE]\n\n"
+FAILED = b'data: {"error":{"message":"no memory","code":503}}\n\n'
+
+
+async def through(*blocks: bytes) -> list[bytes]:
+    return [block async for block in forwarded(several(blocks), "p")]
+
+
+async def several(blocks: tuple[bytes, ...]) -> AsyncIterator[bytes]:
+    for block in blocks:
+        yield block
+
+
+async def test_blocks_are_forwarded_as_they_are() -> None:
+    blocks = [CHUNK, CHUNK + FINISH, DONE]
+    assert await through(*blocks) == blocks
+    assert await through(CHUNK + FINISH + DONE) == [CHUNK + FINISH + DONE]
+
+
+async def test_text_that_speaks_of_errors_is_text() -> None:
+    said = CHUNK.replace(b'"x"', rb'"{\"error\": \"x\"}"')
+    null = CHUNK.replace(b'"choices"', b'"error":null,"choices"')
+    assert await through(said, null, FINISH, DONE) == [said, null, FINISH, DONE]
+
+
+async def test_a_stream_without_a_word_for_its_end_gets_one() -> None:
+    assert await through(CHUNK, FINISH) == [CHUNK, FINISH, DONE]
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":1}}\n\n'
+    assert await through(CHUNK, FINISH, usage) == [CHUNK, FINISH, usage, DONE]
+
+
+async def test_a_stream_that_is_cut_short_fails() -> None:
+    with pytest.raises(BackendError, match="before the reply was complete"):
+        await through(CHUNK, CHUNK)
+    with pytest.raises(BackendError, match="before the reply was complete"):
+        await through()
+
+
+async def test_an_error_in_a_stream_is_raised_after_what_came_before_it() -> None:
+    came = []
+    with pytest.raises(LlamaStackError, match="no memory") as failure:
+        async for block in forwarded(several((CHUNK + CHUNK + FAILED + DONE,)), "p"):
+            came.append(block)
+    assert came == [CHUNK + CHUNK]
+    assert (failure.value.status, failure.value.provider_id) == (503, "p")
+
+
+def test_the_fields_that_a_dialect_has_in_openais_form() -> None:
+    plain = {"model", "messages", "seed", "logprobs", "response_format"}
+    assert Dialect("p").speaks(plain)
+    assert not Dialect("p", top_logprobs=False).speaks(plain)
+    assert not Dialect("p", seed=None).speaks({"seed"})
+    assert not Dialect("p", response_format=lambda schema: schema).speaks({"response_format"})
+    assert Dialect("p", top_logprobs=False, seed=None, response_format=None).speaks({"model", "messages", "top_p"})
+
+
+def test_a_body_is_made_anew_only_for_another_name() -> None:
+    body = b'{"model": "far/m",  "seed": 123456789012345678901234567890}'
+    request = OpenAIRequest("chat/completions", "m", body, {"model", "seed"}, stream=False, named="far/m")
+    assert request.body_for("far/m") is body
+    assert json.loads(request.body_for("m")) == {"model": "m", "seed": 123456789012345678901234567890}

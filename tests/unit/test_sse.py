@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamastack.provider.errors import BackendError
-from llamastack.provider.sse import event_data
+from llamastack.provider.sse import event_data, whole_events
 
 
 async def _blocks(stream: bytes, cuts: list[int]) -> AsyncIterator[bytes]:
@@ -67,3 +67,30 @@ def test_a_long_event_in_many_blocks_and_one_without_an_end(monkeypatch: pytest.
     monkeypatch.setattr("llamastack.provider.sse._LONGEST_LINE", 1000)
     with pytest.raises(BackendError, match="longer than 1000 bytes"):
         read(b"data: " + long, *range(0, 300_000, 64))
+
+
+def whole(stream: bytes, *cuts: int) -> list[bytes]:
+    async def collect() -> list[bytes]:
+        return [block async for block in whole_events(_blocks(stream, list(cuts)))]
+
+    return anyio.run(collect)
+
+
+@given(st.lists(_LINE, max_size=6), st.sampled_from([b"\n", b"\r\n"]), st.lists(st.integers(0, 400), max_size=8))
+def test_blocks_are_cut_only_where_an_event_ends(events: list[bytes], end: bytes, cuts: list[int]) -> None:
+    stream = b"".join(b": ping" + end + end + b"data: " + event + end + end for event in events)
+    blocks = whole(stream, *cuts)
+    assert b"".join(blocks) == stream
+    assert all(block.endswith((b"\n\n", b"\r\n\r\n")) for block in blocks)
+
+
+def test_an_event_that_is_cut_off_is_left_out_and_one_without_its_blank_line_is_not() -> None:
+    assert whole(b"data: a\n\ndata: cut") == [b"data: a\n\n"]
+    assert whole(b"data: a\n\ndata: [DONE]\n") == [b"data: a\n\n", b"data: [DONE]\n\n"]
+    assert whole(b"") == []
+
+
+def test_an_event_without_an_end_is_too_long_some_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llamastack.provider.sse._LONGEST_LINE", 1000)
+    with pytest.raises(BackendError, match="longer than 1000 bytes"):
+        whole(b"data: " + b"x" * 5000, *range(0, 5000, 64))
