@@ -1,0 +1,132 @@
+"""Exchanges with a backend, by the session of aiohttp and by httpx alone: the same to see from outside."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import AsyncIterator, Iterator
+
+import anyio
+import httpx
+import pytest
+from backends.serving import serving
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from llamastack.provider.exchange import Exchanges
+
+pytestmark = pytest.mark.anyio
+TIMEOUT = httpx.Timeout(5, read=0.5)
+
+
+async def echo(request: Request) -> Response:
+    body = (await request.body()).decode()
+    return JSONResponse({"method": request.method, "body": body, "own": request.headers.get("x-own")}, 418)
+
+
+async def packed(request: Request) -> Response:
+    return Response(gzip.compress(b"unpacked " * 1000), headers={"Content-Encoding": "gzip"})
+
+
+async def elsewhere(request: Request) -> Response:
+    return Response(status_code=307, headers={"Location": "/echo", "Set-Cookie": "a=b"})
+
+
+async def cookies(request: Request) -> Response:
+    return JSONResponse(dict(request.cookies))
+
+
+async def stalls(request: Request) -> Response:
+    async def blocks() -> AsyncIterator[bytes]:
+        yield b"one"
+        yield b"two"
+        await anyio.sleep(30)
+
+    return StreamingResponse(blocks())
+
+
+APP = Starlette(
+    routes=[
+        Route(f"/{function.__name__}", function, methods=["GET", "POST"])
+        for function in (echo, packed, elsewhere, cookies, stalls)
+    ]
+)
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with serving(APP) as found:
+        yield found
+
+
+@pytest.fixture(params=["aiohttp", "httpx"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """httpx alone: as where httpx-aiohttp is not installed, or a proxy is asked for."""
+    if request.param == "httpx":
+        for module in ("exchange", "http"):
+            monkeypatch.setattr(f"llamastack.provider.{module}.aiohttp_transport", lambda options: None)
+    return str(request.param)
+
+
+async def test_an_answer(url: str, way: str) -> None:
+    exchanges = Exchanges(timeout=TIMEOUT)
+    answer = await exchanges.send("POST", f"{url}/echo", {"X-Own": "1", "Content-Type": "text/plain"}, b"hello")
+    assert answer.status == 418
+    assert answer.headers["CONTENT-TYPE"] == "application/json"
+    assert await answer.read() == b'{"method":"POST","body":"hello","own":"1"}'
+    await answer.aclose()
+    empty = await exchanges.send("GET", f"{url}/echo", {}, None)
+    assert b'"body":""' in await empty.read()
+    await empty.aclose()
+    await exchanges.aclose()
+    await exchanges.aclose()
+
+
+async def test_a_body_is_unpacked(url: str, way: str) -> None:
+    exchanges = Exchanges(timeout=TIMEOUT)
+    for read_whole in (True, False):
+        answer = await exchanges.send("GET", f"{url}/packed", {}, None)
+        content = await answer.read() if read_whole else b"".join([block async for block in answer.blocks()])
+        assert content == b"unpacked " * 1000
+        await answer.aclose()
+    await exchanges.aclose()
+
+
+async def test_redirects_are_not_followed_and_cookies_not_kept(url: str, way: str) -> None:
+    exchanges = Exchanges(timeout=TIMEOUT)
+    answer = await exchanges.send("POST", f"{url}/elsewhere", {}, b"secret")
+    assert (answer.status, answer.headers["location"]) == (307, "/echo")
+    await answer.aclose()
+    kept = await exchanges.send("GET", f"{url}/cookies", {}, None)
+    assert await kept.read() == b"{}"
+    await kept.aclose()
+    await exchanges.aclose()
+
+
+async def test_failures_are_httpxs_with_their_request(url: str, way: str, free_tcp_port: int) -> None:
+    exchanges = Exchanges(timeout=TIMEOUT)
+    with pytest.raises(httpx.TransportError) as refused:
+        await exchanges.send("GET", f"http://127.0.0.1:{free_tcp_port}/x", {}, None)
+    assert refused.value.request.url.port == free_tcp_port
+    answer = await exchanges.send("GET", f"{url}/stalls", {}, None)
+    came = b""
+    with pytest.raises(httpx.ReadTimeout) as silent:
+        async for block in answer.blocks():
+            came += block
+    assert came == b"onetwo"
+    assert silent.value.request.url.path == "/stalls"
+    await answer.aclose()
+    await exchanges.aclose()
+
+
+async def test_an_answer_that_is_let_go_of_leaves_the_pool_usable(url: str, way: str) -> None:
+    exchanges = Exchanges(timeout=TIMEOUT, limits=httpx.Limits(max_connections=1))
+    for _ in range(3):
+        answer = await exchanges.send("GET", f"{url}/stalls", {}, None)
+        async for block in answer.blocks():
+            assert block
+            break
+        with anyio.fail_after(2):
+            await answer.aclose()
+    await exchanges.aclose()
