@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -27,6 +27,8 @@ from llamastack.api.definition import MethodDefinition
 from llamastack.cli.fields import fields_of, type_of
 from llamastack.cli.group import cli
 from llamastack.provider.apis import BUILTIN_APIS
+from llamastack.server.openai import PREFIX, ROUTES, to_native
+from llamastack.server.openai.errors import WORDS
 from llamastack.stack.config import ProviderConfig, ServerConfig, StoreConfig, run_config_model
 from llamastack.stack.discovery import default_discovery
 from llamastack.stack.stores.sqlite import SqliteStoreConfig
@@ -187,6 +189,40 @@ def provider_config(arguments: str) -> str:
     return _config_of(discovery.load_spec(installed))
 
 
+# ---- openai.md -------------------------------------------------------------------------------------------------------
+
+
+def openai_routes(_: str) -> str:
+    """The routes of the OpenAI-compatible surface."""
+    rows = [(r.http_method, f"`{PREFIX}{r.path}`", f"`{r.api}.{r.method}`", f"<{r.reference}>") for r in ROUTES]
+    return table(("HTTP", "route", "served by", "format"), rows)
+
+
+def openai_fields(_: str) -> str:
+    """The fields that are translated, and those that change nothing."""
+    fields = {
+        "/v1/chat/completions": to_native.CHAT_FIELDS,
+        "/v1/completions": to_native.COMPLETION_FIELDS,
+        "/v1/embeddings": to_native.EMBEDDINGS_FIELDS,
+        "all, without effect": to_native.WITHOUT_EFFECT,
+    }
+    rows = [(f"`{where}`" if "/" in where else where, _named(names)) for where, names in fields.items()]
+    return table(("of", "fields"), rows)
+
+
+def _named(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def openai_errors(_: str) -> str:
+    """The error family in OpenAI's words."""
+    rows = [
+        (str(words.status or cls.status), f"`{words.type}`", f"`{words.code}`" if words.code else "", f"`{cls.code}`")
+        for cls, words in WORDS.items()
+    ]
+    return table(("HTTP status", "`type`", "`code`", "[native code](concepts.md#errors)"), rows)
+
+
 # ---- code from files -------------------------------------------------------------------------------------------------
 
 
@@ -203,6 +239,9 @@ BLOCKS: dict[str, Callable[[str], str]] = {
     "objects": objects,
     "cli": cli_help,
     "routes": routes,
+    "openai-routes": openai_routes,
+    "openai-fields": openai_fields,
+    "openai-errors": openai_errors,
     "provider-types": provider_types,
     "provider-config": provider_config,
     "source": source,

@@ -30,7 +30,7 @@ _INVALID = "invalid_request_error"
 _SERVER = "server_error"
 
 
-class _Words(NamedTuple):
+class Words(NamedTuple):
     """type, code: OpenAI's words. status: where it is another one than the family's."""
 
     type: str
@@ -38,23 +38,23 @@ class _Words(NamedTuple):
     status: int | None = None
 
 
-# The first class that fits counts.
-_WORDS: dict[type[LlamaStackError], _Words] = {
-    ContextLengthExceededError: _Words(_INVALID, "context_length_exceeded"),
-    InvalidRequestError: _Words(_INVALID, None),
+WORDS: dict[type[LlamaStackError], Words] = {
+    ContextLengthExceededError: Words(_INVALID, "context_length_exceeded"),
+    InvalidRequestError: Words(_INVALID, None),
     # OpenAI says so of a parameter that a model cannot take. Its clients would try a 501 again.
-    NotSupportedError: _Words(_INVALID, "unsupported_parameter", 400),
-    AuthenticationError: _Words(_INVALID, "invalid_api_key"),
-    PermissionDeniedError: _Words("permission_error", "permission_denied"),
-    ObjectNotFoundError: _Words(_INVALID, "model_not_found"),
-    NotFoundError: _Words(_INVALID, "not_found"),
-    MethodNotAllowedError: _Words(_INVALID, "method_not_allowed"),
-    RequestTooLargeError: _Words(_INVALID, "request_too_large"),
-    RateLimitError: _Words("rate_limit_error", "rate_limit_exceeded"),
-    BackendError: _Words(_SERVER, "backend_error"),
-    ProviderUnavailableError: _Words(_SERVER, "provider_unavailable"),
-    ProviderTimeoutError: _Words(_SERVER, "provider_timeout"),
+    NotSupportedError: Words(_INVALID, "unsupported_parameter", 400),
+    AuthenticationError: Words(_INVALID, "invalid_api_key"),
+    PermissionDeniedError: Words("permission_error", "permission_denied"),
+    ObjectNotFoundError: Words(_INVALID, "model_not_found"),
+    NotFoundError: Words(_INVALID, "not_found"),
+    MethodNotAllowedError: Words(_INVALID, "method_not_allowed"),
+    RequestTooLargeError: Words(_INVALID, "request_too_large"),
+    RateLimitError: Words("rate_limit_error", "rate_limit_exceeded"),
+    BackendError: Words(_SERVER, "backend_error"),
+    ProviderUnavailableError: Words(_SERVER, "provider_unavailable"),
+    ProviderTimeoutError: Words(_SERVER, "provider_timeout"),
 }
+"""OpenAI's words for the family. The first class that fits counts."""
 _FAULTS = {"missing": "missing_required_parameter", "extra_forbidden": "unknown_parameter"}
 # Names of native parameters that are not OpenAI's.
 _PARAMS = {
@@ -86,11 +86,11 @@ class OpenAIErrorShape(ErrorShape):
         return {"error": body}
 
 
-def _words_for(error: LlamaStackError) -> _Words:
-    for kind, words in _WORDS.items():
+def _words_for(error: LlamaStackError) -> Words:
+    for kind, words in WORDS.items():
         if isinstance(error, kind):
             return words
-    return _Words(_SERVER, None)
+    return Words(_SERVER, None)
 
 
 OPENAI_ERRORS = OpenAIErrorShape()

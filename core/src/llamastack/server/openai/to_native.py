@@ -43,20 +43,18 @@ from llamastack.server.openai.requests import (
     UserMessage,
 )
 
-# They change where and how a request is handled at OpenAI, and nothing in the answer.
-_WITHOUT_EFFECT = frozenset(
-    {
-        "user",
-        "metadata",
-        "service_tier",
-        "safety_identifier",
-        "prompt_cache_key",
-        "prompt_cache_retention",
-        "prediction",
-    }
+WITHOUT_EFFECT = (
+    "user",
+    "metadata",
+    "service_tier",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "prediction",
 )
+"""Fields that say where and how a request is handled at OpenAI, and change nothing in the answer."""
 # What these say is what happens anyway.
-_AS_IT_IS: dict[str, tuple[Any, ...]] = {
+AS_IT_IS: dict[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,),
     "presence_penalty": (0,),
     "logit_bias": ({},),
@@ -67,16 +65,19 @@ _AS_IT_IS: dict[str, tuple[Any, ...]] = {
     "best_of": (1,),
     "functions": ([],),
 }
-_CHAT_FIELDS = {
+CHAT_FIELDS = (
     "model", "messages", "stream", "stream_options", "n", "max_tokens", "max_completion_tokens", "temperature",
     "top_p", "seed", "stop", "tools", "tool_choice", "parallel_tool_calls", "response_format", "logprobs",
     "top_logprobs",
-}  # fmt: skip
-_COMPLETION_FIELDS = {
+)  # fmt: skip
+"""Fields of a chat that can be said natively."""
+COMPLETION_FIELDS = (
     "model", "prompt", "stream", "stream_options", "n", "max_tokens", "temperature", "top_p", "seed", "stop",
     "logprobs",
-}  # fmt: skip
-_EMBEDDINGS_FIELDS = {"model", "input", "encoding_format"}
+)  # fmt: skip
+"""The same of a text completion."""
+EMBEDDINGS_FIELDS = ("model", "input", "encoding_format")
+"""The same of embeddings."""
 _LARGEST_SEED = 2**32 - 1
 
 
@@ -85,9 +86,9 @@ def _unsupported(param: str, what: str | None = None) -> NotSupportedError:
 
 
 def _refuse_others(request: OpenAIModel, known: Iterable[str]) -> None:
-    for name in request.model_fields_set - set(known) - _WITHOUT_EFFECT:
+    for name in request.model_fields_set.difference(known, WITHOUT_EFFECT):
         value = getattr(request, name)
-        if value is not None and value not in _AS_IT_IS.get(name, ()):
+        if value is not None and value not in AS_IT_IS.get(name, ()):
             raise _unsupported(name)
 
 
@@ -103,7 +104,7 @@ def chat_arguments(request: ChatCompletionRequest) -> dict[str, Any]:
 
     Raises InvalidRequestError, NotSupportedError, naming the field.
     """
-    _refuse_others(request, _CHAT_FIELDS)
+    _refuse_others(request, CHAT_FIELDS)
     arguments: dict[str, Any] = {"messages": list(_messages(request.messages))}
     longest = request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
     arguments["sampling_params"] = _sampling(request, longest)
@@ -123,7 +124,7 @@ def chat_arguments(request: ChatCompletionRequest) -> dict[str, Any]:
 
 def completion_arguments(request: CompletionRequest) -> list[dict[str, Any]]:
     """Arguments of `completion` for each prompt, but for `model`, `stream` and the number of answers."""
-    _refuse_others(request, _COMPLETION_FIELDS)
+    _refuse_others(request, COMPLETION_FIELDS)
     prompts = _texts(request.prompt, "prompt")
     # 16 where it is left out, as OpenAI has it.
     common: dict[str, Any] = {
@@ -136,7 +137,7 @@ def completion_arguments(request: CompletionRequest) -> list[dict[str, Any]]:
 
 def embeddings_arguments(request: EmbeddingsRequest) -> dict[str, Any]:
     """Arguments of `embeddings` but for `model`."""
-    _refuse_others(request, _EMBEDDINGS_FIELDS)
+    _refuse_others(request, EMBEDDINGS_FIELDS)
     return {"contents": _texts(request.input, "input")}
 
 

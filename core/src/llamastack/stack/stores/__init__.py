@@ -33,7 +33,11 @@ class Store(Protocol):
         ...
 
     async def changes_since(self, sequence: int) -> tuple[int, list[StoredObject]]:
-        """What was put or deleted after `sequence` (0: everything that is there), and the newest sequence number."""
+        """What was put or deleted after `sequence` (0: everything that is there), and the newest sequence number.
+
+        In a store that is shared, the latter is above 0 when nothing is there, too: who asks again with 0 would not be
+        told of what was put and deleted in between.
+        """
         ...
 
     async def put(self, item: StoredObject) -> bool:

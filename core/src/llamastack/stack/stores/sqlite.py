@@ -27,7 +27,9 @@ CREATE TABLE IF NOT EXISTS objects (
     PRIMARY KEY (kind, identifier)
 )
 """
-_NEXT = "(SELECT COALESCE(MAX(sequence), 0) + 1 FROM objects)"
+# The first is 2: who has seen an empty store has seen up to 1, and is told of what is deleted afterwards, too.
+_EMPTY = 1
+_NEXT = f"(SELECT COALESCE(MAX(sequence), {_EMPTY}) + 1 FROM objects)"
 _PUT = f"""
 INSERT INTO objects (kind, identifier, provider_id, body, sequence) VALUES (?, ?, ?, ?, {_NEXT})
 ON CONFLICT (kind, identifier) DO UPDATE
@@ -88,7 +90,7 @@ class SqliteStore:
     async def changes_since(self, sequence: int) -> tuple[int, list[StoredObject]]:
         def read(connection: sqlite3.Connection) -> tuple[int, list[StoredObject]]:
             rows = connection.execute(_CHANGES, (sequence,)).fetchall()
-            newest = rows[-1][4] if rows else sequence
+            newest = rows[-1][4] if rows else max(sequence, _EMPTY)
             return newest, [
                 StoredObject(kind, identifier, provider_id, body)
                 for kind, identifier, provider_id, body, _ in rows
