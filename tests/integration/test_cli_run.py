@@ -77,7 +77,7 @@ class Running:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.lines.append(line.rstrip("\n"))
-            found = re.match(r"Serving on (http://\S+)   \(docs: /docs\)$", line)
+            found = re.match(r"Serving on (http://\S+)   \(docs: /docs   OpenAI: /v1\)$", line)
             if found:
                 self.url = found.group(1)
                 return

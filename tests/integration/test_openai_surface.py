@@ -9,12 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 from backends.fault_proxy import FaultProxy
 from backends.llama_server import MODEL, LlamaServer
 from backends.openai_front import OpenAIFront, events, refusal
 from scripted_fake import Script
 from served_stack import served_stack
+from starlette.responses import Response
 
 from llamastack.provider.errors import (
     AuthenticationError,
@@ -66,6 +68,12 @@ def data_of(text: str) -> list[Any]:
     return [data if data == "[DONE]" else json.loads(data) for data in found]
 
 
+async def consume(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
+    async with client.stream("POST", CHAT, json=body) as reply:
+        async for _ in reply.aiter_bytes():
+            pass
+
+
 # ---- forwarded -------------------------------------------------------------------------------------------------------
 
 
@@ -113,14 +121,41 @@ async def test_the_other_routes_are_forwarded(front: Front) -> None:
 
 async def test_a_refusal_of_the_backend_is_told_in_openais_shape(front: Front) -> None:
     backend, url = front()
-    async with served_stack(before(url, max_retries=0)) as (_, client):
+    async with served_stack(before(url)) as (_, client):
         backend.answers.append(refusal(400, "max_tokens is too large", param="max_tokens"))
         error = (await client.post(CHAT, json=ASK)).json()["error"]
         assert (error["type"], error["param"], error["provider_id"]) == ("invalid_request_error", "max_tokens", "far")
-        backend.answers.append(refusal(429, "slow down", retry_after=7))
-        reply = await client.post(CHAT, json={**ASK, "stream": True})
-        assert (reply.status_code, reply.headers["retry-after"]) == (429, "7")
-        assert reply.json()["error"]["code"] == "rate_limit_exceeded"
+        backend.answers.append(refusal(400, "not that", code="content_policy_violation"))
+        assert (await client.post(CHAT, json=ASK)).json()["error"]["code"] == "content_policy_violation"
+        for stream in (True, False):
+            before_it = len(backend.seen)
+            backend.answers.append(refusal(429, "slow down", retry_after=1))
+            reply = await client.post(CHAT, json={**ASK, "stream": stream})
+            assert (reply.status_code, reply.headers["retry-after"]) == (429, "1")
+            assert reply.json()["error"]["code"] == "rate_limit_exceeded"
+            assert len(backend.seen) == before_it + 1  # its client tries again, not the stack
+
+
+async def test_a_reply_that_is_none_is_a_502(front: Front) -> None:
+    backend, url = front()
+    async with served_stack(before(url)) as (_, client):
+        for content in (b"", b"[]", b"<html>", b'{"error": {"message": "out of memory"}}'):
+            backend.answers.append(Response(content, media_type="application/json"))
+            reply = await client.post(CHAT, json=ASK)
+            assert (reply.status_code, reply.json()["error"]["type"]) == (502, "server_error"), content
+
+
+async def test_a_prompt_that_is_too_long_is_said_of_the_field_that_holds_it(front: Front) -> None:
+    _, url = front()
+    async with served_stack(before(url)) as (_, client):
+        long = "word " * 5000
+        for path, body in (
+            (CHAT, {**ASK, "messages": [{"role": "user", "content": long}]}),
+            ("/v1/completions", {"model": MODEL, "prompt": long}),
+        ):
+            error = (await client.post(path, json=body)).json()["error"]
+            assert error["code"] == "context_length_exceeded"
+            assert error["param"] == ("messages" if path == CHAT else "prompt")
 
 
 async def test_a_stream_that_fails_is_not_ended_in_silence(front: Front) -> None:
@@ -158,10 +193,11 @@ async def test_a_client_that_goes_away_ends_the_work_of_the_backend(
 ) -> None:
     backend, url = front()
     async with served_stack(before(url)) as (_, client):
-        with anyio.move_on_after(1):
-            async with client.stream("POST", CHAT, json={**LONG, "stream": stream}) as reply:
-                async for _ in reply.aiter_bytes():
-                    pass
+        async with anyio.create_task_group() as calling:
+            calling.start_soon(consume, client, {**LONG, "stream": stream})
+            while not await anyio.to_thread.run_sync(llama.working_on):
+                await anyio.sleep(0.01)
+            calling.cancel_scope.cancel()
         with anyio.fail_after(10):
             while not backend.disconnects:
                 await anyio.sleep(0.01)
@@ -244,8 +280,8 @@ async def test_a_client_that_goes_away_cancels_every_call(
 @pytest.mark.parametrize(
     ("error", "status", "kind", "code"),
     [
-        (InvalidRequestError("x", param="p"), 400, "invalid_request_error", None),
-        (ContextLengthExceededError("x"), 400, "invalid_request_error", "context_length_exceeded"),
+        (InvalidRequestError("x", param="p"), 400, "invalid_request_error", None),  # of the backend, which did not say
+        (ContextLengthExceededError("x", param="p"), 400, "invalid_request_error", "context_length_exceeded"),
         (NotSupportedError("x", param="tools"), 400, "invalid_request_error", "unsupported_parameter"),
         (AuthenticationError("x"), 401, "invalid_request_error", "invalid_api_key"),
         (PermissionDeniedError("x"), 403, "permission_error", "permission_denied"),
@@ -283,7 +319,13 @@ async def test_a_failure_in_mid_stream_is_an_error_event(discovery: Discovery, s
         (b'{"model": "m"}', "messages", "missing_required_parameter"),
         (b'{"model": "m", "messages": [{"role": "user", "content": 5}]}', "messages[0].content", "invalid_value"),
         (b'{"model": "m", "messages": [{"role": "user", "content": "x"}], "n": 0}', "n", "invalid_value"),
-        (b'{"model": "m", "messages": [{"role": "user", "content": "x"}], "x": 1}', "x", "unsupported_parameter"),
+        (b'{"model": "m", "messages": [{"role": "user", "content": "x"}], "x": 1}', "x", "unknown_parameter"),
+        (b'{"model": "m", "messages": [{"role": "nobody", "content": "x"}]}', "messages[0].role", "invalid_value"),
+        (
+            b'{"model": "m", "messages": [{"role": "user", "content": "x"}], "stream_options": {}}',
+            "stream_options",
+            "invalid_value",
+        ),
         (b'{"model": "no", "messages": [{"role": "user", "content": "x"}]}', "model", "model_not_found"),
     ],
 )
@@ -307,12 +349,25 @@ async def test_models(discovery: Discovery, script: Scripts) -> None:
         listed = (await client.get("/v1/models")).json()
         assert [(model["id"], model["owned_by"]) for model in listed["data"]] == [("m", "a"), ("org/some model", "a")]
         for name in ("m", "a/m"):
-            assert (await client.get(f"/v1/models/{name}")).json()["id"] == "m"
+            assert (await client.get(f"/v1/models/{name}")).json()["id"] == name
         assert (await client.get("/v1/models/org%2Fsome%20model")).json()["id"] == "org/some model"
         missing = await client.get("/v1/models/org/none")
         assert missing.status_code == 404
         assert missing.json()["error"]["code"] == "model_not_found"
         assert "m, org/some model" in missing.json()["error"]["message"]
+
+
+async def test_a_name_that_two_providers_serve_is_listed_once(discovery: Discovery, script: Scripts) -> None:
+    script("a")
+    script("b")
+    config = scripted()
+    config["providers"]["inference"].append(
+        {"provider_id": "b", "provider_type": "scripted", "config": {"script": "b"}}
+    )
+    async with served_stack(config, discovery) as (_, client):
+        listed = (await client.get("/v1/models")).json()["data"]
+        assert [(model["id"], model["owned_by"]) for model in listed] == [("m", "a"), ("b/m", "b")]
+        assert (await client.get("/v1/models/b/m")).json() == listed[1]
 
 
 async def test_a_model_whose_provider_is_down_is_not_listed(discovery: Discovery, script: Scripts) -> None:

@@ -92,7 +92,7 @@ async def test_the_first_piece_comes_before_the_last_is_made(serving: Serving, s
         (b"", 400, "model", "model: required field is missing; messages: required field is missing"),
         ({**CHAT, "messages": []}, 400, "messages", "messages: List should have at least 1 item"),
         ({**CHAT, "mood": 1}, 400, "mood", "mood: unknown field"),
-        ({**CHAT, "messages": [{"role": "robot"}]}, 400, "messages[0]", "does not match any of the expected tags"),
+        ({**CHAT, "messages": [{"role": "robot"}]}, 400, "messages[0].role", "does not match any of the expected tags"),
         (
             {**CHAT, "sampling_params": {"strategy": "greedy", "top_k": "x"}},
             400,

@@ -26,6 +26,8 @@ from llamastack.cli.group import cli
 from llamastack.provider import InlineProviderSpec
 from llamastack.stack import ConfigError, Stack
 from llamastack.stack.sharing import is_shared
+from llamastack.stack.stores import StoredObject
+from llamastack.stack.stores.sqlite import SqliteStore, SqliteStoreConfig
 
 NOBODY = "http://127.0.0.1:1"
 SAMPLE = 'providers:\n  inference:\n  - {provider_id: foo, provider_type: "remote::sample", config: {models: [a, b]}}\n'
@@ -122,7 +124,7 @@ def test_the_output_is_that_of_one_server(server: RunningServer) -> None:
         ["inference", "foo", "remote::sample", "healthy"],
         ["inference", "f", "fragile", "healthy"],
     ]
-    assert shown[2:] == [f"Serving on {server.url}   (2 workers)   (docs: /docs)\n"]
+    assert shown[2:] == [f"Serving on {server.url}   (2 workers)   (docs: /docs   OpenAI: /v1)\n"]
     wait_until(lambda: "".join(server.output).count("\nTry: curl") == 1)
 
 
@@ -303,6 +305,24 @@ def test_one_worker_shares_with_nobody(tmp_path: Path) -> None:
         Stack.from_config(
             {"providers": {"inference": [{"provider_id": "f", "provider_type": "remote::sample"}]}}
         ).check_workers(2)
+
+
+async def test_what_comes_and_goes_between_two_looks_at_an_empty_store_is_told(tmp_path: Path) -> None:
+    one, other = (SqliteStore(SqliteStoreConfig(), tmp_path) for _ in range(2))
+    await one.open()
+    await other.open()
+    try:
+        seen, there = await one.changes_since(0)
+        assert there == []
+        await other.put(StoredObject("models", "m", "p", "{}"))
+        await other.delete("models", "m")
+        later, gone = await one.changes_since(seen)
+        assert later > seen
+        assert gone == [StoredObject("models", "m", "p", None)]
+        assert (await other.changes_since(0))[1] == []
+    finally:
+        await one.close()
+        await other.close()
 
 
 def test_a_store_that_says_nothing_is_shared() -> None:

@@ -48,11 +48,21 @@ WHERE = "http://gpu-1:8080"
     ],
 )
 def test_every_form_of_an_error_body(body: object, message: str, param: str | None, code: str) -> None:
-    assert said_in(json.dumps(body)) == (message, param, code, True)
+    assert said_in(json.dumps(body))[:4] == (message, param, code, True)
+
+
+def test_the_code_of_an_error_as_openai_has_it() -> None:
+    def code_in(body: object) -> str | None:
+        return error_of_answer(400, {}, json.dumps(body), WHERE).backend_code
+
+    assert code_in({"error": {"message": "no", "code": "content_policy_violation"}}) == "content_policy_violation"
+    assert code_in({"error": {"message": "no", "code": 400}}) is None
+    assert code_in({"message": "no", "code": "ValidationException"}) is None
+    assert error_of_event({"message": "no", "code": "oom"}, WHERE).backend_code == "oom"
 
 
 def test_a_page_is_no_error_object() -> None:
-    assert said_in(b"<html><h1>502 Bad  Gateway</h1>\n</html>") == ("502 Bad Gateway", None, "", False)
+    assert said_in(b"<html><h1>502 Bad  Gateway</h1>\n</html>") == ("502 Bad Gateway", None, "", False, None)
     assert said_in(b"\xff\xfe")[3] is False
     assert said_in("x " * 5000).message == " ".join("x" * 5000)  # shortened by the stack, when it is redacted
 

@@ -204,7 +204,7 @@ def test_log_probabilities_of_a_text() -> None:
     assert made["choices"][0]["logprobs"] == {
         "tokens": ["a", "xy"],
         "token_logprobs": [-0.5, -1.0],
-        "top_logprobs": [{"b": -0.1}, {"xy": -1.0}],
+        "top_logprobs": [{"a": -0.5, "b": -0.1}, {"xy": -1.0}],
         "text_offset": [0, 1],
     }
 

@@ -153,6 +153,7 @@ def test_what_changes_nothing_in_the_answer_is_taken() -> None:
         "audio": None,
     }
     assert native(**given) == native()
+    assert native([{"role": "user", "content": "Hello", "name": "Ann"}]) == native()
 
 
 @pytest.mark.parametrize(
@@ -161,7 +162,8 @@ def test_what_changes_nothing_in_the_answer_is_taken() -> None:
         ({"frequency_penalty": 0.5}, "frequency_penalty", NotSupportedError),
         ({"logit_bias": {"5": 1}}, "logit_bias", NotSupportedError),
         ({"reasoning_effort": "low"}, "reasoning_effort", NotSupportedError),
-        ({"no_such_thing": 1}, "no_such_thing", NotSupportedError),
+        ({"no_such_thing": 1}, "no_such_thing", InvalidRequestError),
+        ({"functions": [{"name": "f"}]}, "functions", NotSupportedError),
         ({"store": True}, "store", NotSupportedError),
         ({"seed": -1}, "seed", InvalidRequestError),
         ({"top_logprobs": 2}, "top_logprobs", InvalidRequestError),
@@ -174,7 +176,7 @@ def test_what_changes_nothing_in_the_answer_is_taken() -> None:
         ),
         ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0].type", NotSupportedError),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema.schema", InvalidRequestError),
-        ({"messages": [{"role": "user", "content": "x", "name": "Ann"}]}, "messages[0].name", NotSupportedError),
+        ({"messages": [{"role": "assistant", "audio": {"id": "a"}}]}, "messages[0].audio", NotSupportedError),
         (
             {"messages": [{"role": "tool", "tool_call_id": "gone", "content": "x"}]},
             "messages[0].tool_call_id",
@@ -215,6 +217,7 @@ def test_what_cannot_be_said_is_refused(fields: dict[str, Any], param: str, kind
         {"messages": [{"role": "user"}]},
         {"messages": [{"role": "nobody", "content": "x"}]},
         {"n": 0},
+        {"max_tokens": 0},
         {"temperature": 2.5},
         {"top_logprobs": 21, "logprobs": True},
         {"stream": "yes"},

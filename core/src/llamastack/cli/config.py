@@ -26,6 +26,7 @@ def validate(file: str, as_json: bool) -> None:
 
     try:
         stack = Stack.from_config(file)
+        stack.check_workers(stack.config.run.server.workers)
     except ConfigError as error:
         if not as_json:
             raise

@@ -23,7 +23,7 @@ from llamastack.cli.inspect import status_of
 from llamastack.cli.output import WrongInputError, show_table
 from llamastack.cli.progress import ProgressReport
 from llamastack.server.logs import set_up_logging
-from llamastack.server.serve import BindError, bind, serve, url_of
+from llamastack.server.serve import BindError, bind, raise_file_limit, serve, url_of
 from llamastack.stack import Stack
 
 _MOST_NAMES = 3
@@ -93,7 +93,7 @@ def _set_up_logging() -> None:
 
 def serving_line(url: str, workers: int = 1) -> str:
     """What says that requests are accepted."""
-    return f"Serving on {url}{f'   ({workers} workers)' if workers > 1 else ''}   (docs: /docs)"
+    return f"Serving on {url}{f'   ({workers} workers)' if workers > 1 else ''}   (docs: /docs   OpenAI: /v1)"
 
 
 async def show_stack(stack: Stack, url: str) -> list[str]:
@@ -112,6 +112,7 @@ def run_stack(
 ) -> None:
     """Start and serve until SIGTERM or SIGINT. Raises StackStartError."""
     options = {"use_uvloop": find_spec("uvloop") is not None}
+    raise_file_limit()
     try:
         with _Stopping() as stopping:
             anyio.run(_run, stack, listening, report, introduce, stopping, backend_options=options)

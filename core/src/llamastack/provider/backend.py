@@ -16,13 +16,16 @@ from llamastack.provider.http import (
     reason_of_http_error,
     was_dropped,
 )
-from llamastack.provider.refusals import error_of_answer
+from llamastack.provider.refusals import error_of_answer, error_of_event
 from llamastack.provider.remote import RemoteConfig
 from llamastack.provider.sse import event_data, whole_events
 from llamastack.provider.streams import Stream
 
 _DONE = b"[DONE]"
-_LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=100)
+_HEAD = 200
+# As many as there are clients: a call that waits for a connection would wait without a word, and so would the asking of
+# how the backend is.
+_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=100)
 
 
 def _nothing() -> dict[str, str]:
@@ -64,6 +67,9 @@ class HttpBackend:
         self._retries = config.retries
         self._headers = headers
         self._explained = explained
+        if parts.scheme == "http":
+            # There is no certificate to verify, and no reason to read those of the authorities.
+            options.setdefault("verify", False)
         self._exchanges = Exchanges(
             timeout=httpx.Timeout(config.timeout_s, connect=config.connect_timeout_s),
             **{"limits": _LIMITS, **options},
@@ -87,12 +93,23 @@ class HttpBackend:
 
         Returns when the backend has begun to answer, so that a refusal is raised here.
         """
-        answer = await self._stream(path, pydantic_core.to_json(body))
+        content = pydantic_core.to_json(body)
+        answer = await self._retries.run(lambda: self._stream(path, content))
         return Stream(self._decoded(answer), answer.aclose)
 
     async def forward(self, path: str, body: bytes) -> bytes:
-        """The JSON that answers `body`, as it came."""
-        return await self._retries.run(lambda: self._whole("POST", path, body, json=True))
+        """The JSON object that answers `body`, as it came.
+
+        At a rate limit it is not made again: the client whose body it is does that itself.
+        """
+        content = await self._whole("POST", path, body)
+        if not content.startswith(b"{") and not content.lstrip().startswith(b"{"):
+            raise BackendError(f"{self.where}{path} answered something else than a JSON object")
+        if b'"error"' in content[:_HEAD]:
+            answer = self._json(path, content)
+            if answer.get("error") and "choices" not in answer and "data" not in answer:
+                raise error_of_event(answer["error"], self.where)
+        return content
 
     async def forward_events(self, path: str, body: bytes) -> Stream[bytes]:
         """The events that answer `body`, as they come: blocks of one or several whole events.
@@ -103,20 +120,15 @@ class HttpBackend:
         return Stream(self._events(answer), answer.aclose)
 
     async def _stream(self, path: str, body: bytes) -> Answer:
-        answer = await self._retries.run(lambda: self._begin("POST", path, body, "text/event-stream"))
+        answer = await self._begin("POST", path, body, "text/event-stream")
         kind = answer.headers.get("content-type", "")
         if not kind.startswith("text/event-stream"):
             await answer.aclose()
             raise BackendError(f"{self.where} answered a stream with {kind or 'no content-type'}")
         return answer
 
-    async def _whole(self, method: str, path: str, body: bytes | None, *, json: bool = False) -> bytes:
-        answer = await self._begin(method, path, body, "application/json")
-        kind = answer.headers.get("content-type", "")
-        content = await self._read(answer)
-        if json and not kind.startswith("application/json"):
-            raise BackendError(f"{self.where}{path} answered {kind or 'without a content-type'} instead of JSON")
-        return content
+    async def _whole(self, method: str, path: str, body: bytes | None) -> bytes:
+        return await self._read(await self._begin(method, path, body, "application/json"))
 
     def _json(self, path: str, content: bytes) -> Any:
         try:

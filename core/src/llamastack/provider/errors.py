@@ -44,6 +44,8 @@ class LlamaStackError(Exception):
         self.message = message
         self.provider_id = provider_id
         self.param = param
+        self.backend_code: str | None = None
+        """The backend's own word for the fault, where it speaks OpenAI's API and has one."""
 
     def details(self) -> dict[str, Any]:
         """Further fields of the error object, by name."""

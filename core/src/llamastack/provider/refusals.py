@@ -60,12 +60,14 @@ class Said(NamedTuple):
     param: the parameter that it names, or None.
     code: the backend's own word for the fault, "" where it has none.
     told: whether it is the backend's own error object, not some page.
+    own_code: the `code` of an error as OpenAI has it.
     """
 
     message: str
     param: str | None
     code: str
     told: bool
+    own_code: str | None = None
 
 
 def said_in(body: bytes | str) -> Said:
@@ -87,7 +89,14 @@ def said_in(body: bytes | str) -> Said:
     message = next((error[name] for name in ("message", "detail", "error", "msg") if error.get(name)), error)
     code = " ".join(str(error[name]) for name in ("code", "type", "error_code") if error.get(name))
     param = error.get("param")
-    return Said(_one_line(message), param if isinstance(param, str) and param else None, code, told=True)
+    own = error.get("code") if "error" in value else None
+    return Said(
+        _one_line(message),
+        param if isinstance(param, str) and param else None,
+        code,
+        told=True,
+        own_code=own if isinstance(own, str) and own else None,
+    )
 
 
 def _one_line(value: object) -> str:
@@ -134,7 +143,9 @@ def error_of_answer(status: int, headers: Mapping[str, str], body: bytes | str, 
     message = f"{where} answered {status}" + (f": {said.message}" if said.message else "")
     if status in (404, 405) and not said.told:
         return BackendError(f"{message}; is the url in the config right?")
-    return error_of_status(status, message, code=said.code, param=said.param, retry_after=retry_after_of(headers))
+    made = error_of_status(status, message, code=said.code, param=said.param, retry_after=retry_after_of(headers))
+    made.backend_code = said.own_code
+    return made
 
 
 def _place(headers: Mapping[str, str]) -> str:
@@ -147,6 +158,8 @@ def error_of_event(error: Any, who: str) -> LlamaStackError:
     said = said_in(json.dumps({"error": error}))
     status = error.get("code") if isinstance(error, dict) else None
     message = f"{who} broke off: {said.message}"
+    made: LlamaStackError = BackendError(message)
     if isinstance(status, int) and 400 <= status < 600:
-        return error_of_status(status, message, code=said.code, param=said.param)
-    return BackendError(message)
+        made = error_of_status(status, message, code=said.code, param=said.param)
+    made.backend_code = said.own_code
+    return made

@@ -13,13 +13,16 @@ from llamastack.provider.errors import InvalidRequestError
 def faults_of(error: ValidationError) -> list[dict[str, Any]]:
     """One `{"loc", "msg", "type"}` per fault."""
     found = []
-    for fault in error.errors(include_url=False, include_context=False, include_input=False):
+    for fault in error.errors(include_url=False, include_input=False):
         message = fault["msg"]
+        loc = list(fault["loc"])
+        if fault["type"] in ("union_tag_invalid", "union_tag_not_found"):
+            loc.append(str(fault["ctx"]["discriminator"]).strip("'"))
         if fault["type"] == "extra_forbidden":
             message = "unknown field"
         elif fault["type"] == "missing":
             message = "required field is missing"
-        found.append({"loc": list(fault["loc"]), "msg": message, "type": fault["type"]})
+        found.append({"loc": loc, "msg": message, "type": fault["type"]})
     return found
 
 

@@ -74,7 +74,7 @@ class StackApp:
             if sender.status:
                 # The head is out: the connection can only be broken off.
                 raise
-            shape = OPENAI_ERRORS if scope["path"].startswith(PREFIX) else NATIVE_ERRORS
+            shape = OPENAI_ERRORS if f"{scope['path']}/".startswith(PREFIX) else NATIVE_ERRORS
             await _error_response(error, shape)(scope, receive, sender)
         finally:
             took = time.perf_counter() - started

@@ -188,8 +188,11 @@ class Engine:
         reply.cancel()
         raise BackendError("llama.cpp took a prompt that is longer than its context", provider_id=self._provider_id)
 
-    async def embed(self, texts: list[str]) -> list[list[float]]:
-        """One vector per text. The texts are computed one after the other, so that one call holds one slot."""
+    async def embed(self, texts: list[str]) -> tuple[list[list[float]], int]:
+        """One vector per text, and how many tokens they all have.
+
+        The texts are computed one after the other, so that one call holds one slot.
+        """
 
         def work(server: Any, on_chunk: OnChunk) -> None:
             for text in texts:
@@ -197,7 +200,9 @@ class Engine:
                     return
 
         reply = await self._start(work)
-        return [chunk["data"][0]["embedding"] async for chunk in reply]
+        chunks = [chunk async for chunk in reply]
+        tokens = sum(chunk["usage"]["prompt_tokens"] for chunk in chunks)
+        return [chunk["data"][0]["embedding"] for chunk in chunks], tokens
 
     async def close(self) -> None:
         """Stop what is running, join the threads, free the model. May be called again."""

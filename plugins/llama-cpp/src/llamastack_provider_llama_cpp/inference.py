@@ -25,6 +25,7 @@ from llamastack.api.inference import (
     Inference,
     LogProbConfig,
     ResponseFormat,
+    TokenUsage,
 )
 from llamastack.api.models import Model
 from llamastack.provider import (
@@ -224,7 +225,8 @@ class LlamaCppInference(Inference, ModelsProtocolPrivate):
                 provider_id=self._id,
                 param="model",
             )
-        return EmbeddingsResponse(embeddings=await engine.embed(body["input"]))
+        vectors, tokens = await engine.embed(body["input"])
+        return EmbeddingsResponse(embeddings=vectors, usage=TokenUsage(prompt_tokens=tokens))
 
     def _engine(self, model: str) -> Engine:
         engine = self._engines.get(model)

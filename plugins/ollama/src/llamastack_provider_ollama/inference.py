@@ -25,6 +25,7 @@ from llamastack.api.inference import (
     EmbeddingsResponse,
     LogProbConfig,
     ResponseFormat,
+    TokenUsage,
 )
 from llamastack.api.models import Model
 from llamastack.provider import (
@@ -279,7 +280,9 @@ class OllamaInference(RemoteInference):
             raise BackendError(
                 f"{self._backend.where} answered {len(reply.embeddings)} embeddings for {len(texts)} contents"
             )
-        return EmbeddingsResponse(embeddings=[list(vector) for vector in reply.embeddings])
+        read = reply.prompt_eval_count
+        usage = None if read is None else TokenUsage(prompt_tokens=read)
+        return EmbeddingsResponse(embeddings=[list(vector) for vector in reply.embeddings], usage=usage)
 
     def _arguments(
         self,

@@ -8,7 +8,7 @@ import anyio
 import anyio.to_thread
 
 from llamastack.api.common import ImageMedia, InterleavedTextMedia, text_of
-from llamastack.api.inference import EmbeddingsResponse
+from llamastack.api.inference import EmbeddingsResponse, TokenUsage
 from llamastack.api.models import Model
 from llamastack.provider import (
     ContextLengthExceededError,
@@ -86,11 +86,14 @@ class SentenceEmbeddings:
             raise ObjectNotFoundError("model", model, available=[IDENTIFIER], param="model")
         texts = [self._text(content, place) for place, content in enumerate(contents)]
         vectors: list[list[float]] = []
+        tokens = 0
         # Windows bound the memory, and how long a cancelled request goes on tokenizing.
         window = self._config.batch_size * _BATCHES_PER_WINDOW
         for first in range(0, len(texts), window):
-            vectors += await self._embed(texts[first : first + window], first)
-        return EmbeddingsResponse(embeddings=vectors)
+            made, read = await self._embed(texts[first : first + window], first)
+            vectors += made
+            tokens += read
+        return EmbeddingsResponse(embeddings=vectors, usage=TokenUsage(prompt_tokens=tokens))
 
     def _text(self, content: InterleavedTextMedia, place: int) -> str:
         parts = content if isinstance(content, list) else [content]
@@ -109,7 +112,8 @@ class SentenceEmbeddings:
             ) from None
         return text
 
-    async def _embed(self, texts: list[str], first: int) -> list[list[float]]:
+    async def _embed(self, texts: list[str], first: int) -> tuple[list[list[float]], int]:
+        """The vectors, and how many tokens were read for them."""
         model = self._loaded()
         encodings = await anyio.to_thread.run_sync(model.tokenize, texts, limiter=self._turn)
         cut = [place for place, encoding in enumerate(encodings) if encoding.overflowing]
@@ -130,7 +134,7 @@ class SentenceEmbeddings:
             made = await anyio.to_thread.run_sync(model.embed, batch, limiter=self._turn)
             for place, vector in zip(places, made, strict=True):
                 vectors[place] = vector
-        return vectors
+        return vectors, sum(len(encoding.ids) for encoding in encodings)
 
 
 async def get_provider_impl(config: SentenceEmbeddingsConfig, deps: Deps) -> SentenceEmbeddings:

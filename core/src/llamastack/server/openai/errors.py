@@ -75,10 +75,14 @@ class OpenAIErrorShape(ErrorShape):
 
     def body(self, error: LlamaStackError) -> dict[str, Any]:
         words = _words_for(error)
-        code = words.code
-        if isinstance(error, InvalidRequestError) and error.errors and code is None:
-            code = _FAULTS.get(error.errors[0]["type"], "invalid_value")
+        code = error.backend_code or words.code
         param = None if error.param is None else _PARAMS.get(error.param, error.param)
+        if isinstance(error, NotSupportedError) and param is None:
+            # Not some parameter of it: this model cannot do it at all.
+            param, code = "model", "unsupported_model"
+        elif code is None and isinstance(error, InvalidRequestError) and error.provider_id is None:
+            kind = error.errors[0]["type"] if error.errors else None
+            code = _FAULTS.get(str(kind), "invalid_value") if kind or param else None
         body = {"message": error.message, "type": words.type, "param": param, "code": code}
         for name, value in (("provider_id", error.provider_id), ("request_id", request_id.get())):
             if value is not None:

@@ -117,7 +117,10 @@ def _text_logprobs(
     return {
         "tokens": [_chosen(entry)[0] for entry in entries],
         "token_logprobs": [_chosen(entry)[1] for entry in entries],
-        "top_logprobs": [dict(_likeliest(entry, wanted.top_k)) for entry in entries] if wanted.top_k else None,
+        # The chosen one is there, however unlikely.
+        "top_logprobs": [dict([_chosen(entry), *_likeliest(entry, wanted.top_k)]) for entry in entries]
+        if wanted.top_k
+        else None,
         "text_offset": offsets,
     }
 
@@ -355,6 +358,6 @@ def moderation(verdicts: Sequence[RunShieldResponse], shield: str) -> bytes:
     return pydantic_core.to_json({"id": f"modr-{uuid.uuid4().hex}", "model": shield, "results": results})
 
 
-def model_entry(model: Model) -> dict[str, Any]:
-    """A `model`. It is not known when a model was made: `created` is 0."""
-    return {"id": model.identifier, "object": "model", "created": 0, "owned_by": model.provider_id}
+def model_entry(model: Model, name: str) -> dict[str, Any]:
+    """A `model`, by a name of its own. It is not known when a model was made: `created` is 0."""
+    return {"id": name, "object": "model", "created": 0, "owned_by": model.provider_id}

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.types import Scope
 
 from llamastack.api.common import UserMessage
-from llamastack.provider.errors import InvalidRequestError, ObjectNotFoundError
+from llamastack.provider.errors import ContextLengthExceededError, InvalidRequestError, ObjectNotFoundError
 from llamastack.provider.handles import Dispatch
 from llamastack.provider.streams import Stream, close
 from llamastack.server.connection import App
@@ -29,6 +29,7 @@ from llamastack.server.openai.requests import (
     ChatCompletionRequest,
     CompletionRequest,
     EmbeddingsRequest,
+    GenerationRequest,
     ModerationRequest,
     TextPart,
 )
@@ -44,7 +45,7 @@ class Route:
     """One route of the surface.
 
     path: below `/v1/`. api, method: the native method that it is served by. request: what its body must be.
-    answer: makes the answer. reference: where the format is described.
+    answer: makes the answer. reference: where the format is described. prompt: the field that the model reads.
     """
 
     path: str
@@ -53,6 +54,7 @@ class Route:
     answer: Callable[[Surface, Any, bytes], Awaitable[Answer]]
     reference: str
     request: TypeAdapter[Any] | None = None
+    prompt: str | None = None
 
     @property
     def http_method(self) -> str:
@@ -103,13 +105,18 @@ class OpenAIEndpoint(Endpoint):
             request = adapter.validate_json(body or b"{}")
         except ValidationError as error:
             raise bad_request(error, body) from None
-        return await self._route.answer(self._surface, request, body)
+        try:
+            return await self._route.answer(self._surface, request, body)
+        except ContextLengthExceededError as error:
+            error.param = error.param or self._route.prompt
+            raise
 
 
 # ---- answers ---------------------------------------------------------------------------------------------------------
 
 
 async def _chat(surface: Surface, request: ChatCompletionRequest, body: bytes) -> Answer:
+    _check_stream(request)
     forwarded = await surface.forwarded(
         "chat/completions", "chat_completion", request, body, lambda: to_native.asked_of_chat(request)
     )
@@ -128,6 +135,7 @@ async def _chat(surface: Surface, request: ChatCompletionRequest, body: bytes) -
 
 
 async def _completion(surface: Surface, request: CompletionRequest, body: bytes) -> Answer:
+    _check_stream(request)
     forwarded = await surface.forwarded(
         "completions", "completion", request, body, lambda: to_native.asked_of_completion(request)
     )
@@ -183,8 +191,14 @@ async def _only_shield(surface: Surface) -> str:
 
 async def _models(surface: Surface, name: str | None, body: bytes) -> bytes:
     models = await surface.call("models", "list_models")({})
-    data = [from_native.model_entry(model) for model in models if model.unavailable_reason is None]
-    return pydantic_core.to_json({"object": "list", "data": data})
+    data: dict[str, dict[str, Any]] = {}
+    for model in models:
+        if model.unavailable_reason is None:
+            # The plain name is that of the first who serves it.
+            plain = model.identifier
+            name = plain if plain not in data else f"{model.provider_id}/{plain}"
+            data[name] = from_native.model_entry(model, name)
+    return pydantic_core.to_json({"object": "list", "data": list(data.values())})
 
 
 async def _model(surface: Surface, name: str, body: bytes) -> bytes:
@@ -192,7 +206,12 @@ async def _model(surface: Surface, name: str, body: bytes) -> bytes:
     if model is None:
         served = await surface.call("models", "list_models")({})
         raise ObjectNotFoundError("model", name, available=[one.identifier for one in served], param="model")
-    return pydantic_core.to_json(from_native.model_entry(model))
+    return pydantic_core.to_json(from_native.model_entry(model, name))
+
+
+def _check_stream(request: GenerationRequest) -> None:
+    if request.stream_options is not None and not request.stream:
+        raise InvalidRequestError("only allowed where 'stream' is true", param="stream_options")
 
 
 def _wants_usage(request: ChatCompletionRequest | CompletionRequest) -> bool:
@@ -253,9 +272,11 @@ _REFERENCE = "https://platform.openai.com/docs/api-reference"
 ROUTES = (
     Route("models", "models", "list_models", _models, f"{_REFERENCE}/models/list"),
     Route("models/{model}", "models", "get_model", _model, f"{_REFERENCE}/models/retrieve"),
-    Route("chat/completions", "inference", "chat_completion", _chat, f"{_REFERENCE}/chat/create", CHAT),
-    Route("completions", "inference", "completion", _completion, f"{_REFERENCE}/completions/create", COMPLETION),
-    Route("embeddings", "inference", "embeddings", _embeddings, f"{_REFERENCE}/embeddings/create", EMBEDDINGS),
+    Route("chat/completions", "inference", "chat_completion", _chat, f"{_REFERENCE}/chat/create", CHAT, "messages"),
+    Route(
+        "completions", "inference", "completion", _completion, f"{_REFERENCE}/completions/create", COMPLETION, "prompt"
+    ),
+    Route("embeddings", "inference", "embeddings", _embeddings, f"{_REFERENCE}/embeddings/create", EMBEDDINGS, "input"),
     Route("moderations", "safety", "run_shield", _moderations, f"{_REFERENCE}/moderations/create", MODERATION),
 )
 

@@ -53,6 +53,12 @@ WITHOUT_EFFECT = (
     "prediction",
 )
 """Fields that say where and how a request is handled at OpenAI, and change nothing in the answer."""
+NOT_NATIVE = (
+    "frequency_penalty", "presence_penalty", "logit_bias", "modalities", "audio", "store", "reasoning_effort",
+    "verbosity", "web_search_options", "functions", "function_call", "echo", "suffix", "best_of", "dimensions",
+)  # fmt: skip
+"""OpenAI's fields that no native call has a word for."""
+_INSTEAD = {"functions": "tools", "function_call": "tool_choice"}
 # What these say is what happens anyway.
 AS_IT_IS: dict[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,),
@@ -86,16 +92,21 @@ def _unsupported(param: str, what: str | None = None) -> NotSupportedError:
 
 
 def _refuse_others(request: OpenAIModel, known: Iterable[str]) -> None:
-    for name in request.model_fields_set.difference(known, WITHOUT_EFFECT):
+    for name in (*type(request).model_fields, *(request.model_extra or ())):
         value = getattr(request, name)
-        if value is not None and value not in AS_IT_IS.get(name, ()):
-            raise _unsupported(name)
+        if value is None or name in known or name in WITHOUT_EFFECT or value in AS_IT_IS.get(name, ()):
+            continue
+        if name not in NOT_NATIVE:
+            fault = {"loc": [name], "msg": "unknown field", "type": "extra_forbidden"}
+            raise InvalidRequestError(f"{name}: unknown field", param=name, errors=[fault])
+        instead = _INSTEAD.get(name)
+        raise _unsupported(name, f"'{name}', which '{instead}' has replaced," if instead else None)
 
 
 def _refuse_extras(part: OpenAIModel, where: str) -> None:
-    """Of a message, or a part of one: replies that are sent back have fields that are empty."""
+    """Of a message: replies that are sent back have fields that are empty, and some clients name who speaks."""
     for name, value in (part.model_extra or {}).items():
-        if value not in (None, [], {}, ""):
+        if name != "name" and value not in (None, [], {}, ""):
             raise _unsupported(f"{where}.{name}")
 
 
@@ -126,6 +137,8 @@ def completion_arguments(request: CompletionRequest) -> list[dict[str, Any]]:
     """Arguments of `completion` for each prompt, but for `model`, `stream` and the number of answers."""
     _refuse_others(request, COMPLETION_FIELDS)
     prompts = _texts(request.prompt, "prompt")
+    if request.max_tokens == 0:
+        raise InvalidRequestError("must be at least 1 for this model", param="max_tokens")
     # 16 where it is left out, as OpenAI has it.
     common: dict[str, Any] = {
         "sampling_params": _sampling(request, 16 if request.max_tokens is None else request.max_tokens)

@@ -1,0 +1,169 @@
+"""The contenders: how each is started in front of a backend, and where it takes chat completions."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import litellm_venv
+from payloads import DONE, EVENTS, FIRST_WORD, LAST_WORD, MODEL, native_request, openai_request
+from servers import HOST, Launch, Request
+
+_HERE = Path(__file__).parent
+_BARE = _HERE / "bare"
+_SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin", "/sbin"])
+
+NGINX = shutil.which("nginx", path=_SYSTEM_PATH)
+NODE = shutil.which("node")
+NGINX_MISSING = "not installed (apt-get install nginx-light)"
+
+
+@dataclass(frozen=True)
+class Surface:
+    """One row of the table: a path of a contender, and the requests that it takes."""
+
+    name: str
+    title: str
+    chat: Request
+    stream: Request
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A server between the loader and the backend."""
+
+    surfaces: tuple[Surface, ...]
+    launch: Callable[[str, int, Path], Launch] | None
+    """From the backend's URL, its own port and a folder for its files; none for the backend itself."""
+    missing: Callable[[], str | None] = lambda: None
+    """Why it cannot be measured here; it installs what it can."""
+
+
+def _openai(name: str, title: str) -> Surface:
+    path = "/v1/chat/completions"
+    return Surface(
+        name,
+        title,
+        Request("POST", path, openai_request(stream=False), (FIRST_WORD, LAST_WORD)),
+        Request("POST", path, openai_request(stream=True), (FIRST_WORD, LAST_WORD, DONE), EVENTS),
+    )
+
+
+def _native(name: str, title: str) -> Surface:
+    path = "/inference/chat_completion"
+    return Surface(
+        name,
+        title,
+        Request("POST", path, native_request(stream=False), (FIRST_WORD, LAST_WORD)),
+        Request("POST", path, native_request(stream=True), (FIRST_WORD, LAST_WORD), EVENTS),
+    )
+
+
+def _with_key(surface: Surface) -> Surface:
+    header = ("Authorization", f"Bearer {litellm_venv.KEY}")
+    chat, stream = (replace(r, headers=(*r.headers, header)) for r in (surface.chat, surface.stream))
+    return replace(surface, chat=chat, stream=stream)
+
+
+DIRECT = _openai("direct", "backend directly")
+NGINX_PROXY = _openai("nginx", "nginx proxy")
+LITELLM = _with_key(_openai("litellm", f"litellm {litellm_venv.VERSION}"))
+BARE_HTTPX = _openai("bare-httpx", "bare Starlette + httpx")
+BARE_AIOHTTP = _openai("bare-aiohttp", "bare Starlette + aiohttp")
+LLAMASTACK = _openai("llamastack-v1", "llamastack `/v1/chat/completions`")
+LLAMASTACK_NATIVE = _native("llamastack-native", "llamastack `/inference/chat_completion`")
+
+
+def _bare(module: str) -> Callable[[str, int, Path], Launch]:
+    def launch(backend: str, port: int, folder: Path) -> Launch:
+        command = [sys.executable, "-m", "uvicorn", f"{module}:app", "--app-dir", str(_BARE)]
+        command += ["--host", HOST, "--port", str(port), "--loop", "uvloop", "--http", "httptools"]
+        command += ["--no-access-log", "--log-level", "warning"]
+        return Launch(command, BARE_AIOHTTP.chat, {"BENCH_BACKEND": backend})
+
+    return launch
+
+
+def _nginx_proxy(backend: str, port: int, folder: Path) -> Launch:
+    upstream = backend.removeprefix("http://")
+    config = nginx_config(
+        folder,
+        f"upstream backend {{ server {upstream}; keepalive 128; keepalive_requests 1000000000; }}",
+        f"server {{ listen {HOST}:{port} backlog=2048; location / {{ proxy_pass http://backend; "
+        'proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off; } }',
+    )
+    return Launch(nginx_command(config), NGINX_PROXY.chat)
+
+
+def _llamastack(backend: str, port: int, folder: Path) -> Launch:
+    config = folder / "run.yaml"
+    config.write_text(
+        "providers:\n"
+        "  inference:\n"
+        "  - provider_id: bench\n"
+        "    provider_type: remote::openai\n"
+        f'    config: {{url: "{backend}/v1", api_key: unused}}\n'
+        "store: {type: memory}\n"
+        f"server: {{host: {HOST}, port: {port}}}\n"
+    )
+    command = str(Path(sys.executable).with_name("llamastack"))
+    return Launch([command, "run", str(config)], Request("GET", "/health"))
+
+
+def _litellm(backend: str, port: int, folder: Path) -> Launch:
+    config = folder / "litellm.yaml"
+    config.write_text(
+        "model_list:\n"
+        f"- model_name: {MODEL}\n"
+        f'  litellm_params: {{model: openai/{MODEL}, api_base: "{backend}/v1", api_key: unused}}\n'
+        "general_settings: {disable_spend_logs: true}\n"
+    )
+    command = [str(litellm_venv.command()), "--config", str(config), "--host", HOST, "--port", str(port)]
+    command += ["--num_workers", "1", "--telemetry", "False"]
+    # Its list of prices is otherwise fetched at each start.
+    env = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "LITELLM_MASTER_KEY": litellm_venv.KEY}
+    return Launch(command, Request("GET", "/health/readiness"), env, timeout_s=120)
+
+
+def nginx_command(config: Path) -> list[str]:
+    """The command of an nginx in the foreground."""
+    assert NGINX is not None
+    return [NGINX, "-c", str(config), "-p", str(config.parent)]
+
+
+def nginx_config(folder: Path, *http: str) -> Path:
+    """Write the config of an nginx of one worker that logs nothing and keeps connections, and return its path."""
+    temporary = [f"{name}_temp_path {folder}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")]
+    lines = [
+        "daemon off;",
+        "worker_processes 1;",
+        f"pid {folder}/nginx.pid;",
+        "error_log stderr error;",
+        "events { worker_connections 8192; }",
+        "http {",
+        "access_log off;",
+        "keepalive_requests 1000000000;",
+        "client_body_buffer_size 64k;",
+        *temporary,
+        *http,
+        "}",
+    ]
+    path = folder / "nginx.conf"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+CONTENDERS = (
+    Contender((DIRECT,), None),
+    Contender((NGINX_PROXY,), _nginx_proxy, lambda: None if NGINX else NGINX_MISSING),
+    Contender((LITELLM,), _litellm, litellm_venv.install),
+    Contender((BARE_HTTPX,), _bare("over_httpx")),
+    # Beside each other, so that what else happens on the machine hits the two alike.
+    Contender((BARE_AIOHTTP,), _bare("over_aiohttp")),
+    Contender((LLAMASTACK, LLAMASTACK_NATIVE), _llamastack),
+)
+SURFACES = tuple(surface for contender in CONTENDERS for surface in contender.surfaces)
