@@ -137,7 +137,7 @@ async def bench_registry() -> None:
                 connection.executemany(
                     "INSERT INTO objects VALUES ('models', ?, 'a', ?, ?)",
                     (
-                        (f"m{n}", json.dumps({"identifier": f"m{n}", "provider_id": "a", "metadata": {}}), n + 1)
+                        (f"m{n}", json.dumps({"identifier": f"m{n}", "provider_id": "a", "metadata": {}}), n + 2)
                         for n in range(count)
                     ),
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -348,3 +349,68 @@ async def test_pages_of_other_sites_are_refused(serving: Serving, script: Script
             assert (reply.status_code, reply.json()["error"]["code"]) == (403, "permission_denied")
         own = str(client.base_url).rstrip("/")
         assert (await client.post("/models/register", json=body, headers={"Origin": own})).status_code == 200
+
+
+async def raw(client: httpx.AsyncClient, *parts: bytes, pause_s: float = 0.0) -> bytes:
+    """What the server answers to these bytes until it closes the connection."""
+    url = client.base_url
+    answer = b""
+    async with await anyio.connect_tcp(str(url.host), url.port or 80) as stream:
+        for part in parts:
+            await stream.send(part)
+            await anyio.sleep(pause_s)
+        with anyio.fail_after(5):
+            async for block in stream:
+                answer += block
+    return answer
+
+
+def http(method: str, path: str, body: bytes = b"", **headers: str) -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join((*lines, "", "")).encode() + body
+
+
+async def test_requests_in_a_row_are_answered_in_their_order(serving: Serving, script: Scripts) -> None:
+    script("a", pieces=2)
+    chat = json.dumps({**CHAT, "stream": True}).encode()
+    async with serving() as client:
+        answer = await raw(
+            client,
+            http("GET", "/health")
+            + http("HEAD", "/health")
+            + http("POST", "/inference/chat_completion", chat)
+            + http("GET", "/nothing", Connection="close"),
+        )
+    assert re.findall(rb"HTTP/1\.1 (\d+)", answer) == [b"200", b"200", b"200", b"404"]
+    health, rest = answer.split(b'"status":"OK"', 1)
+    assert health.count(b"HTTP/1.1 ") == 1
+    head, stream = rest.split(b"HTTP/1.1 ", 1)[1].split(b"HTTP/1.1 ", 1)
+    assert head.endswith(b"\r\n\r\n")
+    assert b'"event_type":"complete"' in stream.split(b"HTTP/1.1 404")[0]
+
+
+async def test_a_client_that_waits_to_be_told_to_send_its_body(serving: Serving, script: Scripts) -> None:
+    script("a")
+    body = json.dumps(CHAT).encode()
+    head = http("POST", "/inference/chat_completion", body, Expect="100-continue", Connection="close")
+    async with serving() as client:
+        answer = await raw(client, head.removesuffix(body), body, pause_s=0.1)
+    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
+    assert b'"content":"a"' in answer
+
+
+async def test_a_connection_is_used_again_after_a_request_that_its_client_broke_off(
+    serving: Serving, script: Scripts
+) -> None:
+    a = script("a", pieces=10_000, piece_delay_s=0.01)
+    async with serving() as client:
+        for _ in range(3):
+            async with client.stream("POST", "/inference/chat_completion", json={**CHAT, "stream": True}) as reply:
+                async for _ in reply.aiter_lines():
+                    break
+            assert (await client.get("/health")).status_code == 200
+        with anyio.fail_after(5):
+            while a.in_flight:
+                await anyio.sleep(0.01)
+    assert a.closed_streams == 3

@@ -9,11 +9,50 @@ from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _EXTENSION = "llamastack.connection"
+_CONTINUE = b"HTTP/1.1 100 "
+
+
+class _Output:
+    """What a response is written to: its head goes out together with the first block of its body.
+
+    That is one call of the system less, and one awakening of the client: a tenth of a request that is only forwarded.
+    """
+
+    __slots__ = ("_head", "_new", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._new = True
+        self._head: bytes | None = None
+
+    def write(self, data: bytes) -> None:
+        if self._new and not data.startswith(_CONTINUE):
+            self._new = False
+            self._head = data
+        elif self._head is not None:
+            head, self._head = self._head, None
+            self._transport.write(head + data)
+        else:
+            self._transport.write(data)
+
+    def end_response(self) -> None:
+        """Write what is held back: the head of a response without a body."""
+        self._new = True
+        if self._head is not None:
+            head, self._head = self._head, None
+            self._transport.write(head)
+
+    def close(self) -> None:
+        self.end_response()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's, which also tells apps that the client has gone: one need not have a task that waits for it, which
-    costs a seventh of a request that is merely forwarded.
+    """uvicorn's, with fewer calls of the system, and which tells apps that the client has gone: one need not have a
+    task that waits for it, which costs a seventh of a request that is merely forwarded.
     """
 
     when_lost: set[Callable[[], None]]
@@ -26,7 +65,17 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.when_lost = set()
+        self._output = _Output(transport)
         super().connection_made(transport)
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if self.cycle is not None:
+            self.cycle.transport = self._output  # type: ignore[assignment]
+
+    def on_response_complete(self) -> None:
+        self._output.end_response()
+        super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
