@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -10,6 +13,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+# Beside what the tests run in, so that it goes with it.
+KEPT = Path(sys.prefix) / "kept-by-tests"
 
 
 class Venv:
@@ -38,6 +43,55 @@ class Venv:
         if check:
             assert done.returncode == 0, done.stdout + done.stderr
         return done
+
+
+def kept(lock: Path, make: Callable[[Path], None]) -> Path:
+    """A folder that `make` has filled as `lock` says: made once for each content of that file, then kept.
+
+    Processes that want it at the same time wait for the first of them.
+    """
+    digest = hashlib.sha256(f"{sys.version} {lock.read_text()}".encode()).hexdigest()
+    folder = KEPT / f"{lock.stem}-{digest[:16]}"
+    complete = folder / ".complete"
+    KEPT.mkdir(exist_ok=True)
+    with folder.with_suffix(".locked").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if not complete.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder)
+            complete.touch()
+    return folder
+
+
+def _run(*command: str | Path, cwd: Path | None = None) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def locked_python() -> Callable[[Path], Path]:
+    """The `python` of an environment with exactly what a lock file (`pip freeze`) names, kept for the next run."""
+
+    def make(folder: Path, lock: Path) -> None:
+        _run(sys.executable, "-m", "venv", "--without-pip", folder)
+        pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", folder / "bin" / "python")
+        # Most of it is never imported; what is, Python compiles then.
+        _run(*pip, "install", "--quiet", "--no-deps", "--no-compile", "-r", lock)
+
+    return lambda lock: kept(lock, lambda folder: make(folder, lock)) / "bin" / "python"
+
+
+@pytest.fixture(scope="session")
+def locked_node_modules() -> Callable[[Path], Path]:
+    """`node_modules` as a package-lock.json has it, kept for the next run."""
+
+    def make(folder: Path, lock: Path) -> None:
+        folder.mkdir()
+        for name in (lock, lock.with_name("package.json")):
+            shutil.copy(name, folder)
+        _run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", cwd=folder)
+
+    return lambda lock: kept(lock, lambda folder: make(folder, lock)) / "node_modules"
 
 
 @pytest.fixture(scope="session")

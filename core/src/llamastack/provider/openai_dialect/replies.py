@@ -56,13 +56,22 @@ def malformed(provider_id: str, what: str) -> BackendError:
     )
 
 
+MALFORMED = (KeyError, TypeError, AttributeError, ValueError, IndexError)
+"""How it shows that a reply has not the form that it should have."""
+
+
+def not_understood(provider_id: str, error: Exception) -> BackendError:
+    """The error for one of `MALFORMED`."""
+    return malformed(provider_id, f"{type(error).__name__} {' '.join(str(error).split())}")
+
+
 @contextmanager
 def understood(provider_id: str) -> Iterator[None]:
     """What does not have the form that it should have is a BackendError, whatever way it shows."""
     try:
         yield
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-        raise malformed(provider_id, f"{type(error).__name__} {' '.join(str(error).split())}") from error
+    except MALFORMED as error:
+        raise not_understood(provider_id, error) from error
 
 
 def first_choice(reply: Mapping[str, Any], provider_id: str) -> Mapping[str, Any]:

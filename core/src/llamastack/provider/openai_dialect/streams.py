@@ -17,16 +17,17 @@ from llamastack.api.inference import (
     ChatCompletionResponseStreamChunk,
     CompletionResponseStreamChunk,
     LogProbConfig,
-    TokenLogProbs,
     TokenUsage,
     ToolCallDelta,
     ToolCallParseStatus,
 )
 from llamastack.provider.errors import BackendError, LlamaStackError
 from llamastack.provider.openai_dialect.replies import (
+    MALFORMED,
     first_choice,
     logprobs_of,
     malformed,
+    not_understood,
     parse_arguments,
     stop_reason,
     text_of_content,
@@ -45,18 +46,11 @@ class _OpenToolCall:
 
 
 def _event(
-    event_type: ChatCompletionResponseEventType,
-    delta: str | ToolCallDelta = "",
-    *,
-    logprobs: list[TokenLogProbs] | None = None,
-    reason: StopReason | None = None,
-    usage: TokenUsage | None = None,
+    event_type: ChatCompletionResponseEventType, delta: str | ToolCallDelta = "", **more: Any
 ) -> ChatCompletionResponseStreamChunk:
-    return ChatCompletionResponseStreamChunk.model_construct(
-        event=ChatCompletionResponseEvent.model_construct(
-            event_type=event_type, delta=delta, logprobs=logprobs, stop_reason=reason, usage=usage
-        )
-    )
+    # Validated, which takes half as long as `model_construct`.
+    event = ChatCompletionResponseEvent(event_type=event_type, delta=delta, **more)
+    return ChatCompletionResponseStreamChunk(event=event)
 
 
 def _cut_short(provider_id: str) -> BackendError:
@@ -89,22 +83,26 @@ async def chat_stream(
             usage = usage_of(chunk) or usage
             if choice is None:
                 continue
-            with understood(provider_id):
+            try:
                 delta = choice.get("delta") or {}
                 given = logprobs_of(choice, logprobs)
                 text = text_of_content(delta.get("content"))
                 tool_deltas = [d for piece in delta.get("tool_calls") or () for d in _tool_pieces(calls, piece)]
                 if choice.get("finish_reason") is not None:
                     reason = stop_reason(choice["finish_reason"], provider_id, called=bool(calls))
-            if text or given:
+            except MALFORMED as error:
+                raise not_understood(provider_id, error) from error
+            if given:
                 yield _event(progress, text, logprobs=given)
+            elif text:
+                yield _event(progress, text)
             for tool_delta in tool_deltas:
                 yield _event(progress, tool_delta)
     if reason is None:
         raise _cut_short(provider_id)
     for call in calls.values():
         yield _event(progress, _finished(call))
-    yield _event(ChatCompletionResponseEventType.complete, reason=reason, usage=usage)
+    yield _event(ChatCompletionResponseEventType.complete, stop_reason=reason, usage=usage)
 
 
 def _choice(chunk: Mapping[str, Any], provider_id: str) -> Mapping[str, Any] | None:
