@@ -205,6 +205,7 @@ def openai_fields(_: str) -> str:
         "/v1/completions": to_native.COMPLETION_FIELDS,
         "/v1/embeddings": to_native.EMBEDDINGS_FIELDS,
         "all, without effect": to_native.WITHOUT_EFFECT,
+        "inside these, without effect": (*to_native.PASSED_OVER, "detail", "strict"),
     }
     rows = [(f"`{where}`" if "/" in where else where, _named(names)) for where, names in fields.items()]
     return table(("of", "fields"), rows)

@@ -33,6 +33,7 @@ class Seen:
     path: str
     headers: Mapping[str, str]
     body: Any
+    raw: bytes = b""
 
 
 def openai_list(models: Sequence[str]) -> Any:
@@ -70,7 +71,7 @@ class OpenAIFront:
         raw = await request.body()
         path = request.url.path
         body = json.loads(raw) if raw else None
-        self.seen.append(Seen(path, dict(request.headers), body))
+        self.seen.append(Seen(path, dict(request.headers), body, raw))
         key = request.headers.get("authorization", "").removeprefix("Bearer ")
         if self.keys is not None and key not in self.keys:
             # As OpenAI does: with the key, whole or in parts, in the message.

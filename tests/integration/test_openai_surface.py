@@ -81,20 +81,24 @@ async def test_what_is_forwarded_is_not_touched(front: Front) -> None:
     backend, url = front()
     async with served_stack(before(url)) as (_, client):
         asked = {**ASK, "min_p": 0.05, "cache_prompt": False, "seed": 2**53 + 1, "stream": None}
-        reply = await client.post(CHAT, json=asked)
-        assert reply.status_code == 200
-        assert backend.last("/chat/completions").body == asked
-        assert "timings" in reply.json()  # llama.cpp's own
-        assert reply.json()["usage"]["completion_tokens"] > 0
+        written = json.dumps(asked, indent=1).replace("0.05", "0.0500").encode()
+        answer = b'{"choices" : [], "caf\\u00e9": 1.10, "x":1e400}'
+        backend.answers.append(Response(answer, media_type="application/json"))
+        reply = await client.post(CHAT, content=written)
+        assert backend.last("/chat/completions").raw == written
+        assert (reply.status_code, reply.content) == (200, answer)
+        real = await client.post(CHAT, content=written)
+        assert real.json()["usage"]["completion_tokens"] > 0
 
 
 async def test_only_the_name_of_the_model_is_changed(front: Front) -> None:
     backend, url = front()
     async with served_stack(before(url, models={"public": MODEL})) as (_, client):
         for name in ("public", f"far/{MODEL}", "far/public"):
-            reply = await client.post(CHAT, json={**ASK, "model": name, "min_p": 0.1})
+            body = b'{ "model":"%b" ,"messages":[{"role":"user","content":"Hi"}],"min_p":0.10,"max_tokens":2}'
+            reply = await client.post(CHAT, content=body % name.encode())
             assert reply.status_code == 200, reply.text
-            assert backend.last("/chat/completions").body == {**ASK, "min_p": 0.1}
+            assert backend.last("/chat/completions").raw == body % MODEL.encode()
 
 
 async def test_a_stream_is_forwarded_to_its_end(front: Front) -> None:
@@ -188,13 +192,15 @@ async def test_a_connection_that_breaks_in_mid_stream(front: Front, faulty: Call
 
 
 @pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("size", [0, 200_000])
 async def test_a_client_that_goes_away_ends_the_work_of_the_backend(
-    front: Front, llama: LlamaServer, stream: bool
+    front: Front, llama: LlamaServer, stream: bool, size: int
 ) -> None:
     backend, url = front()
+    body = {**LONG, "stream": stream, "user": "u" * size}
     async with served_stack(before(url)) as (_, client):
         async with anyio.create_task_group() as calling:
-            calling.start_soon(consume, client, {**LONG, "stream": stream})
+            calling.start_soon(consume, client, body)
             while not await anyio.to_thread.run_sync(llama.working_on):
                 await anyio.sleep(0.01)
             calling.cancel_scope.cancel()
@@ -242,6 +248,32 @@ async def test_a_provider_of_the_native_protocol_alone(discovery: Discovery, scr
         assert "".join(c["choices"][0]["delta"].get("content") or "" for c in chunks) == "0 1 "
         text = (await client.post("/v1/completions", json={"model": "m", "prompt": ["x", "y"]})).json()
         assert [choice["text"] for choice in text["choices"]] == ["a", "a"]
+
+
+async def test_a_client_that_goes_away_while_several_streams_begin(discovery: Discovery, script: Scripts) -> None:
+    a = script("a", pieces=10_000, piece_delay_s=0.01, slow_start_s=[0.0, 60.0])
+    async with served_stack(scripted(), discovery) as (_, client):
+        async with anyio.create_task_group() as calling:
+            calling.start_soon(consume, client, {**TO_M, "stream": True, "n": 2})
+            while sum(name == "chat_completion" for name, _ in a.calls) < 2:
+                await anyio.sleep(0.01)
+            await anyio.sleep(0.1)
+            calling.cancel_scope.cancel()
+        with anyio.fail_after(5):
+            while a.opened_streams != a.closed_streams:
+                await anyio.sleep(0.01)
+    assert a.opened_streams == 1
+
+
+async def test_a_provider_that_is_down_is_said_to_be_down(front: Front, faulty: Callable[..., FaultProxy]) -> None:
+    _, url = front()
+    proxy = faulty(url.removesuffix("/v1"))
+    async with served_stack(before(f"{proxy.url}/v1")) as (stack, client):
+        instance = stack.instances["inference"][0]
+        provider, instance.provider = instance.provider, None
+        reply = await client.post(CHAT, json={**ASK, "min_p": 0.1, "frequency_penalty": 0.5})
+        assert (reply.status_code, reply.json()["error"]["code"]) == (503, "provider_unavailable")
+        instance.provider = provider
 
 
 async def test_seeds_of_several_answers_differ(discovery: Discovery, script: Scripts) -> None:
@@ -368,6 +400,9 @@ async def test_a_name_that_two_providers_serve_is_listed_once(discovery: Discove
         listed = (await client.get("/v1/models")).json()["data"]
         assert [(model["id"], model["owned_by"]) for model in listed] == [("m", "a"), ("b/m", "b")]
         assert (await client.get("/v1/models/b/m")).json() == listed[1]
+        await client.post("/models/register", json={"model": {"identifier": "m", "provider_id": "b"}})
+        listed = (await client.get("/v1/models")).json()["data"]
+        assert {(model["id"], model["owned_by"]) for model in listed} == {("a/m", "a"), ("m", "b")}
 
 
 async def test_a_model_whose_provider_is_down_is_not_listed(discovery: Discovery, script: Scripts) -> None:

@@ -20,6 +20,7 @@ from llamastack.api.inference import (
 )
 from llamastack.api.models import Model
 from llamastack.provider import Api, Capabilities, Deps, InlineProviderSpec, UnsupportedModelError
+from llamastack.provider.streams import Stream
 
 
 @dataclass
@@ -44,7 +45,9 @@ class Script:
     calls: list[tuple[str, Any]] = field(default_factory=list)
     registered: list[str] = field(default_factory=list)
     replays: list[bool] = field(default_factory=list)
+    slow_start_s: list[float] = field(default_factory=list)
     shut_down: int = 0
+    opened_streams: int = 0
     closed_streams: int = 0
     in_flight: int = 0
     deps: Deps | None = None
@@ -126,7 +129,10 @@ class ScriptedInference:
         if self.script.deps is not None:
             self.script.calls.append(("request_data", self.script.deps.request_data()))
         if arguments.get("stream"):
-            return self._pieces()
+            if self.script.slow_start_s:
+                await anyio.sleep(self.script.slow_start_s.pop(0))
+            self.script.opened_streams += 1
+            return Stream(self._pieces(), self._closed)
         if self.script.piece_delay_s:
             self.script.in_flight += 1
             try:
@@ -134,6 +140,9 @@ class ScriptedInference:
             finally:
                 self.script.in_flight -= 1
         return ChatCompletionResponse(completion_message=_message(self.name))
+
+    async def _closed(self) -> None:
+        self.script.closed_streams += 1
 
     async def _pieces(self) -> AsyncIterator[ChatCompletionResponseStreamChunk]:
         kinds = ChatCompletionResponseEventType
@@ -148,7 +157,6 @@ class ScriptedInference:
             yield _piece(kinds.complete, "", StopReason.end_of_turn)
         finally:
             self.script.in_flight -= 1
-            self.script.closed_streams += 1
 
     async def embeddings(self, model: str, contents: list[Any]) -> EmbeddingsResponse:
         return EmbeddingsResponse(embeddings=[[0.0] for _ in contents])

@@ -368,6 +368,30 @@ async def test_a_stream_that_is_cut_short_fails() -> None:
         await through(CHUNK, CHUNK)
     with pytest.raises(BackendError, match="before the reply was complete"):
         await through()
+    with pytest.raises(BackendError, match="before the reply was complete"):
+        await through(CHUNK.replace(b'"x"', b'"[DONE]"'))
+
+
+async def test_a_stream_ends_with_its_word_for_the_end_whatever_the_backend_does_then() -> None:
+    async def blocks() -> AsyncIterator[bytes]:
+        yield CHUNK + FINISH
+        yield DONE
+        raise AssertionError("read on")
+
+    assert [block async for block in forwarded(blocks(), "p")] == [CHUNK + FINISH, DONE]
+
+
+@pytest.mark.parametrize(
+    "failed",
+    [
+        b'data: {"object":"error","message":"no memory","code":503}\n\n',
+        b'event: error\ndata: {"error":{"message":"no memory","code":503}}\n\n',
+        b'data: {"error":{"message":"no memory","code":503}}\r\n\r\n',
+    ],
+)
+async def test_every_form_of_an_error_in_a_stream(failed: bytes) -> None:
+    with pytest.raises(LlamaStackError, match="no memory"):
+        await through(CHUNK, failed, DONE)
 
 
 async def test_an_error_in_a_stream_is_raised_after_what_came_before_it() -> None:
@@ -384,6 +408,7 @@ def test_the_fields_that_a_dialect_has_in_openais_form() -> None:
     assert Dialect("p").speaks(plain)
     assert not Dialect("p", top_logprobs=False).speaks(plain)
     assert not Dialect("p", seed=None).speaks({"seed"})
+    assert not Dialect("p", max_tokens="max_completion_tokens").speaks({"max_tokens"})
     assert not Dialect("p", response_format=lambda schema: schema).speaks({"response_format"})
     assert Dialect("p", top_logprobs=False, seed=None, response_format=None).speaks({"model", "messages", "top_p"})
 
@@ -392,4 +417,22 @@ def test_a_body_is_made_anew_only_for_another_name() -> None:
     body = b'{"model": "far/m",  "seed": 123456789012345678901234567890}'
     request = OpenAIRequest("chat/completions", "m", body, {"model", "seed"}, stream=False, named="far/m")
     assert request.body_for("far/m") is body
-    assert json.loads(request.body_for("m")) == {"model": "m", "seed": 123456789012345678901234567890}
+    assert request.body_for('m "2"') == rb'{"model": "m \"2\"",  "seed": 123456789012345678901234567890}'
+
+
+@pytest.mark.parametrize(
+    ("body", "made"),
+    [
+        (
+            rb'{"tools":[{"model":"a"}], "x":1.10, "model" : "a"}',
+            rb'{"tools":[{"model":"a"}], "x":1.10, "model" : "new"}',
+        ),
+        (
+            rb'{"model":"a","note":"\"model\": \"a\"","y":[1e3]}',
+            rb'{"model":"new","note":"\"model\": \"a\"","y":[1e3]}',
+        ),
+        (rb'{"mod\u0065l":"a","x":{"model":"a"}}', rb'{"model":"new","x":{"model":"a"}}'),
+    ],
+)
+def test_only_the_models_name_is_changed_in_a_body(body: bytes, made: bytes) -> None:
+    assert OpenAIRequest("completions", "m", body, {"model"}, stream=False, named="a").body_for("new") == made

@@ -27,7 +27,7 @@ from llamastack.api.inference import (
     ToolCallParseStatus,
 )
 from llamastack.api.safety import RunShieldResponse, SafetyViolation, ViolationLevel
-from llamastack.provider.errors import BackendError
+from llamastack.provider.errors import BackendError, InternalError
 from llamastack.server.openai import from_native
 from llamastack.server.openai.from_native import Streaming
 
@@ -194,6 +194,23 @@ def test_a_text_completion_of_several_prompts() -> None:
         (3, "d", "stop"),
     ]
     assert made["usage"] == {"prompt_tokens": 10, "completion_tokens": 8, "total_tokens": 18}
+
+
+def test_what_json_has_no_word_for() -> None:
+    impossible = [TokenLogProbs(logprobs_by_token={"a": float("-inf")})]
+    content = chat(reply(logprobs=impossible), logprobs=LogProbConfig())["choices"][0]["logprobs"]["content"]
+    assert content[0]["logprob"] is None
+    [role, _, _] = chunks(Streaming("m"), several(START, event("a\u2028b"), END))
+    assert role["choices"][0]["delta"]["role"] == "assistant"
+
+    async def lines() -> list[bytes]:
+        return [
+            block async for block in from_native.chat_events([several(START, event("a\u2028b"), END)], Streaming("m"))
+        ]
+
+    assert b"a\\u2028b" in b"".join(anyio.run(lines))
+    with pytest.raises(InternalError, match="cannot be written"):
+        chat(reply("\ud800"))
 
 
 def test_log_probabilities_of_a_text() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamastack.provider.errors import BackendError
-from llamastack.provider.sse import event_data, whole_events
+from llamastack.provider.sse import data_of, event_data, whole_events
 
 
 async def _blocks(stream: bytes, cuts: list[int]) -> AsyncIterator[bytes]:
@@ -64,7 +64,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_event() -> None:
 def test_a_long_event_in_many_blocks_and_one_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     long = b"x" * 300_000
     assert read(b"data: " + long + b"\n\n", *range(0, 300_000, 64)) == [long]
-    monkeypatch.setattr("llamastack.provider.sse._LONGEST_LINE", 1000)
+    monkeypatch.setattr("llamastack.provider.sse._LONGEST", 1000)
     with pytest.raises(BackendError, match="longer than 1000 bytes"):
         read(b"data: " + long, *range(0, 300_000, 64))
 
@@ -90,7 +90,21 @@ def test_an_event_that_is_cut_off_is_left_out_and_one_without_its_blank_line_is_
     assert whole(b"") == []
 
 
+def test_a_long_event_in_many_blocks_is_one_block() -> None:
+    long = b"data: " + b"x" * 300_000 + b"\n\n"
+    assert whole(long, *range(0, 300_000, 64)) == [long]
+    assert whole(long, *range(0, 300_000, 64), *range(299_990, 300_008)) == [long]
+
+
+@given(st.lists(_LINE, max_size=4), st.sampled_from([b"\n", b"\r\n"]))
+def test_the_events_of_a_block(events: list[bytes], end: bytes) -> None:
+    stream = b"".join(b": ping" + end + b"event: x" + end + b"data: " + event + end + end for event in events)
+    found = list(data_of(stream))
+    assert [data for _, data in found] == [event.strip() for event in events]
+    assert [place for place, _ in found][-1:] == ([len(stream)] if events else [])
+
+
 def test_an_event_without_an_end_is_too_long_some_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llamastack.provider.sse._LONGEST_LINE", 1000)
+    monkeypatch.setattr("llamastack.provider.sse._LONGEST", 1000)
     with pytest.raises(BackendError, match="longer than 1000 bytes"):
         whole(b"data: " + b"x" * 5000, *range(0, 5000, 64))

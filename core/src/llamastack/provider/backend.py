@@ -22,7 +22,7 @@ from llamastack.provider.sse import event_data, whole_events
 from llamastack.provider.streams import Stream
 
 _DONE = b"[DONE]"
-_HEAD = 200
+_LOOKED_AT = 200  # bytes at the beginning of a reply
 # As many as there are clients: a call that waits for a connection would wait without a word, and so would the asking of
 # how the backend is.
 _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=100)
@@ -105,7 +105,7 @@ class HttpBackend:
         content = await self._whole("POST", path, body)
         if not content.startswith(b"{") and not content.lstrip().startswith(b"{"):
             raise BackendError(f"{self.where}{path} answered something else than a JSON object")
-        if b'"error"' in content[:_HEAD]:
+        if b'"error"' in content[:_LOOKED_AT]:
             answer = self._json(path, content)
             if answer.get("error") and "choices" not in answer and "data" not in answer:
                 raise error_of_event(answer["error"], self.where)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from httpx_aiohttp import AiohttpTransport
 
 # What both ways do alike; anything else that httpx can do is left to it.
-_COMMON = {"limits", "timeout", "uds", "verify"}
+_COMMON = {"limits", "uds", "verify"}
 
 
 class Answer(Protocol):
@@ -57,11 +57,10 @@ class Exchanges:
     """
 
     def __init__(self, *, timeout: httpx.Timeout, **options: Any) -> None:
-        direct = options.keys() <= _COMMON
-        transport = aiohttp_transport(options) if direct else None
-        self._ways: _Direct | None = None
+        transport = aiohttp_transport(options) if options.keys() <= _COMMON else None
+        self._direct: _Direct | None = None
         if transport is not None:
-            self._ways = _Direct(transport, timeout)
+            self._direct = _Direct(transport, timeout)
             options = {name: value for name, value in options.items() if name != "uds"} | {"transport": transport}
         self._client = http_client(timeout=timeout, **options)
 
@@ -71,8 +70,8 @@ class Exchanges:
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> Answer:
         """Send a request; gives its answer when the head is there. Redirects are not followed."""
-        if self._ways is not None:
-            return await self._ways.send(method, url, headers, content)
+        if self._direct is not None:
+            return await self._direct.send(method, url, headers, content)
         request = self._client.build_request(method, url, content=content, headers=headers)
         return _HttpxAnswer(await self._client.send(request, stream=True, follow_redirects=False))
 

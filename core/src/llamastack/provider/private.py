@@ -15,6 +15,7 @@ Each Protocol has two optional hooks, async and with the object as the only argu
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from typing import Protocol
@@ -42,6 +43,9 @@ class ModelsProtocolPrivate(Protocol):
         ...
 
 
+_MODEL = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
+
+
 @dataclass(frozen=True, slots=True)
 class OpenAIRequest:
     """A request to the OpenAI-compatible surface, found valid, as the client wrote it.
@@ -56,7 +60,7 @@ class OpenAIRequest:
     body: bytes
     """JSON, whose `model` may be another name of the same model, such as `provider_id/identifier`."""
     given: Collection[str]
-    """Names of the fields in it."""
+    """Names of the fields in it that have a value."""
     stream: bool
     """Whether the client wants events."""
     named: str
@@ -66,7 +70,14 @@ class OpenAIRequest:
         """The body for a backend that calls the model `name`: the client's own bytes where it does so too."""
         if name == self.named:
             return self.body
-        return pydantic_core.to_json({**pydantic_core.from_json(self.body), "model": name})
+        wanted = {**pydantic_core.from_json(self.body), "model": name}
+        value = pydantic_core.to_json(name)
+        for found in _MODEL.finditer(self.body):
+            # Which of several it is, is seen by what comes of it; all else stays as the client wrote it.
+            made = self.body[: found.start(1)] + value + self.body[found.end(1) :]
+            if pydantic_core.from_json(made) == wanted:
+                return made
+        return pydantic_core.to_json(wanted)
 
 
 class OpenAIProtocolPrivate(Protocol):

@@ -6,13 +6,13 @@ the end of a line.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 from llamastack.provider.errors import BackendError
 
 _DATA = b"data:"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_LONGEST_LINE = 16 * 2**20
+_LONGEST = 16 * 2**20
 
 
 async def event_data(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -32,6 +32,7 @@ async def event_data(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 _BOUNDARIES = (b"\n\n", b"\r\n\r\n")
+_SEAM = 3  # bytes of a boundary that may be in the block before
 
 
 async def whole_events(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -39,22 +40,44 @@ async def whole_events(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
     An event that is cut off at the end of the stream is left out. Raises BackendError for one of more than 16 MiB.
     """
-    begun = b""
+    begun: list[bytes] = []  # of the event at the end, which may come in many blocks
+    size = 0
     async for block in blocks:
         if begun:
-            block = begun + block
+            # An end may lie across the two: the first of them has its bytes, and they are looked at once.
+            last = begun.pop()
+            size -= len(last)
+            block = last[-_SEAM:] + block
+            if len(last) > _SEAM:
+                begun.append(last[:-_SEAM])
+                size += len(last) - _SEAM
         if block.endswith(_BOUNDARIES):
-            begun = b""
-            yield block
-            continue
-        end = max(place + len(mark) if (place := block.rfind(mark)) >= 0 else 0 for mark in _BOUNDARIES)
-        begun = block[end:]
+            end = len(block)
+        else:
+            end = max(place + len(mark) if (place := block.rfind(mark)) >= 0 else 0 for mark in _BOUNDARIES)
         if end:
-            yield block[:end]
-        if len(begun) > _LONGEST_LINE:
-            raise BackendError(f"an event is longer than {_LONGEST_LINE} bytes")
-    if begun.endswith(b"\n"):
-        yield begun + b"\n"
+            yield b"".join((*begun, block[:end]))
+            begun, size = [], 0
+        rest = block[end:]
+        if rest:
+            begun.append(rest)
+            size += len(rest)
+        if size > _LONGEST:
+            raise BackendError(f"an event is longer than {_LONGEST} bytes")
+    left = b"".join(begun)
+    if left.endswith(b"\n"):
+        yield left + b"\n"
+
+
+def data_of(block: bytes) -> Iterator[tuple[int, bytes]]:
+    """The events of a block of whole ones: where each ends, and its data."""
+    start = 0
+    while start < len(block):
+        ends = [place + len(mark) for mark in _BOUNDARIES if (place := block.find(mark, start)) >= 0]
+        end = min(ends, default=len(block))
+        lines = block[start:end].splitlines()
+        yield end, b"\n".join(line[len(_DATA) :].strip() for line in lines if line.startswith(_DATA))
+        start = end
 
 
 async def _lines(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -74,5 +97,5 @@ async def _lines(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
                 yield line.removesuffix(b"\r")
         begun.append(rest)
         size += len(rest)
-        if size > _LONGEST_LINE:
-            raise BackendError(f"an event is longer than {_LONGEST_LINE} bytes")
+        if size > _LONGEST:
+            raise BackendError(f"an event is longer than {_LONGEST} bytes")

@@ -63,6 +63,14 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         self.scope["extensions"] = {_EXTENSION: self}  # type: ignore[dict-item]
 
+    def watch(self, leave: Callable[[], None]) -> None:
+        """Have `leave` called when the connection is lost, until it is taken from `when_lost`. For a request whose body
+        is read.
+        """
+        self.when_lost.add(leave)
+        # After a large body uvicorn reads on only when it is asked for more, and sees no end before.
+        self.flow.resume_reading()
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.when_lost = set()
         self._output = _Output(transport)

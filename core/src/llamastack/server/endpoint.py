@@ -83,7 +83,7 @@ class Endpoint:
         try:
             with anyio.CancelScope() as present:
                 if connection is not None:
-                    connection.when_lost.add(leave)
+                    connection.watch(leave)
                     try:
                         await answer()
                     finally:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from llamastack.provider.errors import LlamaStackError
 from llamastack.server.context import request_id
+from llamastack.server.encoding import event_of, json_of
 
 
 class ErrorShape:
@@ -22,7 +22,7 @@ class ErrorShape:
 
     def event(self, error: LlamaStackError) -> bytes:
         """The same as the last event of a stream that has begun."""
-        return b"data: %b\n\n" % json.dumps(self.body(error)).encode()
+        return event_of(json_of(self.body(error)))
 
 
 NATIVE_ERRORS = ErrorShape()

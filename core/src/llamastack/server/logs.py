@@ -130,6 +130,9 @@ def set_up_logging(level: str | None = None, *, worker: str | None = None) -> No
     if chosen not in LEVELS:
         raise ValueError(f"{LEVEL_VARIABLE}: '{chosen}' is not one of {', '.join(LEVELS)}")
     global _own
+    if _own is not None:
+        _own.stop()
+        atexit.unregister(_own.stop)
     handler = _own = _BatchingHandler(sys.stderr, _Formatter(worker))
     atexit.register(handler.stop)
     _ROOT.handlers[:] = [handler]

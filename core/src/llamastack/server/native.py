@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import parse_qsl
@@ -14,8 +13,10 @@ from llamastack.provider.errors import InternalError, InvalidRequestError
 from llamastack.provider.handles import ApiMethod
 from llamastack.provider.streams import Stream, close
 from llamastack.provider.validation import invalid_request
+from llamastack.server.encoding import event_of
 from llamastack.server.endpoint import Endpoint
 from llamastack.server.errors import NATIVE_ERRORS
+from llamastack.server.requests import bad_request, json_object
 
 
 def read_arguments(method: ApiMethod, body: bytes, query: bytes) -> dict[str, Any]:
@@ -45,38 +46,6 @@ def read_arguments(method: ApiMethod, body: bytes, query: bytes) -> dict[str, An
         raise invalid_request(error, given) from None
 
 
-def bad_request(error: ValidationError, body: bytes) -> InvalidRequestError:
-    """The error for a JSON body that does not fit."""
-    try:
-        return invalid_request(error, json_object(body or b"{}"))
-    except InvalidRequestError as fault:
-        return fault
-
-
-def json_object(body: bytes) -> dict[str, Any]:
-    """Raises InvalidRequestError for a body that is something else."""
-    try:
-        value = json.loads(body)
-    except ValueError as error:
-        raise InvalidRequestError(f"the body is not JSON: {error}") from None
-    except RecursionError:
-        raise InvalidRequestError("the body is nested too deeply") from None
-    if not isinstance(value, dict):
-        raise InvalidRequestError("the body must be a JSON object")
-    return value
-
-
-# Characters that some clients take for the end of a line, though JSON may hold them and SSE knows only CR and LF.
-_LINE_ENDS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
-
-
-def one_line(data: bytes) -> bytes:
-    """JSON that no client takes for several lines."""
-    for raw, escaped in _LINE_ENDS:
-        data = data.replace(raw, escaped)
-    return data
-
-
 class NativeEndpoint(Endpoint):
     """One method of one API."""
 
@@ -95,7 +64,7 @@ class NativeEndpoint(Endpoint):
     async def _events(self, pieces: AsyncIterator[Any]) -> AsyncIterator[bytes]:
         adapter = self._piece
         async for piece in pieces:
-            yield b"data: %b\n\n" % one_line(self._dump(adapter, piece))
+            yield event_of(self._dump(adapter, piece))
 
     def _dump(self, adapter: Any, value: Any) -> bytes:
         try:

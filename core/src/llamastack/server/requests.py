@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
+from pydantic import ValidationError
 from starlette.types import Receive, Scope
 
-from llamastack.provider.errors import PermissionDeniedError, RequestTooLargeError
+from llamastack.provider.errors import InvalidRequestError, PermissionDeniedError, RequestTooLargeError
+from llamastack.provider.validation import invalid_request
 
 
 class ClientGoneError(Exception):
@@ -58,3 +63,24 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
 
 def _too_large(limit: int) -> RequestTooLargeError:
     return RequestTooLargeError(f"the body is over the limit of {limit} bytes")
+
+
+def bad_request(error: ValidationError, body: bytes) -> InvalidRequestError:
+    """The error for a JSON body that does not fit."""
+    try:
+        return invalid_request(error, json_object(body or b"{}"))
+    except InvalidRequestError as fault:
+        return fault
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """Raises InvalidRequestError for a body that is something else."""
+    try:
+        value = json.loads(body)
+    except ValueError as error:
+        raise InvalidRequestError(f"the body is not JSON: {error}") from None
+    except RecursionError:
+        raise InvalidRequestError("the body is nested too deeply") from None
+    if not isinstance(value, dict):
+        raise InvalidRequestError("the body must be a JSON object")
+    return value

@@ -94,6 +94,8 @@ class OpenAILane:
         Raises ObjectNotFoundError, NotSupportedError, or what the provider raises.
         """
         item, instance = self._table.resolve(name) or await self._table.find(name, "model")
+        if instance.provider is None:
+            raise instance.unavailable()
         forward = getattr(instance.provider, "forward_openai", None)
         if forward is None:
             return None

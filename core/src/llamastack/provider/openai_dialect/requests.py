@@ -74,6 +74,7 @@ class Dialect:
         """Whether the backend takes each of these fields of OpenAI's API in OpenAI's own form."""
         return not (
             ("logprobs" in fields and not self.top_logprobs)
+            or ("max_tokens" in fields and self.max_tokens != "max_tokens")
             or ("seed" in fields and self.seed != "seed")
             or ("response_format" in fields and self.response_format is not as_json_schema)
         )

@@ -35,6 +35,7 @@ from llamastack.provider.openai_dialect.replies import (
     usage_of,
 )
 from llamastack.provider.refusals import error_of_event
+from llamastack.provider.sse import data_of
 from llamastack.provider.streams import closing
 
 
@@ -109,14 +110,18 @@ def _choice(chunk: Mapping[str, Any], provider_id: str) -> Mapping[str, Any] | N
     """The chunk's choice; None when it has none (usage alone). An error in mid-stream is raised."""
     if not isinstance(chunk, Mapping):
         raise malformed(provider_id, f"{str(chunk)!r} in a stream")
+    error = _error_in(chunk)
+    if error is not None:
+        raise _broke_off(error, provider_id)
+    return first_choice(chunk, provider_id) if chunk.get("choices") else None
+
+
+def _error_in(chunk: Mapping[str, Any]) -> Any:
+    """The error that a chunk is, in whatever form; None where it is none."""
     if chunk.get("error") is not None:
-        raise _broke_off(chunk["error"], provider_id)
-    choices = chunk.get("choices")
-    if not choices and (chunk.get("object") == "error" or isinstance(chunk.get("message"), str)):
-        raise _broke_off(chunk, provider_id)
-    if not choices:
-        return None
-    return first_choice(chunk, provider_id)
+        return chunk["error"]
+    is_error = chunk.get("object") == "error" or isinstance(chunk.get("message"), str)
+    return chunk if is_error and not chunk.get("choices") else None
 
 
 def _broke_off(error: Any, provider_id: str) -> LlamaStackError:
@@ -183,41 +188,42 @@ async def completion_stream(
 
 
 _DONE = b"data: [DONE]\n\n"
-_ERROR = b'"error"'
+_ENDED = re.compile(rb"(?:^|\n)data: ?\[DONE\]\r?\n\r?\n$")
 _FINISHED = re.compile(rb'"finish_reason": ?"')
 _REMEMBERED = 8
 
 
 async def forwarded(blocks: AsyncIterator[bytes], provider_id: str) -> AsyncIterator[bytes]:
-    """The same blocks, with `[DONE]` at their end, none of them read but for one with an error in it.
+    """The same blocks until `[DONE]`, none of them read but for one that may have an error in it.
 
     blocks: of one or several whole events each.
     Raises what an error event says, and BackendError when the stream ends before its finish_reason.
     """
     last: deque[bytes] = deque(maxlen=_REMEMBERED)
     async for block in blocks:
-        if _ERROR in block:
+        if b"error" in block:
             for sound in _until_error(block, provider_id):
                 yield sound
-        last.append(block)
         yield block
-    tail = b"".join(last)
-    if b"[DONE]" in tail[-2 * len(_DONE) :]:
-        return
-    if _FINISHED.search(tail) is None:
+        if block.endswith(b"\n") and _ENDED.search(block[-2 * len(_DONE) :]):
+            return  # what a backend does with its connection afterwards concerns no client
+        last.append(block)
+    if _FINISHED.search(b"".join(last)) is None:
         raise _cut_short(provider_id)
     yield _DONE
 
 
 def _until_error(block: bytes, provider_id: str) -> Iterator[bytes]:
     """The events before one that is an error, which is raised; nothing where none is."""
-    events = block.replace(b"\r\n", b"\n").split(b"\n\n")
-    for place, event in enumerate(events):
+    before = 0
+    for end, data in data_of(block):
         try:
-            data = pydantic_core.from_json(event.removeprefix(b"data:"))
+            chunk = pydantic_core.from_json(data)
         except ValueError:
-            continue
-        if isinstance(data, dict) and data.get("error") is not None:
-            if place:
-                yield b"\n\n".join((*events[:place], b""))
-            raise _broke_off(data["error"], provider_id)
+            chunk = None
+        error = _error_in(chunk) if isinstance(chunk, dict) else None
+        if error is not None:
+            if before:
+                yield block[:before]
+            raise _broke_off(error, provider_id)
+        before = end

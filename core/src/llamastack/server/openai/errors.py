@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from llamastack.provider.errors import (
     AuthenticationError,
     BackendError,
+    ConflictError,
     ContextLengthExceededError,
     InvalidRequestError,
     LlamaStackError,
@@ -43,6 +44,7 @@ WORDS: dict[type[LlamaStackError], Words] = {
     InvalidRequestError: Words(_INVALID, None),
     # OpenAI says so of a parameter that a model cannot take. Its clients would try a 501 again.
     NotSupportedError: Words(_INVALID, "unsupported_parameter", 400),
+    ConflictError: Words(_INVALID, "conflict"),
     AuthenticationError: Words(_INVALID, "invalid_api_key"),
     PermissionDeniedError: Words("permission_error", "permission_denied"),
     ObjectNotFoundError: Words(_INVALID, "model_not_found"),

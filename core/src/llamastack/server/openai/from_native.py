@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from sys import byteorder
 from typing import Any
 
-import pydantic_core
-
 from llamastack.api.common import StopReason, ToolCall, text_of
 from llamastack.api.inference import (
     ChatCompletionResponse,
@@ -29,12 +27,13 @@ from llamastack.api.inference import (
 from llamastack.api.models import Model
 from llamastack.api.safety import RunShieldResponse, ViolationLevel
 from llamastack.provider.errors import BackendError
+from llamastack.server.encoding import event_of, json_of
 
 DONE = b"data: [DONE]\n\n"
 
 
 def _event(body: dict[str, Any]) -> bytes:
-    return b"data: %b\n\n" % pydantic_core.to_json(body)
+    return event_of(json_of(body))
 
 
 def _head(kind: str, model: str) -> dict[str, Any]:
@@ -129,7 +128,7 @@ def _text_logprobs(
 
 
 def _tool_call(call: ToolCall) -> dict[str, Any]:
-    function = {"name": str(call.tool_name), "arguments": pydantic_core.to_json(call.arguments).decode()}
+    function = {"name": str(call.tool_name), "arguments": json_of(call.arguments).decode()}
     return {"id": call.call_id or f"call_{uuid.uuid4().hex}", "type": "function", "function": function}
 
 
@@ -161,7 +160,7 @@ def chat_completion(
             }
         )
     body = {**_head("chat.completion", model), "choices": choices}
-    return pydantic_core.to_json(_set(body, _usage(reply.usage for reply in replies)))
+    return json_of(_set(body, _usage(reply.usage for reply in replies)))
 
 
 @dataclass(slots=True)
@@ -254,7 +253,7 @@ def completion(
         for index, reply in enumerate(replies)
     ]
     body = {**_head("text_completion", model), "choices": choices}
-    return pydantic_core.to_json(_set(body, _of_prompts([reply.usage for reply in replies], prompts)))
+    return json_of(_set(body, _of_prompts([reply.usage for reply in replies], prompts)))
 
 
 def _of_prompts(usages: Sequence[TokenUsage | None], prompts: int) -> dict[str, int] | None:
@@ -324,7 +323,7 @@ def embeddings(reply: EmbeddingsResponse, model: str, encoding: str) -> bytes:
     ]
     tokens = None if reply.usage is None else reply.usage.prompt_tokens
     usage = None if tokens is None else {"prompt_tokens": tokens, "total_tokens": tokens}
-    return pydantic_core.to_json(_set({"object": "list", "data": data, "model": model}, usage))
+    return json_of(_set({"object": "list", "data": data, "model": model}, usage))
 
 
 def _base64(vector: Sequence[float]) -> str:
@@ -355,7 +354,7 @@ def moderation(verdicts: Sequence[RunShieldResponse], shield: str) -> bytes:
         if violation is not None:
             result["violation"] = violation.to_wire()
         results.append(result)
-    return pydantic_core.to_json({"id": f"modr-{uuid.uuid4().hex}", "model": shield, "results": results})
+    return json_of({"id": f"modr-{uuid.uuid4().hex}", "model": shield, "results": results})
 
 
 def model_entry(model: Model, name: str) -> dict[str, Any]:

@@ -1,16 +1,28 @@
 """The requests of OpenAI's API that are taken: what they must look like, whoever answers them.
 
-Fields that are not named here are let through to a backend that speaks this API; where a request is translated, each
-one that is set is refused by name.
+That is their form. Fields that are not named here, kinds of parts, and how far a number may go, a backend judges that
+speaks this API; where a request is translated, what cannot be said natively is refused by name.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, TypeAdapter
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    Tag,
+    TypeAdapter,
+)
 
 Name = Annotated[StrictStr, Field(min_length=1)]
+Number = Annotated[float, Field(strict=True)]
+"""A whole number too, but no text."""
 
 
 class OpenAIModel(BaseModel):
@@ -35,12 +47,20 @@ class ImagePart(OpenAIModel):
 
 
 class OtherPart(OpenAIModel):
-    """Audio, a file or a refusal: for backends that take them."""
+    """Audio, a file, or what else a backend takes."""
 
-    type: Literal["input_audio", "file", "refusal"]
+    type: Name
 
 
-Part = Annotated[TextPart | ImagePart | OtherPart, Field(discriminator="type")]
+def _kind_of_part(part: Any) -> str:
+    kind = part.get("type") if isinstance(part, dict) else getattr(part, "type", None)
+    return kind if kind in ("text", "image_url") else "other"
+
+
+Part = Annotated[
+    Annotated[TextPart, Tag("text")] | Annotated[ImagePart, Tag("image_url")] | Annotated[OtherPart, Tag("other")],
+    Discriminator(_kind_of_part),
+]
 Content = StrictStr | list[Part]
 
 
@@ -112,7 +132,8 @@ class JsonSchema(OpenAIModel):
 
 
 class ResponseFormat(OpenAIModel):
-    type: Literal["text", "json_object", "json_schema"]
+    type: Name
+    """`text`, `json_object`, `json_schema`, or what else a backend takes."""
     json_schema: JsonSchema | None = None
 
 
@@ -126,15 +147,15 @@ class GenerationRequest(OpenAIModel):
     model: Name
     stream: StrictBool | None = None
     stream_options: StreamOptions | None = None
-    n: Annotated[int, Field(ge=1, le=128)] | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    seed: int | None = None
+    n: Annotated[StrictInt, Field(ge=1, le=128)] | None = None
+    max_tokens: Annotated[StrictInt, Field(ge=1)] | None = None
+    temperature: Annotated[Number, Field(ge=0)] | None = None
+    top_p: Annotated[Number, Field(ge=0, le=1)] | None = None
+    seed: StrictInt | None = None
     stop: StrictStr | list[StrictStr] | None = None
-    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    logit_bias: dict[str, float] | None = None
+    frequency_penalty: Number | None = None
+    presence_penalty: Number | None = None
+    logit_bias: dict[str, Number] | None = None
     user: StrictStr | None = None
 
 
@@ -142,24 +163,24 @@ class ChatCompletionRequest(GenerationRequest):
     """https://platform.openai.com/docs/api-reference/chat/create"""
 
     messages: Annotated[list[Message], Field(min_length=1)]
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[StrictInt, Field(ge=1)] | None = None
     tools: list[Tool] | None = None
     tool_choice: StrictStr | dict[str, Any] | None = None
     parallel_tool_calls: StrictBool | None = None
     response_format: ResponseFormat | None = None
     logprobs: StrictBool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_logprobs: Annotated[StrictInt, Field(ge=0, le=100)] | None = None
 
 
 class CompletionRequest(GenerationRequest):
     """https://platform.openai.com/docs/api-reference/completions/create"""
 
-    prompt: StrictStr | list[StrictStr] | list[int] | list[list[int]]
-    max_tokens: Annotated[int, Field(ge=0)] | None = None
-    logprobs: Annotated[int, Field(ge=0)] | None = None
+    prompt: StrictStr | list[StrictStr] | list[StrictInt] | list[list[StrictInt]]
+    max_tokens: Annotated[StrictInt, Field(ge=0)] | None = None
+    logprobs: Annotated[StrictInt, Field(ge=0)] | None = None
     echo: StrictBool | None = None
     suffix: StrictStr | None = None
-    best_of: Annotated[int, Field(ge=1)] | None = None
+    best_of: Annotated[StrictInt, Field(ge=1)] | None = None
 
 
 class EmbeddingsRequest(OpenAIModel):
@@ -169,11 +190,11 @@ class EmbeddingsRequest(OpenAIModel):
     input: (
         StrictStr
         | Annotated[list[StrictStr], Field(min_length=1)]
-        | Annotated[list[int], Field(min_length=1)]
-        | Annotated[list[list[int]], Field(min_length=1)]
+        | Annotated[list[StrictInt], Field(min_length=1)]
+        | Annotated[list[list[StrictInt]], Field(min_length=1)]
     )
     encoding_format: Literal["float", "base64"] = "float"
-    dimensions: Annotated[int, Field(ge=1)] | None = None
+    dimensions: Annotated[StrictInt, Field(ge=1)] | None = None
     user: StrictStr | None = None
 
 

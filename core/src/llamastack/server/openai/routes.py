@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import anyio
-import pydantic_core
 from pydantic import TypeAdapter, ValidationError
 from starlette.types import Scope
 
@@ -17,8 +16,8 @@ from llamastack.provider.errors import ContextLengthExceededError, InvalidReques
 from llamastack.provider.handles import Dispatch
 from llamastack.provider.streams import Stream, close
 from llamastack.server.connection import App
+from llamastack.server.encoding import json_of
 from llamastack.server.endpoint import Endpoint
-from llamastack.server.native import bad_request
 from llamastack.server.openai import from_native, to_native
 from llamastack.server.openai.errors import OPENAI_ERRORS
 from llamastack.server.openai.requests import (
@@ -33,6 +32,7 @@ from llamastack.server.openai.requests import (
     ModerationRequest,
     TextPart,
 )
+from llamastack.server.requests import bad_request
 from llamastack.stack import Stack
 
 PREFIX = "/v1/"
@@ -83,7 +83,7 @@ class Surface:
             route,
             request.model,
             body,
-            given=request.model_fields_set,
+            given={name for name in request.model_fields_set if getattr(request, name) is not None},
             stream=bool(getattr(request, "stream", False)),
             uses=uses,
         )
@@ -190,15 +190,15 @@ async def _only_shield(surface: Surface) -> str:
 
 
 async def _models(surface: Surface, name: str | None, body: bytes) -> bytes:
-    models = await surface.call("models", "list_models")({})
     data: dict[str, dict[str, Any]] = {}
-    for model in models:
+    for model in await surface.call("models", "list_models")({}):
         if model.unavailable_reason is None:
-            # The plain name is that of the first who serves it.
-            plain = model.identifier
-            name = plain if plain not in data else f"{model.provider_id}/{plain}"
-            data[name] = from_native.model_entry(model, name)
-    return pydantic_core.to_json({"object": "list", "data": list(data.values())})
+            # The plain name is that of the one who answers to it.
+            known = await surface.call("models", "get_model")({"identifier": model.identifier})
+            plain = known is not None and known.provider_id == model.provider_id
+            shown = model.identifier if plain else f"{model.provider_id}/{model.identifier}"
+            data[shown] = from_native.model_entry(model, shown)
+    return json_of({"object": "list", "data": list(data.values())})
 
 
 async def _model(surface: Surface, name: str, body: bytes) -> bytes:
@@ -206,7 +206,7 @@ async def _model(surface: Surface, name: str, body: bytes) -> bytes:
     if model is None:
         served = await surface.call("models", "list_models")({})
         raise ObjectNotFoundError("model", name, available=[one.identifier for one in served], param="model")
-    return pydantic_core.to_json(from_native.model_entry(model, name))
+    return json_of(from_native.model_entry(model, name))
 
 
 def _check_stream(request: GenerationRequest) -> None:
@@ -243,14 +243,25 @@ async def _together(call: Callable[[dict[str, Any]], Awaitable[_T]], several: Se
             failures.append(error)
             group.cancel_scope.cancel()
 
-    async with anyio.create_task_group() as group:
-        for place, arguments in enumerate(several):
-            group.start_soon(one, place, dict(arguments))
+    try:
+        async with anyio.create_task_group() as group:
+            for place, arguments in enumerate(several):
+                group.start_soon(one, place, dict(arguments))
+    except BaseException:
+        await _close_all(replies.values())
+        raise
     if failures:
-        for reply in replies.values():
-            await close(reply)
+        await _close_all(replies.values())
         raise failures[0]
     return [replies[place] for place in range(len(several))]
+
+
+async def _close_all(several: Iterable[object]) -> None:
+    """Each of them, though one may fail. A client that goes away does not stop it."""
+    with anyio.CancelScope(shield=True):
+        async with AsyncExitStack() as closing:
+            for one in several:
+                closing.push_async_callback(close, one)
 
 
 async def _streams(
@@ -260,12 +271,7 @@ async def _streams(
 ) -> Stream[bytes]:
     streams = await _together(call, [{**arguments, "stream": True} for arguments in several])
 
-    async def close_all() -> None:
-        async with AsyncExitStack() as closing:
-            for stream in streams:
-                closing.push_async_callback(close, stream)
-
-    return Stream(events(streams), close_all)
+    return Stream(events(streams), lambda: _close_all(streams))
 
 
 _REFERENCE = "https://platform.openai.com/docs/api-reference"

@@ -36,6 +36,7 @@ from llamastack.server.openai.requests import (
     InstructionMessage,
     Message,
     OpenAIModel,
+    OtherPart,
     ResponseFormat,
     TextPart,
     Tool,
@@ -53,6 +54,8 @@ WITHOUT_EFFECT = (
     "prediction",
 )
 """Fields that say where and how a request is handled at OpenAI, and change nothing in the answer."""
+PASSED_OVER = ("name", "description", "index", "parsed", "parsed_arguments", "include_obfuscation")
+"""The same of what is inside the fields; some are there because a client sends back what it has been given."""
 NOT_NATIVE = (
     "frequency_penalty", "presence_penalty", "logit_bias", "modalities", "audio", "store", "reasoning_effort",
     "verbosity", "web_search_options", "functions", "function_call", "echo", "suffix", "best_of", "dimensions",
@@ -85,6 +88,7 @@ COMPLETION_FIELDS = (
 EMBEDDINGS_FIELDS = ("model", "input", "encoding_format")
 """The same of embeddings."""
 _LARGEST_SEED = 2**32 - 1
+_HIGHEST_TEMPERATURE = 2
 
 
 def _unsupported(param: str, what: str | None = None) -> NotSupportedError:
@@ -94,6 +98,8 @@ def _unsupported(param: str, what: str | None = None) -> NotSupportedError:
 def _refuse_others(request: OpenAIModel, known: Iterable[str]) -> None:
     for name in (*type(request).model_fields, *(request.model_extra or ())):
         value = getattr(request, name)
+        if name in known:
+            _refuse_extras(value, name)
         if value is None or name in known or name in WITHOUT_EFFECT or value in AS_IT_IS.get(name, ()):
             continue
         if name not in NOT_NATIVE:
@@ -103,11 +109,19 @@ def _refuse_others(request: OpenAIModel, known: Iterable[str]) -> None:
         raise _unsupported(name, f"'{name}', which '{instead}' has replaced," if instead else None)
 
 
-def _refuse_extras(part: OpenAIModel, where: str) -> None:
-    """Of a message: replies that are sent back have fields that are empty, and some clients name who speaks."""
-    for name, value in (part.model_extra or {}).items():
-        if name != "name" and value not in (None, [], {}, ""):
-            raise _unsupported(f"{where}.{name}")
+def _refuse_extras(part: object, where: str) -> None:
+    """Of an object inside a request, and what is in it: replies that are sent back have fields that are empty."""
+    if isinstance(part, list):
+        for place, one in enumerate(part):
+            _refuse_extras(one, f"{where}[{place}]")
+    elif isinstance(part, OtherPart):
+        raise _unsupported(where, f"a part of type '{part.type}'")
+    elif isinstance(part, OpenAIModel):
+        for name, value in (part.model_extra or {}).items():
+            if name not in PASSED_OVER and value not in (None, [], {}, ""):
+                raise _unsupported(f"{where}.{name}")
+        for name, value in vars(part).items():
+            _refuse_extras(value, f"{where}.{name}")
 
 
 def chat_arguments(request: ChatCompletionRequest) -> dict[str, Any]:
@@ -123,6 +137,8 @@ def chat_arguments(request: ChatCompletionRequest) -> dict[str, Any]:
         arguments |= _tools(request.tools, request.tool_choice)
     elif request.tool_choice not in (None, "none", "auto"):
         raise InvalidRequestError("'tool_choice' needs 'tools'", param="tool_choice")
+    if request.temperature is not None and request.temperature > _HIGHEST_TEMPERATURE:
+        raise InvalidRequestError(f"must be at most {_HIGHEST_TEMPERATURE}", param="temperature")
     if request.logprobs:
         arguments["logprobs"] = LogProbConfig(top_k=request.top_logprobs or 0)
     elif request.top_logprobs:
@@ -213,6 +229,8 @@ def _response_format(given: ResponseFormat | None) -> JsonSchemaResponseFormat |
         return None
     if given.type == "json_object":
         return JsonSchemaResponseFormat(json_schema={"type": "object"})
+    if given.type != "json_schema":
+        raise _unsupported("response_format.type", f"response_format '{given.type}'")
     schema = None if given.json_schema is None else given.json_schema.schema_
     if schema is None:
         raise InvalidRequestError(
@@ -282,7 +300,6 @@ def _messages(messages: Sequence[Message]) -> Iterator[NativeMessage]:
     called: dict[str, str] = {}
     for place, message in enumerate(messages):
         where = f"messages[{place}]"
-        _refuse_extras(message, where)
         match message:
             case InstructionMessage():
                 yield SystemMessage(content=_content(message.content, where))
@@ -338,8 +355,6 @@ def _content(content: Content, where: str) -> InterleavedTextMedia:
                 made.append(part.text)
             case ImagePart():
                 made.append(_image(part, f"{where}.content[{place}].image_url.url"))
-            case _:
-                raise _unsupported(f"{where}.content[{place}]", f"a part of type '{part.type}'")
     return made[0] if len(made) == 1 and isinstance(made[0], str) else made
 
 
