@@ -9,7 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "support"))
+
 import litellm_venv
+from installed_fakes import install
 from payloads import DONE, EVENTS, FIRST_WORD, LAST_WORD, MODEL, native_request, openai_request
 from servers import HOST, Launch, Request
 
@@ -63,19 +66,21 @@ def _native(name: str, title: str) -> Surface:
     )
 
 
-def _with_key(surface: Surface) -> Surface:
-    header = ("Authorization", f"Bearer {litellm_venv.KEY}")
-    chat, stream = (replace(r, headers=(*r.headers, header)) for r in (surface.chat, surface.stream))
+def _with(surface: Surface, *header: str) -> Surface:
+    name, value = header
+    chat, stream = (replace(r, headers=(*r.headers, (name, value))) for r in (surface.chat, surface.stream))
     return replace(surface, chat=chat, stream=stream)
 
 
 DIRECT = _openai("direct", "backend directly")
 NGINX_PROXY = _openai("nginx", "nginx proxy")
-LITELLM = _with_key(_openai("litellm", f"litellm {litellm_venv.VERSION}"))
+LITELLM = _with(_openai("litellm", f"litellm {litellm_venv.VERSION}"), "Authorization", f"Bearer {litellm_venv.KEY}")
 BARE_HTTPX = _openai("bare-httpx", "bare Starlette + httpx")
 BARE_AIOHTTP = _openai("bare-aiohttp", "bare Starlette + aiohttp")
-LLAMASTACK = _openai("llamastack-v1", "llamastack `/v1/chat/completions`")
-LLAMASTACK_NATIVE = _native("llamastack-native", "llamastack `/inference/chat_completion`")
+# With all that a request of llamastack may have: data for its provider, and a plugin that is told when it is done.
+_DATA = ("X-LlamaStack-ProviderData", '{"openai_api_key": "a-key-of-the-client"}')
+LLAMASTACK = _with(_openai("llamastack-v1", "llamastack `/v1/chat/completions`"), *_DATA)
+LLAMASTACK_NATIVE = _with(_native("llamastack-native", "llamastack `/inference/chat_completion`"), *_DATA)
 
 
 def _bare(module: str) -> Callable[[str, int, Path], Launch]:
@@ -100,6 +105,10 @@ def _nginx_proxy(backend: str, port: int, folder: Path) -> Launch:
 
 
 def _llamastack(backend: str, port: int, folder: Path) -> Launch:
+    plugins = folder / "plugins"
+    if not plugins.exists():
+        install(plugins, "bench-listener", {"llamastack.plugins": {"listener": "listener"}})
+        shutil.copy(_HERE / "listener.py", plugins)
     config = folder / "run.yaml"
     config.write_text(
         "providers:\n"
@@ -111,7 +120,7 @@ def _llamastack(backend: str, port: int, folder: Path) -> Launch:
         f"server: {{host: {HOST}, port: {port}}}\n"
     )
     command = str(Path(sys.executable).with_name("llamastack"))
-    return Launch([command, "run", str(config)], Request("GET", "/health"))
+    return Launch([command, "run", str(config)], Request("GET", "/health"), {"PYTHONPATH": str(plugins)})
 
 
 def _litellm(backend: str, port: int, folder: Path) -> Launch:

@@ -6,12 +6,11 @@ through `Deps.request_data()`, validated by the model that its spec names.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
+import pydantic_core
 from pydantic import BaseModel, ValidationError
 
 from llamastack.provider.errors import InvalidRequestError
@@ -28,22 +27,27 @@ def parse_provider_data(header: str) -> dict[str, Any]:
     Raises InvalidRequestError for anything else; the text itself, which may hold keys, is not repeated.
     """
     try:
-        data = json.loads(header)
-    except (ValueError, RecursionError):
+        data = pydantic_core.from_json(header)
+    except ValueError:
         data = None
     if not isinstance(data, dict):
         raise InvalidRequestError("the header must hold a JSON object", param=PROVIDER_DATA_HEADER)
     return data
 
 
-@contextmanager
-def provider_data(data: Mapping[str, Any] | None) -> Iterator[None]:
-    """Make `data` the provider data of the calls made inside the block."""
-    token = _current.set(data)
-    try:
-        yield
-    finally:
-        _current.reset(token)
+class provider_data:  # noqa: N801 - used as a function is; a generator would take three times as long
+    """`with provider_data(data)`: make `data` the provider data of the calls made inside the block."""
+
+    __slots__ = ("_data", "_token")
+
+    def __init__(self, data: Mapping[str, Any] | None) -> None:
+        self._data = data
+
+    def __enter__(self) -> None:
+        self._token = _current.set(self._data)
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)
 
 
 def current_provider_data() -> Mapping[str, Any] | None:

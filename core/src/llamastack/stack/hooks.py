@@ -62,8 +62,6 @@ class Hooks:
 
     def notify(self, hook: str, **arguments: Any) -> None:
         """Call a hook whose failure must not hurt what it is told about; failures are logged."""
-        if not self.listened_to(hook):
-            return
         try:
             getattr(self.manager.hook, hook)(**arguments)
         except Exception:
