@@ -33,7 +33,6 @@ from llamastack.stack import Stack
 
 _LOGGER = logging.getLogger("llamastack.server")
 _ID_HEADER = REQUEST_ID_HEADER.lower().encode()
-_FINISHED = "llamastack_request_finished"
 _CLIENT_GONE = 499  # as nginx writes it; never sent
 
 
@@ -42,6 +41,7 @@ class StackApp:
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
+        self._finished = stack.hooks.listener("llamastack_request_finished")
         limit = stack.config.run.server.max_body_bytes
         self._endpoints: dict[str, dict[str, App]] = {
             "/": {"GET": _docs},
@@ -81,9 +81,8 @@ class StackApp:
             # As it came, percent-encoded: a decoded path could hold line breaks and forge lines of the log.
             path = scope.get("raw_path", b"?").decode("latin-1")
             log_access(scope["method"], path, sender.status, took)
-            if self._stack.hooks.listened_to(_FINISHED):
-                finished = FinishedRequest(own_id, scope["method"], scope["path"], sender.status, took)
-                self._stack.hooks.notify(_FINISHED, request=finished)
+            if self._finished is not None:
+                self._finished(request=FinishedRequest(own_id, scope["method"], scope["path"], sender.status, took))
 
     async def _route(self, scope: Scope, receive: Receive, send: Sender) -> None:
         path = scope["path"]

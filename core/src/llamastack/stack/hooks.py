@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -56,16 +57,19 @@ class Hooks:
     def call(self) -> Any:
         return self.manager.hook
 
-    def listened_to(self, hook: str) -> bool:
-        """Whether a plugin implements it."""
-        return bool(getattr(self.manager.hook, hook).get_hookimpls())
+    def listener(self, hook: str) -> Callable[..., None] | None:
+        """What tells the plugins that implement `hook`; None where none does.
+
+        A failure must not hurt what it is told about; it is logged.
+        """
+        caller = getattr(self.manager.hook, hook)
+        return functools.partial(_tell, hook, caller) if caller.get_hookimpls() else None
 
     def notify(self, hook: str, **arguments: Any) -> None:
-        """Call a hook whose failure must not hurt what it is told about; failures are logged."""
-        try:
-            getattr(self.manager.hook, hook)(**arguments)
-        except Exception:
-            _LOGGER.exception("a plugin failed in %s", hook)
+        """Tell the plugins that implement `hook`, where there are any."""
+        listener = self.listener(hook)
+        if listener is not None:
+            listener(**arguments)
 
     def apis(self) -> dict[str, ApiDefinition]:
         """The built-in APIs and those of plugins, by name.
@@ -103,3 +107,10 @@ class Hooks:
                 continue
             for thing in things:
                 yield implementation.plugin_name, thing
+
+
+def _tell(hook: str, caller: Callable[..., Any], **arguments: Any) -> None:
+    try:
+        caller(**arguments)
+    except Exception:
+        _LOGGER.exception("a plugin failed in %s", hook)
