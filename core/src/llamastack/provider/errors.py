@@ -22,7 +22,7 @@ LlamaStackError
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 _MOST_NAMES = 20
 _LONGEST_WAIT_S = 86_400
@@ -320,6 +320,18 @@ def _family(root: type[LlamaStackError]) -> Iterable[type[LlamaStackError]]:
     yield root
     for child in root.__subclasses__():
         yield from _family(child)
+
+
+def raise_instead(error: Exception, told: Exception) -> NoReturn:
+    """Raise `told`, whose cause is `error`; the two may be one.
+
+    No variable keeps either: it and the traceback would hold each other, and with them all that the frames have, such
+    as the body of the request, until garbage is collected.
+    """
+    try:
+        raise told from (None if told is error else error)
+    finally:
+        del error, told
 
 
 def error_from_wire(status: int, body: Any) -> LlamaStackError:

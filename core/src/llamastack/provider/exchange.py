@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 import httpx
 
+from llamastack.provider.errors import raise_instead
 from llamastack.provider.http import aiohttp_transport, http_client
 
 if TYPE_CHECKING:
@@ -121,8 +122,7 @@ class _Direct:
                 timeout=self.timeout,
             )
         except Exception as error:
-            told = _translated(error, method, url)
-            raise told from (None if told is error else error)
+            raise_instead(error, _translated(error, method, url))
         return _DirectAnswer(response)
 
     def _url(self, url: str) -> yarl.URL:
@@ -145,16 +145,14 @@ class _DirectAnswer:
         try:
             return await self._response.read()
         except Exception as error:
-            told = self._told(error)
-            raise told from (None if told is error else error)
+            raise_instead(error, self._told(error))
 
     async def blocks(self) -> AsyncIterator[bytes]:
         try:
             async for block in self._response.content.iter_any():
                 yield block
         except Exception as error:
-            told = self._told(error)
-            raise told from (None if told is error else error)
+            raise_instead(error, self._told(error))
 
     async def aclose(self) -> None:
         # Never waits for the backend: a body that is not read to its end costs its connection.

@@ -104,7 +104,10 @@ class Endpoint:
         if gone:
             raise ClientGoneError
         if failure is not None:
-            raise failure
+            try:
+                raise failure
+            finally:
+                failure = None  # else it would keep this frame, and with it the body, until garbage is collected
 
     async def _answer(self, scope: Scope, body: bytes, send: Sender) -> None:
         result = await self.respond(scope, body)

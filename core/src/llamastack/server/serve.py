@@ -17,6 +17,7 @@ from llamastack.server.connection import Connection
 from llamastack.stack import Stack
 
 _BACKLOG = 2048
+_GARBAGE_AFTER = 10_000  # new objects
 
 
 class BindError(Exception):
@@ -117,9 +118,11 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
-        # What is there now stays: looking through it again and again for garbage would take a tenth of each request.
+        # What is there now stays: looking through it again and again for garbage would take a tenth of each request,
+        # looking through what is new after every few requests a twentieth.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(_GARBAGE_AFTER)
         self._on_ready()
 
 
@@ -153,6 +156,7 @@ async def serve(stack: Stack, listening: socket.socket, on_ready: Callable[[], N
     # uvicorn sets these handlers itself a moment later, and raises the signal once more when it has put them back: one
     # that comes in between must stop the server too, one that comes after must not stop the process half-closed.
     before = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
+    thresholds = gc.get_threshold()
     try:
         async with anyio.create_task_group() as group:
             group.start_soon(run)
@@ -161,6 +165,7 @@ async def serve(stack: Stack, listening: socket.socket, on_ready: Callable[[], N
             finally:
                 server.should_exit = True
     finally:
+        gc.set_threshold(*thresholds)
         gc.unfreeze()
         listening.close()
         for number, handler in before.items():

@@ -19,7 +19,7 @@ from llamastack.api.inspect import ProviderHealth, ProviderProgress, ProviderSta
 from llamastack.provider.compliance import faults_of_provider
 from llamastack.provider.deps import Deps, Progress
 from llamastack.provider.dotted import load_dotted
-from llamastack.provider.errors import LlamaStackError, ProviderTimeoutError, ProviderUnavailableError
+from llamastack.provider.errors import LlamaStackError, ProviderTimeoutError, ProviderUnavailableError, raise_instead
 from llamastack.provider.faults import as_stack_error, reason_of, redactor, shortened, unwrapped
 from llamastack.provider.request_data import provider_data
 from llamastack.provider.streams import Stream, close, closing
@@ -386,5 +386,4 @@ class Instance:
                 async for piece in pieces:
                     yield piece
             except Exception as error:
-                told = self.failed(error)
-                raise told from (None if told is error else error)
+                raise_instead(error, self.failed(error))

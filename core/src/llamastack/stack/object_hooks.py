@@ -8,7 +8,13 @@ from typing import Any
 import anyio
 
 from llamastack.api.definition import RoutedPair
-from llamastack.provider.errors import LlamaStackError, NotFoundError, NotSupportedError, ProviderUnavailableError
+from llamastack.provider.errors import (
+    LlamaStackError,
+    NotFoundError,
+    NotSupportedError,
+    ProviderUnavailableError,
+    raise_instead,
+)
 from llamastack.stack.instance import Instance
 
 _LOGGER = logging.getLogger("llamastack.stack")
@@ -48,8 +54,7 @@ class ObjectHooks:
         except (NotFoundError, NotSupportedError) as error:
             _LOGGER.info("%s has nothing to undo for '%s': %s", instance.provider_id, item.identifier, error)
         except Exception as error:
-            told = instance.told(error)
-            raise told from (None if told is error else error)
+            raise_instead(error, instance.told(error))
 
     async def undo(self, instance: Instance, item: Any) -> None:
         """Undo at the provider what could not be kept."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from llamastack.api.definition import MethodDefinition
 from llamastack.api.webmethod import TableAction
-from llamastack.provider.errors import NotSupportedError
+from llamastack.provider.errors import NotSupportedError, raise_instead
 from llamastack.provider.handles import Dispatch
 from llamastack.provider.private import OpenAIRequest
 from llamastack.provider.streams import Stream
@@ -28,8 +28,7 @@ async def _answer(instance: Instance, call: Awaitable[Any]) -> Any:
     try:
         result = await call
     except Exception as error:
-        told = instance.failed(error)
-        raise told from (None if told is error else error)
+        raise_instead(error, instance.failed(error))
     return instance.guarded(result) if isinstance(result, AsyncIterator) else result
 
 
