@@ -62,6 +62,7 @@ class OpenAIFront:
     holds_calls: bool = False
     seen: list[Seen] = field(default_factory=list)
     disconnects: int = 0
+    """Clients that went away before their reply had said its end."""
 
     def last(self, path: str) -> Seen:
         """The newest request to `prefix + path`."""
@@ -154,6 +155,7 @@ class OpenAIFront:
         complete = False
         try:
             async for block in response.aiter_raw():
+                complete = block.endswith(b"data: [DONE]\n\n")
                 yield block
             complete = True
         finally:

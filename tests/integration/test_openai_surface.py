@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import anyio
@@ -16,7 +16,7 @@ from backends.llama_server import MODEL, LlamaServer
 from backends.openai_front import OpenAIFront, events, refusal
 from scripted_fake import Script
 from served_stack import served_stack
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from llamastack.provider.errors import (
     AuthenticationError,
@@ -178,6 +178,26 @@ async def test_a_stream_that_fails_is_not_ended_in_silence(front: Front) -> None
         # A backend that merely has no word for the end has ended in order.
         backend.answers.append(events(begun, ended, done=False))
         assert data_of((await client.post(CHAT, json={**ASK, "stream": True})).text)[-1] == "[DONE]"
+
+
+async def test_the_connection_of_a_stream_is_used_again_though_its_end_comes_late(
+    front: Front, faulty: Callable[..., FaultProxy]
+) -> None:
+    backend, url = front()
+    proxy = faulty(url.removesuffix("/v1"))
+
+    async def late() -> AsyncIterator[bytes]:
+        chunk = {"choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": "stop"}]}
+        yield f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n".encode()
+        await anyio.sleep(0.05)
+
+    native = {"model": MODEL, "messages": ASK["messages"], "stream": True}
+    async with served_stack(before(f"{proxy.url}/v1")) as (_, client):
+        before_it = proxy.connections
+        for path, body in ((CHAT, {**ASK, "stream": True}), ("/inference/chat_completion", native)) * 2:
+            backend.answers.append(StreamingResponse(late(), media_type="text/event-stream"))
+            assert (await client.post(path, json=body)).status_code == 200
+        assert proxy.connections == before_it
 
 
 async def test_a_connection_that_breaks_in_mid_stream(front: Front, faulty: Callable[..., FaultProxy]) -> None:

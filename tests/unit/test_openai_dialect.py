@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import anyio
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -373,12 +375,17 @@ async def test_a_stream_that_is_cut_short_fails() -> None:
 
 
 async def test_a_stream_ends_with_its_word_for_the_end_whatever_the_backend_does_then() -> None:
-    async def blocks() -> AsyncIterator[bytes]:
+    async def fails() -> None:
+        raise httpx.ReadError("reset")
+
+    async def blocks(then: Callable[[], Awaitable[None]]) -> AsyncIterator[bytes]:
         yield CHUNK + FINISH
         yield DONE
-        raise AssertionError("read on")
+        yield b": more\n\n"
+        await then()
 
-    assert [block async for block in forwarded(blocks(), "p")] == [CHUNK + FINISH, DONE]
+    for then in (fails, anyio.sleep_forever):
+        assert [block async for block in forwarded(blocks(then), "p")] == [CHUNK + FINISH, DONE]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from llamastack.provider.http import (
 from llamastack.provider.refusals import error_of_answer, error_of_event
 from llamastack.provider.remote import RemoteConfig
 from llamastack.provider.sse import event_data, whole_events
-from llamastack.provider.streams import Stream
+from llamastack.provider.streams import Stream, run_out
 
 _DONE = b"[DONE]"
 _LOOKED_AT = 200  # bytes at the beginning of a reply
@@ -169,8 +169,10 @@ class HttpBackend:
 
     async def _decoded(self, answer: Answer) -> AsyncIterator[Any]:
         try:
-            async for data in event_data(answer.blocks()):
+            events = event_data(answer.blocks())
+            async for data in events:
                 if data == _DONE:
+                    await run_out(events)
                     return
                 try:
                     decoded = pydantic_core.from_json(data)

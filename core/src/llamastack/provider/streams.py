@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Generic, Self, TypeVar
 
 import anyio
 
 _T = TypeVar("_T")
+_LAST_MOMENT_S = 0.25
 
 
 class Stream(AsyncIterator[_T], Generic[_T]):
@@ -46,6 +47,16 @@ async def close(pieces: object) -> None:
     aclose = getattr(pieces, "aclose", None)
     if aclose is not None:
         await aclose()
+
+
+async def run_out(rest: AsyncIterator[object]) -> None:
+    """Wait for the end of a stream that has said all that it has to say, but not for long.
+
+    Only a connection that is read to its end can be used again. What still comes or fails is of no interest.
+    """
+    with anyio.move_on_after(_LAST_MOMENT_S), suppress(Exception):
+        async for _ in rest:
+            pass
 
 
 def closing(pieces: AsyncIterator[_T]) -> AbstractAsyncContextManager[AsyncIterator[_T]]:

@@ -36,7 +36,7 @@ from llamastack.provider.openai_dialect.replies import (
 )
 from llamastack.provider.refusals import error_of_event
 from llamastack.provider.sse import data_of
-from llamastack.provider.streams import closing
+from llamastack.provider.streams import closing, run_out
 
 
 @dataclass(slots=True)
@@ -204,9 +204,11 @@ async def forwarded(blocks: AsyncIterator[bytes], provider_id: str) -> AsyncIter
         if b"error" in block:
             for sound in _until_error(block, provider_id):
                 yield sound
-        yield block
         if block.endswith(b"\n") and _ENDED.search(block[-2 * len(_DONE) :]):
-            return  # what a backend does with its connection afterwards concerns no client
+            await run_out(blocks)  # before clients know that they may leave
+            yield block
+            return
+        yield block
         last.append(block)
     if _FINISHED.search(b"".join(last)) is None:
         raise _cut_short(provider_id)
