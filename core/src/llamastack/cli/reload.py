@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -41,9 +42,26 @@ def watched_folders(config: str) -> list[Path]:
 
 
 class _Reloader(StatReload):
-    """uvicorn's own by time stamps, which sees Python files only."""
+    """uvicorn's own by time stamps, which sees Python files only, and not what changes while a process starts."""
 
     folders: list[Path]
+
+    def startup(self) -> None:
+        self.mtimes = self._written()
+        super().startup()
+
+    def restart(self) -> None:
+        before = self._written()
+        super().restart()
+        self.mtimes = before
+
+    def _written(self) -> dict[Path, float]:
+        """When each file was last written."""
+        found: dict[Path, float] = {}
+        for file in self.iter_py_files():
+            with suppress(OSError):  # gone meanwhile
+                found[file] = file.stat().st_mtime
+        return found
 
     def iter_py_files(self) -> Iterator[Path]:
         for top in self.folders:
