@@ -1,0 +1,99 @@
+"""What a connection of the server writes, and when."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import anyio
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
+
+from llamastack.server.connection import Connection
+
+pytestmark = pytest.mark.anyio
+REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+class Written(asyncio.Transport):
+    """A transport that keeps what is written, each call for itself."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
+        self.calls: list[bytes] = []
+
+    def write(self, data: Any) -> None:
+        self.calls.append(bytes(data))
+
+    def is_closing(self) -> bool:
+        return False
+
+    def close(self) -> None: ...
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+async def written(*blocks: bytes | float, requests: int = 1) -> list[bytes]:
+    """The calls that write a reply of these blocks; a number is a rest of so many seconds between two of them."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for block in blocks:
+            if isinstance(block, float):
+                await anyio.sleep(block)
+            else:
+                await send({"type": "http.response.body", "body": block, "more_body": True})
+        await send({"type": "http.response.body"})
+        done.set()
+
+    transport = Written()
+    config = uvicorn.Config(app, http=Connection, lifespan="off", log_config=None)
+    config.load()
+    protocol = Connection(config, ServerState(), {})
+    protocol.connection_made(transport)
+    for _ in range(requests):
+        done = anyio.Event()
+        protocol.data_received(REQUEST)
+        await done.wait()
+        await anyio.sleep(0)
+    protocol.connection_lost(None)
+    return transport.calls
+
+
+def bodies(calls: list[bytes]) -> list[bytes]:
+    """Without the head, which the first has to bring."""
+    head, _, first = calls[0].partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    return [first, *calls[1:]]
+
+
+async def test_a_reply_is_written_at_once() -> None:
+    assert bodies(await written(b"one")) == [b"3\r\none\r\n", b"0\r\n\r\n"]
+    assert bodies(await written()) == [b"0\r\n\r\n"]
+
+
+async def test_blocks_that_are_there_together_are_written_together() -> None:
+    first, rest = bodies(await written(b"one", b"two", b"three"))
+    assert (first, rest) == (b"3\r\none\r\n", b"3\r\ntwo\r\n5\r\nthree\r\n0\r\n\r\n")
+
+
+async def test_no_block_waits_for_a_later_one() -> None:
+    calls = bodies(await written(b"one", b"two", 0.01, b"three", 0.01))
+    assert calls == [b"3\r\none\r\n", b"3\r\ntwo\r\n", b"5\r\nthree\r\n", b"0\r\n\r\n"]
+
+
+async def test_blocks_do_not_pile_up() -> None:
+    """What a transport is not given, it cannot say to be too much."""
+    calls = bodies(await written(*[b"x" * 1000] * 200))
+    assert len(calls) == 5
+    assert max(len(call) for call in calls) < 70_000
+    assert sum(call.count(b"x") for call in calls) == 200_000
+
+
+async def test_nothing_is_left_for_the_next_reply() -> None:
+    once = await written(b"one", b"two")
+    assert await written(b"one", b"two", requests=2) == once * 2
