@@ -68,6 +68,8 @@ def _logprobs(words: list[str], body: dict[str, Any]) -> Any:
 
 async def _chat(request: Request) -> Response:
     body = await request.json()
+    if body["model"] != MODEL:
+        return JSONResponse({"error": {"message": "The model does not exist", "code": "model_not_found"}}, 404)
     head = {"id": "c", "created": 0, "model": MODEL}
     if body.get("tool_choice") == "required":
         call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Paris"}'}}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,8 +45,17 @@ ANY = st.builds(
 
 @given(st.lists(ANY, max_size=3, unique_by=lambda p: (p.name, p.suite)))
 def test_a_report_is_read_as_it_was_written(providers: list[ProviderResults]) -> None:
-    read = from_json(to_json(providers, "1.0"))
-    assert sorted(read, key=str) == sorted(providers, key=str)
+    written = to_json(providers, "1.0")
+    read = from_json(written)
+    assert to_json(read[::-1], "1.0") == written
+    in_order = [replace(p, results=sorted(p.results, key=lambda r: r.id)) for p in providers]
+    assert sorted(read, key=str) == sorted(in_order, key=str)
+
+
+def test_a_report_is_the_same_whatever_came_first() -> None:
+    one = results(tools="passed", streaming="failed", logprobs="passed")
+    other = replace(one, results=one.results[::-1])
+    assert to_json([one], "1.0") == to_json([other], "1.0")
 
 
 @pytest.mark.parametrize(

@@ -116,10 +116,13 @@ def terminal_table(provider: ProviderResults) -> list[str]:
 
 
 def to_json(providers: Iterable[ProviderResults], suite_version: str) -> str:
-    """The report as JSON, the same for the same results."""
+    """The report as JSON, the same for the same results, in whatever order they came."""
     found = [
-        {**{k: v for k, v in asdict(p).items() if k != "results"}, "checks": [asdict(r) for r in p.results]}
-        for p in sorted(providers, key=lambda p: (p.name, p.suite))
+        {
+            **{name: value for name, value in asdict(provider).items() if name != "results"},
+            "checks": [asdict(result) for result in sorted(provider.results, key=lambda result: result.id)],
+        }
+        for provider in sorted(providers, key=lambda provider: (provider.name, provider.suite))
     ]
     return json.dumps({"format": FORMAT, "suite_version": suite_version, "providers": found}, indent=1) + "\n"
 

@@ -34,6 +34,7 @@ from llamastack.api.inference import (
     ToolCallParseStatus,
 )
 from llamastack.provider.errors import NotSupportedError
+from llamastack.provider.sse import data_of
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
 from llamastack_conformance.running import Running
 from llamastack_conformance.shapes import well_formed, well_formed_piece
@@ -467,6 +468,85 @@ class InferenceConformance(RoutedProviderConformance):
         _plain_message(reply.completion_message)
 
     test_images_refused = refused("images")
+
+    # ---- OpenAI's API, forwarded ---------------------------------------------------------------------------------
+
+    @check(
+        "forwarded.reply",
+        tier=Tier.live,
+        capability="chat_completion",
+        mend="hand `request.body_for(the backend's name of the model)` on, and back what is answered, as bytes; raise "
+        "for an answer that is an error",
+    )
+    async def test_forwarded_reply(self, subject: Subject) -> None:
+        """a request in OpenAI's form comes back as OpenAI's JSON: choices with a message and a finish_reason"""
+        async with subject.shared() as running:
+            answer = await self._forwarded(running)
+        if not isinstance(answer, bytes):
+            raise CheckFailure(f"{type(answer).__name__}", wanted="bytes")
+        choice = _choice_of(answer)
+        message = choice.get("message")
+        if not isinstance(message, dict) or not message.get("content") or not choice.get("finish_reason"):
+            raise CheckFailure(f"{choice}", wanted="a message with content, and a finish_reason")
+
+    @check(
+        "forwarded.stream",
+        tier=Tier.live,
+        capability="chat_completion",
+        mend="yield blocks that end where an event ends, up to `data: [DONE]`",
+    )
+    async def test_forwarded_stream(self, subject: Subject) -> None:
+        """a stream in OpenAI's form is blocks of whole events, with deltas and a finish_reason, that end with [DONE]"""
+        if not subject.declares("streaming"):
+            raise NotApplicable("the provider declares no `streaming`")
+        async with subject.shared() as running:
+            answer = await self._forwarded(running, stream=True)
+            if not isinstance(answer, AsyncIterator):
+                raise CheckFailure(f"{type(answer).__name__}", wanted="an async iterator of bytes")
+            blocks = [block async for block in answer]
+        cut = [block for block in blocks if not block.endswith((b"\n\n", b"\r\n\r\n"))]
+        if cut:
+            raise CheckFailure(f"a block that ends with {cut[0][-40:]!r}", wanted="blocks of whole events")
+        events = [data for block in blocks for _, data in data_of(block) if data]
+        if not events or events[-1] != b"[DONE]":
+            raise CheckFailure(f"{events[-1:]} as the last event", wanted="[DONE]")
+        choices = [_choice_of(data) for data in events[:-1] if b'"choices":[]' not in data.replace(b" ", b"")]
+        if not any((choice.get("delta") or {}).get("content") for choice in choices):
+            raise CheckFailure("no delta with content")
+        if not any(choice.get("finish_reason") for choice in choices):
+            raise CheckFailure("no finish_reason")
+
+    async def _forwarded(self, running: Running, **more: Any) -> Any:
+        """What the stack's lane for OpenAI's requests gives, as at `/v1/chat/completions`."""
+        lane = running.stack.openai_lane
+        if lane is None or not hasattr(running.provider, "forward_openai"):
+            raise NotApplicable("the provider forwards no requests in OpenAI's form")
+        # By a name that no backend knows: the provider has to put its own there.
+        model = await self._model(running)
+        body = {"model": model, "messages": [{"role": "user", "content": _QUESTION}], "max_tokens": 12, **more}
+        answer = await lane.forward(
+            "chat_completion",
+            "chat/completions",
+            model,
+            json.dumps(body).encode(),
+            given=body.keys(),
+            stream=bool(more.get("stream")),
+            uses=dict,
+        )
+        if answer is None:
+            raise CheckFailure("None", wanted="an answer to messages and max_tokens, which every such backend takes")
+        return answer
+
+
+def _choice_of(content: bytes) -> dict[str, Any]:
+    """The first choice of what OpenAI's API answers, or of one event of it."""
+    try:
+        choice = json.loads(content)["choices"][0]
+    except (ValueError, LookupError, TypeError):
+        choice = None
+    if not isinstance(choice, dict):
+        raise CheckFailure(f"{content[:200]!r}", wanted="JSON with `choices`")
+    return choice
 
 
 def _text(reply: Any) -> str:
