@@ -484,10 +484,13 @@ class InferenceConformance(RoutedProviderConformance):
             answer = await self._forwarded(running)
         if not isinstance(answer, bytes):
             raise CheckFailure(f"{type(answer).__name__}", wanted="bytes")
-        choice = _choice_of(answer)
-        message = choice.get("message")
-        if not isinstance(message, dict) or not message.get("content") or not choice.get("finish_reason"):
-            raise CheckFailure(f"{choice}", wanted="a message with content, and a finish_reason")
+        choices = _choices_of(answer)
+        for choice in choices:
+            message = choice.get("message")
+            if not isinstance(message, dict) or not message.get("content") or not choice.get("finish_reason"):
+                raise CheckFailure(f"{choice}", wanted="a message with content, and a finish_reason")
+        if not choices:
+            raise CheckFailure("no choice")
 
     @check(
         "forwarded.stream",
@@ -510,7 +513,7 @@ class InferenceConformance(RoutedProviderConformance):
         events = [data for block in blocks for _, data in data_of(block) if data]
         if not events or events[-1] != b"[DONE]":
             raise CheckFailure(f"{events[-1:]} as the last event", wanted="[DONE]")
-        choices = [_choice_of(data) for data in events[:-1] if b'"choices":[]' not in data.replace(b" ", b"")]
+        choices = [choice for data in events[:-1] for choice in _choices_of(data)]
         if not any((choice.get("delta") or {}).get("content") for choice in choices):
             raise CheckFailure("no delta with content")
         if not any(choice.get("finish_reason") for choice in choices):
@@ -538,15 +541,15 @@ class InferenceConformance(RoutedProviderConformance):
         return answer
 
 
-def _choice_of(content: bytes) -> dict[str, Any]:
-    """The first choice of what OpenAI's API answers, or of one event of it."""
+def _choices_of(content: bytes) -> list[dict[str, Any]]:
+    """The choices of what OpenAI's API answers, or of one event of it: the one with the usage has none."""
     try:
-        choice = json.loads(content)["choices"][0]
+        choices = json.loads(content)["choices"]
     except (ValueError, LookupError, TypeError):
-        choice = None
-    if not isinstance(choice, dict):
+        choices = None
+    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
         raise CheckFailure(f"{content[:200]!r}", wanted="JSON with `choices`")
-    return choice
+    return choices
 
 
 def _text(reply: Any) -> str:
