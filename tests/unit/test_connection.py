@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
 import pytest
 import uvicorn
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from llamastack.server.connection import Connection
@@ -23,24 +27,29 @@ class Written(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
         self.calls: list[bytes] = []
+        self.closed = False
 
     def write(self, data: Any) -> None:
+        assert not self.closed
         self.calls.append(bytes(data))
 
     def is_closing(self) -> bool:
-        return False
+        return self.closed
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        self.closed = True
 
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...
 
 
-async def written(*blocks: bytes | float, requests: int = 1) -> list[bytes]:
-    """The calls that write a reply of these blocks; a number is a rest of so many seconds between two of them."""
+async def transported(made: type[HttpToolsProtocol], received: Sequence[bytes], *blocks: bytes | float) -> Written:
+    """What comes of requests. blocks: of each reply; a number is a rest of so many seconds between two of them."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive()).get("more_body"):
+            pass
         await send({"type": "http.response.start", "status": 200, "headers": []})
         for block in blocks:
             if isinstance(block, float):
@@ -48,20 +57,26 @@ async def written(*blocks: bytes | float, requests: int = 1) -> list[bytes]:
             else:
                 await send({"type": "http.response.body", "body": block, "more_body": True})
         await send({"type": "http.response.body"})
-        done.set()
 
     transport = Written()
-    config = uvicorn.Config(app, http=Connection, lifespan="off", log_config=None)
+    config = uvicorn.Config(app, http=made, lifespan="off", log_config=None, access_log=False)
     config.load()
-    protocol = Connection(config, ServerState(), {})
+    state = ServerState()
+    protocol = made(config, state, {})
     protocol.connection_made(transport)
-    for _ in range(requests):
-        done = anyio.Event()
-        protocol.data_received(REQUEST)
-        await done.wait()
-        await anyio.sleep(0)
+    for data in received:
+        protocol.data_received(data)
+        for _ in range(20):  # a request whose body is still to come is not waited for
+            await asyncio.sleep(0)
+    while state.tasks:
+        await asyncio.sleep(0)
     protocol.connection_lost(None)
-    return transport.calls
+    return transport
+
+
+async def written(*blocks: bytes | float, requests: int = 1) -> list[bytes]:
+    """The calls that write a reply of these blocks."""
+    return (await transported(Connection, [REQUEST] * requests, *blocks)).calls
 
 
 def bodies(calls: list[bytes]) -> list[bytes]:
@@ -97,3 +112,28 @@ async def test_blocks_do_not_pile_up() -> None:
 async def test_nothing_is_left_for_the_next_reply() -> None:
     once = await written(b"one", b"two")
     assert await written(b"one", b"two", requests=2) == once * 2
+
+
+def with_header(line: bytes) -> bytes:
+    return REQUEST.replace(b"\r\n\r\n", b"\r\n" + line + b"\r\n\r\n")
+
+
+PLAIN = [REQUEST, REQUEST.replace(b"GET", b"HEAD")]
+LAST = [
+    [],
+    [with_header(b"Connection: close")],
+    [with_header(b"Expect: 100-continue\r\nContent-Length: 3").replace(b"GET", b"POST"), b"abc"],
+]
+
+
+@given(
+    st.lists(st.lists(st.sampled_from(PLAIN), min_size=1, max_size=3).map(b"".join), max_size=3),
+    st.sampled_from(LAST),
+    st.lists(st.one_of(st.binary(max_size=5), st.just(0.0), st.just(b"y" * 70_000)), max_size=6),
+)
+def test_the_bytes_are_uvicorns_own(received: list[bytes], last: list[bytes], blocks: list[bytes | float]) -> None:
+    """Also of requests that come before the reply to the one before them."""
+    ours, its = (asyncio.run(transported(made, received + last, *blocks)) for made in (Connection, HttpToolsProtocol))
+    assert b"".join(ours.calls) == b"".join(its.calls)
+    assert ours.closed == its.closed
+    assert len(ours.calls) <= len(its.calls)
