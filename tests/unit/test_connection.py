@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +20,7 @@ from uvicorn.server import ServerState
 from llamastack.server.connection import Connection
 
 pytestmark = pytest.mark.anyio
+LEAVES = b"(the client leaves)"
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
@@ -28,9 +31,13 @@ class Written(asyncio.Transport):
         super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
         self.calls: list[bytes] = []
         self.closed = False
+        self.after: list[int] = []
+        """How many calls there were after each block that was received."""
+        self.protocol: Any = None
+        """A weak reference to whose transport it was."""
 
     def write(self, data: Any) -> None:
-        assert not self.closed
+        assert not self.closed  # as with uvloop's
         self.calls.append(bytes(data))
 
     def is_closing(self) -> bool:
@@ -54,23 +61,34 @@ async def transported(made: type[HttpToolsProtocol], received: Sequence[bytes], 
         for block in blocks:
             if isinstance(block, float):
                 await anyio.sleep(block)
+            elif block is LEAVES:
+                transport.closed = True
+                present[0]().connection_lost(None)
             else:
                 await send({"type": "http.response.body", "body": block, "more_body": True})
         await send({"type": "http.response.body"})
 
+    present: list[Any] = []
+    faults: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
     transport = Written()
     config = uvicorn.Config(app, http=made, lifespan="off", log_config=None, access_log=False)
     config.load()
     state = ServerState()
     protocol = made(config, state, {})
+    present.append(weakref.ref(protocol))
     protocol.connection_made(transport)
     for data in received:
         protocol.data_received(data)
         for _ in range(20):  # a request whose body is still to come is not waited for
             await asyncio.sleep(0)
+        transport.after.append(len(transport.calls))
     while state.tasks:
         await asyncio.sleep(0)
-    protocol.connection_lost(None)
+    if not transport.closed:
+        protocol.connection_lost(None)
+    assert not faults
+    transport.protocol = present[0]
     return transport
 
 
@@ -112,6 +130,27 @@ async def test_blocks_do_not_pile_up() -> None:
 async def test_nothing_is_left_for_the_next_reply() -> None:
     once = await written(b"one", b"two")
     assert await written(b"one", b"two", requests=2) == once * 2
+
+
+async def test_nothing_is_written_to_a_client_that_has_left() -> None:
+    assert bodies(await written(b"one", b"two", LEAVES, b"three")) == [b"3\r\none\r\n"]
+    assert await written(LEAVES, b"one") == []
+
+
+async def test_a_client_that_waits_for_it_is_told_to_go_on_at_once() -> None:
+    head = with_header(b"Expect: 100-continue\r\nContent-Length: 3").replace(b"GET", b"POST")
+    transport = await transported(Connection, [head, b"abc"], b"one")
+    assert transport.after[0] == 1
+    assert transport.calls[0] == b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+async def test_a_connection_leaves_no_garbage() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        assert (await transported(Connection, [REQUEST + REQUEST, REQUEST], b"one")).protocol() is None
+    finally:
+        gc.enable()
 
 
 def with_header(line: bytes) -> bytes:

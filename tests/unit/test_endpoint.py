@@ -59,7 +59,7 @@ async def test_a_request_that_fails_leaves_no_garbage(kind: str, no_collection: 
     """Else the body of each would be kept until garbage is collected, which a server does rarely."""
     connection = Connection.__new__(Connection)
     connection.when_lost, connection.flow = set(), Flow()  # type: ignore[assignment]
-    scope = {"type": "http", "headers": [], "extensions": {"llamastack.connection": connection}}
+    scope = {"type": "http", "headers": [], "extensions": {"llamastack.connection": weakref.ref(connection)}}
     watched: list[weakref.ref[Body]] = []
 
     async def receive() -> dict[str, Any]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
+import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 
 import anyio
 import httpx
@@ -46,10 +49,15 @@ async def stalls(request: Request) -> Response:
     return StreamingResponse(blocks())
 
 
+async def silent(request: Request) -> Response:
+    await anyio.sleep(30)
+    return Response()
+
+
 APP = Starlette(
     routes=[
         Route(f"/{function.__name__}", function, methods=["GET", "POST"])
-        for function in (echo, packed, elsewhere, cookies, stalls)
+        for function in (echo, packed, elsewhere, cookies, stalls, silent)
     ]
 )
 
@@ -130,3 +138,28 @@ async def test_an_answer_that_is_let_go_of_leaves_the_pool_usable(url: str, way:
         with anyio.fail_after(2):
             await answer.aclose()
     await exchanges.aclose()
+
+
+@pytest.mark.parametrize("path", ["silent", "stalls"])
+async def test_a_failure_keeps_no_body(url: str, path: str) -> None:
+    """By the session of aiohttp: else each would stay until garbage is collected."""
+    exchanges = Exchanges(timeout=TIMEOUT)
+    body = bytes(1000)
+
+    async def call() -> None:
+        answer = await exchanges.send("POST", f"{url}/{path}", {}, body)
+        try:
+            await answer.read()
+        finally:
+            await answer.aclose()
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = sys.getrefcount(body)
+        with suppress(httpx.ReadTimeout):
+            await call()
+        assert sys.getrefcount(body) == before
+    finally:
+        gc.enable()
+        await exchanges.aclose()

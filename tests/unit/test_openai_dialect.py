@@ -350,7 +350,11 @@ async def several(blocks: tuple[bytes, ...]) -> AsyncIterator[bytes]:
 async def test_blocks_are_forwarded_as_they_are() -> None:
     blocks = [CHUNK, CHUNK + FINISH, DONE]
     assert await through(*blocks) == blocks
-    assert await through(CHUNK + FINISH + DONE) == [CHUNK + FINISH + DONE]
+    assert await through(CHUNK + FINISH + DONE) == [CHUNK + FINISH, DONE]
+    windows = (CHUNK + FINISH + DONE).replace(b"\n", b"\r\n")
+    assert await through(windows) == [windows.removesuffix(DONE.replace(b"\n", b"\r\n")), b"data: [DONE]\r\n\r\n"]
+    with_name = b"event: end\n" + DONE
+    assert await through(CHUNK + FINISH + with_name) == [CHUNK + FINISH + with_name]
 
 
 async def test_text_that_speaks_of_errors_is_text() -> None:

@@ -329,7 +329,9 @@ def raise_instead(error: Exception, told: Exception) -> NoReturn:
     as the body of the request, until garbage is collected.
     """
     try:
-        raise told from (None if told is error else error)
+        if told is error:
+            raise error
+        raise told from error
     finally:
         del error, told
 

@@ -171,6 +171,10 @@ def _translated(error: Exception, method: str, url: str) -> Exception:
             raise error  # noqa: TRY301 - where it is translated
     except httpx.RequestError as made:
         made.request = httpx.Request(method, url)
+        # Where it was raised says nothing of use, and holds the request's body until garbage is collected.
+        error.__traceback__ = None
         return made
     except Exception as same:
         return same
+    finally:
+        del error

@@ -9,7 +9,7 @@ from typing import Any, Generic, Self, TypeVar
 import anyio
 
 _T = TypeVar("_T")
-_LAST_MOMENT_S = 0.25
+_LAST_MOMENT_S = 0.25  # more than a round trip to most backends; a client that has all but the end waits as long
 
 
 class Stream(AsyncIterator[_T], Generic[_T]):

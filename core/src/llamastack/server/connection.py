@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Awaitable, Callable
 
 from starlette.types import Message, Receive, Scope, Send
@@ -17,8 +18,8 @@ class _Output:
     """What a response is written to, in as few calls of the system as can be: a head goes out with the first block of
     its body, and the blocks after it together, as many as there are before the loop turns to something else.
 
-    A call is a tenth of a request that is only forwarded, and more than a piece of a stream takes otherwise; each one
-    less also is an awakening less of the client.
+    A call is a tenth of a request that is only forwarded, and two fifths of a piece of a native stream; each one less
+    also is an awakening less of the client.
     """
 
     __slots__ = ("_head", "_loop", "_new", "_transport", "_waiting", "_waiting_bytes")
@@ -32,14 +33,14 @@ class _Output:
         self._waiting_bytes = 0
 
     def write(self, data: bytes) -> None:
-        if self._new and not data.startswith(_CONTINUE):
-            self._new = False
-            self._head = data
+        if self._new:
+            if data.startswith(_CONTINUE):
+                self._send(data)  # the client waits for it before it sends its body
+            else:
+                self._new, self._head = False, data
         elif self._head is not None:
             head, self._head = self._head, None
-            self._transport.write(head + data)
-        elif self._new:
-            self._transport.write(data)
+            self._send(head + data)
         else:
             if not self._waiting:
                 self._loop.call_soon(self._flush)
@@ -48,17 +49,22 @@ class _Output:
             if self._waiting_bytes > _MOST_WAITING:
                 self._flush()  # so that the transport can say that the client does not keep up
 
+    def _send(self, data: bytes) -> None:
+        # uvicorn looks whether the client is there when it writes, which may be a moment ago.
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
     def _flush(self) -> None:
         if self._waiting:
             data, self._waiting, self._waiting_bytes = b"".join(self._waiting), [], 0
-            self._transport.write(data)
+            self._send(data)
 
     def end_response(self) -> None:
         """Write what is held back, such as the head of a response without a body."""
         self._new = True
         if self._head is not None:
             head, self._head = self._head, None
-            self._transport.write(head)
+            self._send(head)
         self._flush()
 
     def close(self) -> None:
@@ -80,7 +86,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {_EXTENSION: self}  # type: ignore[dict-item]
+        self.scope["extensions"] = {_EXTENSION: self._itself}  # type: ignore[dict-item]
 
     def watch(self, leave: Callable[[], None]) -> None:
         """Have `leave` called when the connection is lost, until it is taken from `when_lost`. For a request whose body
@@ -93,6 +99,8 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.when_lost = set()
         self._output = _Output(transport, self.loop)
+        # Weak, as the connection has the scope: else each would stay until garbage is collected.
+        self._itself = weakref.ref(self)
         super().connection_made(transport)
 
     def on_headers_complete(self) -> None:
@@ -113,8 +121,8 @@ class Connection(HttpToolsProtocol):
 
 def connection_of(scope: Scope) -> Connection | None:
     """The connection where it is one of ours; None under another server."""
-    found = scope.get("extensions", {}).get(_EXTENSION)
-    return found if isinstance(found, Connection) else None
+    found: weakref.ref[Connection] | None = scope.get("extensions", {}).get(_EXTENSION)
+    return None if found is None else found()
 
 
 class Sender:

@@ -101,13 +101,13 @@ class Endpoint:
             if send.status:
                 await send({"type": "http.response.body", "body": self.errors.event(failure)})
                 return
-        if gone:
-            raise ClientGoneError
-        if failure is not None:
-            try:
+        try:
+            if gone:
+                raise ClientGoneError
+            if failure is not None:
                 raise failure
-            finally:
-                failure = None  # else it would keep this frame, and with it the body, until garbage is collected
+        finally:
+            failure = None  # else it would keep this frame, and with it the body, until garbage is collected
 
     async def _answer(self, scope: Scope, body: bytes, send: Sender) -> None:
         result = await self.respond(scope, body)

@@ -30,18 +30,12 @@ class ObjectHooks:
 
     async def register(self, instance: Instance, item: Any) -> None:
         """Raises what the provider raises, in the words of the error family."""
-        failure: Exception | None = None
-        told: LlamaStackError = instance.unavailable()
-        if instance.provider is not None:
-            try:
-                await getattr(instance.provider, self._pair.register_hook)(**{self._pair.object_name: item})
-            except Exception as error:
-                failure, told = error, instance.told(error)
-            else:
-                return
-        if isinstance(told, ProviderUnavailableError):
-            told.reword(f"{told.message}. Nothing was registered.")
-        raise told from (None if told is failure else failure)
+        if instance.provider is None:
+            raise _nothing_registered(instance.unavailable())
+        try:
+            await getattr(instance.provider, self._pair.register_hook)(**{self._pair.object_name: item})
+        except Exception as error:
+            raise_instead(error, _nothing_registered(instance.told(error)))
 
     async def unregister(self, instance: Instance, item: Any) -> None:
         """Raises what the provider raises; that it has nothing to undo is no error."""
@@ -80,3 +74,9 @@ class ObjectHooks:
         except Exception as error:
             told = instance.told(error).message
             _LOGGER.warning("provider '%s' did not let go of '%s': %s", instance.provider_id, item.identifier, told)
+
+
+def _nothing_registered(told: LlamaStackError) -> LlamaStackError:
+    if isinstance(told, ProviderUnavailableError):
+        told.reword(f"{told.message}. Nothing was registered.")
+    return told

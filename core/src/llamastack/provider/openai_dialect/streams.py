@@ -35,7 +35,7 @@ from llamastack.provider.openai_dialect.replies import (
     usage_of,
 )
 from llamastack.provider.refusals import error_of_event
-from llamastack.provider.sse import data_of
+from llamastack.provider.sse import BOUNDARIES, data_of
 from llamastack.provider.streams import closing, run_out
 
 
@@ -188,7 +188,8 @@ async def completion_stream(
 
 
 _DONE = b"data: [DONE]\n\n"
-_ENDED = re.compile(rb"(?:^|\n)data: ?\[DONE\]\r?\n\r?\n$")
+_ENDED = re.compile(rb"(?<![^\n])data: ?\[DONE\]\r?\n\r?\n$")
+_LONGEST_DONE = len(_DONE) + 2
 _FINISHED = re.compile(rb'"finish_reason": ?"')
 _REMEMBERED = 8
 
@@ -204,8 +205,13 @@ async def forwarded(blocks: AsyncIterator[bytes], provider_id: str) -> AsyncIter
         if b"error" in block:
             for sound in _until_error(block, provider_id):
                 yield sound
-        if block.endswith(b"\n") and _ENDED.search(block[-2 * len(_DONE) :]):
-            await run_out(blocks)  # before clients know that they may leave
+        ended = _ENDED.search(block, max(0, len(block) - _LONGEST_DONE)) if block.endswith(b"\n") else None
+        if ended is not None:
+            if block[: ended.start()].endswith(BOUNDARIES):
+                yield block[: ended.start()]
+                block = block[ended.start() :]
+            # Before the word for the end: clients may leave at it, which would end the reading, too.
+            await run_out(blocks)
             yield block
             return
         yield block

@@ -252,7 +252,10 @@ async def _together(call: Callable[[dict[str, Any]], Awaitable[_T]], several: Se
         raise
     if failures:
         await _close_all(replies.values())
-        raise failures[0]
+        try:
+            raise failures[0]
+        finally:
+            failures.clear()  # else it and this frame would hold each other
     return [replies[place] for place in range(len(several))]
 
 

@@ -514,8 +514,9 @@ class InferenceConformance(RoutedProviderConformance):
         if not events or events[-1] != b"[DONE]":
             raise CheckFailure(f"{events[-1:]} as the last event", wanted="[DONE]")
         choices = [choice for data in events[:-1] for choice in _choices_of(data)]
-        if not any((choice.get("delta") or {}).get("content") for choice in choices):
-            raise CheckFailure("no delta with content")
+        deltas = [choice.get("delta") for choice in choices]
+        if not any(isinstance(delta, dict) and delta.get("content") for delta in deltas):
+            raise CheckFailure(f"deltas {deltas[:3]}", wanted="some with content")
         if not any(choice.get("finish_reason") for choice in choices):
             raise CheckFailure("no finish_reason")
 
