@@ -31,8 +31,13 @@ async def event_data(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         yield b"\n".join(data)
 
 
-BOUNDARIES = (b"\n\n", b"\r\n\r\n")
+_BOUNDARIES = (b"\n\n", b"\r\n\r\n")
 _SEAM = 3  # bytes of a boundary that may be in the block before
+
+
+def ends_event(block: bytes) -> bool:
+    """Whether a block ends where an event does."""
+    return block.endswith(_BOUNDARIES)
 
 
 async def whole_events(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -51,10 +56,10 @@ async def whole_events(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             if len(last) > _SEAM:
                 begun.append(last[:-_SEAM])
                 size += len(last) - _SEAM
-        if block.endswith(BOUNDARIES):
+        if ends_event(block):
             end = len(block)
         else:
-            end = max(place + len(mark) if (place := block.rfind(mark)) >= 0 else 0 for mark in BOUNDARIES)
+            end = max(place + len(mark) if (place := block.rfind(mark)) >= 0 else 0 for mark in _BOUNDARIES)
         if end:
             yield b"".join((*begun, block[:end]))
             begun, size = [], 0
@@ -73,7 +78,7 @@ def data_of(block: bytes) -> Iterator[tuple[int, bytes]]:
     """The events of a block of whole ones: where each ends, and its data."""
     start = 0
     while start < len(block):
-        ends = [place + len(mark) for mark in BOUNDARIES if (place := block.find(mark, start)) >= 0]
+        ends = [place + len(mark) for mark in _BOUNDARIES if (place := block.find(mark, start)) >= 0]
         end = min(ends, default=len(block))
         lines = block[start:end].splitlines()
         yield end, b"\n".join(line[len(_DATA) :].strip() for line in lines if line.startswith(_DATA))

@@ -35,7 +35,7 @@ from llamastack.provider.openai_dialect.replies import (
     usage_of,
 )
 from llamastack.provider.refusals import error_of_event
-from llamastack.provider.sse import BOUNDARIES, data_of
+from llamastack.provider.sse import data_of, ends_event
 from llamastack.provider.streams import closing, run_out
 
 
@@ -207,7 +207,7 @@ async def forwarded(blocks: AsyncIterator[bytes], provider_id: str) -> AsyncIter
                 yield sound
         ended = _ENDED.search(block, max(0, len(block) - _LONGEST_DONE)) if block.endswith(b"\n") else None
         if ended is not None:
-            if block[: ended.start()].endswith(BOUNDARIES):
+            if ends_event(block[: ended.start()]):
                 yield block[: ended.start()]
                 block = block[ended.start() :]
             # Before the word for the end: clients may leave at it, which would end the reading, too.

@@ -34,7 +34,7 @@ from llamastack.api.inference import (
     ToolCallParseStatus,
 )
 from llamastack.provider.errors import NotSupportedError
-from llamastack.provider.sse import data_of
+from llamastack.provider.sse import data_of, ends_event
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
 from llamastack_conformance.running import Running
 from llamastack_conformance.shapes import well_formed, well_formed_piece
@@ -507,7 +507,7 @@ class InferenceConformance(RoutedProviderConformance):
             if not isinstance(answer, AsyncIterator):
                 raise CheckFailure(f"{type(answer).__name__}", wanted="an async iterator of bytes")
             blocks = [block async for block in answer]
-        cut = [block for block in blocks if not block.endswith((b"\n\n", b"\r\n\r\n"))]
+        cut = [block for block in blocks if not ends_event(block)]
         if cut:
             raise CheckFailure(f"a block that ends with {cut[0][-40:]!r}", wanted="blocks of whole events")
         events = [data for block in blocks for _, data in data_of(block) if data]
