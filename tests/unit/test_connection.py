@@ -33,12 +33,14 @@ class Written(asyncio.Transport):
         self.closed = False
         self.after: list[int] = []
         """How many calls there were after each block that was received."""
+        self.late: list[bytes] = []
+        """What was written after the end: uvloop's transport fails then."""
+        self.closed_by_server = False
         self.protocol: Any = None
         """A weak reference to whose transport it was."""
 
     def write(self, data: Any) -> None:
-        assert not self.closed  # as with uvloop's
-        self.calls.append(bytes(data))
+        (self.late if self.closed else self.calls).append(bytes(data))
 
     def is_closing(self) -> bool:
         return self.closed
@@ -85,6 +87,7 @@ async def transported(made: type[HttpToolsProtocol], received: Sequence[bytes], 
         transport.after.append(len(transport.calls))
     while state.tasks:
         await asyncio.sleep(0)
+    transport.closed_by_server = transport.closed
     if not transport.closed:
         protocol.connection_lost(None)
     assert not faults
@@ -94,7 +97,9 @@ async def transported(made: type[HttpToolsProtocol], received: Sequence[bytes], 
 
 async def written(*blocks: bytes | float, requests: int = 1) -> list[bytes]:
     """The calls that write a reply of these blocks."""
-    return (await transported(Connection, [REQUEST] * requests, *blocks)).calls
+    transport = await transported(Connection, [REQUEST] * requests, *blocks)
+    assert not transport.late
+    return transport.calls
 
 
 def bodies(calls: list[bytes]) -> list[bytes]:
@@ -132,6 +137,16 @@ async def test_nothing_is_left_for_the_next_reply() -> None:
     assert await written(b"one", b"two", requests=2) == once * 2
 
 
+async def test_a_connection_is_closed_when_it_should_be() -> None:
+    assert not (await transported(Connection, [REQUEST], b"one")).closed_by_server
+    assert (await transported(Connection, [with_header(b"Connection: close")], b"one")).closed_by_server
+
+
+async def test_what_is_held_back_goes_out_before_a_refusal() -> None:
+    calls = (await transported(Connection, [REQUEST, b"no request\r\n\r\n"], 0.05, b"one")).calls
+    assert [call.partition(b"\r\n")[0] for call in calls] == [b"HTTP/1.1 200 OK", b"HTTP/1.1 400 Bad Request"]
+
+
 async def test_nothing_is_written_to_a_client_that_has_left() -> None:
     assert bodies(await written(b"one", b"two", LEAVES, b"three")) == [b"3\r\none\r\n"]
     assert await written(LEAVES, b"one") == []
@@ -149,6 +164,8 @@ async def test_a_connection_leaves_no_garbage() -> None:
     gc.disable()
     try:
         assert (await transported(Connection, [REQUEST + REQUEST, REQUEST], b"one")).protocol() is None
+        # Nor where it is lost while requests wait behind another.
+        assert (await transported(Connection, [REQUEST * 3], b"one", LEAVES)).protocol() is None
     finally:
         gc.enable()
 
@@ -161,6 +178,7 @@ PLAIN = [REQUEST, REQUEST.replace(b"GET", b"HEAD")]
 LAST = [
     [],
     [with_header(b"Connection: close")],
+    [REQUEST + b"no request\r\n\r\n"],
     [with_header(b"Expect: 100-continue\r\nContent-Length: 3").replace(b"GET", b"POST"), b"abc"],
 ]
 
@@ -174,5 +192,6 @@ def test_the_bytes_are_uvicorns_own(received: list[bytes], last: list[bytes], bl
     """Also of requests that come before the reply to the one before them."""
     ours, its = (asyncio.run(transported(made, received + last, *blocks)) for made in (Connection, HttpToolsProtocol))
     assert b"".join(ours.calls) == b"".join(its.calls)
-    assert ours.closed == its.closed
+    assert ours.closed_by_server == its.closed_by_server
+    assert not ours.late  # uvicorn's own goes on after a request that is none
     assert len(ours.calls) <= len(its.calls)

@@ -388,6 +388,15 @@ async def test_a_stream_ends_with_its_word_for_the_end_whatever_the_backend_does
         yield b": more\n\n"
         await then()
 
+    async def floods() -> AsyncIterator[bytes]:
+        yield CHUNK + FINISH
+        yield DONE
+        while True:
+            yield b": more\n\n"
+
+    with anyio.fail_after(30):
+        assert [block async for block in forwarded(floods(), "p")] == [CHUNK + FINISH, DONE]
+    assert await through(CHUNK + FINISH + DONE + b": more\n\n") == [CHUNK + FINISH, DONE]
     for then in (fails, anyio.sleep_forever):
         assert [block async for block in forwarded(blocks(then), "p")] == [CHUNK + FINISH, DONE]
 

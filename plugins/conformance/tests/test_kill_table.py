@@ -89,6 +89,12 @@ def test_a_sound_provider_passes(api: str, backend: str) -> None:
     assert "passed" in outcomes.values()
 
 
+@pytest.mark.parametrize("check_id", ["forwarded.reply", "forwarded.stream"])
+def test_a_backend_that_limits_tokens_by_the_newer_name_passes(check_id: str, backend: str) -> None:
+    config = {"url": "{url}", "api_key": "sk-operator-1234", "max_tokens_field": "max_completion_tokens"}
+    assert Broken(check_id, "inference", "newer_name", OPENAI, config).outcome(backend) == "passed"
+
+
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(tmp_path)

@@ -14,6 +14,10 @@ _CONTINUE = b"HTTP/1.1 100 "
 _MOST_WAITING = 2**16  # bytes
 
 
+def _nothing() -> None:
+    """That a response is complete."""
+
+
 class _Output:
     """What a response is written to, in as few calls of the system as can be: a head goes out with the first block of
     its body, and the blocks after it together, as many as there are before the loop turns to something else.
@@ -112,9 +116,15 @@ class Connection(HttpToolsProtocol):
         self._output.end_response()
         super().on_response_complete()
 
+    def send_400_response(self, msg: str) -> None:
+        self._output.end_response()  # before what is written past it
+        super().send_400_response(msg)
+
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self.lost = True
+        for cycle, _ in self.pipeline:
+            cycle.on_response = _nothing  # which holds this connection until the cycle has run, and it will not
         for call in tuple(self.when_lost):
             call()
 

@@ -188,8 +188,7 @@ async def completion_stream(
 
 
 _DONE = b"data: [DONE]\n\n"
-_ENDED = re.compile(rb"(?<![^\n])data: ?\[DONE\]\r?\n\r?\n$")
-_LONGEST_DONE = len(_DONE) + 2
+_ENDED = re.compile(rb"(?<![^\n])data: ?\[DONE\]\r?\n\r?\n")
 _FINISHED = re.compile(rb'"finish_reason": ?"')
 _REMEMBERED = 8
 
@@ -205,14 +204,13 @@ async def forwarded(blocks: AsyncIterator[bytes], provider_id: str) -> AsyncIter
         if b"error" in block:
             for sound in _until_error(block, provider_id):
                 yield sound
-        ended = _ENDED.search(block, max(0, len(block) - _LONGEST_DONE)) if block.endswith(b"\n") else None
-        if ended is not None:
-            if ends_event(block[: ended.start()]):
-                yield block[: ended.start()]
-                block = block[ended.start() :]
+        if b"[DONE]" in block and (ended := _ENDED.search(block)) is not None:
+            begin = ended.start() if ends_event(block[: ended.start()]) else 0
+            if begin:
+                yield block[:begin]
             # Before the word for the end: clients may leave at it, which would end the reading, too.
             await run_out(blocks)
-            yield block
+            yield block[begin : ended.end()]
             return
         yield block
         last.append(block)

@@ -35,6 +35,7 @@ from llamastack.api.inference import (
 )
 from llamastack.provider.errors import NotSupportedError
 from llamastack.provider.sse import data_of, ends_event
+from llamastack.provider.streams import close, closing
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
 from llamastack_conformance.running import Running
 from llamastack_conformance.shapes import well_formed, well_formed_piece
@@ -482,6 +483,7 @@ class InferenceConformance(RoutedProviderConformance):
         """a request in OpenAI's form comes back as OpenAI's JSON: choices with a message and a finish_reason"""
         async with subject.shared() as running:
             answer = await self._forwarded(running)
+            await close(answer)
         if not isinstance(answer, bytes):
             raise CheckFailure(f"{type(answer).__name__}", wanted="bytes")
         choices = _choices_of(answer)
@@ -506,7 +508,10 @@ class InferenceConformance(RoutedProviderConformance):
             answer = await self._forwarded(running, stream=True)
             if not isinstance(answer, AsyncIterator):
                 raise CheckFailure(f"{type(answer).__name__}", wanted="an async iterator of bytes")
-            blocks = [block async for block in answer]
+            async with closing(answer):
+                blocks = [block async for block in answer]
+        if not all(isinstance(block, bytes) for block in blocks):
+            raise CheckFailure(f"{ {type(block).__name__ for block in blocks} }", wanted="blocks of bytes")
         cut = [block for block in blocks if not ends_event(block)]
         if cut:
             raise CheckFailure(f"a block that ends with {cut[0][-40:]!r}", wanted="blocks of whole events")
@@ -527,19 +532,22 @@ class InferenceConformance(RoutedProviderConformance):
             raise NotApplicable("the provider forwards no requests in OpenAI's form")
         # By a name that no backend knows: the provider has to put its own there.
         model = await self._model(running)
-        body = {"model": model, "messages": [{"role": "user", "content": _QUESTION}], "max_tokens": 12, **more}
-        answer = await lane.forward(
-            "chat_completion",
-            "chat/completions",
-            model,
-            json.dumps(body).encode(),
-            given=body.keys(),
-            stream=bool(more.get("stream")),
-            uses=dict,
-        )
-        if answer is None:
-            raise CheckFailure("None", wanted="an answer to messages and max_tokens, which every such backend takes")
-        return answer
+        asked = {"model": model, "messages": [{"role": "user", "content": _QUESTION}], **more}
+        # A backend may know one of these names alone, and what it does not know is rightly not forwarded.
+        for limit in ({"max_tokens": 12}, {"max_completion_tokens": 12}, {}):
+            body = {**asked, **limit}
+            answer = await lane.forward(
+                "chat_completion",
+                "chat/completions",
+                model,
+                json.dumps(body).encode(),
+                given=body.keys(),
+                stream=bool(more.get("stream")),
+                uses=dict,
+            )
+            if answer is not None:
+                return answer
+        raise CheckFailure("None", wanted="an answer to messages alone, which every such backend takes")
 
 
 def _choices_of(content: bytes) -> list[dict[str, Any]]:
