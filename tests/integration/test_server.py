@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import re
@@ -327,6 +328,16 @@ async def test_what_is_not_done_when_the_drain_time_is_over_is_told(
         assert (told["code"], told["message"]) == ("provider_unavailable", "the server is stopping")
         assert reply.status_code == (200 if stream else 503)
     assert a.in_flight == 0
+
+
+async def test_the_garbage_collector_is_as_it_was_afterwards(serving: Serving) -> None:
+    """While it serves, what it consists of is passed over, and what is new is looked through more rarely."""
+    before = gc.get_threshold()
+    async with serving():
+        assert gc.get_threshold()[0] > before[0]
+        assert gc.get_freeze_count()
+    assert gc.get_threshold() == before
+    assert not gc.get_freeze_count()
 
 
 async def test_numbers_that_no_backend_can_take_are_refused(serving: Serving, script: Scripts) -> None:

@@ -140,25 +140,17 @@ async def test_an_answer_that_is_let_go_of_leaves_the_pool_usable(url: str, way:
     await exchanges.aclose()
 
 
-@pytest.mark.parametrize("path", ["silent", "stalls"])
-async def test_a_failure_keeps_no_body(url: str, path: str) -> None:
+async def test_a_failure_keeps_no_body(url: str) -> None:
     """By the session of aiohttp: else each would stay until garbage is collected."""
     exchanges = Exchanges(timeout=TIMEOUT)
     body = bytes(1000)
-
-    async def call() -> None:
-        answer = await exchanges.send("POST", f"{url}/{path}", {}, body)
-        try:
-            await answer.read()
-        finally:
-            await answer.aclose()
 
     gc.collect()
     gc.disable()
     try:
         before = sys.getrefcount(body)
         with suppress(httpx.ReadTimeout):
-            await call()
+            await exchanges.send("POST", f"{url}/silent", {}, body)
         assert sys.getrefcount(body) == before
     finally:
         gc.enable()

@@ -11,6 +11,7 @@ import pytest
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # the broken providers are modules that specs name by dotted path
 
+import broken_forwarding  # noqa: E402, F401 - it registers what it holds
 import broken_inference  # noqa: E402
 import broken_others  # noqa: E402
 from breaking import BROKEN, Broken, spec_of  # noqa: E402
