@@ -189,6 +189,8 @@ async def completion_stream(
 
 _DONE = b"data: [DONE]\n\n"
 _ENDED = re.compile(rb"(?<![^\n])data: ?\[DONE\]\r?\n\r?\n")
+_LINE_ENDS = (b"]\n\n", b"]\r\n\r\n")
+_TAIL = len(_DONE) + 2
 _FINISHED = re.compile(rb'"finish_reason": ?"')
 _REMEMBERED = 8
 
@@ -204,7 +206,8 @@ async def forwarded(blocks: AsyncIterator[bytes], provider_id: str) -> AsyncIter
         if b"error" in block:
             for sound in _until_error(block, provider_id):
                 yield sound
-        if b"[DONE]" in block and (ended := _ENDED.search(block)) is not None:
+        # Only at its end, as looking through all of each block takes a twentieth of a stream.
+        if block.endswith(_LINE_ENDS) and (ended := _ENDED.search(block, max(0, len(block) - _TAIL))) is not None:
             begin = ended.start() if ends_event(block[: ended.start()]) else 0
             if begin:
                 yield block[:begin]
@@ -214,7 +217,10 @@ async def forwarded(blocks: AsyncIterator[bytes], provider_id: str) -> AsyncIter
             return
         yield block
         last.append(block)
-    if _FINISHED.search(b"".join(last)) is None:
+    tail = b"".join(last)
+    if _ENDED.search(tail) is not None:
+        return  # there was more after it in its block
+    if _FINISHED.search(tail) is None:
         raise _cut_short(provider_id)
     yield _DONE
 
