@@ -13,7 +13,18 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "support"))
 
 import litellm_venv
 from installed_fakes import install
-from payloads import DONE, EVENTS, FIRST_WORD, LAST_WORD, MODEL, native_request, openai_request
+from payloads import (
+    ALIAS,
+    DONE,
+    EVENTS,
+    FIRST_WORD,
+    LAST_WORD,
+    MODEL,
+    PROVIDER_ID,
+    large_openai_request,
+    native_request,
+    openai_request,
+)
 from servers import HOST, Launch, Request
 
 _HERE = Path(__file__).parent
@@ -27,12 +38,17 @@ NGINX_MISSING = "not installed (apt-get install nginx-light)"
 
 @dataclass(frozen=True)
 class Surface:
-    """One row of the table: a path of a contender, and the requests that it takes."""
+    """One row of the table: a path of a contender, and the requests that it takes.
+
+    stream: None where streams are not measured.
+    beside: name of the row of the bare aiohttp app that it is compared with.
+    """
 
     name: str
     title: str
     chat: Request
-    stream: Request
+    stream: Request | None = None
+    beside: str = "bare-aiohttp"
 
 
 @dataclass(frozen=True)
@@ -56,6 +72,11 @@ def _openai(name: str, title: str) -> Surface:
     )
 
 
+def _chat(name: str, title: str, body: bytes, beside: str = "bare-aiohttp") -> Surface:
+    request = Request("POST", "/v1/chat/completions", body, (FIRST_WORD, LAST_WORD))
+    return Surface(name, title, request, beside=beside)
+
+
 def _native(name: str, title: str) -> Surface:
     path = "/inference/chat_completion"
     return Surface(
@@ -66,10 +87,11 @@ def _native(name: str, title: str) -> Surface:
     )
 
 
-def _with(surface: Surface, *header: str) -> Surface:
-    name, value = header
-    chat, stream = (replace(r, headers=(*r.headers, (name, value))) for r in (surface.chat, surface.stream))
-    return replace(surface, chat=chat, stream=stream)
+def _with(surface: Surface, name: str, value: str) -> Surface:
+    def more(request: Request) -> Request:
+        return replace(request, headers=(*request.headers, (name, value)))
+
+    return replace(surface, chat=more(surface.chat), stream=more(surface.stream) if surface.stream else None)
 
 
 DIRECT = _openai("direct", "backend directly")
@@ -77,9 +99,29 @@ NGINX_PROXY = _openai("nginx", "nginx proxy")
 LITELLM = _with(_openai("litellm", f"litellm {litellm_venv.VERSION}"), "Authorization", f"Bearer {litellm_venv.KEY}")
 BARE_HTTPX = _openai("bare-httpx", "bare Starlette + httpx")
 BARE_AIOHTTP = _openai("bare-aiohttp", "bare Starlette + aiohttp")
+BARE_LARGE = _chat(
+    "bare-aiohttp-1mb", "bare Starlette + aiohttp, body of 1 MiB", large_openai_request(), "bare-aiohttp-1mb"
+)
 # With all that a request of llamastack may have: data for its provider, and a plugin that is told when it is done.
 _DATA = ("X-LlamaStack-ProviderData", '{"openai_api_key": "a-key-of-the-client"}')
 LLAMASTACK = _with(_openai("llamastack-v1", "llamastack `/v1/chat/completions`"), *_DATA)
+_BY_ID = f"{PROVIDER_ID}/{MODEL}"
+LLAMASTACK_BY_ID = _with(
+    _chat("llamastack-v1-id", "the same, model `provider_id/model`", openai_request(model=_BY_ID)), *_DATA
+)
+LLAMASTACK_BY_ALIAS = _with(_chat("llamastack-v1-alias", "the same, by an alias", openai_request(model=ALIAS)), *_DATA)
+LLAMASTACK_LARGE = _with(
+    _chat("llamastack-v1-1mb", "the same, body of 1 MiB", large_openai_request(), BARE_LARGE.name), *_DATA
+)
+LLAMASTACK_LARGE_BY_ID = _with(
+    _chat(
+        "llamastack-v1-1mb-id",
+        "the same, body of 1 MiB, model `provider_id/model`",
+        large_openai_request(_BY_ID),
+        BARE_LARGE.name,
+    ),
+    *_DATA,
+)
 LLAMASTACK_NATIVE = _with(_native("llamastack-native", "llamastack `/inference/chat_completion`"), *_DATA)
 
 
@@ -113,9 +155,9 @@ def _llamastack(backend: str, port: int, folder: Path) -> Launch:
     config.write_text(
         "providers:\n"
         "  inference:\n"
-        "  - provider_id: bench\n"
+        f"  - provider_id: {PROVIDER_ID}\n"
         "    provider_type: remote::openai\n"
-        f'    config: {{url: "{backend}/v1", api_key: unused}}\n'
+        f'    config: {{url: "{backend}/v1", api_key: unused, models: {{{ALIAS}: {MODEL}}}}}\n'
         "store: {type: memory}\n"
         f"server: {{host: {HOST}, port: {port}}}\n"
     )
@@ -156,7 +198,8 @@ def nginx_config(folder: Path, *http: str) -> Path:
         "http {",
         "access_log off;",
         "keepalive_requests 1000000000;",
-        "client_body_buffer_size 64k;",
+        "client_body_buffer_size 2m;",
+        "client_max_body_size 4m;",
         *temporary,
         *http,
         "}",
@@ -172,7 +215,17 @@ CONTENDERS = (
     Contender((LITELLM,), _litellm, litellm_venv.install),
     Contender((BARE_HTTPX,), _bare("over_httpx")),
     # Beside each other, so that what else happens on the machine hits the two alike.
-    Contender((BARE_AIOHTTP,), _bare("over_aiohttp")),
-    Contender((LLAMASTACK, LLAMASTACK_NATIVE), _llamastack),
+    Contender((BARE_AIOHTTP, BARE_LARGE), _bare("over_aiohttp")),
+    Contender(
+        (
+            LLAMASTACK,
+            LLAMASTACK_BY_ID,
+            LLAMASTACK_BY_ALIAS,
+            LLAMASTACK_LARGE,
+            LLAMASTACK_LARGE_BY_ID,
+            LLAMASTACK_NATIVE,
+        ),
+        _llamastack,
+    ),
 )
 SURFACES = tuple(surface for contender in CONTENDERS for surface in contender.surfaces)

@@ -88,8 +88,8 @@ class Bench:
                         self._plain_turn(contender, round_, others)
         for contender in present:
             for surface in self._alive(contender):
-                if self._planned("idle") and surface in _IDLE:
-                    self._idle_streams(contender, surface)
+                if self._planned("idle") and surface in _IDLE and surface.stream is not None:
+                    self._idle_streams(contender, surface, surface.stream)
                 if self._planned("memory") and surface is contenders.LLAMASTACK:
                     self._memory(contender, surface)
 
@@ -135,6 +135,8 @@ class Bench:
     def _streams_turn(self, contender: Contender, round_: int) -> None:
         with self._noting_start(contender, round_), self._started(contender, self._streams) as server:
             for surface in self._alive(contender):
+                if surface.stream is None:
+                    continue
                 set_streams(self._streams, "fast")
                 whole = self._answers(surface, server, surface.stream, round_)
                 if whole is None:
@@ -142,16 +144,18 @@ class Bench:
                 with self._noting(surface, "streams", round_):
                     seconds = self._warm(server, surface.stream, whole)
                     if self._planned("streams"):
-                        self._events(surface, server, "fast", whole, seconds, round_)
+                        self._events(surface, surface.stream, server, "fast", whole, seconds, round_)
                     if self._planned("mixed") and surface in _MIXED:
-                        self._events(surface, server, "mixed", whole, seconds, round_)
+                        self._events(surface, surface.stream, server, "mixed", whole, seconds, round_)
                 with self._noting(surface, "first byte", round_):
                     if self._planned("first-byte"):
-                        self._first_byte(surface, server, round_)
+                        self._first_byte(surface, surface.stream, server, round_)
 
-    def _events(self, surface: Surface, server: Server, way: str, whole: str, seconds: float, round_: int) -> None:
+    def _events(
+        self, surface: Surface, request: Request, server: Server, way: str, whole: str, seconds: float, round_: int
+    ) -> None:
         set_streams(self._streams, way)
-        run, cpu_s = self._load(server, surface.stream, whole, CONNECTIONS, seconds)
+        run, cpu_s = self._load(server, request, whole, CONNECTIONS, seconds)
         # The backend's events, however many the contender makes of them.
         events = run.requests * EVENTS
         found = self.found[surface.name]
@@ -160,20 +164,20 @@ class Bench:
         found.add(f"{way}_cpu_us", round_, cpu_s / events * 1e6)
         _progress(surface, f"{events / run.seconds:,.0f} events/s, {way}", round_)
 
-    def _first_byte(self, surface: Surface, server: Server, round_: int) -> None:
+    def _first_byte(self, surface: Surface, request: Request, server: Server, round_: int) -> None:
         set_streams(self._streams, "paced")
-        took = first_byte_ms(server.port, surface.stream, max(5, round(10 * self.plan.seconds)))
+        took = first_byte_ms(server.port, request, max(5, round(10 * self.plan.seconds)))
         self.found[surface.name].add("first_byte_ms", round_, took)
         _progress(surface, f"{took:.2f} ms to the first byte", round_)
 
-    def _idle_streams(self, contender: Contender, surface: Surface) -> None:
+    def _idle_streams(self, contender: Contender, surface: Surface, request: Request) -> None:
         # A server of its own for each: memory that was freed before would be used again, and not be seen.
         with self._noting(surface, "idle streams"), self._started(contender, self._streams) as server:
             set_streams(self._streams, "fast")
-            _right(server.port, surface.stream)
+            _right(server.port, request)
             set_streams(self._streams, "idle")
             before = server.rss_bytes()
-            rss = while_idle(server.port, surface.stream, IDLE_STREAMS, server.rss_bytes)
+            rss = while_idle(server.port, request, IDLE_STREAMS, server.rss_bytes)
             kib = (rss - before) / IDLE_STREAMS / 1024
             self.found[surface.name].add("idle_kib", 0, kib)
             _progress(surface, f"{kib:.1f} KiB per idle stream")

@@ -6,6 +6,10 @@ import json
 from typing import Any
 
 MODEL = "bench-model"
+PROVIDER_ID = "bench"
+ALIAS = "bench-alias"
+"""The name that the run config gives to the model."""
+LARGE_BYTES = 2**20
 EVENTS = 100  # in a whole stream, beside `[DONE]`
 FIRST_WORD = "Llamas"
 LAST_WORD = "herders."
@@ -29,10 +33,19 @@ def _json(value: object) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def openai_request(*, stream: bool) -> bytes:
+def openai_request(*, stream: bool = False, model: str = MODEL) -> bytes:
     """The body of a request to `/v1/chat/completions`."""
-    body = {"model": MODEL, "messages": _QUESTIONS, "temperature": 0}
+    body = {"model": model, "messages": _QUESTIONS, "temperature": 0}
     return _json(body | {"stream": True} if stream else body).encode()
+
+
+def large_openai_request(model: str = MODEL) -> bytes:
+    """The same with a long conversation before the question: 1 MiB, in messages of 4 KiB."""
+    text = (_ANSWER * 10)[:4000]
+    turn = [{"role": "user", "content": text}, {"role": "assistant", "content": text}]
+    turns = (LARGE_BYTES - len(openai_request(model=model))) // len(_json(turn))
+    body = {"model": model, "messages": [*(turn * turns), *_QUESTIONS], "temperature": 0}
+    return _json(body).encode()
 
 
 def native_request(*, stream: bool) -> bytes:
