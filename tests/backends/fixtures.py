@@ -11,6 +11,7 @@ import pytest
 from backends.fault_proxy import FaultProxy, fault_proxy
 from backends.llama_server import LlamaServer, llama_server
 from backends.openai_front import OpenAIFront, openai_front
+from backends.scripted_http import ScriptedHttp, scripted_http
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +40,10 @@ def faulty() -> Iterator[Callable[[str], FaultProxy]]:
             return proxy
 
         yield make
+
+
+@pytest.fixture
+def scripted_backend() -> Iterator[ScriptedHttp]:
+    """A backend that writes what the test says."""
+    with scripted_http() as backend:
+        yield backend
