@@ -44,6 +44,7 @@ OF_THE_STACK = {
     "handles",
     "request_data",  # `Deps.request_data` gives a provider its part
     "validation",
+    "validation_paths",
 }
 """Modules of `llamastack.provider` that the other floors use, and providers need not."""
 

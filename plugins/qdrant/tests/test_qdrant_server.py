@@ -149,7 +149,7 @@ async def test_the_key_is_in_no_traceback_of_a_server_that_is_down(start: Any) -
 def test_config_is_checked_and_keeps_secrets(config: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message) as caught:
         QdrantConfig.model_validate(config)
-    assert KEY not in str(caught.value) + repr(faults_of(caught.value))
+    assert KEY not in str(caught.value) + repr(faults_of(caught.value, QdrantConfig))
 
 
 def test_the_key_is_not_shown() -> None:

@@ -199,7 +199,7 @@ class _Objects:
         try:
             return self.pair.adapter.validate_python(values)
         except ValidationError as error:
-            raise WrongInputError(invalid_request(error, values).message) from None
+            raise WrongInputError(invalid_request(error, self.pair.adapter).message) from None
 
 
 def _takes_json(schemas: list[Schema]) -> bool:

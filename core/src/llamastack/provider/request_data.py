@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from llamastack.provider.errors import InvalidRequestError
 from llamastack.provider.validation import faults_of
+from llamastack.provider.validation_paths import path_of
 
 PROVIDER_DATA_HEADER = "X-LlamaStack-ProviderData"
 
@@ -66,8 +67,8 @@ def validated_provider_data(model: type[BaseModel], provider_id: str) -> BaseMod
     try:
         return model.model_validate(dict(data), extra="ignore")
     except ValidationError as error:
-        faults = faults_of(error)
-        where = ".".join((PROVIDER_DATA_HEADER, *(str(part) for part in faults[0]["loc"])))
+        faults = faults_of(error, model)
+        where = path_of([PROVIDER_DATA_HEADER, *faults[0]["loc"]])
         raise InvalidRequestError(
             f"{where}: {faults[0]['msg']}", provider_id=provider_id, param=where, errors=faults
         ) from None

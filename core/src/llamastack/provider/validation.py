@@ -2,58 +2,121 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from llamastack.provider.errors import InvalidRequestError
+from llamastack.provider.validation_paths import Shape, Step, path_of, steps_of
+
+_MISSING = "missing"
+_UNKNOWN = "extra_forbidden"
+_TAGS = ("union_tag_invalid", "union_tag_not_found")
+_NO_OBJECT = (
+    "dict_type",
+    "mapping_type",
+    "model_type",
+    "model_attributes_type",
+    "dataclass_type",
+    "dataclass_exact_type",
+)
+_WRONG_KIND = ("literal_error", "enum", "none_required", *_NO_OBJECT)
+_WORDS = {
+    _UNKNOWN: "unknown field",
+    _MISSING: "required field is missing",
+    "is_instance_of": "Input is of the wrong type",
+    "is_subclass_of": "Input is of the wrong type",
+    **dict.fromkeys(_NO_OBJECT, "Input should be an object"),
+}
 
 
-def faults_of(error: ValidationError) -> list[dict[str, Any]]:
-    """One `{"loc", "msg", "type"}` per fault."""
-    found = []
-    for fault in error.errors(include_url=False, include_input=False):
-        message = fault["msg"]
-        loc = list(fault["loc"])
-        if fault["type"] in ("union_tag_invalid", "union_tag_not_found"):
-            loc.append(str(fault["ctx"]["discriminator"]).strip("'"))
-        if fault["type"] == "extra_forbidden":
-            message = "unknown field"
-        elif fault["type"] == "missing":
-            message = "required field is missing"
-        found.append({"loc": loc, "msg": message, "type": fault["type"]})
-    return found
+class _Fault(NamedTuple):
+    steps: list[Step]
+    message: str
+    type: str
 
 
-def path_of(loc: Sequence[object], value: object = None) -> str:
-    """`["messages", 0, "user", "content"]` -> `messages[0].content`.
+def faults_of(error: ValidationError, shape: Shape) -> list[dict[str, Any]]:
+    """One `{"loc", "msg", "type"}` per fault; `loc` holds keys and places of the caller's value, nothing else.
 
-    Pydantic puts the tags of unions into the path; those that are no key of `value` are left out where it is known.
+    shape: what the value was validated as. Where it could have been one of several types, the faults are told of that
+    which it was most likely meant to be.
     """
-    path = ""
-    at: object = value
-    known = value is not None
-    for place, part in enumerate(loc):
-        last = place == len(loc) - 1
-        if isinstance(part, int):
-            path += f"[{part}]"
-            at = at[part] if known and isinstance(at, list) and part < len(at) else None
+    faults = [
+        _worded(steps_of(fault["loc"], shape), fault) for fault in error.errors(include_url=False, include_input=False)
+    ]
+    return [
+        {"loc": [step.part for step in fault.steps if not step.chosen], "msg": fault.message, "type": fault.type}
+        for fault in _likeliest(faults, 0)
+    ]
+
+
+def _worded(steps: list[Step], fault: Any) -> _Fault:
+    kind: str = fault["type"]
+    if kind in _TAGS:
+        # A discriminator that is a function has no name that a caller knows.
+        name = str(fault["ctx"]["discriminator"]).strip("'")
+        steps = steps if name.endswith("()") else [*steps, Step(name)]
+        if kind == "union_tag_not_found":
+            return _Fault(steps, _WORDS[_MISSING], _MISSING)
+        return _Fault(steps, f"Input should be one of {fault['ctx']['expected_tags']}", "literal_error")
+    return _Fault(steps, _WORDS.get(kind, fault["msg"]), kind)
+
+
+def _likeliest(faults: Sequence[_Fault], depth: int) -> Iterator[_Fault]:
+    """The faults without those of union members that the value was not meant to be.
+
+    faults: of one place, which is `depth` steps deep.
+    """
+    inside: dict[Step, list[_Fault]] = {}
+    for fault in faults:
+        if len(fault.steps) == depth:
+            yield fault
         else:
-            if known and isinstance(at, Mapping):
-                if part not in at and not last:
-                    continue
-                at = at.get(part)
-            elif (known and not last) or (known and at is not None):
-                continue
-            path += f".{part}" if path else str(part)
-    return path
+            inside.setdefault(fault.steps[depth], []).append(fault)
+    if len(inside) > 1 and all(step.chosen for step in inside):
+        yield from _of_the_likeliest(list(inside.values()), depth + 1)
+        return
+    for group in inside.values():
+        yield from _likeliest(group, depth + 1)
 
 
-def invalid_request(error: ValidationError, value: object = None, **context: Any) -> InvalidRequestError:
-    """The error for a request that does not fit, naming the first fault's path and listing all."""
-    faults = faults_of(error)
-    paths = [path_of(fault["loc"], value) for fault in faults]
+def _of_the_likeliest(members: Sequence[list[_Fault]], depth: int) -> Iterator[_Fault]:
+    meant = [member for member in members if not any(_is_another_kind(fault, depth) for fault in member)]
+    known = [member for member in meant if not _knows_nothing_of_it(member, depth)]
+    if known:
+        fewest = min(len(_field_faults(member, depth)) for member in known)
+        for member in known:
+            if len(_field_faults(member, depth)) == fewest:
+                yield from _likeliest(member, depth)
+        return
+    for member in members:
+        if member in meant:
+            missing = next(fault for fault in member if fault.type == _MISSING)
+            steps, name = missing.steps[:depth], missing.steps[depth].part
+            yield _Fault(steps, f"Input should be an object with '{name}'", "model_type")
+        else:
+            yield from _likeliest(member, depth)
+
+
+def _is_another_kind(fault: _Fault, depth: int) -> bool:
+    """Whether the value is no text, list, object ..., where such a thing should stand."""
+    return len(fault.steps) == depth and (fault.type.endswith("_type") or fault.type in _WRONG_KIND)
+
+
+def _field_faults(member: Sequence[_Fault], depth: int) -> list[_Fault]:
+    return [f for f in member if len(f.steps) == depth + 1 and f.type in (_MISSING, _UNKNOWN)]
+
+
+def _knows_nothing_of_it(member: Sequence[_Fault], depth: int) -> bool:
+    return {fault.type for fault in _field_faults(member, depth)} == {_MISSING, _UNKNOWN}
+
+
+def invalid_request(error: ValidationError, shape: Shape, **context: Any) -> InvalidRequestError:
+    """The error for a request that does not fit `shape`, naming the first fault's path and listing all."""
+    faults = faults_of(error, shape)
+    paths = [path_of(fault["loc"]) for fault in faults]
     by_path: dict[str, list[str]] = {}
     for path, fault in zip(paths, faults, strict=True):
         if fault["msg"] not in by_path.setdefault(path, []):

@@ -29,7 +29,7 @@ def read_arguments(method: ApiMethod, body: bytes, query: bytes) -> dict[str, An
         try:
             return model.model_validate_json(body or b"{}").arguments()
         except ValidationError as error:
-            raise bad_request(error, body) from None
+            raise bad_request(error, model, body) from None
     given: dict[str, Any] = {}
     if body:
         given.update(json_object(body))
@@ -43,7 +43,7 @@ def read_arguments(method: ApiMethod, body: bytes, query: bytes) -> dict[str, An
     try:
         return model.model_validate(given).arguments()
     except ValidationError as error:
-        raise invalid_request(error, given) from None
+        raise invalid_request(error, model) from None
 
 
 class NativeEndpoint(Endpoint):

@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope
 
 from llamastack.provider.errors import InvalidRequestError, PermissionDeniedError, RequestTooLargeError
 from llamastack.provider.validation import invalid_request
+from llamastack.provider.validation_paths import Shape
 
 
 class ClientGoneError(Exception):
@@ -65,12 +66,13 @@ def _too_large(limit: int) -> RequestTooLargeError:
     return RequestTooLargeError(f"the body is over the limit of {limit} bytes")
 
 
-def bad_request(error: ValidationError, body: bytes) -> InvalidRequestError:
-    """The error for a JSON body that does not fit."""
+def bad_request(error: ValidationError, shape: Shape, body: bytes) -> InvalidRequestError:
+    """The error for a JSON body that does not fit `shape`."""
     try:
-        return invalid_request(error, json_object(body or b"{}"))
+        json_object(body or b"{}")
     except InvalidRequestError as fault:
         return fault
+    return invalid_request(error, shape)
 
 
 def json_object(body: bytes) -> dict[str, Any]:

@@ -139,23 +139,26 @@ class LoadedConfig:
         """What the config registers at start for one registry API."""
         return list(getattr(self.run, table_api, []))
 
-    def faults_in(
-        self, error: ValidationError, path: Path, value: Any, model: type[BaseModel] | None = None
-    ) -> list[Fault]:
+    def faults_in(self, error: ValidationError, path: Path, value: Any, model: type[BaseModel]) -> list[Fault]:
         """The faults that pydantic found in `value`, which stands at `path` and should fit `model`."""
-        secret = () if model is None else tuple(secret_fields(model.model_json_schema()))
-        return validation_faults(error, path, value, self.document, secret)
+        secret = tuple(secret_fields(model.model_json_schema()))
+        return validation_faults(error, model, path, value, self.document, secret)
 
 
 def validation_faults(
-    error: ValidationError, base: Path, value: Any, document: YamlDocument, secret: Collection[str] = ()
+    error: ValidationError,
+    model: type[BaseModel],
+    base: Path,
+    value: Any,
+    document: YamlDocument,
+    secret: Collection[str] = (),
 ) -> list[Fault]:
     """Faults with key paths, lines and the bad value, secrets left out.
 
     secret: names of fields whose values must not be shown, beside those that sound like it.
     """
     found: dict[tuple[Path, str], Fault] = {}
-    for fault in faults_of(error):
+    for fault in faults_of(error, model):
         path: list[str | int] = []
         at = value
         for part in fault["loc"]:
@@ -254,10 +257,11 @@ def _validated(
     value = document.value
     if not isinstance(value, dict):
         raise ConfigError(source, [Fault(None, (), "must be a mapping with the key 'providers'")])
+    model = run_config_model(apis)
     try:
-        run = run_config_model(apis).model_validate({k: v for k, v in value.items() if not is_extension(k)})
+        run = model.model_validate({k: v for k, v in value.items() if not is_extension(k)})
     except ValidationError as error:
-        raise ConfigError(source, validation_faults(error, (), value, document)) from None
+        raise ConfigError(source, validation_faults(error, model, (), value, document)) from None
     return LoadedConfig(run=run, source=source, document=document, folder=folder)
 
 

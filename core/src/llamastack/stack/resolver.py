@@ -62,13 +62,13 @@ def resolve(config: LoadedConfig, apis: Mapping[str, ApiDefinition], discovery: 
                 faults.append(config.fault((*path, key), str(error)))
                 continue
             settings: BaseModel | Exception
-            model: type[BaseModel] | None = None
             try:
                 model = spec.load_config_class()
-                settings = model.model_validate(provider.config)
-            except ValidationError as error:
-                faults += config.faults_in(error, (*path, "config"), provider.config, model)
-                continue
+                try:
+                    settings = model.model_validate(provider.config)
+                except ValidationError as error:
+                    faults += config.faults_in(error, (*path, "config"), provider.config, model)
+                    continue
             except (ImportError, AttributeError, TypeError) as error:
                 settings = error
             planned.append(PlannedProvider(api, provider.provider_id, provider.provider_type, spec, settings))

@@ -115,9 +115,11 @@ class Stack(Apis):
         settings = configured.config if configured else {}
         try:
             cls = self._discovery.find(STORE_GROUP, name).load()
-            store: Store = cls(cls.config_class.model_validate(settings), self.config.folder)
-        except ValidationError as error:
-            raise ConfigError(self.config.source, self.config.faults_in(error, ("store", "config"), settings)) from None
+            try:
+                store: Store = cls(cls.config_class.model_validate(settings), self.config.folder)
+            except ValidationError as error:
+                faults = self.config.faults_in(error, ("store", "config"), settings, cls.config_class)
+                raise ConfigError(self.config.source, faults) from None
         except DiscoveryError as error:
             raise self.config.error(("store", "type"), str(error)) from None
         except ValueError as error:

@@ -14,6 +14,8 @@ from llamastack.api.definition import ApiDefinition, MethodDefinition, RoutedPai
 from llamastack.provider.dotted import load_dotted
 from llamastack.provider.faults import redactor
 from llamastack.provider.spec import ProviderSpec
+from llamastack.provider.validation import faults_of
+from llamastack.provider.validation_paths import path_of
 from llamastack.stack.config import is_extension, secret_fields
 from llamastack.stack.discovery import PROVIDER_GROUP_PREFIX, Discovery, DiscoveryError, Installed, default_discovery
 from llamastack.stack.hooks import Hooks
@@ -51,7 +53,9 @@ class ConfiguredProvider:
         try:
             self.settings: Settings = settings_of(document)
         except ValidationError as error:
-            faults = "; ".join(f"x-conformance.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            faults = "; ".join(
+                f"{path_of(['x-conformance', *e['loc']])}: {e['msg']}" for e in faults_of(error, Settings)
+            )
             raise SubjectError(faults) from None
 
     @cached_property

@@ -9,6 +9,8 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from llamastack.api.definition import MethodDefinition
+from llamastack.provider.validation import faults_of
+from llamastack.provider.validation_paths import path_of
 from llamastack_conformance.checks import CheckFailure
 
 
@@ -34,8 +36,8 @@ def _same_over_wire(adapter: TypeAdapter[Any], value: Any, what: str, wanted: An
             sent = adapter.dump_json(value)
         read = adapter.validate_json(sent)
     except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(str(part) for part in fault["loc"])
+        fault = faults_of(error, adapter)[0]
+        where = path_of(fault["loc"])
         raise CheckFailure(f"{what} a {name} with `{where}`: {fault['msg']}", wanted=f"a {name} that fits") from None
     except Exception as error:
         raise CheckFailure(f"{what} a {name} that cannot be written as JSON: {error}") from None

@@ -10,6 +10,9 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from llamastack.provider.validation import faults_of
+from llamastack.provider.validation_paths import path_of
+
 
 class WaiverError(Exception):
     """A file of waivers is wrong; the message has a line for each fault."""
@@ -58,7 +61,7 @@ def read_waivers(file: Path, known: Collection[str]) -> Sequence[Waiver]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise WaiverError(f"{file}: cannot be read: {error}") from None
     except ValidationError as error:
-        lines = [f"{file}: [{'.'.join(str(part) for part in e['loc'])}]: {e['msg']}" for e in error.errors()]
+        lines = [f"{file}: {path_of(e['loc'])}: {e['msg']}" for e in faults_of(error, _FILE)]
         raise WaiverError("\n".join(lines)) from None
     seen: set[tuple[str, str | None]] = set()
     for waiver in waivers:

@@ -205,7 +205,7 @@ class QdrantMemory:
         try:
             wanted = _Query.model_validate({"params": params or {}}).params
         except ValidationError as error:
-            raise invalid_request(error, {"params": params}, provider_id=self._provider_id) from None
+            raise invalid_request(error, _Query, provider_id=self._provider_id) from None
         bank = await self._bank(bank_id)
         parts = query if isinstance(query, list) else [query]
         if not all(isinstance(part, str) for part in parts):

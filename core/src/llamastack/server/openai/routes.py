@@ -104,7 +104,7 @@ class OpenAIEndpoint(Endpoint):
         try:
             request = adapter.validate_json(body or b"{}")
         except ValidationError as error:
-            raise bad_request(error, body) from None
+            raise bad_request(error, adapter, body) from None
         try:
             return await self._route.answer(self._surface, request, body)
         except ContextLengthExceededError as error:
