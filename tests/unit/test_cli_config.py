@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 from installed_fakes import scripted_discovery
+from scripted_fake import Script
 
 from llamastack.cli.group import cli
 from llamastack.stack import discovery
@@ -138,3 +140,45 @@ def test_wrong_log_level(monkeypatch: pytest.MonkeyPatch) -> None:
     done = run("run", "run.yaml")
     assert done.exit_code == 2
     assert "error: LLAMASTACK_LOG_LEVEL: 'LOUD' is not one of" in done.stderr
+
+
+KEYED = GOOD.replace("{port: 3}", "{port: 3, api_key: '%s'}")
+
+
+@pytest.mark.parametrize("command", [("config", "validate"), ("--debug", "config", "validate"), ("--debug", "run")])
+@pytest.mark.parametrize(
+    "text",
+    [
+        KEYED % "sk-hunter2${env.X",
+        KEYED % "${env.X:sk-hunter2",
+        KEYED.replace("'%s'", "[sk-hunter2]"),
+        KEYED.replace("'%s'", "!sk-hunter2 x"),
+        KEYED.replace("'%s'", "*sk-hunter2"),
+        GOOD.replace("{port: 3}", "{port: 'http://u:hunter2@h/x'}"),
+        GOOD.replace("{port: 3}", "\n      password: 2024-99-99\n      secret: {key: hunter2}").replace(
+            "99-99", "99-98"
+        ),
+        GOOD + "server: {port: 'http://u:hunter2@h'}\n",
+        GOOD + "store: {type: sqlite, config: {path: [], password: hunter2}}\n",
+        GOOD.replace("scripted", "nonsense").replace("port: 3", "api_key: sk-hunter2"),
+    ],
+)
+def test_a_config_that_is_wrong_shows_no_secret(command: tuple[str, ...], text: str) -> None:
+    write(text)
+    done = run(*command, "run.yaml")
+    assert done.exit_code == 2
+    assert "error: run.yaml:" in done.stderr
+    for secret in ("hunter2", "2024-99-98"):
+        assert secret not in done.output
+
+
+def test_the_traceback_of_a_start_that_failed_shows_no_secret(script: Callable[..., Script]) -> None:
+    failure = RuntimeError("the server said: key sk-hunter2 (sk%2Dhunter2) is wrong")
+    failure.add_note("sent: sk-hunter2")
+    script(fail_start=failure)
+    write(KEYED.replace("'%s'", '"sk-hunter2\\n"') + "on_provider_error: fail\nserver: {port: 0}\n")
+    done = run("--debug", "run", "run.yaml")
+    assert done.exit_code == 1
+    assert "Traceback" in done.stderr
+    assert "is wrong" in done.stderr
+    assert "hunter2" not in done.output

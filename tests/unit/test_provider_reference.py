@@ -41,6 +41,8 @@ OF_THE_STACK = {
     "dotted",
     "exchange",  # what `backend` is made of
     "faults",
+    "redaction",
+    "secret_forms",
     "handles",
     "request_data",  # `Deps.request_data` gives a provider its part
     "validation",

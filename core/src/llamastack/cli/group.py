@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
-from llamastack.cli.output import error_lines, show_errors, told
+from llamastack.cli.output import error_lines, show_errors, told, without_secrets
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -72,7 +72,7 @@ class LazyGroup(click.Group):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 ctx.exit(0)
             if ctx.params.get("debug"):
-                click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+                click.echo(without_secrets("".join(traceback.format_exception(error))), err=True, nl=False)
             raise told(error) from error
 
     # ---- which commands there are --------------------------------------------------------------------------------

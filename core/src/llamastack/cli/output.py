@@ -60,10 +60,16 @@ def show_errors(lines: Iterable[str]) -> None:
     """`error: ...` on stderr, further lines indented; wrapped on a terminal only, so that logs can be searched."""
     indent = " " * len(_PREFIX)
     for line in lines:
-        pieces = line.splitlines() or [""]
+        pieces = without_secrets(line).splitlines() or [""]
         if sys.stderr.isatty():
             pieces = [part for piece in pieces for part in _wrapped(piece)]
         click.echo(_PREFIX + f"\n{indent}".join(pieces), err=True)
+
+
+def without_secrets(text: str) -> str:
+    """`text` without the secrets of the run config that this process has read, if it has read one."""
+    redaction = sys.modules.get("llamastack.provider.redaction")  # importing it takes longer than a `--help` may
+    return text if redaction is None else str(redaction.without_known_secrets(text))
 
 
 def _wrapped(text: str) -> list[str]:

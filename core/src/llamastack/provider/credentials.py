@@ -9,6 +9,16 @@ from llamastack.provider.errors import AuthenticationError, InvalidRequestError,
 from llamastack.provider.request_data import PROVIDER_DATA_HEADER
 
 
+def key_text(secret: SecretStr | str | None) -> str:
+    """A key as it is sent: without the white space around it, such as the line break of the file that it came from."""
+    return (secret.get_secret_value() if isinstance(secret, SecretStr) else secret or "").strip()
+
+
+def fits_header(key: str) -> bool:
+    """Whether a header can hold it; one with a line break inside would be two headers."""
+    return key.isascii() and key.isprintable()
+
+
 class ApiKey:
     """The key that one provider instance sends.
 
@@ -30,7 +40,7 @@ class ApiKey:
         needed: bool = True,
     ) -> None:
         self._deps = deps
-        self._configured = configured.get_secret_value().strip() if configured is not None else ""
+        self._configured = key_text(configured)
         self._field = field
         self._config_key = config_key
         self._needed = needed
@@ -47,7 +57,7 @@ class ApiKey:
         """
         own = self._own()
         key = own or self._configured or None
-        if key is not None and not (key.isascii() and key.isprintable()):
+        if key is not None and not fits_header(key):
             kind, place = (InvalidRequestError, self._place) if own else (AuthenticationError, self._config_key)
             raise kind(f"{place}: must be printable ASCII", provider_id=self._deps.provider_id, param=place)
         if key is None and self._needed:
@@ -84,5 +94,4 @@ class ApiKey:
 
     def _own(self) -> str:
         data = self._deps.request_data()
-        given = getattr(data, self._field, None)
-        return (given.get_secret_value() if isinstance(given, SecretStr) else given or "").strip()
+        return key_text(getattr(data, self._field, None))

@@ -46,6 +46,8 @@ class LlamaStackError(Exception):
         self.param = param
         self.backend_code: str | None = None
         """The backend's own word for the fault, where it speaks OpenAI's API and has one."""
+        self.hides_cause = False
+        """Whether it is raised without its cause, whose text has a secret that cannot be struck out."""
 
     def details(self) -> dict[str, Any]:
         """Further fields of the error object, by name."""
@@ -331,6 +333,8 @@ def raise_instead(error: Exception, told: Exception) -> NoReturn:
     try:
         if told is error:
             raise error
+        if getattr(told, "hides_cause", False):
+            raise told from None
         raise told from error
     finally:
         del error, told

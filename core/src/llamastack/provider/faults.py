@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable, Iterable, Mapping
-
-from pydantic import BaseModel, SecretBytes, SecretStr
+from collections.abc import Callable
 
 from llamastack.provider.errors import (
     AuthenticationError,
@@ -19,54 +17,11 @@ from llamastack.provider.errors import (
     RateLimitError,
 )
 from llamastack.provider.http import error_class_of, is_http_error, reason_of_http_error
-from llamastack.provider.request_data import current_provider_data
+from llamastack.provider.redaction import keeps_secrets, struck_error
 
 _LOGGER = logging.getLogger("llamastack.provider")
-_SHORTEST_SECRET = 4
 _LONGEST_MESSAGE = 2000
 _OF_THE_BACKEND = (AuthenticationError, PermissionDeniedError, RateLimitError, BackendError, ProviderTimeoutError)
-
-
-def secrets_in(value: object) -> Iterable[str]:
-    """Every secret text inside a provider's config."""
-    if isinstance(value, SecretStr):
-        yield value.get_secret_value()
-    elif isinstance(value, SecretBytes):
-        yield value.get_secret_value().decode(errors="replace")
-    elif isinstance(value, BaseModel):
-        for name in type(value).model_fields:
-            yield from secrets_in(getattr(value, name))
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from secrets_in(item)
-    elif isinstance(value, list | tuple | set):
-        for item in value:
-            yield from secrets_in(item)
-
-
-def _texts_in(value: object) -> Iterable[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _texts_in(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _texts_in(item)
-
-
-def redactor(config: object) -> Callable[[str], str]:
-    """A function that strikes the secrets of `config`, and those of the current request, out of a text."""
-    fixed = tuple(s for s in secrets_in(config) if len(s) >= _SHORTEST_SECRET)
-
-    def redact(text: str) -> str:
-        data = current_provider_data()
-        own = [s for s in _texts_in(data) if len(s) >= _SHORTEST_SECRET] if data else []
-        for secret in sorted((*fixed, *own), key=len, reverse=True):
-            text = text.replace(secret, "***")
-        return text
-
-    return redact
 
 
 def shortened(text: str) -> str:
@@ -98,11 +53,12 @@ def reason_of(error: BaseException) -> str:
 def as_stack_error(
     error: Exception, provider_id: str, provider_type: str, redact: Callable[[str], str]
 ) -> LlamaStackError:
-    """What a caller is told when a provider raised `error`."""
+    """What a caller is told when a provider raised `error`. Secrets are struck out of `error`, too."""
     who = f"provider '{provider_id}' ({provider_type})"
     error = unwrapped(error)
     if isinstance(error, LlamaStackError):
-        message = shortened(redact(error.message))
+        struck_error(error, redact)
+        message = shortened(error.message)
         if error.provider_id is None:
             error.provider_id = provider_id
             if isinstance(error, ProviderUnavailableError):
@@ -110,9 +66,16 @@ def as_stack_error(
             elif isinstance(error, _OF_THE_BACKEND):
                 message = f"{who}: {message}"
         return error.reword(message)
-    made: LlamaStackError
+    made = _error_for(error, who, provider_id, redact)
+    struck_error(error, redact)
+    made.hides_cause = keeps_secrets(error, redact)
+    return made
+
+
+def _error_for(error: Exception, who: str, provider_id: str, redact: Callable[[str], str]) -> LlamaStackError:
+    kind: type[LlamaStackError]
     if is_http_error(error):
-        kind: type[LlamaStackError] = error_class_of(error)
+        kind = error_class_of(error)
     elif isinstance(error, TimeoutError):
         kind = ProviderTimeoutError
     elif isinstance(error, ConnectionError):
@@ -120,12 +83,10 @@ def as_stack_error(
     else:
         kind = InternalError
     if kind is ProviderTimeoutError:
-        made = kind(f"{who} did not answer in time", provider_id=provider_id)
-    elif kind is ProviderUnavailableError:
-        made = kind(shortened(redact(f"{who} is down: {reason_of(error)}")), provider_id=provider_id)
-    elif kind is BackendError:
-        made = kind(shortened(redact(f"{who} failed: {reason_of(error)}")), provider_id=provider_id)
-    else:
-        _LOGGER.error("%s failed\n%s", who, redact("".join(traceback.format_exception(error))).rstrip())
-        made = InternalError(f"{who} failed: {type(error).__name__}", provider_id=provider_id)
-    return made
+        return kind(f"{who} did not answer in time", provider_id=provider_id)
+    if kind is ProviderUnavailableError:
+        return kind(f"{who} is down: {shortened(redact(reason_of(error)))}", provider_id=provider_id)
+    if kind is BackendError:
+        return kind(f"{who} failed: {shortened(redact(reason_of(error)))}", provider_id=provider_id)
+    _LOGGER.error("%s failed\n%s", who, redact("".join(traceback.format_exception(error))).rstrip())
+    return InternalError(f"{who} failed: {type(error).__name__}", provider_id=provider_id)

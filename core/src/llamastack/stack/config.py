@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
@@ -14,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, create_model
 
 from llamastack.api.definition import ApiDefinition
+from llamastack.provider.redaction import Redactor, redactor, shown_value, without_userinfo
 from llamastack.provider.validation import faults_of
 from llamastack.stack.discovery import RUN_CONFIG_GROUP, Discovery, DiscoveryError
 from llamastack.stack.yaml_source import Fault, Path, YamlDocument, YamlFaultsError, read_yaml
@@ -21,8 +21,6 @@ from llamastack.stack.yaml_source import Fault, Path, YamlDocument, YamlFaultsEr
 ProviderId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
 HOME_VARIABLE = "LLAMASTACK_HOME"
 _EXTENSION = "x-"
-_USERINFO = re.compile(r"://[^/@\s]+@")
-_SECRET_WORDS = ("key", "token", "secret", "password", "credential")
 
 
 class ConfigError(Exception):
@@ -128,6 +126,8 @@ class LoadedConfig:
     source: str = "config"
     document: YamlDocument = field(default_factory=YamlDocument)
     folder: FilePath | None = None
+    redact: Redactor = field(default_factory=lambda: redactor(None))
+    """Strikes out what is secret by its key, wherever it stands; a provider's secret fields only the provider knows."""
 
     def fault(self, path: Path, message: str) -> Fault:
         return Fault(self.document.line_of(path), path, message)
@@ -158,6 +158,7 @@ def validation_faults(
     secret: names of fields whose values must not be shown, beside those that sound like it.
     """
     found: dict[tuple[Path, str], Fault] = {}
+    redact = redactor(value)  # a validator of a provider's own may repeat what it was given
     for fault in faults_of(error, model):
         path: list[str | int] = []
         at = value
@@ -169,7 +170,7 @@ def validation_faults(
                 path.append(part)
                 at = at[part]
         full = (*base, *path)
-        message = fault["msg"]
+        message = redact(fault["msg"])
         if fault["type"] not in ("missing", "extra_forbidden"):
             message += f" (is {_shown(full, at, document, secret)})"
         found.setdefault((full, message), Fault(document.line_of(full), full, message))
@@ -188,15 +189,8 @@ def secret_fields(schema: Any) -> Iterator[str]:
 
 def _shown(path: Path, value: Any, document: YamlDocument, secret: Collection[str]) -> str:
     substituted = document.from_environment.get(path)
-    if substituted is not None:
-        return substituted
-    names = {part for part in path if isinstance(part, str)}
-    if names & set(secret) or any(word in name.lower() for word in _SECRET_WORDS for name in names):
-        return "***"
-    if isinstance(value, Mapping | list):
-        return "a mapping" if isinstance(value, Mapping) else "a list"
-    text = _USERINFO.sub("://***@", repr(value))
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    shown = shown_value(path, value, secret)
+    return shown if substituted is None or shown == "***" else without_userinfo(substituted)
 
 
 def home_folder() -> FilePath:
@@ -258,11 +252,12 @@ def _validated(
     if not isinstance(value, dict):
         raise ConfigError(source, [Fault(None, (), "must be a mapping with the key 'providers'")])
     model = run_config_model(apis)
+    redact = redactor(value)
     try:
         run = model.model_validate({k: v for k, v in value.items() if not is_extension(k)})
     except ValidationError as error:
         raise ConfigError(source, validation_faults(error, model, (), value, document)) from None
-    return LoadedConfig(run=run, source=source, document=document, folder=folder)
+    return LoadedConfig(run=run, source=source, document=document, folder=folder, redact=redact)
 
 
 def faults_across(config: LoadedConfig, apis: Mapping[str, ApiDefinition]) -> list[Fault]:

@@ -20,7 +20,8 @@ from llamastack.provider.compliance import faults_of_provider
 from llamastack.provider.deps import Deps, Progress
 from llamastack.provider.dotted import load_dotted
 from llamastack.provider.errors import LlamaStackError, ProviderTimeoutError, ProviderUnavailableError, raise_instead
-from llamastack.provider.faults import as_stack_error, reason_of, redactor, shortened, unwrapped
+from llamastack.provider.faults import as_stack_error, reason_of, shortened, unwrapped
+from llamastack.provider.redaction import redactor, struck_error
 from llamastack.provider.request_data import provider_data
 from llamastack.provider.streams import Stream, close, closing
 from llamastack.stack.resolver import PlannedProvider
@@ -274,7 +275,7 @@ class Instance:
     def _is_down(self, error: Exception) -> None:
         was = self.status
         self.status = ProviderStatus.down
-        self.cause = error
+        self.cause = struck_error(error, self.redact)
         self.reason = self.explain(error)
         if was is not ProviderStatus.down:
             _LOGGER.warning("%s %s (%s) is down: %s", self.api, self.provider_id, self.provider_type, self.reason)

@@ -10,10 +10,12 @@ from typing import Any
 
 import yaml
 
+from llamastack.provider.redaction import shown_value
+from llamastack.stack.environment import SubstitutionError, refers_to_environment, substituted
+
 Path = tuple[str | int, ...]
 
-_ENV = re.compile(r"\$\{env\.([A-Za-z_][A-Za-z0-9_]*)(?::([^}]*))?\}")
-_ENV_OPENING = re.compile(r"\$\{env[.}]")
+_QUOTED = re.compile(r"'[^'<][^']*'")
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ class YamlDocument:
 def read_yaml(text: str, environment: Mapping[str, str] | None = None) -> YamlDocument:
     """Read one YAML document.
 
-    environment: the variables for `${env.NAME}` and `${env.NAME:default}`; the process's own by default.
-    Raises YamlFaultsError: malformed YAML, duplicate keys, variables that are not set.
+    environment: the variables for `${env.NAME}`; the process's own by default.
+    Raises YamlFaultsError: malformed YAML, duplicate keys, malformed references, variables that are not set.
     """
     document = YamlDocument()
     faults: list[Fault] = []
@@ -70,7 +72,7 @@ def read_yaml(text: str, environment: Mapping[str, str] | None = None) -> YamlDo
             )
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        problem = " ".join(part for part in (error.context, error.problem) if part)
+        problem = _without_names(" ".join(part for part in (error.context, error.problem) if part))
         raise YamlFaultsError([Fault(mark.line + 1 if mark else None, (), f"malformed YAML: {problem}")]) from None
     except yaml.YAMLError as error:
         raise YamlFaultsError([Fault(None, (), f"malformed YAML: {' '.join(str(error).split())}")]) from None
@@ -81,6 +83,11 @@ def read_yaml(text: str, environment: Mapping[str, str] | None = None) -> YamlDo
     if faults:
         raise YamlFaultsError(faults)
     return document
+
+
+def _without_names(problem: str) -> str:
+    """What PyYAML says of malformed text, without the words of the text, such as the name of an unknown alias."""
+    return _QUOTED.sub(lambda word: word.group() if len(word.group()) <= len("'x'") else "'...'", problem)
 
 
 class _Reader:
@@ -123,6 +130,9 @@ class _Reader:
             if not isinstance(key, str):
                 self._fault(key_node, path, "keys must be plain text")
                 continue
+            if refers_to_environment(key):
+                self._fault(key_node, path, "keys are not substituted: ${env...} may stand in values alone")
+                continue
             if any(key_node is own_key for own_key in own):
                 if key in written:
                     self._fault(key_node, (*path, key), "this key is there twice")
@@ -133,34 +143,26 @@ class _Reader:
 
     def _scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
         text = node.value
-        if "${env" not in text:
+        if not refers_to_environment(text):
             return self._constructed(node, node, path)
-        if _ENV_OPENING.search(_ENV.sub("", text)):
-            self._fault(node, path, f"{text!r} is not of the form ${{env.NAME}} or ${{env.NAME:default}}")
-            return None
-        # As in a shell's ${NAME:-default}, a variable that is set to nothing counts as not set.
-        unset = [m.group(1) for m in _ENV.finditer(text) if not self.environment.get(m.group(1)) and m.group(2) is None]
-        if unset:
-            names = ", ".join(f"'{name}'" for name in dict.fromkeys(unset))
-            self._fault(
-                node,
-                path,
-                f"environment variable {names} is not set (a default is written ${{env.{unset[0]}:default}})",
-            )
+        try:
+            value = substituted(text, self.environment)
+        except SubstitutionError as error:
+            self._fault(node, path, str(error))
             return None
         self.document.from_environment[path] = text
-        substituted = _ENV.sub(lambda m: self.environment.get(m.group(1)) or m.group(2) or "", text)
         if node.style is not None:  # quoted: stays text
-            return substituted
+            return value
         tag = self.loader.resolve(  # type: ignore[no-untyped-call]
-            yaml.ScalarNode, substituted, (True, False)
+            yaml.ScalarNode, value, (True, False)
         )
-        return self._constructed(yaml.ScalarNode(tag, substituted, node.start_mark, node.end_mark), node, path)
+        return self._constructed(yaml.ScalarNode(tag, value, node.start_mark, node.end_mark), node, path)
 
     def _constructed(self, made: yaml.ScalarNode, node: yaml.ScalarNode, path: Path) -> Any:
         try:
             return self.loader.construct_object(made, deep=True)
         except (ValueError, LookupError, AttributeError):
             # PyYAML's constructors let these through, e.g. for 2024-99-99, which looks like a date.
-            self._fault(node, path, f"{node.value!r} looks like a {made.tag.rpartition(':')[2]} but is none; quote it")
+            kind = made.tag.rpartition(":")[2]
+            self._fault(node, path, f"{shown_value(path, node.value)} looks like a {kind} but is none; quote it")
             return None

@@ -20,6 +20,8 @@ from llamastack.provider import (
     LlamaStackError,
     PermissionDeniedError,
 )
+from llamastack.provider.credentials import fits_header, key_text
+from llamastack.provider.redaction import redactor, struck_error
 from llamastack.provider.request_data import PROVIDER_DATA_HEADER
 from llamastack_provider_bedrock.config import BedrockConfig, BedrockProviderData
 
@@ -72,9 +74,8 @@ class CallCredentials(AioCredentials):  # type: ignore[misc]
     async def explained(self, error: LlamaStackError) -> LlamaStackError:
         """`error` without what AWS repeats of the credentials; one about them says whose they are."""
         used = await self.get_frozen_credentials()
-        for secret in (used.access_key, used.secret_key, used.token):
-            if secret:
-                error.reword(error.message.replace(secret, "***"))
+        secrets = [SecretStr(text) for text in (used.access_key, used.secret_key, used.token) if text]
+        struck_error(error, redactor(secrets))
         if isinstance(error, AuthenticationError | PermissionDeniedError):
             own = self._own() is not None
             whose = "those of this request" if own else "those of the config" if self._configured else "those found"
@@ -98,10 +99,10 @@ class CallCredentials(AioCredentials):  # type: ignore[misc]
         if not isinstance(data, BedrockProviderData):
             return None
         for name in type(data).model_fields:
-            text = _text(getattr(data, name))
-            if not (text.isascii() and (text.isprintable())):
+            text = key_text(getattr(data, name))
+            if not fits_header(text):
                 raise self._invalid(name, "must be printable ASCII")
-        given = [name for name in type(data).model_fields if _text(getattr(data, name))]
+        given = [name for name in type(data).model_fields if key_text(getattr(data, name))]
         for name in _PAIR:
             if given and name not in given:
                 raise self._invalid(name, f"is missing: it belongs to '{given[0]}'")
@@ -133,10 +134,6 @@ class CallCredentials(AioCredentials):  # type: ignore[misc]
         )
 
 
-def _text(value: SecretStr | None) -> str:
-    return "" if value is None else value.get_secret_value()
-
-
 def _read(fields: BedrockConfig | BedrockProviderData) -> ReadOnlyCredentials | None:
-    key, secret = _text(fields.aws_access_key_id), _text(fields.aws_secret_access_key)
-    return ReadOnlyCredentials(key, secret, _text(fields.aws_session_token) or None) if key and secret else None
+    key, secret = key_text(fields.aws_access_key_id), key_text(fields.aws_secret_access_key)
+    return ReadOnlyCredentials(key, secret, key_text(fields.aws_session_token) or None) if key and secret else None

@@ -12,7 +12,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from llamastack.api.definition import ApiDefinition, MethodDefinition, RoutedPair
 from llamastack.provider.dotted import load_dotted
-from llamastack.provider.faults import redactor
+from llamastack.provider.redaction import redactor
 from llamastack.provider.spec import ProviderSpec
 from llamastack.provider.validation import faults_of
 from llamastack.provider.validation_paths import path_of

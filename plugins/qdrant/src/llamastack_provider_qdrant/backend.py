@@ -27,6 +27,8 @@ from llamastack.provider import (
     ProviderUnavailableError,
     RateLimitError,
 )
+from llamastack.provider.credentials import fits_header, key_text
+from llamastack.provider.redaction import redactor
 from llamastack_provider_qdrant.config import QdrantConfig
 
 Result = TypeVar("Result")
@@ -135,10 +137,14 @@ class _Server:
         self._client: AsyncQdrantClient | None = None
 
     async def open(self) -> None:
-        key = self._config.api_key
+        key = key_text(self._config.api_key)
+        if not fits_header(key):
+            raise AuthenticationError(
+                "api_key: must be printable ASCII", provider_id=self._provider_id, param="api_key"
+            )
         self._client = AsyncQdrantClient(
             url=self._url,
-            api_key=None if key is None else key.get_secret_value(),
+            api_key=key or None,
             timeout=self._config.timeout,
             # The check is a request in a thread of its own, with a warning as its only answer.
             check_compatibility=False,
@@ -201,7 +207,4 @@ class _Server:
     def _detail(self, error: UnexpectedResponse) -> str:
         # A proxy in between may answer with what it was sent, the key included.
         text = error.content.decode("utf-8", errors="replace").strip() or error.reason_phrase
-        key = self._config.api_key
-        if key is not None and key.get_secret_value():
-            text = text.replace(key.get_secret_value(), "***")
-        return text[:_MOST_DETAIL]
+        return redactor(self._config)(text)[:_MOST_DETAIL]

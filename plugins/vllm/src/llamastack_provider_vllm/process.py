@@ -19,7 +19,7 @@ from anyio import to_thread
 from anyio.abc import Process
 
 from llamastack.provider import ProviderUnavailableError
-from llamastack.provider.faults import redactor
+from llamastack.provider.redaction import redactor
 from llamastack_provider_vllm.config import VLLMConfig
 
 _LOGGER = logging.getLogger("llamastack.provider")

@@ -1,0 +1,202 @@
+"""Secrets are struck out of what people read: errors, logs, tracebacks. This is the one place that does it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+from weakref import WeakSet
+
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr
+
+from llamastack.provider.request_data import current_provider_data
+from llamastack.provider.secret_forms import forms_of, plain_forms_of, struck_out
+
+_E = TypeVar("_E", bound=BaseException)
+SHORTEST_SECRET = 4
+"""Characters. A shorter text would be found in ordinary words."""
+_SHORTEST_PLAIN_SECRET = 8
+_DEEPEST = 8
+_LONGEST_CHAIN = 32
+_MOST_OF_REQUEST = 32
+_SECRET_WORDS = ("key", "token", "secret", "pass", "pwd", "credential", "auth", "bearer", "cookie", "signature", "dsn")
+_SECRET_NAME = re.compile(
+    r"(?:^|[_-])(?:api_?key|key|token|secret|password|passwd|pwd|passphrase|credentials?|authorization|auth|cookie)$"
+)
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_SCHEME = re.compile(r"^(?:bearer|basic|token)\s+", re.IGNORECASE)
+_USERINFO = re.compile(r"://[^/\s]*@")
+_PASSWORD_IN_URL = re.compile(r"://[^/@:\s]*:([^\s]+)@")
+
+
+def sounds_secret(name: object) -> bool:
+    """Whether a value under such a key must not be shown where something is wrong with it."""
+    return isinstance(name, str) and any(word in name.lower() for word in _SECRET_WORDS)
+
+
+def _names_secret(name: object) -> bool:
+    """Whether a plain text under such a key is a secret to look for. More careful: it goes out of every message."""
+    return isinstance(name, str) and _SECRET_NAME.search(_CAMEL.sub("_", name).lower()) is not None
+
+
+def secrets_in(value: object, name: object = None, depth: int = _DEEPEST) -> Iterator[str]:
+    """Every secret text inside a provider's config: its secret fields, and texts whose key says that they are one."""
+    if depth < 0 or value is None:
+        return
+    if isinstance(value, Secret | SecretStr):
+        inner = value.get_secret_value()
+        yield from [inner] if isinstance(inner, str) else _texts_in(inner)
+    elif isinstance(value, SecretBytes):
+        yield value.get_secret_value().decode(errors="replace")
+    elif isinstance(value, str):
+        if _names_secret(name) and len(value) >= _SHORTEST_PLAIN_SECRET:
+            yield value
+            yield _SCHEME.sub("", value)
+        password = _PASSWORD_IN_URL.search(value)
+        if password is not None:
+            yield password.group(1)
+    elif isinstance(value, BaseModel):
+        for field, item in value:  # fields, and what a model with extra="allow" took beside them
+            yield from secrets_in(item, field, depth - 1)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from secrets_in(item, key, depth - 1)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for item in value:
+            yield from secrets_in(item, name, depth - 1)
+
+
+def _texts_in(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _texts_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts_in(item)
+
+
+class Redactor:
+    """Strikes the secrets of `config`, and those of the current request, out of a text."""
+
+    def __init__(self, config: object) -> None:
+        self._forms = forms_of(secret for secret in secrets_in(config) if len(secret.strip()) >= SHORTEST_SECRET)
+        if self._forms:
+            _known.add(self)
+
+    def __call__(self, text: str) -> str:
+        return without_userinfo(struck_out(text, (*self._forms, *_forms_of_request())))
+
+    def strike(self, text: str) -> str:
+        """Only the secrets of the config."""
+        return struck_out(text, self._forms)
+
+
+_known: WeakSet[Redactor] = WeakSet()
+
+
+def redactor(config: object) -> Redactor:
+    """A function that strikes the secrets of `config`, and those of the current request, out of a text."""
+    return Redactor(config)
+
+
+def without_known_secrets(text: str) -> str:
+    """`text` without the secrets of every config that is in use in this process, and of the current request.
+
+    For what is told outside of any provider, such as the traceback of a command.
+    """
+    for known in list(_known):
+        text = known.strike(text)
+    return without_userinfo(struck_out(text, _forms_of_request()))
+
+
+def without_userinfo(text: str) -> str:
+    """`text` without user and password of the URLs in it."""
+    return _USERINFO.sub("://***@", text) if "@" in text and "://" in text else text
+
+
+def _forms_of_request() -> tuple[str, ...]:
+    data = current_provider_data()
+    if not data:
+        return ()
+    # A client can send thousands: all encodings are looked for of a few, first of those that sound like a secret.
+    keyed = sorted(data.items(), key=lambda item: not sounds_secret(item[0]))
+    texts = [text for _, value in keyed for text in _texts_in(value) if len(text.strip()) >= SHORTEST_SECRET]
+    return forms_of(texts[:_MOST_OF_REQUEST]) + plain_forms_of(texts[_MOST_OF_REQUEST:])
+
+
+def struck_error(error: _E, redact: Callable[[str], str]) -> _E:
+    """`error` itself, the secrets struck out of all its texts: message, fields, notes, and those of its causes."""
+    seen: set[int] = set()
+    waiting: list[BaseException] = [error]
+    while waiting and len(seen) < _LONGEST_CHAIN:
+        at = waiting.pop()
+        if id(at) in seen:
+            continue
+        seen.add(id(at))
+        _strike_one(at, redact)
+        if isinstance(at, BaseExceptionGroup):
+            waiting.extend(at.exceptions)
+        for link in ("__cause__", "__context__"):
+            follows: BaseException | None = getattr(at, link)
+            if follows is None:
+                continue
+            if keeps_secrets(follows, redact):
+                # Such as pydantic's, whose text cannot be changed: a traceback must do without it.
+                setattr(at, link, None)
+            else:
+                waiting.append(follows)
+    return error
+
+
+def keeps_secrets(error: BaseException, redact: Callable[[str], str]) -> bool:
+    """Whether the text of `error` has secrets that cannot be struck out of it."""
+    _strike_one(error, redact)
+    try:
+        text = str(error)
+    except Exception:
+        return False  # a traceback cannot show it either
+    return redact(text) != text
+
+
+def _strike_one(error: BaseException, redact: Callable[[str], str]) -> None:
+    args = error.args
+    clean = tuple(_struck(item, redact) for item in args)
+    if clean != args:
+        error.args = clean
+    for name, value in list(vars(error).items()):  # its notes, too
+        if name != "provider_id" and isinstance(value, str | list | tuple | dict):
+            struck = _struck(value, redact)
+            if struck != value:
+                vars(error)[name] = struck
+
+
+def _struck(value: Any, redact: Callable[[str], str], depth: int = _DEEPEST) -> Any:
+    """`value` with its texts redacted, however deep they are inside."""
+    if isinstance(value, str):
+        return redact(value)
+    if depth < 0:
+        return value
+    if type(value) is dict:
+        return {_struck(k, redact, depth - 1): _struck(v, redact, depth - 1) for k, v in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_struck(item, redact, depth - 1) for item in value)
+    return value
+
+
+def shown_value(path: Iterable[object], value: object, secret: Iterable[str] = (), *, longest: int = 80) -> str:
+    """What an error may show of a value in a config: "***" for one that is, or may be, a secret.
+
+    path: the keys above it. secret: names of fields that are known to be secrets, beside those that sound like it.
+    """
+    names = [part for part in path if isinstance(part, str)]
+    counts = isinstance(value, int | float) and names and names[-1].endswith("tokens")
+    if not counts and ({*names} & {*secret} or any(sounds_secret(name) for name in names)):
+        return "***"
+    if isinstance(value, Mapping | list):
+        return "a mapping" if isinstance(value, Mapping) else "a list"
+    text = repr(value)
+    if "@" in text and "://" in text:  # up to the last @, as a password may hold anything
+        text = re.sub(r"://.*@", "://***@", text, flags=re.DOTALL)
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
