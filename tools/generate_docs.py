@@ -22,6 +22,7 @@ from pydantic_core import PydanticUndefined
 from read_source import excerpt, table
 from read_source import fields_of as text_fields_of
 from rendered_template import BLOCKS as TEMPLATE
+from settings_table import BLOCKS as SETTINGS
 
 from llamastack.api.definition import MethodDefinition
 from llamastack.cli.fields import fields_of, type_of
@@ -248,6 +249,7 @@ BLOCKS: dict[str, Callable[[str], str]] = {
     "source": source,
     **CONFORMANCE,
     **REFERENCE,
+    **SETTINGS,
     **TEMPLATE,
 }
 

@@ -19,7 +19,7 @@ from llamastack.api.common import (
     text_of,
 )
 from llamastack.cli.chat_models import chat_models
-from llamastack.cli.output import CliError, WrongInputError, show_errors, show_json
+from llamastack.cli.output import CliError, WrongInputError, say, show_errors, show_json
 from llamastack.cli.remote import Server, server_options
 from llamastack.provider.errors import LlamaStackError
 
@@ -51,7 +51,7 @@ def chat(
     """Talk to a model of a running server.
 
     The message is MESSAGE, or what stdin holds (`-`, or no MESSAGE and a pipe). Without either it is a conversation:
-    /exit or Ctrl-D ends it.
+    /exit or Ctrl-D ends it. Control characters in a reply are shown as \\x1b; --json has them as JSON writes them.
     """
     interactive = not message and sys.stdin.isatty()
     if interactive and as_json:
@@ -98,7 +98,7 @@ def _default_model(server: Server) -> str:
         raise CliError(f"no model to talk to is served at {server.url}{f' ({why})' if why else ''}")
     chosen: str = usable[0].identifier
     others = f" ({len(usable)} are served; --model chooses)" if len(usable) > 1 else ""
-    click.echo(f"model: {chosen}{others}", err=True)
+    say(f"model: {chosen}{others}", err=True)
     return chosen
 
 
@@ -138,7 +138,7 @@ async def _streamed(events: Any) -> CompletionMessage:
             text = delta if isinstance(delta, str) else _tool_call_text(delta.content)
             if text:
                 pieces.append(text)
-                click.echo(text, nl=False)
+                say(text, nl=False)
             reason = chunk.event.stop_reason or reason
     finally:
         await events.aclose()
@@ -155,7 +155,7 @@ def _tool_call_text(content: Any) -> str:
 def _whole(answer: Any, shown: bool) -> CompletionMessage:
     message: CompletionMessage = answer.completion_message
     if shown:
-        click.echo(text_of(message.content))
+        say(text_of(message.content))
     return message
 
 

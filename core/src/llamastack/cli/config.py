@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from llamastack.cli.output import show_json
+from llamastack.cli.output import say, show_json
 
 if TYPE_CHECKING:
     from llamastack.stack import ConfigError, Stack
@@ -37,7 +37,7 @@ def validate(file: str, as_json: bool) -> None:
         return
     named = "; ".join(f"{api}: {', '.join(ids)}" for api, ids in _providers(stack).items())
     count = sum(len(ids) for ids in _providers(stack).values())
-    click.echo(f"{file} is valid: {count} {'provider' if count == 1 else 'providers'}{f' ({named})' if named else ''}")
+    say(f"{file} is valid: {count} {'provider' if count == 1 else 'providers'}{f' ({named})' if named else ''}")
 
 
 def _providers(stack: Stack) -> dict[str, list[str]]:

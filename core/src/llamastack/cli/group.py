@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
-from llamastack.cli.output import error_lines, show_errors, told, without_secrets
+from llamastack.cli.output import error_lines, say, show_errors, show_warnings, told, without_secrets
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -37,6 +37,7 @@ class LazyGroup(click.Group):
 
     def run(self, arguments: Sequence[str] | None = None) -> int:
         """Run one command line and give back the exit status."""
+        show_warnings()
         try:
             status = super().main(arguments, prog_name="llamastack", standalone_mode=False)
         except click.exceptions.NoArgsIsHelpError as error:
@@ -72,7 +73,7 @@ class LazyGroup(click.Group):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 ctx.exit(0)
             if ctx.params.get("debug"):
-                click.echo(without_secrets("".join(traceback.format_exception(error))), err=True, nl=False)
+                say(without_secrets("".join(traceback.format_exception(error))), err=True, nl=False)
             raise told(error) from error
 
     # ---- which commands there are --------------------------------------------------------------------------------

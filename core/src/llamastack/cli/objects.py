@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from llamastack.api.definition import ApiDefinition, RoutedPair
 from llamastack.api.webmethod import TableAction
 from llamastack.cli.fields import Schema, properties_of, type_of
-from llamastack.cli.output import WrongInputError, show_json, show_table
+from llamastack.cli.output import WrongInputError, say, show_json, show_table
 from llamastack.cli.remote import Server, installed_hooks, server_options
 from llamastack.provider.errors import ObjectNotFoundError
 from llamastack.provider.validation import invalid_request
@@ -90,7 +90,7 @@ class _Objects:
             elif found:
                 self._show_list(found)
             else:
-                click.echo(f"no {self.label} is served at {server.url}", err=True)
+                say(f"no {self.label} is served at {server.url}", err=True)
 
         return command
 
@@ -151,7 +151,7 @@ class _Objects:
             if as_json:
                 show_json(registered.to_wire())
             else:
-                click.echo(f"registered {self.label} '{name}' with provider '{registered.provider_id}'")
+                say(f"registered {self.label} '{name}' with provider '{registered.provider_id}'")
 
         command.params += [self._option(field, schemas) for field, schemas in self.fields.items()]
         return command
@@ -166,7 +166,7 @@ class _Objects:
             if as_json:
                 show_json({"unregistered": name})
             else:
-                click.echo(f"unregistered {self.label} '{name}'")
+                say(f"unregistered {self.label} '{name}'")
 
         return command
 

@@ -1,14 +1,20 @@
-"""What the commands print: tables for people, JSON for programs, errors for both."""
+"""What the commands print: tables for people, JSON for programs, errors for both.
+
+What others wrote, such as a model, a backend or a plugin, is printed in ways that cannot steer a terminal.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
+
+from llamastack.provider.printable import for_terminal, json_for_terminal, one_line
 
 _PREFIX = "error: "
 
@@ -56,11 +62,28 @@ def error_lines(error: click.ClickException) -> list[str]:
     return [text]
 
 
+class _Warnings(logging.Handler):
+    """Warnings of a command that sets up no log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"{record.levelname.lower()}: {one_line(record.getMessage().rstrip())}", err=True)
+
+
+def show_warnings() -> None:
+    """Have them on stderr where nothing else takes them."""
+    logging.lastResort = _Warnings(logging.WARNING)
+
+
+def say(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Text that others wrote, or that has names in it which others gave; on stderr with `err`."""
+    click.echo(for_terminal(text), err=err, nl=nl)
+
+
 def show_errors(lines: Iterable[str]) -> None:
     """`error: ...` on stderr, further lines indented; wrapped on a terminal only, so that logs can be searched."""
     indent = " " * len(_PREFIX)
     for line in lines:
-        pieces = without_secrets(line).splitlines() or [""]
+        pieces = [one_line(piece) for piece in without_secrets(line).splitlines()] or [""]
         if sys.stderr.isatty():
             pieces = [part for piece in pieces for part in _wrapped(piece)]
         click.echo(_PREFIX + f"\n{indent}".join(pieces), err=True)
@@ -81,7 +104,7 @@ def _wrapped(text: str) -> list[str]:
 
 def show_json(value: Any) -> None:
     """`value` as JSON on stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    click.echo(json_for_terminal(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
 def show_table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
@@ -95,8 +118,10 @@ def show_table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, titl
 
 def _show_plain_table(headers: Sequence[str], rows: list[list[str]], title: str | None) -> None:
     if title:
-        click.echo(title)
-    lines = [[" ".join(cell.split()) for cell in row] for row in ([list(headers), *rows] if headers else rows)]
+        click.echo(one_line(title))
+    lines = [
+        [one_line(" ".join(cell.split())) for cell in row] for row in ([list(headers), *rows] if headers else rows)
+    ]
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
     for line in lines:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
@@ -114,12 +139,17 @@ def _show_rich_table(headers: Sequence[str], rows: list[list[str]], title: str |
         show_header=bool(headers),
         show_edge=False,
         pad_edge=False,
-        title=title,
+        title=None if title is None else Text(one_line(title)),
         title_justify="left",
         title_style="bold",
     )
     for place in range(columns):
         table.add_column(headers[place] if headers else "", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell, style="red" if cell.startswith("DOWN") else "") for cell in row))
+        table.add_row(
+            *(
+                Text("\n".join(map(one_line, cell.splitlines())), style="red" if cell.startswith("DOWN") else "")
+                for cell in row
+            )
+        )
     Console().print(table)

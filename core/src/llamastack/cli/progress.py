@@ -6,12 +6,13 @@ import logging
 import sys
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TextIO, TypeVar, runtime_checkable
 
 import anyio
 import click
 
 from llamastack.provider.deps import Progress
+from llamastack.provider.printable import one_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -33,6 +34,13 @@ class Preparing(Protocol):
 
     @property
     def provider_id(self) -> str: ...
+
+
+@runtime_checkable
+class _Redirectable(Protocol):
+    """A handler that writes to a stream, as those of the standard library do."""
+
+    def setStream(self, stream: TextIO) -> TextIO | None: ...
 
 
 class ProgressReport:
@@ -93,7 +101,7 @@ class ProgressReport:
             TextColumn("{task.completed:,.0f} {task.fields[unit]}", markup=False),
             TimeElapsedColumn(),
         )
-        handlers = [h for h in logging.getLogger("llamastack").handlers if isinstance(h, logging.StreamHandler)]
+        handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, _Redirectable)]
         with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
             self._bars = bars
             # While bars are drawn, sys.stderr is rich's own, which puts log lines above them.
@@ -142,4 +150,4 @@ async def watched(client: LlamaStackClient, call: Awaitable[_Result]) -> _Result
 
 def _shown(key: _Key) -> str:
     api, provider_id, task = key
-    return f"{api} {provider_id}: {task}"
+    return one_line(f"{api} {provider_id}: {task}")

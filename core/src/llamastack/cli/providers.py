@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llamastack.cli.output import CliError, WrongInputError, show_json, show_table
+from llamastack.cli.output import CliError, WrongInputError, say, show_json, show_table
 from llamastack.stack.discovery import PROVIDER_GROUP_PREFIX, Discovery, DiscoveryError, Installed, default_discovery
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def _described(installed: Installed, spec: ProviderSpec) -> dict[str, Any]:
 
 
 def _show(provider: dict[str, Any]) -> None:
-    click.echo(f"{provider['provider_type']} for API {provider['api']}: {provider['description']}")
+    say(f"{provider['provider_type']} for API {provider['api']}: {provider['description']}")
     facts = [
         ("kind", provider["kind"]),
         ("distribution", f"{provider['distribution']} {provider['version']}"),

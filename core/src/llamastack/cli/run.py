@@ -22,9 +22,10 @@ from llamastack.cli.chat_models import chat_models
 from llamastack.cli.inspect import status_of
 from llamastack.cli.output import WrongInputError, show_table
 from llamastack.cli.progress import ProgressReport
-from llamastack.server.logs import set_up_logging
+from llamastack.server.logs import log_packages, set_up_logging
 from llamastack.server.serve import BindError, bind, raise_file_limit, serve, url_of
 from llamastack.stack import Stack
+from llamastack.stack.discovery import default_discovery
 
 _MOST_NAMES = 3
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -86,7 +87,7 @@ def run_again(config: str, listening: socket.socket) -> None:
 
 def _set_up_logging() -> None:
     try:
-        set_up_logging()
+        set_up_logging(packages=default_discovery().packages)
     except ValueError as error:
         raise WrongInputError(str(error)) from None
 
@@ -111,6 +112,7 @@ def run_stack(
     stack: Stack, listening: socket.socket, report: ProgressReport, introduce: Introduction = _introduce
 ) -> None:
     """Start and serve until SIGTERM or SIGINT. Raises StackStartError."""
+    log_packages(stack.packages)
     options = {"use_uvloop": find_spec("uvloop") is not None}
     raise_file_limit()
     try:

@@ -33,6 +33,7 @@ from llamastack.server.logs import set_up_logging
 from llamastack.server.serve import own_socket, share, url_of
 from llamastack.stack import Stack
 from llamastack.stack.config import LoadedConfig
+from llamastack.stack.discovery import default_discovery
 
 _LOGGER = logging.getLogger("llamastack.workers")
 _SPAWN = get_context("spawn")
@@ -245,7 +246,7 @@ def _work(job: _Job, shared: socket.socket, sending: Connection) -> None:
         return partial(_say, sending, _Ready(lines))
 
     try:
-        set_up_logging(worker=job.name)
+        set_up_logging(worker=job.name, packages=default_discovery().packages)
         report = ProgressReport()
         if job.introduces:
             stack = Stack.from_config(job.config, folder=job.folder, on_progress=report)

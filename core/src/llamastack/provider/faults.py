@@ -18,6 +18,7 @@ from llamastack.provider.errors import (
 )
 from llamastack.provider.http import error_class_of, is_http_error, reason_of_http_error
 from llamastack.provider.redaction import keeps_secrets, struck_error
+from llamastack.provider.tracebacks import log_traceback
 
 _LOGGER = logging.getLogger("llamastack.provider")
 _LONGEST_MESSAGE = 2000
@@ -88,5 +89,6 @@ def _error_for(error: Exception, who: str, provider_id: str, redact: Callable[[s
         return kind(f"{who} is down: {shortened(redact(reason_of(error)))}", provider_id=provider_id)
     if kind is BackendError:
         return kind(f"{who} failed: {shortened(redact(reason_of(error)))}", provider_id=provider_id)
-    _LOGGER.error("%s failed\n%s", who, redact("".join(traceback.format_exception(error))).rstrip())
+    trace = redact("".join(traceback.format_exception(error)))
+    log_traceback(_LOGGER, logging.ERROR, f"{who} failed", trace)
     return InternalError(f"{who} failed: {type(error).__name__}", provider_id=provider_id)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-import traceback
 from typing import Any
 
 import anyio.to_thread
@@ -120,7 +119,7 @@ async def _docs(scope: Scope, receive: Receive, send: Send) -> None:
 
 def _error_response(error: Exception, shape: ErrorShape) -> Response:
     if not isinstance(error, LlamaStackError):
-        _LOGGER.error("unexpected\n%s", "".join(traceback.format_exception(error)).rstrip())
+        _LOGGER.error("unexpected %s", type(error).__name__, exc_info=error)
         error = InternalError(f"unexpected {type(error).__name__}; the log has more under this request id")
     headers: dict[str, str] = {}
     if isinstance(error, RateLimitError) and error.retry_after is not None:

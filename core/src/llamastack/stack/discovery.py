@@ -112,6 +112,21 @@ def _canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def package_of(value: str) -> str:
+    """The package that an entry point or dotted path is in; where several distributions share a namespace, its own."""
+    module = value.partition(":")[0].split(".")
+    package = module[0]
+    for part in module[1:]:
+        try:
+            found = importlib.util.find_spec(package)
+        except (ImportError, ValueError):
+            break
+        if found is None or found.origin is not None:
+            break
+        package += f".{part}"
+    return package
+
+
 class Discovery:
     """The entry points of all llamastack groups, read once.
 
@@ -161,6 +176,11 @@ class Discovery:
                 )
             )
         return tuple(sorted(found, key=lambda i: (i.group, i.name, i.distribution)))
+
+    @property
+    def packages(self) -> set[str]:
+        """The packages that entry points are in, those that are disabled left out."""
+        return {package_of(installed.value) for installed in self.installed if not installed.disabled}
 
     def group(self, group: str) -> list[Installed]:
         return [i for i in self.installed if i.group == group]

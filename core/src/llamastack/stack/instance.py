@@ -24,6 +24,7 @@ from llamastack.provider.faults import as_stack_error, reason_of, shortened, unw
 from llamastack.provider.redaction import redactor, struck_error
 from llamastack.provider.request_data import provider_data
 from llamastack.provider.streams import Stream, close, closing
+from llamastack.provider.tracebacks import log_traceback
 from llamastack.stack.resolver import PlannedProvider
 
 _LOGGER = logging.getLogger("llamastack.stack")
@@ -269,7 +270,8 @@ class Instance:
         error = unwrapped(error)
         self.permanent = isinstance(error, _PermanentError)
         self._is_down(error.__cause__ if isinstance(error.__cause__, Exception) and self.permanent else error)
-        _LOGGER.debug("%s", self.redact("".join(traceback.format_exception(error))))
+        trace = self.redact("".join(traceback.format_exception(error)))
+        log_traceback(_LOGGER, logging.DEBUG, f"why {self.api} {self.provider_id} is down", trace)
         self._round_is_over()
 
     def _is_down(self, error: Exception) -> None:

@@ -19,7 +19,7 @@ from llamastack.provider.calls import Apis
 from llamastack.provider.deps import Progress
 from llamastack.provider.handles import ApiHandle, Dispatch
 from llamastack.stack.config import ConfigError, LoadedConfig, load_config
-from llamastack.stack.discovery import STORE_GROUP, Discovery, DiscoveryError, default_discovery
+from llamastack.stack.discovery import STORE_GROUP, Discovery, DiscoveryError, default_discovery, package_of
 from llamastack.stack.hooks import Hooks
 from llamastack.stack.inspection import StackInspect
 from llamastack.stack.instance import Instance
@@ -131,6 +131,12 @@ class Stack(Apis):
         faults = [*faults_of_sharing(self.config, self._plan, type(self._store), self._discovery, workers)]
         if workers > 1 and faults:
             raise ConfigError(self.config.source, faults)
+
+    @property
+    def packages(self) -> set[str]:
+        """The packages that its parts come from: installed plugins, and the code of its providers."""
+        specs = [planned.spec for planned in self._plan.providers]
+        return self._discovery.packages | {package_of(spec.factory) for spec in specs}
 
     # ---- the APIs ------------------------------------------------------------------------------------------------
 

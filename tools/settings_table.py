@@ -1,0 +1,141 @@
+"""The table of all settings and limits in docs/operations.md.
+
+Fields of config classes come from the classes, with their defaults and descriptions. What happens when one is met, and
+limits that are constants, stand here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from read_source import table
+
+from llamastack.provider.remote import RemoteConfig
+from llamastack.stack.config import RunConfig, ServerConfig
+from llamastack.stack.stores.sqlite import SqliteStoreConfig
+
+# By prefix of the setting's name: the class whose fields it has, and those that are described elsewhere.
+CLASSES: tuple[tuple[str, type[BaseModel], frozenset[str]], ...] = (
+    ("server.", ServerConfig, frozenset()),
+    ("", RunConfig, frozenset({"version", "image_name", "apis", "providers", "store", "server"})),
+    ("store.config.", SqliteStoreConfig, frozenset()),
+    ("providers.<api>[].config.", RemoteConfig, frozenset()),
+)
+
+WHEN_MET: dict[str, str] = {
+    "server.port": "Taken by another: the command ends with status 2",
+    "server.workers": "What works in one process only is refused before anything starts",
+    "server.max_body_bytes": "413",
+    "server.max_body_elements": "400",
+    "server.max_head_bytes": "431, and the connection is closed",
+    "server.max_buffered_bytes": "503 with `Retry-After`",
+    "server.head_timeout_s": "The connection is closed",
+    "server.body_timeout_s": "408, and the connection is closed",
+    "server.idle_timeout_s": "The connection is closed",
+    "server.unread_timeout_s": "The stream is broken off and the connection closed; its backend is told",
+    "server.drain_timeout_s": "503; in a stream a last error event",
+    "server.allowed_hosts": "Another `Host`: 403",
+    "server.allowed_origins": "Another `Origin`: 403",
+    "server.worker_timeout_s": "The worker is ended and started again; a line in the log",
+    "on_provider_error": "`retry`: the others serve, `/health` says `DEGRADED`; `fail`: the command ends with status 1",
+    "start_timeout_s": "The instance is down, and tried again",
+    "refresh_interval_s": "What is new or gone at the backend is seen",
+    "store.config.busy_timeout_s": "503",
+    "providers.<api>[].config.timeout_s": "504; in a stream a last error event",
+    "providers.<api>[].config.connect_timeout_s": "503",
+    "providers.<api>[].config.max_retries": "429 with `Retry-After`",
+    "providers.<api>[].config.max_retry_wait_s": "429 with `Retry-After`",
+    "providers.<api>[].config.max_response_bytes": "502",
+    "providers.<api>[].config.max_event_bytes": "502; in a stream a last error event",
+    "providers.<api>[].config.ca_file": "A certificate of nobody that is trusted: 503",
+    "providers.<api>[].config.trust_models": "A name that the backend does not have: its own error at the call",
+}
+
+ENVIRONMENT: tuple[tuple[str, str, str, str], ...] = (
+    (
+        "LLAMASTACK_HOME",
+        "`~/.llamastack`",
+        "Folder in which stacks without a config file of their own keep their files",
+        "",
+    ),
+    ("LLAMASTACK_LOG_LEVEL", "`INFO`", "Level of the server's log", "Records below it are not written"),
+    (
+        "LLAMASTACK_LOG_REPEATS",
+        "`5`",
+        "Lines of one kind that are written within 10 seconds; 0 writes all",
+        "The rest is counted, and told in one line",
+    ),
+    ("LLAMASTACK_DISABLE_PLUGINS", "", "Distributions and entry points to switch off", "They are left out"),
+    ("LLAMASTACK_TRACE_HOOKS", "", "`1` prints calls of hooks", ""),
+    ("LLAMASTACK_URL", "`http://127.0.0.1:8321`", "The server that commands talk to", ""),
+    (
+        "LLAMASTACK_PROVIDER_DATA",
+        "",
+        "JSON object that commands send as `X-LlamaStack-ProviderData`",
+        "No JSON object: the command ends with status 2",
+    ),
+    ("LLAMASTACK_DEBUG", "", "`1` shows tracebacks of failed commands", ""),
+    ("LLAMASTACK_THREADS", "`2`", "CPU threads of the chat model in the run config `starter`", ""),
+)
+
+# (what, module, constant, unit or "", what happens)
+FIXED: tuple[tuple[str, str, str, str, str], ...] = (
+    ("A message or a traceback in the log", "llamastack.server.logs", "_LONGEST_MESSAGE", "characters", "Cut"),
+    ("A path in the access log", "llamastack.server.logs", "_LONGEST_PATH", "characters", "Cut"),
+    (
+        "Lines of the log that wait to be read",
+        "llamastack.server.logs",
+        "_MOST_WAITING",
+        "lines",
+        "Dropped, and their number told",
+    ),
+    (
+        "A message of a backend or an exception, in errors",
+        "llamastack.provider.faults",
+        "_LONGEST_MESSAGE",
+        "characters",
+        "Its middle is left out",
+    ),
+    ("Redirects of a document's URL", "llamastack.provider.documents", "_MOST_REDIRECTS", "", "400"),
+)
+
+
+def _default_of(field: FieldInfo) -> str:
+    made: Any = field.get_default(call_default_factory=True, validated_data={})
+    if made is None or made is PydanticUndefined or made in ({}, []):
+        return ""
+    if isinstance(made, int) and not isinstance(made, bool) and made >= 2**16 and made % 2**10 == 0:
+        return f"`{made}` ({made // 2**20} MiB)" if made % 2**20 == 0 else f"`{made}` ({made // 2**10} KiB)"
+    return f"`{json.dumps(made)}`"
+
+
+def rows() -> Iterator[tuple[str, str, str, str]]:
+    """(setting, default, what and its unit, when it is met), one for each."""
+    for prefix, model, elsewhere in CLASSES:
+        for name, field in model.model_fields.items():
+            if name not in elsewhere:
+                met = WHEN_MET.get(prefix + name, "")
+                yield f"`{prefix}{name}`", _default_of(field), field.description or "", met
+    yield from environment()
+    for what, module, constant, unit, met in FIXED:
+        value = getattr(importlib.import_module(module), constant)
+        yield "not to be set", f"{value:,} {unit}".strip(), what, met
+
+
+def environment() -> Iterator[tuple[str, str, str, str]]:
+    """The same for the environment variables."""
+    for variable, *rest in ENVIRONMENT:
+        yield f"`{variable}`", *rest
+
+
+HEADERS = ("setting", "default", "what", "when it is met")
+BLOCKS: dict[str, Callable[[str], str]] = {
+    "settings": lambda _: table(HEADERS, rows()),
+    "environment": lambda _: table(("variable", *HEADERS[1:]), environment()),
+}
