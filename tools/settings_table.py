@@ -130,8 +130,8 @@ def rows() -> Iterator[tuple[str, str, str, str]]:
 
 def environment() -> Iterator[tuple[str, str, str, str]]:
     """The same for the environment variables."""
-    for variable, *rest in ENVIRONMENT:
-        yield f"`{variable}`", *rest
+    for variable, default, what, met in ENVIRONMENT:
+        yield f"`{variable}`", default, what, met
 
 
 HEADERS = ("setting", "default", "what", "when it is met")

@@ -133,7 +133,11 @@ def test_setting_up_twice_writes_once(log: Log, monkeypatch: pytest.MonkeyPatch)
 # ---- what cannot be forged -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("odd", [*LINE_ENDS, *TURNING, "\x00", "\x07", "\x1b", "\x7f", "\x9b", "\ud83d", "\U000e0041"])
+@pytest.mark.parametrize(
+    "odd",
+    [*LINE_ENDS, *TURNING, *"\x00\x07\x1b\x7f\x9b\U000e0041"],
+    ids=lambda odd: odd.encode("unicode_escape").decode(),
+)
 def test_a_record_is_one_line_whatever_is_in_it(log: Log, odd: str) -> None:
     text = f"failed{odd}{FORGED}"
     logging.getLogger("llamastack.server").warning("%s: %s", "code", text)
@@ -163,6 +167,7 @@ def test_what_is_indented_begins_no_line(text: str) -> None:
 def test_plain_text_is_not_touched() -> None:
     text = "Grüße, 世界, नमस्ते, 👩‍💻, a\u00a0b, C:\\new"
     assert one_line(text) == for_terminal(text) == text
+    assert one_line("\ud83d") == for_terminal("\ud83d") == "\\ud83d"
     assert for_terminal("a\n\tb\r\nc") == "a\n\tb\nc"
     assert for_terminal(STEERING) == "\\x1b[2J\\x1b]0;title\\x07"
 

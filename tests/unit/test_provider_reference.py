@@ -44,6 +44,7 @@ OF_THE_STACK = {
     "redaction",
     "secret_forms",
     "handles",
+    "printable",
     "request_data",  # `Deps.request_data` gives a provider its part
     "validation",
     "validation_paths",

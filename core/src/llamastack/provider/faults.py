@@ -18,7 +18,6 @@ from llamastack.provider.errors import (
 )
 from llamastack.provider.http import error_class_of, is_http_error, reason_of_http_error
 from llamastack.provider.redaction import keeps_secrets, struck_error
-from llamastack.provider.tracebacks import log_traceback
 
 _LOGGER = logging.getLogger("llamastack.provider")
 _LONGEST_MESSAGE = 2000
@@ -49,6 +48,19 @@ def reason_of(error: BaseException) -> str:
         return reason_of_http_error(error)
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def log_traceback(logger: logging.Logger, level: int, message: str, trace: str) -> None:
+    """Log `message` with a traceback that is text already, secrets struck out.
+
+    It takes the place of the record's own, which formatters put below the message: in the message, its lines could not
+    be told from lines that came from outside.
+    """
+    if logger.isEnabledFor(level):
+        file, line, function, _ = logger.findCaller(stacklevel=2)
+        record = logger.makeRecord(logger.name, level, file, line, message, (), None, function)
+        record.exc_text = trace.rstrip()
+        logger.handle(record)
 
 
 def as_stack_error(

@@ -20,11 +20,10 @@ from llamastack.provider.compliance import faults_of_provider
 from llamastack.provider.deps import Deps, Progress
 from llamastack.provider.dotted import load_dotted
 from llamastack.provider.errors import LlamaStackError, ProviderTimeoutError, ProviderUnavailableError, raise_instead
-from llamastack.provider.faults import as_stack_error, reason_of, shortened, unwrapped
+from llamastack.provider.faults import as_stack_error, log_traceback, reason_of, shortened, unwrapped
 from llamastack.provider.redaction import redactor, struck_error
 from llamastack.provider.request_data import provider_data
 from llamastack.provider.streams import Stream, close, closing
-from llamastack.provider.tracebacks import log_traceback
 from llamastack.stack.resolver import PlannedProvider
 
 _LOGGER = logging.getLogger("llamastack.stack")
