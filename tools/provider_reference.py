@@ -407,6 +407,7 @@ HELPERS = (
     "sse",
     "documents",
     "data_urls",
+    "tool_schemas",
 )
 """The modules of `llamastack.provider` that are meant for authors beside the package's own names."""
 

@@ -47,6 +47,7 @@ from llamastack.provider.private import OpenAIRequest
 
 pytestmark = pytest.mark.anyio
 PLAIN = Dialect("p")
+TOOL = ToolDefinition(tool_name="f")
 HELLO = [UserMessage(content="Hello")]
 
 
@@ -110,7 +111,7 @@ def test_sampling(params: SamplingParams | None, sent: dict[str, Any]) -> None:
         ({"sampling_params": SamplingParams(strategy=SamplingStrategy.top_k, top_k=5)}, "sampling_params.top_k"),
         ({"sampling_params": SamplingParams(repetition_penalty=2)}, "sampling_params.repetition_penalty"),
         ({"sampling_params": SamplingParams(seed=2)}, "sampling_params.seed"),
-        ({"tool_prompt_format": ToolPromptFormat.python_list}, "tool_prompt_format"),
+        ({"tool_prompt_format": ToolPromptFormat.python_list, "tools": [TOOL]}, "tool_prompt_format"),
         ({"messages": [UserMessage(content=ImageMedia(image="http://x/y.png"))]}, "messages"),
     ],
 )

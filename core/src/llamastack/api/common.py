@@ -94,10 +94,12 @@ class ToolCall(WireModel):
 
 
 class ToolParamDefinition(WireModel):
-    """One parameter of a tool. `param_type` is a JSON schema type or a Python type name (`str`, `int`, ...)."""
+    """One parameter of a tool."""
 
     param_type: str
-    """A JSON schema type, or a Python type name."""
+    """A type of JSON Schema, such as `string`, or of Python: `str`, `list[int]`, `dict[str, float]`, `Optional[bool]`,
+    `Literal['a', 'b']`. A provider that needs to know it refuses what it does not understand.
+    """
     description: str | None = None
     """What it is, for the model."""
     required: bool = True

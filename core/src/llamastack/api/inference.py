@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from llamastack.api.base import WireModel
 from llamastack.api.common import (
@@ -46,12 +46,28 @@ class TokenUsage(WireModel):
     """Tokens that the model made; an embedding makes none."""
 
 
+_OF_THE_WRAPPER = frozenset({"name", "schema", "strict", "description"})
+
+
+def _unwrapped(given: dict[str, Any]) -> dict[str, Any]:
+    """The schema inside OpenAI's `{"name", "schema", "strict"?, "description"?}`, else what was given.
+
+    None of these but `description` is a word of JSON Schema: as a schema the wrapper would allow everything.
+    """
+    if not given or given.keys() == {"description"} or not given.keys() <= _OF_THE_WRAPPER:
+        return given
+    schema = given.get("schema")
+    if not isinstance(schema, dict):
+        raise ValueError("it holds no JSON schema: neither is it one, nor has it one in 'schema'")  # noqa: TRY004 - told to clients
+    return schema
+
+
 class JsonSchemaResponseFormat(WireModel):
     """Constrain the output to a JSON document that fits a JSON schema (draft 2020-12)."""
 
     type: Literal["json_schema"] = "json_schema"
-    json_schema: dict[str, Any]
-    """The schema."""
+    json_schema: Annotated[dict[str, Any], AfterValidator(_unwrapped)]
+    """The schema itself, or as OpenAI's clients wrap it: `{"name": ..., "schema": {...}}`."""
 
 
 ResponseFormat = JsonSchemaResponseFormat

@@ -21,6 +21,7 @@ _NO_OBJECT = (
     "dataclass_type",
     "dataclass_exact_type",
 )
+_OF_A_VALIDATOR = "Value error, "
 _WRONG_KIND = ("literal_error", "enum", "none_required", *_NO_OBJECT)
 _WORDS = {
     _UNKNOWN: "unknown field",
@@ -61,7 +62,7 @@ def _worded(steps: list[Step], fault: Any) -> _Fault:
         if kind == "union_tag_not_found":
             return _Fault(steps, _WORDS[_MISSING], _MISSING)
         return _Fault(steps, f"Input should be one of {fault['ctx']['expected_tags']}", "literal_error")
-    return _Fault(steps, _WORDS.get(kind, fault["msg"]), kind)
+    return _Fault(steps, _WORDS.get(kind) or fault["msg"].removeprefix(_OF_A_VALIDATOR), kind)
 
 
 def _likeliest(faults: Sequence[_Fault], depth: int) -> Iterator[_Fault]:

@@ -65,12 +65,27 @@ def logprobs_arguments(logprobs: LogProbConfig | None) -> dict[str, Any]:
 def tools_of(body: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     """The tools of the request. Ollama passes over the default of a parameter, so the description says it."""
     tools: list[dict[str, Any]] | None = body.get("tools")
-    for tool in tools or ():
-        for parameter in tool["function"]["parameters"]["properties"].values():
-            if "default" in parameter:
-                default = f"(default: {json.dumps(parameter.pop('default'))})"
-                parameter["description"] = f"{parameter.get('description', '')} {default}".lstrip()
-    return tools
+    return None if tools is None else [{**tool, "function": _function(tool["function"])} for tool in tools]
+
+
+def _function(function: Mapping[str, Any]) -> dict[str, Any]:
+    schema = function["parameters"]
+    properties = schema.get("properties")
+    if not isinstance(properties, dict):
+        properties = {}
+    told = {name: _with_default_in_words(parameter) for name, parameter in properties.items()}
+    return {**function, "parameters": {**schema, "properties": told}}
+
+
+def _with_default_in_words(parameter: Any) -> dict[str, Any]:
+    """A JSON schema may be true or false, too; Ollama's client takes objects alone."""
+    if not isinstance(parameter, dict):
+        return {}
+    told = {name: value for name, value in parameter.items() if name != "default"}
+    if "default" in parameter:
+        default = f"(default: {json.dumps(parameter['default'])})"
+        told["description"] = f"{parameter.get('description', '')} {default}".lstrip()
+    return told
 
 
 def messages_of(messages: Sequence[Message], provider_id: str) -> list[dict[str, Any]]:

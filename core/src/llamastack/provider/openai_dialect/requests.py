@@ -17,23 +17,13 @@ from llamastack.api.common import (
     SystemMessage,
     ToolChoice,
     ToolDefinition,
-    ToolParamDefinition,
     ToolPromptFormat,
     ToolResponseMessage,
     UserMessage,
 )
 from llamastack.api.inference import LogProbConfig, ResponseFormat
 from llamastack.provider.errors import InvalidRequestError, NotSupportedError
-
-_JSON_TYPES = {
-    "str": "string",
-    "int": "integer",
-    "float": "number",
-    "bool": "boolean",
-    "list": "array",
-    "dict": "object",
-    "None": "null",
-}
+from llamastack.provider.tool_schemas import parameters_schema
 
 
 def as_json_schema(schema: dict[str, Any]) -> dict[str, Any]:
@@ -105,10 +95,10 @@ def chat_request(
     """
     body: dict[str, Any] = {"model": model, "messages": [_message(dialect, message) for message in messages]}
     body.update(_sampling(dialect, sampling_params))
-    if tool_prompt_format not in (None, ToolPromptFormat.json):
-        raise dialect.unsupported("tool_prompt_format", f"tool_prompt_format '{tool_prompt_format}'")
     if tools:
-        body["tools"] = [_tool(tool) for tool in tools]
+        if tool_prompt_format not in (None, ToolPromptFormat.json):
+            raise dialect.unsupported("tool_prompt_format", f"tool_prompt_format '{tool_prompt_format}'")
+        body["tools"] = [_tool(tool, f"tools[{place}]") for place, tool in enumerate(tools)]
         if tool_choice is ToolChoice.required and dialect.tool_choice_required is None:
             raise dialect.unsupported("tool_choice", "tool_choice 'required'")
         if tool_choice is not None:
@@ -246,26 +236,8 @@ def _sampling(dialect: Dialect, params: SamplingParams | None) -> dict[str, Any]
     return body
 
 
-def _tool(tool: ToolDefinition) -> dict[str, Any]:
-    parameters = tool.parameters or {}
-    function: dict[str, Any] = {
-        "name": str(tool.tool_name),
-        "parameters": tool.input_schema
-        or {
-            "type": "object",
-            "properties": {name: _parameter(parameter) for name, parameter in parameters.items()},
-            "required": [name for name, parameter in parameters.items() if parameter.required],
-        },
-    }
+def _tool(tool: ToolDefinition, where: str) -> dict[str, Any]:
+    function: dict[str, Any] = {"name": str(tool.tool_name), "parameters": parameters_schema(tool, where)}
     if tool.description:
         function["description"] = tool.description
     return {"type": "function", "function": function}
-
-
-def _parameter(parameter: ToolParamDefinition) -> dict[str, Any]:
-    schema: dict[str, Any] = {"type": _JSON_TYPES.get(parameter.param_type, parameter.param_type)}
-    if parameter.description:
-        schema["description"] = parameter.description
-    if parameter.default is not None:
-        schema["default"] = parameter.default
-    return schema

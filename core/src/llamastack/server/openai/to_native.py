@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
 from llamastack.api.common import (
     CompletionMessage,
     ImageMedia,
@@ -24,6 +26,7 @@ from llamastack.api.common import ToolCall as NativeToolCall
 from llamastack.api.common import UserMessage as NativeUserMessage
 from llamastack.api.inference import JsonSchemaResponseFormat, LogProbConfig
 from llamastack.provider.errors import InvalidRequestError, NotSupportedError
+from llamastack.provider.validation import faults_of
 from llamastack.server.openai.requests import (
     AssistantMessage,
     ChatCompletionRequest,
@@ -236,7 +239,11 @@ def _response_format(given: ResponseFormat | None) -> JsonSchemaResponseFormat |
         raise InvalidRequestError(
             "'response_format.json_schema.schema' is missing", param="response_format.json_schema.schema"
         )
-    return JsonSchemaResponseFormat(json_schema=schema)
+    try:
+        return JsonSchemaResponseFormat(json_schema=schema)
+    except ValidationError as error:
+        fault = faults_of(error, JsonSchemaResponseFormat)[0]
+        raise InvalidRequestError(fault["msg"], param="response_format.json_schema.schema") from None
 
 
 # ---- tools -----------------------------------------------------------------------------------------------------------
