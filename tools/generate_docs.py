@@ -30,8 +30,9 @@ from llamastack.cli.group import cli
 from llamastack.provider.apis import BUILTIN_APIS
 from llamastack.server.openai import PREFIX, ROUTES, to_native
 from llamastack.server.openai.errors import WORDS
-from llamastack.stack.config import ProviderConfig, ServerConfig, StoreConfig, run_config_model
+from llamastack.stack.config import ProviderConfig, StoreConfig, run_config_model
 from llamastack.stack.discovery import default_discovery
+from llamastack.stack.server_config import ServerConfig
 from llamastack.stack.stores.sqlite import SqliteStoreConfig
 from llamastack_conformance.settings import Settings
 from llamastack_conformance.waivers import Waiver

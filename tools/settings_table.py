@@ -17,7 +17,8 @@ from pydantic_core import PydanticUndefined
 from read_source import table
 
 from llamastack.provider.remote import RemoteConfig
-from llamastack.stack.config import RunConfig, ServerConfig
+from llamastack.stack.config import RunConfig
+from llamastack.stack.server_config import ServerConfig
 from llamastack.stack.stores.sqlite import SqliteStoreConfig
 
 # By prefix of the setting's name: the class whose fields it has, and those that are described elsewhere.
@@ -35,13 +36,13 @@ WHEN_MET: dict[str, str] = {
     "server.max_body_elements": "400",
     "server.max_head_bytes": "431, and the connection is closed",
     "server.max_buffered_bytes": "503 with `Retry-After`",
-    "server.head_timeout_s": "The connection is closed",
+    "server.head_timeout_s": "408, and the connection is closed; without a word where nothing came",
     "server.body_timeout_s": "408, and the connection is closed",
     "server.idle_timeout_s": "The connection is closed",
-    "server.unread_timeout_s": "The stream is broken off and the connection closed; its backend is told",
+    "server.unread_timeout_s": "The connection is cut, and the provider's work cancelled; a line in the log",
     "server.drain_timeout_s": "503; in a stream a last error event",
     "server.allowed_hosts": "Another `Host`: 403",
-    "server.allowed_origins": "Another `Origin`: 403",
+    "server.allowed_origins": "Another `Origin`: 403 for what could write, and browsers let no page read the reply",
     "server.worker_timeout_s": "The worker is ended and started again; a line in the log",
     "on_provider_error": "`retry`: the others serve, `/health` says `DEGRADED`; `fail`: the command ends with status 1",
     "start_timeout_s": "The instance is down, and tried again",
@@ -101,6 +102,13 @@ FIXED: tuple[tuple[str, str, str, str, str], ...] = (
         "_LONGEST_MESSAGE",
         "characters",
         "Its middle is left out",
+    ),
+    (
+        "Requests on one connection that wait for the reply to the one before",
+        "llamastack.server.connection",
+        "_MOST_QUEUED",
+        "",
+        "The connection is closed",
     ),
     ("Redirects of a document's URL", "llamastack.provider.documents", "_MOST_REDIRECTS", "", "400"),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -27,3 +27,13 @@ async def served_stack(
         async with httpx.AsyncClient(base_url=url_of(listening), timeout=60) as client:
             yield stack, client
         group.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def served_script(
+    discovery: Discovery, names: Sequence[str] = ("a",), **run: Any
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Serve scripted inference providers of these names, each following the script of its name."""
+    providers = [{"provider_id": name, "provider_type": "scripted", "config": {"script": name}} for name in names]
+    async with served_stack({"providers": {"inference": providers}, **run}, discovery) as (_, client):
+        yield client

@@ -14,6 +14,8 @@ from llamastack.provider.errors import BackendError, LlamaStackError, raise_inst
 from llamastack.server.connection import Connection, Sender
 from llamastack.server.endpoint import Endpoint
 from llamastack.server.errors import NATIVE_ERRORS
+from llamastack.server.load import Load
+from llamastack.stack.server_config import ServerConfig
 
 pytestmark = pytest.mark.anyio
 
@@ -24,7 +26,7 @@ class Body(bytearray):
 
 class Fails(Endpoint):
     def __init__(self, kind: str) -> None:
-        super().__init__(NATIVE_ERRORS, 1000)
+        super().__init__(NATIVE_ERRORS, Load(ServerConfig()))
         self._kind = kind
 
     async def respond(self, scope: Scope, body: bytes) -> bytes | AsyncIterator[bytes]:
@@ -46,6 +48,10 @@ class Flow:
     def resume_reading(self) -> None: ...
 
 
+class Output:
+    blocks = 0
+
+
 @pytest.fixture
 def no_collection() -> Iterator[None]:
     gc.collect()
@@ -59,6 +65,7 @@ async def test_a_request_that_fails_leaves_no_garbage(kind: str, no_collection: 
     """Else the body of each would be kept until garbage is collected, which a server does rarely."""
     connection = Connection.__new__(Connection)
     connection.when_lost, connection.flow = set(), Flow()  # type: ignore[assignment]
+    connection._output = Output()  # type: ignore[assignment]
     scope = {"type": "http", "headers": [], "extensions": {"llamastack.connection": weakref.ref(connection)}}
     watched: list[weakref.ref[Body]] = []
 

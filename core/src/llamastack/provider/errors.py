@@ -9,13 +9,16 @@ LlamaStackError
   NotFoundError                  404  nothing of that name
     ObjectNotFoundError          404  no model, shield, memory bank of that name is served
   MethodNotAllowedError          405  the route does not take this HTTP method
+  RequestTimeoutError            408  the client takes too long to send its request
   ConflictError                  409  the name is taken by something else
   RequestTooLargeError           413  the body is over the limit
+    RequestHeadTooLargeError     431  the request line and the headers are
   RateLimitError                 429  the backend asks to slow down
   InternalError                  500  a fault in this software
   NotSupportedError              501  the provider cannot do this
   BackendError                   502  the backend answered nonsense
   ProviderUnavailableError       503  the provider or its backend is down
+  ServerBusyError                503  the server has as much in work as it may
   ProviderTimeoutError           504  the backend did not answer in time
 """
 
@@ -48,10 +51,12 @@ class LlamaStackError(Exception):
         """The backend's own word for the fault, where it speaks OpenAI's API and has one."""
         self.hides_cause = False
         """Whether it is raised without its cause, whose text has a secret that cannot be struck out."""
+        self.retry_after: float | None = None
+        """Seconds until it makes sense to ask again, where that is known."""
 
     def details(self) -> dict[str, Any]:
         """Further fields of the error object, by name."""
-        return {}
+        return {} if self.retry_after is None else {"retry_after": self.retry_after}
 
     def reword(self, message: str) -> Self:
         """The same error with another message."""
@@ -96,7 +101,7 @@ class InvalidRequestError(LlamaStackError):
 
     def details(self) -> dict[str, Any]:
         # Clients of the first release read `error.detail.errors`.
-        return {"detail": {"errors": self.errors}} if self.errors else {}
+        return super().details() | ({"detail": {"errors": self.errors}} if self.errors else {})
 
     @classmethod
     def _rebuild(cls, message: str, body: dict[str, Any]) -> Self:
@@ -241,11 +246,25 @@ class ConflictError(LlamaStackError):
     code = "conflict"
 
 
+class RequestTimeoutError(LlamaStackError):
+    """The client takes too long to send its request. The server raises it."""
+
+    status = 408
+    code = "request_timeout"
+
+
 class RequestTooLargeError(LlamaStackError):
     """The body is over the limit. The server raises it."""
 
     status = 413
     code = "request_too_large"
+
+
+class RequestHeadTooLargeError(RequestTooLargeError):
+    """The request line and the headers are over the limit. The server raises it."""
+
+    status = 431
+    code = "request_head_too_large"
 
 
 class RateLimitError(LlamaStackError):
@@ -267,16 +286,6 @@ class RateLimitError(LlamaStackError):
     ) -> None:
         super().__init__(message, provider_id=provider_id, param=param)
         self.retry_after = retry_after
-
-    def details(self) -> dict[str, Any]:
-        return {} if self.retry_after is None else {"retry_after": self.retry_after}
-
-    @classmethod
-    def _rebuild(cls, message: str, body: dict[str, Any]) -> Self:
-        seconds = body.get("retry_after")
-        if not isinstance(seconds, int | float) or not 0 <= seconds < _LONGEST_WAIT_S:
-            seconds = None
-        return cls(message, retry_after=seconds)
 
 
 class InternalError(LlamaStackError):
@@ -304,6 +313,27 @@ class ProviderUnavailableError(LlamaStackError):
 
     status = 503
     code = "provider_unavailable"
+
+
+class ServerBusyError(LlamaStackError):
+    """The server has as much in work as its limits allow. The server raises it.
+
+    retry_after: seconds until it makes sense to ask again.
+    """
+
+    status = 503
+    code = "server_busy"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        provider_id: str | None = None,
+        param: str | None = None,
+    ) -> None:
+        super().__init__(message, provider_id=provider_id, param=param)
+        self.retry_after = retry_after
 
 
 class ProviderTimeoutError(LlamaStackError):
@@ -359,4 +389,7 @@ def error_from_wire(status: int, body: Any) -> LlamaStackError:
         made = next((c for c in _family(LlamaStackError) if c.status == status), BackendError)._rebuild(message, error)
     made.provider_id = error.get("provider_id")
     made.param = error.get("param")
+    seconds = error.get("retry_after")
+    if isinstance(seconds, int | float) and 0 <= seconds < _LONGEST_WAIT_S:
+        made.retry_after = seconds
     return made

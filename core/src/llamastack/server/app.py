@@ -16,18 +16,19 @@ from llamastack.provider.errors import (
     LlamaStackError,
     MethodNotAllowedError,
     NotFoundError,
-    RateLimitError,
 )
 from llamastack.provider.hookspecs import FinishedRequest
 from llamastack.server.connection import App, Sender
 from llamastack.server.context import REQUEST_ID_HEADER, request_id, request_id_from
 from llamastack.server.docs_page import DOCS_PAGE
-from llamastack.server.errors import NATIVE_ERRORS, ErrorShape
+from llamastack.server.errors import NATIVE_ERRORS, ErrorShape, headers_for
+from llamastack.server.load import Load
 from llamastack.server.logs import log_access
 from llamastack.server.native import NativeEndpoint
 from llamastack.server.openai import OPENAI_ERRORS, PREFIX, openai_endpoints
 from llamastack.server.openapi import openapi_document
-from llamastack.server.requests import ClientGoneError, header_of, refuse_other_sites
+from llamastack.server.requests import ClientGoneError, header_of
+from llamastack.server.sites import Sites
 from llamastack.stack import Stack
 
 _LOGGER = logging.getLogger("llamastack.server")
@@ -41,7 +42,7 @@ class StackApp:
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         self._finished = stack.hooks.listener("llamastack_request_finished")
-        limit = stack.config.run.server.max_body_bytes
+        load = Load(stack.config.run.server)
         self._endpoints: dict[str, dict[str, App]] = {
             "/": {"GET": _docs},
             "/docs": {"GET": _docs},
@@ -50,15 +51,19 @@ class StackApp:
         for name in stack.apis:
             for method in stack.api(name).methods.values():
                 web = method.definition.web
-                endpoint = NativeEndpoint(method, limit)
+                endpoint = NativeEndpoint(method, load)
                 for http_method in web.methods:
                     self._endpoints.setdefault(web.route, {})[http_method] = endpoint
-        self._endpoints |= openai_endpoints(stack, limit)
+        self._endpoints |= openai_endpoints(stack, load)
         # Routes whose end is a name: by what stands before it.
         self._by_name = {route.partition("{")[0]: route for route in self._endpoints if "{" in route}
         self._openapi: bytes | None = None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, instead: App | None = None) -> None:
+        """Answer a request, with its id, its line in the log, and errors as its path has them.
+
+        instead: what answers in place of the route's endpoint.
+        """
         if scope["type"] != "http":
             raise RuntimeError(f"cannot serve {scope['type']}")
         started = time.perf_counter()
@@ -66,15 +71,14 @@ class StackApp:
         request_id.set(own_id)
         sender = Sender(send, (_ID_HEADER, own_id.encode()))
         try:
-            await self._route(scope, receive, sender)
+            await (instead or self._route)(scope, receive, sender)
         except ClientGoneError:
             sender.status = _CLIENT_GONE
         except Exception as error:
             if sender.status:
                 # The head is out: the connection can only be broken off.
                 raise
-            shape = OPENAI_ERRORS if f"{scope['path']}/".startswith(PREFIX) else NATIVE_ERRORS
-            await _error_response(error, shape)(scope, receive, sender)
+            await _error_response(error, shape_of(scope["path"]))(scope, receive, sender)
         finally:
             took = time.perf_counter() - started
             # As it came, percent-encoded: a decoded path could hold line breaks and forge lines of the log.
@@ -94,8 +98,6 @@ class StackApp:
             raise MethodNotAllowedError(
                 f"{path} does not take {http_method}; allowed: {', '.join(by_method)}", allowed=tuple(by_method)
             )
-        if http_method == "POST":
-            refuse_other_sites(scope)
         await endpoint(scope, receive, send)
 
     def _named(self, scope: Scope) -> dict[str, App] | None:
@@ -113,6 +115,11 @@ class StackApp:
         await Response(self._openapi, media_type="application/json")(scope, receive, send)
 
 
+def shape_of(path: str) -> ErrorShape:
+    """How errors look for a path."""
+    return OPENAI_ERRORS if f"{path}/".startswith(PREFIX) else NATIVE_ERRORS
+
+
 async def _docs(scope: Scope, receive: Receive, send: Send) -> None:
     await HTMLResponse(DOCS_PAGE)(scope, receive, send)
 
@@ -121,9 +128,7 @@ def _error_response(error: Exception, shape: ErrorShape) -> Response:
     if not isinstance(error, LlamaStackError):
         _LOGGER.error("unexpected %s", type(error).__name__, exc_info=error)
         error = InternalError(f"unexpected {type(error).__name__}; the log has more under this request id")
-    headers: dict[str, str] = {}
-    if isinstance(error, RateLimitError) and error.retry_after is not None:
-        headers["Retry-After"] = str(max(1, round(error.retry_after)))
+    headers = headers_for(error)
     if isinstance(error, MethodNotAllowedError):
         headers["Allow"] = ", ".join(error.allowed)
     if error.status >= 500:
@@ -131,11 +136,14 @@ def _error_response(error: Exception, shape: ErrorShape) -> Response:
     return JSONResponse(shape.body(error), status_code=shape.status(error), headers=headers)
 
 
-def create_app(stack: Stack) -> ASGIApp:
-    """The ASGI app of a running stack, with the middleware of its plugins around it, the first one outermost."""
-    app: Any = StackApp(stack)
+def create_app(stack: Stack, *, loopback: bool = False) -> ASGIApp:
+    """The ASGI app of a running stack, with the middleware of its plugins around it, the first one outermost.
+
+    loopback: whether only this machine reaches it; requests for hosts of other names are refused then.
+    """
+    own = StackApp(stack)
+    app: Any = own
     added = [middleware for _, middleware in stack.hooks.collect("llamastack_middleware")]
     for middleware in reversed(added):
         app = middleware(app)
-    made: ASGIApp = app
-    return made
+    return Sites(app, own, stack.config.run.server, loopback=loopback)

@@ -16,9 +16,10 @@ from llamastack.provider.request_data import (
     provider_data,
 )
 from llamastack.provider.streams import closing
-from llamastack.server.connection import Sender, connection_of
+from llamastack.server.connection import Connection, Sender, connection_of
 from llamastack.server.errors import ErrorShape
-from llamastack.server.requests import ClientGoneError, header_of, read_body
+from llamastack.server.load import Load
+from llamastack.server.requests import ClientGoneError, header_of
 
 _LOGGER = logging.getLogger("llamastack.server")
 _PROVIDER_DATA = PROVIDER_DATA_HEADER.lower().encode()
@@ -33,12 +34,13 @@ _EVENT_STREAM = [
 class Endpoint:
     """An ASGI app for one route. A subclass says how it is answered.
 
-    errors: how errors look in the middle of a stream.
+    errors: how errors look in the middle of a stream. load: what all endpoints share.
     """
 
-    def __init__(self, errors: ErrorShape, max_body_bytes: int) -> None:
+    def __init__(self, errors: ErrorShape, load: Load) -> None:
         self.errors = errors
-        self._max_body_bytes = max_body_bytes
+        self._bodies = load.bodies
+        self._turns = load.turns
 
     async def respond(self, scope: Scope, body: bytes) -> bytes | AsyncIterator[bytes]:
         """JSON, or an iterator of server-sent events, each block one or several whole ones.
@@ -48,13 +50,16 @@ class Endpoint:
         raise NotImplementedError
 
     async def __call__(self, scope: Scope, receive: Receive, send: Sender) -> None:
-        body = await read_body(scope, receive, self._max_body_bytes)
-        header = header_of(scope, _PROVIDER_DATA)
-        if header is None and current_provider_data() is None:
-            await self._call(scope, body, receive, send)
-            return
-        with provider_data(None if header is None else parse_provider_data(header)):
-            await self._call(scope, body, receive, send)
+        body = await self._bodies.read(scope, receive)
+        try:
+            header = header_of(scope, _PROVIDER_DATA)
+            if header is None and current_provider_data() is None:
+                await self._call(scope, body, receive, send)
+                return
+            with provider_data(None if header is None else parse_provider_data(header)):
+                await self._call(scope, body, receive, send)
+        finally:
+            self._bodies.let_go(body)
 
     async def _call(self, scope: Scope, body: bytes, receive: Receive, send: Sender) -> None:
         failure: Exception | None = None
@@ -113,7 +118,7 @@ class Endpoint:
         result = await self.respond(scope, body)
         if not isinstance(result, bytes):
             async with closing(result):
-                await self._send_events(result, send)
+                await self._send_events(result, send, connection_of(scope))
             return
         await send(
             {
@@ -124,7 +129,7 @@ class Endpoint:
         )
         await send({"type": "http.response.body", "body": result})
 
-    async def _send_events(self, events: AsyncIterator[bytes], send: Sender) -> None:
+    async def _send_events(self, events: AsyncIterator[bytes], send: Sender, connection: Connection | None) -> None:
         started = False
         try:
             async for block in events:
@@ -133,6 +138,8 @@ class Endpoint:
                     started = True
                     await send({"type": "http.response.start", "status": 200, "headers": list(_EVENT_STREAM)})
                 await send({"type": "http.response.body", "body": block, "more_body": True})
+                if connection is None or connection.runs_on:
+                    await self._turns.next()  # else a backend that always has more would stop all others
         except LlamaStackError as error:
             if not started:
                 raise

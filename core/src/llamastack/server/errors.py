@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 from llamastack.provider.errors import LlamaStackError
-from llamastack.server.context import request_id
+from llamastack.server.context import REQUEST_ID_HEADER, request_id
 from llamastack.server.encoding import event_of, json_of
 
 
@@ -26,3 +27,23 @@ class ErrorShape:
 
 
 NATIVE_ERRORS = ErrorShape()
+
+
+def headers_for(error: LlamaStackError) -> dict[str, str]:
+    """The headers that go with an error, whatever its shape."""
+    return {} if error.retry_after is None else {"Retry-After": str(max(1, round(error.retry_after)))}
+
+
+def last_reply(error: LlamaStackError, shape: ErrorShape) -> bytes:
+    """A whole reply, head and body, after which the connection is closed: for a request that reaches no endpoint."""
+    body = json_of(shape.body(error))
+    status = HTTPStatus(shape.status(error))
+    head = {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        "connection": "close",
+        REQUEST_ID_HEADER.lower(): request_id.get() or "",
+        **headers_for(error),
+    }
+    lines = [f"HTTP/1.1 {status.value} {status.phrase}", *(f"{name}: {value}" for name, value in head.items())]
+    return "\r\n".join((*lines, "", "")).encode() + body

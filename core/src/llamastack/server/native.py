@@ -16,6 +16,7 @@ from llamastack.provider.validation import invalid_request
 from llamastack.server.encoding import event_of
 from llamastack.server.endpoint import Endpoint
 from llamastack.server.errors import NATIVE_ERRORS
+from llamastack.server.load import Load
 from llamastack.server.requests import bad_request, json_object
 
 
@@ -49,8 +50,8 @@ def read_arguments(method: ApiMethod, body: bytes, query: bytes) -> dict[str, An
 class NativeEndpoint(Endpoint):
     """One method of one API."""
 
-    def __init__(self, method: ApiMethod, max_body_bytes: int) -> None:
-        super().__init__(NATIVE_ERRORS, max_body_bytes)
+    def __init__(self, method: ApiMethod, load: Load) -> None:
+        super().__init__(NATIVE_ERRORS, load)
         self.method = method
         self._result = method.definition.result
         self._piece = method.definition.piece

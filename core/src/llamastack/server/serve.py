@@ -8,13 +8,17 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from typing import Any
 
 import anyio
 import uvicorn
 
-from llamastack.server.app import create_app
+from llamastack.server.app import create_app, shape_of
 from llamastack.server.connection import Connection
+from llamastack.server.slow_clients import SlowClients
 from llamastack.stack import Stack
+from llamastack.stack.hosts import is_loopback
 
 _BACKLOG = 2048
 _GARBAGE_AFTER = 10_000  # new objects
@@ -132,9 +136,11 @@ async def serve(stack: Stack, listening: socket.socket, on_ready: Callable[[], N
     on_ready: called when requests are accepted.
     """
     settings = stack.config.run.server
+    connection: Any = partial(Connection, settings=settings, shape_of=shape_of)
     config = uvicorn.Config(
-        create_app(stack),
-        http=Connection,
+        create_app(stack, loopback=is_loopback(listening.getsockname()[0])),
+        http=connection,
+        ws="none",
         lifespan="off",
         proxy_headers=False,  # nothing here asks who the client is
         log_config=None,
@@ -149,7 +155,10 @@ async def serve(stack: Stack, listening: socket.socket, on_ready: Callable[[], N
         try:
             # Cancelled half-way, uvicorn would leave its connections and the socket open.
             with anyio.CancelScope(shield=True):
-                await server.serve(sockets=[listening])
+                async with anyio.create_task_group() as beside:
+                    beside.start_soon(SlowClients(settings).watch, server.server_state.connections)
+                    await server.serve(sockets=[listening])
+                    beside.cancel_scope.cancel()
         finally:
             finished.set()
 

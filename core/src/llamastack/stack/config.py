@@ -16,6 +16,7 @@ from llamastack.api.definition import ApiDefinition
 from llamastack.provider.redaction import Redactor, redactor, shown_value, without_userinfo
 from llamastack.provider.validation import faults_of
 from llamastack.stack.discovery import RUN_CONFIG_GROUP, Discovery, DiscoveryError
+from llamastack.stack.server_config import ServerConfig
 from llamastack.stack.yaml_source import Fault, Path, YamlDocument, YamlFaultsError, read_yaml
 
 ProviderId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
@@ -56,14 +57,6 @@ class ProviderConfig(_Strict):
     provider_type: str = Field(min_length=1, description="An installed type; see `llamastack providers list`")
     distribution: str | None = Field(None, description="Chooses among several packages that bring the same type")
     config: dict[str, Any] = Field(default_factory=dict, description="See `llamastack providers show TYPE`")
-
-
-class ServerConfig(_Strict):
-    host: str = Field("127.0.0.1", description="Address to listen on")
-    port: int = Field(8321, ge=0, le=65535, description="TCP port; 0 takes a free one")
-    workers: int = Field(1, ge=1, description="Processes that serve it together; a good number is that of the cores")
-    max_body_bytes: int = Field(32 * 2**20, gt=0, description="Largest request body, in bytes")
-    drain_timeout_s: float = Field(30.0, ge=0, description="Seconds that requests in flight get when the server stops")
 
 
 class StoreConfig(_Strict):

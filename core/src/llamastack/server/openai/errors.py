@@ -22,7 +22,10 @@ from llamastack.provider.errors import (
     ProviderTimeoutError,
     ProviderUnavailableError,
     RateLimitError,
+    RequestHeadTooLargeError,
+    RequestTimeoutError,
     RequestTooLargeError,
+    ServerBusyError,
 )
 from llamastack.server.context import request_id
 from llamastack.server.errors import ErrorShape
@@ -50,10 +53,13 @@ WORDS: dict[type[LlamaStackError], Words] = {
     ObjectNotFoundError: Words(_INVALID, "model_not_found"),
     NotFoundError: Words(_INVALID, "not_found"),
     MethodNotAllowedError: Words(_INVALID, "method_not_allowed"),
+    RequestTimeoutError: Words(_INVALID, "request_timeout"),
+    RequestHeadTooLargeError: Words(_INVALID, "request_head_too_large"),
     RequestTooLargeError: Words(_INVALID, "request_too_large"),
     RateLimitError: Words("rate_limit_error", "rate_limit_exceeded"),
     BackendError: Words(_SERVER, "backend_error"),
     ProviderUnavailableError: Words(_SERVER, "provider_unavailable"),
+    ServerBusyError: Words(_SERVER, "server_busy"),
     ProviderTimeoutError: Words(_SERVER, "provider_timeout"),
 }
 """OpenAI's words for the family. The first class that fits counts."""

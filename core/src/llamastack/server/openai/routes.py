@@ -18,6 +18,7 @@ from llamastack.provider.streams import Stream, close
 from llamastack.server.connection import App
 from llamastack.server.encoding import json_of
 from llamastack.server.endpoint import Endpoint
+from llamastack.server.load import Load
 from llamastack.server.openai import from_native, to_native
 from llamastack.server.openai.errors import OPENAI_ERRORS
 from llamastack.server.openai.requests import (
@@ -92,8 +93,8 @@ class Surface:
 class OpenAIEndpoint(Endpoint):
     """One route of the surface."""
 
-    def __init__(self, route: Route, surface: Surface, max_body_bytes: int) -> None:
-        super().__init__(OPENAI_ERRORS, max_body_bytes)
+    def __init__(self, route: Route, surface: Surface, load: Load) -> None:
+        super().__init__(OPENAI_ERRORS, load)
         self._route = route
         self._surface = surface
 
@@ -290,12 +291,12 @@ ROUTES = (
 )
 
 
-def openai_endpoints(stack: Stack, max_body_bytes: int) -> dict[str, dict[str, App]]:
+def openai_endpoints(stack: Stack, load: Load) -> dict[str, dict[str, App]]:
     """Endpoints by path and HTTP method, of those routes whose APIs the stack has."""
     surface = Surface(stack)
     made: dict[str, dict[str, App]] = {}
     for route in ROUTES:
         if route.api in stack.apis:
-            endpoint = OpenAIEndpoint(route, surface, max_body_bytes)
+            endpoint = OpenAIEndpoint(route, surface, load)
             made.setdefault(PREFIX + route.path, {})[route.http_method] = endpoint
     return made

@@ -1,0 +1,73 @@
+"""The settings of the HTTP server, and its limits: the key `server` of a run config."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from llamastack.stack.hosts import ANY, NULL_ORIGIN, host_pattern, origin_pattern
+
+
+def _checked_host(text: str) -> str:
+    host_pattern(text)
+    return text
+
+
+def _checked_origin(text: str) -> str:
+    if text not in (ANY, NULL_ORIGIN):
+        origin_pattern(text)
+    return text
+
+
+_Host = Annotated[str, AfterValidator(_checked_host)]
+_Origin = Annotated[str, AfterValidator(_checked_origin)]
+_Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class ServerConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    host: str = Field("127.0.0.1", description="Address to listen on")
+    port: int = Field(8321, ge=0, le=65535, description="TCP port; 0 takes a free one")
+    workers: int = Field(1, ge=1, description="Processes that serve it together; a good number is that of the cores")
+    worker_timeout_s: _Seconds | None = Field(
+        30.0, description="Seconds after which a worker whose event loop stands still is replaced; 0 or null: never"
+    )
+    allowed_hosts: list[_Host] = Field(
+        default_factory=list,
+        description="Names that the header `Host` may have beside those of this machine, `*` for every one; on an "
+        "address that others reach every name is allowed where this is empty",
+    )
+    allowed_origins: list[_Origin] = Field(
+        default_factory=list,
+        description="Origins whose pages may call the server from a browser, such as https://app.example.com, "
+        "http://localhost:*, chrome-extension://ID, `null`, or `*` for every one; none by default",
+    )
+    max_body_bytes: int = Field(32 * 2**20, gt=0, description="Largest request body, in bytes")
+    max_buffered_bytes: int = Field(
+        256 * 2**20,
+        gt=0,
+        description="Bytes that the bodies of all requests in work may have together, in each process; an eighth of it "
+        "is left to those of up to 64 KiB",
+    )
+    max_head_bytes: int = Field(
+        64 * 2**10, gt=0, description="Largest head of a request, its first line with its headers, in bytes"
+    )
+    head_timeout_s: _Seconds | None = Field(
+        30.0, description="Seconds that a client gets to send the head of a request; 0 or null: no limit"
+    )
+    body_timeout_s: _Seconds | None = Field(
+        30.0,
+        description="Seconds that a client may send nothing of the body that it began, or less than 100 bytes per "
+        "second; 0 or null: no limit",
+    )
+    idle_timeout_s: _Seconds | None = Field(
+        75.0, description="Seconds that a connection stays open without a request; 0 or null: no limit"
+    )
+    unread_timeout_s: _Seconds | None = Field(
+        60.0,
+        description="Seconds that a client may take nothing of a reply that waits for it, or less than 100 bytes per "
+        "second; 0 or null: no limit",
+    )
+    drain_timeout_s: float = Field(30.0, ge=0, description="Seconds that requests in flight get when the server stops")

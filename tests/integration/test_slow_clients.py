@@ -1,0 +1,198 @@
+"""Time limits of connections: clients that send slowly, read slowly, or do nothing."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+
+import anyio
+import pytest
+from raw_client import RawClients, request
+from scripted_fake import Script
+from served_stack import served_script
+
+from llamastack.stack.discovery import Discovery
+
+pytestmark = pytest.mark.anyio
+Scripts = Callable[..., Script]
+CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
+BODY = json.dumps(CHAT).encode()
+PATHS = ("/inference/chat_completion", "/v1/chat/completions")
+
+
+async def test_heads_that_do_not_end(discovery: Discovery, script: Scripts) -> None:
+    script("a")
+    async with served_script(discovery, server={"head_timeout_s": 0.6}) as client, RawClients(client) as raw:
+        silent = [await raw.open() for _ in range(50)]
+        stuck = [await raw.open(b"GET /v1/models HTTP/1.1\r\nHost: loc") for _ in range(50)]
+        slow = [await raw.open(b"P") for _ in range(50)]
+        began = time.monotonic()
+        while time.monotonic() - began < 2:
+            for one in slow:
+                await one.send(b"O")
+            await anyio.sleep(0.1)
+        for one in silent:
+            assert await one.read() == b""
+        for one in stuck:
+            await one.read()
+            assert one.statuses == [408]
+            error = json.loads(one.body)["error"]
+            assert (error["code"], error["type"]) == ("request_timeout", "invalid_request_error")
+            assert "server.head_timeout_s" in error["message"]
+        for one in slow:
+            await one.read()
+            assert one.closed
+        assert (await client.get("/health")).status_code == 200
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_bodies_that_do_not_go_on(
+    discovery: Discovery, script: Scripts, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    script("a")
+    head = request("POST", path, BODY).removesuffix(BODY)
+    chunked = head.replace(b"Content-Length: %d" % len(BODY), b"Transfer-Encoding: chunked")
+    with caplog.at_level(logging.INFO, logger="llamastack.access"):
+        async with served_script(discovery, server={"body_timeout_s": 0.6}) as client, RawClients(client) as raw:
+            none = await raw.open(head)
+            part = await raw.open(head + b"{")
+            slow = await raw.open(head)
+            framing = await raw.open(chunked + b"5;x=")
+            began = time.monotonic()
+            for _ in range(30):
+                await slow.send(b" ")
+                await framing.send(b"x")
+                await anyio.sleep(0.05)
+            for one in (none, part, slow, framing):
+                await one.read()
+                assert one.statuses == [408]
+                error = json.loads(one.body)["error"]
+                assert error["code"] == "request_timeout"
+                assert "server.body_timeout_s" in error["message"]
+                assert ("type" in error) is path.startswith("/v1")
+                assert "connection: close" in one.head
+            assert time.monotonic() - began < 4
+    lines = [record.getMessage() for record in caplog.records if record.name == "llamastack.access"]
+    assert len([line for line in lines if line.startswith(f"POST {path} 408 ")]) == 4
+
+
+async def test_a_body_that_comes_slowly_but_steadily_is_taken(discovery: Discovery, script: Scripts) -> None:
+    script("a")
+    body = json.dumps({**CHAT, "messages": [{"role": "user", "content": "x" * 1000}]}).encode()
+    async with served_script(discovery, server={"body_timeout_s": 0.4}) as client, RawClients(client) as raw:
+        asked = await raw.open(request("POST", PATHS[0], body).removesuffix(body))
+        for start in range(0, len(body), 50):
+            await asked.send(body[start : start + 50])
+            await anyio.sleep(0.1)
+        await asked.read()
+        assert asked.statuses == [200]
+
+
+async def test_connections_without_a_request(discovery: Discovery, script: Scripts) -> None:
+    script("a")
+    kept = request("GET", "/health").replace(b"Connection: close\r\n", b"")
+    async with served_script(discovery, server={"idle_timeout_s": 0.6}) as client, RawClients(client) as raw:
+        used = await raw.open()
+        began = time.monotonic()
+        for number in range(8):  # longer than the limit, but never without a request for so long
+            await used.send(kept)
+            await used.read(until=b'"providers"')
+            assert len(used.statuses) == number + 1
+            used.answer = used.answer.replace(b'"providers"', b"")
+            await anyio.sleep(0.15)
+        assert time.monotonic() - began > 0.6
+        with anyio.fail_after(5):
+            await used.read()
+        assert used.closed == "end"
+
+
+async def test_the_time_of_a_reply_does_not_count(discovery: Discovery, script: Scripts) -> None:
+    script("a", pieces=8, piece_delay_s=0.2)
+    limits = dict.fromkeys(("head_timeout_s", "body_timeout_s", "idle_timeout_s", "unread_timeout_s"), 0.3)
+    async with served_script(discovery, server=limits) as client:
+        reply = await client.post(PATHS[0], json={**CHAT, "stream": True})
+        assert (reply.status_code, reply.text.count("data: ")) == (200, 10)
+        reply = await client.post(PATHS[0], json=CHAT)
+        assert reply.status_code == 200
+
+
+@pytest.mark.parametrize("off", [0, None])
+async def test_limits_that_are_off(discovery: Discovery, script: Scripts, off: float | None) -> None:
+    script("a")
+    limits = dict.fromkeys(("head_timeout_s", "body_timeout_s", "idle_timeout_s", "unread_timeout_s"), off)
+    head = request("POST", PATHS[0], BODY).removesuffix(BODY)
+    async with served_script(discovery, server=limits) as client, RawClients(client) as raw:
+        first, second = await raw.open(head[:20]), await raw.open(head)
+        await anyio.sleep(1.5)
+        await first.send(head[20:] + BODY)
+        await second.send(BODY)
+        for one in (first, second):
+            await one.read()
+            assert one.statuses == [200]
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_stream_that_nobody_reads_is_cut(
+    discovery: Discovery, script: Scripts, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    a = script("a", pieces=10**9)
+    asks = request("POST", path, json.dumps({**CHAT, "stream": True}).encode())
+    async with served_script(discovery, server={"unread_timeout_s": 0.5}) as client, RawClients(client) as raw:
+        await raw.open(asks)
+        with anyio.fail_after(5):
+            while not a.in_flight:
+                await anyio.sleep(0.01)
+        with anyio.fail_after(30):  # until what the system keeps for the client is full
+            while a.in_flight:
+                await anyio.sleep(0.05)
+        assert a.closed_streams == 1
+        assert (await client.get("/health")).status_code == 200
+    assert "takes nothing of its reply" in caplog.text
+
+
+async def test_a_whole_reply_that_nobody_reads_is_cut(discovery: Discovery, script: Scripts) -> None:
+    """It is written at once, and waits in memory."""
+    a = script("a", serves=[f"model-{number}-{'x' * 2000}" for number in range(10_000)])
+    async with served_script(discovery, server={"unread_timeout_s": 0.5}) as client, RawClients(client) as raw:
+        asked = await raw.open(request("GET", "/models/list"))
+        await anyio.sleep(2)
+        with anyio.fail_after(10):
+            await asked.read()
+        assert len(asked.answer) < 20_000_000
+        assert a.serves
+
+
+async def test_a_stream_that_is_read_slowly_goes_on(discovery: Discovery, script: Scripts) -> None:
+    a = script("a", pieces=10**9)
+    asks = request("POST", PATHS[0], json.dumps({**CHAT, "stream": True}).encode())
+    async with served_script(discovery, server={"unread_timeout_s": 1}) as client, RawClients(client) as raw:
+        asked = await raw.open(asks)
+        for _ in range(15):
+            with anyio.fail_after(5):
+                for _ in range(8):
+                    await asked.stream.receive()
+            await anyio.sleep(0.2)
+        assert a.in_flight == 1
+
+
+async def test_streams_without_end_leave_time_to_others(discovery: Discovery, script: Scripts) -> None:
+    """Their backend always has more, and nobody reads them: what the system keeps for their clients fills up slowly."""
+    a = script("a", pieces=10**9)
+    script("b", serves=["other"])
+    asks = request("POST", PATHS[0], json.dumps({**CHAT, "stream": True}).encode())
+    async with served_script(discovery, ("a", "b")) as client, RawClients(client) as raw:
+        for _ in range(50):
+            await raw.open(asks)
+        with anyio.fail_after(20):
+            while a.opened_streams < 50:
+                await anyio.sleep(0.01)
+        took: list[float] = []
+        for _ in range(40):
+            began = time.monotonic()
+            reply = await client.post(PATHS[0], json={**CHAT, "model": "other"})
+            took.append(time.monotonic() - began)
+            assert reply.status_code == 200
+        assert a.in_flight == 50
+        assert sorted(took)[-3] < 0.15
