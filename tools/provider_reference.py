@@ -405,6 +405,7 @@ HELPERS = (
     "reply_checks",
     "streams",
     "sse",
+    "surrogates",
     "documents",
     "data_urls",
     "tool_schemas",

@@ -184,9 +184,8 @@ def test_a_whole_reply() -> None:
         {"choices": []},
         {"choices": ["x"]},
         {"choices": [{"finish_reason": "stop"}]},
-        {"choices": [{"message": {"content": "x"}, "finish_reason": "because"}]},
-        reply(tool_calls=[{"id": "c", "function": {"name": "f", "arguments": "[1"}}]),
-        reply(tool_calls=[{"id": "c"}]),
+        reply(content=5),
+        reply(tool_calls="f"),
     ],
 )
 def test_a_malformed_reply_is_a_backend_error(broken: dict[str, Any]) -> None:
@@ -248,6 +247,7 @@ async def test_arguments_that_are_no_json_are_a_failure_in_the_stream() -> None:
     last = deltas[-2]
     assert isinstance(last, ToolCallDelta)
     assert (last.parse_status, last.content) == ("failure", "{oops")
+    assert (last.call_id, last.tool_name) == ("c", "f")
 
 
 @given(

@@ -21,6 +21,7 @@ from llamastack.api.inference import (
     CompletionResponseStreamChunk,
     EmbeddingsResponse,
     LogProbConfig,
+    StopDetail,
     TokenLogProbs,
     TokenUsage,
     ToolCallDelta,
@@ -170,10 +171,71 @@ def test_a_tool_call_in_a_stream_comes_whole() -> None:
     assert made[-1]["choices"][0]["finish_reason"] == "tool_calls"
 
 
-def test_a_stream_that_cannot_be_told_fails() -> None:
-    broken = event(ToolCallDelta(content="{", parse_status=ToolCallParseStatus.failure))
-    with pytest.raises(BackendError, match="cannot be read"):
-        chunks(Streaming("m"), several(START, broken))
+BROKEN = ToolCallDelta(content="{", parse_status=ToolCallParseStatus.failure, call_id="c2", tool_name="news")
+
+
+def test_arguments_that_cannot_be_read_are_told_as_they_are() -> None:
+    told = {"id": "c2", "type": "function", "function": {"name": "news", "arguments": "{"}}
+    end = event(stop_reason=StopReason.end_of_message)
+    streamed = chunks(Streaming("m"), several(START, event(BROKEN), end))
+    assert streamed[1]["choices"][0]["delta"] == {"tool_calls": [{"index": 0, **told}]}
+    assert streamed[-1]["choices"][0]["finish_reason"] == "tool_calls"
+    given = reply("", reason=StopReason.end_of_message, failed_tool_calls=[BROKEN])
+    choice = chat(given)["choices"][0]
+    assert choice["message"] == {"role": "assistant", "content": None, "refusal": None, "tool_calls": [told]}
+    assert choice["finish_reason"] == "tool_calls"
+
+
+@pytest.mark.parametrize(
+    ("end", "finish"),
+    [
+        ({"reason": StopReason.out_of_tokens}, "length"),
+        ({"reason": StopReason.end_of_message, "stop_detail": StopDetail.content_filter}, "content_filter"),
+    ],
+)
+def test_a_call_that_was_cut_is_left_out(end: dict[str, Any], finish: str) -> None:
+    choice = chat(reply("", calls=[CALL], failed_tool_calls=[BROKEN], **end))["choices"][0]
+    assert [call["id"] for call in choice["message"]["tool_calls"]] == ["c1"]
+    assert choice["finish_reason"] == finish
+    whole = event(ToolCallDelta(content=CALL, parse_status=ToolCallParseStatus.success))
+    last = event(**{"stop_reason" if name == "reason" else name: value for name, value in end.items()})
+    made = chunks(Streaming("m"), several(START, whole, event(BROKEN), last))
+    assert [call["id"] for chunk in made for call in chunk["choices"][0]["delta"].get("tool_calls", ())] == ["c1"]
+    assert made[-1]["choices"][0]["finish_reason"] == finish
+
+
+def test_arguments_of_nobody_for_certain_are_no_ones() -> None:
+    unsure = BROKEN.model_copy(update={"content": '{"x":1}'})
+    with pytest.raises(BackendError, match="cannot be told apart"):
+        chunks(Streaming("m"), several(START, event(unsure), event(stop_reason=StopReason.end_of_message)))
+    with pytest.raises(BackendError, match="cannot be told apart"):
+        chat(reply("", failed_tool_calls=[unsure]))
+
+
+def test_a_refusal() -> None:
+    choice = chat(reply("No.", refusal="No."))["choices"][0]
+    assert choice["message"] == {"role": "assistant", "content": None, "refusal": "No."}
+    both = chat(reply("Well. No.", refusal="No."))["choices"][0]
+    assert (both["message"]["content"], both["message"]["refusal"]) == ("Well. ", "No.")
+    logged = chat(reply("No.", refusal="No.", logprobs=LOGPROBS), logprobs=LogProbConfig())["choices"][0]["logprobs"]
+    assert (logged["content"], logged["refusal"][0]["token"]) == (None, "a")
+    made = chunks(Streaming("m"), several(START, event("No", refusal=True), event(".", refusal=True), END))
+    assert [chunk["choices"][0]["delta"] for chunk in made[1:3]] == [{"refusal": "No"}, {"refusal": "."}]
+    assert made[-1]["choices"][0]["finish_reason"] == "stop"
+
+
+def test_a_filter_of_contents() -> None:
+    filtered = StopDetail.content_filter
+    assert chat(reply("Hi", stop_detail=filtered))["choices"][0]["finish_reason"] == "content_filter"
+    end = event(stop_reason=StopReason.end_of_turn, stop_detail=filtered)
+    assert chunks(Streaming("m"), several(START, end))[-1]["choices"][0]["finish_reason"] == "content_filter"
+    made = json.loads(from_native.completion([text_reply("a", stop_detail=filtered)], "m", None, prompts=1))
+    assert made["choices"][0]["finish_reason"] == "content_filter"
+    piece = CompletionResponseStreamChunk(delta="", stop_reason=StopReason.end_of_turn, stop_detail=filtered)
+    assert chunks(Streaming("m"), several(piece), text=True)[-1]["choices"][0]["finish_reason"] == "content_filter"
+
+
+def test_a_stream_without_an_end_fails() -> None:
     with pytest.raises(BackendError, match="without a stop reason"):
         chunks(Streaming("m"), several(START, event("Hi")))
 

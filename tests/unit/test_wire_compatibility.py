@@ -9,6 +9,16 @@ from typing import Any
 import pytest
 import yaml
 
+from llamastack.api import (
+    ChatCompletionResponse,
+    ChatCompletionResponseEvent,
+    ChatCompletionResponseEventType,
+    CompletionMessage,
+    CompletionResponseStreamChunk,
+    StopReason,
+    ToolCallDelta,
+    ToolCallParseStatus,
+)
 from llamastack.provider.apis import BUILTIN_APIS
 from llamastack.server.openapi import openapi_document
 
@@ -106,3 +116,15 @@ def test_every_enum_has_the_same_values(name: str) -> None:
 def test_one_operation_id_each() -> None:
     ids = [operation["operationId"] for verbs in ours()["paths"].values() for operation in verbs.values()]
     assert len(ids) == len(set(ids))
+
+
+def test_a_plain_reply_has_the_fields_of_that_release_and_no_other() -> None:
+    """What is told beside them is left out where there is nothing to tell."""
+    message = CompletionMessage(content="Hi", stop_reason=StopReason.end_of_turn)
+    assert set(ChatCompletionResponse(completion_message=message).to_wire()) <= {"completion_message", "logprobs"}
+    for piece in (
+        ChatCompletionResponseEvent(event_type=ChatCompletionResponseEventType.progress, delta="Hi"),
+        ToolCallDelta(content="{", parse_status=ToolCallParseStatus.in_progress),
+        CompletionResponseStreamChunk(delta="Hi"),
+    ):
+        assert set(piece.to_wire()) <= set(SEED["components"]["schemas"][type(piece).__name__]["properties"])

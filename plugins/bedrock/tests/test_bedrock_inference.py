@@ -362,7 +362,7 @@ async def test_stop_reasons(running: Any) -> None:
         "stop_sequence": StopReason.end_of_turn,
         "malformed_model_output": None,
         "malformed_tool_use": None,
-        "new_word": None,
+        "new_word": StopReason.end_of_turn,
     }
     for word, reason in cases.items():
         stream = stream_of(

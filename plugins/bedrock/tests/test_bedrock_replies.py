@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from llamastack.api import StopDetail, StopReason, ToolCall
+from llamastack.provider import BackendError
+from llamastack.provider.openai_dialect import chat_response
 from llamastack_provider_bedrock.replies import as_chunks, as_reply
 
 pytestmark = pytest.mark.anyio
@@ -18,9 +21,37 @@ def reply(*blocks: Mapping[str, Any], stop: str = "tool_use") -> dict[str, Any]:
 
 @pytest.mark.parametrize("given", [{}, "", None])
 def test_a_call_without_arguments(given: Any) -> None:
-    made = as_reply(reply({"toolUse": {"toolUseId": "1", "name": "f", "input": given}}), "p")
-    [call] = made["choices"][0]["message"]["tool_calls"]
-    assert call["function"] == {"name": "f", "arguments": "{}"}
+    use = {"toolUse": {"toolUseId": "1", "name": "f", "input": given}}
+    [call] = chat_response(as_reply(reply(use), "p"), "p").completion_message.tool_calls
+    assert call == ToolCall(call_id="1", tool_name="f", arguments={})
+    cut = chat_response(as_reply(reply(use, stop="max_tokens"), "p"), "p")
+    assert cut.completion_message.tool_calls == []
+    assert cut.completion_message.stop_reason is StopReason.out_of_tokens
+
+
+@pytest.mark.parametrize(
+    ("word", "reason", "filtered"),
+    [
+        ("end_turn", StopReason.end_of_turn, False),
+        ("stop_sequence", StopReason.end_of_turn, False),
+        ("tool_use", StopReason.end_of_message, False),
+        ("max_tokens", StopReason.out_of_tokens, False),
+        ("model_context_window_exceeded", StopReason.out_of_tokens, False),
+        ("guardrail_intervened", StopReason.end_of_turn, True),
+        ("content_filtered", StopReason.end_of_turn, True),
+        ("a_word_of_next_year", StopReason.end_of_turn, False),
+    ],
+)
+def test_every_stop_reason(word: str, reason: StopReason, filtered: bool) -> None:
+    made = chat_response(as_reply(reply({"text": "Hi"}, stop=word), "p"), "p")
+    assert made.completion_message.stop_reason is reason
+    assert (made.stop_detail is StopDetail.content_filter) is filtered
+
+
+@pytest.mark.parametrize("word", ["malformed_tool_use", "malformed_model_output"])
+def test_a_reply_that_bedrock_calls_malformed_is_an_error(word: str) -> None:
+    with pytest.raises(BackendError, match=word):
+        chat_response(as_reply(reply({"text": "Hi"}, stop=word), "p"), "p")
 
 
 async def test_calls_that_aws_makes_itself_are_not_the_clients() -> None:
@@ -40,4 +71,4 @@ async def test_calls_that_aws_makes_itself_are_not_the_clients() -> None:
     chunks = [chunk["choices"][0] async for chunk in as_chunks(events(), "p")]
     calls = [call for choice in chunks for call in choice["delta"].get("tool_calls", ())]
     assert [call["index"] for call in calls] == [1, 1]
-    assert chunks[-1]["finish_reason"] == "tool_calls"
+    assert chunks[-1]["finish_reason"] == "tool_use"

@@ -132,7 +132,7 @@ async def test_a_connection_that_breaks_in_mid_stream(running: Running, fault: s
         ((BEGUN,), "ended the stream before the reply was complete"),
         ((), "ended the stream before the reply was complete"),
         ((BEGUN, {"error": "an error was encountered while running the model"}), "an error was encountered"),
-        ((BEGUN, {**BEGUN, "done": True, "done_reason": "because"}), "finish_reason 'because'"),
+        ((BEGUN, {**BEGUN, "done": True, "done_reason": "error"}), "finish_reason 'error'"),
         (({"error": "llama runner process has terminated"},), "llama runner process has terminated"),
     ],
 )

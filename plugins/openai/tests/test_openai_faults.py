@@ -199,8 +199,8 @@ BEGUN = piece({"role": "assistant", "content": "Hi"})
         (events(BEGUN, "{bad", done=False), "sent an event that is not JSON: {bad"),
         (events(BEGUN, "[1]", done=False), "cannot be understood"),
         (events(BEGUN, '{"choices": [7]}'), "no 'choices'"),
-        (events(BEGUN, piece({}, finish="because")), "finish_reason 'because'"),
-        (events(BEGUN), "ended the stream before the reply was complete"),
+        (events(BEGUN, piece({}, finish="abort")), "finish_reason 'abort'"),
+        (events(piece({"role": "assistant"})), "ended the stream before the reply was complete"),
         (events(BEGUN, done=False), "ended the stream before the reply was complete"),
         (events(), "ended the stream before the reply was complete"),
         (events(BEGUN, '{"error": {"message": "out of memory", "type": "server_error"}}'), "broke off: out of memory"),
@@ -222,10 +222,8 @@ async def test_streams_that_make_no_sense(start: Start, answer: Response, said: 
         (JSONResponse({"choices": []}), "no 'choices'"),
         (JSONResponse({"choices": [{"finish_reason": "stop"}]}), "a choice without a 'message'"),
         (JSONResponse(whole(content={"a": 1})), "cannot be understood"),
-        (
-            JSONResponse(whole(tool_calls=[{"id": "x", "function": {"name": "f", "arguments": "{"}}])),
-            "arguments of tool",
-        ),
+        (JSONResponse(whole(content="Hi", finish="abort")), "finish_reason 'abort'"),
+        (JSONResponse(whole(finish="")), "neither a 'finish_reason'"),
         (JSONResponse([]), "no 'choices'"),
     ],
 )
@@ -410,7 +408,7 @@ async def test_a_key_is_struck_out_before_a_long_text_is_shortened(start: Start,
         for answer, stream in (
             (refusal(400, echo), False),
             (events(BEGUN, echo, done=False), True),
-            (events(BEGUN, piece({}, finish=echo)), True),
+            (events(BEGUN, piece({}, finish=f"error {echo}")), True),
         ):
             running.front.answers.append(answer)
             error = await failure(running, stream=stream)

@@ -18,6 +18,7 @@ from llamastack.api.common import (
     ToolCall,
     ToolChoice,
     ToolDefinition,
+    ToolName,
     ToolPromptFormat,
 )
 from llamastack.api.webmethod import not_served, webmethod
@@ -74,6 +75,13 @@ ResponseFormat = JsonSchemaResponseFormat
 """The form that a reply must have."""
 
 
+class StopDetail(StrEnum):
+    """What a `stop_reason` does not say of the end of a reply."""
+
+    content_filter = "content_filter"
+    """The backend's filter of contents ended or took out the reply."""
+
+
 class CompletionResponse(WireModel):
     """A text and what follows it."""
 
@@ -83,6 +91,8 @@ class CompletionResponse(WireModel):
     """One entry per token of the reply, where they were asked for."""
     usage: TokenUsage | None = None
     """Tokens that it took, where the provider knows."""
+    stop_detail: StopDetail | None = None
+    """More about its end, where the `stop_reason` does not say all."""
 
 
 class CompletionResponseStreamChunk(WireModel):
@@ -96,6 +106,8 @@ class CompletionResponseStreamChunk(WireModel):
     """Of the tokens in this piece, where they were asked for."""
     usage: TokenUsage | None = None
     """Tokens that the whole reply took, where the provider knows; in the last piece alone."""
+    stop_detail: StopDetail | None = None
+    """More about its end, where the `stop_reason` does not say all; in the last piece alone."""
 
 
 class ToolCallParseStatus(StrEnum):
@@ -114,6 +126,10 @@ class ToolCallDelta(WireModel):
     """At failure the text that cannot be read."""
     parse_status: ToolCallParseStatus
     """How far it has come."""
+    call_id: str | None = None
+    """At failure: the id of the call."""
+    tool_name: Annotated[ToolName | None, Field(union_mode="left_to_right")] = None
+    """At failure: the tool that is called, where it is known."""
 
 
 class ChatCompletionResponse(WireModel):
@@ -125,6 +141,12 @@ class ChatCompletionResponse(WireModel):
     """One entry per token of the reply, where they were asked for."""
     usage: TokenUsage | None = None
     """Tokens that it took, where the provider knows."""
+    stop_detail: StopDetail | None = None
+    """More about its end, where the `stop_reason` does not say all."""
+    refusal: str | None = None
+    """Where the model refuses to answer: its words for that, with which the text of the answer ends."""
+    failed_tool_calls: list[ToolCallDelta] | None = None
+    """Tool calls whose arguments cannot be read, each as a stream has it, with the status `failure`."""
 
 
 class ChatCompletionResponseEventType(StrEnum):
@@ -148,6 +170,10 @@ class ChatCompletionResponseEvent(WireModel):
     """Why the answer ended; in the last event alone."""
     usage: TokenUsage | None = None
     """Tokens that the whole reply took, where the provider knows; in the last event alone."""
+    stop_detail: StopDetail | None = None
+    """More about its end, where the `stop_reason` does not say all; in the last event alone."""
+    refusal: bool | None = None
+    """True where `delta` is text by which the model refuses to answer."""
 
 
 class ChatCompletionResponseStreamChunk(WireModel):

@@ -19,7 +19,8 @@ from llamastack.provider.http import (
 from llamastack.provider.refusals import error_of_answer, error_of_event
 from llamastack.provider.remote import RemoteConfig
 from llamastack.provider.sse import event_data, whole_events
-from llamastack.provider.streams import Stream, run_out
+from llamastack.provider.streams import EventStream, Stream, run_out
+from llamastack.provider.surrogates import decode_json, whole_texts
 
 _DONE = b"[DONE]"
 _LOOKED_AT = 200  # bytes at the beginning of a reply
@@ -88,14 +89,16 @@ class HttpBackend:
         content = pydantic_core.to_json(body)
         return self._json(path, await self._retries.run(lambda: self._whole("POST", path, content)))
 
-    async def events(self, path: str, body: Mapping[str, Any]) -> Stream[Any]:
+    async def events(self, path: str, body: Mapping[str, Any]) -> EventStream[Any]:
         """The decoded data of each event that answers `body`, until `[DONE]` or the end.
+
+        Texts in it may have halves of surrogate pairs, whose other halves are in other events.
 
         Returns when the backend has begun to answer, so that a refusal is raised here.
         """
         content = pydantic_core.to_json(body)
         answer = await self._retries.run(lambda: self._stream(path, content))
-        return Stream(self._decoded(answer), answer.aclose)
+        return EventStream(lambda done: self._decoded(answer, done), answer.aclose)
 
     async def forward(self, path: str, body: bytes) -> bytes:
         """The JSON object that answers `body`, as it came.
@@ -134,6 +137,10 @@ class HttpBackend:
         try:
             return pydantic_core.from_json(content)
         except ValueError:
+            pass  # perhaps for a detail
+        try:
+            return whole_texts(decode_json(content))
+        except ValueError:
             raise BackendError(f"{self.where}{path} answered something else than JSON") from None
 
     async def _begin(self, method: str, path: str, body: bytes | None, accept: str) -> Answer:
@@ -167,15 +174,16 @@ class HttpBackend:
         finally:
             await answer.aclose()
 
-    async def _decoded(self, answer: Answer) -> AsyncIterator[Any]:
+    async def _decoded(self, answer: Answer, done: Callable[[], None]) -> AsyncIterator[Any]:
         try:
             events = event_data(answer.blocks())
             async for data in events:
                 if data == _DONE:
+                    done()
                     await run_out(events)
                     return
                 try:
-                    decoded = pydantic_core.from_json(data)
+                    decoded = decode_json(data)
                 except ValueError:
                     raise BackendError(
                         f"{self.where} sent an event that is not JSON: {data.decode(errors='replace')}"

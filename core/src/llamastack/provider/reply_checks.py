@@ -26,6 +26,8 @@ _KINDS: dict[str, type] = {"object": dict, "array": list, "string": str, "boolea
 class ReplyChecks:
     """What to look for in the replies to one request. A stream is checked as it passes.
 
+    A model that refuses to answer, and a filter of contents that ends the reply, keep nothing of it.
+
     provider_id: of the provider, for error messages.
     logprobs: log probabilities beside text.
     json: text that is JSON.
@@ -66,14 +68,18 @@ class ReplyChecks:
         """The reply. Raises NotSupportedError or BackendError when it lacks what was asked for."""
         message = reply.completion_message
         text = message.content if isinstance(message.content, str) else ""
+        if reply.refusal is not None or reply.stop_detail is not None:
+            return reply  # it is no answer to what was asked for
         if self.logprobs and text and not reply.logprobs:
             raise self._passed_over("logprobs")
-        self._finished(text, message.stop_reason, called=bool(message.tool_calls))
+        self._finished(text, message.stop_reason, called=bool(message.tool_calls or reply.failed_tool_calls))
         return reply
 
     def completion(self, reply: CompletionResponse) -> CompletionResponse:
         """The reply, as with `chat`, of a text completion."""
         text = str(reply.completion_message.content)
+        if reply.stop_detail is not None:
+            return reply
         if self.logprobs and text and not reply.logprobs:
             raise self._passed_over("logprobs")
         self._finished(text, reply.completion_message.stop_reason, called=True)
@@ -95,17 +101,19 @@ class ReplyChecks:
         self, events: AsyncIterator[ChatCompletionResponseStreamChunk]
     ) -> AsyncIterator[ChatCompletionResponseStreamChunk]:
         text: list[str] = []
-        called = False
+        called = refused = False
         async with closing(events):
             async for chunk in events:
                 event = chunk.event
-                if isinstance(event.delta, str):
+                if event.refusal:
+                    refused = True
+                elif isinstance(event.delta, str):
                     text.append(event.delta)
                     if self.logprobs and event.delta and not event.logprobs:
                         raise self._passed_over("logprobs")
                 else:
                     called = True
-                if event.stop_reason is not None:
+                if event.stop_reason is not None and event.stop_detail is None and not refused:
                     self._finished("".join(text), event.stop_reason, called=called)
                 yield chunk
 
@@ -118,7 +126,7 @@ class ReplyChecks:
                 text.append(piece.delta)
                 if self.logprobs and piece.delta and not piece.logprobs:
                     raise self._passed_over("logprobs")
-                if piece.stop_reason is not None:
+                if piece.stop_reason is not None and piece.stop_detail is None:
                     self._finished("".join(text), piece.stop_reason, called=True)
                 yield piece
 

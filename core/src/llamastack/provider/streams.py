@@ -43,6 +43,24 @@ class Stream(AsyncIterator[_T], Generic[_T]):
                     await on_close()
 
 
+class EventStream(Stream[_T]):
+    """The decoded events of a backend.
+
+    events: gives them; it is handed what to call when the backend has said that nothing more comes.
+    on_close: lets go of what they come from.
+    """
+
+    def __init__(
+        self, events: Callable[[Callable[[], None]], AsyncIterator[_T]], on_close: Callable[[], Awaitable[Any]]
+    ) -> None:
+        super().__init__(events(self._end), on_close)
+        self.done = False
+        """Whether the backend has said that nothing more comes, as OpenAI's dialect does by `[DONE]`."""
+
+    def _end(self) -> None:
+        self.done = True
+
+
 async def close(pieces: object) -> None:
     """Close an iterator that can be closed."""
     aclose = getattr(pieces, "aclose", None)

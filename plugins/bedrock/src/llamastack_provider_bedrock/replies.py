@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from llamastack.provider.openai_dialect import understood
 from llamastack.provider.streams import closing
 
-_FINISH_REASONS = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "tool_use": "tool_calls",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "guardrail_intervened": "content_filter",
-    "content_filtered": "content_filter",
-}
-"""Others, such as `malformed_tool_use`, are handed on as they are: the core makes an error of them."""
 
-
-def _call(use: Mapping[str, Any], arguments: str, index: int) -> dict[str, Any]:
+def _call(use: Mapping[str, Any], arguments: object, index: int) -> dict[str, Any]:
     return {"index": index, "id": use["toolUseId"], "function": {"name": use["name"], "arguments": arguments}}
 
 
@@ -32,15 +20,14 @@ def as_reply(reply: Mapping[str, Any], provider_id: str) -> dict[str, Any]:
         message = {
             "content": "".join(block.get("text", "") for block in blocks),
             "tool_calls": [
-                _call(block["toolUse"], json.dumps(block["toolUse"].get("input") or {}), index)
+                # One that max_tokens cut before its input has none, or an empty one.
+                _call(block["toolUse"], block["toolUse"].get("input") or "", index)
                 for index, block in enumerate(blocks)
                 if "toolUse" in block and _is_the_clients(block["toolUse"])
             ],
         }
         return {
-            "choices": [
-                {"message": message, "finish_reason": _FINISH_REASONS.get(reply["stopReason"], reply["stopReason"])}
-            ],
+            "choices": [{"message": message, "finish_reason": reply["stopReason"]}],
             "usage": _usage(reply),
         }
 
@@ -82,6 +69,5 @@ def _choice(event: Mapping[str, Any], others: set[int]) -> dict[str, Any]:
             return {"delta": {"tool_calls": [{"index": index, "function": {"arguments": delta["toolUse"]["input"]}}]}}
         return {"delta": {"content": delta.get("text")}}
     if "messageStop" in event:
-        word = event["messageStop"]["stopReason"]
-        return {"delta": {}, "finish_reason": _FINISH_REASONS.get(word, word)}
+        return {"delta": {}, "finish_reason": event["messageStop"]["stopReason"]}
     return {"delta": {}}

@@ -7,10 +7,11 @@ from typing import Annotated
 from pydantic import BaseModel, Field, SecretStr
 
 from llamastack.api.base import Identifier
-from llamastack.provider.remote import BackendUrl, RemoteConfig
+from llamastack.provider.openai_dialect import StreamUsageConfig
+from llamastack.provider.remote import BackendUrl
 
 
-class DatabricksConfig(RemoteConfig):
+class DatabricksConfig(StreamUsageConfig):
     url: BackendUrl = Field(description="URL of the workspace, such as https://dbc-a1b2345c-d6e7.cloud.databricks.com")
     api_token: SecretStr | None = Field(
         default=None, description="Access token. Without one, clients send their own as provider data."

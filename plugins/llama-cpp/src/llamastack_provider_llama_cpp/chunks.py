@@ -7,14 +7,15 @@ import uuid
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from llamastack.api.common import CompletionMessage, StopReason, ToolCall
+from llamastack.api.common import CompletionMessage, ToolCall
 from llamastack.api.inference import (
     ChatCompletionResponse,
+    ChatCompletionResponseEvent,
     ChatCompletionResponseStreamChunk,
     CompletionResponse,
     CompletionResponseStreamChunk,
     TokenLogProbs,
-    TokenUsage,
+    ToolCallDelta,
     ToolCallParseStatus,
 )
 from llamastack.provider import BackendError
@@ -61,51 +62,51 @@ async def calls_from_text(chunks: AsyncIterator[Chunk], provider_id: str) -> Asy
         yield chunk
 
 
-async def collect_chat(
-    events: AsyncIterator[ChatCompletionResponseStreamChunk], provider_id: str
-) -> ChatCompletionResponse:
-    """The whole reply of a stream. A tool call that ran out of tokens is left out: `stop_reason` says so.
-
-    Raises BackendError for any other tool call that cannot be read.
-    """
+async def collect_chat(events: AsyncIterator[ChatCompletionResponseStreamChunk]) -> ChatCompletionResponse:
+    """The whole reply of a stream."""
     text: list[str] = []
+    refusal: list[str] = []
     calls: list[ToolCall] = []
+    failed: list[ToolCallDelta] = []
     logprobs: list[TokenLogProbs] = []
-    broken: str | None = None
-    reason: StopReason | None = None
-    usage: TokenUsage | None = None
+    last: ChatCompletionResponseEvent | None = None
     async for chunk in events:
-        event = chunk.event
-        usage = event.usage
+        last = event = chunk.event
         logprobs += event.logprobs or ()
-        reason = event.stop_reason or reason
         if isinstance(event.delta, str):
-            text.append(event.delta)
+            (refusal if event.refusal else text).append(event.delta)
         elif isinstance(event.delta.content, ToolCall):
             calls.append(event.delta.content)
         elif event.delta.parse_status is ToolCallParseStatus.failure:
-            broken = event.delta.content
-    assert reason is not None
-    if broken is not None and reason is not StopReason.out_of_tokens:
-        raise BackendError(f"llama.cpp: a tool call that cannot be read: {broken[:300]}", provider_id=provider_id)
-    message = CompletionMessage(content="".join(text), stop_reason=reason, tool_calls=calls)
-    return ChatCompletionResponse(completion_message=message, logprobs=logprobs or None, usage=usage)
+            failed.append(event.delta)
+    assert last is not None
+    assert last.stop_reason is not None
+    content = "".join((*text, *refusal))
+    return ChatCompletionResponse(
+        completion_message=CompletionMessage(content=content, stop_reason=last.stop_reason, tool_calls=calls),
+        logprobs=logprobs or None,
+        usage=last.usage,
+        stop_detail=last.stop_detail,
+        refusal="".join(refusal) or None,
+        failed_tool_calls=failed or None,
+    )
 
 
 async def collect_completion(chunks: AsyncIterator[CompletionResponseStreamChunk]) -> CompletionResponse:
     """The whole reply of a stream."""
     text: list[str] = []
     logprobs: list[TokenLogProbs] = []
-    reason: StopReason | None = None
-    usage: TokenUsage | None = None
+    last: CompletionResponseStreamChunk | None = None
     async for chunk in chunks:
-        usage = chunk.usage
+        last = chunk
         text.append(chunk.delta)
         logprobs += chunk.logprobs or ()
-        reason = chunk.stop_reason or reason
-    assert reason is not None
-    message = CompletionMessage(content="".join(text), stop_reason=reason)
-    return CompletionResponse(completion_message=message, logprobs=logprobs or None, usage=usage)
+    assert last is not None
+    assert last.stop_reason is not None
+    message = CompletionMessage(content="".join(text), stop_reason=last.stop_reason)
+    return CompletionResponse(
+        completion_message=message, logprobs=logprobs or None, usage=last.usage, stop_detail=last.stop_detail
+    )
 
 
 def _json_of(text: str, provider_id: str) -> Any:

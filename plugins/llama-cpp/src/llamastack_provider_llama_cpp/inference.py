@@ -210,7 +210,7 @@ class LlamaCppInference(Inference, ModelsProtocolPrivate):
         )
         chunks = calls_from_text(reply, self._id) if forced else reply
         events = checks.chat_events(chat_stream(chunks, self._id, logprobs=logprobs))
-        return _Stream(events, reply) if stream else await collect_chat(events, self._id)
+        return _Stream(events, reply) if stream else await collect_chat(events)
 
     async def embeddings(self, model: str, contents: list[InterleavedTextMedia]) -> EmbeddingsResponse:
         """One vector per content, of length 1.

@@ -3,12 +3,11 @@
 Format: https://platform.openai.com/docs/api-reference/chat and /completions.
 """
 
-from llamastack.provider.openai_dialect.adapter import OpenAIConfig, OpenAIInference
+from llamastack.provider.openai_dialect.adapter import OpenAIConfig, OpenAIInference, StreamUsageConfig
 from llamastack.provider.openai_dialect.replies import (
     chat_response,
     completion_response,
     embeddings_response,
-    parse_arguments,
     understood,
 )
 from llamastack.provider.openai_dialect.requests import (
@@ -19,11 +18,13 @@ from llamastack.provider.openai_dialect.requests import (
     embeddings_request,
 )
 from llamastack.provider.openai_dialect.streams import chat_stream, completion_stream
+from llamastack.provider.openai_dialect.tool_calls import parse_arguments
 
 __all__ = [
     "Dialect",
     "OpenAIConfig",
     "OpenAIInference",
+    "StreamUsageConfig",
     "as_json_schema",
     "chat_request",
     "chat_response",

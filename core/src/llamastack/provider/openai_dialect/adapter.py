@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from pydantic import Field, SecretStr
@@ -38,7 +39,17 @@ from llamastack.provider.reply_checks import ReplyChecks
 from llamastack.provider.streams import Stream
 
 
-class OpenAIConfig(RemoteConfig):
+class StreamUsageConfig(RemoteConfig):
+    """The config of a backend whose streams can be asked for their usage."""
+
+    stream_usage: bool = Field(
+        default=True,
+        description="Whether streams are asked for their usage, by `stream_options`; false for a backend that refuses "
+        "that. Requests of /v1 that are forwarded are not touched.",
+    )
+
+
+class OpenAIConfig(StreamUsageConfig):
     """The config of a backend that speaks the OpenAI dialect. A subclass gives `url` a default, where there is one."""
 
     url: BackendUrl = Field(description="Base URL of the API, as an OpenAI client takes it; most end in /v1")
@@ -75,6 +86,8 @@ class OpenAIInference(RemoteInference, OpenAIProtocolPrivate):
         options: for `http_client`.
         """
         super().__init__(config, deps)
+        if isinstance(config, StreamUsageConfig) and not config.stream_usage:
+            dialect = replace(dialect, stream_usage=False)
         self.dialect = dialect
         """Where the backend differs."""
         self.key = ApiKey(deps, key, field=self.key_field, config_key=self.key_name, needed=self.key_needed)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from heapq import nlargest
 from operator import itemgetter
 from typing import Any
 
-from llamastack.api.common import CompletionMessage, StopReason, ToolCall
+from llamastack.api.common import CompletionMessage, StopReason
 from llamastack.api.inference import (
     ChatCompletionResponse,
     CompletionResponse,
@@ -19,17 +18,9 @@ from llamastack.api.inference import (
     TokenUsage,
 )
 from llamastack.provider.errors import BackendError
-
-_STOP_REASONS = {
-    "stop": StopReason.end_of_turn,
-    "length": StopReason.out_of_tokens,
-    "tool_calls": StopReason.end_of_message,
-    "function_call": StopReason.end_of_message,
-    "content_filter": StopReason.end_of_turn,
-    "eos": StopReason.end_of_turn,  # Together
-    "eos_token": StopReason.end_of_turn,  # Text Generation Inference
-    "stop_sequence": StopReason.end_of_turn,  # the same
-}
+from llamastack.provider.openai_dialect.finish_reasons import END_OF_TURN, Finish, finish_of
+from llamastack.provider.openai_dialect.tool_calls import whole_calls
+from llamastack.provider.surrogates import whole_text
 
 
 def text_of_content(content: Any) -> str:
@@ -41,12 +32,24 @@ def text_of_content(content: Any) -> str:
     return "".join(str(part["text"]) for part in content if part.get("type") == "text")
 
 
-def stop_reason(finish_reason: object, provider_id: str, *, called: bool = False) -> StopReason:
-    """The native word for a `finish_reason`. called: whether there are tool calls; not every backend says so in it."""
-    found = _STOP_REASONS.get(str(finish_reason))
-    if found is None:
-        raise malformed(provider_id, f"finish_reason {finish_reason!r}")
-    return StopReason.end_of_message if called and found is StopReason.end_of_turn else found
+def refusal_of(holder: Mapping[str, Any]) -> str:
+    """The text by which the model of a message or delta refuses to answer; empty where it does not."""
+    refusal, content = holder.get("refusal"), holder.get("content")
+    if isinstance(refusal, str) and refusal:
+        return refusal
+    if not isinstance(content, list):
+        return ""
+    return "".join(str(part["refusal"]) for part in content if part.get("type") == "refusal")
+
+
+def finish_of_choice(choice: Mapping[str, Any], provider_id: str) -> Finish | None:
+    """Why the reply ended; None where a choice does not say. Raises the error of one that the backend gave up."""
+    return finish_of(choice.get("finish_reason"), provider_id, said=choice.get("error"))
+
+
+def stop_reason(finish: Finish, *, called: bool) -> StopReason:
+    """The native stop reason. called: whether there are tool calls; not every backend says so in its word."""
+    return StopReason.end_of_message if called and finish.reason is StopReason.end_of_turn else finish.reason
 
 
 def malformed(provider_id: str, what: str) -> BackendError:
@@ -89,19 +92,30 @@ def chat_response(
     logprobs: as the request has it; more than it asks for is left out.
     """
     choice = first_choice(reply, provider_id)
+    word = finish_of_choice(choice, provider_id)
+    finish = word or END_OF_TURN  # it came as a whole
     message = choice.get("message")
+    if message is None and finish.detail is not None:
+        message = {}  # all of it was filtered out
     if not isinstance(message, dict):
         raise malformed(provider_id, "a choice without a 'message'")
     with understood(provider_id):
-        calls = [_tool_call(call, provider_id) for call in message.get("tool_calls") or ()]
+        made = whole_calls(message, regular=finish.regular)
+        refusal = whole_text(refusal_of(message))
+        text = whole_text(text_of_content(message.get("content"))) + refusal
+        if word is None and not text and not made.deltas:
+            raise malformed(provider_id, "a choice with neither a 'finish_reason' nor anything else in it")
         return ChatCompletionResponse(
             completion_message=CompletionMessage(
-                content=text_of_content(message.get("content")),
-                stop_reason=stop_reason(choice.get("finish_reason"), provider_id, called=bool(calls)),
-                tool_calls=calls,
+                content=text,
+                stop_reason=stop_reason(finish, called=bool(made.deltas)),
+                tool_calls=made.calls,
             ),
             logprobs=logprobs_of(choice, logprobs),
             usage=usage_of(reply),
+            stop_detail=finish.detail,
+            refusal=refusal or None,
+            failed_tool_calls=made.failures or None,
         )
 
 
@@ -110,16 +124,21 @@ def completion_response(
 ) -> CompletionResponse:
     """A whole text completion. Raises BackendError when it is malformed."""
     choice = first_choice(reply, provider_id)
+    word = finish_of_choice(choice, provider_id)
+    finish = word or END_OF_TURN  # it came as a whole
     text = choice.get("text")
-    if not isinstance(text, str):
+    if text is None and finish.detail is not None:
+        text = ""  # all of it was filtered out
+    if not isinstance(text, str) or not (word or text):
         raise malformed(provider_id, "a choice without a 'text'")
     with understood(provider_id):
         return CompletionResponse(
             completion_message=CompletionMessage(
-                content=text, stop_reason=stop_reason(choice.get("finish_reason"), provider_id)
+                content=whole_text(text), stop_reason=stop_reason(finish, called=False)
             ),
             logprobs=logprobs_of(choice, logprobs),
             usage=usage_of(reply),
+            stop_detail=finish.detail,
         )
 
 
@@ -144,31 +163,20 @@ def usage_of(reply: Mapping[str, Any]) -> TokenUsage | None:
         return None
 
 
-def parse_arguments(text: str) -> dict[str, Any] | None:
-    """A tool call's arguments; None when the text is not a JSON object."""
-    try:
-        arguments = json.loads(text or "{}")
-    except ValueError:
-        return None
-    return arguments if isinstance(arguments, dict) else None
-
-
-def _tool_call(call: Mapping[str, Any], provider_id: str) -> ToolCall:
-    function = call.get("function")
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise malformed(provider_id, "a tool call without a function name")
-    arguments = parse_arguments(function.get("arguments") or "")
-    if arguments is None:
-        raise malformed(provider_id, f"arguments of tool '{function['name']}' that are not a JSON object")
-    return ToolCall(call_id=str(call.get("id") or ""), tool_name=function["name"], arguments=arguments)
-
-
 def logprobs_of(choice: Mapping[str, Any], wanted: LogProbConfig | None) -> list[TokenLogProbs] | None:
     """Log probabilities of a choice or of one of its pieces: the chosen token's, then the `wanted.top_k` likeliest.
 
     Three forms: `content` of OpenAI's chats, the lists `tokens` and `token_logprobs` of its text completions, and
-    Together's single number beside the delta of a piece.
+    Together's single number beside the delta of a piece. Those of a refusal count as those of a text.
     """
+    if wanted is None:
+        with suppress(*MALFORMED):  # nobody asked for them
+            return _logprobs_of(choice, None)
+        return None
+    return _logprobs_of(choice, wanted)
+
+
+def _logprobs_of(choice: Mapping[str, Any], wanted: LogProbConfig | None) -> list[TokenLogProbs] | None:
     holder = choice.get("logprobs")
     places: list[tuple[str, float | None, dict[str, float]]]
     if isinstance(holder, int | float):
@@ -186,14 +194,22 @@ def logprobs_of(choice: Mapping[str, Any], wanted: LogProbConfig | None) -> list
     else:
         places = [
             (entry["token"], entry["logprob"], {t["token"]: t["logprob"] for t in entry.get("top_logprobs") or ()})
-            for entry in holder.get("content") or ()
+            for entry in (*(holder.get("content") or ()), *(holder.get("refusal") or ()))
         ]
     most = None if wanted is None else wanted.top_k
     return [
-        TokenLogProbs(logprobs_by_token={token: value, **_likeliest(tops, most)})
+        TokenLogProbs(logprobs_by_token=_whole_tokens({token: value, **_likeliest(tops, most)}))
         for token, value, tops in places
         if value is not None
     ] or None
+
+
+def _whole_tokens(values: Mapping[str, float]) -> dict[str, float]:
+    """A token may be half of a surrogate pair."""
+    whole: dict[str, float] = {}
+    for token, value in values.items():
+        whole.setdefault(whole_text(token), value)
+    return whole
 
 
 def _likeliest(tops: Mapping[str, float], most: int | None) -> dict[str, float]:

@@ -45,6 +45,7 @@ class Dialect:
     completion_response_format: the same for a text completion.
     top_logprobs: False where a chat's `logprobs` is the number of log probabilities itself.
     images: whether messages may hold images.
+    stream_usage: whether streams are asked for their usage, by `stream_options`.
     only: fields that a strategy adds, where the backend would apply other samplers of its own accord, too.
     """
 
@@ -58,6 +59,7 @@ class Dialect:
     completion_response_format: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     top_logprobs: bool = True
     images: bool = True
+    stream_usage: bool = True
     only: Mapping[SamplingStrategy, Mapping[str, Any]] = field(default_factory=dict)
 
     def speaks(self, fields: Collection[str]) -> bool:
@@ -107,7 +109,7 @@ def chat_request(
     elif tool_choice is ToolChoice.required:
         raise InvalidRequestError("tool_choice 'required' needs at least one tool", param="tool_choice")
     if stream:
-        body["stream"] = True
+        body |= _streaming(dialect)
     if logprobs is not None:
         # Not 0: some backends then give none at all, not even that of the chosen token.
         most = max(logprobs.top_k, 1)
@@ -133,7 +135,7 @@ def completion_request(
     body: dict[str, Any] = {"model": model, "prompt": _text_only(dialect, content, "content")}
     body.update(_sampling(dialect, sampling_params))
     if stream:
-        body["stream"] = True
+        body |= _streaming(dialect)
     if logprobs is not None:
         body["logprobs"] = max(logprobs.top_k, 1)
     if response_format is not None:
@@ -147,6 +149,10 @@ def embeddings_request(dialect: Dialect, *, model: str, contents: Sequence[Inter
     """The body of `POST /embeddings`."""
     texts = [_text_only(dialect, content, f"contents[{place}]") for place, content in enumerate(contents)]
     return {"model": model, "input": texts, "encoding_format": "float"}
+
+
+def _streaming(dialect: Dialect) -> dict[str, Any]:
+    return {"stream": True, "stream_options": {"include_usage": True}} if dialect.stream_usage else {"stream": True}
 
 
 def _text_only(dialect: Dialect, content: InterleavedTextMedia, where: str) -> str:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pydantic_core
 
-from llamastack.api.common import StopReason, ToolCall
 from llamastack.api.inference import (
     ChatCompletionResponseEvent,
     ChatCompletionResponseEventType,
@@ -19,16 +17,18 @@ from llamastack.api.inference import (
     LogProbConfig,
     TokenUsage,
     ToolCallDelta,
-    ToolCallParseStatus,
 )
 from llamastack.provider.errors import BackendError, LlamaStackError
+from llamastack.provider.openai_dialect.call_assembler import ToolCallAssembler
+from llamastack.provider.openai_dialect.finish_reasons import END_OF_TURN, Finish
 from llamastack.provider.openai_dialect.replies import (
     MALFORMED,
+    finish_of_choice,
     first_choice,
     logprobs_of,
     malformed,
     not_understood,
-    parse_arguments,
+    refusal_of,
     stop_reason,
     text_of_content,
     understood,
@@ -36,14 +36,8 @@ from llamastack.provider.openai_dialect.replies import (
 )
 from llamastack.provider.refusals import error_of_event
 from llamastack.provider.sse import data_of, ends_event
-from llamastack.provider.streams import closing, run_out
-
-
-@dataclass(slots=True)
-class _OpenToolCall:
-    call_id: str
-    name: str
-    arguments: str
+from llamastack.provider.streams import EventStream, closing, run_out
+from llamastack.provider.surrogates import SurrogateJoiner
 
 
 def _event(
@@ -66,13 +60,11 @@ async def chat_stream(
 ) -> AsyncIterator[ChatCompletionResponseStreamChunk]:
     """start, progress..., complete out of `chat.completion.chunk` objects.
 
+    chunks: an `EventStream` also tells whether a stream without a finish_reason is complete.
     logprobs: as the request has it; more than it asks for is left out.
-    Raises BackendError when the stream ends before its finish_reason.
+    Raises BackendError when the stream ends before the reply is complete.
     """
-    progress = ChatCompletionResponseEventType.progress
-    calls: dict[int, _OpenToolCall] = {}
-    reason: StopReason | None = None
-    usage: TokenUsage | None = None
+    reader = _ChatReader(provider_id, logprobs)
     started = False
     async with closing(chunks) as open_chunks:
         async for chunk in open_chunks:
@@ -81,29 +73,79 @@ async def chat_stream(
                 # Not before the backend has begun: until then a failure can still be answered with its own status.
                 started = True
                 yield _event(ChatCompletionResponseEventType.start)
-            usage = usage_of(chunk) or usage
-            if choice is None:
-                continue
-            try:
-                delta = choice.get("delta") or {}
-                given = logprobs_of(choice, logprobs)
-                text = text_of_content(delta.get("content"))
-                tool_deltas = [d for piece in delta.get("tool_calls") or () for d in _tool_pieces(calls, piece)]
-                if choice.get("finish_reason") is not None:
-                    reason = stop_reason(choice["finish_reason"], provider_id, called=bool(calls))
-            except MALFORMED as error:
-                raise not_understood(provider_id, error) from error
-            if given:
-                yield _event(progress, text, logprobs=given)
-            elif text:
-                yield _event(progress, text)
-            for tool_delta in tool_deltas:
-                yield _event(progress, tool_delta)
-    if reason is None:
-        raise _cut_short(provider_id)
-    for call in calls.values():
-        yield _event(progress, _finished(call))
-    yield _event(ChatCompletionResponseEventType.complete, stop_reason=reason, usage=usage)
+            reader.usage = usage_of(chunk) or reader.usage
+            if choice is not None:
+                for event in reader.read(choice):
+                    yield event
+    for event in reader.end(_finish(reader.finish, chunks, provider_id, has_said=reader.has_said)):
+        yield event
+
+
+_PROGRESS = ChatCompletionResponseEventType.progress
+
+
+class _ChatReader:
+    """Reads the choices of one streamed chat completion."""
+
+    def __init__(self, provider_id: str, logprobs: LogProbConfig | None) -> None:
+        self.usage: TokenUsage | None = None
+        self.finish: Finish | None = None
+        self._provider_id = provider_id
+        self._logprobs = logprobs
+        self.has_said = False
+        """Whether there is any text or tool call."""
+        self._calls = ToolCallAssembler()
+        self._text = SurrogateJoiner()
+        self._refusal = SurrogateJoiner()
+
+    def read(self, choice: Mapping[str, Any]) -> Iterator[ChatCompletionResponseStreamChunk]:
+        """The events of a piece. Raises the error of a reply that the backend gave up after what came with it."""
+        try:
+            delta = choice.get("delta") or {}
+            given = logprobs_of(choice, self._logprobs)
+            text = self._text.add(text_of_content(delta.get("content")))
+            refusal = refusal_of(delta)
+            tool_deltas = self._calls.add(delta)
+            self.has_said = self.has_said or bool(text or refusal or tool_deltas)
+        except MALFORMED as error:
+            raise not_understood(self._provider_id, error) from error
+        if refusal:
+            refusal = self._refusal.add(refusal)
+            if text:
+                yield _event(_PROGRESS, text)
+            if refusal or given:
+                yield _event(_PROGRESS, refusal, logprobs=given, refusal=True)
+        elif given:
+            yield _event(_PROGRESS, text, logprobs=given)
+        elif text:
+            yield _event(_PROGRESS, text)
+        for tool_delta in tool_deltas:
+            yield _event(_PROGRESS, tool_delta)
+        self.finish = finish_of_choice(choice, self._provider_id) or self.finish
+
+    def end(self, finish: Finish) -> Iterator[ChatCompletionResponseStreamChunk]:
+        """The last events of a complete reply."""
+        if rest := self._text.end():
+            yield _event(_PROGRESS, rest)
+        if rest := self._refusal.end():
+            yield _event(_PROGRESS, rest, refusal=True)
+        for tool_delta in self._calls.finish(regular=finish.regular).deltas:
+            yield _event(_PROGRESS, tool_delta)
+        yield _event(
+            ChatCompletionResponseEventType.complete,
+            stop_reason=stop_reason(finish, called=bool(self._calls)),
+            usage=self.usage,
+            stop_detail=finish.detail,
+        )
+
+
+def _finish(found: Finish | None, chunks: AsyncIterator[Any], provider_id: str, *, has_said: bool) -> Finish:
+    """Why a stream ended. One without a reason is complete only where its backend says so by `[DONE]`."""
+    if found is not None:
+        return found
+    if has_said and isinstance(chunks, EventStream) and chunks.done:
+        return END_OF_TURN
+    raise _cut_short(provider_id)
 
 
 def _choice(chunk: Mapping[str, Any], provider_id: str) -> Mapping[str, Any] | None:
@@ -130,44 +172,18 @@ def _broke_off(error: Any, provider_id: str) -> LlamaStackError:
     return made
 
 
-def _tool_pieces(calls: dict[int, _OpenToolCall], piece: Mapping[str, Any]) -> Iterator[ToolCallDelta]:
-    function = piece.get("function") or {}
-    index = piece.get("index")
-    if index is None:  # some backends give whole calls, without one
-        index = len(calls) if piece.get("id") or function.get("name") else max(calls, default=0)
-    call = calls.get(index)
-    if call is not None and piece.get("id") not in (None, "", call.call_id):  # another one, of the same index
-        index = len(calls)
-        call = None
-    if call is None:
-        call = calls[index] = _OpenToolCall(str(piece.get("id") or ""), "", "")
-        yield ToolCallDelta(content="", parse_status=ToolCallParseStatus.started)
-    call.name = call.name or function.get("name") or ""
-    fragment = function.get("arguments") or ""
-    if fragment:
-        call.arguments += fragment
-        yield ToolCallDelta(content=fragment, parse_status=ToolCallParseStatus.in_progress)
-
-
-def _finished(call: _OpenToolCall) -> ToolCallDelta:
-    arguments = parse_arguments(call.arguments)
-    if arguments is None or not call.name:
-        return ToolCallDelta(content=call.arguments, parse_status=ToolCallParseStatus.failure)
-    return ToolCallDelta(
-        content=ToolCall(call_id=call.call_id, tool_name=call.name, arguments=arguments),
-        parse_status=ToolCallParseStatus.success,
-    )
-
-
 async def completion_stream(
     chunks: AsyncIterator[Mapping[str, Any]], provider_id: str, *, logprobs: LogProbConfig | None = None
 ) -> AsyncIterator[CompletionResponseStreamChunk]:
     """Pieces of a text completion, the last with the stop reason.
 
-    Raises BackendError when the stream ends before its finish_reason.
+    chunks: an `EventStream` also tells whether a stream without a finish_reason is complete.
+    Raises BackendError when the stream ends before the reply is complete.
     """
-    reason: StopReason | None = None
+    finish: Finish | None = None
     usage: TokenUsage | None = None
+    has_said = False
+    joiner = SurrogateJoiner()
     async with closing(chunks) as open_chunks:
         async for chunk in open_chunks:
             choice = _choice(chunk, provider_id)
@@ -176,15 +192,16 @@ async def completion_stream(
                 continue
             with understood(provider_id):
                 piece = CompletionResponseStreamChunk(
-                    delta=choice.get("text") or "", logprobs=logprobs_of(choice, logprobs)
+                    delta=joiner.add(choice.get("text") or ""), logprobs=logprobs_of(choice, logprobs)
                 )
-                if choice.get("finish_reason") is not None:
-                    reason = stop_reason(choice["finish_reason"], provider_id)
             if piece.delta or piece.logprobs:
+                has_said = True
                 yield piece
-    if reason is None:
-        raise _cut_short(provider_id)
-    yield CompletionResponseStreamChunk(delta="", stop_reason=reason, usage=usage)
+            finish = finish_of_choice(choice, provider_id) or finish
+    finish = _finish(finish, chunks, provider_id, has_said=has_said)
+    yield CompletionResponseStreamChunk(
+        delta=joiner.end(), stop_reason=stop_reason(finish, called=False), usage=usage, stop_detail=finish.detail
+    )
 
 
 _DONE = b"data: [DONE]\n\n"

@@ -19,6 +19,7 @@ from llamastack.api.inference import (
     CompletionResponseStreamChunk,
     EmbeddingsResponse,
     LogProbConfig,
+    StopDetail,
     TokenLogProbs,
     TokenUsage,
     ToolCallDelta,
@@ -27,6 +28,7 @@ from llamastack.api.inference import (
 from llamastack.api.models import Model
 from llamastack.api.safety import RunShieldResponse, ViolationLevel
 from llamastack.provider.errors import BackendError
+from llamastack.provider.openai_dialect import parse_arguments
 from llamastack.server.encoding import event_of, json_of
 
 DONE = b"data: [DONE]\n\n"
@@ -41,9 +43,11 @@ def _head(kind: str, model: str) -> dict[str, Any]:
     return {"id": f"{prefix}-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}
 
 
-def _finish_reason(reason: StopReason, *, called: bool = False) -> str:
+def _finish_reason(reason: StopReason, detail: StopDetail | None, *, called: bool = False) -> str:
     if reason is StopReason.out_of_tokens:
         return "length"
+    if detail is not None:
+        return detail.value
     return "tool_calls" if called else "stop"
 
 
@@ -92,16 +96,16 @@ def _token(token: str, logprob: float) -> dict[str, Any]:
     return {"token": token, "logprob": logprob, "bytes": list(token.encode())}
 
 
-def _chat_logprobs(entries: Sequence[TokenLogProbs] | None, wanted: LogProbConfig | None) -> dict[str, Any] | None:
+def _chat_logprobs(
+    entries: Sequence[TokenLogProbs] | None, wanted: LogProbConfig | None, *, refused: bool = False
+) -> dict[str, Any] | None:
     if wanted is None or entries is None:
         return None
-    return {
-        "content": [
-            {**_token(*_chosen(entry)), "top_logprobs": [_token(*top) for top in _likeliest(entry, wanted.top_k)]}
-            for entry in entries
-        ],
-        "refusal": None,
-    }
+    told = [
+        {**_token(*_chosen(entry)), "top_logprobs": [_token(*top) for top in _likeliest(entry, wanted.top_k)]}
+        for entry in entries
+    ]
+    return {"content": None, "refusal": told} if refused else {"content": told, "refusal": None}
 
 
 def _text_logprobs(
@@ -128,8 +132,44 @@ def _text_logprobs(
 
 
 def _tool_call(call: ToolCall) -> dict[str, Any]:
-    function = {"name": str(call.tool_name), "arguments": json_of(call.arguments).decode()}
-    return {"id": call.call_id or f"call_{uuid.uuid4().hex}", "type": "function", "function": function}
+    return _function_call(call.call_id, str(call.tool_name), json_of(call.arguments).decode())
+
+
+def _failed_call(delta: ToolCallDelta) -> dict[str, Any]:
+    """A call whose arguments cannot be read. They are handed on as the model wrote them, as OpenAI does.
+
+    Raises BackendError where they could be read, but not for certain as this call's.
+    """
+    if parse_arguments(str(delta.content)) is not None:
+        raise BackendError("the backend's tool calls cannot be told apart: it is not certain whose the arguments are")
+    return _function_call(delta.call_id, str(delta.tool_name or ""), str(delta.content))
+
+
+def _function_call(call_id: str | None, name: str, arguments: str) -> dict[str, Any]:
+    function = {"name": name, "arguments": arguments}
+    return {"id": call_id or f"call_{uuid.uuid4().hex}", "type": "function", "function": function}
+
+
+def _is_cut(reason: StopReason, detail: StopDetail | None) -> bool:
+    """Whether the reply ended early. A call that cannot be read then is left out: its finish_reason says why."""
+    return reason is StopReason.out_of_tokens or detail is not None
+
+
+def _chat_message(reply: ChatCompletionResponse, most_calls: int | None) -> dict[str, Any]:
+    given = reply.completion_message
+    calls = [_tool_call(call) for call in given.tool_calls]
+    if not _is_cut(given.stop_reason, reply.stop_detail):
+        calls += [_failed_call(delta) for delta in reply.failed_tool_calls or ()]
+    calls = calls[:most_calls]
+    text = text_of(given.content)
+    if reply.refusal:
+        text = text.removesuffix(reply.refusal)
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": None if (calls or reply.refusal) and not text else text,
+        "refusal": reply.refusal or None,
+    }
+    return {**message, "tool_calls": calls} if calls else message
 
 
 def chat_completion(
@@ -141,22 +181,14 @@ def chat_completion(
     """
     choices = []
     for index, reply in enumerate(replies):
-        given = reply.completion_message
-        calls = [_tool_call(call) for call in given.tool_calls[:most_calls]]
-        text = text_of(given.content)
-        message: dict[str, Any] = {
-            "role": "assistant",
-            "content": None if calls and not text else text,
-            "refusal": None,
-        }
-        if calls:
-            message["tool_calls"] = calls
+        message = _chat_message(reply, most_calls)
+        called, refused = "tool_calls" in message, message["refusal"] is not None
         choices.append(
             {
                 "index": index,
                 "message": message,
-                "logprobs": _chat_logprobs(reply.logprobs, logprobs),
-                "finish_reason": _finish_reason(given.stop_reason, called=bool(calls)),
+                "logprobs": _chat_logprobs(reply.logprobs, logprobs, refused=refused),
+                "finish_reason": _finish_reason(reply.completion_message.stop_reason, reply.stop_detail, called=called),
             }
         )
     body = {**_head("chat.completion", model), "choices": choices}
@@ -171,6 +203,7 @@ class _Choice:
     pieces: AsyncIterator[Any]
     begun: bool = False
     calls: int = 0
+    failed: list[ToolCallDelta] = field(default_factory=list)
     offset: int = 0
     usage: TokenUsage | None = None
     ended: bool = False
@@ -214,26 +247,30 @@ def _chat_choices(choice: _Choice, chunk: ChatCompletionResponseStreamChunk, way
     if not choice.begun:
         choice.begun = True
         add({"role": "assistant", "content": "", "refusal": None})
-    if isinstance(event.delta, ToolCallDelta):
-        call = _whole_call(event.delta)
-        if call is not None and (way.most_calls is None or choice.calls < way.most_calls):
-            add({"tool_calls": [{"index": choice.calls, **_tool_call(call)}]})
+
+    def add_call(call: dict[str, Any]) -> None:
+        if way.most_calls is None or choice.calls < way.most_calls:
+            add({"tool_calls": [{"index": choice.calls, **call}]})
             choice.calls += 1
+
+    if isinstance(event.delta, ToolCallDelta):
+        # A native stream has the name of a tool, and arguments that are sure to be some, when a call is complete.
+        if event.delta.parse_status is ToolCallParseStatus.failure:
+            choice.failed.append(event.delta)
+        elif isinstance(event.delta.content, ToolCall):
+            add_call(_tool_call(event.delta.content))
     elif event.delta or event.logprobs:
-        add({"content": event.delta})
-        made[-1]["logprobs"] = _chat_logprobs(event.logprobs, way.logprobs)
+        refused = bool(event.refusal)
+        add({"refusal" if refused else "content": event.delta})
+        made[-1]["logprobs"] = _chat_logprobs(event.logprobs, way.logprobs, refused=refused)
     if event.stop_reason is not None:
         choice.ended = True
         choice.usage = event.usage
-        add({}, _finish_reason(event.stop_reason, called=choice.calls > 0))
+        if not _is_cut(event.stop_reason, event.stop_detail):
+            for failed in choice.failed:
+                add_call(_failed_call(failed))
+        add({}, _finish_reason(event.stop_reason, event.stop_detail, called=choice.calls > 0))
     return made
-
-
-def _whole_call(delta: ToolCallDelta) -> ToolCall | None:
-    """A native stream has the name of a tool, and arguments that are sure to be some, when a call is complete."""
-    if delta.parse_status is ToolCallParseStatus.failure:
-        raise BackendError(f"the model wrote a tool call that cannot be read: {str(delta.content)[:300]}")
-    return delta.content if isinstance(delta.content, ToolCall) else None
 
 
 # ---- text completion -------------------------------------------------------------------------------------------------
@@ -248,7 +285,7 @@ def completion(
             "index": index,
             "text": text_of(reply.completion_message.content),
             "logprobs": _text_logprobs(reply.logprobs, logprobs),
-            "finish_reason": _finish_reason(reply.completion_message.stop_reason),
+            "finish_reason": _finish_reason(reply.completion_message.stop_reason, reply.stop_detail),
         }
         for index, reply in enumerate(replies)
     ]
@@ -273,7 +310,7 @@ async def completion_events(
             "index": choice.index,
             "text": chunk.delta,
             "logprobs": _text_logprobs(chunk.logprobs, way.logprobs, choice.offset),
-            "finish_reason": None if reason is None else _finish_reason(reason),
+            "finish_reason": None if reason is None else _finish_reason(reason, chunk.stop_detail),
         }
         choice.offset += len(chunk.delta)
         if reason is not None:
