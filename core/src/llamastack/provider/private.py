@@ -15,16 +15,14 @@ Each Protocol has two optional hooks, async and with the object as the only argu
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
-import pydantic_core
-
 from llamastack.api.memory_banks import MemoryBank
 from llamastack.api.models import Model
 from llamastack.api.shields import Shield
+from llamastack.provider.json_members import with_string
 
 
 class ModelsProtocolPrivate(Protocol):
@@ -41,9 +39,6 @@ class ModelsProtocolPrivate(Protocol):
         Raises UnsupportedModelError when it cannot be served.
         """
         ...
-
-
-_MODEL = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +65,7 @@ class OpenAIRequest:
         """The body for a backend that calls the model `name`: the client's own bytes where it does so too."""
         if name == self.named:
             return self.body
-        wanted = {**pydantic_core.from_json(self.body), "model": name}
-        value = pydantic_core.to_json(name)
-        for found in _MODEL.finditer(self.body):
-            # Which of several it is, is seen by what comes of it; all else stays as the client wrote it.
-            made = self.body[: found.start(1)] + value + self.body[found.end(1) :]
-            if pydantic_core.from_json(made) == wanted:
-                return made
-        return pydantic_core.to_json(wanted)
+        return with_string(self.body, "model", name)
 
 
 class OpenAIProtocolPrivate(Protocol):
