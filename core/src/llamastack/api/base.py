@@ -4,10 +4,33 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, StringConstraints
+from pydantic_core import CoreSchema
 
 
-class WireModel(BaseModel):
+def _fail_fast(schema: Any) -> None:
+    """Set it for each list inside; the models inside have done it for theirs."""
+    if isinstance(schema, dict):
+        if schema.get("type") in ("list", "set", "frozenset", "tuple"):
+            schema["fail_fast"] = True
+        for inner in schema.values():
+            _fail_fast(inner)
+    elif isinstance(schema, list):
+        for inner in schema:
+            _fail_fast(inner)
+
+
+class FailFast(BaseModel):
+    """A list in it is not read beyond its first fault: one fault for each of a million entries stops a process."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        _fail_fast(schema)
+        return schema
+
+
+class WireModel(FailFast):
     """A JSON object of the API.
 
     Unknown fields are refused where a request is read; a client reads replies with `extra="ignore"`, so that an older

@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
+from pydantic import ConfigDict, TypeAdapter, create_model
 
+from llamastack.api.base import FailFast
 from llamastack.api.webmethod import TableAction, WebMethod, webmethod_of
 
 API_VERSION = (1, 0)
@@ -23,7 +24,7 @@ REGISTRATION = "registration"
 UNREGISTER = "unregister"
 
 
-class Request(BaseModel):
+class Request(FailFast):
     """Base of the request objects made from the parameters of a method."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())

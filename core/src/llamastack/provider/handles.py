@@ -37,7 +37,7 @@ class ApiMethod:
         try:
             request = self._request.model_validate(kwargs)
         except ValidationError as error:
-            raise invalid_request(error, self._request) from None
+            raise invalid_request(error, self._request, kwargs) from None
         return await self.dispatch(request.arguments())
 
     def __repr__(self) -> str:

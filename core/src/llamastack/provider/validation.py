@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from llamastack.provider.errors import InvalidRequestError
 from llamastack.provider.validation_paths import Shape, Step, path_of, steps_of
@@ -31,6 +32,13 @@ _WORDS = {
     **dict.fromkeys(_NO_OBJECT, "Input should be an object"),
 }
 
+MOST_FAULTS = 20
+"""How many are told of one request."""
+_MOST_READ = 500
+_WIDE, _NARROW = 64, 8
+_LONGEST = 300
+_T = TypeVar("_T")
+
 
 class _Fault(NamedTuple):
     steps: list[Step]
@@ -38,19 +46,51 @@ class _Fault(NamedTuple):
     type: str
 
 
-def faults_of(error: ValidationError, shape: Shape) -> list[dict[str, Any]]:
-    """One `{"loc", "msg", "type"}` per fault; `loc` holds keys and places of the caller's value, nothing else.
+def faults_of(error: ValidationError, shape: Shape, value: object = None) -> list[dict[str, Any]]:
+    """One `{"loc", "msg", "type"}` per fault, for the first of them; `loc` holds keys and places of the caller's value.
 
     shape: what the value was validated as. Where it could have been one of several types, the faults are told of that
     which it was most likely meant to be.
+    value: the value. With it the first of very many faults are found, else their number alone is told.
     """
+    if error.error_count() > _MOST_READ:  # to read them takes longer than to find them
+        return _first_faults(error, shape, value)
     faults = [
         _worded(steps_of(fault["loc"], shape), fault) for fault in error.errors(include_url=False, include_input=False)
     ]
     return [
-        {"loc": [step.part for step in fault.steps if not step.chosen], "msg": fault.message, "type": fault.type}
-        for fault in _likeliest(faults, 0)
+        {
+            "loc": [_short(step.part) for step in fault.steps if not step.chosen],
+            "msg": _short(fault.message),
+            "type": fault.type,
+        }
+        for fault in islice(_likeliest(faults, 0), MOST_FAULTS)
     ]
+
+
+def _short(part: _T) -> _T | str:
+    return f"{part[:_LONGEST]}..." if isinstance(part, str) and len(part) > _LONGEST else part
+
+
+def _first_faults(error: ValidationError, shape: Shape, value: object) -> list[dict[str, Any]]:
+    """The faults of a part of `value` that has few of them, or else their number."""
+    try:
+        # A list is not read beyond its first fault, so that they all stand in objects with very many fields.
+        fewer = _narrowed(value)
+        shape.validate_python(fewer) if isinstance(shape, TypeAdapter) else shape.model_validate(fewer)
+    except ValidationError as of_fewer:
+        if of_fewer.error_count() <= _MOST_READ:
+            found = [fault for fault in faults_of(of_fewer, shape) if fault["type"] != _MISSING]
+            if found:
+                return found
+    return [{"loc": [], "msg": f"{error.error_count()} faults, too many to list", "type": "too_many_faults"}]
+
+
+def _narrowed(value: object) -> object:
+    if isinstance(value, Mapping):
+        items = value.items() if len(value) <= _WIDE else islice(value.items(), _NARROW)
+        return {name: _narrowed(item) for name, item in items}
+    return [_narrowed(item) for item in value] if isinstance(value, list) else value
 
 
 def _worded(steps: list[Step], fault: Any) -> _Fault:
@@ -114,14 +154,18 @@ def _knows_nothing_of_it(member: Sequence[_Fault], depth: int) -> bool:
     return {fault.type for fault in _field_faults(member, depth)} == {_MISSING, _UNKNOWN}
 
 
-def invalid_request(error: ValidationError, shape: Shape, **context: Any) -> InvalidRequestError:
-    """The error for a request that does not fit `shape`, naming the first fault's path and listing all."""
-    faults = faults_of(error, shape)
+def invalid_request(error: ValidationError, shape: Shape, value: object = None, **context: Any) -> InvalidRequestError:
+    """The error for a request that does not fit `shape`, naming the first fault's path and listing the first few.
+
+    value: the request, see `faults_of`.
+    """
+    faults = faults_of(error, shape, value)
     paths = [path_of(fault["loc"]) for fault in faults]
     by_path: dict[str, list[str]] = {}
     for path, fault in zip(paths, faults, strict=True):
         if fault["msg"] not in by_path.setdefault(path, []):
             by_path[path].append(fault["msg"])
     named = [f"{path}: {' or '.join(said)}" if path else " or ".join(said) for path, said in by_path.items()]
-    message = "; ".join(named[:3]) + (f"; and {len(named) - 3} more" if len(named) > 3 else "")
+    total = error.error_count() if error.error_count() > _MOST_READ else len(named)
+    message = "; ".join(named[:3]) + (f"; and {total - 3} more" if total > 3 and len(named) > 1 else "")
     return InvalidRequestError(message, param=paths[0] or None, errors=faults, **context)

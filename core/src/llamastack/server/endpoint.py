@@ -17,6 +17,7 @@ from llamastack.provider.request_data import (
 )
 from llamastack.provider.streams import closing
 from llamastack.server.connection import Connection, Sender, connection_of
+from llamastack.server.elements import refuse_more_elements
 from llamastack.server.errors import ErrorShape
 from llamastack.server.load import Load
 from llamastack.server.requests import ClientGoneError, header_of
@@ -41,6 +42,7 @@ class Endpoint:
         self.errors = errors
         self._bodies = load.bodies
         self._turns = load.turns
+        self._max_body_elements = load.max_body_elements
 
     async def respond(self, scope: Scope, body: bytes) -> bytes | AsyncIterator[bytes]:
         """JSON, or an iterator of server-sent events, each block one or several whole ones.
@@ -52,6 +54,7 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Sender) -> None:
         body = await self._bodies.read(scope, receive)
         try:
+            refuse_more_elements(body, self._max_body_elements)
             header = header_of(scope, _PROVIDER_DATA)
             if header is None and current_provider_data() is None:
                 await self._call(scope, body, receive, send)

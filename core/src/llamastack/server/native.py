@@ -19,6 +19,8 @@ from llamastack.server.errors import NATIVE_ERRORS
 from llamastack.server.load import Load
 from llamastack.server.requests import bad_request, json_object
 
+_MOST_PARAMETERS = 1000
+
 
 def read_arguments(method: ApiMethod, body: bytes, query: bytes) -> dict[str, Any]:
     """The arguments that a request gives, from its JSON body and its query.
@@ -34,7 +36,7 @@ def read_arguments(method: ApiMethod, body: bytes, query: bytes) -> dict[str, An
     given: dict[str, Any] = {}
     if body:
         given.update(json_object(body))
-    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+    for name, value in _parameters_of(query):
         if name in method.definition.list_parameters:
             given.setdefault(name, []).append(value)
             continue
@@ -44,7 +46,14 @@ def read_arguments(method: ApiMethod, body: bytes, query: bytes) -> dict[str, An
     try:
         return model.model_validate(given).arguments()
     except ValidationError as error:
-        raise invalid_request(error, model) from None
+        raise invalid_request(error, model, given) from None
+
+
+def _parameters_of(query: bytes) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=_MOST_PARAMETERS)
+    except ValueError:
+        raise InvalidRequestError(f"the query has more than {_MOST_PARAMETERS} parameters") from None
 
 
 class NativeEndpoint(Endpoint):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+import pydantic_core
 from pydantic import ValidationError
 from starlette.types import Scope
 
@@ -37,20 +37,19 @@ def header_of(scope: Scope, name: bytes) -> str | None:
 def bad_request(error: ValidationError, shape: Shape, body: bytes) -> InvalidRequestError:
     """The error for a JSON body that does not fit `shape`."""
     try:
-        json_object(body or b"{}")
+        value = json_object(body or b"{}")
     except InvalidRequestError as fault:
         return fault
-    return invalid_request(error, shape)
+    return invalid_request(error, shape, value)
 
 
 def json_object(body: bytes) -> dict[str, Any]:
     """Raises InvalidRequestError for a body that is something else."""
     try:
-        value = json.loads(body)
+        value = pydantic_core.from_json(body, allow_inf_nan=False)
     except ValueError as error:
-        raise InvalidRequestError(f"the body is not JSON: {error}") from None
-    except RecursionError:
-        raise InvalidRequestError("the body is nested too deeply") from None
+        what = "nested too deeply" if "recursion limit" in str(error) else "not JSON"
+        raise InvalidRequestError(f"the body is {what}: {error}") from None
     if not isinstance(value, dict):
         raise InvalidRequestError("the body must be a JSON object")
     return value

@@ -45,6 +45,12 @@ class ServerConfig(BaseModel):
         "http://localhost:*, chrome-extension://ID, `null`, or `*` for every one; none by default",
     )
     max_body_bytes: int = Field(32 * 2**20, gt=0, description="Largest request body, in bytes")
+    max_body_elements: int = Field(
+        50_000,
+        gt=0,
+        description="Most texts, names of fields, objects and lists in a JSON body; ten numbers count as one. A body "
+        "over it is refused before it is read as JSON",
+    )
     max_buffered_bytes: int = Field(
         256 * 2**20,
         gt=0,

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Discriminator,
     Field,
@@ -20,12 +19,14 @@ from pydantic import (
     TypeAdapter,
 )
 
+from llamastack.api.base import FailFast
+
 Name = Annotated[StrictStr, Field(min_length=1)]
 Number = Annotated[float, Field(strict=True)]
 """A whole number too, but no text."""
 
 
-class OpenAIModel(BaseModel):
+class OpenAIModel(FailFast):
     """Base: a JSON object that may have more fields than are named."""
 
     model_config = ConfigDict(extra="allow", protected_namespaces=())
