@@ -152,7 +152,7 @@ def _class(cls: type, level: str) -> str:
 
 def _bases(cls: type) -> str:
     names = [base.__name__ for base in cls.__bases__ if base.__module__.startswith("llamastack.")]
-    shown = [name for name in names if not name.startswith("_") and name != "WireModel"]
+    shown = [name for name in names if not name.startswith("_") and name not in ("WireModel", "FailFast")]
     return f"Has what {' and '.join(f'[`{name}`](#{name.lower()})' for name in shown)} has." if shown else ""
 
 

@@ -34,7 +34,6 @@ WHEN_MET: dict[str, str] = {
     "server.workers": "What works in one process only is refused before anything starts",
     "server.max_body_bytes": "413",
     "server.max_body_elements": "400",
-    "server.max_body_elements": "400",
     "server.max_head_bytes": "431, and the connection is closed",
     "server.max_buffered_bytes": "503 with `Retry-After`",
     "server.head_timeout_s": "408, and the connection is closed; without a word where nothing came",

@@ -454,7 +454,7 @@ def test_a_body_is_made_anew_only_for_another_name() -> None:
             rb'{"model":"a","note":"\"model\": \"a\"","y":[1e3]}',
             rb'{"model":"new","note":"\"model\": \"a\"","y":[1e3]}',
         ),
-        (rb'{"mod\u0065l":"a","x":{"model":"a"}}', rb'{"model":"new","x":{"model":"a"}}'),
+        (rb'{"mod\u0065l":"a","x":{"model":"a"}}', rb'{"mod\u0065l":"new","x":{"model":"a"}}'),
     ],
 )
 def test_only_the_models_name_is_changed_in_a_body(body: bytes, made: bytes) -> None:

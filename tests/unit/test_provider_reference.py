@@ -44,6 +44,7 @@ OF_THE_STACK = {
     "redaction",
     "secret_forms",
     "handles",
+    "json_members",  # what `OpenAIRequest` is made of
     "printable",
     "request_data",  # `Deps.request_data` gives a provider its part
     "validation",

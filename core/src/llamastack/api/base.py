@@ -4,30 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, StringConstraints
-from pydantic_core import CoreSchema
+from pydantic import ConfigDict, StringConstraints
 
-
-def _fail_fast(schema: Any) -> None:
-    """Set it for each list inside; the models inside have done it for theirs."""
-    if isinstance(schema, dict):
-        if schema.get("type") in ("list", "set", "frozenset", "tuple"):
-            schema["fail_fast"] = True
-        for inner in schema.values():
-            _fail_fast(inner)
-    elif isinstance(schema, list):
-        for inner in schema:
-            _fail_fast(inner)
-
-
-class FailFast(BaseModel):
-    """A list in it is not read beyond its first fault: one fault for each of a million entries stops a process."""
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        schema = handler(source)
-        _fail_fast(schema)
-        return schema
+from llamastack.api.fail_fast import FailFast
 
 
 class WireModel(FailFast):

@@ -12,7 +12,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, create_model
 
-from llamastack.api.base import FailFast
+from llamastack.api.fail_fast import FailFast
 from llamastack.api.webmethod import TableAction, WebMethod, webmethod_of
 
 API_VERSION = (1, 0)

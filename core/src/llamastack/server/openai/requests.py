@@ -19,7 +19,7 @@ from pydantic import (
     TypeAdapter,
 )
 
-from llamastack.api.base import FailFast
+from llamastack.api.fail_fast import FailFast
 
 Name = Annotated[StrictStr, Field(min_length=1)]
 Number = Annotated[float, Field(strict=True)]
