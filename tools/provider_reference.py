@@ -400,6 +400,7 @@ HELPERS = (
     "backend",
     "http",
     "credentials",
+    "private_files",
     "refusals",
     "retries",
     "reply_checks",

@@ -6,6 +6,7 @@ import base64
 import html
 import json
 import logging
+import sys
 import traceback
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -25,6 +26,7 @@ from llamastack.provider.errors import (
 from llamastack.provider.faults import as_stack_error
 from llamastack.provider.redaction import Redactor, redactor, shown_value, without_known_secrets
 from llamastack.provider.request_data import provider_data
+from llamastack.server.logs import _Formatter
 
 
 class Config(BaseModel):
@@ -193,3 +195,16 @@ def test_redacting_is_linear() -> None:
     redact = redactor(Config(api_key=SecretStr("sk-" + "a" * 40)))
     for text in ("a" * 2**20, "%61" * 2**18, "\\u0061" * 2**16, "&#97;" * 2**16, "://" * 2**18):
         assert "sk-" not in redact(text)
+
+
+def test_the_log_has_none_either() -> None:
+    kept = redactor(Config(api_key=SecretStr("sk-of-the-log")))
+    record = logging.makeLogRecord({"msg": "sent %s", "args": ("sk-of-the-log",), "name": "of_a_provider"})
+    try:
+        raise RuntimeError("sk%2Dof%2Dthe%2Dlog")
+    except RuntimeError:
+        record.exc_info = sys.exc_info()
+    line = _Formatter(None).format(record)
+    assert "sent ***" in line
+    assert "RuntimeError: ***" in line
+    assert kept("") == ""

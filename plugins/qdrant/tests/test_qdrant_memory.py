@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -366,3 +367,25 @@ async def test_the_event_loop_goes_on(start: Any, tmp_path: Path) -> None:
         tasks.cancel_scope.cancel()
     assert max(gaps) < took / 2
     assert len(gaps) > 20
+
+
+async def test_an_embedded_qdrant_is_for_its_owner_alone(start: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "q"
+
+    def open_to_others() -> list[str]:
+        return [str(path) for path in (folder, *folder.rglob("*")) if path.stat().st_mode & 0o077]
+
+    umask = os.umask(0o000)
+    try:
+        memory = await start(path=folder)
+        assert open_to_others() == []
+        await memory.register_memory_bank(bank())
+        await memory.insert_documents("handbook", documents(**TEXTS))
+        assert open_to_others() == []
+        await memory.shutdown()
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o777 if path.is_dir() else 0o666)
+        await start(path=folder)
+        assert open_to_others() == []
+    finally:
+        os.umask(umask)

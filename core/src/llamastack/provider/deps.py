@@ -13,6 +13,7 @@ from anyio.abc import TaskGroup
 from pydantic import BaseModel
 
 from llamastack.api.definition import ApiDefinition
+from llamastack.provider.private_files import private_folder
 from llamastack.provider.request_data import validated_provider_data
 
 
@@ -105,11 +106,10 @@ class Deps(Mapping[str, Any]):
 
     @property
     def state_dir(self) -> Path:
-        """A folder that this instance may keep files in; made on first use."""
+        """A folder that this instance may keep files in; made on first use, for its owner alone."""
         if self._state_dir is None:
             raise RuntimeError("this provider was made outside a stack, without a state folder")
-        self._state_dir.mkdir(parents=True, exist_ok=True)
-        return self._state_dir
+        return private_folder(self._state_dir)
 
     @property
     def replaying(self) -> bool:

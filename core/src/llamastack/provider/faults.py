@@ -24,6 +24,10 @@ _LONGEST_MESSAGE = 2000
 _OF_THE_BACKEND = (AuthenticationError, PermissionDeniedError, RateLimitError, BackendError, ProviderTimeoutError)
 
 
+class StrayExitError(Exception):
+    """A provider raised what is no `Exception` and would have ended the whole process, or the task that called it."""
+
+
 def shortened(text: str) -> str:
     """`text` without its middle where it is very long. Only after redacting: a secret that is cut is not found."""
     return text if len(text) <= _LONGEST_MESSAGE else f"{text[: _LONGEST_MESSAGE - 200]} ... {text[-195:]}"
@@ -46,6 +50,8 @@ def reason_of(error: BaseException) -> str:
         return str(error) or "timed out"
     if is_http_error(error):
         return reason_of_http_error(error)
+    if isinstance(error, StrayExitError):
+        return str(error)
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
@@ -103,4 +109,5 @@ def _error_for(error: Exception, who: str, provider_id: str, redact: Callable[[s
         return kind(f"{who} failed: {shortened(redact(reason_of(error)))}", provider_id=provider_id)
     trace = redact("".join(traceback.format_exception(error)))
     log_traceback(_LOGGER, logging.ERROR, f"{who} failed", trace)
-    return InternalError(f"{who} failed: {type(error).__name__}", provider_id=provider_id)
+    what = type(error.__cause__).__name__ if isinstance(error, StrayExitError) else type(error).__name__
+    return InternalError(f"{who} failed: {what}", provider_id=provider_id)

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import TextIO
 
 from llamastack.provider.printable import indented, one_line
+from llamastack.provider.redaction import without_known_secrets
 from llamastack.server.context import request_id
 from llamastack.server.repeats import Held, Repeats
 
@@ -48,14 +49,15 @@ class _Formatter(logging.Formatter):
             record.exc_text = self.formatException(record.exc_info)
         for more in (record.exc_text, record.stack_info):
             if more:
-                line += f"\n{indented(_cut(more))}"
+                line += f"\n{indented(_cut(without_known_secrets(more)))}"
         return line
 
     def line(self, since_epoch_s: float, level: str, logger: str, request: str, message: str) -> str:
         return f"{self.time(since_epoch_s)} {level} {one_line(logger)}{self.named}{request} {message}"
 
     def message(self, record: logging.LogRecord) -> str:
-        return one_line(_cut(record.getMessage().rstrip()))
+        # Also what a provider's own log says; before it is cut, as a secret that is cut is not found.
+        return one_line(_cut(without_known_secrets(record.getMessage().rstrip())))
 
     def time(self, since_epoch_s: float) -> str:
         second = int(since_epoch_s)

@@ -88,7 +88,7 @@ class Installed:
             raise DiscoveryError(f"'{self.name}' ({self.origin}) is disabled by {DISABLE_VARIABLE}")
         try:
             return load_dotted(self.value)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a module may be a script that ends with sys.exit()
             raise DiscoveryError(
                 f"'{self.name}' ({self.origin}, entry point {self.value}) cannot be loaded: "
                 f"{type(error).__name__}: {error}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import sys
@@ -14,6 +13,7 @@ import pluggy
 
 from llamastack.provider import hookspecs
 from llamastack.stack.discovery import PLUGIN_GROUP, Discovery, DiscoveryError, Installed
+from llamastack.stack.hook_calls import collected, telling
 
 if TYPE_CHECKING:
     from llamastack.api.definition import ApiDefinition
@@ -37,7 +37,8 @@ class Hooks:
         self.manager = pluggy.PluginManager(hookspecs.PROJECT)
         self.manager.add_hookspecs(hookspecs)
         self.broken: list[BrokenPlugin] = []
-        if os.environ.get(TRACE_VARIABLE) == "1":
+        self._traced = os.environ.get(TRACE_VARIABLE) == "1"
+        if self._traced:
             self.manager.trace.root.setwriter(sys.stderr.write)
             self.manager.enable_tracing()
         for installed in discovery.group(PLUGIN_GROUP):
@@ -60,10 +61,9 @@ class Hooks:
     def listener(self, hook: str) -> Callable[..., None] | None:
         """What tells the plugins that implement `hook`; None where none does.
 
-        A failure must not hurt what it is told about; it is logged.
+        A failure must not hurt what it is told about, nor the other plugins; it is logged.
         """
-        caller = getattr(self.manager.hook, hook)
-        return functools.partial(_tell, hook, caller) if caller.get_hookimpls() else None
+        return telling(self.manager, hook, traced=self._traced)
 
     def notify(self, hook: str, **arguments: Any) -> None:
         """Tell the plugins that implement `hook`, where there are any."""
@@ -79,9 +79,13 @@ class Hooks:
         from llamastack.provider.apis import BUILTIN_APIS  # what a command's help does without
 
         table = {definition.name: definition for definition in BUILTIN_APIS}
+        registered = [name for name, _ in self.manager.list_name_plugin()]
+        adds: dict[str, str] = {}
         for plugin, definition in self.collect("llamastack_apis"):
             if definition.name in table:
-                raise DiscoveryError(f"plugin {plugin} adds an API '{definition.name}', which is there already")
+                later = max(plugin, adds.get(definition.name, plugin), key=registered.index)
+                raise DiscoveryError(f"plugin {later} adds an API '{definition.name}', which is there already")
+            adds[definition.name] = plugin
             if definition.implemented_by_stack and definition.pair is None:
                 raise DiscoveryError(f"plugin {plugin} adds an API '{definition.name}' that nobody implements")
             table[definition.name] = definition
@@ -96,21 +100,5 @@ class Hooks:
         return table
 
     def collect(self, hook: str) -> Iterator[tuple[str, Any]]:
-        """(plugin, thing) for each thing that the plugins give; a plugin that fails is left out, by name."""
-        for implementation in getattr(self.manager.hook, hook).get_hookimpls():
-            others = [plugin for plugin in self.manager.get_plugins() if plugin is not implementation.plugin]
-            try:
-                given = self.manager.subset_hook_caller(hook, others)()
-                things = [thing for several in given for thing in several]
-            except Exception as error:
-                _LOGGER.warning("what plugin %s adds by %s is left out: %s", implementation.plugin_name, hook, error)
-                continue
-            for thing in things:
-                yield implementation.plugin_name, thing
-
-
-def _tell(hook: str, caller: Callable[..., Any], **arguments: Any) -> None:
-    try:
-        caller(**arguments)
-    except Exception:
-        _LOGGER.exception("a plugin failed in %s", hook)
+        """(plugin, thing) for each thing that the plugins give, in pluggy's order; one that fails is left out."""
+        return collected(self.manager, hook)

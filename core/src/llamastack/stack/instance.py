@@ -24,6 +24,7 @@ from llamastack.provider.faults import as_stack_error, log_traceback, reason_of,
 from llamastack.provider.redaction import redactor, struck_error
 from llamastack.provider.request_data import provider_data
 from llamastack.provider.streams import Stream, close, closing
+from llamastack.stack.containment import ContainedTasks, as_exception
 from llamastack.stack.resolver import PlannedProvider
 
 _LOGGER = logging.getLogger("llamastack.stack")
@@ -44,7 +45,8 @@ class _PermanentError(Exception):
 def _permanent() -> Iterator[None]:
     try:
         yield
-    except Exception as error:
+    except BaseException as raised:
+        error = as_exception(raised)
         raise _PermanentError(str(error)) from error
 
 
@@ -161,15 +163,17 @@ class Instance:
                         if not self._stop.is_set():
                             await self._start(own, made)
                             await self._watch()
-                except Exception as error:
-                    failure = error
+                except BaseException as raised:
+                    failure = as_exception(raised)
                 finally:
                     self.provider = None
                     # While its background tasks still run: it may need them to end in order.
                     await self._shut_down(made)
                 own.cancel_scope.cancel()
-        except Exception as error:  # of one of its background tasks
-            failure = error
+        except BaseException as raised:  # of one of its background tasks
+            failure = as_exception(raised)
+        if failure is None and not self._stop.is_set():
+            failure = RuntimeError("it cancelled its own task group")
         return failure
 
     async def stop(self) -> None:
@@ -205,7 +209,7 @@ class Instance:
                     for name in (*spec.api_dependencies, *spec.optional_api_dependencies)
                     if name in self._apis
                 },
-                task_group=own,
+                task_group=ContainedTasks(own),
                 state_dir=self._folder,
                 report_progress=report,
                 provider_data_validator=data_model,
@@ -255,7 +259,11 @@ class Instance:
         with anyio.CancelScope(shield=True), anyio.move_on_after(_STOP_TIMEOUT_S) as limit:
             try:
                 await shutdown()
-            except Exception as error:
+            except BaseException as raised:
+                if limit.cancel_called and isinstance(raised, anyio.get_cancelled_exc_class()):
+                    raise
+                # A cancellation is none of ours here: the scope shields from those.
+                error = raised if isinstance(raised, anyio.get_cancelled_exc_class()) else as_exception(raised)
                 _LOGGER.warning("%s %s failed to shut down: %s", self.api, self.provider_id, self.explain(error))
         if limit.cancelled_caught:
             _LOGGER.warning("%s %s did not shut down in %g s", self.api, self.provider_id, _STOP_TIMEOUT_S)
@@ -304,8 +312,8 @@ class Instance:
         try:
             with anyio.fail_after(_ASK_TIMEOUT_S):
                 await self._ask()
-        except Exception as error:
-            self._is_down(error)
+        except BaseException as raised:
+            self._is_down(as_exception(raised))
         else:
             if self.status is ProviderStatus.down:
                 _LOGGER.info("%s %s is healthy", self.api, self.provider_id)
@@ -365,13 +373,16 @@ class Instance:
 
     # ---- calls ---------------------------------------------------------------------------------------------------
 
-    def told(self, error: Exception) -> LlamaStackError:
-        """What a caller is told about an exception of the provider."""
-        return as_stack_error(error, self.provider_id, self.provider_type, self.redact)
+    def told(self, raised: BaseException) -> LlamaStackError:
+        """What a caller is told about what the provider raised.
 
-    def failed(self, error: Exception) -> LlamaStackError:
+        Raises it again where it is no fault of the provider, such as a cancellation of the caller.
+        """
+        return as_stack_error(as_exception(raised), self.provider_id, self.provider_type, self.redact)
+
+    def failed(self, raised: BaseException) -> LlamaStackError:
         """The same for a user's call; when the backend seems to be down, it is looked at now and not in a while."""
-        told = self.told(error)
+        told = self.told(raised)
         down = isinstance(told, ProviderUnavailableError | ProviderTimeoutError)
         if down and told.provider_id == self.provider_id and self._pausing is not None:
             # Many calls fail at once, and one look is enough for all.
@@ -380,12 +391,18 @@ class Instance:
 
     def guarded(self, pieces: AsyncIterator[Any]) -> Stream[Any]:
         """The pieces of a stream, its errors translated; closing it closes the provider's stream."""
-        return Stream(self._translated(pieces), lambda: close(pieces))
+        return Stream(self._translated(pieces), lambda: self._closed(pieces))
+
+    async def _closed(self, pieces: AsyncIterator[Any]) -> None:
+        try:
+            await close(pieces)
+        except BaseException as raised:
+            raise_instead(raised, self.told(raised))
 
     async def _translated(self, pieces: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        async with closing(pieces):
-            try:
+        try:
+            async with closing(pieces):
                 async for piece in pieces:
                     yield piece
-            except Exception as error:
-                raise_instead(error, self.failed(error))
+        except BaseException as raised:
+            raise_instead(raised, self.failed(raised))

@@ -34,8 +34,8 @@ class ObjectHooks:
             raise _nothing_registered(instance.unavailable())
         try:
             await getattr(instance.provider, self._pair.register_hook)(**{self._pair.object_name: item})
-        except Exception as error:
-            raise_instead(error, _nothing_registered(instance.told(error)))
+        except BaseException as raised:
+            raise_instead(raised, _nothing_registered(instance.told(raised)))
 
     async def unregister(self, instance: Instance, item: Any) -> None:
         """Raises what the provider raises; that it has nothing to undo is no error."""
@@ -47,8 +47,8 @@ class ObjectHooks:
                 await hook(**{self._pair.object_name: item})
         except (NotFoundError, NotSupportedError) as error:
             _LOGGER.info("%s has nothing to undo for '%s': %s", instance.provider_id, item.identifier, error)
-        except Exception as error:
-            raise_instead(error, instance.told(error))
+        except BaseException as raised:
+            raise_instead(raised, instance.told(raised))
 
     async def undo(self, instance: Instance, item: Any) -> None:
         """Undo at the provider what could not be kept."""
@@ -71,8 +71,8 @@ class ObjectHooks:
         try:
             with anyio.fail_after(HOOK_TIMEOUT_S):
                 await hook(**{self._pair.object_name: item})
-        except Exception as error:
-            told = instance.told(error).message
+        except BaseException as raised:
+            told = instance.told(raised).message
             _LOGGER.warning("provider '%s' did not let go of '%s': %s", instance.provider_id, item.identifier, told)
 
 

@@ -436,8 +436,8 @@ class ObjectTable:
             return
         try:
             await getattr(instance.provider, self.pair.register_hook)(**{self.pair.object_name: entry.object})
-        except Exception as error:
-            entry.reason = instance.told(error).message
+        except BaseException as raised:
+            entry.reason = instance.told(raised).message
             return
         entry.reason = None
         if self._registered.get(identifier) is not entry:

@@ -71,6 +71,8 @@ def resolve(config: LoadedConfig, apis: Mapping[str, ApiDefinition], discovery: 
                     continue
             except (ImportError, AttributeError, TypeError) as error:
                 settings = error
+            except SystemExit as error:  # out of the provider's own modules
+                settings = ImportError(f"{spec.config_class} ended with SystemExit: {error}")
             planned.append(PlannedProvider(api, provider.provider_id, provider.provider_type, spec, settings))
     if faults:
         raise ConfigError(config.source, faults)

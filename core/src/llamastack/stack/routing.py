@@ -27,8 +27,8 @@ async def _call(instance: Instance, name: str, arguments: dict[str, Any]) -> Any
 async def _answer(instance: Instance, call: Awaitable[Any]) -> Any:
     try:
         result = await call
-    except Exception as error:
-        raise_instead(error, instance.failed(error))
+    except BaseException as raised:
+        raise_instead(raised, instance.failed(raised))
     return instance.guarded(result) if isinstance(result, AsyncIterator) else result
 
 

@@ -1,10 +1,10 @@
-"""The stack: assembled from a run config, alive inside `async with`."""
+"""The stack: assembled from a run config, alive between `start` and `stop`, or inside `async with`."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +23,7 @@ from llamastack.stack.discovery import STORE_GROUP, Discovery, DiscoveryError, d
 from llamastack.stack.hooks import Hooks
 from llamastack.stack.inspection import StackInspect
 from llamastack.stack.instance import Instance
+from llamastack.stack.own_task import OwnTask
 from llamastack.stack.registry import ObjectTable
 from llamastack.stack.resolver import Plan, resolve
 from llamastack.stack.routing import (
@@ -76,8 +77,7 @@ class Stack(Apis):
         self._on_progress = on_progress
         self._store = self._make_store()
         self._sequence = 0
-        self._task_group: TaskGroup | None = None
-        self._open: AsyncExitStack | None = None
+        self._life = OwnTask(self._opened, "this stack")
         self.instances: dict[str, list[Instance]] = {}
         """Provider instances by API, in config order."""
         self.apis: dict[str, ApiDefinition] = {}
@@ -147,8 +147,8 @@ class Stack(Apis):
         """
         handle = self._handles.get(name)
         if handle is None:
-            if self._open is None:
-                raise LookupError("the stack is not running: use 'async with'")
+            if not self._life.runs:
+                raise LookupError("the stack is not running: use 'async with', or 'await stack.start()'")
             raise LookupError(f"this stack has no API '{name}'; it has {', '.join(self._handles)}")
         return handle
 
@@ -162,39 +162,62 @@ class Stack(Apis):
 
     # ---- life ----------------------------------------------------------------------------------------------------
 
+    async def start(self) -> None:
+        """Start the stack. `async with` does the same, and stops it.
+
+        It lives in a task of its own, so that another task may stop it, as in a notebook or in the fixture of a test.
+        When the caller is cancelled, what was started is stopped again. A stack that was stopped can be started anew.
+
+        Raises StackStartError, and RuntimeError where it runs already.
+        """
+        await self._life.start()
+        self.hooks.notify("llamastack_stack_started", stack=self)
+
+    async def stop(self) -> None:
+        """Stop it, and wait until every provider has let go of everything. Nothing happens where it does not run.
+
+        Raises RuntimeError in another event loop than it was started in.
+        """
+        if self._life.runs and self._handles:
+            self.hooks.notify("llamastack_stack_stopping", stack=self)
+        await self._life.stop()
+
     async def __aenter__(self) -> Self:
-        if self._open is not None:
-            raise RuntimeError("this stack runs already")
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[None]:
         async with AsyncExitStack() as opened:
             try:
                 await self._store.open()
             except OSError as error:
                 raise StackStartError(str(error)) from error
             opened.push_async_callback(self._store.close)
-            self._task_group = await opened.enter_async_context(_owned_task_group())
+            background = await opened.enter_async_context(_owned_task_group())
+            opened.callback(self._forget)
             self._assemble()
             await self._load_registry()
             opened.push_async_callback(self._stop_instances)
             for instance in self._in_start_order():
-                self._task_group.start_soon(instance.run, name=f"{instance.api}/{instance.provider_id}")
+                background.start_soon(instance.run, name=f"{instance.api}/{instance.provider_id}")
             for instance in self._in_start_order():
                 await instance.first_attempt.wait()
                 if instance.reason is not None and self.config.run.on_provider_error == "fail":
                     raise StackStartError(instance.unavailable().message) from instance.cause
-            self._task_group.start_soon(self._follow_store, name="registry")
-            self._open = opened.pop_all()
-        self.hooks.notify("llamastack_stack_started", stack=self)
-        return self
+            background.start_soon(self._follow_store, name="registry")
+            yield
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        opened, self._open = self._open, None
-        if opened is None:
-            return
-        self.hooks.notify("llamastack_stack_stopping", stack=self)
-        await opened.aclose()
+    def _forget(self) -> None:
+        """Nothing is served any more. The instances stay: they tell how they ended."""
         self._handles.clear()
+        self._tables.clear()
+        self.openai_lane = None
 
     def _in_start_order(self) -> list[Instance]:
         return [instance for api in self._plan.start_order for instance in self.instances[api]]

@@ -18,6 +18,7 @@ import anyio
 from anyio import to_thread
 
 from llamastack.provider import Deps, Progress, ProviderUnavailableError
+from llamastack.provider.private_files import private_folder
 from llamastack_provider_llama_cpp.config import ModelConfig
 
 _POLL_S = 0.25
@@ -149,7 +150,7 @@ async def _write_watched(
     report: Callable[[Progress], None],
 ) -> None:
     """Let `write` make a draft beside `target`, report how it grows (in bytes), and put it in place in one step."""
-    await anyio.Path(target.parent).mkdir(parents=True, exist_ok=True)
+    await to_thread.run_sync(lambda: private_folder(target.parent, tighten=False))
     # Beside the target, because a rename is only atomic within one file system.
     folder = Path(await to_thread.run_sync(lambda: tempfile.mkdtemp(prefix=".preparing-", dir=target.parent)))
     try:

@@ -6,6 +6,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import anyio
@@ -28,6 +29,7 @@ from llamastack.provider import (
     RateLimitError,
 )
 from llamastack.provider.credentials import fits_header, key_text
+from llamastack.provider.private_files import make_tree_private, private_folder
 from llamastack.provider.redaction import redactor
 from llamastack_provider_qdrant.config import QdrantConfig
 
@@ -37,6 +39,7 @@ _INVALID = (400, 422)
 _UNAVAILABLE = (502, 503)
 _TIMEOUT = (408, 504)
 _MOST_DETAIL = 300
+_MAKES_FILES = ("create_collection", "delete_collection")
 
 
 class Backend(Protocol):
@@ -83,7 +86,10 @@ class _Embedded:
         def make() -> QdrantClient:
             if self._path is None:
                 return QdrantClient(location=":memory:", force_disable_check_same_thread=True)
-            return QdrantClient(path=self._path, force_disable_check_same_thread=True)
+            private_folder(Path(self._path))
+            made = QdrantClient(path=self._path, force_disable_check_same_thread=True)
+            make_tree_private(Path(self._path))
+            return made
 
         try:
             self._client = await self._in_thread(make)
@@ -105,7 +111,10 @@ class _Embedded:
             if self._client is None:
                 raise ProviderUnavailableError(f"qdrant {self._where} is not open", provider_id=self._provider_id)
             try:
-                return getattr(self._client, method)(**arguments)
+                answer = getattr(self._client, method)(**arguments)
+                if method in _MAKES_FILES and self._path is not None:
+                    make_tree_private(Path(self._path))
+                return answer
             except ValueError as error:
                 # Where a server answers 404 and 409, the embedded Qdrant has only these words.
                 if re.fullmatch(r"Collection \S+ not found", str(error)):

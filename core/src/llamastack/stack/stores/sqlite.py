@@ -1,4 +1,4 @@
-"""The default store: one sqlite file in WAL mode, shared by all workers on a machine."""
+"""The default store: one sqlite file in WAL mode, shared by all workers on a machine, for its owner alone."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import anyio.to_thread
 from pydantic import BaseModel, ConfigDict, Field
 
 from llamastack.provider.errors import ProviderUnavailableError
+from llamastack.provider.private_files import make_private, private_file, private_folder
 from llamastack.stack.stores import StoredObject
 
 _T = TypeVar("_T")
@@ -55,9 +56,17 @@ class SqliteStore:
         if config.path is None and folder is None:
             raise ValueError("the sqlite store needs 'path' where the stack has no folder of its own")
         self._path = config.path.expanduser() if config.path else Path(str(folder)) / "registry.sqlite"
+        self._own_folder = config.path is None
         self._timeout = config.busy_timeout_s
         self._limiter = anyio.CapacityLimiter(1)
         self._connection: sqlite3.Connection | None = None
+
+    def _close_to_others(self) -> None:
+        # A folder that the config names may hold other things, too.
+        private_folder(self._path.parent, tighten=self._own_folder)
+        private_file(self._path)  # SQLite makes the files beside it with the same rights
+        for ending in ("-wal", "-shm", "-journal"):
+            make_private(self._path.with_name(self._path.name + ending))
 
     async def _run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         connection = self._connection
@@ -74,7 +83,8 @@ class SqliteStore:
         def connect() -> sqlite3.Connection:
             made: sqlite3.Connection | None = None
             try:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
+                if str(self._path) != ":memory:":
+                    self._close_to_others()
                 made = sqlite3.connect(self._path, timeout=self._timeout, isolation_level=None, check_same_thread=False)
                 made.execute("PRAGMA journal_mode=WAL")
                 made.execute("PRAGMA synchronous=NORMAL")

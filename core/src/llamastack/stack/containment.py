@@ -1,0 +1,111 @@
+"""What a provider raises that is no `Exception`, such as `SystemExit` or a stray cancellation: it ends its own work."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import signal
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+
+from llamastack.provider.faults import StrayExitError
+
+
+def as_exception(raised: BaseException) -> Exception:
+    """`raised` as an error of the provider that it came out of.
+
+    Raises it again where it is meant for us: this task was cancelled, or somebody pressed Ctrl-C. Call it in the
+    `except` block, in the task that met it.
+    """
+    if isinstance(raised, Exception):
+        return raised
+    if _is_for_us(raised):
+        raise raised
+    stray = StrayExitError(_told(raised))
+    stray.__cause__ = raised
+    return stray
+
+
+def _told(raised: BaseException) -> str:
+    if isinstance(raised, BaseExceptionGroup):
+        return "; ".join(_told(each) for each in raised.exceptions)
+    text = " ".join(str(raised).split())
+    kind = type(raised).__name__
+    if isinstance(raised, Exception):
+        return f"{kind}: {text}" if text else kind
+    return f"raised {kind}" + (f": {text}" if text else "")
+
+
+def _is_for_us(raised: BaseException) -> bool:
+    if isinstance(raised, BaseExceptionGroup):
+        return any(_is_for_us(each) for each in raised.exceptions)
+    if isinstance(raised, GeneratorExit):
+        return True  # somebody closes the generator or the coroutine that runs
+    if isinstance(raised, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is None or task.cancelling() > 0
+    if isinstance(raised, KeyboardInterrupt):
+        return _was_pressed(raised)
+    return False
+
+
+def _was_pressed(raised: KeyboardInterrupt) -> bool:
+    """Whether it comes from the keyboard, and not out of the provider's code."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        return True  # it comes in the middle of whatever runs: the two cannot be told apart
+    at = raised.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    # asyncio's own handler raises it at the second Ctrl-C.
+    return at is not None and at.tb_frame.f_code.co_name == "_on_sigint"
+
+
+class ContainedTasks(TaskGroup):
+    """A provider's background tasks: what one raises is an `Exception`, which takes the instance down and no more."""
+
+    def __init__(self, group: TaskGroup) -> None:
+        self._group = group
+        self.cancel_scope = group.cancel_scope
+
+    def start_soon(  # type: ignore[override, misc]  # final in later versions of anyio only, abstract in earlier ones
+        self, func: Callable[..., Coroutine[Any, Any, Any]], *args: Any, name: object = None
+    ) -> Any:
+        return self._group.start_soon(_contained, func, args, name=name or _name_of(func))
+
+    async def start(self, func: Callable[..., Any], *args: Any, name: object = None, **options: Any) -> Any:
+        return await self._group.start(_contained_start, func, args, name=name or _name_of(func), **options)
+
+    def create_task(self, coro: Coroutine[Any, Any, Any], **options: Any) -> Any:
+        return self._group.create_task(_contained(lambda: coro, ()), **options)
+
+    async def __aenter__(self) -> TaskGroup:
+        raise RuntimeError("the stack enters and leaves the task group of a provider")
+
+    async def __aexit__(self, *_: object) -> bool:
+        raise RuntimeError("the stack enters and leaves the task group of a provider")
+
+
+def _name_of(func: Callable[..., Any]) -> str:
+    return f"{func.__module__}.{getattr(func, '__qualname__', '')}"
+
+
+async def _contained(func: Callable[..., Coroutine[Any, Any, Any]], args: tuple[Any, ...]) -> Any:
+    try:
+        return await func(*args)
+    except BaseException as raised:
+        error = as_exception(raised)
+        if error is raised:
+            raise
+        raise error from raised
+
+
+async def _contained_start(
+    func: Callable[..., Coroutine[Any, Any, Any]],
+    args: tuple[Any, ...],
+    *,
+    task_status: TaskStatus[Any] = anyio.TASK_STATUS_IGNORED,
+) -> Any:
+    return await _contained(functools.partial(func, task_status=task_status), args)

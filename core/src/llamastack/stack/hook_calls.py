@@ -1,0 +1,138 @@
+"""Calls of hooks in pluggy's order, plugin by plugin, so that one that fails has a name and stops no other.
+
+The order: `tryfirst` implementations, the others, `trylast`; within each, what was registered last comes first.
+Wrappers are around all of them, the last one outermost.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pluggy
+
+_LOGGER = logging.getLogger("llamastack.plugins")
+_FAILURES = (Exception, SystemExit)
+
+
+def collected(manager: pluggy.PluginManager, hook: str) -> Iterator[tuple[str, Any]]:
+    """(plugin, thing) for each thing in the lists that the plugins give; what a plugin that fails gives is left out."""
+    implementations = getattr(manager.hook, hook).get_hookimpls()
+    plain = [each for each in reversed(implementations) if not _is_wrapper(each)]
+    wrappers: list[_Wrapping] = []
+    for each in reversed(implementations):  # the outermost begins
+        if _is_wrapper(each):
+            wrapping = _Wrapping(each, hook)
+            if wrapping.begin():
+                wrappers.append(wrapping)
+    results: list[Any] = []
+    of_plugin: dict[int, str] = {}
+    for each in plain:
+        given = _given(manager, hook, each)
+        if given:
+            results.append(given)
+            of_plugin.update((id(thing), each.plugin_name) for thing in given)
+    for wrapping in reversed(wrappers):
+        before = results
+        results = wrapping.end(results)
+        if results is not before:
+            for thing in (thing for several in results for thing in several):
+                of_plugin.setdefault(id(thing), wrapping.plugin)
+    for several in results:
+        for thing in several:
+            yield of_plugin[id(thing)], thing
+
+
+def _is_wrapper(implementation: pluggy.HookImpl) -> bool:
+    return bool(implementation.wrapper or implementation.hookwrapper)
+
+
+def _given(manager: pluggy.PluginManager, hook: str, implementation: pluggy.HookImpl) -> list[Any]:
+    others = [plugin for plugin in manager.get_plugins() if plugin is not implementation.plugin]
+    try:
+        given = manager.subset_hook_caller(hook, others)()
+        return [thing for several in given for thing in several]
+    except _FAILURES as error:
+        _left_out(implementation.plugin_name, hook, error)
+        return []
+
+
+def _left_out(plugin: str, hook: str, error: BaseException) -> None:
+    why = error if isinstance(error, Exception) else repr(error)
+    _LOGGER.warning("what plugin %s adds by %s is left out: %s", plugin, hook, why)
+
+
+class _Wrapping:
+    """One wrapper around a call, of either kind that pluggy has. One that fails changes nothing."""
+
+    def __init__(self, implementation: pluggy.HookImpl, hook: str) -> None:
+        self.plugin: str = implementation.plugin_name
+        self._implementation = implementation
+        self._hook = hook
+        self._running: Any = None
+
+    def begin(self) -> bool:
+        try:
+            self._running = self._implementation.function()
+            next(self._running)
+        except StopIteration:
+            _left_out(self.plugin, self._hook, RuntimeError("the wrapper did not yield"))
+            return False
+        except _FAILURES as error:
+            _left_out(self.plugin, self._hook, error)
+            return False
+        return True
+
+    def end(self, results: list[Any]) -> list[Any]:
+        old = self._implementation.hookwrapper
+        outcome: pluggy.Result[list[Any]] = pluggy.Result(list(results), None)
+        try:
+            try:
+                self._running.send(outcome if old else list(results))
+            except StopIteration as ended:
+                made = outcome.get_result() if old else ended.value
+                return [list(several) for several in made]
+            raise RuntimeError("the wrapper yielded twice")
+        except _FAILURES as error:
+            _left_out(self.plugin, self._hook, error)
+            return results
+
+
+def telling(manager: pluggy.PluginManager, hook: str, *, traced: bool) -> Callable[..., None] | None:
+    """What tells all plugins that implement `hook`; None where none does. A failure is logged, and the next is told.
+
+    traced: call it through pluggy, which prints what it calls.
+    """
+    caller = getattr(manager.hook, hook)
+    implementations = caller.get_hookimpls()
+    if not implementations:
+        return None
+    if traced or any(_is_wrapper(each) for each in implementations):
+        return _Through(hook, caller)
+    return _OneByOne(hook, [(each.plugin_name, each.function, each.argnames) for each in reversed(implementations)])
+
+
+class _Through:
+    def __init__(self, hook: str, caller: Callable[..., Any]) -> None:
+        self._hook = hook
+        self._caller = caller
+
+    def __call__(self, **arguments: Any) -> None:
+        try:
+            self._caller(**arguments)
+        except _FAILURES:
+            _LOGGER.exception("a plugin failed in %s", self._hook)
+
+
+class _OneByOne:
+    def __init__(self, hook: str, listeners: list[tuple[str, Callable[..., Any], tuple[str, ...]]]) -> None:
+        self._hook = hook
+        self._listeners = listeners
+
+    def __call__(self, **arguments: Any) -> None:
+        for plugin, function, names in self._listeners:
+            try:
+                function(*[arguments[name] for name in names])
+            except _FAILURES:
+                _LOGGER.exception("a plugin failed in %s: %s", self._hook, plugin)
