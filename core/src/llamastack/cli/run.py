@@ -109,15 +109,22 @@ async def _introduce(stack: Stack, url: str) -> Callable[[], None]:
 
 
 def run_stack(
-    stack: Stack, listening: socket.socket, report: ProgressReport, introduce: Introduction = _introduce
+    stack: Stack,
+    listening: socket.socket,
+    report: ProgressReport,
+    introduce: Introduction = _introduce,
+    when_running: Callable[[], None] | None = None,
 ) -> None:
-    """Start and serve until SIGTERM or SIGINT. Raises StackStartError."""
+    """Start and serve until SIGTERM or SIGINT. Raises StackStartError.
+
+    when_running: called in the event loop, before anything else.
+    """
     log_packages(stack.packages)
     options = {"use_uvloop": find_spec("uvloop") is not None}
     raise_file_limit()
     try:
         with _Stopping() as stopping:
-            anyio.run(_run, stack, listening, report, introduce, stopping, backend_options=options)
+            anyio.run(_run, stack, listening, report, introduce, when_running, stopping, backend_options=options)
     finally:
         listening.close()
 
@@ -160,8 +167,15 @@ class _Stopping:
 
 
 async def _run(
-    stack: Stack, listening: socket.socket, report: ProgressReport, introduce: Introduction, stopping: _Stopping
+    stack: Stack,
+    listening: socket.socket,
+    report: ProgressReport,
+    introduce: Introduction,
+    when_running: Callable[[], None] | None,
+    stopping: _Stopping,
 ) -> None:
+    if when_running is not None:
+        when_running()
     with stopping.scope():
         async with AsyncExitStack() as running:
             with report.waiting():

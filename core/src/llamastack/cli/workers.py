@@ -26,6 +26,7 @@ from typing import Any
 import anyio
 import click
 
+from llamastack.cli.heartbeat import Heartbeat, Pulse, end_hanging
 from llamastack.cli.output import CliError, WrongInputError, error_lines, told
 from llamastack.cli.progress import ProgressReport
 from llamastack.cli.run import SIGNALS, run_stack, serving_line, show_stack
@@ -48,7 +49,7 @@ class _Job:
     """What a worker is to do.
 
     config: the run config as it was when the parent read it, so that a worker that is started later serves the same.
-    introduces: it shows the providers, and their progress.
+    introduces: it shows the providers, and their progress. timeout_s: how long it may show no sign of life, 0 for ever.
     """
 
     name: str
@@ -56,6 +57,7 @@ class _Job:
     folder: Path | None
     introduces: bool
     debug: bool
+    timeout_s: float
 
 
 @dataclass(frozen=True)
@@ -172,15 +174,17 @@ class _Workers:
     async def _run_once(self, worker: _Worker) -> tuple[_Failed | None, bool]:
         """One process of a worker, from start to end: the error it ended with, and whether it got ready."""
         first = worker is self._workers[0] and not worker.tried.is_set()
-        job = _Job(worker.name, dict(self._config.document.value), self._config.folder, first, self._debug)
+        job = self._job(worker.name, introduces=first)
         receiving, sending = _SPAWN.Pipe(duplex=False)
-        process = _SPAWN.Process(target=_work, name=worker.name, args=(job, self._shared, sending))
+        hearing, beating = _SPAWN.Pipe(duplex=False)
+        process = _SPAWN.Process(target=_work, name=worker.name, args=(job, self._shared, sending, beating))
         ready = False
         said: _Ready | _Failed | None = None
-        with receiving:
-            with sending, _signals_held_back():
+        with receiving, hearing:
+            with sending, beating, _signals_held_back():
                 process.start()
             worker.process = process
+            pulse = Pulse(hearing, job.timeout_s) if job.timeout_s else None
             try:
                 await anyio.wait_readable(receiving)
                 said = _received(receiving)
@@ -190,17 +194,40 @@ class _Workers:
                     self._lines += said.lines
                     _LOGGER.info("%s serves as process %d", worker.name, process.pid)
                     worker.tried.set()
-                await anyio.wait_readable(process.sentinel)
-                process.join()
+                elif pulse is not None:
+                    pulse.expect_end()
+                await _end_of(process, pulse)
             finally:
                 if process.exitcode is None:
                     with anyio.CancelScope(shield=True):
                         process.terminate()
-                        await anyio.wait_readable(process.sentinel)
-                        process.join()
+                        if pulse is not None and not ready:
+                            pulse.expect_end()
+                        await _end_of(process, pulse)
             if ready:
                 said = _received(receiving)
         return (said if isinstance(said, _Failed) else None), ready
+
+    def _job(self, name: str, *, introduces: bool) -> _Job:
+        timeout_s = self._config.run.server.worker_timeout_s or 0.0
+        return _Job(name, dict(self._config.document.value), self._config.folder, introduces, self._debug, timeout_s)
+
+
+async def _end_of(process: SpawnProcess, pulse: Pulse | None) -> None:
+    """Wait until a process ends; it is ended when it shows no sign of life."""
+
+    async def watch(pulse: Pulse) -> None:
+        await pulse.silence()
+        assert process.pid is not None
+        _LOGGER.error("%s (process %d) hangs: no sign of life for %g s", process.name, process.pid, pulse.limit_s)
+        await end_hanging(process.pid)
+
+    async with anyio.create_task_group() as group:
+        if pulse is not None:
+            group.start_soon(watch, pulse)
+        await anyio.wait_readable(process.sentinel)
+        group.cancel_scope.cancel()
+    process.join()
 
 
 def _received(receiving: Connection) -> _Ready | _Failed | None:
@@ -237,9 +264,10 @@ def _signals_held_back() -> Iterator[None]:
 # ---- a worker --------------------------------------------------------------------------------------------------------
 
 
-def _work(job: _Job, shared: socket.socket, sending: Connection) -> None:
+def _work(job: _Job, shared: socket.socket, sending: Connection, beating: Connection) -> None:
     """What a worker process runs."""
     threading.Thread(target=_stop_with_parent, name="parent", daemon=True).start()
+    heartbeat = Heartbeat(beating, job.timeout_s) if job.timeout_s else None
 
     async def introduce(stack: Stack, url: str) -> Callable[[], None]:
         lines = await show_stack(stack, url) if job.introduces else []
@@ -252,13 +280,16 @@ def _work(job: _Job, shared: socket.socket, sending: Connection) -> None:
             stack = Stack.from_config(job.config, folder=job.folder, on_progress=report)
         else:
             stack = Stack.from_config(job.config, folder=job.folder)
-        run_stack(stack, own_socket(shared), report, introduce)
+        run_stack(stack, own_socket(shared), report, introduce, heartbeat.start if heartbeat else None)
     except Exception as error:
         if job.debug:
             traceback.print_exception(error)
         failed = told(error)
         _say(sending, _Failed(error_lines(failed), failed.exit_code))
         sys.exit(failed.exit_code)
+    finally:
+        if heartbeat is not None:
+            heartbeat.stop()
 
 
 def _say(sending: Connection, message: _Ready | _Failed) -> None:
