@@ -16,6 +16,7 @@ from llamastack.api.inference import (
     ChatCompletionResponseEventType,
     ChatCompletionResponseStreamChunk,
     CompletionResponse,
+    CompletionResponseStreamChunk,
     EmbeddingsResponse,
 )
 from llamastack.api.models import Model
@@ -118,9 +119,16 @@ class ScriptedInference:
         while model.identifier in self.script.registered:
             self.script.registered.remove(model.identifier)
 
-    async def completion(self, **arguments: Any) -> CompletionResponse:
+    async def completion(self, **arguments: Any) -> Any:
         self.script.calls.append(("completion", arguments))
+        if arguments.get("stream"):
+            return self._texts()
         return CompletionResponse(completion_message=_message(self.name))
+
+    async def _texts(self) -> AsyncIterator[CompletionResponseStreamChunk]:
+        for number in range(self.script.pieces):
+            yield CompletionResponseStreamChunk(delta=f"{number} ")
+        yield CompletionResponseStreamChunk(delta="", stop_reason=StopReason.end_of_turn)
 
     async def chat_completion(self, **arguments: Any) -> Any:
         self.script.calls.append(("chat_completion", arguments))

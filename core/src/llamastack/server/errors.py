@@ -15,7 +15,11 @@ class ErrorShape:
 
     def status(self, error: LlamaStackError) -> int:
         """The HTTP status."""
-        return error.status
+        return self.status_of(type(error))
+
+    def status_of(self, cls: type[LlamaStackError]) -> int:
+        """The HTTP status of all errors of a class."""
+        return cls.status
 
     def body(self, error: LlamaStackError) -> dict[str, Any]:
         """The JSON of an error response, with the id of the current request."""

@@ -78,11 +78,11 @@ _PARAMS = {
 class OpenAIErrorShape(ErrorShape):
     """`{"error": {"message", "type", "param", "code"}}`, and beside them the `request_id` and `provider_id`."""
 
-    def status(self, error: LlamaStackError) -> int:
-        return _words_for(error).status or error.status
+    def status_of(self, cls: type[LlamaStackError]) -> int:
+        return _words_for(cls).status or cls.status
 
     def body(self, error: LlamaStackError) -> dict[str, Any]:
-        words = _words_for(error)
+        words = _words_for(type(error))
         code = error.backend_code or words.code
         param = None if error.param is None else _PARAMS.get(error.param, error.param)
         if isinstance(error, NotSupportedError) and param is None:
@@ -98,11 +98,8 @@ class OpenAIErrorShape(ErrorShape):
         return {"error": body}
 
 
-def _words_for(error: LlamaStackError) -> Words:
-    for kind, words in WORDS.items():
-        if isinstance(error, kind):
-            return words
-    return Words(_SERVER, None)
+def _words_for(cls: type[LlamaStackError]) -> Words:
+    return next((words for kind, words in WORDS.items() if issubclass(cls, kind)), Words(_SERVER, None))
 
 
 OPENAI_ERRORS = OpenAIErrorShape()
