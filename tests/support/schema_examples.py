@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 Path = tuple[str | int, ...]
-_DEEPEST = 12
+_DEEPEST = 24
 _TEXTS = {"date-time": "2026-01-01T00:00:00Z"}
 
 

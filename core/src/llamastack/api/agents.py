@@ -13,6 +13,7 @@ from llamastack.api.base import WireModel
 from llamastack.api.common import (
     URL,
     CompletionMessage,
+    DocumentContent,
     InterleavedTextMedia,
     SamplingParams,
     ToolCall,
@@ -32,8 +33,8 @@ from llamastack.api.webmethod import not_served, webmethod
 class Attachment(WireModel):
     """Something handed over with a message: content itself, or a URL of it."""
 
-    content: InterleavedTextMedia
-    """The content itself, or where it is."""
+    content: DocumentContent
+    """The content itself, or where it is: a URL as plain text, or as `{"uri": ...}`."""
     mime_type: str
     """Its media type, such as `text/plain`."""
 

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 
 from llamastack.api.fail_fast import FailFast
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+OMIT_IF_NONE = Field(exclude_if=_is_none)
+"""Marks a field that release 0.0.41 did not have: where it is not set, it is left out of the JSON."""
 
 
 class WireModel(FailFast):
     """A JSON object of the API.
 
     Unknown fields are refused where a request is read; a client reads replies with `extra="ignore"`, so that an older
-    client understands a newer server. Optional fields that are not set are left out of the JSON.
+    client understands a newer server. Replies have every optional field, null where it is not set, but for those that
+    are marked `OMIT_IF_NONE`.
     """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
@@ -37,5 +46,5 @@ class RoutedObject(WireModel):
     provider_id: str = ""
     """The configured provider that serves it; may be left out at registration where its API has one provider."""
 
-    unavailable_reason: str | None = None
+    unavailable_reason: Annotated[str | None, OMIT_IF_NONE] = None
     """Set by the stack in listings when the object is known but cannot be used now; read-only."""

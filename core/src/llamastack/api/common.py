@@ -6,20 +6,58 @@ import re
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, GetCoreSchemaHandler, StringConstraints
+from pydantic_core import core_schema
 
 from llamastack.api.base import WireModel
 
 URL_PATTERN = r"^(https?://|file://|data:)"
 _WHOLE_URL = re.compile(r"(?is)(?:https?|file)://\S+|data:[^,\s]*,.*")
 
-URL = Annotated[str, StringConstraints(pattern=URL_PATTERN)]
-"""An http(s), file or data URL, as plain text."""
-
 
 def is_url(text: str) -> bool:
     """Whether document or attachment content names where the content is, rather than being it."""
     return _WHOLE_URL.fullmatch(text) is not None
+
+
+def _whole_url(uri: str) -> str:
+    if uri.startswith("data:"):
+        head, comma, data = uri.partition(",")
+        uri = "".join(head.split()) + comma + data
+    if not is_url(uri):
+        raise ValueError("Input should be a whole URL")
+    return uri
+
+
+class UrlObject(WireModel):
+    """A URL as the types of release 0.0.41 write it. It is read as the URL itself."""
+
+    uri: Annotated[str, StringConstraints(pattern=URL_PATTERN), AfterValidator(_whole_url)]
+    """An http(s), file or data URL."""
+
+
+def _uri_of(url: UrlObject) -> str:
+    return url.uri
+
+
+class _AsObject:
+    """Marks a text that may also come as a `UrlObject`. besides: False where it may come as that alone."""
+
+    def __init__(self, *, besides: bool) -> None:
+        self._besides = besides
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        text = handler(source)
+        form = core_schema.no_info_after_validator_function(_uri_of, handler.generate_schema(UrlObject))
+        read = core_schema.union_schema([text, form]) if self._besides else form
+        # It is written as the text that it has become.
+        return core_schema.json_or_python_schema(read, read, serialization=core_schema.to_string_ser_schema())
+
+
+URL = Annotated[str, StringConstraints(pattern=URL_PATTERN), _AsObject(besides=True)]
+"""An http(s), file or data URL, as plain text; in requests also as `{"uri": ...}`."""
+UrlInPlaceOfContent = Annotated[str, _AsObject(besides=False)]
+"""Where content is, told apart from the content itself: `{"uri": ...}` in requests, plain text afterwards."""
 
 
 class ImageDescription(WireModel):
@@ -40,6 +78,8 @@ class ImageMedia(WireModel):
 
 InterleavedTextMedia = str | ImageMedia | list[str | ImageMedia]
 """Message content: text, an image, or a list of both in reading order."""
+DocumentContent = InterleavedTextMedia | UrlInPlaceOfContent
+"""Content of a document, or the URL of it."""
 
 
 def holds_images(content: object) -> bool:

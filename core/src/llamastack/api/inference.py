@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import AfterValidator, Field
 
-from llamastack.api.base import WireModel
+from llamastack.api.base import OMIT_IF_NONE, WireModel
 from llamastack.api.common import (
     CompletionMessage,
     InterleavedTextMedia,
@@ -89,7 +89,7 @@ class CompletionResponse(WireModel):
     """What follows, without the text that was given."""
     logprobs: list[TokenLogProbs] | None = None
     """One entry per token of the reply, where they were asked for."""
-    usage: TokenUsage | None = None
+    usage: Annotated[TokenUsage | None, OMIT_IF_NONE] = None
     """Tokens that it took, where the provider knows."""
     stop_detail: StopDetail | None = None
     """More about its end, where the `stop_reason` does not say all."""
@@ -104,7 +104,7 @@ class CompletionResponseStreamChunk(WireModel):
     """Why it ended; in the last piece alone."""
     logprobs: list[TokenLogProbs] | None = None
     """Of the tokens in this piece, where they were asked for."""
-    usage: TokenUsage | None = None
+    usage: Annotated[TokenUsage | None, OMIT_IF_NONE] = None
     """Tokens that the whole reply took, where the provider knows; in the last piece alone."""
     stop_detail: StopDetail | None = None
     """More about its end, where the `stop_reason` does not say all; in the last piece alone."""
@@ -139,7 +139,7 @@ class ChatCompletionResponse(WireModel):
     """The answer."""
     logprobs: list[TokenLogProbs] | None = None
     """One entry per token of the reply, where they were asked for."""
-    usage: TokenUsage | None = None
+    usage: Annotated[TokenUsage | None, OMIT_IF_NONE] = None
     """Tokens that it took, where the provider knows."""
     stop_detail: StopDetail | None = None
     """More about its end, where the `stop_reason` does not say all."""
@@ -168,7 +168,7 @@ class ChatCompletionResponseEvent(WireModel):
     """Of the tokens in `delta`, where they were asked for."""
     stop_reason: StopReason | None = None
     """Why the answer ended; in the last event alone."""
-    usage: TokenUsage | None = None
+    usage: Annotated[TokenUsage | None, OMIT_IF_NONE] = None
     """Tokens that the whole reply took, where the provider knows; in the last event alone."""
     stop_detail: StopDetail | None = None
     """More about its end, where the `stop_reason` does not say all; in the last event alone."""
@@ -188,7 +188,7 @@ class EmbeddingsResponse(WireModel):
 
     embeddings: list[list[float]]
     """One vector per content, in the order of the request; all of the model's dimension."""
-    usage: TokenUsage | None = None
+    usage: Annotated[TokenUsage | None, OMIT_IF_NONE] = None
     """Tokens that it took, where the provider knows."""
 
 

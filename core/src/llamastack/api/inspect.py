@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Protocol
+from typing import Annotated, Protocol
 
-from llamastack.api.base import WireModel
+from llamastack.api.base import OMIT_IF_NONE, WireModel
 from llamastack.api.webmethod import webmethod
 
 
@@ -31,7 +31,7 @@ class ProviderProgress(WireModel):
 
     task: str
     done: float
-    total: float | None = None
+    total: Annotated[float | None, OMIT_IF_NONE] = None
     unit: str
 
 
@@ -42,11 +42,11 @@ class ProviderHealth(WireModel):
     provider_id: str
     provider_type: str
     status: ProviderStatus
-    reason: str | None = None
-    retry_in_s: float | None = None
-    serves: int | None = None
+    reason: Annotated[str | None, OMIT_IF_NONE] = None
+    retry_in_s: Annotated[float | None, OMIT_IF_NONE] = None
+    serves: Annotated[int | None, OMIT_IF_NONE] = None
     """How many objects (models, shields, memory banks) it serves, where its API has any."""
-    progress: ProviderProgress | None = None
+    progress: Annotated[ProviderProgress | None, OMIT_IF_NONE] = None
     """Of what it is at now, such as loading or fetching a model."""
 
 

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import Field
 
-from llamastack.api.base import WireModel
-from llamastack.api.common import InterleavedTextMedia
+from llamastack.api.base import OMIT_IF_NONE, WireModel
+from llamastack.api.common import DocumentContent, InterleavedTextMedia
 from llamastack.api.webmethod import not_served, webmethod
 
 
@@ -16,8 +16,8 @@ class MemoryBankDocument(WireModel):
 
     document_id: Annotated[str, Field(min_length=1)]
     """Its name in the bank."""
-    content: InterleavedTextMedia
-    """The document itself, or where it is."""
+    content: DocumentContent
+    """The document itself, or where it is: a URL as plain text, or as `{"uri": ...}`."""
     mime_type: str | None = None
     """Its media type, such as `text/plain`."""
     metadata: dict[str, Any] = Field(default_factory=dict)
@@ -33,7 +33,7 @@ class MemoryChunk(WireModel):
     """Its length in tokens, as the provider counts them."""
     document_id: str
     """The document that it is a piece of."""
-    metadata: dict[str, Any] | None = None
+    metadata: Annotated[dict[str, Any] | None, OMIT_IF_NONE] = None
     """The metadata of its document."""
 
 
@@ -58,10 +58,11 @@ class Memory(Protocol):
     async def insert_documents(
         self,
         bank_id: str,
-        documents: Annotated[list[MemoryBankDocument], Field(min_length=1)],
+        documents: list[MemoryBankDocument],
         ttl_seconds: Annotated[int, Field(gt=0)] | None = None,
     ) -> None:
-        """Store documents; one with a known `document_id` replaces the earlier one. All or none are stored.
+        """Store documents; one with a known `document_id` replaces the earlier one. All or none are stored; an empty
+        list changes nothing.
 
         After `ttl_seconds` they are no longer found.
         """
@@ -84,7 +85,7 @@ class Memory(Protocol):
     async def delete_documents(
         self,
         bank_id: str,
-        document_ids: Annotated[list[str], Field(min_length=1)],
+        document_ids: list[str],
     ) -> None:
         """Remove documents with all their chunks; ids that are not there are no error."""
         raise not_served()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from llamastack.api.base import RoutedObject
 from llamastack.api.webmethod import TableAction, webmethod
@@ -14,9 +14,18 @@ class Model(RoutedObject):
     """A model by the name it is asked for."""
 
     llama_model: str | None = None
-    """The Llama model that this is an instance of, where it is one."""
+    """The Llama model that this is an instance of, where it is one; else the identifier, as clients of release 0.0.41
+    want a text here.
+    """
     metadata: dict[str, Any] = Field(default_factory=dict)
     """Anything; the provider says what it reads."""
+
+    @model_validator(mode="after")
+    def _has_a_llama_model(self) -> Self:
+        if self.llama_model is None:
+            # Not assigned: whether the field was given is to stay known.
+            self.__dict__["llama_model"] = self.identifier
+        return self
 
 
 class Models(Protocol):

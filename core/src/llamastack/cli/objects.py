@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _LONGEST_REGISTRATION_S = 24 * 3600.0  # a provider may fetch a model meanwhile
 _COMMON = ("identifier", "provider_id", "unavailable_reason")
+_EMPTY: tuple[Any, ...] = (None, "", {}, [])
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -95,7 +96,12 @@ class _Objects:
         return command
 
     def _show_list(self, found: Sequence[Any]) -> None:
-        used = [name for name in self.fields if any(getattr(item, name, None) for item in found)]
+        # A column that only repeats the identifiers says nothing.
+        used = [
+            name
+            for name in self.fields
+            if any(getattr(item, name, None) not in (*_EMPTY, item.identifier) for item in found)
+        ]
         show_table(
             ["IDENTIFIER", "PROVIDER", *(name.replace("_", " ").upper() for name in used), "STATUS"],
             [

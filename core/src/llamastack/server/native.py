@@ -56,6 +56,12 @@ def _parameters_of(query: bytes) -> list[tuple[str, str]]:
         raise InvalidRequestError(f"the query has more than {_MOST_PARAMETERS} parameters") from None
 
 
+def dump_reply(adapter: Any, value: Any) -> bytes:
+    """The JSON of a result or of a streamed piece. Raises where `value` is not what `adapter` describes."""
+    dumped: bytes = adapter.dump_json(value, warnings="error")
+    return dumped
+
+
 class NativeEndpoint(Endpoint):
     """One method of one API."""
 
@@ -78,10 +84,9 @@ class NativeEndpoint(Endpoint):
 
     def _dump(self, adapter: Any, value: Any) -> bytes:
         try:
-            dumped: bytes = adapter.dump_json(value, exclude_none=True, warnings="error")
+            return dump_reply(adapter, value)
         except Exception as error:
             definition = self.method.definition
             raise InternalError(
                 f"the provider's reply to {definition.api}.{definition.name} is not what the API says it is"
             ) from error
-        return dumped

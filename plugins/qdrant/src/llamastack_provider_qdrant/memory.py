@@ -159,6 +159,8 @@ class QdrantMemory:
         embedding model makes vectors of another dimension than before.
         """
         bank = await self._bank(bank_id)
+        if not documents:
+            return
         places: dict[str, int] = {}
         for place, document in enumerate(documents):
             if places.setdefault(document.document_id, place) != place:
@@ -232,6 +234,8 @@ class QdrantMemory:
         Raises ObjectNotFoundError for an unknown bank.
         """
         bank = await self._bank(bank_id)
+        if not document_ids:
+            return
         async with self._writing[bank_id]:
             await self._on(
                 bank,

@@ -99,8 +99,9 @@ class SampleMemory(Memory, MemoryBanksProtocolPrivate):
         )
 
     async def delete_documents(self, bank_id: str, document_ids: list[str]) -> None:
+        bank = self._bank(bank_id)
         for document_id in document_ids:
-            self._bank(bank_id).pop(document_id, None)
+            bank.pop(document_id, None)
 
     def _bank(self, bank_id: str) -> dict[str, _Stored]:
         bank = self._banks.get(bank_id)
