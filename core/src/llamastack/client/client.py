@@ -24,7 +24,7 @@ from llamastack.provider.errors import (
 )
 from llamastack.provider.handles import ApiHandle, Dispatch
 from llamastack.provider.http import error_class_of, http_client, reason_of_http_error
-from llamastack.provider.request_data import PROVIDER_DATA_HEADER, current_provider_data
+from llamastack.provider.request_data import PROVIDER_DATA_HEADER, provider_data_to_forward
 from llamastack.provider.sse import event_data
 from llamastack.provider.streams import Stream
 
@@ -120,9 +120,10 @@ class LlamaStackClient(Apis):
     def _request(self, method: MethodDefinition, arguments: dict[str, Any], streams: bool) -> httpx.Request:
         given = {name: value for name, value in arguments.items() if value is not None}
         headers = {"Accept": "text/event-stream" if streams else "application/json", **self._headers}
-        data = self._provider_data or (current_provider_data() if self._forward else None)
-        if data is not None:
-            headers[PROVIDER_DATA_HEADER] = json.dumps(dict(data))
+        if self._provider_data:
+            headers[PROVIDER_DATA_HEADER] = json.dumps(dict(self._provider_data))
+        elif self._forward and (forwarded := provider_data_to_forward()) is not None:
+            headers[PROVIDER_DATA_HEADER] = forwarded
         http_method = method.web.methods[0]
         if http_method == "GET":
             return self._http.build_request("GET", self.base_url + method.web.route, params=given, headers=headers)

@@ -11,8 +11,8 @@ from starlette.types import Receive, Scope
 from llamastack.provider.errors import LlamaStackError, ProviderUnavailableError
 from llamastack.provider.request_data import (
     PROVIDER_DATA_HEADER,
+    ProviderDataHeader,
     current_provider_data,
-    parse_provider_data,
     provider_data,
 )
 from llamastack.provider.streams import closing
@@ -59,7 +59,7 @@ class Endpoint:
             if header is None and current_provider_data() is None:
                 await self._call(scope, body, receive, send)
                 return
-            with provider_data(None if header is None else parse_provider_data(header)):
+            with provider_data(None if header is None else ProviderDataHeader(header)):
                 await self._call(scope, body, receive, send)
         finally:
             self._bodies.let_go(body)
