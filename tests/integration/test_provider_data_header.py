@@ -95,6 +95,8 @@ async def test_the_header_is_described(discovery: Discovery, script: Callable[..
         document = (await client.get("/openapi.json")).json()
     for verbs in document["paths"].values():
         for operation in verbs.values():
-            [parameter] = [p for p in operation["parameters"] if p["name"] == NAME]
+            shared = document["components"]["parameters"]
+            parameters = [shared[p["$ref"].rpartition("/")[2]] if "$ref" in p else p for p in operation["parameters"]]
+            [parameter] = [p for p in parameters if p["name"] == NAME]
             assert parameter["content"]["application/json"]["schema"]["type"] == "object"
             assert "schema" not in parameter
