@@ -399,6 +399,8 @@ HELPERS = (
     "openai_dialect",
     "backend",
     "http",
+    "transports",
+    "bounded",
     "credentials",
     "private_files",
     "refusals",

@@ -22,12 +22,20 @@ from llamastack.provider.errors import (
     InvalidRequestError,
     LlamaStackError,
     NotFoundError,
+    PermissionDeniedError,
     ProviderTimeoutError,
     ProviderUnavailableError,
     RateLimitError,
 )
 from llamastack.provider.http import error_class_of, is_http_error, reason_at
-from llamastack.provider.refusals import error_of_answer, error_of_event, error_of_status, retry_after_of, said_in
+from llamastack.provider.refusals import (
+    error_in,
+    error_of_answer,
+    error_of_event,
+    error_of_status,
+    retry_after_of,
+    said_in,
+)
 from llamastack.provider.retries import Retries
 
 pytestmark = pytest.mark.anyio
@@ -62,7 +70,7 @@ def test_the_code_of_an_error_as_openai_has_it() -> None:
 
 
 def test_a_page_is_no_error_object() -> None:
-    assert said_in(b"<html><h1>502 Bad  Gateway</h1>\n</html>") == ("502 Bad Gateway", None, "", False, None)
+    assert said_in(b"<html><h1>502 Bad  Gateway</h1>\n</html>") == ("502 Bad Gateway", None, "", False, None, None)
     assert said_in(b"\xff\xfe")[3] is False
     assert said_in("x " * 5000).message == " ".join("x" * 5000)  # shortened by the stack, when it is redacted
 
@@ -121,12 +129,111 @@ def test_retry_after() -> None:
     assert retry_after_of({"retry-after": "nan"}) is None
     assert retry_after_of({"retry-after": "inf"}) is None
     assert retry_after_of({"retry-after": "-3"}) == 0
+    assert retry_after_of({"retry-after": "99999999999999999999"}) == 86_400
+    assert retry_after_of({"retry-after": "9" * 5000}) is None
+    assert retry_after_of({"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"}) == 86_400
+    assert retry_after_of({"retry-after": "Mon, 01 Jan 0001 00:00:00 GMT"}) in (0, None)
+    assert retry_after_of({"retry-after-ms": "1500", "retry-after": "9"}) == 1.5
+    assert retry_after_of({"retry-after-ms": "-1"}) == 0
+    assert retry_after_of({"retry-after-ms": "soon", "retry-after": "9"}) == 9
     in_a_minute = retry_after_of({"retry-after": email.utils.formatdate(time.time() + 60, usegmt=True)})
     assert in_a_minute is not None
     assert 50 < in_a_minute <= 60
     error = error_of_answer(429, {"retry-after": "7"}, b"", WHERE)
     assert isinstance(error, RateLimitError)
     assert error.retry_after == 7
+
+
+@given(st.text(max_size=40))
+def test_any_retry_after_is_a_sane_wait_or_none(value: str) -> None:
+    for name in ("retry-after", "retry-after-ms"):
+        wait = retry_after_of({name: value})
+        assert wait is None or 0 <= wait <= 86_400
+
+
+_WORDS: list[tuple[dict[str, object], type[LlamaStackError]]] = [
+    ({"code": 429}, RateLimitError),
+    ({"code": "429"}, RateLimitError),
+    ({"code": 429.0}, RateLimitError),
+    ({"code": "rate_limit_exceeded"}, RateLimitError),
+    ({"code": "insufficient_quota", "type": "insufficient_quota"}, RateLimitError),
+    ({"code": None, "type": "rate_limit_error"}, RateLimitError),
+    ({"type": "RateLimitError"}, RateLimitError),
+    ({"status": "RESOURCE_EXHAUSTED", "code": 429}, RateLimitError),
+    ({"status": "RESOURCE_EXHAUSTED"}, RateLimitError),
+    ({"status": 429}, RateLimitError),
+    ({"code": "ThrottlingException"}, RateLimitError),
+    ({"code": "tokens", "type": "tokens"}, RateLimitError),
+    ({"code": 500, "type": "rate_limit_error"}, RateLimitError),
+    ({"http_status_code": 429}, RateLimitError),
+    ({"code": "context_length_exceeded", "type": "invalid_request_error"}, ContextLengthExceededError),
+    ({"code": 400, "type": "exceed_context_size_error"}, ContextLengthExceededError),
+    ({"code": 400, "type": "BadRequestError"}, InvalidRequestError),
+    ({"type": "invalid_request_error"}, InvalidRequestError),
+    ({"status": "INVALID_ARGUMENT"}, InvalidRequestError),
+    ({"code": "invalid_api_key", "type": "invalid_request_error"}, AuthenticationError),
+    ({"type": "authentication_error"}, AuthenticationError),
+    ({"status": "UNAUTHENTICATED"}, AuthenticationError),
+    ({"code": "PermissionDenied"}, PermissionDeniedError),
+    ({"code": "model_not_found"}, NotFoundError),
+    ({"type": "overloaded_error"}, ProviderUnavailableError),
+    ({"code": 529}, ProviderUnavailableError),
+    ({"code": "server_error", "type": "server_error"}, BackendError),
+    ({"code": 503, "type": "server_error"}, ProviderUnavailableError),
+    ({"status": "DEADLINE_EXCEEDED"}, ProviderTimeoutError),
+    ({"code": "a word of its own"}, BackendError),
+    ({"code": 200}, BackendError),
+    ({"code": True}, BackendError),
+    ({}, BackendError),
+]
+
+
+@pytest.mark.parametrize(("said", "kind"), _WORDS)
+def test_what_an_error_without_a_status_is_told_by_its_words(
+    said: dict[str, object], kind: type[LlamaStackError]
+) -> None:
+    inner = {"message": "no", **said}
+    for answer in ({"error": inner}, [{"error": inner}], {"type": "error", "error": inner}):
+        error = error_in(answer)
+        assert error is not None
+        made = error_of_event(error, "it")
+        assert (type(made), made.message) == (kind, "it broke off: no")
+    assert type(error_of_event(inner, "it")) is kind
+    assert type(error_of_event(error_in({"error": "no", **said}), "it")) is kind
+    answered = BackendError if kind is InvalidRequestError else kind  # what a 500 says of the request says little
+    assert type(error_of_answer(500, {}, json.dumps({"error": inner}), WHERE)) is answered
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"choices": [{}], "error": None},
+        {"choices": [{}], "message": "hi"},
+        {"data": [{}], "detail": "x"},
+        {"choices": [], "usage": {}},
+        {},
+        [],
+        [1, 2],
+        "error",
+        {"error": ""},
+    ],
+)
+def test_what_is_no_error(answer: object) -> None:
+    assert error_in(answer) is None
+
+
+@pytest.mark.parametrize("text", ["<" * 40_000, "<a" * 20_000, "<" + "a" * 400_000, "< " * 200_000, '{"a' * 100_000])
+def test_a_long_error_body_is_read_in_linear_time_and_cut(text: str) -> None:
+    started = time.process_time()
+    error = error_of_answer(500, {}, text, WHERE)
+    assert time.process_time() - started < 0.1
+    assert len(error.message) < 70_000  # the stack shortens it when it is redacted
+
+
+def test_a_lone_surrogate_becomes_the_replacement_character() -> None:
+    body = b'{"error": {"message": "bad text: \\ud83d here", "code": "a\\udc00"}}'
+    error = error_of_answer(400, {}, body, WHERE)
+    assert error.message == f"{WHERE} answered 400: bad text: \ufffd here"
 
 
 # ---- waiting -----------------------------------------------------------------------------------------------------
@@ -158,6 +265,23 @@ class Failing:
         return 7
 
 
+def _told_not_to(error: LlamaStackError) -> LlamaStackError:
+    error.should_retry = False
+    return error
+
+
+async def test_no_backend_makes_the_next_attempt_follow_at_once(naps: list[float]) -> None:
+    call = Failing(*[RateLimitError("slow", retry_after=0)] * 9)
+    with pytest.raises(RateLimitError):
+        await Retries(3, 1).run(call)
+    assert len(naps) == 3
+    assert min(naps) >= 0.25
+    call = Failing(RateLimitError("slow"))
+    with pytest.raises(RateLimitError):
+        await Retries(3, 0).run(call)
+    assert (call.calls, len(naps)) == (1, 3)
+
+
 async def test_a_rate_limit_is_tried_again(naps: list[float]) -> None:
     call = Failing(RateLimitError("slow", retry_after=3), RateLimitError("slow"))
     assert await Retries(2, 10).run(call) == 7
@@ -175,7 +299,13 @@ async def test_there_is_an_end_to_it(naps: list[float]) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [RateLimitError("slow", retry_after=11), ProviderUnavailableError("down"), BackendError("odd"), ValueError("x")],
+    [
+        RateLimitError("slow", retry_after=11),
+        _told_not_to(RateLimitError("slow")),
+        ProviderUnavailableError("down"),
+        BackendError("odd"),
+        ValueError("x"),
+    ],
 )
 async def test_what_is_not_tried_again(naps: list[float], error: Exception) -> None:
     call = Failing(error)

@@ -72,7 +72,7 @@ def url() -> Iterator[str]:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """httpx alone: as where httpx-aiohttp is not installed, or a proxy is asked for."""
     if request.param == "httpx":
-        for module in ("exchange", "http"):
+        for module in ("http",):
             monkeypatch.setattr(f"llamastack.provider.{module}.aiohttp_transport", lambda options: None)
     return str(request.param)
 

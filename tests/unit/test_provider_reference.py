@@ -49,6 +49,7 @@ OF_THE_STACK = {
     "request_data",  # `Deps.request_data` gives a provider its part
     "validation",
     "validation_paths",
+    "whole_answers",  # what `backend` makes of them
 }
 """Modules of `llamastack.provider` that the other floors use, and providers need not."""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import anyio
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamastack.provider.errors import BackendError
-from llamastack.provider.sse import data_of, event_data, whole_events
+from llamastack.provider.sse import MOST_EVENT_BYTES, data_of, ends_event, event_data, whole_events, without_empty
 
 
 async def _blocks(stream: bytes, cuts: list[int]) -> AsyncIterator[bytes]:
@@ -20,9 +22,9 @@ async def _blocks(stream: bytes, cuts: list[int]) -> AsyncIterator[bytes]:
         yield stream[start:end]
 
 
-def read(stream: bytes, *cuts: int) -> list[bytes]:
+def read(stream: bytes, *cuts: int, most: int = MOST_EVENT_BYTES) -> list[bytes]:
     async def collect() -> list[bytes]:
-        return [data async for data in event_data(_blocks(stream, list(cuts)))]
+        return [data async for data in event_data(_blocks(stream, list(cuts)), most)]
 
     return anyio.run(collect)
 
@@ -54,24 +56,24 @@ _LINE = st.text(st.characters(blacklist_characters="\r\n", codec="utf-8"), max_s
 @given(st.lists(_LINE, max_size=6), st.sampled_from([b"\n", b"\r\n"]), st.lists(st.integers(0, 400), max_size=8))
 def test_what_was_written_is_read(events: list[bytes], end: bytes, cuts: list[int]) -> None:
     stream = b"".join(b": ping" + end + end + b"data: " + event + end + end for event in events)
-    assert read(stream, *cuts) == [event.strip() for event in events]
+    assert read(stream, *cuts) == [data for event in events if (data := event.strip())]
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_event() -> None:
     assert read(b"\xef\xbb\xbfdata: a\n\n") == [b"a"]
 
 
-def test_a_long_event_in_many_blocks_and_one_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_event_in_many_blocks_and_one_without_an_end() -> None:
     long = b"x" * 300_000
     assert read(b"data: " + long + b"\n\n", *range(0, 300_000, 64)) == [long]
-    monkeypatch.setattr("llamastack.provider.sse._LONGEST", 1000)
-    with pytest.raises(BackendError, match="longer than 1000 bytes"):
-        read(b"data: " + long, *range(0, 300_000, 64))
+    for endless in (b"data: " + long, b"data: x\n" * 1000, b": " + long):
+        with pytest.raises(BackendError, match="an event of more than 1000 bytes"):
+            read(endless, *range(0, 300_000, 64), most=1000)
 
 
-def whole(stream: bytes, *cuts: int) -> list[bytes]:
+def whole(stream: bytes, *cuts: int, most: int = MOST_EVENT_BYTES) -> list[bytes]:
     async def collect() -> list[bytes]:
-        return [block async for block in whole_events(_blocks(stream, list(cuts)))]
+        return [block async for block in whole_events(_blocks(stream, list(cuts)), most)]
 
     return anyio.run(collect)
 
@@ -104,7 +106,69 @@ def test_the_events_of_a_block(events: list[bytes], end: bytes) -> None:
     assert [place for place, _ in found][-1:] == ([len(stream)] if events else [])
 
 
-def test_an_event_without_an_end_is_too_long_some_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llamastack.provider.sse._LONGEST", 1000)
-    with pytest.raises(BackendError, match="longer than 1000 bytes"):
-        whole(b"data: " + b"x" * 5000, *range(0, 5000, 64))
+def test_an_event_without_an_end_is_too_long_some_time() -> None:
+    with pytest.raises(BackendError, match="an event of more than 1000 bytes"):
+        whole(b"data: " + b"x" * 5000, *range(0, 5000, 64), most=1000)
+
+
+# ---- any stream, cut anywhere ------------------------------------------------------------------------------------
+
+_FIELD = st.sampled_from(
+    [b"data: ", b"data:", b": ", b":", b"event: ", b"id: 7", b"retry: 1", b"data", b"nonsense: ", b"database: "]
+)
+_LINES = st.lists(st.tuples(_FIELD, _LINE, st.sampled_from([b"\n", b"\r\n"])), min_size=1, max_size=4)
+_EVENTS = st.lists(st.tuples(_LINES, st.sampled_from([b"\n", b"\r\n"])), max_size=6)
+_CUTS = st.lists(st.integers(0, 600), max_size=10)
+
+
+def _written(events: Any) -> tuple[bytes, list[bytes]]:
+    """The bytes of these events, and the data of each that has any."""
+    stream, told = b"", []
+    for lines, end in events:
+        data = []
+        for field, text, line_end in lines:
+            stream += field + text + line_end
+            if field.startswith(b"data:"):
+                data.append(text.strip())
+        stream += end
+        if any(data):
+            told.append(b"\n".join(data))
+    return stream, told
+
+
+@given(_EVENTS, st.sampled_from([b"", b"\xef\xbb\xbf"]), _CUTS)
+def test_any_stream_is_read_alike_wherever_it_is_cut(events: Any, mark: bytes, cuts: list[int]) -> None:
+    stream, told = _written(events)
+    assert read(mark + stream, *cuts) == told
+    blocks = whole(mark + stream, *cuts)
+    assert b"".join(blocks) == (stream if len(stream) > 2 else b"")
+    assert all(ends_event(block) for block in blocks)
+    kept = [without_empty(block) for block in blocks]
+    assert read(b"".join(kept)) == told
+    found = [data for block in kept for _, data in data_of(block)]
+    assert [data for data in found if data.strip()] == told
+
+
+@given(_EVENTS, _CUTS)
+def test_only_events_whose_data_is_nothing_are_left_out(events: Any, cuts: list[int]) -> None:
+    stream, _ = _written(events)
+    blocks = b"".join(without_empty(block) for block in whole(stream, *cuts))
+    for lines, end in events:
+        event = b"".join(field + text + line_end for field, text, line_end in lines) + end
+        data = [text.strip() for field, text, _ in lines if field.startswith(b"data:")]
+        if not data or any(data):
+            assert event in blocks
+    assert not [data for _, data in data_of(blocks) if data and not data.strip()]
+
+
+@given(st.binary(max_size=300), _CUTS)
+def test_any_bytes_at_all_are_read_without_a_fault(stream: bytes, cuts: list[int]) -> None:
+    assert read(stream, *cuts) == read(stream)
+    assert b"".join(whole(stream, *cuts)) == b"".join(whole(stream))
+
+
+def test_many_small_events_in_one_block_take_linear_time() -> None:
+    block = b"data:\n\n" * 40_000 + b"data: x\n\n"
+    started = time.process_time()
+    assert without_empty(block) == b"data: x\n\n"
+    assert time.process_time() - started < 1

@@ -204,7 +204,8 @@ BEGUN = piece({"role": "assistant", "content": "Hi"})
         (events(BEGUN, done=False), "ended the stream before the reply was complete"),
         (events(), "ended the stream before the reply was complete"),
         (events(BEGUN, '{"error": {"message": "out of memory", "type": "server_error"}}'), "broke off: out of memory"),
-        (JSONResponse(whole(content="Hi")), "answered a stream with application/json"),
+        (JSONResponse({"id": "c"}), "answered a stream with JSON without 'choices'"),
+        (Response("<html>", media_type="text/html"), "answered a stream with text/html"),
     ],
 )
 async def test_streams_that_make_no_sense(start: Start, answer: Response, said: str) -> None:

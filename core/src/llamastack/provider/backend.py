@@ -8,22 +8,26 @@ from typing import Any
 import httpx
 import pydantic_core
 
+from llamastack.provider.bounded import ACCEPTED
 from llamastack.provider.errors import BackendError, LlamaStackError, ProviderTimeoutError
 from llamastack.provider.exchange import Answer, Exchanges
 from llamastack.provider.http import (
+    authorities,
     error_class_of,
     once_more_if_dropped,
     reason_of_http_error,
     was_dropped,
 )
-from llamastack.provider.refusals import error_of_answer, error_of_event
+from llamastack.provider.refusals import error_in, error_of_answer, error_of_event
 from llamastack.provider.remote import RemoteConfig
 from llamastack.provider.sse import event_data, whole_events
 from llamastack.provider.streams import EventStream, Stream, run_out
-from llamastack.provider.surrogates import decode_json, whole_texts
+from llamastack.provider.surrogates import decode_json, encode_json, whole_texts
+from llamastack.provider.whole_answers import events_of, has_form, looks_like_events, looks_whole, wants_usage
 
 _DONE = b"[DONE]"
-_LOOKED_AT = 200  # bytes at the beginning of a reply
+_TELLING = 16  # bytes at the beginning of a body that tell what it is
+_SHOWN = 64 * 1024  # bytes of an event in a message; the stack strikes out what is secret, and then shortens it
 # As many as there are clients: a call that waits for a connection would wait without a word, and so would the asking of
 # how the backend is.
 _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=100)
@@ -41,7 +45,7 @@ class HttpBackend:
     """JSON over HTTP, with server-sent events.
 
     url: of the backend; paths are put behind it.
-    config: its time limits and retries count.
+    config: its limits of time and size, its certificate authority and its retries count.
     headers: called for each request; gives the headers to add to it.
     explained: takes the error of an answer and gives the one to raise.
     options: for `http_client`.
@@ -71,8 +75,12 @@ class HttpBackend:
         if parts.scheme == "http":
             # There is no certificate to verify, and no reason to read those of the authorities.
             options.setdefault("verify", False)
+        else:
+            options.setdefault("verify", authorities(config.ca_file))
+        self._limits = config.answer_limits
         self._exchanges = Exchanges(
             timeout=httpx.Timeout(config.timeout_s, connect=config.connect_timeout_s),
+            answer_limits=self._limits,
             **{"limits": _LIMITS, **options},
         )
 
@@ -81,71 +89,117 @@ class HttpBackend:
         await self._exchanges.aclose()
 
     async def get(self, path: str) -> Any:
-        """The decoded JSON at `path`."""
+        """The decoded JSON at `path`. Raises what an error in it says."""
         return self._json(path, await self._retries.run(lambda: self._whole("GET", path, None)))
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """The decoded JSON that answers `body`."""
-        content = pydantic_core.to_json(body)
-        return self._json(path, await self._retries.run(lambda: self._whole("POST", path, content)))
+        """The decoded JSON that answers `body`. Raises what an error in it says."""
+        content = encode_json(body)
+
+        async def once() -> Any:
+            return self._json(path, await self._whole("POST", path, content))
+
+        return await self._retries.run(once)
 
     async def events(self, path: str, body: Mapping[str, Any]) -> EventStream[Any]:
         """The decoded data of each event that answers `body`, until `[DONE]` or the end.
 
         Texts in it may have halves of surrogate pairs, whose other halves are in other events.
 
-        Returns when the backend has begun to answer, so that a refusal is raised here.
+        Returns when the backend has begun to answer, so that a refusal is raised here. A whole answer counts as a
+        stream of it all at once.
         """
-        content = pydantic_core.to_json(body)
-        answer = await self._retries.run(lambda: self._stream(path, content))
-        return EventStream(lambda done: self._decoded(answer, done), answer.aclose)
+        content = encode_json(body)
+        answer, blocks = await self._retries.run(lambda: self._stream(path, content))
+        return EventStream(lambda done: self._decoded(answer, blocks, done), answer.aclose)
 
     async def forward(self, path: str, body: bytes) -> bytes:
-        """The JSON object that answers `body`, as it came.
+        """The JSON object that answers `body`, as it came. Raises for one that is broken, or an error.
 
         At a rate limit it is not made again: the client whose body it is does that itself.
         """
         content = await self._whole("POST", path, body)
-        if not content.startswith(b"{") and not content.lstrip().startswith(b"{"):
-            raise BackendError(f"{self.where}{path} answered something else than a JSON object")
-        if b'"error"' in content[:_LOOKED_AT]:
+        field = "data" if path.endswith("/embeddings") else "choices"
+        if not has_form(content, field):
             answer = self._json(path, content)
-            if answer.get("error") and "choices" not in answer and "data" not in answer:
-                raise error_of_event(answer["error"], self.where)
+            entries = answer.get(field) if isinstance(answer, dict) else None
+            if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
+                raise BackendError(f"{self.where}{path} answered JSON without a list '{field}'")
         return content
 
     async def forward_events(self, path: str, body: bytes) -> Stream[bytes]:
         """The events that answer `body`, as they come: blocks of one or several whole events.
 
-        Returns when the backend has begun to answer, so that a refusal is raised here.
+        Returns when the backend has begun to answer, so that a refusal is raised here. A whole answer becomes a stream
+        of it all at once.
         """
-        answer = await self._stream(path, body)
-        return Stream(self._events(answer), answer.aclose)
+        answer, blocks = await self._stream(path, body)
+        return Stream(self._events(answer, blocks, body), answer.aclose)
 
-    async def _stream(self, path: str, body: bytes) -> Answer:
+    async def _stream(self, path: str, body: bytes) -> tuple[Answer, AsyncIterator[bytes]]:
+        """The answer, and the blocks of its body. Raises for one that is no stream, and no whole answer either."""
         answer = await self._begin("POST", path, body, "text/event-stream")
+        blocks = answer.blocks()
         kind = answer.headers.get("content-type", "")
-        if not kind.startswith("text/event-stream"):
+        if kind.startswith("text/event-stream"):
+            return answer, blocks
+        try:
+            first = await self._first(blocks)
+            if not looks_like_events(first):
+                content = b"".join([first, *[block async for block in blocks]])
+                first = self._as_events(path, content, body, kind)
+            return answer, _after(first, blocks)
+        except httpx.HTTPError as error:
             await answer.aclose()
-            raise BackendError(f"{self.where} answered a stream with {kind or 'no content-type'}")
-        return answer
+            raise self._broke_off(error) from error
+        except BaseException:
+            await answer.aclose()
+            raise
+
+    async def _first(self, blocks: AsyncIterator[bytes]) -> bytes:
+        """The beginning of a body, as much as tells what it is."""
+        first = b""
+        async for block in blocks:
+            first += block
+            if len(first.lstrip()) > _TELLING:
+                break
+        return first
+
+    def _as_events(self, path: str, content: bytes, body: bytes, kind: str = "text/event-stream") -> bytes:
+        """A whole answer, as the events of a stream. kind: its content-type."""
+        if not looks_whole(content):
+            raise BackendError(f"{self.where} answered a stream with {kind[:100] or 'no content-type'}")
+        answer = self._json(path, content)
+        try:
+            return events_of(answer, usage_apart=wants_usage(body))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise BackendError(f"{self.where}{path} answered a stream with JSON without 'choices'") from None
 
     async def _whole(self, method: str, path: str, body: bytes | None) -> bytes:
         return await self._read(await self._begin(method, path, body, "application/json"))
 
     def _json(self, path: str, content: bytes) -> Any:
+        """The decoded answer. Raises what an error in it says."""
         try:
-            return pydantic_core.from_json(content)
-        except ValueError:
-            pass  # perhaps for a detail
-        try:
-            return whole_texts(decode_json(content))
+            try:
+                answer = pydantic_core.from_json(content)
+            except ValueError:
+                answer = whole_texts(decode_json(content))  # perhaps for a detail
         except ValueError:
             raise BackendError(f"{self.where}{path} answered something else than JSON") from None
+        error = error_in(answer)
+        if error is not None and not (answer.get("choices") or answer.get("data")):
+            raise self._explained(error_of_event(error, self.where, "answered with an error"))
+        return answer
 
     async def _begin(self, method: str, path: str, body: bytes | None, accept: str) -> Answer:
         """The answer up to its head. Raises for one that is an error."""
-        headers = {"Accept": accept, "Content-Type": "application/json", **self._headers()}
+        headers = {
+            "Accept": accept,
+            "Accept-Encoding": ACCEPTED,
+            "Content-Type": "application/json",
+            **self._headers(),
+        }
         try:
             answer = await once_more_if_dropped(
                 lambda: self._exchanges.send(method, self.url + path, headers, body), was_dropped
@@ -165,18 +219,30 @@ class HttpBackend:
         finally:
             await answer.aclose()
 
-    async def _events(self, answer: Answer) -> AsyncIterator[bytes]:
+    async def _events(self, answer: Answer, blocks: AsyncIterator[bytes], body: bytes) -> AsyncIterator[bytes]:
         try:
-            async for block in whole_events(answer.blocks()):
+            first = await anext(blocks, b"")
+            if looks_whole(first):  # whatever its content-type says
+                content = b"".join([first, *[block async for block in blocks]])
+                yield self._as_events("", content, body)
+                return
+            async for block in whole_events(blocks, self._limits.event_bytes, first):
                 yield block
         except httpx.HTTPError as error:
             raise self._broke_off(error) from error
         finally:
             await answer.aclose()
 
-    async def _decoded(self, answer: Answer, done: Callable[[], None]) -> AsyncIterator[Any]:
+    async def _decoded(
+        self, answer: Answer, blocks: AsyncIterator[bytes], done: Callable[[], None]
+    ) -> AsyncIterator[Any]:
         try:
-            events = event_data(answer.blocks())
+            first = await anext(blocks, b"")
+            blocks = _after(first, blocks)
+            if looks_whole(first):
+                content = b"".join([block async for block in blocks])
+                blocks = _after(self._as_events("", content, b""), blocks)
+            events = event_data(blocks, self._limits.event_bytes)
             async for data in events:
                 if data == _DONE:
                     done()
@@ -185,9 +251,8 @@ class HttpBackend:
                 try:
                     decoded = decode_json(data)
                 except ValueError:
-                    raise BackendError(
-                        f"{self.where} sent an event that is not JSON: {data.decode(errors='replace')}"
-                    ) from None
+                    said = data[:_SHOWN].decode(errors="replace")
+                    raise BackendError(f"{self.where} sent an event that is not JSON: {said}") from None
                 yield decoded
         except httpx.HTTPError as error:
             raise self._broke_off(error) from error
@@ -204,3 +269,10 @@ class HttpBackend:
         """The same once the backend has begun to answer: it was there, so it is not said to be down."""
         failed = self._failed(error)
         return BackendError(f"{failed.message}, in the middle of an answer") if failed.status == 503 else failed
+
+
+async def _after(first: bytes, blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    if first:
+        yield first
+    async for block in blocks:
+        yield block

@@ -18,7 +18,7 @@ LlamaStackError
   NotSupportedError              501  the provider cannot do this
   BackendError                   502  the backend answered nonsense
   ProviderUnavailableError       503  the provider or its backend is down
-  ServerBusyError                503  the server has as much in work as it may
+  ServerBusyError                503  the server has as much in work as it may, or is short of something
   ProviderTimeoutError           504  the backend did not answer in time
 """
 
@@ -28,7 +28,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, NoReturn, Self
 
 _MOST_NAMES = 20
-_LONGEST_WAIT_S = 86_400
+LONGEST_WAIT_S = 86_400.0
+"""The longest wait that is believed when a backend asks for one, in seconds: a day."""
 
 
 class LlamaStackError(Exception):
@@ -53,6 +54,8 @@ class LlamaStackError(Exception):
         """Whether it is raised without its cause, whose text has a secret that cannot be struck out."""
         self.retry_after: float | None = None
         """Seconds until it makes sense to ask again, where that is known."""
+        self.should_retry: bool | None = None
+        """Whether the backend wants to be asked again at all, if it said."""
 
     def details(self) -> dict[str, Any]:
         """Further fields of the error object, by name."""
@@ -70,6 +73,9 @@ class LlamaStackError(Exception):
         for name, value in (("provider_id", self.provider_id), ("param", self.param), ("request_id", request_id)):
             if value is not None:
                 body[name] = value
+        for name, said in (("retry_after", self.retry_after), ("should_retry", self.should_retry)):
+            if said is not None:
+                body[name] = said
         body.update(self.details())
         return {"error": body}
 
@@ -316,7 +322,9 @@ class ProviderUnavailableError(LlamaStackError):
 
 
 class ServerBusyError(LlamaStackError):
-    """The server has as much in work as its limits allow. The server raises it.
+    """The server has as much in work as its limits allow, or is short of something, such as file descriptors.
+
+    No provider is at fault.
 
     retry_after: seconds until it makes sense to ask again.
     """
@@ -389,7 +397,9 @@ def error_from_wire(status: int, body: Any) -> LlamaStackError:
         made = next((c for c in _family(LlamaStackError) if c.status == status), BackendError)._rebuild(message, error)
     made.provider_id = error.get("provider_id")
     made.param = error.get("param")
-    seconds = error.get("retry_after")
-    if isinstance(seconds, int | float) and 0 <= seconds < _LONGEST_WAIT_S:
+    seconds, again = error.get("retry_after"), error.get("should_retry")
+    if isinstance(seconds, int | float) and 0 <= seconds <= LONGEST_WAIT_S:
         made.retry_after = seconds
+    if isinstance(again, bool):
+        made.should_retry = again
     return made

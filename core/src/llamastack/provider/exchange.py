@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 import httpx
 
+from llamastack.provider.bounded import AnswerLimits, is_stream_of_lines
 from llamastack.provider.errors import raise_instead
-from llamastack.provider.http import aiohttp_transport, http_client
+from llamastack.provider.http import http_client
+from llamastack.provider.transports import as_httpx, bounded_blocks, needs_fresh
 
 if TYPE_CHECKING:
     import aiohttp
@@ -36,7 +38,7 @@ class Answer(Protocol):
         ...
 
     async def read(self) -> bytes:
-        """The whole body, decompressed."""
+        """The whole body, decompressed; of an error, its beginning. Raises BackendError for one over the limit."""
         ...
 
     def blocks(self) -> AsyncIterator[bytes]:
@@ -52,18 +54,19 @@ class Exchanges:
     """A pool of connections to a backend.
 
     timeout: how long the backend may be silent, and connecting may take.
+    answer_limits: how long answers may be.
     options: for `http_client`.
 
-    Everything raises httpx's errors, with their request set.
+    Everything raises httpx's errors, with their request set, and BackendError for an answer over the limit, or one that
+    cannot be unpacked.
     """
 
-    def __init__(self, *, timeout: httpx.Timeout, **options: Any) -> None:
-        transport = aiohttp_transport(options) if options.keys() <= _COMMON else None
+    def __init__(self, *, timeout: httpx.Timeout, answer_limits: AnswerLimits | None = None, **options: Any) -> None:
         self._direct: _Direct | None = None
-        if transport is not None:
-            self._direct = _Direct(transport, timeout)
-            options = {name: value for name, value in options.items() if name != "uds"} | {"transport": transport}
-        self._client = http_client(timeout=timeout, **options)
+        self._client = http_client(timeout=timeout, answer_limits=answer_limits, **options)
+        guarded: Any = self._client._transport
+        if options.keys() <= _COMMON and hasattr(guarded.inner, "get_client"):
+            self._direct = _Direct(guarded, timeout)
 
     async def aclose(self) -> None:
         """Close the connections; safe to call twice."""
@@ -98,20 +101,23 @@ class _HttpxAnswer:
 
 
 class _Direct:
-    def __init__(self, transport: AiohttpTransport, timeout: httpx.Timeout) -> None:
+    """Sends by the session of the aiohttp transport that stands behind `guarded`."""
+
+    def __init__(self, guarded: Any, timeout: httpx.Timeout) -> None:
         import aiohttp
 
-        self.transport = transport
+        self.guarded = guarded
         self.timeout = aiohttp.ClientTimeout(
             total=None, connect=timeout.pool, sock_connect=timeout.connect, sock_read=timeout.read
         )
         self._urls: dict[str, yarl.URL] = {}
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> Answer:
-        session = self.transport.client
+        transport: AiohttpTransport = self.guarded.spare() if needs_fresh.get() else self.guarded.inner
+        session = transport.client
         if session is None or callable(session):
             # In the loop, which a session needs; the transport keeps it, and closes it.
-            session = self.transport.client = self.transport.get_client()
+            session = transport.client = transport.get_client()
         try:
             response = await session.request(
                 method,
@@ -122,8 +128,8 @@ class _Direct:
                 timeout=self.timeout,
             )
         except Exception as error:
-            raise_instead(error, _translated(error, method, url))
-        return _DirectAnswer(response)
+            raise_instead(error, as_httpx(error, method, url))
+        return _DirectAnswer(response, self.guarded.limits)
 
     def _url(self, url: str) -> yarl.URL:
         import yarl
@@ -133,8 +139,9 @@ class _Direct:
 
 
 class _DirectAnswer:
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, limits: AnswerLimits) -> None:
         self._response = response
+        self._limits = limits
         self.status = response.status
 
     @property
@@ -142,39 +149,23 @@ class _DirectAnswer:
         return self._response.headers
 
     async def read(self) -> bytes:
-        try:
-            return await self._response.read()
-        except Exception as error:
-            raise_instead(error, self._told(error))
+        return b"".join([block async for block in self.blocks()])
 
-    async def blocks(self) -> AsyncIterator[bytes]:
+    def blocks(self) -> AsyncIterator[bytes]:
+        headers = self._response.headers
+        if self.status < 400 and "content-encoding" not in headers and is_stream_of_lines(headers):
+            return self._raw()  # whoever reads its events limits each of them
+        url = self._response.url
+        where = f"{url.scheme}://{url.raw_authority}"
+        return bounded_blocks(self._raw(), headers, self._limits, where, is_error=self.status >= 400)
+
+    async def _raw(self) -> AsyncIterator[bytes]:
         try:
             async for block in self._response.content.iter_any():
                 yield block
         except Exception as error:
-            raise_instead(error, self._told(error))
+            raise_instead(error, as_httpx(error, self._response.method, str(self._response.url)))
 
     async def aclose(self) -> None:
         # Never waits for the backend: a body that is not read to its end costs its connection.
         self._response.release()
-
-    def _told(self, error: Exception) -> Exception:
-        return _translated(error, self._response.method, str(self._response.url))
-
-
-def _translated(error: Exception, method: str, url: str) -> Exception:
-    """The error of httpx for one of aiohttp; any other as it is."""
-    from httpx_aiohttp.transport import map_aiohttp_exceptions
-
-    try:
-        with map_aiohttp_exceptions():
-            raise error  # noqa: TRY301 - where it is translated
-    except httpx.RequestError as made:
-        made.request = httpx.Request(method, url)
-        # Where it was raised says nothing of use, and holds the request's body until garbage is collected.
-        error.__traceback__ = None
-        return made
-    except Exception as same:
-        return same
-    finally:
-        del error

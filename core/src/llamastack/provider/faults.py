@@ -21,6 +21,7 @@ from llamastack.provider.redaction import keeps_secrets, struck_error
 
 _LOGGER = logging.getLogger("llamastack.provider")
 _LONGEST_MESSAGE = 2000
+_LONGEST_WHOLE = 32 * 1024  # half of what is read of an error body
 _OF_THE_BACKEND = (AuthenticationError, PermissionDeniedError, RateLimitError, BackendError, ProviderTimeoutError)
 
 
@@ -29,8 +30,14 @@ class StrayExitError(Exception):
 
 
 def shortened(text: str) -> str:
-    """`text` without its middle where it is very long. Only after redacting: a secret that is cut is not found."""
-    return text if len(text) <= _LONGEST_MESSAGE else f"{text[: _LONGEST_MESSAGE - 200]} ... {text[-195:]}"
+    """`text` without its middle where it is very long. Only after redacting: a secret that is cut is not found.
+
+    Not even its end where it is so long that it was cut when it was read, maybe in a secret.
+    """
+    if len(text) <= _LONGEST_MESSAGE:
+        return text
+    end = text[-195:] if len(text) < _LONGEST_WHOLE else ""
+    return f"{text[: _LONGEST_MESSAGE - 200]} ... {end}"
 
 
 def unwrapped(error: Exception) -> Exception:

@@ -1,15 +1,20 @@
-"""An HTTP answer that is an error -> one of the error family, whatever form the backend gives its errors."""
+"""What a backend says that is an error -> one of the error family, whatever form the backend gives its errors.
+
+The same reading counts for an HTTP answer that is an error, an error inside a 200, and an error event of a stream.
+"""
 
 from __future__ import annotations
 
 import email.utils
 import json
+import math
 import re
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from llamastack.provider.errors import (
+    LONGEST_WAIT_S,
     AuthenticationError,
     BackendError,
     ConflictError,
@@ -24,6 +29,7 @@ from llamastack.provider.errors import (
     RateLimitError,
     RequestTooLargeError,
 )
+from llamastack.provider.surrogates import whole_text
 
 _BY_STATUS: dict[int, type[LlamaStackError]] = {
     400: InvalidRequestError,
@@ -53,14 +59,52 @@ _TOO_LONG = re.compile(
 )
 
 
+# What backends call their faults, in small letters and without `_error` and `_exception` at the end -> the HTTP status
+# that it has elsewhere. The words are those of OpenAI, vLLM, llama.cpp, Anthropic, Google (google.rpc.Code), AWS, Text
+# Generation Inference and OpenRouter.
+_STATUS_OF_WORD: dict[str, int] = {
+    word: status
+    for status, words in {
+        400: "invalid_request bad_request invalid_argument invalid_value invalid_type invalid_prompt validation "
+        "unsupported_parameter unsupported_value unknown_parameter missing_required_parameter failed_precondition "
+        "out_of_range context_length_exceeded exceed_context_size string_above_max_length context_window_exceeded "
+        "content_policy_violation content_filter invalid_image invalid_json",
+        401: "authentication invalid_api_key incorrect_api_key unauthorized unauthenticated invalid_authentication "
+        "missing_api_key unrecognized_client invalid_client_token_id invalid_signature expired_token",
+        402: "billing payment_required billing_not_active insufficient_credits",
+        403: "permission permission_denied forbidden access_denied access_terminated",
+        404: "not_found model_not_found resource_not_found",
+        408: "timeout request_timeout",
+        409: "conflict already_exists aborted",
+        413: "request_too_large payload_too_large request_entity_too_large",
+        422: "unprocessable_entity",
+        429: "rate_limit rate_limit_exceeded rate_limited rate_limit_reached too_many_requests resource_exhausted "
+        "insufficient_quota quota_exceeded throttling throttled tokens requests service_quota_exceeded "
+        "tokens_per_minute requests_per_minute",
+        500: "server internal internal_server api generation",
+        501: "not_implemented unimplemented not_supported",
+        503: "overloaded service_unavailable unavailable engine_overloaded model_overloaded server_overloaded "
+        "server_is_overloaded slow_down model_not_ready unhealthy",
+        504: "deadline_exceeded gateway_timeout",
+    }.items()
+    for word in words.split()
+}
+_ENDS_OF_WORDS = ("_error", "_exception", "_err")
+_OF_STATUS = ("code", "status", "http_status_code", "status_code", "type", "error_type", "error_code", "reason")
+_OF_MESSAGE = ("message", "detail", "error", "msg")
+_MOST_TEXT = 64 * 1024  # characters of a body that are read; the stack shows far less, and strikes secrets out before
+_MOST_SEARCHED = 4000  # characters of a message that are searched for words
+
+
 class Said(NamedTuple):
     """What an error body says.
 
     message: its text, in one line.
     param: the parameter that it names, or None.
-    code: the backend's own word for the fault, "" where it has none.
+    code: the backend's own words for the fault, "" where it has none.
     told: whether it is the backend's own error object, not some page.
     own_code: the `code` of an error as OpenAI has it.
+    status: the HTTP status that its code, type or status stands for, or None.
     """
 
     message: str
@@ -68,55 +112,133 @@ class Said(NamedTuple):
     code: str
     told: bool
     own_code: str | None = None
+    status: int | None = None
 
 
 def said_in(body: bytes | str) -> Said:
     """Read an error body: `{"error": {...}}` as OpenAI has it, `{"error": text}` (Ollama, TGI), `{"message": text}`
     (AWS, Databricks), `{"detail": ...}` (FastAPI), or plain text.
     """
-    text = body.decode(errors="replace") if isinstance(body, bytes) else body
+    text = body[:_MOST_TEXT].decode(errors="replace") if isinstance(body, bytes) else body[:_MOST_TEXT]
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        shown = " ".join(re.sub(r"<[^>]*>", " ", text).split())
-        return Said(shown, None, "", told=False)
+        # A tag ends before the next begins, so that the time is linear in the length.
+        return Said(_one_line(re.sub(r"<[^<>]*>", " ", text)), None, "", told=False)
+    return said_by(value)
+
+
+def said_by(value: Any) -> Said:
+    """The same for a body that is decoded, or an error that stands in one."""
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
+        value = value[0]  # Google wraps it so
     if value == {"detail": "Not Found"}:  # FastAPI's for a path that is not there
         return Said("Not Found", None, "", told=False)
-    error = value.get("error", value) if isinstance(value, dict) else value
+    outer = value if isinstance(value, dict) else {}
+    error = outer.get("error") or value
     if not isinstance(error, dict):
-        outer = value if isinstance(value, dict) else {}
-        return Said(_one_line(error), None, str(outer.get("error_type") or ""), told=True)
-    message = next((error[name] for name in ("message", "detail", "error", "msg") if error.get(name)), error)
-    code = " ".join(str(error[name]) for name in ("code", "type", "error_code") if error.get(name))
+        return Said(_one_line(error), None, _codes(outer), told=True, status=_status_in(outer))
+    message = next((error[name] for name in _OF_MESSAGE if error.get(name)), error)
     param = error.get("param")
-    own = error.get("code") if "error" in value else None
+    own = error.get("code") if outer.get("error") else None
     return Said(
         _one_line(message),
         param if isinstance(param, str) and param else None,
-        code,
+        _codes(error),
         told=True,
         own_code=own if isinstance(own, str) and own else None,
+        status=_status_in(error) or (_status_in(outer) if error is not outer else None),
     )
 
 
+def _codes(error: Mapping[str, Any]) -> str:
+    return " ".join(str(error[name]) for name in ("code", "type", "error_code", "error_type") if error.get(name))
+
+
+def _status_in(error: Mapping[str, Any]) -> int | None:
+    """The HTTP status that an error object stands for. A word counts before a number: proxies put 500 beside it."""
+    given = [error[name] for name in _OF_STATUS if error.get(name) is not None]
+    words = [_STATUS_OF_WORD.get(_plain_word(value)) for value in given if isinstance(value, str)]
+    numbers = [number for value in given if (number := _number(value)) is not None]
+    known = [status for status in words if status is not None]
+    # The general words (`server_error`, `invalid_request_error`) say less than a number does.
+    exact = [status for status in known if status not in (400, 500)]
+    return next(iter((*exact, *numbers, *known)), None)
+
+
+def _plain_word(value: str) -> str:
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", value[:100]).lower().replace("-", "_").replace(" ", "_")
+    snake = snake.rpartition(".")[2].rpartition("#")[2]
+    for end in _ENDS_OF_WORDS:
+        snake = snake.removesuffix(end)
+    return snake
+
+
+def _number(value: object) -> int | None:
+    """An HTTP status of an error, as a number or in digits."""
+    if isinstance(value, str) and len(value) <= 8 and value.strip().isdecimal():
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and 400 <= value < 600 else None
+
+
+def error_in(answer: Any) -> Any:
+    """A decoded answer, or event of a stream, that is an error, in whatever form; None for one that is none."""
+    if isinstance(answer, list) and len(answer) == 1:
+        answer = answer[0]
+    if not isinstance(answer, dict):
+        return None
+    if answer.get("error"):
+        return answer
+    if answer.get("choices") or answer.get("data"):
+        return None
+    is_error = answer.get("object") == "error" or answer.get("type") == "error"
+    texts = isinstance(answer.get("message"), str) or isinstance(answer.get("msg"), str) or bool(answer.get("detail"))
+    return answer if is_error or texts else None
+
+
 def _one_line(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return " ".join(text.split())
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return whole_text(" ".join(text[:_MOST_TEXT].split()))
 
 
 def retry_after_of(headers: Mapping[str, str]) -> float | None:
-    """Seconds that `Retry-After` asks for, given as a number or as a date (RFC 9110, 10.2.3); None without one."""
+    """Seconds that a backend wants to be left alone, at least 0 and at most a day; None where it does not say.
+
+    `retry-after-ms` counts, which OpenAI's clients know, else `Retry-After` as a number or as a date (RFC 9110,
+    10.2.3).
+    """
+    exact = _seconds(headers.get("retry-after-ms"))
+    if exact is not None:
+        return _clamped(exact / 1000)
     value = headers.get("retry-after")
     if value is None:
         return None
-    try:
-        seconds = float(value)
-    except ValueError:
+    seconds = _seconds(value)
+    if seconds is None:
         try:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
+        except (ValueError, TypeError, IndexError, OverflowError, OSError):
             return None
-    return max(0.0, seconds) if seconds < float("inf") else None
+    return _clamped(seconds)
+
+
+def _seconds(value: str | None) -> float | None:
+    try:
+        number = float(value) if value is not None and len(value) < 400 else math.nan
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _clamped(seconds: float) -> float:
+    return min(max(0.0, seconds), LONGEST_WAIT_S)
+
+
+def should_retry_of(headers: Mapping[str, str]) -> bool | None:
+    """What `x-should-retry` says, which OpenAI's clients heed; None where it says nothing."""
+    return {"true": True, "false": False}.get(headers.get("x-should-retry", "").strip().lower())
 
 
 def error_of_status(
@@ -127,12 +249,12 @@ def error_of_status(
     It carries no provider_id: the stack puts it in.
     """
     kind = _BY_STATUS.get(status, BackendError)
-    if issubclass(kind, InvalidRequestError) or status in (413, 500):
-        if _TOO_LONG.search(f"{code} {message}"):
-            return ContextLengthExceededError(message, param=param)
-    elif kind is RateLimitError:
-        return RateLimitError(message, retry_after=retry_after, param=param)
-    return kind(message, param=param)
+    too_long = issubclass(kind, InvalidRequestError) or status in (413, 500)
+    if too_long and _TOO_LONG.search(f"{code[:200]} {message[:_MOST_SEARCHED]}"):
+        kind = ContextLengthExceededError
+    made = kind(message, param=param)
+    made.retry_after = retry_after
+    return made
 
 
 def error_of_answer(status: int, headers: Mapping[str, str], body: bytes | str, where: str) -> LlamaStackError:
@@ -143,23 +265,28 @@ def error_of_answer(status: int, headers: Mapping[str, str], body: bytes | str, 
     message = f"{where} answered {status}" + (f": {said.message}" if said.message else "")
     if status in (404, 405) and not said.told:
         return BackendError(f"{message}; is the url in the config right?")
+    if status == 500 and said.status not in (None, 400, 500):
+        status = said.status  # what a gateway makes of the refusals of what is behind it
     made = error_of_status(status, message, code=said.code, param=said.param, retry_after=retry_after_of(headers))
+    made.should_retry = should_retry_of(headers)
     made.backend_code = said.own_code
     return made
 
 
 def _place(headers: Mapping[str, str]) -> str:
-    place = headers.get("location", "nowhere").partition("?")[0]
+    place = headers.get("location", "nowhere")[:500].partition("?")[0]
     return re.sub(r"//[^/@]*@", "//", place)
 
 
-def error_of_event(error: Any, who: str) -> LlamaStackError:
-    """The error for an error object inside a stream that has begun."""
-    said = said_in(json.dumps({"error": error}))
-    status = error.get("code") if isinstance(error, dict) else None
-    message = f"{who} broke off: {said.message}"
-    made: LlamaStackError = BackendError(message)
-    if isinstance(status, int) and 400 <= status < 600:
-        made = error_of_status(status, message, code=said.code, param=said.param)
+def error_of_event(error: Any, who: str, what: str = "broke off") -> LlamaStackError:
+    """The error for an error inside an answer whose status said nothing of it.
+
+    error: what `error_in` gives, or the error object itself. who: the backend, for the message. what: what it did.
+    """
+    said = said_by({"error": error} if isinstance(error, dict) and "error" not in error else error)
+    message = f"{who} {what}: {said.message}"
+    made = error_of_status(said.status or 502, message, code=said.code, param=said.param)
+    if said.status is None:
+        made = BackendError(message)
     made.backend_code = said.own_code
     return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, ValidationError
@@ -11,10 +12,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, Vali
 from llamastack.api.base import Identifier
 from llamastack.api.inference import Inference
 from llamastack.api.models import Model
+from llamastack.provider.bounded import MOST_RESPONSE_BYTES, AnswerLimits
 from llamastack.provider.deps import Deps
 from llamastack.provider.errors import AuthenticationError, PermissionDeniedError, UnsupportedModelError
+from llamastack.provider.http import check_authorities
 from llamastack.provider.private import ModelsProtocolPrivate
 from llamastack.provider.retries import Retries
+from llamastack.provider.sse import MOST_EVENT_BYTES
 
 _LOGGER = logging.getLogger("llamastack.provider")
 
@@ -27,6 +31,16 @@ def _without_credentials(url: HttpUrl) -> HttpUrl:
 
 BackendUrl = Annotated[HttpUrl, AfterValidator(_without_credentials)]
 """An http(s) URL without user and password, which would show up wherever the URL does."""
+
+
+def _can_be_used(path: Path) -> Path:
+    path = path.expanduser().absolute()
+    check_authorities(path)
+    return path
+
+
+CaFile = Annotated[Path, AfterValidator(_can_be_used)]
+"""A file of certificates that can be used."""
 
 
 class RemoteConfig(BaseModel):
@@ -54,6 +68,23 @@ class RemoteConfig(BaseModel):
         allow_inf_nan=False,
         description="Seconds to wait at most before it is made again; where the backend wants more, the client is told",
     )
+
+    max_response_bytes: int = Field(
+        default=MOST_RESPONSE_BYTES, ge=1024, description="Bytes that a whole answer of the backend may have, unpacked"
+    )
+    max_event_bytes: int = Field(
+        default=MOST_EVENT_BYTES, ge=1024, description="Bytes that one event of a stream of the backend may have"
+    )
+    ca_file: CaFile | None = Field(
+        default=None,
+        description="File with certificates, in PEM, of authorities that are trusted beside the usual ones: your own, "
+        "or a self-signed certificate of the backend",
+    )
+
+    @property
+    def answer_limits(self) -> AnswerLimits:
+        """How long answers may be."""
+        return AnswerLimits(self.max_response_bytes, self.max_event_bytes)
 
     @property
     def retries(self) -> Retries:

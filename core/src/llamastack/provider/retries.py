@@ -13,6 +13,7 @@ from llamastack.provider.errors import RateLimitError
 
 _T = TypeVar("_T")
 _FIRST_WAIT_S = 0.5
+_SHORTEST_WAIT_S = 0.25  # for a backend that asks for none at all: it has just said that it has too much to do
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +33,26 @@ class Retries:
         """What `call` gives, which must have had no effect when it raises RateLimitError.
 
         Raises what it raises. Without a Retry-After the wait doubles from half a second, with jitter, so that many
-        clients do not come back at once.
+        clients do not come back at once. A backend that says that it need not be asked again is not.
         """
         for attempt in range(self.most):
             try:
                 return await call()
             except RateLimitError as error:
-                wanted = error.retry_after
+                wanted = self._pause(attempt, error)
                 if wanted is None:
-                    wanted = min(_FIRST_WAIT_S * 2**attempt, self.longest_wait_s)
-                    wanted *= random.uniform(0.5, 1)  # noqa: S311 - spreads load, guards nothing
-                elif wanted > self.longest_wait_s:
                     raise
-                else:
-                    wanted += random.uniform(0, 0.1 * wanted)  # noqa: S311
             await anyio.sleep(wanted)
         return await call()
+
+    def _pause(self, attempt: int, error: RateLimitError) -> float | None:
+        """Seconds until the next attempt; None where there is to be none."""
+        wanted = error.retry_after
+        if error.should_retry is False or max(wanted or 0, _SHORTEST_WAIT_S) > self.longest_wait_s:
+            return None
+        if wanted is None:
+            wanted = min(_FIRST_WAIT_S * 2**attempt, self.longest_wait_s)
+            wanted *= random.uniform(0.5, 1)  # noqa: S311 - spreads load, guards nothing
+        else:
+            wanted += random.uniform(0, 0.1 * wanted)  # noqa: S311
+        return max(wanted, _SHORTEST_WAIT_S)

@@ -6,32 +6,47 @@ the end of a line.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterator
 
 from llamastack.provider.errors import BackendError
 
 _DATA = b"data:"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_LONGEST = 16 * 2**20
+MOST_EVENT_BYTES = 16 * 2**20
+"""The default of how long an event may be."""
 
 
-async def event_data(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The data of each event; several data lines of one event are joined by a line break.
+async def event_data(blocks: AsyncIterator[bytes], most: int = MOST_EVENT_BYTES) -> AsyncIterator[bytes]:
+    """The data of each event that has any; several data lines of one event are joined by a line break.
 
-    A line that is cut off at the end of the stream is left out. Raises BackendError for one of more than 16 MiB.
+    A line that is cut off at the end of the stream is left out. Raises BackendError for an event of more than `most`
+    bytes.
     """
     data: list[bytes] = []
-    async for line in _lines(blocks):
+    size = 0
+    async for line in _lines(blocks, most):
         if line.startswith(_DATA):
             data.append(line[len(_DATA) :].strip())
+            size += len(line)
+            if size > most:
+                raise _too_long(most)
         elif data and not line:
-            yield b"\n".join(data)
-            data = []
-    if data:
+            if any(data):  # some backends send an event without any, to keep the connection
+                yield b"\n".join(data)
+            data, size = [], 0
+    if any(data):
         yield b"\n".join(data)
 
 
-_BOUNDARIES = (b"\n\n", b"\r\n\r\n")
+def _too_long(most: int) -> BackendError:
+    return BackendError(f"the backend sent an event of more than {most} bytes ('max_event_bytes' in the config)")
+
+
+# A line that ends by CR LF and is empty ends an event whatever the line before it ends by.
+_BOUNDARIES = (b"\n\n", b"\n\r\n")
+_END = re.compile(rb"\n\r?\n")
+_EMPTY = re.compile(rb"(?<![^\n])data:[ \t]*[\r\n]")
 _SEAM = 3  # bytes of a boundary that may be in the block before
 
 
@@ -40,35 +55,47 @@ def ends_event(block: bytes) -> bool:
     return block.endswith(_BOUNDARIES)
 
 
-async def whole_events(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same bytes, cut only where an event ends.
+async def whole_events(
+    blocks: AsyncIterator[bytes], most: int = MOST_EVENT_BYTES, first: bytes = b""
+) -> AsyncIterator[bytes]:
+    """The same bytes, cut only where an event ends, without a byte order mark.
 
-    An event that is cut off at the end of the stream is left out. Raises BackendError for one of more than 16 MiB.
+    first: the bytes that were before those of `blocks`.
+    An event that is cut off at the end of the stream is left out. Raises BackendError for one of more than `most`
+    bytes.
     """
     begun: list[bytes] = []  # of the event at the end, which may come in many blocks
     size = 0
-    async for block in blocks:
-        if begun:
-            # An end may lie across the two: the first of them has its bytes, and they are looked at once.
-            last = begun.pop()
-            size -= len(last)
-            block = last[-_SEAM:] + block
-            if len(last) > _SEAM:
-                begun.append(last[:-_SEAM])
-                size += len(last) - _SEAM
-        if ends_event(block):
-            end = len(block)
-        else:
-            end = max(place + len(mark) if (place := block.rfind(mark)) >= 0 else 0 for mark in _BOUNDARIES)
-        if end:
-            yield b"".join((*begun, block[:end]))
-            begun, size = [], 0
-        rest = block[end:]
-        if rest:
-            begun.append(rest)
-            size += len(rest)
-        if size > _LONGEST:
-            raise BackendError(f"an event is longer than {_LONGEST} bytes")
+    block = first
+    try:
+        while len(block) < len(_BYTE_ORDER_MARK):
+            block += await blocks.__anext__()
+        block = block.removeprefix(_BYTE_ORDER_MARK)
+        while True:
+            if begun:
+                # An end may lie across the two: the first of them has its bytes, and they are looked at once.
+                last = begun.pop()
+                size -= len(last)
+                block = last[-_SEAM:] + block
+                if len(last) > _SEAM:
+                    begun.append(last[:-_SEAM])
+                    size += len(last) - _SEAM
+            if ends_event(block):
+                end = len(block)
+            else:
+                end = max(place + len(mark) if (place := block.rfind(mark)) >= 0 else 0 for mark in _BOUNDARIES)
+            if end:
+                yield b"".join((*begun, block[:end])) if begun else block[:end]
+                begun, size = [], 0
+            rest = block[end:]
+            if rest:
+                begun.append(rest)
+                size += len(rest)
+                if size > most:
+                    raise _too_long(most)
+            block = await blocks.__anext__()
+    except StopAsyncIteration:
+        pass
     left = b"".join(begun)
     if left.endswith(b"\n"):
         yield left + b"\n"
@@ -78,29 +105,46 @@ def data_of(block: bytes) -> Iterator[tuple[int, bytes]]:
     """The events of a block of whole ones: where each ends, and its data."""
     start = 0
     while start < len(block):
-        ends = [place + len(mark) for mark in _BOUNDARIES if (place := block.find(mark, start)) >= 0]
-        end = min(ends, default=len(block))
+        found = _END.search(block, start)
+        end = len(block) if found is None else found.end()
         lines = block[start:end].splitlines()
         yield end, b"\n".join(line[len(_DATA) :].strip() for line in lines if line.startswith(_DATA))
         start = end
 
 
-async def _lines(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+def without_empty(block: bytes) -> bytes:
+    """A block of whole events without those whose data is nothing, which some backends send to keep the connection."""
+    if _EMPTY.search(block) is None:
+        return block
+    kept: list[bytes] = []
+    start = 0
+    for end, data in data_of(block):
+        if data.strip() or not _has_data(block[start:end]):
+            kept.append(block[start:end])
+        start = end
+    return b"".join(kept)
+
+
+def _has_data(event: bytes) -> bool:
+    return any(line.startswith(_DATA) for line in event.splitlines())
+
+
+async def _lines(blocks: AsyncIterator[bytes], most: int) -> AsyncIterator[bytes]:
     """Only LF and CR LF end a line, not what else Unicode has for that."""
     begun: list[bytes] = []  # of the line at the end, which may come in many blocks
     size = 0
     first = True
     async for block in blocks:
-        if first:
-            block = block.removeprefix(_BYTE_ORDER_MARK)
-            first = not block
         *lines, rest = block.split(b"\n")
         if lines:
             lines[0] = b"".join((*begun, lines[0]))
             begun, size = [], 0
+            if first:
+                lines[0] = lines[0].removeprefix(_BYTE_ORDER_MARK)
+                first = False
             for line in lines:
                 yield line.removesuffix(b"\r")
         begun.append(rest)
         size += len(rest)
-        if size > _LONGEST:
-            raise BackendError(f"an event is longer than {_LONGEST} bytes")
+        if size > most:
+            raise _too_long(most)

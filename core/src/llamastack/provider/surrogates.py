@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import pydantic_core
 
@@ -33,6 +34,16 @@ def decode_json(data: bytes) -> Any:
         raise ValueError("nested too deeply") from None
 
 
+def encode_json(value: Any, *, inf_nan_mode: Literal["null", "constants", "strings"] = "constants") -> bytes:
+    """The JSON text of a value, with U+FFFD for lone surrogates. Raises ValueError for one that has no such text."""
+    try:
+        return pydantic_core.to_json(value, inf_nan_mode=inf_nan_mode)
+    except ValueError as error:
+        if "surrogates not allowed" not in str(error):
+            raise
+    return pydantic_core.to_json(whole_texts(value), inf_nan_mode=inf_nan_mode)
+
+
 def _text_of(data: bytes) -> str | None:
     """What to read in a second attempt; None where that cannot help."""
     try:
@@ -56,10 +67,10 @@ def whole_texts(value: Any) -> Any:
     """The same of every text in a decoded JSON value, names of fields too."""
     if isinstance(value, str):
         return whole_text(value)
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [whole_texts(item) for item in value]
-    if isinstance(value, dict):
-        return {whole_text(name): whole_texts(item) for name, item in value.items()}
+    if isinstance(value, Mapping):
+        return {whole_text(name) if isinstance(name, str) else name: whole_texts(item) for name, item in value.items()}
     return value
 
 

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import anyio.to_thread
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llamastack.provider.errors import (
@@ -21,6 +21,7 @@ from llamastack.provider.hookspecs import FinishedRequest
 from llamastack.server.connection import App, Sender
 from llamastack.server.context import REQUEST_ID_HEADER, request_id, request_id_from
 from llamastack.server.docs_page import DOCS_PAGE
+from llamastack.server.encoding import json_of
 from llamastack.server.errors import NATIVE_ERRORS, ErrorShape, headers_for
 from llamastack.server.load import Load
 from llamastack.server.logs import log_access
@@ -128,12 +129,11 @@ def _error_response(error: Exception, shape: ErrorShape) -> Response:
     if not isinstance(error, LlamaStackError):
         _LOGGER.error("unexpected %s", type(error).__name__, exc_info=error)
         error = InternalError(f"unexpected {type(error).__name__}; the log has more under this request id")
-    headers = headers_for(error)
-    if isinstance(error, MethodNotAllowedError):
-        headers["Allow"] = ", ".join(error.allowed)
     if error.status >= 500:
         _LOGGER.warning("%s: %s", error.code, error.message)
-    return JSONResponse(shape.body(error), status_code=shape.status(error), headers=headers)
+    return Response(
+        json_of(shape.body(error)), shape.status(error), headers=headers_for(error), media_type="application/json"
+    )
 
 
 def create_app(stack: Stack, *, loopback: bool = False) -> ASGIApp:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from http import HTTPStatus
 from typing import Any
 
-from llamastack.provider.errors import LlamaStackError
+from llamastack.provider.errors import LlamaStackError, MethodNotAllowedError
 from llamastack.server.context import REQUEST_ID_HEADER, request_id
 from llamastack.server.encoding import event_of, json_of
 
@@ -34,8 +35,18 @@ NATIVE_ERRORS = ErrorShape()
 
 
 def headers_for(error: LlamaStackError) -> dict[str, str]:
-    """The headers that go with an error, whatever its shape."""
-    return {} if error.retry_after is None else {"Retry-After": str(max(1, round(error.retry_after)))}
+    """The headers that go with an error, whatever its shape: when to ask again, and what else can be asked."""
+    headers: dict[str, str] = {}
+    wait = error.retry_after
+    if wait is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(wait)))
+        if wait != int(wait):
+            headers["retry-after-ms"] = str(round(wait * 1000))  # which OpenAI's clients heed
+    if error.should_retry is not None:
+        headers["x-should-retry"] = "true" if error.should_retry else "false"
+    if isinstance(error, MethodNotAllowedError):
+        headers["Allow"] = ", ".join(error.allowed)
+    return headers
 
 
 def last_reply(error: LlamaStackError, shape: ErrorShape) -> bytes:

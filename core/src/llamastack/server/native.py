@@ -13,7 +13,7 @@ from llamastack.provider.errors import InternalError, InvalidRequestError
 from llamastack.provider.handles import ApiMethod
 from llamastack.provider.streams import Stream, close
 from llamastack.provider.validation import invalid_request
-from llamastack.server.encoding import event_of
+from llamastack.server.encoding import event_of, json_by
 from llamastack.server.endpoint import Endpoint
 from llamastack.server.errors import NATIVE_ERRORS
 from llamastack.server.load import Load
@@ -58,8 +58,7 @@ def _parameters_of(query: bytes) -> list[tuple[str, str]]:
 
 def dump_reply(adapter: Any, value: Any) -> bytes:
     """The JSON of a result or of a streamed piece. Raises where `value` is not what `adapter` describes."""
-    dumped: bytes = adapter.dump_json(value, warnings="error")
-    return dumped
+    return json_by(adapter, value)
 
 
 class NativeEndpoint(Endpoint):

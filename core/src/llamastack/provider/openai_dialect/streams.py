@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
-
-import pydantic_core
 
 from llamastack.api.inference import (
     ChatCompletionResponseEvent,
@@ -34,10 +33,10 @@ from llamastack.provider.openai_dialect.replies import (
     understood,
     usage_of,
 )
-from llamastack.provider.refusals import error_of_event
-from llamastack.provider.sse import data_of, ends_event
+from llamastack.provider.refusals import error_in, error_of_event
+from llamastack.provider.sse import data_of, ends_event, without_empty
 from llamastack.provider.streams import EventStream, closing, run_out
-from llamastack.provider.surrogates import SurrogateJoiner
+from llamastack.provider.surrogates import SurrogateJoiner, decode_json
 
 
 def _event(
@@ -152,18 +151,10 @@ def _choice(chunk: Mapping[str, Any], provider_id: str) -> Mapping[str, Any] | N
     """The chunk's choice; None when it has none (usage alone). An error in mid-stream is raised."""
     if not isinstance(chunk, Mapping):
         raise malformed(provider_id, f"{str(chunk)!r} in a stream")
-    error = _error_in(chunk)
+    error = error_in(chunk)
     if error is not None:
         raise _broke_off(error, provider_id)
     return first_choice(chunk, provider_id) if chunk.get("choices") else None
-
-
-def _error_in(chunk: Mapping[str, Any]) -> Any:
-    """The error that a chunk is, in whatever form; None where it is none."""
-    if chunk.get("error") is not None:
-        return chunk["error"]
-    is_error = chunk.get("object") == "error" or isinstance(chunk.get("message"), str)
-    return chunk if is_error and not chunk.get("choices") else None
 
 
 def _broke_off(error: Any, provider_id: str) -> LlamaStackError:
@@ -208,19 +199,37 @@ _DONE = b"data: [DONE]\n\n"
 _ENDED = re.compile(rb"(?<![^\n])data: ?\[DONE\]\r?\n\r?\n")
 _LINE_ENDS = (b"]\n\n", b"]\r\n\r\n")
 _TAIL = len(_DONE) + 2
-_FINISHED = re.compile(rb'"finish_reason": ?"')
+_FINISHED = re.compile(rb'"finish_reason"\s*:\s*"[^"]')
 _REMEMBERED = 8
+_ONE_EVENT = (b"data: {", b"data:{")
+_HELD_S = 10.0  # less than any sensible client or proxy waits for a sign of life
+_MOST_HELD = 4096  # bytes of comments; more than that says nothing more
 
 
 async def forwarded(blocks: AsyncIterator[bytes], provider_id: str) -> AsyncIterator[bytes]:
-    """The same blocks until `[DONE]`, none of them read but for one that may have an error in it.
+    """The same blocks until `[DONE]`, none of them read but the first, and one that may have an error in it.
 
-    blocks: of one or several whole events each.
+    blocks: of one or several whole events each. Events whose data is nothing are left out. Comments before the first
+    event wait for it, though not for long, as the backend may still refuse with a status of its own.
     Raises what an error event says, and BackendError when the stream ends before its finish_reason.
     """
     last: deque[bytes] = deque(maxlen=_REMEMBERED)
+    begun = False
+    held = b""
+    since = time.monotonic()
     async for block in blocks:
-        if b"error" in block:
+        # Most blocks are one event with something in it.
+        if not block.startswith(_ONE_EVENT) or block.find(b"\n") < len(block) - 4:
+            block = without_empty(block)
+            if not begun and b"data:" not in block and time.monotonic() - since < _HELD_S:
+                held += block if len(held) < _MOST_HELD else b""
+                continue
+        if not begun:
+            begun = True
+            block = held + block
+            for sound in _until_error(block, provider_id, first=b"error" not in block):
+                yield sound
+        elif b"error" in block:
             for sound in _until_error(block, provider_id):
                 yield sound
         # Only at its end, as looking through all of each block takes a twentieth of a stream.
@@ -232,8 +241,9 @@ async def forwarded(blocks: AsyncIterator[bytes], provider_id: str) -> AsyncIter
             await run_out(blocks)
             yield block[begin : ended.end()]
             return
-        yield block
-        last.append(block)
+        if block:
+            yield block
+            last.append(block)
     tail = b"".join(last)
     if _ENDED.search(tail) is not None:
         return  # there was more after it in its block
@@ -242,17 +252,23 @@ async def forwarded(blocks: AsyncIterator[bytes], provider_id: str) -> AsyncIter
     yield _DONE
 
 
-def _until_error(block: bytes, provider_id: str) -> Iterator[bytes]:
-    """The events before one that is an error, which is raised; nothing where none is."""
-    before = 0
+def _until_error(block: bytes, provider_id: str, *, first: bool = False) -> Iterator[bytes]:
+    """The events before one that is an error, which is raised; nothing where none is, and no comments alone.
+
+    first: look at no more than the first that has data.
+    """
+    sound = 0
     for end, data in data_of(block):
         try:
-            chunk = pydantic_core.from_json(data)
+            chunk = decode_json(data) if data else None
         except ValueError:
             chunk = None
-        error = _error_in(chunk) if isinstance(chunk, dict) else None
+        error = error_in(chunk)
         if error is not None:
-            if before:
-                yield block[:before]
+            if sound:
+                yield block[:sound]
             raise _broke_off(error, provider_id)
-        before = end
+        if data:
+            sound = end
+            if first:
+                return

@@ -1,0 +1,59 @@
+"""JSON with lone surrogates: read as it is, written with U+FFFD."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, TypeAdapter
+
+from llamastack.provider.surrogates import decode_json, encode_json, whole_text, whole_texts
+from llamastack.server.encoding import json_by, json_of
+
+_ANY = st.text(st.characters(codec=None, categories=("L", "N", "P", "Z", "Cs")), max_size=12)
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | _ANY,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_ANY, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(_VALUES)
+def test_every_value_can_be_read_and_written(value: object) -> None:
+    text = json.dumps(value).encode()
+    assert decode_json(text) == json.loads(text)
+    assert json.loads(encode_json(value)) == whole_texts(value)
+    assert json.loads(json_of({"v": value})) == {"v": whole_texts(value)}
+
+
+@given(_ANY)
+def test_only_lone_surrogates_are_replaced(text: str) -> None:
+    made = whole_text(text)
+    made.encode()
+    if not any("\ud800" <= character <= "\udfff" for character in text):
+        assert made == text
+
+
+def test_halves_that_meet_are_a_character() -> None:
+    assert whole_text("a\ud83d\ude00b") == "a\U0001f600b"
+    assert whole_text("a\ud83d b\udc00") == "a\ufffd b\ufffd"
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b'{"a": "\\ud83d"', b'"\\ud8"', b"[" * 100_000 + b'"\\ud83d"'])
+def test_what_is_no_json(text: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - whatever it says
+        decode_json(text)
+
+
+class Reply(BaseModel):
+    text: str
+    more: dict[str, str] = {}
+
+
+def test_a_reply_of_a_type() -> None:
+    adapter = TypeAdapter(Reply)
+    assert json_by(adapter, Reply(text="a")) == b'{"text":"a","more":{}}'
+    reply = Reply.model_construct(text="x\ud83d", more={"\udc00": "\ud83d\ude00"})
+    assert json.loads(json_by(adapter, reply)) == {"text": "x\ufffd", "more": {"\ufffd": "\U0001f600"}}
