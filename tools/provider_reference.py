@@ -313,7 +313,8 @@ def apis(_: str) -> str:
 
 
 def _assignment(name: str, value: str) -> str:
-    """As the formatter has it: a union that is too long for a line has one for each member."""
+    """As the formatter has it: its quotes, its powers; a union that is too long for a line has one for each member."""
+    value = value.replace("'", '"').replace(" ** ", "**")
     line = f"{name} = {value}"
     if len(line) <= _LONGEST_LINE or " | " not in value:
         return line
