@@ -198,7 +198,7 @@ def _closed_at_once(error: BaseException) -> bool:
 def _no_http(error: BaseException) -> bool:
     """Whether what came is no HTTP, or only the beginning of it."""
     if "RemoteProtocolError" in _kinds(error):
-        return not _closed_at_once(error)
+        return error.__cause__ is not None and not _closed_at_once(error)
     return type(error.__cause__).__name__ == "ServerDisconnectedError" and not _closed_at_once(error)
 
 
