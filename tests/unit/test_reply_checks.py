@@ -10,6 +10,7 @@ import pytest
 from llamastack.api import (
     ChatCompletionResponse,
     ChatCompletionResponseEvent,
+    ChatCompletionResponseEventType,
     ChatCompletionResponseStreamChunk,
     CompletionMessage,
     CompletionResponse,
@@ -17,6 +18,7 @@ from llamastack.api import (
     JsonSchemaResponseFormat,
     LogProbConfig,
     SamplingParams,
+    StopDetail,
     StopReason,
     TokenLogProbs,
     ToolCall,
@@ -123,6 +125,30 @@ async def test_text_completions(
     if missing is None:
         await whole()
         await streamed()
+
+
+async def test_a_refusal_and_a_filtered_reply_are_no_answer_to_check() -> None:
+    kinds = ChatCompletionResponseEventType
+    checks = asked(response_format=ANY_JSON, tool_choice=ToolChoice.required, logprobs=LogProbConfig())
+    message = CompletionMessage(content="No.", stop_reason=END)
+    for about in ({"refusal": "No."}, {"stop_detail": StopDetail.content_filter}):
+        reply = ChatCompletionResponse(completion_message=message, **about)  # type: ignore[arg-type]
+        assert checks.chat(reply) is reply
+
+    async def events(refusal: bool | None, detail: StopDetail | None) -> AsyncIterator[Any]:
+        delta = "No." if refusal else ""
+        piece = ChatCompletionResponseEvent(event_type=kinds.progress, delta=delta, refusal=refusal)
+        last = ChatCompletionResponseEvent(event_type=kinds.complete, delta="", stop_reason=END, stop_detail=detail)
+        for event in (piece, last):
+            yield ChatCompletionResponseStreamChunk(event=event)
+
+    assert len([e async for e in checks.chat_events(events(True, None))]) == 2
+    assert len([e async for e in checks.chat_events(events(None, StopDetail.content_filter))]) == 2
+    with pytest.raises(NotSupportedError):
+        _ = [e async for e in checks.chat_events(events(None, None))]
+    failed = ToolCallDelta(content="{", parse_status=ToolCallParseStatus.failure)
+    broken = ChatCompletionResponse(completion_message=message, failed_tool_calls=[failed])
+    assert asked(tool_choice=ToolChoice.required).chat(broken) is broken
 
 
 async def test_a_stream_that_has_nothing_to_check_is_handed_on_as_it_is() -> None:

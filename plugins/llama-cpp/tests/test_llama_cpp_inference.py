@@ -280,6 +280,15 @@ async def test_a_tool_call_that_runs_out_of_tokens(provider: LlamaCppInference) 
     reply = await provider.chat_completion(SMOL, messages, limit(4), tools=TOOLS, tool_choice=ToolChoice.required)
     assert reply.completion_message.tool_calls == []
     assert reply.completion_message.stop_reason is StopReason.out_of_tokens
+    [cut] = reply.failed_tool_calls or ()
+    streamed = await provider.chat_completion(
+        SMOL, messages, limit(4), tools=TOOLS, tool_choice=ToolChoice.required, stream=True
+    )
+    events = [chunk.event async for chunk in streamed]
+    [failure] = [e.delta for e in events if isinstance(e.delta, ToolCallDelta) and e.delta.parse_status == "failure"]
+    assert failure.content == cut.content
+    assert events[-1].stop_reason is StopReason.out_of_tokens
+    assert events[-1].usage == reply.usage
 
 
 async def test_tools_by_choice_and_their_answers(provider: LlamaCppInference) -> None:

@@ -13,7 +13,7 @@ from backends.ollama_stack import LONG, Running, Start, limit
 from starlette.responses import Response
 
 from llamastack import Stack
-from llamastack.api import ProviderStatus
+from llamastack.api import ProviderStatus, StopReason, ToolCall, ToolDefinition
 from llamastack.provider import (
     BackendError,
     InvalidRequestError,
@@ -215,3 +215,49 @@ async def test_a_generation_that_has_begun_is_not_asked_for_again(
         before = running.ollama.count("/api/chat")
         await failure(running, stream=True)
         assert running.ollama.count("/api/chat") - before == 1
+
+
+def said(content: str = "", *, done: str | None = None, arguments: Any = ..., **more: Any) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": content}
+    if arguments is not ...:
+        message["tool_calls"] = [{"function": {"name": "f", "arguments": arguments}}]
+    return {"model": CHAT, "message": message, "done": done is not None, "done_reason": done, **more}
+
+
+async def told(running: Running, *lines: Any, stream: bool) -> tuple[Any, ...]:
+    """Text, calls, failed calls and the end of a reply that has these lines."""
+    running.ollama.answers.append(ndjson(*lines))
+    tools = [ToolDefinition(tool_name="f")]
+    reply = await running.chat(stream=stream, tools=tools)
+    if not stream:
+        message = reply.completion_message
+        failed = [delta.content for delta in reply.failed_tool_calls or ()]
+        return message.content, [c.arguments for c in message.tool_calls], failed, message.stop_reason
+    text, calls, failed = "", [], []
+    async for chunk in reply:
+        event = chunk.event
+        if isinstance(event.delta, str):
+            text += event.delta
+        elif isinstance(event.delta.content, ToolCall):
+            calls.append(event.delta.content.arguments)
+        elif event.delta.parse_status == "failure":
+            failed.append(event.delta.content)
+    return text, calls, failed, event.stop_reason
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_replies_that_differ_a_little(running: Running, stream: bool) -> None:
+    end, called, full = StopReason.end_of_turn, StopReason.end_of_message, StopReason.out_of_tokens
+    for lines, wanted in (
+        ((said("Hi"), said(done="")), ("Hi", [], [], end)),
+        ((said("Hi"), said(done="because")), ("Hi", [], [], end)),
+        ((said("Hi"), said(done="length")), ("Hi", [], [], full)),
+        ((said("Hi"), said(done="max_tokens")), ("Hi", [], [], full)),
+        ((said("a\ud83d"), said("\ude00b"), said(done="stop")), ("a😀b", [], [], end)),
+        ((said("a\ud83d"), said(done="stop")), ("a\ufffd", [], [], end)),
+        ((said(arguments={"x": 1}), said(done="stop")), ("", [{"x": 1}], [], called)),
+        ((said(arguments='{"x":1}'), said(arguments=None), said(done="stop")), ("", [{"x": 1}, {}], [], called)),
+        ((said(arguments={"x": 1}), said(arguments="{oops"), said(done="stop")), ("", [{"x": 1}], ["{oops"], called)),
+        ((said(arguments={"x": 1}), said(arguments='{"x'), said(done="length")), ("", [{"x": 1}], ['{"x'], full)),
+    ):
+        assert await told(running, *lines, stream=stream) == wanted, lines

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 from ollama import AsyncClient, ResponseError
@@ -32,6 +33,7 @@ from llamastack.provider.http import (
 from llamastack.provider.refusals import error_of_answer, error_of_event
 from llamastack.provider.streams import Stream, close, closing
 from llamastack_provider_ollama.config import OllamaConfig
+from llamastack_provider_ollama.replies import with_readable_calls
 
 _T = TypeVar("_T")
 _LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=100)
@@ -56,6 +58,20 @@ class _Client(AsyncClient):
             limits=_LIMITS,
             event_hooks={"request": [request_hook], "response": [response_hook]},
         )
+
+    async def _request(self, cls: Any, *args: Any, stream: bool = False, **kwargs: Any) -> Any:
+        if stream:
+            return self._parts(cls, *args, **kwargs)
+        return await super()._request(cls, *args, **kwargs)
+
+    async def _parts(self, cls: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        """The client's own, which knows arguments of tools as objects alone."""
+        async with self._client.stream(*args, **kwargs) as response:
+            async for line in response.aiter_lines():
+                part = json.loads(line)
+                if part.get("error"):
+                    raise ResponseError(part["error"])
+                yield cls(**with_readable_calls(part))
 
 
 class Backend:

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from ollama import ChatResponse, GenerateResponse
 
 from llamastack.provider.errors import LlamaStackError
 from llamastack.provider.streams import closing
+
+_UNREAD = "\0arguments"
+"""Name of the one argument that holds those that are no object, as the client's types have no other place for them."""
+
+
+def with_readable_calls(part: dict[str, Any]) -> dict[str, Any]:
+    """A reply, or a piece of one, as the client's types want it: arguments of tools are an object."""
+    message = part.get("message")
+    for call in (message.get("tool_calls") or ()) if isinstance(message, dict) else ():
+        function = call.get("function") or {}
+        if not isinstance(function.get("arguments"), dict):
+            function["arguments"] = {_UNREAD: function.get("arguments")}
+    return part
+
+
+def _arguments(given: Mapping[str, Any]) -> Any:
+    return given[_UNREAD] if _UNREAD in given else dict(given)
 
 
 async def chunks_of(
@@ -31,7 +47,7 @@ async def chunks_of(
                 {
                     "index": called + number,
                     "id": f"call_{uuid.uuid4().hex}",
-                    "function": {"name": call.function.name, "arguments": json.dumps(dict(call.function.arguments))},
+                    "function": {"name": call.function.name, "arguments": _arguments(call.function.arguments)},
                 }
                 for number, call in enumerate((message.tool_calls if message else None) or ())
             ]
@@ -41,7 +57,7 @@ async def chunks_of(
                 choice["logprobs"] = {"content": [entry.model_dump() for entry in reply.logprobs]}
             if reply.done:
                 reason = reply.done_reason or "stop"
-                choice["finish_reason"] = "tool_calls" if called and reason == "stop" else reason
+                choice["finish_reason"] = reason
             yield {"choices": [choice], "usage": _usage(reply) if reply.done else None}
             if reply.done:
                 return

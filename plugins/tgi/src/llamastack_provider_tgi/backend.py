@@ -28,12 +28,13 @@ from llamastack.provider.http import error_class_of, once_more_if_dropped, reaso
 from llamastack.provider.refusals import error_of_answer, error_of_status
 from llamastack.provider.remote import RemoteConfig
 from llamastack.provider.sse import event_data
-from llamastack.provider.streams import Stream, close, closing
+from llamastack.provider.streams import EventStream, close, closing
 
 _T = TypeVar("_T")
 Call = Callable[[AsyncInferenceClient], Awaitable[_T]]
 
 _PLACEHOLDER = "none"
+_DONE = b"[DONE]"
 _AGENT = {"user-agent": "llamastack-provider-tgi"}
 _LIMITS = httpx2.Limits(max_connections=1000, max_keepalive_connections=100)
 _STATUSES: dict[type[TextGenerationError], int] = {
@@ -56,6 +57,8 @@ class _Client(AsyncInferenceClient):
         timeout = cast(float, session.timeout)
         super().__init__(url, provider="hf-inference", token=_PLACEHOLDER, timeout=timeout, headers=_AGENT)
         self._session = session
+        self.done = False
+        """Whether a stream has said that nothing more comes."""
 
     async def _get_async_client(self) -> httpx2.AsyncClient:
         return self._session
@@ -74,16 +77,16 @@ class _Client(AsyncInferenceClient):
         kind = response.headers.get("content-type", "")
         if not kind.startswith("text/event-stream"):
             raise BackendError(f"{where(request_parameters.url)} answered a stream with {kind or 'no content-type'}")
-        lines = _lines(response)
+        lines = self._lines(response)
         self.exit_stack.push_async_callback(lines.aclose)
         return lines
 
-
-async def _lines(response: httpx2.Response) -> AsyncGenerator[str, None]:
-    """A line for each event."""
-    async with closing(response.aiter_bytes()) as blocks, closing(event_data(blocks)) as events:
-        async for data in events:
-            yield f"data: {data.decode()}"
+    async def _lines(self, response: httpx2.Response) -> AsyncGenerator[str, None]:
+        """A line for each event."""
+        async with closing(response.aiter_bytes()) as blocks, closing(event_data(blocks)) as events:
+            async for data in events:
+                self.done = self.done or data == _DONE
+                yield f"data: {data.decode()}"
 
 
 class HuggingFaceBackend:
@@ -120,7 +123,7 @@ class HuggingFaceBackend:
 
         return await self._retries.run(once)
 
-    async def stream(self, url: str, call: Call[Any]) -> Stream[Mapping[str, Any]]:
+    async def stream(self, url: str, call: Call[Any]) -> EventStream[Mapping[str, Any]]:
         """The pieces that `call` gives with a client for `url`.
 
         Returns with the first one: a refusal comes as the first event of a stream whose status is 200.
@@ -153,7 +156,7 @@ class HuggingFaceBackend:
             raise BackendError(f"{where(url)} answered something else than what it serves at /info")
         return answer
 
-    async def _begin(self, url: str, call: Call[Any]) -> Stream[Mapping[str, Any]]:
+    async def _begin(self, url: str, call: Call[Any]) -> EventStream[Mapping[str, Any]]:
         client = _Client(url, self._session)
         pieces: AsyncIterator[Mapping[str, Any]] | None = None
 
@@ -170,7 +173,16 @@ class HuggingFaceBackend:
         except BaseException:
             await end()
             raise
-        return Stream(self._pieces(url, first, pieces, end), end)
+        began = pieces
+
+        async def events(done: Callable[[], None]) -> AsyncIterator[Mapping[str, Any]]:
+            async with closing(self._pieces(url, first, began, end)) as read:
+                async for piece in read:
+                    yield piece
+            if client.done:
+                done()
+
+        return EventStream(events, end)
 
     async def _pieces(
         self,

@@ -6,7 +6,8 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, Field, HttpUrl, SecretStr, StringConstraints, model_validator
 
-from llamastack.provider.remote import BackendUrl, RemoteConfig
+from llamastack.provider.openai_dialect import StreamUsageConfig
+from llamastack.provider.remote import BackendUrl
 
 HUB = HttpUrl("https://huggingface.co")
 ROUTER = HttpUrl("https://router.huggingface.co/hf-inference")
@@ -17,7 +18,7 @@ RepoId = Annotated[str, StringConstraints(pattern=rf"^({_WORD}/)?{_WORD}$")]
 Name = Annotated[str, StringConstraints(pattern=rf"^{_WORD}$")]
 
 
-class HuggingFaceConfig(RemoteConfig):
+class HuggingFaceConfig(StreamUsageConfig):
     """What the three have in common."""
 
     api_token: SecretStr | None = Field(

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from llamastack.api.common import SamplingParams, SamplingStrategy
 from llamastack.api.inference import LogProbConfig, ResponseFormat
-from llamastack.provider.openai_dialect import parse_arguments
-from llamastack.provider.streams import closing
+from llamastack.provider.openai_dialect import ToolCallAssembler
+from llamastack.provider.streams import EventStream, closing
 from llamastack_provider_tgi.stops import without_stop
 
 PENALTY = "repetition_penalty"
@@ -88,48 +88,34 @@ def chat_reply(reply: Mapping[str, Any], stops: Sequence[str]) -> Mapping[str, A
             if kept != text and choice.get("logprobs"):
                 places = choice["logprobs"]["content"]
                 choice["logprobs"]["content"] = list(_up_to(len(kept), places, lambda place: place["token"]))
-        if _functions(message):
+        if message.get("tool_calls"):
             choice["finish_reason"] = _with_calls(finish)
     return reply
 
 
-async def chat_chunks(chunks: AsyncIterator[Mapping[str, Any]]) -> AsyncIterator[Mapping[str, Any]]:
+async def chat_chunks(chunks: EventStream[Mapping[str, Any]]) -> AsyncIterator[Mapping[str, Any]]:
     """The chunks of a chat completion, as OpenAI has them.
 
     Where a tool is called the server says no reason to finish: it is there when the arguments are complete.
     """
-    names: dict[int, str] = {}
-    arguments: dict[int, str] = {}
-    finished = False
+    calls = ToolCallAssembler()
+    finished = has_said = False
     async with closing(chunks):
         async for chunk in chunks:
             for choice in _objects(chunk.get("choices")):
                 delta = choice.get("delta")
-                for index, function in _functions(delta) if isinstance(delta, dict) else ():
-                    if names.setdefault(index, function.get("name") or "") and arguments.get(index):
-                        function["name"] = None  # version 3.1 names the tool in every piece
-                    arguments[index] = arguments.get(index, "") + (function.get("arguments") or "")
-                if choice.get("finish_reason") is not None:
+                if isinstance(delta, dict):
+                    has_said = has_said or bool(delta.get("content"))
+                    calls.add(delta)
+                if choice.get("finish_reason"):
                     finished = True
-                    choice["finish_reason"] = _with_calls(choice["finish_reason"]) if names else choice["finish_reason"]
+                    choice["finish_reason"] = _with_calls(choice["finish_reason"]) if calls else choice["finish_reason"]
             yield chunk
-    if names and not finished and all(parse_arguments(text) is not None for text in arguments.values()):
-        yield {"choices": [{"delta": {}, "finish_reason": "tool_calls"}]}
-
-
-def _functions(message: dict[str, Any]) -> list[tuple[int, dict[str, Any]]]:
-    """The functions that a message, or a piece of one, calls, and their places; put right in the message."""
-    calls = message.get("tool_calls")
-    if isinstance(calls, dict):
-        calls = message["tool_calls"] = [calls]  # up to version 2
-    found = []
-    for call in _objects(calls):
-        function = call.get("function")
-        if isinstance(function, dict):
-            if isinstance(function.get("arguments"), dict):
-                function["arguments"] = json.dumps(function["arguments"])
-            found.append((call.get("index") or 0, function))
-    return found
+    if finished:
+        return
+    made = calls.finish(regular=True)
+    if not made.failures and (made.calls or (chunks.done and has_said)):
+        yield {"choices": [{"delta": {}, "finish_reason": "tool_calls" if calls else "stop"}]}
 
 
 def _with_calls(finish: object) -> object:

@@ -92,6 +92,7 @@ class HuggingFaceInference(RemoteInference):
         self.key = ApiKey(deps, config.api_token, field="huggingface_api_token", config_key="api_token", needed=False)
         self.backend = HuggingFaceBackend(config, self.key)
         self._target: Target | None = None
+        self._stream_usage = config.stream_usage
 
     @property
     def has_key(self) -> bool:
@@ -123,6 +124,7 @@ class HuggingFaceInference(RemoteInference):
             # Elsewhere the form that the SDK gives it is passed over.
             response_format=as_json_schema if target.speaks_tgi else None,
             images=target.images,
+            stream_usage=self._stream_usage,
         )
 
     async def completion(
@@ -207,7 +209,7 @@ class HuggingFaceInference(RemoteInference):
         try:
             if stream:
                 pieces = await self._made(lambda: self.backend.stream(target.url, call))
-                chunks = chat_chunks(pieces)
+                chunks = _understood(chat_chunks(pieces), self.provider_id)
                 chunks = stream_without_stop(chunks, stops) if stops else chunks
                 return Stream(
                     checks.chat_events(chat_stream(chunks, self.provider_id, logprobs=logprobs)), pieces.aclose

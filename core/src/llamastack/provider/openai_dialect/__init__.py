@@ -4,6 +4,7 @@ Format: https://platform.openai.com/docs/api-reference/chat and /completions.
 """
 
 from llamastack.provider.openai_dialect.adapter import OpenAIConfig, OpenAIInference, StreamUsageConfig
+from llamastack.provider.openai_dialect.call_assembler import ToolCallAssembler
 from llamastack.provider.openai_dialect.replies import (
     chat_response,
     completion_response,
@@ -25,6 +26,7 @@ __all__ = [
     "OpenAIConfig",
     "OpenAIInference",
     "StreamUsageConfig",
+    "ToolCallAssembler",
     "as_json_schema",
     "chat_request",
     "chat_response",

@@ -76,7 +76,7 @@ async def chat_stream(
             if choice is not None:
                 for event in reader.read(choice):
                     yield event
-    for event in reader.end(_finish(reader.finish, chunks, provider_id, has_said=reader.has_said)):
+    for event in reader.end(done=_is_done(chunks)):
         yield event
 
 
@@ -122,13 +122,20 @@ class _ChatReader:
             yield _event(_PROGRESS, tool_delta)
         self.finish = finish_of_choice(choice, self._provider_id) or self.finish
 
-    def end(self, finish: Finish) -> Iterator[ChatCompletionResponseStreamChunk]:
-        """The last events of a complete reply."""
+    def end(self, *, done: bool) -> Iterator[ChatCompletionResponseStreamChunk]:
+        """The last events. Raises BackendError for a reply that is not complete.
+
+        done: whether the backend has said that nothing more comes.
+        """
+        finish = _finish(self.finish, self._provider_id, complete=done and self.has_said)
+        calls = self._calls.finish(regular=finish.regular)
+        if self.finish is None and calls.failures:
+            raise _cut_short(self._provider_id)
         if rest := self._text.end():
             yield _event(_PROGRESS, rest)
         if rest := self._refusal.end():
             yield _event(_PROGRESS, rest, refusal=True)
-        for tool_delta in self._calls.finish(regular=finish.regular).deltas:
+        for tool_delta in calls.deltas:
             yield _event(_PROGRESS, tool_delta)
         yield _event(
             ChatCompletionResponseEventType.complete,
@@ -138,13 +145,15 @@ class _ChatReader:
         )
 
 
-def _finish(found: Finish | None, chunks: AsyncIterator[Any], provider_id: str, *, has_said: bool) -> Finish:
-    """Why a stream ended. One without a reason is complete only where its backend says so by `[DONE]`."""
-    if found is not None:
-        return found
-    if has_said and isinstance(chunks, EventStream) and chunks.done:
-        return END_OF_TURN
-    raise _cut_short(provider_id)
+def _is_done(chunks: AsyncIterator[Any]) -> bool:
+    return isinstance(chunks, EventStream) and chunks.done
+
+
+def _finish(found: Finish | None, provider_id: str, *, complete: bool) -> Finish:
+    """Why a stream ended. complete: whether one without a reason is complete all the same."""
+    if found is None and not complete:
+        raise _cut_short(provider_id)
+    return found or END_OF_TURN
 
 
 def _choice(chunk: Mapping[str, Any], provider_id: str) -> Mapping[str, Any] | None:
@@ -189,7 +198,7 @@ async def completion_stream(
                 has_said = True
                 yield piece
             finish = finish_of_choice(choice, provider_id) or finish
-    finish = _finish(finish, chunks, provider_id, has_said=has_said)
+    finish = _finish(finish, provider_id, complete=has_said and _is_done(chunks))
     yield CompletionResponseStreamChunk(
         delta=joiner.end(), stop_reason=stop_reason(finish, called=False), usage=usage, stop_detail=finish.detail
     )
