@@ -41,7 +41,10 @@ def inspect(server: Server, as_json: bool) -> None:
     click.echo()
     show_table(
         ("API", "PROVIDER", "STATUS", "SERVES", "REASON"),
-        [(item.api, item.provider_id, *status_of(item)) for item in health.providers],
+        [
+            (item.api, item.provider_id, *status_of(item)[:2], status_of(item)[2] or item.note)
+            for item in health.providers
+        ],
         title=f"Health: {health.status}",
     )
     click.echo()

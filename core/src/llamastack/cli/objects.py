@@ -85,7 +85,9 @@ class _Objects:
         @_as_json
         @server_options
         def command(server: Server, as_json: bool) -> None:
-            found: list[Any] = server.run(lambda client: self._call(client, TableAction.LIST))
+            found, notes = server.run(self._listed)
+            for note in notes:
+                say(f"note: {note}", err=True)
             if as_json:
                 show_json([item.to_wire() for item in found])
             elif found:
@@ -94,6 +96,12 @@ class _Objects:
                 say(f"no {self.label} is served at {server.url}", err=True)
 
         return command
+
+    async def _listed(self, client: LlamaStackClient) -> tuple[list[Any], list[str]]:
+        found = await self._call(client, TableAction.LIST)
+        health = await client.api("inspect").health()
+        mine = (item for item in health.providers if item.api == self.pair.routed_api and item.note)
+        return found, [f"provider '{item.provider_id}' {item.note}" for item in mine]
 
     def _show_list(self, found: Sequence[Any]) -> None:
         # A column that only repeats the identifiers says nothing.

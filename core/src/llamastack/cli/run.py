@@ -201,7 +201,8 @@ async def _show_providers(stack: Stack) -> None:
     rows = []
     for provider in health.providers:
         status, _, reason = status_of(provider)
-        what = reason or served.get((provider.api, provider.provider_id), "")
+        known = (served.get((provider.api, provider.provider_id)), provider.note)
+        what = reason or "; ".join(part for part in known if part)
         rows.append((provider.api, provider.provider_id, provider.provider_type, status, what))
     show_table((), rows)
 
@@ -216,7 +217,8 @@ async def _served(stack: Stack, providers: list[ProviderHealth]) -> dict[tuple[s
         names: dict[str, list[str]] = {}
         method = stack.apis[pair.table_api].method_for(TableAction.LIST).name
         for item in await stack.api(pair.table_api).methods[method]():
-            names.setdefault(item.provider_id, []).append(item.identifier)
+            if item.unavailable_reason is None:
+                names.setdefault(item.provider_id, []).append(item.identifier)
         for provider in (p for p in providers if p.api == api):
             own = names.get(provider.provider_id, [])
             few = 0 < len(own) <= _MOST_NAMES

@@ -50,6 +50,8 @@ class LlamaStackError(Exception):
         self.param = param
         self.backend_code: str | None = None
         """The backend's own word for the fault, where it speaks OpenAI's API and has one."""
+        self.backend_status: int | None = None
+        """The HTTP status that the backend answered with, where it answered."""
         self.hides_cause = False
         """Whether it is raised without its cause, whose text has a secret that cannot be struck out."""
         self.retry_after: float | None = None

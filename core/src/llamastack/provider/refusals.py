@@ -259,6 +259,12 @@ def error_of_status(
 
 def error_of_answer(status: int, headers: Mapping[str, str], body: bytes | str, where: str) -> LlamaStackError:
     """The error for a whole HTTP answer of the backend at `where` (scheme, host and port)."""
+    made = _error_of_answer(status, headers, body, where)
+    made.backend_status = status
+    return made
+
+
+def _error_of_answer(status: int, headers: Mapping[str, str], body: bytes | str, where: str) -> LlamaStackError:
     if 300 <= status < 400:
         return BackendError(f"{where} redirects to {_place(headers)}; is the url in the config right?")
     said = said_in(body)

@@ -14,13 +14,24 @@ from llamastack.api.inference import Inference
 from llamastack.api.models import Model
 from llamastack.provider.bounded import MOST_RESPONSE_BYTES, AnswerLimits
 from llamastack.provider.deps import Deps
-from llamastack.provider.errors import AuthenticationError, PermissionDeniedError, UnsupportedModelError
+from llamastack.provider.errors import (
+    AuthenticationError,
+    BackendError,
+    InvalidRequestError,
+    LlamaStackError,
+    NotFoundError,
+    NotSupportedError,
+    PermissionDeniedError,
+    UnsupportedModelError,
+)
 from llamastack.provider.http import check_authorities
 from llamastack.provider.private import ModelsProtocolPrivate
 from llamastack.provider.retries import Retries
 from llamastack.provider.sse import MOST_EVENT_BYTES
 
 _LOGGER = logging.getLogger("llamastack.provider")
+_NO_LIST = (BackendError, NotFoundError, NotSupportedError, PermissionDeniedError, InvalidRequestError)
+_MOST_NAMES = 5
 
 
 def _without_credentials(url: HttpUrl) -> HttpUrl:
@@ -52,6 +63,10 @@ class RemoteConfig(BaseModel):
         default_factory=dict,
         description="Further names for what is served: public name -> the backend's name. A name of your own can move "
         "between backends.",
+    )
+    trust_models: bool = Field(
+        default=False,
+        description="Serve the names in `models` although the backend does not list them, or lists nothing at all",
     )
     timeout_s: float = Field(
         default=600.0, gt=0, allow_inf_nan=False, description="Seconds that the backend may be silent during a call"
@@ -87,6 +102,11 @@ class RemoteConfig(BaseModel):
         return AnswerLimits(self.max_response_bytes, self.max_event_bytes)
 
     @property
+    def configured_names(self) -> list[str]:
+        """Names that it serves when all is well, by this config alone."""
+        return list(self.models)
+
+    @property
     def retries(self) -> Retries:
         """How often, and for how long, a call that met a rate limit is made again."""
         return Retries(self.max_retries, self.max_retry_wait_s)
@@ -102,7 +122,10 @@ class RemoteInference(Inference, ModelsProtocolPrivate):
         """The id that this instance has in the run config."""
         self.wanted: set[str] = set(config.models.values())
         """The backend's names that the config has: it is logged when one is not served."""
+        self.note: str | None = None
+        """What people should know about the listing although it worked; the stack shows it."""
         self._aliases = config.models
+        self._trusts = config.trust_models
         self._missing: set[str] = set()
         self._odd: set[str] = set()
 
@@ -122,35 +145,67 @@ class RemoteInference(Inference, ModelsProtocolPrivate):
     async def list_models(self) -> list[Model]:
         """What the backend serves, then the configured names for it.
 
-        Where the backend cannot be asked without a client's key, the configured names alone.
+        Where the backend cannot be asked without a client's key, the configured names alone. So it is where it does
+        not list its models and `trust_models` is set.
         """
+        self.note = None
         try:
             served = {model.identifier: model for model in await self.served()}
-        except (AuthenticationError, PermissionDeniedError):
-            if self.has_key:
+        except LlamaStackError as error:
+            if self._needs_a_key(error):
+                self.note = "lists nothing without a key"
+            elif self._trusts and self._aliases and _does_not_list(error):
+                self.note = f"does not list its models ({error.message}); those in 'models' are served on trust"
+            else:
+                self._advise(error)
                 raise
             return [_alias(name, Model(identifier=target)) for name, target in self._aliases.items()]
+        missing = self.wanted - served.keys()
+        if self._trusts:
+            trusted = sorted(target for target in {*self._aliases.values()} if target in missing)
+            if trusted:
+                self.note = f"does not list {_several(trusted)}; served on trust"
+            self._warn_of(missing - {*trusted})
+            served_to = {to: served.get(to) or Model(identifier=to) for to in self._aliases.values()}
+        else:
+            self._warn_of(missing)
+            served_to = served
         # A name that the config gives to something else is not that of what the backend calls so.
-        served = {name: model for name, model in served.items() if self.backend_name(name) in served}
-        aliases = {name: _alias(name, served[to]) for name, to in self._aliases.items() if to in served}
-        self._warn_of(self.wanted - served.keys())
-        return list((served | aliases).values())
+        own = {name: model for name, model in served.items() if self.backend_name(name) in served}
+        aliases = {name: _alias(name, served_to[to]) for name, to in self._aliases.items() if to in served_to}
+        return list((own | aliases).values())
 
     async def register_model(self, model: Model) -> None:
-        """Take a model that the backend serves.
+        """Take a model that the backend serves, or that is served on trust.
 
         Raises UnsupportedModelError for any other, AuthenticationError when the backend cannot be asked.
         """
+        name = self.backend_name(model.identifier)
+        if self.is_trusted(model.identifier):
+            return
         try:
             served = {m.identifier for m in await self.served()}
-        except (AuthenticationError, PermissionDeniedError):
-            if self.deps.replaying and not self.has_key:
+        except LlamaStackError as error:
+            if self.deps.replaying and self._needs_a_key(error):
                 return  # it was taken from a client that had a key
+            self._advise(error)
             raise
-        if self.backend_name(model.identifier) not in served:
-            raise UnsupportedModelError(
-                model.identifier, available=[*served, *self._aliases], provider_id=self.provider_id
-            )
+        if name not in served:
+            available = [*served, *self._aliases]
+            raise UnsupportedModelError(model.identifier, available=available, provider_id=self.provider_id)
+
+    def _needs_a_key(self, error: LlamaStackError) -> bool:
+        return isinstance(error, AuthenticationError | PermissionDeniedError) and not self.has_key
+
+    def is_trusted(self, identifier: str) -> bool:
+        """Whether the config says to serve it although the backend may not list it."""
+        return self._trusts and self.backend_name(identifier) in self._aliases.values()
+
+    def _advise(self, error: LlamaStackError) -> None:
+        """Have the error of a backend that has no list say what serves models without one."""
+        if _does_not_list(error):
+            how = "set 'trust_models: true'" if self._aliases else "name them in 'models' and set 'trust_models: true'"
+            error.reword(f"{error.message} (to serve models that are not listed, {how})")
 
     def named(self, entries: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Model]:
         """Models by name and metadata. One whose name cannot be asked for is left out, and told to the log."""
@@ -166,7 +221,12 @@ class RemoteInference(Inference, ModelsProtocolPrivate):
 
     def _warn_of(self, missing: set[str]) -> None:
         for name in sorted(missing - self._missing):
-            _LOGGER.warning("provider '%s' does not serve '%s', which its config names", self.provider_id, name)
+            _LOGGER.warning(
+                "provider '%s' does not serve '%s', which its config names%s",
+                self.provider_id,
+                name,
+                " (trust_models: true serves it all the same)" if name in self._aliases.values() else "",
+            )
         self._missing = missing
 
 
@@ -175,3 +235,15 @@ def _alias(name: str, model: Model) -> Model:
         return model
     metadata = {**model.metadata, "alias_of": model.identifier}
     return model.model_copy(update={"identifier": name, "metadata": metadata})
+
+
+def _does_not_list(error: LlamaStackError) -> bool:
+    """Whether the backend is there, and has no list of models or does not show it."""
+    if error.backend_status is not None and error.backend_status >= 500:
+        return error.backend_status == 501
+    return isinstance(error, _NO_LIST)
+
+
+def _several(names: list[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:_MOST_NAMES])
+    return shown if len(names) <= _MOST_NAMES else f"{shown} and {len(names) - _MOST_NAMES} more"

@@ -78,7 +78,9 @@ class RunConfig(_Strict):
     )
     server: ServerConfig = Field(default_factory=ServerConfig, description="The HTTP server")
     on_provider_error: Literal["retry", "fail"] = Field(
-        "retry", description="A provider that cannot start: keep trying beside the others, or do not start at all"
+        "retry",
+        description="A provider that cannot start, or that refuses an object of this config: keep trying beside the "
+        "others, or do not start at all",
     )
     start_timeout_s: float = Field(60.0, gt=0, description="Seconds that a provider gets to start, without progress")
     refresh_interval_s: float = Field(10.0, gt=0, description="Seconds between asking a provider what it serves")

@@ -16,6 +16,8 @@ from llamastack.api.inspect import (
 from llamastack.stack.instance import Instance
 from llamastack.stack.registry import ObjectTable
 
+_MOST_REFUSED = 3
+
 
 class StackInspect(Inspect):
     """Looks at the instances and the APIs of one stack."""
@@ -56,6 +58,16 @@ class StackInspect(Inspect):
                 described = instance.describe()
                 if table is not None:
                     described.serves = table.count(instance)
+                    described.note = _noted(instance, table)
                 providers.append(described)
         healthy = all(p.status is ProviderStatus.healthy for p in providers)
         return HealthInfo(status=HealthStatus.ok if healthy else HealthStatus.degraded, providers=providers)
+
+
+def _noted(instance: Instance, table: ObjectTable) -> str | None:
+    notes = [instance.note] if instance.note else []
+    refused = list(table.refused(instance).items())
+    notes += [f"does not take {table.pair.label} '{name}': {why}" for name, why in refused[:_MOST_REFUSED]]
+    if len(refused) > _MOST_REFUSED:
+        notes.append(f"nor {len(refused) - _MOST_REFUSED} more")
+    return "; ".join(notes) or None

@@ -92,6 +92,8 @@ class Instance:
         self.status = ProviderStatus.starting
         self.reason: str | None = None
         self.cause: BaseException | None = None
+        self.note: str | None = None
+        """What is to be known of it although it is healthy, such as that it lists nothing without a key."""
         self.permanent = False
         self.first_attempt = anyio.Event()
         self.stopped = anyio.Event()
@@ -284,10 +286,16 @@ class Instance:
     def _is_down(self, error: Exception) -> None:
         was = self.status
         self.status = ProviderStatus.down
+        self.note = None
         self.cause = struck_error(error, self.redact)
         self.reason = self.explain(error)
         if was is not ProviderStatus.down:
             _LOGGER.warning("%s %s (%s) is down: %s", self.api, self.provider_id, self.provider_type, self.reason)
+
+    def _take_note(self, note: object) -> None:
+        before, self.note = self.note, shortened(self.redact(note)) if isinstance(note, str) and note else None
+        if self.note is not None and self.note != before:
+            _LOGGER.warning("%s %s %s", self.api, self.provider_id, self.note)
 
     async def refresh(self, *, anew: bool = False) -> None:
         """Have the provider asked how it is and what it serves, and wait for that, though not for long.
@@ -319,6 +327,7 @@ class Instance:
                 _LOGGER.info("%s %s is healthy", self.api, self.provider_id)
             self.status = ProviderStatus.healthy
             self.reason = self.cause = None
+            self._take_note(getattr(self.provider, "note", None))
         self._round_is_over()
         if self.status is ProviderStatus.healthy and self.on_round is not None:
             await self.on_round(self)
@@ -362,6 +371,7 @@ class Instance:
             reason=self.reason,
             retry_in_s=None if self._retry_at is None else round(max(0.0, self._retry_at - anyio.current_time()), 1),
             progress=self._at_work(),
+            note=self.note,
         )
 
     def _at_work(self) -> ProviderProgress | None:

@@ -23,6 +23,7 @@ from llamastack.provider.errors import (
     ProviderUnavailableError,
 )
 from llamastack.stack.instance import Instance
+from llamastack.stack.last_listings import LastListings, names_in_config
 from llamastack.stack.object_hooks import HOOK_TIMEOUT_S, ObjectHooks
 from llamastack.stack.stores import Store, StoredObject
 
@@ -38,13 +39,14 @@ class Registered:
     """A registered object.
 
     reason: why it cannot be used now. declared: it stands in the run config, not the store. listed: its provider has
-    listed it, too, so that it is missed when it vanishes there.
+    listed it, too, so that it is missed when it vanishes there. warned: the log has told that it was refused.
     """
 
     object: Any
     declared: bool
     reason: str | None = None
     listed: bool = False
+    warned: bool = False
 
 
 class ObjectTable:
@@ -76,6 +78,8 @@ class ObjectTable:
         # Weak: a lock is there as long as somebody holds it or waits for it.
         self._locks: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
         self._prepared: dict[str, Any] = {}
+        self.listings = LastListings(pair.table_api, store)
+        self._in_config = {i.provider_id: names_in_config(i.plan.config, pair.table_api) for i in instances}
         for instance in instances:
             instance.on_round = self._catch_up
 
@@ -129,7 +133,8 @@ class ObjectTable:
     async def find(self, name: str, param: str | None = None) -> tuple[Any, Instance]:
         """Like `resolve`, but ask the providers again before giving up.
 
-        Raises ObjectNotFoundError naming what is served.
+        Raises ProviderUnavailableError for what a provider that is down is known to serve, ObjectNotFoundError for
+        anything else, naming what is served.
         """
         found = self.resolve(name)
         if found is None:
@@ -140,7 +145,12 @@ class ObjectTable:
                 if instance.status is not ProviderStatus.healthy:
                     raise instance.unavailable()
             down = [i for i in self.instances if i.status is not ProviderStatus.healthy]
-            note = "; ".join(f"provider '{i.provider_id}' is down ({i.reason or 'it is starting'})" for i in down)
+            for instance in down:
+                if name in self._in_config[instance.provider_id] or self.listings.has(instance, name):
+                    raise instance.unavailable()
+            notes = [f"provider '{i.provider_id}' is down ({i.reason or 'it is starting'})" for i in down]
+            notes += [f"provider '{i.provider_id}' {i.note}" for i in self.instances if i.note and i not in down]
+            note = "; ".join(notes)
             raise ObjectNotFoundError(
                 self.pair.label,
                 name,
@@ -381,6 +391,7 @@ class ObjectTable:
 
     async def _catch_up(self, instance: Instance) -> None:
         """In the instance's own task: let go of what other workers unregistered, register what is not yet."""
+        self.listings.learn(instance)
         gone = self._gone.pop(instance.provider_id, [])
         for item in gone:
             if item.identifier not in self._by_provider.get(instance.provider_id, {}):
@@ -423,7 +434,7 @@ class ObjectTable:
                         await self._replay_one(instance, at)
                 if not limit.cancelled_caught or at is None:
                     return
-                at.reason = instance.told(TimeoutError()).message
+                self._refused(instance, at, instance.told(TimeoutError()).message)
 
         with replaying():
             async with anyio.create_task_group() as group:
@@ -437,9 +448,12 @@ class ObjectTable:
         try:
             await getattr(instance.provider, self.pair.register_hook)(**{self.pair.object_name: entry.object})
         except BaseException as raised:
-            entry.reason = instance.told(raised).message
+            self._refused(instance, entry, instance.told(raised).message)
             return
         entry.reason = None
+        if entry.warned:
+            entry.warned = False
+            _LOGGER.info("%s takes %s '%s' now", instance.provider_id, self.pair.label, identifier)
         if self._registered.get(identifier) is not entry:
             # Unregistered or replaced while the provider was at it. Looked at afterwards, as it hardly ever happens and
             # a lock for every object would be what a start with many objects takes longest for.
@@ -449,6 +463,29 @@ class ObjectTable:
                     await self._hooks.undo(instance, entry.object)
                 else:
                     current.reason = _NOT_YET
+
+    def _refused(self, instance: Instance, entry: Registered, reason: str) -> None:
+        entry.reason = reason
+        if not entry.warned:  # once, as it is tried again and again
+            entry.warned = True
+            _LOGGER.warning(
+                "%s does not take %s '%s', which %s: %s",
+                instance.provider_id,
+                self.pair.label,
+                entry.object.identifier,
+                "the run config registers" if entry.declared else "was registered",
+                reason,
+            )
+
+    def refused(self, instance: Instance, *, declared: bool = False) -> dict[str, str]:
+        """Why it does not take what is registered with it, by identifier; empty while it is down.
+
+        declared: only of what stands in the run config.
+        """
+        if instance.status is not ProviderStatus.healthy:
+            return {}
+        mine = self._by_provider.get(instance.provider_id, {})
+        return {name: entry.reason for name, entry in mine.items() if entry.reason and (entry.declared or not declared)}
 
     def _add(self, entry: Registered) -> None:
         self._remove(entry.object.identifier)

@@ -210,8 +210,21 @@ class Stack(Apis):
                 await instance.first_attempt.wait()
                 if instance.reason is not None and self.config.run.on_provider_error == "fail":
                     raise StackStartError(instance.unavailable().message) from instance.cause
+            if self.config.run.on_provider_error == "fail":
+                self._require_objects()
             background.start_soon(self._follow_store, name="registry")
             yield
+
+    def _require_objects(self) -> None:
+        faults = []
+        for table in self._tables.values():
+            refused = {name: why for i in table.instances for name, why in table.refused(i, declared=True).items()}
+            for place, item in enumerate(self.config.objects(table.pair.table_api)):
+                if item.identifier in refused:
+                    what = f"{table.pair.label} '{item.identifier}' is not taken: {refused[item.identifier]}"
+                    faults.append(self.config.fault((table.pair.table_api, place), what))
+        if faults:
+            raise StackStartError(str(ConfigError(self.config.source, faults)))
 
     def _forget(self) -> None:
         """Nothing is served any more. The instances stay: they tell how they ended."""
@@ -226,6 +239,7 @@ class Stack(Apis):
         with anyio.CancelScope(shield=True):
             for instance in reversed(self._in_start_order()):
                 await instance.stop()
+            await self._keep_listings()
 
     def _assemble(self) -> None:
         handles = self._handles
@@ -300,12 +314,21 @@ class Stack(Apis):
         self._sequence, items = await self._store.changes_since(0)
         for table in self._tables.values():
             table.take_in(item for item in items if item.kind == table.pair.table_api)
+        listings = getattr(self._store, "listings", None)
+        kept = [] if listings is None else await listings()
+        for table in self._tables.values():
+            table.listings.recall(kept)
+
+    async def _keep_listings(self) -> None:
+        for table in self._tables.values():
+            await table.listings.save()
 
     async def _follow_store(self) -> None:
         """See what other workers on the same store register, within a second."""
         while True:
             await anyio.sleep(_FOLLOW_INTERVAL_S)
             try:
+                await self._keep_listings()
                 sequence, changes = await self._store.changes_since(self._sequence)
                 if sequence == self._sequence:
                     continue

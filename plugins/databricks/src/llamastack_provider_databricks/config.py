@@ -20,6 +20,10 @@ class DatabricksConfig(StreamUsageConfig):
         description="Names of the serving endpoints to use. One that is not there or not ready is not served."
     )
 
+    @property
+    def configured_names(self) -> list[str]:
+        return [*self.models, *self.endpoints]
+
 
 class DatabricksProviderData(BaseModel):
     """What a client may send in `X-LlamaStack-ProviderData`."""

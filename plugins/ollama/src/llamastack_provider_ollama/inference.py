@@ -171,6 +171,8 @@ class OllamaInference(RemoteInference):
         background instead, and ProviderUnavailableError says so until it is over.
         """
         name = self.backend_name(model.identifier)
+        if self.is_trusted(model.identifier):
+            return
         try:
             await self._backend.whole(lambda: self._client.show(name))
         except NotFoundError:

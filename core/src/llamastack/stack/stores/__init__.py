@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -46,6 +47,17 @@ class Store(Protocol):
 
     async def delete(self, kind: str, identifier: str) -> bool:
         """Forget it; False when it was not there."""
+        ...
+
+    async def keep_listing(self, kind: str, provider_id: str, names: Sequence[str]) -> None:
+        """Keep what a provider serves now, in place of what it served before. Registered objects are apart from it.
+
+        A store may lack this method and the next: then the stack knows a provider's names only while it runs.
+        """
+        ...
+
+    async def listings(self) -> list[tuple[str, str, list[str]]]:
+        """(kind, provider id, names) of all that is kept."""
         ...
 
     async def close(self) -> None:

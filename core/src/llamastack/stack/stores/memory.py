@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,6 +23,7 @@ class MemoryStore:
 
     def __init__(self, config: MemoryStoreConfig, folder: Path | None) -> None:
         self._rows: dict[tuple[str, str], tuple[int, StoredObject]] = {}
+        self._listings: dict[tuple[str, str], list[str]] = {}
         self._sequence = 0
 
     async def open(self) -> None:
@@ -41,6 +43,12 @@ class MemoryStore:
 
     async def delete(self, kind: str, identifier: str) -> bool:
         return self._rows.pop((kind, identifier), None) is not None
+
+    async def keep_listing(self, kind: str, provider_id: str, names: Sequence[str]) -> None:
+        self._listings[kind, provider_id] = list(names)
+
+    async def listings(self) -> list[tuple[str, str, list[str]]]:
+        return [(kind, provider_id, names) for (kind, provider_id), names in self._listings.items()]
 
     async def close(self) -> None:
         """Nothing to do."""
