@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from backends.scripted_http import ScriptedHttp, answer, served_by, sse
-from odd_replies import FINISH_REASONS, ODD_REPLIES, OddReply
+from odd_replies import DONE, FINISH_REASONS, ODD_REPLIES, OddReply, event
 from served_stack import served_stack
 
 from llamastack import LlamaStackClient, Stack
@@ -330,7 +330,7 @@ async def test_text_completions(scripted_backend: ScriptedHttp, adapter: str, st
             assert odd.whole is not None
             [choice] = odd.whole["choices"]
             made = {"text": "Hello", "finish_reason": choice["finish_reason"]}
-            events = [event if isinstance(event, str) else chunk(odd, event) for event in odd.events]
+            events = [one if isinstance(one, str) else chunk(odd, one) for one in odd.events]
             backend.routes["/completions"] = sse(*events) if stream else answer(200, {"choices": [made]})
             try:
                 reply: Any = await stack.inference.completion(model="p/m", content="x", stream=stream)
@@ -363,6 +363,30 @@ async def test_streams_are_asked_for_their_usage(scripted_backend: ScriptedHttp,
                 assert (await natively(stack.inference, "p/m", odd, stream=stream)).usage == (5, 2)
                 sent = backend.last("/chat/completions").json.get("stream_options")
                 assert sent == ({"include_usage": True} if stream and wanted else None)
+
+
+async def test_a_backend_that_refuses_to_be_asked_for_the_usage(
+    scripted_backend: ScriptedHttp, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = prepared(scripted_backend)
+    refusal = answer(422, {"detail": [{"loc": ["body", "stream_options"], "msg": "Extra inputs are not permitted"}]})
+    said = sse(event(content="Hi"), event("stop"), DONE)
+    backend.routes["/chat/completions"] = lambda seen: refusal if "stream_options" in seen.json else said
+    async with Stack.from_config({"providers": {"inference": [served_by(backend)]}}) as stack:
+        for _ in range(2):
+            reply: Any = await stack.inference.chat_completion(model="p/m", messages=ASK, stream=True)
+            assert (await of_events(reply)).text == "Hi"
+    assert ["stream_options" in seen.json for seen in backend.calls()] == [True, False, False]
+    assert len([record for record in caplog.records if "streams have no usage" in record.getMessage()]) == 1
+
+
+async def test_another_refusal_is_told(scripted_backend: ScriptedHttp) -> None:
+    backend = prepared(scripted_backend)
+    backend.routes["/chat/completions"] = answer(400, {"error": {"message": "no such role", "param": "messages"}})
+    async with Stack.from_config({"providers": {"inference": [served_by(backend)]}}) as stack:
+        with pytest.raises(LlamaStackError, match="no such role"):
+            await stack.inference.chat_completion(model="p/m", messages=ASK, stream=True)
+    assert len(backend.calls()) == 1
 
 
 # ---- the starter's own model -----------------------------------------------------------------------------------------

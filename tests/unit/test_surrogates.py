@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter
 
-from llamastack.provider.surrogates import decode_json, encode_json, whole_text, whole_texts
+from llamastack.provider.surrogates import SurrogateJoiner, decode_json, encode_json, whole_text, whole_texts
 from llamastack.server.encoding import json_by, json_of
 
 _ANY = st.text(st.characters(codec=None, categories=("L", "N", "P", "Z", "Cs")), max_size=12)
@@ -57,3 +58,17 @@ def test_a_reply_of_a_type() -> None:
     assert json_by(adapter, Reply(text="a")) == b'{"text":"a","more":{}}'
     reply = Reply.model_construct(text="x\ud83d", more={"\udc00": "\ud83d\ude00"})
     assert json.loads(json_by(adapter, reply)) == {"text": "x\ufffd", "more": {"\ufffd": "\U0001f600"}}
+
+
+@given(st.text(), st.lists(st.integers(0, 40)))
+def test_a_text_in_any_pieces_is_the_same_text(text: str, cuts: list[int]) -> None:
+    """Cut between any two UTF-16 units, as backends do whose texts are of these."""
+    units = text.encode("utf-16-le", "surrogatepass")
+    places = sorted({0, len(units), *(2 * cut for cut in cuts if 2 * cut < len(units))})
+    joiner = SurrogateJoiner()
+    made = [
+        joiner.add(units[start:end].decode("utf-16-le", "surrogatepass")) for start, end in itertools.pairwise(places)
+    ]
+    for piece in made:
+        piece.encode()
+    assert "".join(made) + joiner.end() == text

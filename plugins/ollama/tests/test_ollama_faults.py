@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from typing import Any
@@ -254,6 +255,7 @@ async def test_replies_that_differ_a_little(running: Running, stream: bool) -> N
         ((said("Hi"), said(done="length")), ("Hi", [], [], full)),
         ((said("Hi"), said(done="max_tokens")), ("Hi", [], [], full)),
         ((said("a\ud83d"), said("\ude00b"), said(done="stop")), ("a😀b", [], [], end)),
+        ((json.dumps(said("a\u2028b\x85c"), ensure_ascii=False), said(done="stop")), ("a\u2028b\x85c", [], [], end)),
         ((said("a\ud83d"), said(done="stop")), ("a\ufffd", [], [], end)),
         ((said(arguments={"x": 1}), said(done="stop")), ("", [{"x": 1}], [], called)),
         ((said(arguments='{"x":1}'), said(arguments=None), said(done="stop")), ("", [{"x": 1}, {}], [], called)),

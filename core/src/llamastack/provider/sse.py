@@ -25,7 +25,7 @@ async def event_data(blocks: AsyncIterator[bytes], most: int = MOST_EVENT_BYTES)
     """
     data: list[bytes] = []
     size = 0
-    async for line in _lines(blocks, most):
+    async for line in lines_of(blocks, most):
         if line.startswith(_DATA):
             data.append(line[len(_DATA) :].strip())
             size += len(line)
@@ -129,8 +129,11 @@ def _has_data(event: bytes) -> bool:
     return any(line.startswith(_DATA) for line in event.splitlines())
 
 
-async def _lines(blocks: AsyncIterator[bytes], most: int) -> AsyncIterator[bytes]:
-    """Only LF and CR LF end a line, not what else Unicode has for that."""
+async def lines_of(blocks: AsyncIterator[bytes], most: int = MOST_EVENT_BYTES) -> AsyncIterator[bytes]:
+    """The lines of a body. Only LF and CR LF end one, not what else Unicode has for that.
+
+    A line that is cut off at the end of the body is left out. Raises BackendError for one of more than `most` bytes.
+    """
     begun: list[bytes] = []  # of the line at the end, which may come in many blocks
     size = 0
     first = True

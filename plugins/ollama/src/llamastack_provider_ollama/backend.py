@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -31,7 +30,9 @@ from llamastack.provider.http import (
     was_dropped,
 )
 from llamastack.provider.refusals import error_of_answer, error_of_event
+from llamastack.provider.sse import lines_of
 from llamastack.provider.streams import Stream, close, closing
+from llamastack.provider.surrogates import decode_json
 from llamastack_provider_ollama.config import OllamaConfig
 from llamastack_provider_ollama.replies import with_readable_calls
 
@@ -65,13 +66,23 @@ class _Client(AsyncClient):
         return await super()._request(cls, *args, **kwargs)
 
     async def _parts(self, cls: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        """The client's own, which knows arguments of tools as objects alone."""
+        """The client's own, which ends a line at all that Unicode has for it, inside of a text too, and knows arguments
+        of tools as objects alone.
+        """
         async with self._client.stream(*args, **kwargs) as response:
-            async for line in response.aiter_lines():
-                part = json.loads(line)
-                if part.get("error"):
-                    raise ResponseError(part["error"])
-                yield cls(**with_readable_calls(part))
+            async for line in lines_of(_ended(response.aiter_bytes())):
+                if line.strip():
+                    part = decode_json(line)
+                    if part.get("error"):
+                        raise ResponseError(part["error"])
+                    yield cls(**with_readable_calls(part))
+
+
+async def _ended(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same blocks, and the end of the last line."""
+    async for block in blocks:
+        yield block
+    yield b"\n"
 
 
 class Backend:

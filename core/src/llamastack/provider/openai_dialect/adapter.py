@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -29,14 +31,17 @@ from llamastack.api.models import Model
 from llamastack.provider.backend import HttpBackend
 from llamastack.provider.credentials import ApiKey
 from llamastack.provider.deps import Deps
-from llamastack.provider.errors import BackendError
+from llamastack.provider.errors import BackendError, InvalidRequestError, NotSupportedError
 from llamastack.provider.openai_dialect.replies import chat_response, completion_response, embeddings_response
 from llamastack.provider.openai_dialect.requests import Dialect, chat_request, completion_request, embeddings_request
 from llamastack.provider.openai_dialect.streams import chat_stream, completion_stream, forwarded
 from llamastack.provider.private import OpenAIProtocolPrivate, OpenAIRequest
 from llamastack.provider.remote import BackendUrl, RemoteConfig, RemoteInference
 from llamastack.provider.reply_checks import ReplyChecks
-from llamastack.provider.streams import Stream
+from llamastack.provider.streams import EventStream, Stream
+
+_LOGGER = logging.getLogger("llamastack.provider")
+_USAGE_REFUSED = re.compile("stream_options|include_usage")
 
 
 class StreamUsageConfig(RemoteConfig):
@@ -141,7 +146,7 @@ class OpenAIInference(RemoteInference, OpenAIProtocolPrivate):
             self.provider_id, sampling_params=sampling_params, logprobs=logprobs, response_format=response_format
         )
         if stream:
-            chunks = await self.backend.events(f"{self.api_path}/completions", body)
+            chunks = await self._events("completions", body)
             pieces = completion_stream(chunks, self.provider_id, logprobs=logprobs)
             return Stream(checks.completion_pieces(pieces), chunks.aclose)
         reply = await self.backend.post(f"{self.api_path}/completions", body)
@@ -179,11 +184,30 @@ class OpenAIInference(RemoteInference, OpenAIProtocolPrivate):
             response_format=response_format,
         )
         if stream:
-            chunks = await self.backend.events(f"{self.api_path}/chat/completions", body)
+            chunks = await self._events("chat/completions", body)
             events = chat_stream(chunks, self.provider_id, logprobs=logprobs)
             return Stream(checks.chat_events(events), chunks.aclose)
         reply = await self.backend.post(f"{self.api_path}/chat/completions", body)
         return checks.chat(chat_response(reply, self.provider_id, logprobs=logprobs))
+
+    async def _events(self, route: str, body: dict[str, Any]) -> EventStream[Any]:
+        """The events of a stream. A backend that refuses to be asked for the usage is not asked for it again."""
+        path = f"{self.api_path}/{route}"
+        try:
+            return await self.backend.events(path, body)
+        except (InvalidRequestError, NotSupportedError) as error:
+            if "stream_options" not in body or _USAGE_REFUSED.search(f"{error.param} {error.message}") is None:
+                raise
+            refused = error.message
+        _LOGGER.warning(
+            "provider '%s': streams have no usage, as the backend refuses 'stream_options' "
+            "('stream_usage: false' in its config says so from the start): %s",
+            self.provider_id,
+            refused,
+        )
+        self.dialect = replace(self.dialect, stream_usage=False)
+        del body["stream_options"]
+        return await self.backend.events(path, body)
 
     async def embeddings(self, model: str, contents: list[InterleavedTextMedia]) -> EmbeddingsResponse:
         body = embeddings_request(self.dialect, model=self.backend_name(model), contents=contents)
