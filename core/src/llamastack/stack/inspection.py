@@ -16,7 +16,7 @@ from llamastack.api.inspect import (
 from llamastack.stack.instance import Instance
 from llamastack.stack.registry import ObjectTable
 
-_MOST_REFUSED = 3
+_MOST_TOLD = 3
 
 
 class StackInspect(Inspect):
@@ -67,7 +67,8 @@ class StackInspect(Inspect):
 def _noted(instance: Instance, table: ObjectTable) -> str | None:
     notes = [instance.note] if instance.note else []
     refused = list(table.refused(instance).items())
-    notes += [f"does not take {table.pair.label} '{name}': {why}" for name, why in refused[:_MOST_REFUSED]]
-    if len(refused) > _MOST_REFUSED:
-        notes.append(f"nor {len(refused) - _MOST_REFUSED} more")
+    notes += [f"does not take {table.pair.label} '{name}': {why}" for name, why in refused[:_MOST_TOLD]]
+    if len(refused) > _MOST_TOLD:
+        notes.append(f"nor {len(refused) - _MOST_TOLD} more")
+    notes += table.advised(instance)[:_MOST_TOLD]
     return "; ".join(notes) or None

@@ -40,6 +40,7 @@ class Registered:
 
     reason: why it cannot be used now. declared: it stands in the run config, not the store. listed: its provider has
     listed it, too, so that it is missed when it vanishes there. warned: the log has told that it was refused.
+    advice: what is to be known of it although it can be used.
     """
 
     object: Any
@@ -47,6 +48,7 @@ class Registered:
     reason: str | None = None
     listed: bool = False
     warned: bool = False
+    advice: str | None = None
 
 
 class ObjectTable:
@@ -78,6 +80,8 @@ class ObjectTable:
         # Weak: a lock is there as long as somebody holds it or waits for it.
         self._locks: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
         self._prepared: dict[str, Any] = {}
+        self.advice: Callable[[Any], str | None] | None = None
+        """What to tell people of an object that they register, beside what its provider says."""
         self.listings = LastListings(pair.table_api, store)
         self._in_config = {i.provider_id: names_in_config(i.plan.config, pair.table_api) for i in instances}
         for instance in instances:
@@ -276,7 +280,9 @@ class ObjectTable:
                 if there is None or there.provider_id != instance.provider_id:
                     await self._hooks.undo(instance, item)
                 return False
-        self._add(Registered(item, declared=False))
+        entry = Registered(item, declared=False)
+        self._add(entry)
+        self._advise([entry])
         instance.refreshed_at = float("-inf")
         return True
 
@@ -410,6 +416,7 @@ class ObjectTable:
         waiting = [entry for entry in mine if entry.reason is not None]
         if waiting:
             await self._replay(instance, waiting)
+        self._advise(mine)
         if gone:
             instance.wake()  # what it lists may have changed
 
@@ -476,6 +483,20 @@ class ObjectTable:
                 "the run config registers" if entry.declared else "was registered",
                 reason,
             )
+
+    def _advise(self, entries: Iterable[Registered]) -> None:
+        if self.advice is None:
+            return
+        for entry in entries:
+            if entry.reason is None and entry.advice is None:
+                entry.advice = self.advice(entry.object)
+                if entry.advice is not None:
+                    _LOGGER.warning("%s", entry.advice)
+
+    def advised(self, instance: Instance) -> list[str]:
+        """What is to be known of the objects that are registered with it."""
+        mine = self._by_provider.get(instance.provider_id, {}).values()
+        return [entry.advice for entry in mine if entry.advice is not None]
 
     def refused(self, instance: Instance, *, declared: bool = False) -> dict[str, str]:
         """Why it does not take what is registered with it, by identifier; empty while it is down.

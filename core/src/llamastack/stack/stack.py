@@ -18,6 +18,7 @@ from llamastack.api.definition import ApiDefinition, MethodDefinition
 from llamastack.provider.calls import Apis
 from llamastack.provider.deps import Progress
 from llamastack.provider.handles import ApiHandle, Dispatch
+from llamastack.stack.chunk_sizes import advice_on_chunks
 from llamastack.stack.config import ConfigError, LoadedConfig, load_config
 from llamastack.stack.discovery import STORE_GROUP, Discovery, DiscoveryError, default_discovery, package_of
 from llamastack.stack.hooks import Hooks
@@ -272,6 +273,8 @@ class Stack(Apis):
                 )
         if "inference" in self._tables:
             self.openai_lane = OpenAILane(self._tables["inference"])
+            if "memory" in self._tables:
+                self._tables["memory"].advice = advice_on_chunks(self._tables["inference"])
         inspect = StackInspect(self.apis, self.instances, self._tables)
         for name, definition in self._all_apis.items():
             provider_api = self._provider_api(name)
