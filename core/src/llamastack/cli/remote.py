@@ -55,6 +55,7 @@ class Server:
 
         from llamastack.client import LlamaStackClient
         from llamastack.provider.errors import ProviderUnavailableError
+        from llamastack.provider.http import tls_error_of
 
         async def connected() -> _T:
             apis = installed_hooks().apis().values()
@@ -66,7 +67,8 @@ class Server:
         try:
             return anyio.run(connected)
         except ProviderUnavailableError as error:
-            if not isinstance(error.__cause__, httpx.ConnectError | httpx.ConnectTimeout):
+            cause = error.__cause__
+            if not isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout) or tls_error_of(cause) is not None:
                 raise
             raise CliError(f"no server answers at {self.url}: {_why(error)} (`llamastack run` starts one)") from error
 

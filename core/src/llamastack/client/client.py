@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 
 from llamastack.api.definition import ApiDefinition, MethodDefinition
 from llamastack.provider.apis import BUILTIN_APIS
+from llamastack.provider.bounded import AnswerLimits
 from llamastack.provider.calls import Apis
 from llamastack.provider.errors import (
     BackendError,
@@ -23,7 +25,15 @@ from llamastack.provider.errors import (
     error_from_wire,
 )
 from llamastack.provider.handles import ApiHandle, Dispatch
-from llamastack.provider.http import error_class_of, http_client, reason_of_http_error
+from llamastack.provider.http import (
+    authorities,
+    error_class_of,
+    http_client,
+    once_more_if_dropped,
+    reason_of_http_error,
+    was_dropped,
+)
+from llamastack.provider.refusals import retry_after_of, should_retry_of
 from llamastack.provider.request_data import PROVIDER_DATA_HEADER, provider_data_to_forward
 from llamastack.provider.sse import event_data
 from llamastack.provider.streams import Stream
@@ -39,7 +49,8 @@ class LlamaStackClient(Apis):
 
     base_url: of the server. provider_data: sent as `X-LlamaStack-ProviderData` with every request.
     forward_provider_data: send on the provider data of the request that is being served, for a provider that is itself
-    a client. timeout_s: seconds between bytes. apis: definitions beyond the built-in ones.
+    a client. timeout_s: seconds between bytes. apis: definitions beyond the built-in ones. answer_limits: how long
+    answers may be. ca_file: certificates of authorities that are trusted beside the usual ones, in PEM.
 
     Calls raise the same errors that the in-process stack raises.
     """
@@ -54,13 +65,20 @@ class LlamaStackClient(Apis):
         timeout_s: float = 600.0,
         apis: Iterable[ApiDefinition] = BUILTIN_APIS,
         http: httpx.AsyncClient | None = None,
+        answer_limits: AnswerLimits | None = None,
+        ca_file: Path | None = None,
     ) -> None:
         url = httpx.URL(base_url)
         if url.userinfo:
             raise ValueError("credentials do not belong into the URL; send them as headers")
         self.base_url = str(url).rstrip("/")
         self._lent = http is not None
-        self._http = http or http_client(timeout=httpx.Timeout(timeout_s, connect=10.0))
+        self._limits = answer_limits or AnswerLimits()
+        self._http = http or http_client(
+            timeout=httpx.Timeout(timeout_s, connect=10.0),
+            answer_limits=self._limits,
+            verify=url.scheme == "https" and authorities(ca_file),
+        )
         self._headers = dict(headers or {})
         self._provider_data = provider_data
         self._forward = forward_provider_data
@@ -99,13 +117,16 @@ class LlamaStackClient(Apis):
     def _dispatch_of(self, method: MethodDefinition) -> Dispatch:
         async def dispatch(arguments: dict[str, Any]) -> Any:
             streams = bool(arguments.get("stream")) and method.piece is not None
-            request = self._request(method, arguments, streams)
+
+            async def send() -> httpx.Response:
+                return await self._http.send(self._request(method, arguments, streams), stream=streams)
+
             try:
-                response = await self._http.send(request, stream=streams)
+                response = await once_more_if_dropped(send, was_dropped)
                 if response.is_error:
                     async with _closing(response):
                         await response.aread()
-                    raise error_from_wire(response.status_code, _decoded(response))
+                    raise _refusal(response)
             except httpx.HTTPError as error:
                 raise self._translated(error) from error
             if streams:
@@ -146,7 +167,7 @@ class LlamaStackClient(Apis):
             raise TypeError(f"{method.name} does not stream")
         async with _closing(response):
             try:
-                async for text in event_data(response.aiter_bytes()):
+                async for text in event_data(response.aiter_bytes(), self._limits.event_bytes):
                     try:
                         piece = adapter.validate_json(text, extra="ignore")
                     except ValidationError:
@@ -165,11 +186,17 @@ class LlamaStackClient(Apis):
         return made(reason_of_http_error(error))
 
 
-def _decoded(response: httpx.Response) -> Any:
+def _refusal(response: httpx.Response) -> LlamaStackError:
     try:
-        return response.json()
+        body = response.json()
     except ValueError:
-        return response.text
+        body = response.text
+    error = error_from_wire(response.status_code, body)
+    if error.retry_after is None:
+        error.retry_after = retry_after_of(response.headers)  # of a proxy before the server
+    if error.should_retry is None:
+        error.should_retry = should_retry_of(response.headers)
+    return error
 
 
 def _error_event(text: bytes) -> LlamaStackError | None:

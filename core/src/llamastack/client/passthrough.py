@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from llamastack.api.definition import MethodDefinition, RoutedPair
 from llamastack.api.webmethod import TableAction
 from llamastack.client.client import LlamaStackClient
 from llamastack.provider.deps import Deps
 from llamastack.provider.errors import LlamaStackError
-from llamastack.provider.remote import BackendUrl
+from llamastack.provider.remote import AnswersConfig, BackendUrl
 from llamastack.provider.spec import RemoteProviderSpec
 
 
-class PassthroughConfig(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class PassthroughConfig(AnswersConfig):
+    """The config of `remote`, whatever the API."""
 
     url: BackendUrl = Field(description="Base URL of the other llamastack server")
     timeout_s: float = Field(default=600.0, gt=0, description="Seconds between bytes of an answer")
@@ -92,7 +92,12 @@ def _table_hooks(client: LlamaStackClient, pair: RoutedPair, remote_provider_id:
 async def get_adapter_impl(config: PassthroughConfig, deps: Deps) -> Passthrough:
     definition = deps.definitions[deps.api]
     client = LlamaStackClient(
-        str(config.url), timeout_s=config.timeout_s, forward_provider_data=True, apis=deps.definitions.values()
+        str(config.url),
+        timeout_s=config.timeout_s,
+        forward_provider_data=True,
+        apis=deps.definitions.values(),
+        answer_limits=config.answer_limits,
+        ca_file=config.ca_file,
     )
     provider = Passthrough(client)
     for method in definition.methods.values():

@@ -226,7 +226,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def system_error_of(error: BaseException) -> OSError | None:
     """The operating system's own error underneath; the transports word it each in their own way."""
-    return next((one for one in _chain(error) if isinstance(one, OSError) and _number_of(one) is not None), None)
+    found = (one for one in _chain(error) if isinstance(one, OSError) and not isinstance(one, ssl.SSLError))
+    return next((one for one in found if _number_of(one) is not None), None)
 
 
 def _number_of(error: OSError) -> int | None:
@@ -242,7 +243,9 @@ def is_shortage(error: BaseException) -> bool:
 
 def tls_error_of(error: BaseException) -> ssl.SSLError | None:
     """The TLS error underneath that says most. It is an OSError, too, with a number of its own."""
-    found = [one for one in _chain(error) if isinstance(one, ssl.SSLError)]
+    # That TLS waits for bytes is no failure of its own: what was waited for has not come.
+    waits = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
+    found = [one for one in _chain(error) if isinstance(one, ssl.SSLError) and not isinstance(one, waits)]
     return next((one for one in found if _tls_words(one)), found[0] if found else None)
 
 
@@ -291,6 +294,8 @@ def _words(error: BaseException) -> str:
         return "something else than HTTP was answered"
     cause = system_error_of(error)
     if cause is None or cause.errno is None:
+        if "ConnectTimeout" in _kinds(error) or type(error.__cause__).__name__ == "ConnectionTimeoutError":
+            return "no connection was made in time"
         return str(error) or type(error).__name__
     if isinstance(cause, socket.gaierror) or cause.errno < 0:  # the numbers of getaddrinfo
         return "host name not known"

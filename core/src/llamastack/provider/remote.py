@@ -54,10 +54,33 @@ CaFile = Annotated[Path, AfterValidator(_can_be_used)]
 """A file of certificates that can be used."""
 
 
-class RemoteConfig(BaseModel):
-    """What the config of every remote inference provider has."""
+class AnswersConfig(BaseModel):
+    """What the config of every provider with a backend elsewhere has: how long its answers may be, and whose
+    certificate it has.
+    """
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    max_response_bytes: int = Field(
+        default=MOST_RESPONSE_BYTES, ge=1024, description="Bytes that a whole answer of the backend may have, unpacked"
+    )
+    max_event_bytes: int = Field(
+        default=MOST_EVENT_BYTES, ge=1024, description="Bytes that one event of a stream of the backend may have"
+    )
+    ca_file: CaFile | None = Field(
+        default=None,
+        description="File with certificates, in PEM, of authorities that are trusted beside the usual ones: your own, "
+        "or a self-signed certificate of the backend",
+    )
+
+    @property
+    def answer_limits(self) -> AnswerLimits:
+        """How long answers may be."""
+        return AnswerLimits(self.max_response_bytes, self.max_event_bytes)
+
+
+class RemoteConfig(AnswersConfig):
+    """What the config of every remote inference provider has."""
 
     models: dict[Identifier, Identifier] = Field(
         default_factory=dict,
@@ -83,23 +106,6 @@ class RemoteConfig(BaseModel):
         allow_inf_nan=False,
         description="Seconds to wait at most before it is made again; where the backend wants more, the client is told",
     )
-
-    max_response_bytes: int = Field(
-        default=MOST_RESPONSE_BYTES, ge=1024, description="Bytes that a whole answer of the backend may have, unpacked"
-    )
-    max_event_bytes: int = Field(
-        default=MOST_EVENT_BYTES, ge=1024, description="Bytes that one event of a stream of the backend may have"
-    )
-    ca_file: CaFile | None = Field(
-        default=None,
-        description="File with certificates, in PEM, of authorities that are trusted beside the usual ones: your own, "
-        "or a self-signed certificate of the backend",
-    )
-
-    @property
-    def answer_limits(self) -> AnswerLimits:
-        """How long answers may be."""
-        return AnswerLimits(self.max_response_bytes, self.max_event_bytes)
 
     @property
     def configured_names(self) -> list[str]:

@@ -25,16 +25,20 @@ from llamastack.provider import (
     ProviderTimeoutError,
     ProviderUnavailableError,
 )
-from llamastack.provider.http import once_more_if_dropped, reason_at
+from llamastack.provider.bounded import limited
+from llamastack.provider.errors import ServerBusyError
+from llamastack.provider.http import SHORTAGE, is_shortage, once_more_if_dropped, reason_at
 from llamastack.provider.openai_dialect import understood
-from llamastack.provider.refusals import error_of_status, retry_after_of
+from llamastack.provider.refusals import error_of_status, retry_after_of, should_retry_of
 from llamastack.provider.streams import Stream
 from llamastack_provider_bedrock.config import BedrockConfig
 from llamastack_provider_bedrock.credentials import CallCredentials
+from llamastack_provider_bedrock.sessions import session_class
 
 RUNTIME = "bedrock-runtime"
 CONTROL = "bedrock"
 _MOST_CONNECTIONS = 1000
+_BLOCK = 64 * 1024
 _FAILURES = (aws.BotoCoreError, aws.ClientError, aiohttp.ClientError, ParserError, ResponseParserError, TimeoutError)
 # AWS's words for a fault, in small letters, whose HTTP status says something else, or that come inside a stream.
 _STATUS_OF = {
@@ -103,6 +107,7 @@ class Bedrock:
             connect_timeout=self._config.connect_timeout_s,
             read_timeout=self._config.timeout_s,
             max_pool_connections=_MOST_CONNECTIONS,
+            http_session_cls=session_class(self._config.max_response_bytes, self._config.ca_file),
             # What is made again, and when, is said in our own config.
             retries={"total_max_attempts": 1, "mode": "standard"},
             # Else a token in AWS_BEARER_TOKEN_BEDROCK would count for every client, whatever it signs with.
@@ -138,10 +143,17 @@ class Bedrock:
             with understood(self._provider_id):
                 reply = await once_more_if_dropped(lambda: getattr(client, operation)(**arguments), _was_dropped)
             if "body" in reply:
-                reply["body"] = await reply["body"].read()
+                reply["body"] = await self._read(reply["body"], self._where[service])
         except _FAILURES as error:
             raise await self._failed(error, self._where[service]) from error
         return reply
+
+    async def _read(self, body: Any, where: str) -> bytes:
+        async def blocks() -> AsyncIterator[bytes]:
+            while block := await body.read(_BLOCK):
+                yield block
+
+        return b"".join([block async for block in limited(blocks(), self._config.max_response_bytes, where)])
 
     async def _events(self, events: Any) -> AsyncIterator[Mapping[str, Any]]:
         try:
@@ -157,6 +169,10 @@ class Bedrock:
                 return await self.credentials.explained(_refused(error, where))
             case aws.ParamValidationError():
                 return InvalidRequestError(" ".join(str(error).split()))
+            case aws.BotoCoreError() if is_shortage(error.kwargs.get("error") or error):
+                return ServerBusyError(SHORTAGE)
+            case aws.SSLError():
+                return ProviderUnavailableError(reason_at(error.kwargs.get("error", error), where))
             case aws.ConnectTimeoutError():
                 return ProviderUnavailableError(f"no connection in {self._config.connect_timeout_s:g} s at {where}")
             case aws.ReadTimeoutError() | TimeoutError():
@@ -201,5 +217,7 @@ def _refused(error: Any, where: str) -> LlamaStackError:
     text = f"{where} answered {meta.get('HTTPStatusCode')}" + (f": {message}" if message else "")
     if status in (404, 405) and not code.endswith("Exception"):
         return BackendError(f"{text}; is the endpoint_url in the config right?")
-    retry_after = retry_after_of(meta.get("HTTPHeaders", {}))
-    return error_of_status(status, text, code=code, retry_after=retry_after)
+    headers = meta.get("HTTPHeaders", {})
+    made = error_of_status(status, text, code=code, retry_after=retry_after_of(headers))
+    made.should_retry = should_retry_of(headers)
+    return made

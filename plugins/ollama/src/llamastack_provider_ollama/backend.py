@@ -23,6 +23,7 @@ from llamastack.provider.errors import (
     RateLimitError,
 )
 from llamastack.provider.http import (
+    authorities,
     error_class_of,
     http_client,
     once_more_if_dropped,
@@ -57,6 +58,8 @@ class _Client(AsyncClient):
             follow_redirects=False,
             timeout=httpx.Timeout(config.timeout_s, connect=config.connect_timeout_s),
             limits=_LIMITS,
+            answer_limits=config.answer_limits,
+            verify=str(config.url).startswith("https:") and authorities(config.ca_file),
             event_hooks={"request": [request_hook], "response": [response_hook]},
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import sqlite3
@@ -28,9 +29,18 @@ from llamastack.provider import (
     ProviderUnavailableError,
     RateLimitError,
 )
+from llamastack.provider.bounded import AnswerLimits
 from llamastack.provider.credentials import fits_header, key_text
+from llamastack.provider.http import (
+    authorities,
+    error_class_of,
+    once_more_if_dropped,
+    reason_of_http_error,
+    was_dropped,
+)
 from llamastack.provider.private_files import make_tree_private, private_folder
 from llamastack.provider.redaction import redactor
+from llamastack.provider.transports import guarded_transport
 from llamastack_provider_qdrant.config import QdrantConfig
 
 Result = TypeVar("Result")
@@ -134,6 +144,10 @@ class _Embedded:
             ) from error
 
 
+def _was_dropped(error: Exception) -> bool:
+    return isinstance(error, ResponseHandlingException) and was_dropped(error.source)
+
+
 class _Server:
     """Qdrant behind a URL."""
 
@@ -157,9 +171,21 @@ class _Server:
             timeout=self._config.timeout,
             # The check is a request in a thread of its own, with a warning as its only answer.
             check_compatibility=False,
-            # The client keeps no connection to localhost alive unless told.
-            limits=httpx.Limits(max_connections=100, max_keepalive_connections=20),
+            transport=self._transport(),
         )
+
+    def _transport(self) -> httpx.AsyncBaseTransport:
+        """What the client sends by: it keeps connections to localhost alive, too, and answers have limits."""
+        verify = self._url.startswith("https:") and authorities(self._config.ca_file)
+
+        def made(kept: int) -> httpx.AsyncHTTPTransport:
+            limits = httpx.Limits(max_connections=100, max_keepalive_connections=kept)
+            return httpx.AsyncHTTPTransport(verify=verify, limits=limits)
+
+        transport: httpx.AsyncBaseTransport = guarded_transport(
+            made(20), AnswerLimits(self._config.max_response_bytes), lambda: made(0)
+        )
+        return transport
 
     async def close(self) -> None:
         client, self._client = self._client, None
@@ -170,7 +196,8 @@ class _Server:
         if self._client is None:
             raise ProviderUnavailableError(f"qdrant at {self._url} is not open", provider_id=self._provider_id)
         try:
-            return await getattr(self._client, method)(**arguments)
+            call = functools.partial(getattr(self._client, method), **arguments)
+            return await once_more_if_dropped(call, _was_dropped)
         except UnexpectedResponse as error:
             raise self._refused(error) from error
         except ResourceExhaustedResponse as error:
@@ -191,10 +218,9 @@ class _Server:
                 f"qdrant at {self._url} did not answer within {self._config.timeout} s", provider_id=self._provider_id
             )
         if isinstance(source, httpx.TransportError):
-            return ProviderUnavailableError(
-                f"qdrant at {self._url} cannot be reached: {type(source).__name__} {source}".rstrip(),
-                provider_id=self._provider_id,
-            )
+            kind = error_class_of(source)
+            reason = f"{type(source).__name__}: {reason_of_http_error(source)}"
+            return kind(f"qdrant at {self._url} cannot be reached: {reason}", provider_id=self._provider_id)
         return BackendError(
             f"qdrant at {self._url} answered something else than Qdrant: {type(source).__name__}",
             provider_id=self._provider_id,

@@ -8,6 +8,9 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from llamastack.provider.bounded import MOST_RESPONSE_BYTES
+from llamastack.provider.remote import CaFile
+
 
 class QdrantConfig(BaseModel):
     """Exactly one of `path`, `location` and `url` says where the vectors are."""
@@ -27,6 +30,16 @@ class QdrantConfig(BaseModel):
     ] = None
     api_key: Annotated[SecretStr | None, Field(description="Key for the server, only with `url`.")] = None
     timeout: Annotated[int, Field(ge=1, description="Seconds that one request to the server may take.")] = 30
+    max_response_bytes: Annotated[
+        int, Field(ge=1024, description="Bytes that an answer of the server may have, unpacked.")
+    ] = MOST_RESPONSE_BYTES
+    ca_file: Annotated[
+        CaFile | None,
+        Field(
+            description="File with certificates, in PEM, of authorities that are trusted beside the usual ones: your "
+            "own, or a self-signed certificate of the server."
+        ),
+    ] = None
     collection_prefix: Annotated[
         str,
         Field(

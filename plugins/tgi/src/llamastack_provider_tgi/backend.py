@@ -22,13 +22,23 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.inference._common import RequestParameters
 
+from llamastack.provider.bounded import ACCEPTED, AnswerLimits
 from llamastack.provider.credentials import ApiKey
 from llamastack.provider.errors import BackendError, LlamaStackError, ProviderTimeoutError
-from llamastack.provider.http import error_class_of, once_more_if_dropped, reason_of_http_error, was_dropped
-from llamastack.provider.refusals import error_of_answer, error_of_status
+from llamastack.provider.http import (
+    authorities,
+    error_class_of,
+    once_more_if_dropped,
+    reason_of_http_error,
+    was_dropped,
+)
+from llamastack.provider.refusals import error_in, error_of_answer, error_of_event, error_of_status
 from llamastack.provider.remote import RemoteConfig
 from llamastack.provider.sse import event_data
 from llamastack.provider.streams import EventStream, close, closing
+from llamastack.provider.surrogates import decode_json
+from llamastack.provider.transports import guard
+from llamastack.provider.whole_answers import events_of, looks_like_events, looks_whole
 
 _T = TypeVar("_T")
 Call = Callable[[AsyncInferenceClient], Awaitable[_T]]
@@ -37,6 +47,7 @@ _PLACEHOLDER = "none"
 _DONE = b"[DONE]"
 _AGENT = {"user-agent": "llamastack-provider-tgi"}
 _LIMITS = httpx2.Limits(max_connections=1000, max_keepalive_connections=100)
+_NOTHING_KEPT = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
 _STATUSES: dict[type[TextGenerationError], int] = {
     ValidationError: 422,
     GenerationError: 424,
@@ -52,11 +63,12 @@ class _Client(AsyncInferenceClient):
     without one it would look for one on this machine. The true one is put in by the session.
     """
 
-    def __init__(self, url: str, session: httpx2.AsyncClient) -> None:
+    def __init__(self, url: str, session: httpx2.AsyncClient, limits: AnswerLimits) -> None:
         # The SDK gives its timeout to every request, and takes None for "wait for ever".
         timeout = cast(float, session.timeout)
         super().__init__(url, provider="hf-inference", token=_PLACEHOLDER, timeout=timeout, headers=_AGENT)
         self._session = session
+        self._most_event_bytes = limits.event_bytes
         self.done = False
         """Whether a stream has said that nothing more comes."""
 
@@ -74,19 +86,34 @@ class _Client(AsyncInferenceClient):
                 "POST", request_parameters.url, json=request_parameters.json, headers=request_parameters.headers
             )
         )
-        kind = response.headers.get("content-type", "")
-        if not kind.startswith("text/event-stream"):
-            raise BackendError(f"{where(request_parameters.url)} answered a stream with {kind or 'no content-type'}")
         lines = self._lines(response)
         self.exit_stack.push_async_callback(lines.aclose)
         return lines
 
     async def _lines(self, response: httpx2.Response) -> AsyncGenerator[str, None]:
-        """A line for each event."""
-        async with closing(response.aiter_bytes()) as blocks, closing(event_data(blocks)) as events:
+        """A line for each event; those of a whole reply, too, where one came instead of a stream."""
+        here = where(str(response.request.url))
+        kind = response.headers.get("content-type", "")
+        if not kind.startswith("text/event-stream"):
+            content = await response.aread()
+            if not (looks_whole(content) or looks_like_events(content)):
+                raise BackendError(f"{here} answered a stream with {kind[:100] or 'no content-type'}")
+            blocks = _of_whole(content, here)
+        else:
+            blocks = response.aiter_bytes()
+        async with closing(blocks), closing(event_data(blocks, self._most_event_bytes)) as events:
             async for data in events:
                 self.done = self.done or data == _DONE
                 yield f"data: {data.decode()}"
+
+
+async def _of_whole(content: bytes, here: str) -> AsyncGenerator[bytes, None]:
+    if looks_whole(content):
+        try:
+            content = events_of(decode_json(content), usage_apart=False)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise BackendError(f"{here} answered a stream with JSON without 'choices'") from None
+    yield content
 
 
 class HuggingFaceBackend:
@@ -100,14 +127,21 @@ class HuggingFaceBackend:
         self._key = key
         self._timeout_s = config.timeout_s
         self._retries = config.retries
-        self._session = httpx2.AsyncClient(
-            auth=self._authorized,
-            event_hooks={"response": [self._checked]},
-            timeout=httpx2.Timeout(config.timeout_s, connect=config.connect_timeout_s),
-            limits=_LIMITS,
-            # What one client's call is answered must not go out with another's.
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-        )
+        self._limits = config.answer_limits
+
+        def made(limits: httpx2.Limits) -> httpx2.AsyncClient:
+            return httpx2.AsyncClient(
+                auth=self._authorized,
+                event_hooks={"response": [self._checked]},
+                headers={"accept-encoding": ACCEPTED},
+                timeout=httpx2.Timeout(config.timeout_s, connect=config.connect_timeout_s),
+                limits=limits,
+                verify=authorities(config.ca_file),
+                # What one client's call is answered must not go out with another's.
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            )
+
+        self._session = guard(made(_LIMITS), self._limits, lambda: made(_NOTHING_KEPT), httpx2)
 
     async def aclose(self) -> None:
         """Close the connections; safe to call twice."""
@@ -117,7 +151,7 @@ class HuggingFaceBackend:
         """What `call` gives with a client for `url`."""
 
         async def once() -> _T:
-            async with _Client(url, self._session) as client:
+            async with _Client(url, self._session, self._limits) as client:
                 with self._told(url):
                     return await once_more_if_dropped(lambda: call(client), was_dropped)
 
@@ -157,7 +191,7 @@ class HuggingFaceBackend:
         return answer
 
     async def _begin(self, url: str, call: Call[Any]) -> EventStream[Mapping[str, Any]]:
-        client = _Client(url, self._session)
+        client = _Client(url, self._session, self._limits)
         pieces: AsyncIterator[Mapping[str, Any]] | None = None
 
         async def end() -> None:
@@ -207,13 +241,25 @@ class HuggingFaceBackend:
 
     async def _checked(self, response: httpx2.Response) -> None:
         """Raise for an answer that is an error, before the SDK sees it: its ways with some are its own."""
+        here = where(str(response.request.url))
         if response.is_success:
+            json_answer = response.headers.get("content-type", "").startswith("application/json")
+            if json_answer and response.request.method == "POST" and b'"error"' in await response.aread():
+                self._check_inside(response.content, here)
             return
         content = await response.aread()
         if response.request.method == "GET" and response.status_code in (404, 405):
             return  # who asks may do without
-        here = where(str(response.request.url))
         raise self._key.explained(error_of_answer(response.status_code, response.headers, content, here))
+
+    def _check_inside(self, content: bytes, here: str) -> None:
+        try:
+            answer = decode_json(content)
+        except ValueError:
+            return  # which the SDK will say
+        error = error_in(answer)
+        if error is not None and not (isinstance(answer, dict) and answer.get("choices")):
+            raise self._key.explained(error_of_event(error, here, "answered with an error"))
 
     @contextmanager
     def _told(self, url: str, *, began: bool = False) -> Iterator[None]:
@@ -224,7 +270,7 @@ class HuggingFaceBackend:
         except InferenceTimeoutError as error:
             raise self._failed(error.__cause__ or error, here) from error
         except TextGenerationError as error:
-            raise _error_of_event(error, f"{here} broke off" if began else f"{here} refused") from error
+            raise _error_of_event(error, here, "broke off" if began else "refused") from error
         except httpx2.HTTPError as error:
             raise self._failed(error, here) from error
         except (ValueError, TypeError, AttributeError, KeyError) as error:
@@ -244,12 +290,11 @@ def where(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _error_of_event(error: TextGenerationError, what: str) -> LlamaStackError:
+def _error_of_event(error: TextGenerationError, who: str, what: str) -> LlamaStackError:
     """The error for an error event. In a stream of text it has a type, of which the SDK made a class; in one of a chat
-    it is an object with a status.
+    it is an object that tells its status.
     """
     said = error.args[0] if error.args else ""
-    status: Any = _STATUSES.get(type(error))
     if isinstance(said, dict):
-        status, said = said.get("http_status_code"), said.get("message", said)
-    return error_of_status(status if isinstance(status, int) else 502, f"{what}: {said}")
+        return error_of_event(said, who, what)
+    return error_of_status(_STATUSES.get(type(error), 502), f"{who} {what}: {said}")
