@@ -172,6 +172,18 @@ async def test_natively_in_process(scripted_backend: ScriptedHttp, adapter: str,
     assert not wrong, "\n".join(f"{name}: {problem}" for name, problem in wrong.items())
 
 
+async def test_a_whole_answer_to_a_stream_is_told_like_both(scripted_backend: ScriptedHttp) -> None:
+    wrong = {}
+    async with Stack.from_config({"providers": {"inference": [served_by(prepared(scripted_backend))]}}) as stack:
+        for odd in ODD_REPLIES:
+            # With an error of its own, the reply may end before its text.
+            if script(scripted_backend, odd, stream=False) and odd.error is None:
+                told = await natively(stack.inference, "p/m", odd, stream=True)
+                if problem := wrong_natively(odd, told):
+                    wrong[odd.name] = problem
+    assert not wrong, "\n".join(f"{name}: {problem}" for name, problem in wrong.items())
+
+
 # ---- /v1 -------------------------------------------------------------------------------------------------------------
 
 
