@@ -17,6 +17,7 @@ from llamastack.provider.errors import (
     MethodNotAllowedError,
     NotFoundError,
 )
+from llamastack.provider.faults import shortened
 from llamastack.provider.hookspecs import FinishedRequest
 from llamastack.server.connection import App, Sender
 from llamastack.server.context import REQUEST_ID_HEADER, request_id, request_id_from
@@ -129,6 +130,9 @@ def _error_response(error: Exception, shape: ErrorShape) -> Response:
     if not isinstance(error, LlamaStackError):
         _LOGGER.error("unexpected %s", type(error).__name__, exc_info=error)
         error = InternalError(f"unexpected {type(error).__name__}; the log has more under this request id")
+    # What is wrong may be as long as the request: a name, a path, a key.
+    error.reword(shortened(error.message))
+    error.param = None if error.param is None else shortened(error.param)
     if error.status >= 500:
         _LOGGER.warning("%s: %s", error.code, error.message)
     return Response(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 from llamastack.api.common import (
     CompletionMessage,
@@ -53,10 +53,10 @@ class SampleInference(Inference, ModelsProtocolPrivate):
         logprobs: LogProbConfig | None = None,
         response_format: ResponseFormat | None = None,
     ) -> CompletionResponse | AsyncIterator[CompletionResponseStreamChunk]:
-        words, reason = self._reply(text_of(content), sampling_params)
+        text, reason = self._reply(text_of(content), sampling_params)
         if stream:
-            return self._completion_pieces(words, reason)
-        return CompletionResponse(completion_message=CompletionMessage(content="".join(words), stop_reason=reason))
+            return self._completion_pieces(text, reason)
+        return CompletionResponse(completion_message=CompletionMessage(content=text, stop_reason=reason))
 
     async def chat_completion(
         self,
@@ -70,37 +70,41 @@ class SampleInference(Inference, ModelsProtocolPrivate):
         logprobs: LogProbConfig | None = None,
         response_format: ResponseFormat | None = None,
     ) -> ChatCompletionResponse | AsyncIterator[ChatCompletionResponseStreamChunk]:
-        words, reason = self._reply(text_of(messages[-1].content), sampling_params)
+        text, reason = self._reply(text_of(messages[-1].content), sampling_params)
         if stream:
-            return self._chat_events(words, reason)
-        return ChatCompletionResponse(completion_message=CompletionMessage(content="".join(words), stop_reason=reason))
+            return self._chat_events(text, reason)
+        return ChatCompletionResponse(completion_message=CompletionMessage(content=text, stop_reason=reason))
 
-    def _reply(self, text: str, sampling_params: SamplingParams | None) -> tuple[list[str], StopReason]:
+    def _reply(self, text: str, sampling_params: SamplingParams | None) -> tuple[str, StopReason]:
         params = sampling_params or SamplingParams()
         text = self._config.prefix + text
         for stop in filter(None, params.stop or ()):
             text = text.partition(stop)[0]
-        words = [word + " " for word in text.split(" ")]
-        words[-1] = words[-1].removesuffix(" ")
-        if params.max_tokens and len(words) > params.max_tokens:
-            return words[: params.max_tokens], StopReason.out_of_tokens
-        return words, StopReason.end_of_turn
+        if params.max_tokens and text.count(" ") >= params.max_tokens:
+            rest = text.split(" ", params.max_tokens)[-1]
+            return text[: len(text) - len(rest)], StopReason.out_of_tokens
+        return text, StopReason.end_of_turn
 
-    async def _completion_pieces(
-        self, words: list[str], reason: StopReason
-    ) -> AsyncIterator[CompletionResponseStreamChunk]:
-        for word in words:
+    async def _completion_pieces(self, text: str, reason: StopReason) -> AsyncIterator[CompletionResponseStreamChunk]:
+        for word in _words(text):
             yield CompletionResponseStreamChunk(delta=word)
         yield CompletionResponseStreamChunk(delta="", stop_reason=reason)
 
-    async def _chat_events(
-        self, words: list[str], reason: StopReason
-    ) -> AsyncIterator[ChatCompletionResponseStreamChunk]:
+    async def _chat_events(self, text: str, reason: StopReason) -> AsyncIterator[ChatCompletionResponseStreamChunk]:
         kinds = ChatCompletionResponseEventType
         yield _event(kinds.start, "")
-        for word in words:
+        for word in _words(text):
             yield _event(kinds.progress, word)
         yield _event(kinds.complete, "", reason)
+
+
+def _words(text: str) -> Iterator[str]:
+    """Each with the space behind it, made when it is asked for: a text may have millions."""
+    at = 0
+    while (end := text.find(" ", at)) >= 0:
+        yield text[at : end + 1]
+        at = end + 1
+    yield text[at:]
 
 
 def _event(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
+
+from anyio.lowlevel import checkpoint
 
 from llamastack.api.common import InterleavedTextMedia, text_of
 from llamastack.api.memory import Memory, MemoryBankDocument, MemoryChunk, QueryDocumentsResponse
@@ -21,12 +24,16 @@ from llamastack.provider.http import http_client
 from llamastack_provider_sample.config import SampleMemoryConfig
 
 _DEFAULT_MAX_CHUNKS = 3
+_BLOCK = 65_536  # characters
+_SPACE = re.compile(r"\s")
 
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
     text: str
     words: frozenset[str]
+    length: int
+    """In words."""
     metadata: dict[str, Any]
     expires_at: float | None
 
@@ -68,8 +75,7 @@ class SampleMemory(Memory, MemoryBanksProtocolPrivate):
         ]
         expires_at = None if ttl_seconds is None else time.monotonic() + ttl_seconds
         for document, text in zip(documents, texts, strict=True):
-            words = frozenset(text.lower().split())
-            bank[document.document_id] = _Stored(text, words, document.metadata, expires_at)
+            bank[document.document_id] = _Stored(text, *(await _words(text)), document.metadata, expires_at)
 
     async def query_documents(
         self, bank_id: str, query: InterleavedTextMedia, params: dict[str, Any] | None = None
@@ -78,7 +84,7 @@ class SampleMemory(Memory, MemoryBanksProtocolPrivate):
         if not isinstance(limit, int) or not 1 <= limit <= 1000:
             raise InvalidRequestError("params.max_chunks must be a whole number from 1 to 1000", param="params")
         now = time.monotonic()
-        wanted = frozenset(text_of(query).lower().split())
+        wanted, _ = await _words(text_of(query))
         scored = [
             (len(wanted & stored.words) / len(wanted), document_id, stored)
             for document_id, stored in self._bank(bank_id).items()
@@ -89,7 +95,7 @@ class SampleMemory(Memory, MemoryBanksProtocolPrivate):
             chunks=[
                 MemoryChunk(
                     content=stored.text,
-                    token_count=len(stored.text.split()),
+                    token_count=stored.length,
                     document_id=document_id,
                     metadata=stored.metadata,
                 )
@@ -108,6 +114,20 @@ class SampleMemory(Memory, MemoryBanksProtocolPrivate):
         if bank is None:
             raise ObjectNotFoundError("memory bank", bank_id, available=self._banks, param="bank_id")
         return bank
+
+
+async def _words(text: str) -> tuple[frozenset[str], int]:
+    """The words of a text, and how many there are. Others get a turn in between: a text may have millions."""
+    found: set[str] = set()
+    count = at = 0
+    while at < len(text):
+        space = _SPACE.search(text, at + _BLOCK)
+        end = space.start() if space is not None else len(text)
+        words = text[at:end].lower().split()
+        found.update(words)
+        count, at = count + len(words), end
+        await checkpoint()
+    return frozenset(found), count
 
 
 async def get_adapter_impl(config: SampleMemoryConfig, deps: Deps) -> SampleMemory:
