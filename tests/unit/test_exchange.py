@@ -11,6 +11,8 @@ from contextlib import suppress
 import anyio
 import httpx
 import pytest
+from backends.scripted_http import ScriptedHttp
+from backends.scripted_http import answer as scripted_answer
 from backends.serving import serving
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -18,6 +20,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from llamastack.provider.exchange import Exchanges
+from llamastack.provider.http import http_client
 
 pytestmark = pytest.mark.anyio
 TIMEOUT = httpx.Timeout(5, read=0.5)
@@ -155,3 +158,17 @@ async def test_a_failure_keeps_no_body(url: str) -> None:
     finally:
         gc.enable()
         await exchanges.aclose()
+
+
+@pytest.mark.parametrize("size", [1, 2**18, 2**18 + 1, 3 * 2**20 + 7])
+async def test_a_body_of_any_size_arrives_whole(scripted_backend: ScriptedHttp, way: str, size: int) -> None:
+    scripted_backend.default = scripted_answer(200, {})
+    body = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+    exchanges = Exchanges(timeout=httpx.Timeout(30))
+    answer = await exchanges.send("POST", scripted_backend.url, {}, body)
+    assert answer.status == 200
+    await answer.aclose()
+    await exchanges.aclose()
+    async with http_client() as client:
+        assert (await client.post(scripted_backend.url, content=body)).status_code == 200
+    assert [received.body for received in scripted_backend.received] == [body, body]

@@ -24,7 +24,7 @@ from llamastack.provider.errors import (
     ProviderUnavailableError,
     ServerBusyError,
 )
-from llamastack.provider.transports import fresh_connections, guard
+from llamastack.provider.transports import fresh_connections, guard, request_in_blocks
 
 if TYPE_CHECKING:
     from httpx_aiohttp import AiohttpTransport
@@ -97,7 +97,12 @@ def aiohttp_transport(options: Mapping[str, Any], *, kept: bool = True) -> Aioht
             else aiohttp.UnixConnector(path=uds, **pool)
         )
         # Its own jar would keep cookies beside httpx's. What it unpacks it unpacks all at once.
-        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False)
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            request_class=request_in_blocks(),
+        )
 
     transport.client = session
     return transport
