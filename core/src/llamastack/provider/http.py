@@ -24,13 +24,15 @@ from llamastack.provider.errors import (
     ProviderUnavailableError,
     ServerBusyError,
 )
-from llamastack.provider.transports import fresh_connections, guard, request_in_blocks
+from llamastack.provider.transports import fresh_connections, guard
 
 if TYPE_CHECKING:
+    import aiohttp
     from httpx_aiohttp import AiohttpTransport
 
 _T = TypeVar("_T")
 _AT_ONCE_S = 0.1
+_BLOCK = 2**18  # bytes
 _NOTHING_KEPT = httpx.Limits(max_connections=None, max_keepalive_connections=0)
 SHORTAGE = "this process has no file descriptors left"
 """What a user is told where `is_shortage`."""
@@ -101,11 +103,39 @@ def aiohttp_transport(options: Mapping[str, Any], *, kept: bool = True) -> Aioht
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
-            request_class=request_in_blocks(),
+            request_class=_request_in_blocks(),
         )
 
     transport.client = session
     return transport
+
+
+@functools.cache
+def _request_in_blocks() -> type[aiohttp.ClientRequest]:
+    """aiohttp's request, which writes a large body in blocks, as fast as they are taken; its own writes it at once."""
+    import aiohttp
+    from aiohttp.payload import BytesPayload
+
+    class InBlocks(BytesPayload):
+        def __init__(self, body: bytes) -> None:
+            super().__init__(b"")  # else it warns of what is not done here
+            self._value = body
+            self._size = len(body)
+
+        async def write_with_length(self, writer: Any, content_length: int | None) -> None:
+            body = memoryview(self._value)[:content_length]
+            for at in range(0, len(body), _BLOCK):
+                await writer.write(body[at : at + _BLOCK])
+
+        async def write(self, writer: Any) -> None:
+            await self.write_with_length(writer, None)
+
+    class Request(aiohttp.ClientRequest):
+        def update_body_from_data(self, body: Any, _stacklevel: int = 3) -> None:
+            large = isinstance(body, bytes) and len(body) > _BLOCK
+            super().update_body_from_data(InBlocks(body) if large else body, _stacklevel)
+
+    return Request
 
 
 def authorities(ca_file: Path | None = None) -> ssl.SSLContext:

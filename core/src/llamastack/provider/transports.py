@@ -10,7 +10,7 @@ import functools
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import httpx
@@ -25,10 +25,6 @@ from llamastack.provider.bounded import (
     unpacked,
 )
 
-if TYPE_CHECKING:
-    import aiohttp
-
-_BLOCK = 2**18  # bytes
 _Client = TypeVar("_Client")
 needs_fresh: ContextVar[bool] = ContextVar("llamastack_fresh_connection", default=False)
 """Whether a request must not go out on a connection that was kept."""
@@ -198,31 +194,3 @@ def _of_request(made: httpx.RequestError, error: Exception, method: str, url: st
     # Where it was raised says nothing of use, and holds the request's body until garbage is collected.
     error.__traceback__ = None
     return made
-
-
-@functools.cache
-def request_in_blocks() -> type[aiohttp.ClientRequest]:
-    """aiohttp's request, which writes a large body in blocks, as fast as they are taken; its own writes it at once."""
-    import aiohttp
-    from aiohttp.payload import BytesPayload
-
-    class InBlocks(BytesPayload):
-        def __init__(self, body: bytes) -> None:
-            super().__init__(b"")  # else it warns of what is not done here
-            self._value = body
-            self._size = len(body)
-
-        async def write_with_length(self, writer: Any, content_length: int | None) -> None:
-            body = memoryview(self._value)[:content_length]
-            for at in range(0, len(body), _BLOCK):
-                await writer.write(body[at : at + _BLOCK])
-
-        async def write(self, writer: Any) -> None:
-            await self.write_with_length(writer, None)
-
-    class Request(aiohttp.ClientRequest):
-        def update_body_from_data(self, body: Any, _stacklevel: int = 3) -> None:
-            large = isinstance(body, bytes) and len(body) > _BLOCK
-            super().update_body_from_data(InBlocks(body) if large else body, _stacklevel)
-
-    return Request
