@@ -133,6 +133,7 @@ class RemoteInference(Inference, ModelsProtocolPrivate):
         self._aliases = config.models
         self._trusts = config.trust_models
         self._missing: set[str] = set()
+        self._advised = False
         self._odd: set[str] = set()
 
     @property
@@ -208,10 +209,12 @@ class RemoteInference(Inference, ModelsProtocolPrivate):
         return self._trusts and self.backend_name(identifier) in self._aliases.values()
 
     def _advise(self, error: LlamaStackError) -> None:
-        """Have the error of a backend that has no list say what serves models without one."""
-        if _does_not_list(error):
-            how = "set 'trust_models: true'" if self._aliases else "name them in 'models' and set 'trust_models: true'"
-            error.reword(f"{error.message} (to serve models that are not listed, {how})")
+        """Have the log say once what serves models of a backend that has no list."""
+        if self._advised or not _does_not_list(error):
+            return
+        self._advised = True
+        how = "set 'trust_models: true'" if self._aliases else "name them in 'models' and set 'trust_models: true'"
+        _LOGGER.warning("provider '%s' gets no list of models; to serve some all the same, %s", self.provider_id, how)
 
     def named(self, entries: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Model]:
         """Models by name and metadata. One whose name cannot be asked for is left out, and told to the log."""
