@@ -431,7 +431,12 @@ def test_the_fields_that_a_dialect_has_in_openais_form() -> None:
     assert Dialect("p").speaks(plain)
     assert not Dialect("p", top_logprobs=False).speaks(plain)
     assert not Dialect("p", seed=None).speaks({"seed"})
-    assert not Dialect("p", max_tokens="max_completion_tokens").speaks({"max_tokens"})
+    renaming = Dialect("p", max_tokens="max_completion_tokens")
+    assert renaming.speaks({"max_tokens"})
+    assert renaming.renamed({"max_tokens", "seed"}) == {"max_tokens": "max_completion_tokens"}
+    assert renaming.renamed({"max_completion_tokens"}) == {}
+    with pytest.raises(InvalidRequestError, match="give one of them"):
+        renaming.renamed({"max_tokens", "max_completion_tokens"})
     assert not Dialect("p", response_format=lambda schema: schema).speaks({"response_format"})
     assert Dialect("p", top_logprobs=False, seed=None, response_format=None).speaks({"model", "messages", "top_p"})
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from llamastack.api.common import (
     CompletionMessage,
     ImageMedia,
+    SamplingParams,
     SamplingStrategy,
     StopReason,
     SystemMessage,
@@ -90,22 +91,53 @@ def test_every_kind_of_message() -> None:
 @pytest.mark.parametrize(
     ("given", "strategy", "temperature", "top_p"),
     [
-        ({}, SamplingStrategy.top_p, 1.0, 1.0),
-        ({"temperature": 0}, SamplingStrategy.greedy, 0.0, 0.95),
-        ({"temperature": 0, "top_p": 0.5}, SamplingStrategy.greedy, 0.0, 0.95),
+        ({}, SamplingStrategy.top_p, None, None),
+        ({"temperature": 0}, SamplingStrategy.greedy, None, None),
+        ({"temperature": 0, "top_p": 0.5, "top_k": 3}, SamplingStrategy.greedy, None, None),
         ({"temperature": 0.3}, SamplingStrategy.top_p, 0.3, 1.0),
-        ({"top_p": 0.5}, SamplingStrategy.top_p, 1.0, 0.5),
+        ({"top_p": 0.5}, SamplingStrategy.top_p, None, 0.5),
+        ({"temperature": 0.3, "top_p": 0.5}, SamplingStrategy.top_p, 0.3, 0.5),
+        ({"top_k": 5, "top_p": 1}, SamplingStrategy.top_k, None, None),
+        ({"top_k": -1}, SamplingStrategy.top_p, None, None),
     ],
 )
-def test_sampling(given: dict[str, Any], strategy: SamplingStrategy, temperature: float, top_p: float) -> None:
+def test_sampling(
+    given: dict[str, Any], strategy: SamplingStrategy, temperature: float | None, top_p: float | None
+) -> None:
+    """What a client does not say is not said to the provider either: there the model's own defaults count."""
     params = native(**given)["sampling_params"]
-    assert (params.strategy, params.temperature, params.top_p) == (strategy, temperature, top_p)
+    said = {name: value for name, value in params if name in params.model_fields_set}
+    assert (params.strategy, said.get("temperature"), said.get("top_p")) == (strategy, temperature, top_p)
+    assert SamplingParams(**params.to_wire()).model_fields_set & {"temperature", "top_p"} == (
+        said.keys() & {"temperature", "top_p"} if strategy is not SamplingStrategy.greedy else {"temperature", "top_p"}
+    )
 
 
 def test_the_other_sampling_parameters() -> None:
     params = native(max_tokens=5, max_completion_tokens=7, stop="END", seed=3)["sampling_params"]
     assert (params.max_tokens, params.stop, params.seed) == (7, ["END"], 3)
     assert native(stop=["a", "b"], max_tokens=5)["sampling_params"].stop == ["a", "b"]
+    penalties = {"frequency_penalty": 0.5, "presence_penalty": -2, "min_p": 0.1, "repetition_penalty": 1.1}
+    params = native(**penalties, logit_bias={"5": -100}, top_k=7)["sampling_params"]
+    assert params.to_wire().items() >= {**penalties, "top_k": 7, "strategy": "top_k", "logit_bias": {"5": -100}}.items()
+
+
+@pytest.mark.parametrize("stop", ["", [""], ["", ""], []])
+def test_empty_stops_are_passed_over(stop: object) -> None:
+    assert native(stop=stop)["sampling_params"].stop is None
+    assert native(stop=["", "END", ""])["sampling_params"].stop == ["END"]
+    assert SamplingParams(stop=["", "END"]).stop == ["END"]
+
+
+@pytest.mark.parametrize("seed", [0, 1, -1, 2**32 - 1, 2**32, 2**63 - 1, -(2**63), 2**64 - 1])
+def test_a_seed_of_64_bits_is_a_seed(seed: int) -> None:
+    params = native(seed=seed)["sampling_params"]
+    assert 0 <= params.seed < 2**32 - 1
+    assert (
+        params
+        == native(seed=seed)["sampling_params"]
+        != native(seed=seed + 1 if seed < 2**63 else 7)["sampling_params"]
+    )
 
 
 def test_a_tool_keeps_its_whole_schema() -> None:
@@ -147,31 +179,67 @@ def test_what_changes_nothing_in_the_answer_is_taken() -> None:
     given = {
         "user": "u",
         "metadata": {"a": "b"},
-        "store": False,
-        "frequency_penalty": 0,
+        "store": True,
+        "verbosity": "low",
+        "reasoning_effort": "high",
+        "service_tier": "flex",
+        "prompt_cache_key": "k",
+        "safety_identifier": "s",
         "logit_bias": {},
-        "audio": None,
+        "function_call": "auto",
+        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
     }
     assert native(**given) == native()
-    assert native([{"role": "user", "content": "Hello", "name": "Ann"}]) == native()
+    part = {"type": "text", "text": "Hello", "cache_control": {"type": "ephemeral"}}
+    for said in ("Hello", [part]):
+        assert native([{"role": "user", "content": said, "name": "Ann", "cache_control": {}}]) == native()
+    tool = {**CLOCK, "cache_control": {"type": "ephemeral"}}
+    function = {"name": "clock", "type": "function", "strict": None, "description": None, "parameters": None}
+    assert native(tools=[tool]) == native(tools=[CLOCK]) == native(tools=[{"type": "function", "function": function}])
+
+
+def test_what_a_client_sends_back_of_a_reply_is_passed_over() -> None:
+    more = {
+        "reasoning_content": "I think",
+        "reasoning_details": [{"type": "reasoning.text"}],
+        "annotations": [{"type": "url_citation"}],
+        "refusal": None,
+        "audio": None,
+        "function_call": None,
+        "tool_calls": None,
+        "provider_specific_fields": {"a": 1},
+    }
+    plain = [*HELLO, {"role": "assistant", "content": "Hi"}, *HELLO]
+    assert native([*HELLO, {"role": "assistant", "content": "Hi", **more}, *HELLO]) == native(plain)
+    refused = [*HELLO, {"role": "assistant", "content": None, "refusal": "Hi"}, *HELLO]
+    assert native(refused) == native(plain)
+    call = {"id": "c1", "type": None, "function": {"name": "clock", "arguments": "{}"}, "index": 0}
+    assert native([{"role": "assistant", "content": "", "tool_calls": [call]}])["messages"][0].tool_calls
 
 
 @pytest.mark.parametrize(
     ("fields", "param", "kind"),
     [
-        ({"frequency_penalty": 0.5}, "frequency_penalty", NotSupportedError),
-        ({"logit_bias": {"5": 1}}, "logit_bias", NotSupportedError),
-        ({"reasoning_effort": "low"}, "reasoning_effort", NotSupportedError),
+        ({"frequency_penalty": 2.5}, "frequency_penalty", InvalidRequestError),
+        ({"presence_penalty": -3}, "presence_penalty", InvalidRequestError),
+        ({"logit_bias": {"5": 101}}, "logit_bias.5", InvalidRequestError),
+        ({"min_p": 2}, "min_p", InvalidRequestError),
+        ({"repetition_penalty": 0}, "repetition_penalty", InvalidRequestError),
+        ({"top_k": 2**31}, "top_k", InvalidRequestError),
+        ({"top_k": 5, "top_p": 0.5}, "top_k", InvalidRequestError),
+        ({"max_tokens": 2**31}, "max_tokens", InvalidRequestError),
+        ({"max_completion_tokens": 2**31}, "max_completion_tokens", InvalidRequestError),
+        ({"temperature": 101}, "temperature", InvalidRequestError),
+        ({"web_search_options": {"a": 1}}, "web_search_options", NotSupportedError),
         ({"no_such_thing": 1}, "no_such_thing", InvalidRequestError),
         ({"functions": [{"name": "f"}]}, "functions", NotSupportedError),
-        ({"store": True}, "store", NotSupportedError),
         ({"temperature": 2.5}, "temperature", InvalidRequestError),
         ({"response_format": {"type": "grammar", "grammar": "x"}}, "response_format.grammar", NotSupportedError),
         ({"response_format": {"type": "regex"}}, "response_format.type", NotSupportedError),
-        ({"tools": [{**CLOCK, "cache_control": {"type": "ephemeral"}}]}, "tools[0].cache_control", NotSupportedError),
+        ({"tools": [{**CLOCK, "defer_loading": True}]}, "tools[0].defer_loading", NotSupportedError),
         (
-            {"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "cache_control": {"a": 1}}]}]},
-            "messages[0].content[0].cache_control",
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "suffix": {"a": 1}}]}]},
+            "messages[0].content[0].suffix",
             NotSupportedError,
         ),
         (
@@ -179,7 +247,7 @@ def test_what_changes_nothing_in_the_answer_is_taken() -> None:
             "messages[0].content[0]",
             NotSupportedError,
         ),
-        ({"seed": -1}, "seed", InvalidRequestError),
+        ({"seed": 2**64}, "seed", InvalidRequestError),
         ({"top_logprobs": 2}, "top_logprobs", InvalidRequestError),
         ({"tool_choice": "required"}, "tool_choice", InvalidRequestError),
         ({"tools": [CLOCK], "tool_choice": "clock"}, "tool_choice", InvalidRequestError),
@@ -246,7 +314,7 @@ def test_requests_that_do_not_fit(fields: dict[str, Any]) -> None:
 
 def test_what_is_asked_of_a_provider_by_a_request_that_is_forwarded() -> None:
     image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
-    request = CHAT.validate_python(
+    asked = asked_of_chat(
         {
             "model": "m",
             "messages": [{"role": "user", "content": [image]}],
@@ -255,8 +323,9 @@ def test_what_is_asked_of_a_provider_by_a_request_that_is_forwarded() -> None:
             "stream": True,
         }
     )
-    asked = asked_of_chat(request)
     assert {name for name, value in asked.items() if value} == {"messages", "tools", "stream"}
+    odd = asked_of_chat({"messages": ["x", {"content": [1, {"type": 5}]}], "response_format": "json"})
+    assert not any(odd.values())
 
 
 def test_prompts_of_a_text_completion() -> None:
@@ -268,6 +337,11 @@ def test_prompts_of_a_text_completion() -> None:
         ({"prompt": [1, 2]}, "prompt"),
         ({"prompt": "a", "echo": True}, "echo"),
         ({"prompt": []}, "prompt"),
+        ({"prompt": "a", "logprobs": 101}, "logprobs"),
+        ({"prompt": "a", "max_tokens": 2**40}, "max_tokens"),
+        ({"prompt": "a", "temperature": 101}, "temperature"),
+        ({"prompt": "a", "best_of": 2}, "best_of"),
+        ({"prompt": "a", "suffix": "z"}, "suffix"),
     ):
         with pytest.raises(LlamaStackError) as refused:
             completion_arguments(COMPLETION.validate_python({"model": "m", **fields}))
@@ -280,7 +354,7 @@ def test_inputs_of_embeddings() -> None:
         "a",
         "b",
     ]
-    for fields, param in (({"input": [[1, 2]]}, "input"), ({"input": "a", "dimensions": 8}, "dimensions")):
+    for fields, param in (({"input": [[1, 2]]}, "input"),):
         with pytest.raises(NotSupportedError) as refused:
             embeddings_arguments(EMBEDDINGS.validate_python({"model": "m", **fields}))
         assert refused.value.param == param

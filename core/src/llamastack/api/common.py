@@ -6,7 +6,14 @@ import re
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, GetCoreSchemaHandler, StringConstraints
+from pydantic import (
+    AfterValidator,
+    Field,
+    GetCoreSchemaHandler,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+)
 from pydantic_core import core_schema
 
 from llamastack.api.base import WireModel
@@ -235,6 +242,10 @@ Message = Annotated[UserMessage | SystemMessage | ToolResponseMessage | Completi
 """A message of any kind; `role` tells which."""
 
 
+def _without_empty(texts: list[str]) -> list[str]:
+    return [text for text in texts if text]
+
+
 class SamplingStrategy(StrEnum):
     """How the next token is chosen; see `SamplingParams`."""
 
@@ -248,7 +259,8 @@ class SamplingParams(WireModel):
 
     greedy takes the likeliest token; top_p samples from the smallest set of tokens whose probability reaches `top_p`;
     top_k samples from the `top_k` likeliest. `temperature` counts for the two that sample. Zero means "not set" for
-    `top_k` and `max_tokens` (the provider's own limit).
+    `top_k` and `max_tokens` (the provider's own limit). With top_p, and neither `temperature` nor `top_p` given, the
+    model's own defaults count. What a provider cannot do is refused by name.
     """
 
     strategy: SamplingStrategy = SamplingStrategy.greedy
@@ -263,7 +275,25 @@ class SamplingParams(WireModel):
     """The longest reply."""
     repetition_penalty: Annotated[float, Field(gt=0)] = 1.0
     """Above 1, what has been said becomes less likely; 1 changes nothing."""
-    stop: list[str] | None = None
-    """Texts that end the generation; they are not part of the reply."""
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    """Above 0, a token becomes less likely each time that it has been said."""
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    """Above 0, a token becomes less likely once it has been said."""
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Tokens are left out that are less likely than this part of the likeliest one."""
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    """By the number of a token, as text: what is added to its logit; -100 bans it."""
+    stop: Annotated[list[str], AfterValidator(_without_empty)] | None = None
+    """Texts that end the generation; they are not part of the reply. Empty ones are passed over."""
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
     """Makes sampling repeatable where the provider can."""
+
+    @model_serializer(mode="wrap")
+    def _as_given(self, handler: SerializerFunctionWrapHandler):  # type: ignore[no-untyped-def]  # for its schema
+        # What is not said must not be said to the next one: there the model's own defaults count.
+        wire = handler(self)
+        if self.strategy is not SamplingStrategy.greedy:
+            for name in ("temperature", "top_p"):
+                if name not in self.model_fields_set:
+                    wire.pop(name, None)
+        return wire

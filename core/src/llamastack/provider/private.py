@@ -15,14 +15,14 @@ Each Protocol has two optional hooks, async and with the object as the only argu
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from llamastack.api.memory_banks import MemoryBank
 from llamastack.api.models import Model
 from llamastack.api.shields import Shield
-from llamastack.provider.json_members import with_string
+from llamastack.provider.json_members import renamed, with_string
 
 
 class ModelsProtocolPrivate(Protocol):
@@ -61,11 +61,15 @@ class OpenAIRequest:
     named: str
     """The `model` of the body."""
 
-    def body_for(self, name: str) -> bytes:
-        """The body for a backend that calls the model `name`: the client's own bytes where it does so too."""
-        if name == self.named:
-            return self.body
-        return with_string(self.body, "model", name)
+    def body_for(self, name: str, others: Mapping[str, str] | None = None) -> bytes:
+        """The body for a backend that calls the model `name`: the client's own bytes where it does so too.
+
+        others: names of other fields that it has, and what the backend calls them.
+        """
+        body = self.body if name == self.named else with_string(self.body, "model", name)
+        for field, other in (others or {}).items():
+            body = renamed(body, field, other)
+        return body
 
 
 class OpenAIProtocolPrivate(Protocol):

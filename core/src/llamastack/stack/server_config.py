@@ -48,8 +48,8 @@ class ServerConfig(BaseModel):
     max_body_elements: int = Field(
         50_000,
         gt=0,
-        description="Most texts, names of fields, objects and lists in a JSON body; ten numbers count as one. A body "
-        "over it is refused before it is read as JSON",
+        description="Most texts, names of fields, objects and lists in a JSON body; twenty numbers count as one. A "
+        "body over it is refused before it is read as JSON",
     )
     max_buffered_bytes: int = Field(
         256 * 2**20,

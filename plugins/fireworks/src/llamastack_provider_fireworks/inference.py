@@ -23,5 +23,6 @@ async def get_adapter_impl(config: FireworksConfig, deps: Deps) -> FireworksInfe
         top_k="top_k",
         repetition_penalty="repetition_penalty",
         completion_response_format=as_json_schema,
+        samplers=Dialect.SAMPLERS,
     )
     return FireworksInference(config, deps, dialect, url=config.url, key=config.api_key)

@@ -88,7 +88,14 @@ class LlamaCppInference(Inference, ModelsProtocolPrivate):
         self._config = config
         self._deps = deps
         self._id = deps.provider_id
-        self._dialect = Dialect(self._id, top_k="top_k", repetition_penalty="repeat_penalty", images=False, only=_ONLY)
+        self._dialect = Dialect(
+            self._id,
+            top_k="top_k",
+            repetition_penalty="repeat_penalty",
+            images=False,
+            samplers=Dialect.SAMPLERS,
+            only=_ONLY,
+        )
         self._engines: dict[str, Engine] = {}
 
     async def initialize(self) -> None:

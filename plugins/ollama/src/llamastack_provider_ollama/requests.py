@@ -22,7 +22,8 @@ from llamastack.provider.errors import InvalidRequestError, NotSupportedError
 from llamastack.provider.openai_dialect import Dialect
 
 _MOST_LOGPROBS = 20
-_OPTIONS = ("temperature", "top_p", "top_k", "min_p", "num_predict", "repeat_penalty", "stop", "seed")
+_SAMPLERS = ("frequency_penalty", "presence_penalty", "min_p")
+_OPTIONS = ("temperature", "top_p", "top_k", "num_predict", "repeat_penalty", "stop", "seed", *_SAMPLERS)
 # Ollama applies all its samplers unless told otherwise; a strategy means its own alone.
 _ONLY: dict[SamplingStrategy, dict[str, Any]] = {
     SamplingStrategy.top_p: {"top_k": 0, "min_p": 0.0},
@@ -39,6 +40,7 @@ def ollama_dialect(provider_id: str) -> Dialect:
         repetition_penalty="repeat_penalty",
         tool_choice_required=None,
         only=_ONLY,
+        samplers=_SAMPLERS,
     )
 
 

@@ -21,5 +21,6 @@ async def get_adapter_impl(config: OpenAIProviderConfig, deps: Deps) -> OpenAICo
         max_tokens=config.max_tokens_field,
         top_k=config.top_k_field,
         repetition_penalty=config.repetition_penalty_field,
+        samplers=("frequency_penalty", "presence_penalty", "logit_bias"),
     )
     return OpenAICompatibleInference(config, deps, dialect, url=config.url, key=config.api_key)

@@ -55,6 +55,8 @@ def text_arguments(
     params = params or SamplingParams()
     sampled = params.strategy is not SamplingStrategy.greedy
     temperature = params.temperature if sampled and "temperature" in params.model_fields_set else None
+    # With neither number given, the server's own count.
+    says_top_p = params.strategy is SamplingStrategy.top_p and bool(params.model_fields_set & {"temperature", "top_p"})
     arguments: dict[str, Any] = {
         "details": True,
         "decoder_input_details": False,
@@ -62,7 +64,7 @@ def text_arguments(
         # A temperature of zero is refused: greedy is the absence of sampling.
         "do_sample": sampled and temperature != 0,
         "temperature": temperature or None,
-        "top_p": params.top_p if params.strategy is SamplingStrategy.top_p and params.top_p < 1 else None,
+        "top_p": params.top_p if says_top_p and params.top_p < 1 else None,
         "top_k": params.top_k or None if params.strategy is SamplingStrategy.top_k else None,
         "max_new_tokens": params.max_tokens or None,
         PENALTY: params.repetition_penalty if params.repetition_penalty != 1.0 else None,

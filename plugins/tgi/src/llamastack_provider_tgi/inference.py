@@ -143,7 +143,10 @@ class HuggingFaceInference(RemoteInference):
                 "text-generation-inference",
                 provider_id=self.provider_id,
             )
-        prompt = completion_request(self._dialect(target), model=model, content=content)["prompt"]
+        dialect = self._dialect(target)
+        prompt = completion_request(dialect, model=model, content=content)["prompt"]
+        if sampling_params is not None:
+            dialect.samplers_of(sampling_params)  # refuses what is not in these arguments
         arguments = text_arguments(sampling_params, logprobs, response_format)
         stops = arguments["stop"] or ()
         checks = ReplyChecks.of(

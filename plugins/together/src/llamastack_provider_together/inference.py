@@ -26,5 +26,11 @@ class TogetherInference(OpenAIInference):
 
 async def get_adapter_impl(config: TogetherConfig, deps: Deps) -> TogetherInference:
     """The provider; nothing is opened before its first call."""
-    dialect = Dialect(deps.provider_id, top_k="top_k", repetition_penalty="repetition_penalty", top_logprobs=False)
+    dialect = Dialect(
+        deps.provider_id,
+        top_k="top_k",
+        repetition_penalty="repetition_penalty",
+        top_logprobs=False,
+        samplers=Dialect.SAMPLERS,
+    )
     return TogetherInference(config, deps, dialect, url=config.url, key=config.api_key)

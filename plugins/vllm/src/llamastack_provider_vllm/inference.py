@@ -27,6 +27,7 @@ def vllm_dialect(provider_id: str) -> Dialect:
         repetition_penalty="repetition_penalty",
         completion_response_format=as_json_schema,
         only=_ONLY,
+        samplers=Dialect.SAMPLERS,
     )
 
 

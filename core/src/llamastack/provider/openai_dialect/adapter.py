@@ -219,7 +219,7 @@ class OpenAIInference(RemoteInference, OpenAIProtocolPrivate):
         if not self.dialect.speaks(request.given):
             return None
         path = f"{self.api_path}/{request.route}"
-        body = request.body_for(self.backend_name(request.model))
+        body = request.body_for(self.backend_name(request.model), self.dialect.renamed(request.given))
         if not request.stream:
             return await self.backend.forward(path, body)
         blocks = await self.backend.forward_events(path, body)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from llamastack.api.common import (
     CompletionMessage,
@@ -46,8 +46,11 @@ class Dialect:
     top_logprobs: False where a chat's `logprobs` is the number of log probabilities itself.
     images: whether messages may hold images.
     stream_usage: whether streams are asked for their usage, by `stream_options`.
+    samplers: which of `SAMPLERS`, of the fields of `SamplingParams` that not every backend has, it has, by these names.
     only: fields that a strategy adds, where the backend would apply other samplers of its own accord, too.
     """
+
+    SAMPLERS: ClassVar[tuple[str, ...]] = ("frequency_penalty", "presence_penalty", "min_p", "logit_bias")
 
     provider_id: str
     max_tokens: str = "max_tokens"
@@ -60,16 +63,37 @@ class Dialect:
     top_logprobs: bool = True
     images: bool = True
     stream_usage: bool = True
+    samplers: Collection[str] = frozenset()
     only: Mapping[SamplingStrategy, Mapping[str, Any]] = field(default_factory=dict)
 
     def speaks(self, fields: Collection[str]) -> bool:
-        """Whether the backend takes each of these fields of OpenAI's API in OpenAI's own form."""
+        """Whether the backend takes each of these fields of OpenAI's API in OpenAI's own form, under whatever name."""
         return not (
             ("logprobs" in fields and not self.top_logprobs)
-            or ("max_tokens" in fields and self.max_tokens != "max_tokens")
-            or ("seed" in fields and self.seed != "seed")
+            or ("seed" in fields and self.seed is None)
             or ("response_format" in fields and self.response_format is not as_json_schema)
         )
+
+    def renamed(self, fields: Collection[str]) -> dict[str, str]:
+        """Which of these fields of OpenAI's API the backend calls otherwise, and how.
+
+        Raises InvalidRequestError where one is given by both names.
+        """
+        own = {"max_tokens": self.max_tokens, "seed": self.seed or "seed"}
+        others = {name: other for name, other in own.items() if name != other and name in fields}
+        for name, other in others.items():
+            if other in fields:
+                raise InvalidRequestError(f"'{name}' and '{other}' are the same here: give one of them", param=name)
+        return others
+
+    def samplers_of(self, params: SamplingParams) -> dict[str, Any]:
+        """Those of `SAMPLERS` that are asked for. Raises NotSupportedError for one that the backend lacks."""
+        given = {name: getattr(params, name) for name in self.SAMPLERS}
+        given = {name: value for name, value in given.items() if value not in (None, {})}
+        for name, value in given.items():
+            if name not in self.samplers and value != 0:
+                raise self.unsupported(f"sampling_params.{name}", f"'{name}'")
+        return {name: value for name, value in given.items() if name in self.samplers}
 
     def unsupported(self, param: str, what: str) -> NotSupportedError:
         """The error for `what`, which the argument `param` asks for."""
@@ -216,12 +240,14 @@ def _as_list(content: InterleavedTextMedia | None) -> list[str | ImageMedia]:
 def _sampling(dialect: Dialect, params: SamplingParams | None) -> dict[str, Any]:
     if params is None:
         return {"temperature": 0.0}
-    body: dict[str, Any] = {**dialect.only.get(params.strategy, {})}
+    given = params.model_fields_set
+    own_defaults = params.strategy is SamplingStrategy.top_p and not given & {"temperature", "top_p"}
+    body: dict[str, Any] = {} if own_defaults else {**dialect.only.get(params.strategy, {})}
     if params.strategy is SamplingStrategy.greedy:
         body["temperature"] = 0.0
-    elif "temperature" in params.model_fields_set:
+    elif "temperature" in given:
         body["temperature"] = params.temperature
-    if params.strategy is SamplingStrategy.top_p:
+    if params.strategy is SamplingStrategy.top_p and not own_defaults:
         body["top_p"] = params.top_p
     if params.strategy is SamplingStrategy.top_k and params.top_k:
         if dialect.top_k is None:
@@ -233,6 +259,7 @@ def _sampling(dialect: Dialect, params: SamplingParams | None) -> dict[str, Any]
         if dialect.repetition_penalty is None:
             raise dialect.unsupported("sampling_params.repetition_penalty", "a repetition penalty")
         body[dialect.repetition_penalty] = params.repetition_penalty
+    body |= dialect.samplers_of(params)
     if params.stop:
         body["stop"] = params.stop
     if params.seed is not None:

@@ -69,10 +69,9 @@ _PARAMS = {
     "shield_type": "model",
     "content": "prompt",
     "contents": "input",
-    "sampling_params.top_k": "top_k",
-    "sampling_params.seed": "seed",
-    "sampling_params.stop": "stop",
+    "logprobs.top_k": "top_logprobs",
 }
+_SAMPLING = "sampling_params."
 
 
 class OpenAIErrorShape(ErrorShape):
@@ -84,7 +83,7 @@ class OpenAIErrorShape(ErrorShape):
     def body(self, error: LlamaStackError) -> dict[str, Any]:
         words = _words_for(type(error))
         code = error.backend_code or words.code
-        param = None if error.param is None else _PARAMS.get(error.param, error.param)
+        param = None if error.param is None else _PARAMS.get(error.param, error.param).removeprefix(_SAMPLING)
         if isinstance(error, NotSupportedError) and param is None:
             # Not some parameter of it: this model cannot do it at all.
             param, code = "model", "unsupported_model"

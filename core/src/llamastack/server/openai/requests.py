@@ -1,7 +1,6 @@
-"""The requests of OpenAI's API that are taken: what they must look like, whoever answers them.
+"""The requests of OpenAI's API that are translated: what they must look like.
 
-That is their form. Fields that are not named here, kinds of parts, and how far a number may go, a backend judges that
-speaks this API; where a request is translated, what cannot be said natively is refused by name.
+A request that is forwarded is judged by its backend alone. Fields that are null are as if they were left out.
 """
 
 from __future__ import annotations
@@ -85,7 +84,7 @@ class FunctionCall(OpenAIModel):
 
 class ToolCall(OpenAIModel):
     id: StrictStr
-    type: StrictStr = "function"
+    type: StrictStr | None = None
     function: FunctionCall | None = None
 
 
@@ -157,6 +156,9 @@ class GenerationRequest(OpenAIModel):
     frequency_penalty: Number | None = None
     presence_penalty: Number | None = None
     logit_bias: dict[str, Number] | None = None
+    top_k: StrictInt | None = None
+    min_p: Number | None = None
+    repetition_penalty: Number | None = None
     user: StrictStr | None = None
 
 
@@ -194,7 +196,7 @@ class EmbeddingsRequest(OpenAIModel):
         | Annotated[list[StrictInt], Field(min_length=1)]
         | Annotated[list[list[StrictInt]], Field(min_length=1)]
     )
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[StrictInt, Field(ge=1)] | None = None
     user: StrictStr | None = None
 

@@ -15,6 +15,7 @@ from llamastack.api.common import UserMessage
 from llamastack.provider.errors import ContextLengthExceededError, InvalidRequestError, ObjectNotFoundError
 from llamastack.provider.handles import Dispatch
 from llamastack.provider.streams import Stream, close
+from llamastack.provider.validation import invalid_request
 from llamastack.server.connection import App
 from llamastack.server.encoding import json_of
 from llamastack.server.endpoint import Endpoint
@@ -28,12 +29,10 @@ from llamastack.server.openai.requests import (
     MODERATION,
     ChatCompletionRequest,
     CompletionRequest,
-    EmbeddingsRequest,
-    GenerationRequest,
-    ModerationRequest,
     TextPart,
 )
-from llamastack.server.requests import bad_request
+from llamastack.server.openai.sampling import another_seed
+from llamastack.server.requests import json_object
 from llamastack.stack import Stack
 
 PREFIX = "/v1/"
@@ -73,20 +72,23 @@ class Surface:
         return self.stack.api(api).methods[method].dispatch
 
     async def forwarded(
-        self, route: str, method: str, request: Any, body: bytes, uses: Callable[[], Mapping[str, Any]]
+        self,
+        route: str,
+        method: str,
+        given: Mapping[str, Any],
+        body: bytes,
+        uses: Callable[[Mapping[str, Any]], Mapping[str, Any]],
     ) -> Answer | None:
-        """The answer of a backend that speaks OpenAI's API; None where there is none for this model."""
+        """The answer of a backend that speaks OpenAI's API; None where there is none for this model.
+
+        given: the request, of which only the model and `stream` are looked at: the backend judges the rest.
+        """
         lane = self.stack.openai_lane
-        if lane is None:
-            return None
+        model, stream = given.get("model"), given.get("stream", False)
+        if lane is None or not isinstance(model, str) or not model or not isinstance(stream, bool):
+            return None  # where it does not fit, the translation says so
         return await lane.forward(
-            method,
-            route,
-            request.model,
-            body,
-            given={name for name in request.model_fields_set if getattr(request, name) is not None},
-            stream=bool(getattr(request, "stream", False)),
-            uses=uses,
+            method, route, model, body, given=given.keys(), stream=stream, uses=lambda: uses(given)
         )
 
 
@@ -99,15 +101,13 @@ class OpenAIEndpoint(Endpoint):
         self._surface = surface
 
     async def respond(self, scope: Scope, body: bytes) -> Answer:
-        adapter = self._route.request
-        if adapter is None:
+        if self._route.request is None:
             return await self._route.answer(self._surface, scope.get("path_params", {}).get("name"), body)
+        given = json_object(body or b"{}")
+        if None in given.values():
+            given = {name: value for name, value in given.items() if value is not None}
         try:
-            request = adapter.validate_json(body or b"{}")
-        except ValidationError as error:
-            raise bad_request(error, adapter, body) from None
-        try:
-            return await self._route.answer(self._surface, request, body)
+            return await self._route.answer(self._surface, given, body)
         except ContextLengthExceededError as error:
             error.param = error.param or self._route.prompt
             raise
@@ -116,13 +116,19 @@ class OpenAIEndpoint(Endpoint):
 # ---- answers ---------------------------------------------------------------------------------------------------------
 
 
-async def _chat(surface: Surface, request: ChatCompletionRequest, body: bytes) -> Answer:
-    _check_stream(request)
-    forwarded = await surface.forwarded(
-        "chat/completions", "chat_completion", request, body, lambda: to_native.asked_of_chat(request)
-    )
+def _read(adapter: TypeAdapter[_T], given: Mapping[str, Any]) -> _T:
+    """Raises InvalidRequestError for a request that does not fit."""
+    try:
+        return adapter.validate_python(given)
+    except ValidationError as error:
+        raise invalid_request(error, adapter, given) from None
+
+
+async def _chat(surface: Surface, given: Mapping[str, Any], body: bytes) -> Answer:
+    forwarded = await surface.forwarded("chat/completions", "chat_completion", given, body, to_native.asked_of_chat)
     if forwarded is not None:
         return forwarded
+    request = _read(CHAT, given)
     arguments = to_native.chat_arguments(request)
     logprobs = arguments.get("logprobs")
     call = surface.call("inference", "chat_completion")
@@ -135,13 +141,11 @@ async def _chat(surface: Surface, request: ChatCompletionRequest, body: bytes) -
     return await _streams(call, calls, lambda streams: from_native.chat_events(streams, way))
 
 
-async def _completion(surface: Surface, request: CompletionRequest, body: bytes) -> Answer:
-    _check_stream(request)
-    forwarded = await surface.forwarded(
-        "completions", "completion", request, body, lambda: to_native.asked_of_completion(request)
-    )
+async def _completion(surface: Surface, given: Mapping[str, Any], body: bytes) -> Answer:
+    forwarded = await surface.forwarded("completions", "completion", given, body, to_native.asked_of_completion)
     if forwarded is not None:
         return forwarded
+    request = _read(COMPLETION, given)
     prompts = to_native.completion_arguments(request)
     logprobs = prompts[0].get("logprobs")
     call = surface.call("inference", "completion")
@@ -153,24 +157,37 @@ async def _completion(surface: Surface, request: CompletionRequest, body: bytes)
     return await _streams(call, calls, lambda streams: from_native.completion_events(streams, way))
 
 
-async def _embeddings(surface: Surface, request: EmbeddingsRequest, body: bytes) -> Answer:
-    forwarded = await surface.forwarded("embeddings", "embeddings", request, body, dict)
+async def _embeddings(surface: Surface, given: Mapping[str, Any], body: bytes) -> Answer:
+    forwarded = await surface.forwarded("embeddings", "embeddings", given, body, lambda _: {})
     if forwarded is not None:
         return forwarded
+    request = _read(EMBEDDINGS, given)
     arguments = to_native.embeddings_arguments(request)
+    if request.dimensions is not None:
+        model = await surface.call("models", "get_model")({"identifier": request.model})
+        _check_dimensions(request.dimensions, None if model is None else model.metadata.get("embedding_dimension"))
     reply = await surface.call("inference", "embeddings")({"model": request.model, **arguments})
-    return from_native.embeddings(reply, request.model, request.encoding_format)
+    if request.dimensions is not None:
+        _check_dimensions(request.dimensions, len(reply.embeddings[0]))
+    return from_native.embeddings(reply, request.model, request.encoding_format or "float")
 
 
-async def _moderations(surface: Surface, request: ModerationRequest, body: bytes) -> Answer:
+def _check_dimensions(wanted: int, own: object) -> None:
+    """Raises InvalidRequestError where the model has others, as far as they are known."""
+    if isinstance(own, int) and wanted != own:
+        raise InvalidRequestError(f"the embeddings of this model have {own} dimensions", param="dimensions")
+
+
+async def _moderations(surface: Surface, given: Mapping[str, Any], body: bytes) -> Answer:
+    request = _read(MODERATION, given)
     shield = request.model or await _only_shield(surface)
-    given = [request.input] if isinstance(request.input, str) else request.input
+    parts = [request.input] if isinstance(request.input, str) else request.input
     texts: list[str] = []
-    for place, part in enumerate(given):
+    for place, part in enumerate(parts):
         if not isinstance(part, str | TextPart):
             raise InvalidRequestError("shields take no images here", param=f"input[{place}]")
         texts.append(part if isinstance(part, str) else part.text)
-    if not all(isinstance(part, str) for part in given):
+    if not all(isinstance(part, str) for part in parts):
         texts = ["\n".join(texts)]  # parts are of one input
     call = surface.call("safety", "run_shield")
     verdicts = await _together(
@@ -210,11 +227,6 @@ async def _model(surface: Surface, name: str, body: bytes) -> bytes:
     return json_of(from_native.model_entry(model, name))
 
 
-def _check_stream(request: GenerationRequest) -> None:
-    if request.stream_options is not None and not request.stream:
-        raise InvalidRequestError("only allowed where 'stream' is true", param="stream_options")
-
-
 def _wants_usage(request: ChatCompletionRequest | CompletionRequest) -> bool:
     return request.stream_options is not None and bool(request.stream_options.include_usage)
 
@@ -222,12 +234,7 @@ def _wants_usage(request: ChatCompletionRequest | CompletionRequest) -> bool:
 def _times(arguments: dict[str, Any], n: int) -> list[dict[str, Any]]:
     """Arguments for `n` answers; a seed makes each repeatable, and one seed would make them all the same."""
     params = arguments["sampling_params"]
-    if n == 1 or params.seed is None:
-        return [arguments] * n
-    return [
-        {**arguments, "sampling_params": params.model_copy(update={"seed": (params.seed + number) % 2**32})}
-        for number in range(n)
-    ]
+    return [{**arguments, "sampling_params": another_seed(params, number)} for number in range(n)]
 
 
 async def _together(call: Callable[[dict[str, Any]], Awaitable[_T]], several: Sequence[dict[str, Any]]) -> list[_T]:

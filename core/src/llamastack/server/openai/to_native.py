@@ -6,14 +6,10 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from pydantic import ValidationError
-
 from llamastack.api.common import (
     CompletionMessage,
     ImageMedia,
     InterleavedTextMedia,
-    SamplingParams,
-    SamplingStrategy,
     StopReason,
     SystemMessage,
     ToolChoice,
@@ -24,9 +20,8 @@ from llamastack.api.common import (
 from llamastack.api.common import Message as NativeMessage
 from llamastack.api.common import ToolCall as NativeToolCall
 from llamastack.api.common import UserMessage as NativeUserMessage
-from llamastack.api.inference import JsonSchemaResponseFormat, LogProbConfig
+from llamastack.api.inference import JsonSchemaResponseFormat
 from llamastack.provider.errors import InvalidRequestError, NotSupportedError
-from llamastack.provider.validation import faults_of
 from llamastack.server.openai.requests import (
     AssistantMessage,
     ChatCompletionRequest,
@@ -34,7 +29,6 @@ from llamastack.server.openai.requests import (
     Content,
     EmbeddingsRequest,
     FunctionMessage,
-    GenerationRequest,
     ImagePart,
     InstructionMessage,
     Message,
@@ -46,52 +40,46 @@ from llamastack.server.openai.requests import (
     ToolMessage,
     UserMessage,
 )
+from llamastack.server.openai.sampling import chat_logprobs, completion_logprobs, made, sampling
 
 WITHOUT_EFFECT = (
-    "user",
-    "metadata",
-    "service_tier",
-    "safety_identifier",
-    "prompt_cache_key",
-    "prompt_cache_retention",
-    "prediction",
-)
-"""Fields that say where and how a request is handled at OpenAI, and change nothing in the answer."""
-PASSED_OVER = ("name", "description", "index", "parsed", "parsed_arguments", "include_obfuscation")
-"""The same of what is inside the fields; some are there because a client sends back what it has been given."""
+    "user", "metadata", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "prediction",
+    "store", "reasoning_effort", "verbosity",
+)  # fmt: skip
+"""Fields that say where and how a request is handled at OpenAI, or that only its own models know."""
+PASSED_OVER = (
+    "name", "description", "index", "parsed", "parsed_arguments", "include_obfuscation", "continuous_usage_stats",
+    "cache_control", "annotations", "refusal", "reasoning", "reasoning_content", "reasoning_details", "thinking",
+    "thinking_blocks", "provider_specific_fields",
+)  # fmt: skip
+"""The same of what is inside the fields; most are there because a client sends back what it has been given."""
 NOT_NATIVE = (
-    "frequency_penalty", "presence_penalty", "logit_bias", "modalities", "audio", "store", "reasoning_effort",
-    "verbosity", "web_search_options", "functions", "function_call", "echo", "suffix", "best_of", "dimensions",
+    "modalities", "audio", "web_search_options", "functions", "function_call", "echo", "suffix", "best_of",
 )  # fmt: skip
 """OpenAI's fields that no native call has a word for."""
 _INSTEAD = {"functions": "tools", "function_call": "tool_choice"}
 # What these say is what happens anyway.
 AS_IT_IS: dict[str, tuple[Any, ...]] = {
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "logit_bias": ({},),
     "modalities": (["text"],),
-    "store": (False,),
     "echo": (False,),
     "suffix": ("",),
     "best_of": (1,),
     "functions": ([],),
+    "function_call": ("none", "auto"),
 }
+_SAMPLING_FIELDS = (
+    "n", "max_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "frequency_penalty",
+    "presence_penalty", "repetition_penalty", "logit_bias",
+)  # fmt: skip
 CHAT_FIELDS = (
-    "model", "messages", "stream", "stream_options", "n", "max_tokens", "max_completion_tokens", "temperature",
-    "top_p", "seed", "stop", "tools", "tool_choice", "parallel_tool_calls", "response_format", "logprobs",
-    "top_logprobs",
+    "model", "messages", "stream", "stream_options", *_SAMPLING_FIELDS, "max_completion_tokens", "tools", "tool_choice",
+    "parallel_tool_calls", "response_format", "logprobs", "top_logprobs",
 )  # fmt: skip
 """Fields of a chat that can be said natively."""
-COMPLETION_FIELDS = (
-    "model", "prompt", "stream", "stream_options", "n", "max_tokens", "temperature", "top_p", "seed", "stop",
-    "logprobs",
-)  # fmt: skip
+COMPLETION_FIELDS = ("model", "prompt", "stream", "stream_options", *_SAMPLING_FIELDS, "logprobs")
 """The same of a text completion."""
-EMBEDDINGS_FIELDS = ("model", "input", "encoding_format")
+EMBEDDINGS_FIELDS = ("model", "input", "encoding_format", "dimensions")
 """The same of embeddings."""
-_LARGEST_SEED = 2**32 - 1
-_HIGHEST_TEMPERATURE = 2
 
 
 def _unsupported(param: str, what: str | None = None) -> NotSupportedError:
@@ -121,7 +109,7 @@ def _refuse_extras(part: object, where: str) -> None:
         raise _unsupported(where, f"a part of type '{part.type}'")
     elif isinstance(part, OpenAIModel):
         for name, value in (part.model_extra or {}).items():
-            if name not in PASSED_OVER and value not in (None, [], {}, ""):
+            if name not in PASSED_OVER and value not in (None, [], {}, "") and (name, value) != ("type", "function"):
                 raise _unsupported(f"{where}.{name}")
         for name, value in vars(part).items():
             _refuse_extras(value, f"{where}.{name}")
@@ -134,18 +122,17 @@ def chat_arguments(request: ChatCompletionRequest) -> dict[str, Any]:
     """
     _refuse_others(request, CHAT_FIELDS)
     arguments: dict[str, Any] = {"messages": list(_messages(request.messages))}
-    longest = request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
-    arguments["sampling_params"] = _sampling(request, longest)
+    if request.max_completion_tokens is None:
+        arguments["sampling_params"] = sampling(request, request.max_tokens)
+    else:
+        arguments["sampling_params"] = sampling(request, request.max_completion_tokens, "max_completion_tokens")
     if request.tools and request.tool_choice != "none":
         arguments |= _tools(request.tools, request.tool_choice)
     elif request.tool_choice not in (None, "none", "auto"):
         raise InvalidRequestError("'tool_choice' needs 'tools'", param="tool_choice")
-    if request.temperature is not None and request.temperature > _HIGHEST_TEMPERATURE:
-        raise InvalidRequestError(f"must be at most {_HIGHEST_TEMPERATURE}", param="temperature")
-    if request.logprobs:
-        arguments["logprobs"] = LogProbConfig(top_k=request.top_logprobs or 0)
-    elif request.top_logprobs:
-        raise InvalidRequestError("'top_logprobs' needs 'logprobs': true", param="top_logprobs")
+    logprobs = chat_logprobs(request)
+    if logprobs is not None:
+        arguments["logprobs"] = logprobs
     response_format = _response_format(request.response_format)
     if response_format is not None:
         arguments["response_format"] = response_format
@@ -160,10 +147,11 @@ def completion_arguments(request: CompletionRequest) -> list[dict[str, Any]]:
         raise InvalidRequestError("must be at least 1 for this model", param="max_tokens")
     # 16 where it is left out, as OpenAI has it.
     common: dict[str, Any] = {
-        "sampling_params": _sampling(request, 16 if request.max_tokens is None else request.max_tokens)
+        "sampling_params": sampling(request, 16 if request.max_tokens is None else request.max_tokens)
     }
-    if request.logprobs is not None:
-        common["logprobs"] = LogProbConfig(top_k=request.logprobs)
+    logprobs = completion_logprobs(request)
+    if logprobs is not None:
+        common["logprobs"] = logprobs
     return [{"content": prompt, **common} for prompt in prompts]
 
 
@@ -173,26 +161,32 @@ def embeddings_arguments(request: EmbeddingsRequest) -> dict[str, Any]:
     return {"contents": _texts(request.input, "input")}
 
 
-def asked_of_chat(request: ChatCompletionRequest) -> dict[str, Any]:
-    """The parameters of `chat_completion` that a provider may declare it cannot take, as far as they are asked for."""
-    images = [
-        ImageMedia(image="data:,")
-        for message in request.messages
-        for part in _parts(getattr(message, "content", None))
-        if isinstance(part, ImagePart)
-    ]
+def asked_of_chat(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of `chat_completion` that a provider may declare it cannot take, as far as they are asked for.
+
+    given: the request, of which nothing is known yet.
+    """
+    response_format = given.get("response_format")
+    kind = response_format.get("type") if isinstance(response_format, dict) else None
+    messages = given.get("messages")
+    contents = [message.get("content") for message in _objects_of(messages)]
+    images = any(part.get("type") == "image_url" for content in contents for part in _objects_of(content))
     return {
-        "stream": request.stream,
-        "tools": request.tools,
-        "logprobs": request.logprobs,
-        "response_format": None if request.response_format is None else request.response_format.type != "text",
-        "messages": images,
+        "stream": given.get("stream"),
+        "tools": given.get("tools"),
+        "logprobs": given.get("logprobs"),
+        "response_format": kind not in (None, "text"),
+        "messages": [ImageMedia(image="data:,")] if images else [],
     }
 
 
-def asked_of_completion(request: CompletionRequest) -> dict[str, Any]:
+def asked_of_completion(given: Mapping[str, Any]) -> dict[str, Any]:
     """The same of `completion`."""
-    return {"stream": request.stream, "logprobs": request.logprobs is not None}
+    return {"stream": given.get("stream"), "logprobs": given.get("logprobs") is not None}
+
+
+def _objects_of(value: object) -> Iterator[dict[str, Any]]:
+    return (item for item in value if isinstance(item, dict)) if isinstance(value, list) else iter(())
 
 
 def _texts(given: object, param: str) -> list[str]:
@@ -206,25 +200,7 @@ def _texts(given: object, param: str) -> list[str]:
     return texts
 
 
-# ---- sampling --------------------------------------------------------------------------------------------------------
-
-
-def _sampling(request: GenerationRequest, longest: int | None) -> SamplingParams:
-    given: dict[str, Any] = {"max_tokens": longest or 0}
-    if request.temperature == 0:
-        given["strategy"] = SamplingStrategy.greedy
-    else:
-        # 1 and 1 where they are left out, as OpenAI has it.
-        given["strategy"] = SamplingStrategy.top_p
-        given["temperature"] = 1.0 if request.temperature is None else request.temperature
-        given["top_p"] = 1.0 if request.top_p is None else request.top_p
-    if request.stop:
-        given["stop"] = [request.stop] if isinstance(request.stop, str) else request.stop
-    if request.seed is not None:
-        if not 0 <= request.seed <= _LARGEST_SEED:
-            raise InvalidRequestError(f"must be from 0 to {_LARGEST_SEED} for this model", param="seed")
-        given["seed"] = request.seed
-    return SamplingParams(**given)
+# ---- forms -----------------------------------------------------------------------------------------------------------
 
 
 def _response_format(given: ResponseFormat | None) -> JsonSchemaResponseFormat | None:
@@ -239,11 +215,9 @@ def _response_format(given: ResponseFormat | None) -> JsonSchemaResponseFormat |
         raise InvalidRequestError(
             "'response_format.json_schema.schema' is missing", param="response_format.json_schema.schema"
         )
-    try:
-        return JsonSchemaResponseFormat(json_schema=schema)
-    except ValidationError as error:
-        fault = faults_of(error, JsonSchemaResponseFormat)[0]
-        raise InvalidRequestError(fault["msg"], param="response_format.json_schema.schema") from None
+    return made(
+        JsonSchemaResponseFormat, {"json_schema": schema}, {"json_schema": "response_format.json_schema.schema"}
+    )
 
 
 # ---- tools -----------------------------------------------------------------------------------------------------------
@@ -318,7 +292,7 @@ def _messages(messages: Sequence[Message]) -> Iterator[NativeMessage]:
                 ]
                 called |= {call.call_id: str(call.tool_name) for call in calls}
                 yield CompletionMessage(
-                    content=_content(message.content or "", where),
+                    content=_content(message.content or _refusal(message), where),
                     stop_reason=StopReason.end_of_message if calls else StopReason.end_of_turn,
                     tool_calls=calls,
                 )
@@ -334,6 +308,12 @@ def _messages(messages: Sequence[Message]) -> Iterator[NativeMessage]:
                 )
             case FunctionMessage():
                 raise _unsupported(f"{where}.role", "role 'function', which 'tool' has replaced,")
+
+
+def _refusal(message: AssistantMessage) -> str:
+    """What stands in the place of the content where a model has refused."""
+    text = (message.model_extra or {}).get("refusal")
+    return text if isinstance(text, str) else ""
 
 
 def _call(call: Any, where: str) -> NativeToolCall:
