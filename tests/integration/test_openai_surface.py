@@ -302,7 +302,7 @@ async def test_seeds_of_several_answers_differ(discovery: Discovery, script: Scr
     async with served_stack(scripted(), discovery) as (_, client):
         await client.post(CHAT, json={**TO_M, "n": 3, "seed": 2**32 - 2})
     seeds = {call["sampling_params"].seed for name, call in a.calls if name == "chat_completion"}
-    assert seeds == {2**32 - 2, 2**32 - 1, 0}
+    assert seeds == {2**32 - 2, 0, 1}
 
 
 async def test_embeddings(discovery: Discovery, script: Scripts) -> None:
@@ -374,11 +374,6 @@ async def test_a_failure_in_mid_stream_is_an_error_event(discovery: Discovery, s
         (b'{"model": "m", "messages": [{"role": "user", "content": "x"}], "n": 0}', "n", "invalid_value"),
         (b'{"model": "m", "messages": [{"role": "user", "content": "x"}], "x": 1}', "x", "unknown_parameter"),
         (b'{"model": "m", "messages": [{"role": "nobody", "content": "x"}]}', "messages[0].role", "invalid_value"),
-        (
-            b'{"model": "m", "messages": [{"role": "user", "content": "x"}], "stream_options": {}}',
-            "stream_options",
-            "invalid_value",
-        ),
         (b'{"model": "no", "messages": [{"role": "user", "content": "x"}]}', "model", "model_not_found"),
     ],
 )
