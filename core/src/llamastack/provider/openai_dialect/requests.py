@@ -46,11 +46,12 @@ class Dialect:
     top_logprobs: False where a chat's `logprobs` is the number of log probabilities itself.
     images: whether messages may hold images.
     stream_usage: whether streams are asked for their usage, by `stream_options`.
-    samplers: which of `SAMPLERS`, of the fields of `SamplingParams` that not every backend has, it has, by these names.
+    samplers: which of `SAMPLERS` it has, by these names.
     only: fields that a strategy adds, where the backend would apply other samplers of its own accord, too.
     """
 
     SAMPLERS: ClassVar[tuple[str, ...]] = ("frequency_penalty", "presence_penalty", "min_p", "logit_bias")
+    """The fields of `SamplingParams` that not every backend has."""
 
     provider_id: str
     max_tokens: str = "max_tokens"
