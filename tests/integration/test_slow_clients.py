@@ -9,10 +9,12 @@ from collections.abc import Callable
 
 import anyio
 import pytest
+from backends.scripted_http import MODEL, chunked, scripted_http
 from raw_client import RawClients, request
 from scripted_fake import Script
-from served_stack import served_script
+from served_stack import served_script, served_stack
 
+from llamastack.server import slow_clients
 from llamastack.stack.discovery import Discovery
 
 pytestmark = pytest.mark.anyio
@@ -88,6 +90,21 @@ async def test_a_body_that_comes_slowly_but_steadily_is_taken(discovery: Discove
             await anyio.sleep(0.1)
         await asked.read()
         assert asked.statuses == [200]
+
+
+async def test_the_rest_of_a_body_that_is_answered_already(
+    discovery: Discovery, script: Scripts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is dropped as it comes, but not for ever."""
+    monkeypatch.setattr(slow_clients, "_LONGEST_REST_S", 0.5)
+    script("a")
+    limits = {"body_timeout_s": None, "max_body_bytes": 1000}
+    async with served_script(discovery, server=limits) as client, RawClients(client) as raw:
+        asked = await raw.open(request("POST", PATHS[0], b"x" * 100_000)[:5000])
+        await asked.read(until=b"request_too_large")
+        with anyio.fail_after(5):
+            while await asked.send(b"x"):
+                await anyio.sleep(0.05)
 
 
 async def test_connections_without_a_request(discovery: Discovery, script: Scripts) -> None:
@@ -196,3 +213,45 @@ async def test_streams_without_end_leave_time_to_others(discovery: Discovery, sc
             assert reply.status_code == 200
         assert a.in_flight == 50
         assert sorted(took)[-3] < 0.15
+
+
+EVENT = json.dumps(
+    {"id": "c", "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": "a "}}]}
+)
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_forwarded_streams_and_those_of_adapters_do_so_too(
+    discovery: Discovery, script: Scripts, path: str
+) -> None:
+    script("b", serves=["other"])
+    block = f"data: {EVENT}\n\n".encode() * 40
+    with scripted_http() as backend:
+        backend.default = chunked(*[block] * 20_000)
+        config = {
+            "providers": {
+                "inference": [
+                    {"provider_id": "far", "provider_type": "remote::openai", "config": {"url": f"{backend.url}/v1"}},
+                    {"provider_id": "b", "provider_type": "scripted", "config": {"script": "b"}},
+                ]
+            },
+            "server": {"unread_timeout_s": 2},
+        }
+        asks = request("POST", path, json.dumps({**CHAT, "model": MODEL, "stream": True}).encode())
+        async with served_stack(config, discovery) as (_, client), RawClients(client) as raw:
+            for _ in range(50):
+                await raw.open(asks)
+            with anyio.fail_after(20):
+                while len(backend.calls()) < 50:
+                    await anyio.sleep(0.01)
+            took: list[float] = []
+            for _ in range(40):
+                began = time.monotonic()
+                reply = await client.post(PATHS[0], json={**CHAT, "model": "other"})
+                took.append(time.monotonic() - began)
+                assert reply.status_code == 200
+            assert sorted(took)[-3] < 0.3
+            if path == PATHS[1]:  # these fill what the system keeps for their clients soon
+                with anyio.fail_after(30):
+                    while backend.broken_off < 50:
+                        await anyio.sleep(0.1)

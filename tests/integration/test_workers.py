@@ -99,6 +99,12 @@ def test_every_worker_takes_connections(server: RunningServer) -> None:
     assert min(answered.values()) >= 3
 
 
+def test_every_worker_looks_at_hosts(server: RunningServer) -> None:
+    for _ in range(10):
+        with httpx.Client(base_url=server.url) as client:
+            assert client.get("/health", headers={"Host": "evil.example"}).status_code == 403
+
+
 def test_what_one_worker_registers_is_with_all_within_a_second(server: RunningServer) -> None:
     clients: dict[str, httpx.Client] = {}
     while len(clients) < 2:

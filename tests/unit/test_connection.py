@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import anyio
@@ -18,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from llamastack.server.connection import Connection
+from llamastack.stack.server_config import ServerConfig
 
 pytestmark = pytest.mark.anyio
 LEAVES = b"(the client leaves)"
@@ -48,12 +51,17 @@ class Written(asyncio.Transport):
     def close(self) -> None:
         self.closed = True
 
+    def can_write_eof(self) -> bool:
+        return False
+
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...
 
 
-async def transported(made: type[HttpToolsProtocol], received: Sequence[bytes], *blocks: bytes | float) -> Written:
+async def transported(
+    made: Callable[..., HttpToolsProtocol], received: Sequence[bytes], *blocks: bytes | float
+) -> Written:
     """What comes of requests. blocks: of each reply; a number is a rest of so many seconds between two of them."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -195,3 +203,35 @@ def test_the_bytes_are_uvicorns_own(received: list[bytes], last: list[bytes], bl
     assert ours.closed_by_server == its.closed_by_server
     assert not ours.late  # uvicorn's own goes on after a request that is none
     assert len(ours.calls) <= len(its.calls)
+
+
+LIMIT = 200
+
+
+@given(
+    st.lists(st.integers(-20, 20), min_size=1, max_size=4),
+    st.sampled_from([b"", b"b" * 10, b"b" * 1000]),
+    st.lists(st.integers(0, 1500), max_size=8),
+)
+def test_the_limit_of_heads_is_the_same_however_they_come(sizes: list[int], body: bytes, cuts: list[int]) -> None:
+    """A head of the limit's size is taken, and one byte more is not."""
+    start = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\nX: " % len(body)
+    heads = [start + b"a" * (LIMIT + size - len(start) - 4) + b"\r\n\r\n" for size in sizes]
+    data = b"".join(head + body for head in heads)
+    places = sorted({0, len(data), *(cut % len(data) for cut in cuts), *_starts(heads, body)})
+    pieces = [data[one:other] for one, other in pairwise(places)]
+    made = partial(Connection, settings=ServerConfig(max_head_bytes=LIMIT))
+    calls = asyncio.run(transported(made, pieces, b"one")).calls
+    first_over = next((place for place, size in enumerate(sizes) if size > 0), None)
+    statuses = [call.split()[1] for call in calls if call.startswith(b"HTTP/1.1")]
+    if first_over is None:
+        assert statuses == [b"200"] * len(sizes)
+    else:
+        assert statuses == [b"200"] * first_over + [b"431"]
+
+
+def _starts(heads: list[bytes], body: bytes) -> list[int]:
+    found = [0]
+    for head in heads:
+        found.append(found[-1] + len(head) + len(body))
+    return found
