@@ -196,7 +196,7 @@ async def test_a_stream_that_is_read_slowly_goes_on(discovery: Discovery, script
 
 async def test_streams_without_end_leave_time_to_others(discovery: Discovery, script: Scripts) -> None:
     """Their backend always has more, and nobody reads them: what the system keeps for their clients fills up slowly."""
-    a = script("a", pieces=10**9)
+    a = script("a", pieces=10**9, always_ready=True)
     script("b", serves=["other"])
     asks = request("POST", PATHS[0], json.dumps({**CHAT, "stream": True}).encode())
     async with served_script(discovery, ("a", "b")) as client, RawClients(client) as raw:
@@ -207,6 +207,7 @@ async def test_streams_without_end_leave_time_to_others(discovery: Discovery, sc
                 await anyio.sleep(0.01)
         took: list[float] = []
         for _ in range(40):
+            await anyio.sleep(0.01)
             began = time.monotonic()
             reply = await client.post(PATHS[0], json={**CHAT, "model": "other"})
             took.append(time.monotonic() - began)
@@ -255,3 +256,24 @@ async def test_forwarded_streams_and_those_of_adapters_do_so_too(
                 with anyio.fail_after(30):
                     while backend.broken_off < 50:
                         await anyio.sleep(0.1)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("reads", [False, True])
+async def test_a_stream_without_end_ends_with_its_client(
+    discovery: Discovery, script: Scripts, path: str, reads: bool
+) -> None:
+    """Nothing it does makes it wait, once nothing is written any more."""
+    a = script("a", pieces=10**9, always_ready=True)
+    asks = request("POST", path, json.dumps({**CHAT, "stream": True}).encode())
+    async with served_script(discovery) as client, RawClients(client) as raw:
+        asked = await raw.open(asks)
+        await asked.read(until=b"data: ")
+        if not reads:
+            await anyio.sleep(1.5)  # until it waits for the client
+        await anyio.aclose_forcefully(asked.stream)
+        with anyio.fail_after(5):
+            while a.in_flight:
+                await anyio.sleep(0.01)
+        assert a.closed_streams == 1
+        assert (await client.get("/health")).status_code == 200

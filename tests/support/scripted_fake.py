@@ -43,6 +43,8 @@ class Script:
     slow_register_s: float = 0.0
     pieces: int = 3
     piece_delay_s: float = 0.0
+    always_ready: bool = False
+    """Pieces come without a pause in which anything else could run."""
     calls: list[tuple[str, Any]] = field(default_factory=list)
     registered: list[str] = field(default_factory=list)
     replays: list[bool] = field(default_factory=list)
@@ -160,7 +162,8 @@ class ScriptedInference:
             for number in range(self.script.pieces):
                 if number == self.script.fail_after_pieces:
                     raise self.script.fail_call or RuntimeError("broken off")
-                await anyio.sleep(self.script.piece_delay_s)
+                if not self.script.always_ready:
+                    await anyio.sleep(self.script.piece_delay_s)
                 yield _piece(kinds.progress, f"{number} ")
             yield _piece(kinds.complete, "", StopReason.end_of_turn)
         finally:

@@ -174,8 +174,10 @@ class Connection(HttpToolsProtocol):
 
     @property
     def runs_on(self) -> bool:
-        """Whether a stream has sent so much without a pause that others should have a turn."""
-        return self._output.blocks >= _LONGEST_TURN
+        """Whether a stream has sent so much without a pause that others should have a turn. Where the client has gone
+        nothing is written any more, and only a pause lets the stream be cancelled.
+        """
+        return self.lost or self._output.blocks >= _LONGEST_TURN
 
     @property
     def taken_bytes(self) -> int:
