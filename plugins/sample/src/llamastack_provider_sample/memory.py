@@ -70,7 +70,9 @@ class SampleMemory(Memory, MemoryBanksProtocolPrivate):
         bank = self._bank(bank_id)
         # Every text is read before the first document is stored: all or none.
         texts = [
-            await document_text(document.content, self._http, param=f"documents[{place}].content")
+            await document_text(
+                document.content, self._http, mime_type=document.mime_type, param=f"documents[{place}].content"
+            )
             for place, document in enumerate(documents)
         ]
         expires_at = None if ttl_seconds is None else time.monotonic() + ttl_seconds
