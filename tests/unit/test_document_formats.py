@@ -28,6 +28,7 @@ from llamastack.provider.documents.media_types import media_type_of
 from llamastack.provider.errors import InvalidRequestError, NotSupportedError
 
 pytestmark = pytest.mark.anyio
+_LONGEST_PAUSE_S = 0.3
 PLAIN = "Grüße, 1 < 2 & more\n"
 HTML = (
     "<html><head><title>t</title><script>alert(1)</script><style>p{}</style></head><body><p>One</p><p>Zwei &amp; ü</p>"
@@ -290,8 +291,12 @@ async def longest_pause(call: Callable[[], Any]) -> float:
     ids=["latin-1", "gb18030", "unknown", "escapes", "percents", "html"],
 )
 async def test_large_documents_do_not_hold_the_loop(url: str) -> None:
-    pause = await longest_pause(lambda: read(url, limits=ExtractionLimits(seconds=5)))
-    assert pause < 0.5  # a busy machine's; in one piece these take seconds
+    pauses = []
+    for _ in range(3):  # a busy machine pauses by itself
+        pauses.append(await longest_pause(lambda: read(url, limits=ExtractionLimits(seconds=5))))
+        if pauses[-1] < _LONGEST_PAUSE_S:
+            return
+    pytest.fail(f"the event loop stood still for {pauses} s")
 
 
 async def test_limits_of_pages_text_and_time() -> None:
@@ -332,8 +337,8 @@ async def test_giving_up_ends_the_program(monkeypatch: pytest.MonkeyPatch) -> No
         return started[-1]
 
     monkeypatch.setattr("anyio._core._subprocesses.open_process", watched)
-    slow = data_url(b"<table><tr><td>" * 300_000, "text/html")
-    with anyio.move_on_after(0.2) as scope:
+    slow = data_url(b"<table><tr>" + b"<td>x" * 300_000, "text/html")
+    with anyio.move_on_after(0.5) as scope:
         await read(slow)
     assert scope.cancelled_caught
     assert [process.returncode is not None for process in started] == [True]

@@ -19,16 +19,14 @@ from pydantic_core import core_schema
 from llamastack.api.base import WireModel
 
 URL_PATTERN = r"^(https?://|file://|data:)"
-_WHOLE_URL = re.compile(
-    r"(?is)(?:https?|file)://\S+|data:[^,\s]*,.*"
-    # With spaces before parameters, as headers have them; a sentence that begins with "data:" has no media type.
-    r"|data:[\w.+-]+/[\w.+-]+(?:;[ \t]*[\w.+-]+(?:=[^,;\s]*)?)+,.*"
-)
+_WHOLE_URL = re.compile(r"(?i)(?:https?|file)://\S+")
+# With spaces before parameters, as headers have them, where a media type shows that it is no sentence.
+_DATA_URL_HEAD = re.compile(r"(?i)data:(?:[^,\s]*|[\w.+-]+/[\w.+-]+(?:;[ \t]*[\w.+-]+(?:=[^,;\s]*)?)+),")
 
 
 def is_url(text: str) -> bool:
     """Whether document or attachment content names where the content is, rather than being it."""
-    return _WHOLE_URL.fullmatch(text) is not None
+    return _DATA_URL_HEAD.match(text) is not None or _WHOLE_URL.fullmatch(text) is not None
 
 
 def _whole_url(uri: str) -> str:
