@@ -75,7 +75,7 @@ async def _inflated(blocks: AsyncIterator[bytes], name: str, where: str) -> Asyn
                 if steps % _UNTIL_A_PAUSE == 0:
                     await anyio.lowlevel.checkpoint()
     except zlib.error as error:
-        raise BackendError(f"{where} answered what cannot be unpacked as {name}: {error}") from error
+        raise BackendError(f"{where} answered what cannot be unpacked as {name}") from error
     if inflater.cut_off:
         raise BackendError(f"the answer was cut short at {where}")
 

@@ -329,6 +329,9 @@ def _words(error: BaseException) -> str:
         return "something else than HTTP was answered"
     cause = system_error_of(error)
     if cause is None or cause.errno is None:
+        of_aiohttp = type(error.__cause__).__module__.startswith("aiohttp")  # most of its errors become this one
+        if "ConnectTimeout" in _kinds(error) and of_aiohttp and not isinstance(error.__cause__, TimeoutError):
+            return "the connection was lost"
         if "ConnectTimeout" in _kinds(error) or type(error.__cause__).__name__ == "ConnectionTimeoutError":
             return "no connection was made in time"
         return str(error) or type(error).__name__

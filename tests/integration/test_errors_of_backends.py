@@ -1,0 +1,465 @@
+"""Errors of backends in every form and place, and answers that are broken, on every path: in process, over HTTP, on
+/v1 translated and forwarded."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from backends.scripted_http import CLOSE, RESET, ScriptedHttp, Steps, answer, chunked, scripted_http, served_by, sse
+from served_stack import served_stack
+
+from llamastack import LlamaStackClient, Stack
+from llamastack.api import UserMessage
+from llamastack.provider.errors import LlamaStackError
+
+pytestmark = pytest.mark.anyio
+ASK = [UserMessage(content="Hi")]
+BODY = {"messages": [{"role": "user", "content": "Hi"}]}
+
+
+def chunk(content: str | None = None, finish: str | None = None) -> dict[str, Any]:
+    choice = {"index": 0, "delta": {} if content is None else {"content": content}, "finish_reason": finish}
+    return {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": [choice]}
+
+
+WHOLE: dict[str, Any] = {
+    "id": "c",
+    "object": "chat.completion",
+    "created": 0,
+    "model": "m",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4},
+}
+
+
+@dataclass
+class Told:
+    """What a client is told: the status (200 for a stream that begins), an error's message, the text before it."""
+
+    status: int
+    message: str = ""
+    text: str = ""
+    finish: str | None = None
+
+
+class Paths:
+    """All ways to one backend."""
+
+    def __init__(self, backend: ScriptedHttp, far: tuple[Stack, httpx.AsyncClient], near: httpx.AsyncClient) -> None:
+        self.backend = backend
+        self.stack, self.far = far
+        self.near = near
+
+    async def natively(self, *, stream: bool) -> Told:
+        """In process."""
+        told = Told(200)
+        try:
+            reply: Any = await self.stack.inference.chat_completion(model="p/m", messages=ASK, stream=stream)
+            if not stream:
+                message = reply.completion_message
+                return Told(200, text=message.content, finish=message.stop_reason.value)
+            async for piece in reply:
+                told.text += piece.event.delta if isinstance(piece.event.delta, str) else ""
+                told.finish = piece.event.stop_reason and piece.event.stop_reason.value
+        except LlamaStackError as error:
+            told.status, told.message = error.status, error.message
+        return told
+
+    async def over_http(self, *, stream: bool) -> Told:
+        """The native route."""
+        body = {"model": "p/m", "messages": [{"role": "user", "content": "Hi"}], "stream": stream}
+        reply = await self.far.post("/inference/chat_completion", json=body)
+        if reply.status_code != 200:
+            return Told(reply.status_code, reply.json()["error"]["message"])
+        if not stream:
+            message = reply.json()["completion_message"]
+            return Told(200, text=message["content"], finish=message["stop_reason"])
+        told = Told(200)
+        for event in data_of(reply.text):
+            if "error" in event:
+                told.message = event["error"]["message"]
+            else:
+                told.text += event["event"]["delta"]
+                told.finish = event["event"].get("stop_reason")
+        return told
+
+    async def translated(self, *, stream: bool) -> Told:
+        return await _on_v1(self.near, "r/m", stream=stream)
+
+    async def forwarded(self, *, stream: bool) -> Told:
+        return await _on_v1(self.far, "p/m", stream=stream)
+
+    async def all_of(self, steps: Steps, *, stream: bool) -> dict[str, Told]:
+        """What is told on each path when the backend answers so."""
+        self.backend.routes["/chat/completions"] = steps
+        return {
+            way.__name__: await way(stream=stream)
+            for way in (self.natively, self.over_http, self.translated, self.forwarded)
+        }
+
+
+async def _on_v1(client: httpx.AsyncClient, model: str, *, stream: bool) -> Told:
+    reply = await client.post("/v1/chat/completions", json={**BODY, "model": model, "stream": stream})
+    if reply.status_code != 200:
+        assert reply.headers["content-type"] == "application/json"
+        return Told(reply.status_code, reply.json()["error"]["message"])
+    if not stream:
+        [choice] = reply.json()["choices"]
+        return Told(200, text=choice["message"]["content"], finish=choice["finish_reason"])
+    told = Told(200)
+    for event in data_of(reply.text):
+        if event == "[DONE]":
+            continue
+        if "error" in event:
+            told.message = event["error"]["message"]
+        for choice in event.get("choices") or ():
+            told.text += choice["delta"].get("content") or ""
+            told.finish = choice["finish_reason"] or told.finish
+    if not told.message:
+        assert reply.text.endswith("data: [DONE]\n\n")
+    return told
+
+
+def data_of(text: str) -> list[Any]:
+    found = [line.removeprefix("data:").strip() for line in text.split("\n") if line.startswith("data:")]
+    assert all(found), f"an event without data in {text!r}"
+    return [data if data == "[DONE]" else json.loads(data) for data in found]
+
+
+@asynccontextmanager
+async def paths_to(backend: ScriptedHttp, **config: Any) -> AsyncIterator[Paths]:
+    config = {"max_retries": 0, "api_key": "k", **config}
+    async with AsyncExitStack() as opened:
+        far = await opened.enter_async_context(
+            served_stack({"providers": {"inference": [served_by(backend, **config)]}, "refresh_interval_s": 60})
+        )
+        url = str(far[1].base_url)
+        passing = {"provider_id": "r", "provider_type": "remote", "config": {"url": url}}
+        _, near = await opened.enter_async_context(
+            served_stack({"providers": {"inference": [passing]}, "refresh_interval_s": 60})
+        )
+        yield Paths(backend, far, near)
+
+
+ERRORS: list[tuple[dict[str, Any], int]] = [
+    ({"code": "rate_limit_exceeded", "type": "requests"}, 429),
+    ({"code": "429"}, 429),
+    ({"code": 429, "status": "RESOURCE_EXHAUSTED"}, 429),
+    ({"status": "RESOURCE_EXHAUSTED"}, 429),
+    ({"code": "context_length_exceeded", "type": "invalid_request_error"}, 400),
+    ({"code": "insufficient_quota", "type": "insufficient_quota"}, 429),
+    ({"code": "invalid_api_key"}, 401),
+    ({"code": "model_not_found"}, 404),
+    ({"type": "overloaded_error"}, 503),
+    ({"code": "server_error", "type": "server_error"}, 502),
+    ({"code": 503}, 503),
+    ({"code": None, "type": None}, 502),
+]
+
+
+def forms_of(error: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"error": error}, {"type": "error", "error": error}, {"object": "error", **error}]
+
+
+# ---- an error is told with its status, wherever it stands ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_error_instead_of_an_answer(scripted_backend: ScriptedHttp, stream: bool) -> None:
+    wrong: list[str] = []
+    async with paths_to(scripted_backend) as paths:
+        for words, status in ERRORS:
+            for body in forms_of({"message": "told so", **words}):
+                types = (
+                    ("application/json", None, "text/plain", "text/event-stream") if stream else ("application/json",)
+                )
+                for kind in types:
+                    for way, told in (await paths.all_of(answer(200, body, content_type=kind), stream=stream)).items():
+                        if told.status != status or "told so" not in told.message:
+                            wrong.append(f"{way}: {body} as {kind}: {told}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("before", [(), (b": processing\n\n",), (b"data:\n\n", b"data: \r\n\r\n", b": a\n: b\n\n")])
+async def test_an_error_as_the_first_event(scripted_backend: ScriptedHttp, before: tuple[bytes, ...]) -> None:
+    wrong: list[str] = []
+    async with paths_to(scripted_backend) as paths:
+        for words, status in ERRORS:
+            for body in forms_of({"message": "told so", **words}):
+                data = b"event: error\ndata:" + json.dumps(body).encode() + b"\n\n"
+                for steps in (sse(*before, data), sse(*before, 0.01, body, "[DONE]"), chunked(b"".join(before) + data)):
+                    for way, told in (await paths.all_of(steps, stream=True)).items():
+                        if told.status != status or "told so" not in told.message:
+                            wrong.append(f"{way}: {body}: {told}")
+    assert not wrong, "\n".join(wrong)
+
+
+async def test_an_error_in_mid_stream(scripted_backend: ScriptedHttp) -> None:
+    async with paths_to(scripted_backend) as paths:
+        for words, status in ERRORS:
+            body = {"error": {"message": "told so", **words}}
+            told = await paths.all_of(sse(chunk("Hel"), body, "[DONE]"), stream=True)
+            assert told.pop("natively").status == status
+            for way, seen in told.items():
+                assert (seen.status, seen.text, "told so" in seen.message) == (200, "Hel", True), way
+
+
+async def test_the_status_of_an_answer_counts_before_its_words(scripted_backend: ScriptedHttp) -> None:
+    async with paths_to(scripted_backend) as paths:
+        for stream in (False, True):
+            for status, words, told_as in (
+                (400, {"code": "bad"}, 400),
+                (429, {"code": "server_error"}, 429),
+                (529, {"type": "overloaded_error"}, 503),
+                (500, {"code": "rate_limit_exceeded"}, 429),
+            ):
+                steps = answer(status, {"error": {"message": "told so", **words}})
+                for way, told in (await paths.all_of(steps, stream=stream)).items():
+                    assert (told.status, "told so" in told.message) == (told_as, True), way
+
+
+async def test_a_lone_surrogate_in_an_error_becomes_the_replacement_character(scripted_backend: ScriptedHttp) -> None:
+    body = b'{"error": {"message": "bad text: \\ud83d here", "code": "a\\udc00", "param": "x\\ud800"}}'
+    async with paths_to(scripted_backend) as paths:
+        for stream, steps in (
+            (False, answer(400, body)),
+            (True, answer(400, body)),
+            (True, sse(chunk("Hel"), body.decode())),
+            (False, answer(200, body)),
+        ):
+            for way, told in (await paths.all_of(steps, stream=stream)).items():
+                assert "bad text: \ufffd here" in told.message, (way, told)
+
+
+async def test_a_lone_surrogate_in_a_request_is_told_in_our_form(scripted_backend: ScriptedHttp) -> None:
+    async with paths_to(scripted_backend) as paths:
+        for route in ("/v1/chat/completions", "/inference/chat_completion", "/v1/embeddings"):
+            body = b'{"model": "x\\ud83d", "input": "a", "messages": [{"role": "user", "content": "Hi"}]}'
+            reply = await paths.far.post(route, content=body)
+            assert 400 <= reply.status_code < 500, reply.text
+            assert reply.json()["error"]["message"]
+
+
+# ---- what differs a little ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8", None, "text/event-stream"])
+async def test_a_whole_answer_to_a_stream_is_one_piece_and_the_end(
+    scripted_backend: ScriptedHttp, kind: str | None
+) -> None:
+    async with paths_to(scripted_backend) as paths:
+        for body in (json.dumps(WHOLE), json.dumps(WHOLE, indent=1), "\n " + json.dumps(WHOLE)):
+            for way, told in (await paths.all_of(answer(200, body, content_type=kind), stream=True)).items():
+                assert (told.status, told.text, told.message) == (200, "Hello", ""), way
+                assert told.finish in ("stop", "end_of_turn"), way
+
+
+async def test_a_whole_answer_with_tool_calls_and_usage_becomes_chunks(scripted_backend: ScriptedHttp) -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
+    message = {"role": "assistant", "content": None, "tool_calls": [call, {**call, "id": "call_2"}]}
+    whole = {**WHOLE, "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
+    scripted_backend.routes["/chat/completions"] = answer(200, whole)
+    async with paths_to(scripted_backend) as paths:
+        for options in ({}, {"stream_options": {"include_usage": True}}):
+            body = {**BODY, "model": "p/m", "stream": True, **options}
+            *chunks, done = data_of((await paths.far.post("/v1/chat/completions", json=body)).text)
+            assert done == "[DONE]"
+            assert {piece["object"] for piece in chunks} == {"chat.completion.chunk"}
+            said = chunks[0]["choices"][0]["delta"]["tool_calls"]
+            assert said == [{"index": 0, **call}, {"index": 1, **call, "id": "call_2"}]
+            assert chunks[1]["choices"][0]["finish_reason"] == "tool_calls"
+            assert chunks[-1]["usage"] == WHOLE["usage"]
+            assert (chunks[-1]["choices"] == []) is bool(options)
+        reply = [
+            piece async for piece in await paths.stack.inference.chat_completion(model="p/m", messages=ASK, stream=True)
+        ]
+        assert reply[-1].event.usage.prompt_tokens == 3
+    text = {"id": "c", "object": "text_completion", "choices": [{"index": 0, "text": "Hello", "finish_reason": "stop"}]}
+    scripted_backend.routes["/completions"] = answer(200, text)
+    async with paths_to(scripted_backend) as paths:
+        body = {"prompt": "x", "model": "p/m", "stream": True}
+        *chunks, done = data_of((await paths.far.post("/v1/completions", json=body)).text)
+        assert "".join(piece["choices"][0]["text"] for piece in chunks) == "Hello"
+        pieces = [p async for p in await paths.stack.inference.completion(model="p/m", content="x", stream=True)]
+        assert "".join(piece.delta for piece in pieces) == "Hello"
+
+
+async def test_events_without_data_are_dropped_wherever_the_bytes_are_cut(scripted_backend: ScriptedHttp) -> None:
+    keep_alive = b"data:\n\ndata: \n\ndata:\r\n\r\n: a comment\n\n"
+    stream = b"".join(
+        keep_alive + b"data: " + json.dumps(piece).encode() + b"\n\n"
+        for piece in (chunk("Hel"), chunk("lo"), chunk(finish="stop"))
+    )
+    stream += keep_alive + b"data: [DONE]\n\n"
+    async with paths_to(scripted_backend) as paths:
+        for size in (len(stream), 1, 3, 7, 40):
+            cut = [stream[start : start + size] for start in range(0, len(stream), size)]
+            for way, told in (await paths.all_of(chunked(*cut), stream=True)).items():
+                assert (told.status, told.text, told.message) == (200, "Hello", ""), (way, size)
+
+
+@pytest.mark.parametrize("finish", ["null", '""'])
+async def test_a_connection_that_ends_before_any_reason_is_no_end(scripted_backend: ScriptedHttp, finish: str) -> None:
+    piece = json.dumps(chunk("Hel")).replace('"finish_reason": null', f'"finish_reason" : {finish}')
+    async with paths_to(scripted_backend) as paths:
+        for end in (CLOSE, RESET, 0.0):
+            for way, told in (await paths.all_of(sse(piece, piece, 0.05, end), stream=True)).items():
+                assert told.text == "HelHel", way
+                assert told.message, (way, end)
+                assert told.finish is None, way
+
+
+async def test_a_comment_reaches_the_client_when_the_backend_takes_its_time(
+    scripted_backend: ScriptedHttp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llamastack.provider.openai_dialect.streams._HELD_S", 0.05)
+    steps = sse(b": one\n\n", 0.1, b": two\n\n", chunk("Hello"), chunk(finish="stop"), "[DONE]")
+    scripted_backend.routes["/chat/completions"] = steps
+    async with paths_to(scripted_backend) as paths:
+        reply = await paths.far.post("/v1/chat/completions", json={**BODY, "model": "p/m", "stream": True})
+        assert reply.text.startswith(": one\n\n: two\n\ndata: {")
+
+
+# ---- broken answers -------------------------------------------------------------------------------------------------
+
+_JSON = json.dumps(WHOLE)
+BROKEN = [
+    "{not json",
+    "{}",
+    "",
+    "[]",
+    "null",
+    '"text"',
+    _JSON[:-1],
+    _JSON[:-30],
+    _JSON + "}",
+    '{"choices": 7}',
+    '{"choices": [7]}',
+    '{"choices": null}',
+    "<html>",
+    "\x00",
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_broken_json_is_not_passed_on(scripted_backend: ScriptedHttp, stream: bool) -> None:
+    async with paths_to(scripted_backend) as paths:
+        for body in BROKEN:
+            for way, told in (await paths.all_of(answer(200, body), stream=stream)).items():
+                assert told.status == 502, (way, body, told)
+        paths.backend.routes["/embeddings"] = answer(200, WHOLE)
+        reply = await paths.far.post("/v1/embeddings", json={"model": "p/m", "input": "a"})
+        assert reply.status_code == 502
+
+
+NO_HTTP: list[Steps] = [
+    [b"220 mail.example ESMTP\r\n", CLOSE],
+    [b"HTTP/1.1 200 OK\r\nX-Secret: hidden\r\nContent-Le", CLOSE],
+    [b"HTTP/9.9 abc\r\n\r\n", CLOSE],
+    [b"HTTP/1.1 2000 OK\r\n\r\n", CLOSE],
+    [b"\x15\x03\x03\x00\x02\x02\x46", CLOSE],
+    [CLOSE],
+    [RESET],
+    [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: application/json\r\n\r\nzz\r\nhidden\r\n", CLOSE],
+    [b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\nContent-Type: application/json\r\n\r\n{", CLOSE],
+    [b"HTTP/1.1 200 OK\r\nContent-Length: x\r\nX-Secret: hidden\r\n\r\n{", CLOSE],
+    [b"HTTP/1.1 200 OK\r\nX-Secret: " + b"hidden" * 5000 + b"\r\n\r\n", CLOSE],
+    [b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 6\r\n\r\nhidden", CLOSE],
+    [b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 6\r\n\r\nhidden", CLOSE],
+]
+
+
+@pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_backend_that_speaks_no_http(
+    scripted_backend: ScriptedHttp, stream: bool, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if transport == "httpx":
+        monkeypatch.setattr("llamastack.provider.http.aiohttp_transport", lambda options, **more: None)
+    async with paths_to(scripted_backend) as paths:
+        for steps in NO_HTTP:
+            for way, told in (await paths.all_of(steps, stream=stream)).items():
+                assert told.status in (502, 503), (way, steps, told)
+                for repr_of in ("hidden", "RawResponse", "b'", "<", "CIMultiDict", "Error", "mail.example", "aiohttp"):
+                    assert repr_of not in told.message, (way, steps, told)
+
+
+# ---- when to ask again ----------------------------------------------------------------------------------------------
+
+
+async def test_when_to_ask_again_is_passed_on(scripted_backend: ScriptedHttp) -> None:
+    async with paths_to(scripted_backend) as paths:
+        for status, told_as in ((429, 429), (503, 503), (529, 503), (500, 502), (408, 504)):
+            for given, wanted in (
+                ({"Retry-After": "7"}, {"retry-after": "7"}),
+                ({"retry-after-ms": "1500"}, {"retry-after": "2", "retry-after-ms": "1500"}),
+                ({"x-should-retry": "false", "Retry-After": "7"}, {"x-should-retry": "false", "retry-after": "7"}),
+                ({"x-should-retry": "true"}, {"x-should-retry": "true"}),
+                ({"Retry-After": "-5"}, {"retry-after": "1"}),
+                ({"Retry-After": "9" * 20}, {"retry-after": "86400"}),
+                ({"Retry-After": "nan"}, {}),
+                ({"Retry-After": "inf"}, {}),
+                ({}, {}),
+            ):
+                paths.backend.routes["/chat/completions"] = answer(status, {"error": {"message": "no"}}, headers=given)
+                for stream in (False, True):
+                    for client, model in ((paths.far, "p/m"), (paths.near, "r/m")):
+                        body = {**BODY, "model": model, "stream": stream}
+                        for route in ("/v1/chat/completions", "/inference/chat_completion"):
+                            reply = await client.post(route, json=body)
+                            names = ("retry-after", "retry-after-ms", "x-should-retry")
+                            got = {name: reply.headers[name] for name in names if name in reply.headers}
+                            assert (reply.status_code, got) == (told_as, wanted), (given, route, stream)
+                async with LlamaStackClient(str(paths.near.base_url)) as client:
+                    with pytest.raises(LlamaStackError) as caught:
+                        await client.inference.chat_completion(model="r/m", messages=ASK)
+                    assert (caught.value.retry_after is None) == ("retry-after" not in wanted)
+
+
+async def test_our_own_attempts_never_follow_at_once(scripted_backend: ScriptedHttp) -> None:
+    async with paths_to(scripted_backend, max_retries=2) as paths:
+        for wait in ("-5", "0", "0.001"):
+            scripted_backend.received.clear()
+            started = time.monotonic()
+            told = await paths.all_of(
+                answer(429, {"error": {"message": "no"}}, headers={"Retry-After": wait}), stream=False
+            )
+            assert {seen.status for seen in told.values()} == {429}
+            assert time.monotonic() - started > 3 * 2 * 0.25
+            assert len(scripted_backend.calls()) == 3 * 3 + 1  # what is forwarded its client tries again
+
+
+# ---- connections ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
+async def test_many_streams_at_once_from_a_backend_that_closes_without_a_word(
+    transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if transport == "httpx":
+        monkeypatch.setattr("llamastack.provider.http.aiohttp_transport", lambda options, **more: None)
+    steps = [*sse(chunk("Hello"), chunk(finish="stop"), "[DONE]"), 0.002, CLOSE]
+    wrong: list[Told] = []
+    with scripted_http() as backend:
+        async with paths_to(backend) as paths:
+            backend.routes["/chat/completions"] = steps
+
+            async def ask(number: int) -> None:
+                way = paths.forwarded if number % 2 else paths.natively
+                told = await way(stream=True)
+                if (told.status, told.text, told.message) != (200, "Hello", ""):
+                    wrong.append(told)
+
+            for _ in range(8):
+                async with anyio.create_task_group() as group:
+                    for number in range(48):
+                        group.start_soon(ask, number)
+    assert not wrong
