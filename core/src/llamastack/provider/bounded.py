@@ -22,7 +22,6 @@ MOST_ERROR_BYTES = 64 * 1024
 MOST_RESPONSE_BYTES = 64 * 2**20
 """The default of how long a whole answer may be."""
 _STEP = 64 * 1024
-_UNTIL_A_PAUSE = 16  # steps
 _MOST_ENCODINGS = 2
 _LINES = ("text/event-stream", "application/x-ndjson", "application/stream+json", "application/jsonl")
 
@@ -64,16 +63,13 @@ async def unpacked(blocks: AsyncIterator[bytes], encoding: str, where: str) -> A
 
 async def _inflated(blocks: AsyncIterator[bytes], name: str, where: str) -> AsyncIterator[bytes]:
     inflater = _Inflater(name)
-    steps = 0
     try:
         async for block in blocks:
             while block:
                 made, block = inflater.step(block)
                 if made:
                     yield made
-                steps += 1
-                if steps % _UNTIL_A_PAUSE == 0:
-                    await anyio.lowlevel.checkpoint()
+                await anyio.lowlevel.checkpoint()  # a block may become a thousand, of events that take time to read
     except zlib.error as error:
         raise BackendError(f"{where} answered what cannot be unpacked as {name}") from error
     if inflater.cut_off:
