@@ -116,26 +116,25 @@ class Tap:
     # ---- one connection ------------------------------------------------------------------------------------------
 
     async def _connected(self, client: ByteStream) -> None:
+        # Entered first: connecting to the backend may be cancelled, and the client must not stay open then.
+        async with client:
+            try:
+                async with await self._connect() as backend, anyio.create_task_group() as group:
+                    group.start_soon(self._answers, backend, client, group.cancel_scope, name="tap")
+                    await self._questions(client, backend)
+                    group.cancel_scope.cancel()
+            except (BaseExceptionGroup, OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+                _only_broken(error)
+
+    async def _connect(self) -> ByteStream:
+        """A connection to the real backend. Raises OSError."""
         parts = urlsplit(self.target)
         host = parts.hostname or ""
-        try:
-            backend: ByteStream
-            if parts.scheme == "https":
-                backend = await anyio.connect_tcp(
-                    host, parts.port or 443, tls=True, tls_standard_compatible=False, tls_hostname=host
-                )
-            else:
-                backend = await anyio.connect_tcp(host, parts.port or 80)
-        except OSError:
-            await client.aclose()
-            return
-        try:
-            async with client, backend, anyio.create_task_group() as group:
-                group.start_soon(self._answers, backend, client, group.cancel_scope, name="tap")
-                await self._questions(client, backend)
-                group.cancel_scope.cancel()
-        except (BaseExceptionGroup, OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
-            _only_broken(error)
+        if parts.scheme == "https":
+            return await anyio.connect_tcp(
+                host, parts.port or 443, tls=True, tls_standard_compatible=False, tls_hostname=host
+            )
+        return await anyio.connect_tcp(host, parts.port or 80)
 
     async def _questions(self, client: ByteStream, backend: ByteStream) -> None:
         real = urlsplit(self.target)
