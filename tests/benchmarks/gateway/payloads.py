@@ -17,7 +17,7 @@ DONE = "data: [DONE]\n\n"
 
 _QUESTIONS: list[dict[str, Any]] = [
     {"role": "system", "content": "You answer in two or three plain sentences."},
-    {"role": "user", "content": "What is a llama?"},
+    {"role": "user", "content": "What is the capital of Italy?"},
     {"role": "assistant", "content": "A domesticated animal of the Andes, related to the camel."},
     {"role": "user", "content": "And what are they kept for?"},
 ]

@@ -29,18 +29,43 @@ def forced_call(body: Mapping[str, Any]) -> dict[str, Any]:
     call, `{"name": ..., "arguments": {...}}`; `calls_from_text` reads it. Stop texts are for text: a call has none.
     """
     functions = [tool["function"] for tool in body["tools"]]
+    definitions = {f"arguments_{number}": function["parameters"] for number, function in enumerate(functions)}
     calls = [
         {
             "type": "object",
-            "properties": {"name": {"const": function["name"]}, "arguments": function["parameters"]},
+            "properties": {
+                "name": {"const": function["name"]},
+                "arguments": _moved(definitions[name], f"#/$defs/{name}"),
+            },
             "required": ["name", "arguments"],
             "additionalProperties": False,
         }
-        for function in functions
+        for name, function in zip(definitions, functions, strict=True)
     ]
-    schema = {"name": "call", "strict": True, "schema": {"anyOf": calls}}
+    whole: dict[str, Any] = {"anyOf": calls}
+    if any("$ref" in str(parameters) for parameters in definitions.values()):
+        whole["$defs"] = {name: _moved(parameters, f"#/$defs/{name}") for name, parameters in definitions.items()}
+    schema = {"name": "call", "strict": True, "schema": whole}
     response_format = {"type": "json_schema", "json_schema": schema}
     return {**body, "tool_choice": "none", "stop": [], "response_format": response_format}
+
+
+_DATA = ("const", "enum", "default", "examples")
+
+
+def _moved(schema: Any, place: str) -> Any:
+    """A JSON schema that stands at `place` of another one: its references to itself lead there."""
+    if isinstance(schema, list):
+        return [_moved(item, place) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    moved = {}
+    for name, value in schema.items():
+        if name == "$ref" and isinstance(value, str) and value.startswith("#"):
+            moved[name] = place + value[1:]
+        else:
+            moved[name] = value if name in _DATA else _moved(value, place)
+    return moved
 
 
 async def calls_from_text(chunks: AsyncIterator[Chunk], provider_id: str) -> AsyncIterator[Chunk]:

@@ -14,6 +14,23 @@ from llamastack.api.base import Identifier
 ContextLength = Annotated[int, Field(ge=256)]
 
 
+class SamplingDefaults(BaseModel):
+    """How tokens are chosen where a request does not say it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    temperature: Annotated[float, Field(ge=0, le=100)] | None = Field(default=None, description="0 is greedy.")
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None, description="Tokens are chosen from the smallest set that has this probability."
+    )
+    top_k: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="Tokens are chosen from so many of the likeliest; 0 is all."
+    )
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None, description="Tokens are left out that are less likely than this part of the likeliest one."
+    )
+
+
 class ModelConfig(BaseModel):
     """One model: a name, where its GGUF file comes from, and how it is used."""
 
@@ -36,6 +53,11 @@ class ModelConfig(BaseModel):
     )
     context_length: ContextLength | None = Field(
         default=None, description="Tokens of prompt and reply, per request. Default: the provider's."
+    )
+    sampling: SamplingDefaults = Field(
+        default_factory=SamplingDefaults,
+        description="How tokens are chosen where a request does not say it. Default: as the GGUF file says "
+        "(`general.sampling`), else greedy.",
     )
     embedding: bool = Field(default=False, description="Whether the model can be asked for embeddings.")
     pooling: Literal["mean", "cls", "last"] | None = Field(

@@ -16,7 +16,7 @@ import tempfile
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,6 +33,7 @@ from llamastack.provider import (
     ProviderUnavailableError,
 )
 from llamastack_provider_llama_cpp.config import LlamaCppConfig, ModelConfig
+from llamastack_provider_llama_cpp.sampling import defaults_of_file
 
 Chunk = dict[str, Any]
 OnChunk = Callable[[Chunk], bool]
@@ -53,11 +54,13 @@ class ModelFacts:
     context_length: tokens of prompt and reply, per request; None for an encoder, which cannot generate.
     renders_tools: whether its chat template shows tools to the model.
     dimension: length of its embeddings; None where it has none.
+    sampling: its own defaults, as a request would say them.
     """
 
     context_length: int | None
     renders_tools: bool
     dimension: int | None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(eq=False, slots=True)
@@ -283,7 +286,8 @@ def _open(model: ModelConfig, path: Path, config: LlamaCppConfig, folder: Path) 
     params.ui = False
     params.endpoint_slots = False
     server = xllamacpp.Server(params)
-    return server, _facts(server, wanted, model.embedding)
+    sampling = defaults_of_file(path) | model.sampling.model_dump(exclude_none=True)
+    return server, replace(_facts(server, wanted, model.embedding), sampling=sampling)
 
 
 def _facts(server: Any, context_length: int, embedding: bool) -> ModelFacts:

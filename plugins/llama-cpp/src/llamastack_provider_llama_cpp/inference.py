@@ -56,6 +56,7 @@ from llamastack_provider_llama_cpp.chunks import (
 from llamastack_provider_llama_cpp.config import LlamaCppConfig
 from llamastack_provider_llama_cpp.engine import Engine, Reply
 from llamastack_provider_llama_cpp.prepare import prepare
+from llamastack_provider_llama_cpp.sampling import sampled
 
 # llama.cpp applies all its samplers unless told otherwise; a strategy means its own alone.
 _ONLY = {
@@ -146,6 +147,7 @@ class LlamaCppInference(Inference, ModelsProtocolPrivate):
         body = completion_request(
             self._dialect, model=model, content=content, sampling_params=sampling_params, logprobs=logprobs
         )
+        body = sampled(body, sampling_params, engine.facts.sampling)
         if response_format is not None:
             schema = response_format.json_schema
             await engine.check_schema({"type": "json_schema", "json_schema": {"schema": schema}})
@@ -187,6 +189,7 @@ class LlamaCppInference(Inference, ModelsProtocolPrivate):
             logprobs=logprobs,
             response_format=response_format,
         )
+        body = sampled(body, sampling_params, engine.facts.sampling)
         if tools and not engine.facts.renders_tools:
             raise NotSupportedError(
                 f"the chat template of model '{model}' of provider '{self._id}' has no place for tools; "
@@ -201,9 +204,9 @@ class LlamaCppInference(Inference, ModelsProtocolPrivate):
                 provider_id=self._id,
                 param="response_format",
             )
-        if tools and logprobs is not None and not forced:
+        if tools and logprobs is not None:
             raise NotSupportedError(
-                f"provider '{self._id}' gives no logprobs beside tools that the model may or may not call",
+                f"provider '{self._id}' gives no logprobs beside tools",
                 provider_id=self._id,
                 param="logprobs",
             )
