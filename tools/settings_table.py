@@ -69,7 +69,7 @@ ENVIRONMENT: tuple[tuple[str, str, str, str], ...] = (
     (
         "LLAMASTACK_LOG_REPEATS",
         "`5`",
-        "Lines of one kind that are written within 10 seconds; 0 writes all",
+        "How often the same line of the log is written within 10 seconds; 0: always",
         "The rest is counted, and told in one line",
     ),
     ("LLAMASTACK_DISABLE_PLUGINS", "", "Distributions and entry points to switch off", "They are left out"),
@@ -109,6 +109,21 @@ FIXED: tuple[tuple[str, str, str, str, str], ...] = (
         "_MOST_QUEUED",
         "",
         "The connection is closed",
+    ),
+    (
+        "Faults of one request that its error lists",
+        "llamastack.provider.validation",
+        "MOST_FAULTS",
+        "",
+        "The number of the others is told",
+    ),
+    ("Parameters in the query of a native route", "llamastack.server.native", "_MOST_PARAMETERS", "", "400"),
+    (
+        "What is read of the body of a backend's error",
+        "llamastack.provider.bounded",
+        "MOST_ERROR_BYTES",
+        "bytes",
+        "The rest is not read",
     ),
     ("Redirects of a document's URL", "llamastack.provider.documents.fetching", "_MOST_REDIRECTS", "", "400"),
 )

@@ -130,6 +130,15 @@ def test_every_field_of_every_config_is_described() -> None:
             assert field.description, f"{installed.name}: {field.name}"
 
 
+def test_what_happens_when_a_limit_is_met_is_in_the_table_of_settings() -> None:
+    settings = tool("settings_table")
+    met = {setting.strip("`"): words for setting, _, _, words in settings.rows()}
+    assert set(settings.WHEN_MET) <= set(met)
+    limits = [name for name in met if re.search(r"(\.|^)(max_\w+|\w+_s)$", name)]
+    assert len(limits) > 10
+    assert [name for name in limits if not met[name]] == []
+
+
 def test_each_kind_of_object_has_its_table() -> None:
     text = read("docs/run-config.md")
     tables = {api.pair.table_api for api in BUILTIN_APIS if api.pair is not None}

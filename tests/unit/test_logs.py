@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import logging
@@ -15,9 +16,11 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, SecretStr
 
 from llamastack.provider.faults import as_stack_error
 from llamastack.provider.printable import for_terminal, indented, json_for_terminal, one_line
+from llamastack.provider.redaction import redactor
 from llamastack.server import logs
 from llamastack.server.context import request_id, request_id_from
 from llamastack.server.repeats import Repeats
@@ -37,7 +40,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
     monkeypatch.setattr(sys, "stderr", stderr)
     monkeypatch.delenv(logs.LEVEL_VARIABLE, raising=False)
     before = logging.getLogger().handlers[:], logging.getLogger().level, logging.getLogger("llamastack").level
-    thread_hook = threading.excepthook
+    hooks = threading.excepthook, sys.unraisablehook
     logs.set_up_logging(packages=["llamastack_provider_x", "acme.plugin"])
     handler = logs._own
     assert handler is not None
@@ -49,7 +52,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
     yield written
     handler.stop()
     logging.captureWarnings(False)
-    threading.excepthook = thread_hook
+    threading.excepthook, sys.unraisablehook = hooks
     logging.getLogger().handlers[:], level, own_level = before
     logging.getLogger().setLevel(level)
     logging.getLogger("llamastack").setLevel(own_level)
@@ -117,6 +120,19 @@ def test_warnings_and_threads_that_end_are_in_the_log(log: Log) -> None:
     assert "WARNING py.warnings x.py:1: UserWarning: old\\nnews" in lines[0]
     assert "ERROR llamastack.server thread 'its own' has ended" in lines[1]
     assert all(line.startswith("    ") for line in lines[2:])
+
+
+def test_exceptions_that_nobody_can_raise_are_in_the_log(log: Log) -> None:
+    class Odd:
+        def __del__(self) -> None:
+            raise ValueError(FORGED)
+
+    Odd()
+    gc.collect()
+    lines = log().splitlines()
+    assert "ERROR llamastack.server exception ignored in " in lines[0]
+    assert lines[1:]
+    assert all(line.startswith("    ") for line in lines[1:])
 
 
 def test_setting_up_twice_writes_once(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,6 +210,18 @@ def test_tracebacks_stay_readable_and_forge_nothing(log: Log) -> None:
     assert "\x1b" not in "".join(lines)
 
 
+def test_secrets_of_configs_in_use_are_in_no_line(log: Log) -> None:
+    class Config(BaseModel):
+        api_key: SecretStr = SecretStr("sk-very-secret\n")
+
+    in_use = redactor(Config())
+    logging.getLogger("some.library").error("sent sk-very-secret", exc_info=ValueError("sk-very-secret"))
+    assert in_use("sk-very-secret") == "***"
+    text = log()
+    assert "sent ***" in text
+    assert "very-secret" not in text
+
+
 def test_very_long_messages_and_paths_are_cut(log: Log) -> None:
     logging.getLogger("llamastack.server").error("x" * 10**6, exc_info=ValueError("y" * 10**6))
     logs.log_access("GET", "/" + "z" * 60_000, 404, 0.0)
@@ -222,7 +250,6 @@ def admitted(repeats: Repeats, records: list[logging.LogRecord], now: float = 0.
 @pytest.mark.parametrize(
     "text",
     [
-        lambda n: "the same",
         lambda n: f"attempt {n} of 1000",
         lambda n: f"request {uuid.UUID(int=n * 7919**9)} failed",
         lambda n: f"connection 10.0.{n % 256}.{n // 256}:{n} refused after {n / 7:.3f} s",
@@ -231,10 +258,16 @@ def admitted(repeats: Repeats, records: list[logging.LogRecord], now: float = 0.
 )
 def test_lines_that_differ_in_numbers_are_of_one_kind(text: Callable[[int], str]) -> None:
     repeats = Repeats(5)
-    assert admitted(repeats, [record_of("%s", text(n), line=n) for n in range(1000)]) == 5
+    assert admitted(repeats, [record_of("%s", text(n), line=n) for n in range(1000)]) == 10
     (held,) = repeats.over()
-    assert held.number == 995
+    assert held.number == 990
     assert held.text == text(999)
+
+
+def test_the_same_line_is_written_a_few_times() -> None:
+    repeats = Repeats(5)
+    assert admitted(repeats, [record_of("the same", line=n) for n in range(1000)]) == 5
+    assert [held.number for held in repeats.over()] == [995]
 
 
 def test_other_lines_of_the_same_place_are_written_up_to_a_limit() -> None:
@@ -246,7 +279,7 @@ def test_other_lines_of_the_same_place_are_written_up_to_a_limit() -> None:
 
 
 def test_each_line_is_written_or_counted_once() -> None:
-    repeats = Repeats(3, most_of_a_place=7, most_kinds=20)
+    repeats = Repeats(3, most_of_a_place=7, most_kept=20)
     records = [record_of("%s", "abcdefghijkl"[n % 12] * (n % 5 + 1), line=n % 4) for n in range(5000)]
     told = sum(held.number for held in repeats.over())
     written = 0
@@ -270,7 +303,7 @@ def test_after_its_time_a_kind_begins_anew() -> None:
 
 
 def test_few_are_remembered() -> None:
-    repeats = Repeats(5, most_kinds=100)
+    repeats = Repeats(5, most_kept=100)
     for n in range(10_000):
         repeats.admits(record_of("x"), "".join(chr(97 + int(digit)) for digit in str(n)), "", n / 1000)
     assert len(repeats._kinds) <= 102
@@ -285,11 +318,11 @@ def test_the_log_tells_what_it_held_back(log: Log) -> None:
     for _ in range(100):
         logs.log_access("GET", "/health", 200, 0.001)
     lines = log().splitlines()
-    assert sum("refused" in line for line in lines) == 6
+    assert sum("refused" in line for line in lines) == 11
     (told,) = [line for line in lines if "repeated" in line]
     assert re.fullmatch(
         LINE.pattern
-        + r"\[request-99\] repeated 95 times within 10 s, the last time as: provider_unavailable: refused 99",
+        + r"\[request-99\] repeated 90 times within 10 s, the last time as: provider_unavailable: refused 99",
         told,
     )
     assert sum("GET /health" in line for line in lines) == 100

@@ -23,6 +23,7 @@ REPEATS_VARIABLE = "LLAMASTACK_LOG_REPEATS"
 _EVERYBODY = logging.getLogger()
 _ROOT = logging.getLogger("llamastack")
 _ACCESS = logging.getLogger("llamastack.access")
+_SERVER = logging.getLogger("llamastack.server")
 _MOST_WAITING = 10_000  # lines
 _LONGEST_MESSAGE = 16_384  # characters
 _LONGEST_PATH = 1024  # characters
@@ -35,7 +36,7 @@ class _Formatter(logging.Formatter):
     """Lines with the worker's name, where there is one, and the request's id; the text of a second is made once.
 
     A message is one line, whatever is in it; a traceback follows it indented. So nothing that comes from outside can
-    be taken for a line of the log, or steers the terminal that shows it.
+    be taken for a line of the log, or steers the terminal that shows it. Secrets are struck out, whoever logs them.
     """
 
     def __init__(self, worker: str | None) -> None:
@@ -220,6 +221,7 @@ def set_up_logging(level: str | None = None, *, worker: str | None = None, packa
         logging.getLogger(name).setLevel("DEBUG" if chosen == "DEBUG" else "WARNING")
     logging.captureWarnings(True)
     threading.excepthook = _log_end_of_thread
+    sys.unraisablehook = _log_ignored
 
 
 def log_packages(packages: Iterable[str]) -> None:
@@ -250,4 +252,9 @@ def _log_end_of_thread(arguments: threading.ExceptHookArgs) -> None:
     if arguments.exc_value is None or isinstance(arguments.exc_value, SystemExit):
         return
     name = arguments.thread.name if arguments.thread is not None else "?"
-    _ROOT.getChild("server").error("thread '%s' has ended", name, exc_info=arguments.exc_value)
+    _SERVER.error("thread '%s' has ended", name, exc_info=arguments.exc_value)
+
+
+def _log_ignored(arguments: sys.UnraisableHookArgs) -> None:
+    """The same of an exception where none can be raised, such as in `__del__`."""
+    _SERVER.error("exception ignored in %r", arguments.object, exc_info=arguments.exc_value)

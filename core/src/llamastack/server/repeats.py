@@ -33,18 +33,19 @@ class _Kind:
 class Repeats:
     """Decides which records are written.
 
-    Lines are of one kind when they differ in numbers and ids alone. most: lines of one kind within `window_s` seconds;
-    0 writes all. most_of_a_place: lines of all kinds that one place in the code writes within that time. most_kinds:
-    that are told apart at a time; further ones count by their place alone.
+    most: how often the same line is, within `window_s` seconds; 0 writes all. Lines that differ in numbers and ids
+    alone are of one kind, and twice as many of a kind are written: each may be about another thing. most_of_a_place:
+    lines of all kinds that one place in the code writes within that time. most_kept: how many lines, kinds and places
+    are told apart at a time; what is over that counts by its place alone.
     """
 
     def __init__(
-        self, most: int = 5, *, most_of_a_place: int = 50, window_s: float = 10.0, most_kinds: int = 1000
+        self, most: int = 5, *, most_of_a_place: int = 50, window_s: float = 10.0, most_kept: int = 1000
     ) -> None:
         self.window_s = window_s
         self._most = most
         self._most_of_a_place = most_of_a_place
-        self._most_kinds = most_kinds
+        self._most_kept = most_kept
         self._kinds: dict[Hashable, _Kind] = {}
 
     def admits(self, record: logging.LogRecord, text: str, request: str, now: float) -> bool:
@@ -54,23 +55,22 @@ class Repeats:
         """
         if not self._most:
             return True
-        if len(self._kinds) >= self._most_kinds:
+        if len(self._kinds) >= self._most_kept:
             self._forget(now)
-        by_place = self._kind((record.levelno, record.pathname, record.lineno), now)
         failure = record.exc_info[0] if record.exc_info else None
-        key = (record.name, record.levelno, _VARYING.sub("#", text[:_COMPARED]), failure)
-        by_text = self._kind(key, now) if key in self._kinds or len(self._kinds) < self._most_kinds else None
-        full = next(
-            (kind for kind, most in ((by_text, self._most), (by_place, self._most_of_a_place)) if _is_full(kind, most)),
-            None,
-        )
+        compared = text[:_COMPARED]
+        kinds = [(self._kind((record.levelno, record.pathname, record.lineno), now), self._most_of_a_place)]
+        for said, most in ((_VARYING.sub("#", compared), 2 * self._most), (compared, self._most)):
+            key = (most, record.name, record.levelno, failure, said)
+            if key in self._kinds or len(self._kinds) < self._most_kept:
+                kinds.append((self._kind(key, now), most))
+        full = next((kind for kind, most in reversed(kinds) if kind.written >= most), None)
         if full is None:
-            by_place.written += 1
-            if by_text is not None:
-                by_text.written += 1
+            for kind, _ in kinds:
+                kind.written += 1
             return True
         number = full.held.number if full.held is not None else 0
-        full.held = Held(number + 1, record.levelname, record.name, request, text[:_COMPARED])
+        full.held = Held(number + 1, record.levelname, record.name, request, compared)
         return False
 
     def _kind(self, key: Hashable, now: float) -> _Kind:
@@ -94,7 +94,3 @@ class Repeats:
     def next_over(self) -> float | None:
         """When there is next something to tell of; None where nothing is held back."""
         return min((kind.until for kind in list(self._kinds.values()) if kind.held is not None), default=None)
-
-
-def _is_full(kind: _Kind | None, most: int) -> bool:
-    return kind is not None and kind.written >= most
