@@ -271,7 +271,23 @@ async def test_room_comes_back_whatever_becomes_of_a_request(discovery: Discover
                 while a.in_flight:
                     await anyio.sleep(0.01)
         a.piece_delay_s = 0
-        assert (await client.post(path, content=body)).status_code == 200
+        reply = await client.post(path, content=body)
+        assert reply.status_code == 200, reply.text
+
+
+@pytest.mark.parametrize("header", ['{"scripted_api_key": "k"}', "none"])
+async def test_nothing_of_a_request_with_a_large_body_is_left_to_the_next(
+    discovery: Discovery, script: Scripts, header: str
+) -> None:
+    """Its body is read in parts, and reading goes on in the middle of the request."""
+    a = script("a")
+    path, body = chat_of(MIB)
+    async with served_script(discovery) as client:
+        first = await client.post(path, content=body, headers={"X-LlamaStack-ProviderData": header})
+        assert first.status_code == (400 if header == "none" else 200)
+        for _ in range(3):
+            assert (await client.post(path, json=CHAT)).status_code == 200
+    assert [data for name, data in a.calls if name == "request_data"][-3:] == [None] * 3
 
 
 async def test_what_is_only_announced_takes_no_room(discovery: Discovery, script: Scripts) -> None:

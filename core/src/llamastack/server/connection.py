@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import re
 import weakref
 from collections import deque
@@ -19,102 +20,20 @@ from llamastack.provider.errors import LlamaStackError, RequestHeadTooLargeError
 from llamastack.server.context import request_id, request_id_from
 from llamastack.server.errors import NATIVE_ERRORS, ErrorShape, last_reply
 from llamastack.server.logs import log_access
+from llamastack.server.output import LONGEST_TURN, Output
 from llamastack.stack.server_config import ServerConfig
 
 _EXTENSION = "llamastack.connection"
-_CONTINUE = b"HTTP/1.1 100 "
-_MOST_WAITING = 2**16  # bytes
-# Blocks that one stream may send before the loop turns to something else.
-_LONGEST_TURN = 8
 # Bytes of a chunked body beside its content, for each byte of that: a chunk of one byte has five more.
 _FRAMING_PER_BYTE = 8
 # Requests that wait for the reply to the one before them.
 _MOST_QUEUED = 1000
-_LINGERS_S = 2.0
 _LONGEST_SHOWN = 200  # characters
 _ABSOLUTE_TARGET = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
 
 
 def _nothing() -> None:
     """That a response is complete."""
-
-
-class _Output:
-    """What a response is written to, in as few calls of the system as can be: a head goes out with the first block of
-    its body, and the blocks after it together, as many as there are before the loop turns to something else.
-
-    A call is a tenth of a request that is only forwarded, and two fifths of a piece of a native stream; each one less
-    also is an awakening less of the client.
-    """
-
-    __slots__ = ("_head", "_loop", "_new", "_transport", "_waiting", "_waiting_bytes", "blocks", "lingers", "written")
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._new = True
-        self._head: bytes | None = None
-        self._waiting: list[bytes] = []
-        self._waiting_bytes = 0
-        self.blocks = 0
-        """How many were written since the loop turned to something else."""
-        self.written = 0
-        """Bytes that the transport was given."""
-        self.lingers = False
-        """Whether the client may still be sending when it is closed: closed at once, it would lose the last reply."""
-
-    def write(self, data: bytes) -> None:
-        if self._new:
-            if data.startswith(_CONTINUE):
-                self._send(data)  # the client waits for it before it sends its body
-            else:
-                self._new, self._head = False, data
-        elif self._head is not None:
-            head, self._head = self._head, None
-            self._send(head + data)
-        else:
-            if not self.blocks:
-                self._loop.call_soon(self._turn)
-            self.blocks += 1
-            self._waiting.append(data)
-            self._waiting_bytes += len(data)
-            if self._waiting_bytes > _MOST_WAITING:
-                self._flush()  # so that the transport can say that the client does not keep up
-                self.blocks += _LONGEST_TURN
-
-    def _turn(self) -> None:
-        self.blocks = 0
-        self._flush()
-
-    def _send(self, data: bytes) -> None:
-        # uvicorn looks whether the client is there when it writes, which may be a moment ago.
-        if not self._transport.is_closing():
-            self.written += len(data)
-            self._transport.write(data)
-
-    def _flush(self) -> None:
-        if self._waiting:
-            data, self._waiting, self._waiting_bytes = b"".join(self._waiting), [], 0
-            self._send(data)
-
-    def end_response(self) -> None:
-        """Write what is held back, such as the head of a response without a body."""
-        self._new = True
-        if self._head is not None:
-            head, self._head = self._head, None
-            self._send(head)
-        self._flush()
-
-    def close(self) -> None:
-        self.end_response()
-        if self.lingers and self._transport.can_write_eof() and not self._transport.is_closing():
-            self._transport.write_eof()
-            self._loop.call_later(_LINGERS_S, self._transport.abort)
-        else:
-            self._transport.close()
-
-    def is_closing(self) -> bool:
-        return self._transport.is_closing()
 
 
 class _Flow(FlowControl):
@@ -177,7 +96,7 @@ class Connection(HttpToolsProtocol):
         """Whether a stream has sent so much without a pause that others should have a turn. Where the client has gone
         nothing is written any more, and only a pause lets the stream be cancelled.
         """
-        return self.lost or self._output.blocks >= _LONGEST_TURN
+        return self.lost or self._output.blocks >= LONGEST_TURN
 
     @property
     def taken_bytes(self) -> int:
@@ -203,11 +122,12 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.when_lost = set()
-        self._output = _Output(transport, self.loop)
+        self._output = Output(transport, self.loop)
         # Weak, as the connection has the scope: else each would stay until garbage is collected.
         self._itself = weakref.ref(self)
         super().connection_made(transport)
         self.flow = _Flow(transport, self.pipeline)
+        self._context = contextvars.copy_context()
 
     # ---- what comes --------------------------------------------------------------------------------------------------
 
@@ -341,6 +261,14 @@ class Connection(HttpToolsProtocol):
     def is_idle(self) -> bool:
         """Whether no request is in work."""
         return self.cycle is None or self.cycle.response_complete
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        """As uvicorn has it, but each in a context of its own. Reading that a request has begun again goes on in the
+        request's context, and the next one would have what is in there, such as the keys of its provider data.
+        """
+        task = self.loop.create_task(cycle.run_asgi(app), context=self._context.copy())
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
 
     def on_response_complete(self) -> None:
         """As uvicorn has it, without its timer for each request."""
