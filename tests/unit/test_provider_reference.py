@@ -42,6 +42,7 @@ OF_THE_STACK = {
     "exchange",  # what `backend` is made of
     "faults",
     "redaction",
+    "shortage",
     "secret_forms",
     "handles",
     "json_members",  # what `OpenAIRequest` is made of

@@ -15,9 +15,11 @@ from llamastack.provider.errors import (
     ProviderTimeoutError,
     ProviderUnavailableError,
     RateLimitError,
+    ServerBusyError,
 )
 from llamastack.provider.http import error_class_of, is_http_error, reason_of_http_error
 from llamastack.provider.redaction import keeps_secrets, struck_error
+from llamastack.provider.shortage import SHORTAGE, is_shortage
 
 _LOGGER = logging.getLogger("llamastack.provider")
 _LONGEST_MESSAGE = 2000
@@ -53,6 +55,8 @@ def reason_of(error: BaseException) -> str:
         return error.message
     if isinstance(error, BaseExceptionGroup):
         return "; ".join(reason_of(e) for e in error.exceptions)
+    if is_shortage(error) and not is_http_error(error):
+        return SHORTAGE
     if isinstance(error, TimeoutError):
         return str(error) or "timed out"
     if is_http_error(error):
@@ -100,6 +104,8 @@ def as_stack_error(
 
 def _error_for(error: Exception, who: str, provider_id: str, redact: Callable[[str], str]) -> LlamaStackError:
     kind: type[LlamaStackError]
+    if is_shortage(error):
+        return ServerBusyError(reason_of(error), provider_id=provider_id)
     if is_http_error(error):
         kind = error_class_of(error)
     elif isinstance(error, TimeoutError):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import os
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,6 +23,7 @@ from llamastack.provider.errors import (
     ProviderUnavailableError,
     ServerBusyError,
 )
+from llamastack.provider.shortage import SHORTAGE, chain_of, is_shortage
 from llamastack.provider.transports import fresh_connections, guard
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ _T = TypeVar("_T")
 _AT_ONCE_S = 0.1
 _BLOCK = 2**18  # bytes
 _NOTHING_KEPT = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-SHORTAGE = "this process has no file descriptors left"
-"""What a user is told where `is_shortage`."""
 _OWN_WAYS = {"transport", "mounts", "proxy", "cert"}
 
 
@@ -244,24 +242,9 @@ def _cut_short(error: BaseException) -> bool:
     return type(error.__cause__).__name__ == "ClientPayloadError" and system_error_of(error) is None
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and what is underneath, outermost first."""
-    seen: set[int] = set()
-    waiting: list[object] = [error]
-    while waiting:
-        one = waiting.pop(0)
-        if not isinstance(one, BaseException) or id(one) in seen:
-            continue
-        seen.add(id(one))
-        yield one
-        # aiohttp keeps what it was told in attributes of its own.
-        waiting += [getattr(one, "certificate_error", None), getattr(one, "os_error", None)]
-        waiting.append(one.__cause__ or one.__context__)
-
-
 def system_error_of(error: BaseException) -> OSError | None:
     """The operating system's own error underneath; the transports word it each in their own way."""
-    found = (one for one in _chain(error) if isinstance(one, OSError) and not isinstance(one, ssl.SSLError))
+    found = (one for one in chain_of(error) if isinstance(one, OSError) and not isinstance(one, ssl.SSLError))
     return next((one for one in found if _number_of(one) is not None), None)
 
 
@@ -270,17 +253,11 @@ def _number_of(error: OSError) -> int | None:
     return number if isinstance(number, int) else None
 
 
-def is_shortage(error: BaseException) -> bool:
-    """Whether this process, or its machine, has no file descriptors left: no fault of a backend."""
-    found = system_error_of(error)
-    return found is not None and found.errno in (errno.EMFILE, errno.ENFILE)
-
-
 def tls_error_of(error: BaseException) -> ssl.SSLError | None:
     """The TLS error underneath that says most. It is an OSError, too, with a number of its own."""
     # That TLS waits for bytes is no failure of its own: what was waited for has not come.
     waits = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
-    found = [one for one in _chain(error) if isinstance(one, ssl.SSLError) and not isinstance(one, waits)]
+    found = [one for one in chain_of(error) if isinstance(one, ssl.SSLError) and not isinstance(one, waits)]
     return next((one for one in found if _tls_words(one)), found[0] if found else None)
 
 
@@ -312,6 +289,8 @@ def reason_at(error: BaseException, where: str) -> str:
 
     where: scheme, host and port of the backend.
     """
+    if is_shortage(error):
+        return f"{SHORTAGE}, so {where} cannot be reached"
     return f"{_words(error)} at {where}"
 
 

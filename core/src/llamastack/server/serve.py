@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import logging
 import signal
 import socket
 import sys
@@ -14,12 +16,14 @@ from typing import Any
 import anyio
 import uvicorn
 
+from llamastack.provider.shortage import SHORTAGE, is_shortage
 from llamastack.server.app import create_app, shape_of
 from llamastack.server.connection import Connection
 from llamastack.server.slow_clients import SlowClients
 from llamastack.stack import Stack
 from llamastack.stack.hosts import is_loopback
 
+_LOGGER = logging.getLogger("llamastack.server")
 _BACKLOG = 2048
 _GARBAGE_AFTER = 10_000  # new objects
 
@@ -130,6 +134,15 @@ class _Server(uvicorn.Server):
         self._on_ready()
 
 
+def _tell_shortage(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Where a connection cannot be taken for want of a file descriptor; the loop tries again in a second."""
+    error = context.get("exception")
+    if isinstance(error, OSError) and is_shortage(error) and "accept" in context.get("message", ""):
+        _LOGGER.error("%s, so new connections wait", SHORTAGE)
+    else:
+        loop.default_exception_handler(context)
+
+
 async def serve(stack: Stack, listening: socket.socket, on_ready: Callable[[], None]) -> None:
     """Serve a running stack until SIGTERM or SIGINT, then let requests in flight finish.
 
@@ -162,6 +175,9 @@ async def serve(stack: Stack, listening: socket.socket, on_ready: Callable[[], N
         finally:
             finished.set()
 
+    loop = asyncio.get_running_loop()
+    handled = loop.get_exception_handler()
+    loop.set_exception_handler(_tell_shortage)
     # uvicorn sets these handlers itself a moment later, and raises the signal once more when it has put them back: one
     # that comes in between must stop the server too, one that comes after must not stop the process half-closed.
     before = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -174,6 +190,7 @@ async def serve(stack: Stack, listening: socket.socket, on_ready: Callable[[], N
             finally:
                 server.should_exit = True
     finally:
+        loop.set_exception_handler(handled)
         gc.set_threshold(*thresholds)
         gc.unfreeze()
         listening.close()

@@ -23,6 +23,7 @@ from llamastack.provider.errors import LlamaStackError, ProviderTimeoutError, Pr
 from llamastack.provider.faults import as_stack_error, log_traceback, reason_of, shortened, unwrapped
 from llamastack.provider.redaction import redactor, struck_error
 from llamastack.provider.request_data import provider_data
+from llamastack.provider.shortage import is_shortage
 from llamastack.provider.streams import Stream, close, closing
 from llamastack.stack.containment import ContainedTasks, as_exception
 from llamastack.stack.resolver import PlannedProvider
@@ -321,7 +322,12 @@ class Instance:
             with anyio.fail_after(_ASK_TIMEOUT_S):
                 await self._ask()
         except BaseException as raised:
-            self._is_down(as_exception(raised))
+            error = as_exception(raised)
+            if is_shortage(error) and self.status is ProviderStatus.healthy:
+                # What it served it serves: that it cannot be asked is no fault of its own.
+                _LOGGER.warning("%s %s cannot be asked: %s", self.api, self.provider_id, self.explain(error))
+            else:
+                self._is_down(error)
         else:
             if self.status is ProviderStatus.down:
                 _LOGGER.info("%s %s is healthy", self.api, self.provider_id)

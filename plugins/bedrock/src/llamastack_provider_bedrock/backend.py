@@ -27,9 +27,10 @@ from llamastack.provider import (
 )
 from llamastack.provider.bounded import limited
 from llamastack.provider.errors import ServerBusyError
-from llamastack.provider.http import SHORTAGE, is_shortage, once_more_if_dropped, reason_at
+from llamastack.provider.http import once_more_if_dropped, reason_at
 from llamastack.provider.openai_dialect import understood
 from llamastack.provider.refusals import error_of_status, retry_after_of, should_retry_of
+from llamastack.provider.shortage import is_shortage
 from llamastack.provider.streams import Stream
 from llamastack_provider_bedrock.config import BedrockConfig
 from llamastack_provider_bedrock.credentials import CallCredentials
@@ -170,7 +171,7 @@ class Bedrock:
             case aws.ParamValidationError():
                 return InvalidRequestError(" ".join(str(error).split()))
             case aws.BotoCoreError() if is_shortage(error.kwargs.get("error") or error):
-                return ServerBusyError(SHORTAGE)
+                return ServerBusyError(reason_at(error.kwargs.get("error") or error, where))
             case aws.SSLError():
                 return ProviderUnavailableError(reason_at(error.kwargs.get("error", error), where))
             case aws.ConnectTimeoutError():

@@ -15,8 +15,9 @@ import httpx
 
 from llamastack.provider.bounded import unpacked
 from llamastack.provider.documents.addresses import is_public
-from llamastack.provider.errors import BackendError, InvalidRequestError
+from llamastack.provider.errors import BackendError, InvalidRequestError, ServerBusyError
 from llamastack.provider.http import reason_at
+from llamastack.provider.shortage import SHORTAGE, is_shortage
 
 _USERINFO = re.compile(r"//[^/]*@")
 _MOST_REDIRECTS = 5
@@ -41,7 +42,8 @@ class Fetching:
 async def fetched(url: str, how: Fetching, param: str) -> tuple[bytes, str | None]:
     """(body, Content-Type) of the page at `url`.
 
-    Raises InvalidRequestError, naming `param`, for all that keeps it from being had.
+    Raises InvalidRequestError, naming `param`, for all that keeps it from being had but ServerBusyError, where it is a
+    shortage of this server.
     """
     shown = _shown(url)
     try:
@@ -72,6 +74,8 @@ async def _follow(target: httpx.URL, shown: str, how: Fetching, param: str) -> t
                 target = target.join(reply.headers["location"])
         except httpx.HTTPError as error:
             where = f"{target.scheme}://{target.netloc.decode()}"
+            if is_shortage(error):
+                raise ServerBusyError(reason_at(error, where)) from error
             raise InvalidRequestError(f"{shown} cannot be fetched: {reason_at(error, where)}", param=param) from error
         except (BackendError, httpx.InvalidURL, ValueError) as error:
             reason = error.message if isinstance(error, BackendError) else str(error)
@@ -130,6 +134,8 @@ async def _public_addresses(url: httpx.URL, shown: str, param: str) -> list[str]
     try:
         found = await anyio.getaddrinfo(url.raw_host.decode("ascii"), url.port or _SCHEMES[url.scheme])
     except (OSError, UnicodeError) as error:
+        if is_shortage(error):
+            raise ServerBusyError(f"{SHORTAGE}, so {shown} cannot be fetched") from error
         raise InvalidRequestError(f"{shown} cannot be fetched: the host is not known", param=param) from error
     addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
     if not addresses or not all(is_public(address) for address in addresses):

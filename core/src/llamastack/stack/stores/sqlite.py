@@ -12,8 +12,9 @@ import anyio
 import anyio.to_thread
 from pydantic import BaseModel, ConfigDict, Field
 
-from llamastack.provider.errors import ProviderUnavailableError
+from llamastack.provider.errors import ProviderUnavailableError, ServerBusyError
 from llamastack.provider.private_files import make_private, private_file, private_folder
+from llamastack.provider.shortage import SHORTAGE, is_shortage
 from llamastack.stack.stores import StoredObject
 
 _T = TypeVar("_T")
@@ -88,6 +89,8 @@ class SqliteStore:
         try:
             return await anyio.to_thread.run_sync(work, connection, limiter=self._limiter)
         except sqlite3.Error as error:
+            if is_shortage(error):
+                raise ServerBusyError(f"{SHORTAGE}, so the registry {self._path} cannot be used") from error
             raise ProviderUnavailableError(f"the registry {self._path} cannot be used: {error}") from error
 
     async def open(self) -> None:
@@ -106,7 +109,8 @@ class SqliteStore:
             except (sqlite3.Error, OSError) as error:
                 if made is not None:
                     made.close()
-                raise OSError(f"the registry {self._path} cannot be opened: {error}") from error
+                why = SHORTAGE if is_shortage(error) else error
+                raise OSError(f"the registry {self._path} cannot be opened: {why}") from error
             return made
 
         self._connection = await anyio.to_thread.run_sync(connect, limiter=self._limiter)

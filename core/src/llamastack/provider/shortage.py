@@ -1,0 +1,45 @@
+"""No file descriptors left: a shortage of this process, or of its machine, and no fault of any provider."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+
+_NUMBERS = (errno.EMFILE, errno.ENFILE)
+SHORTAGE = "this server has no file descriptors left (the limit is that of `ulimit -n`)"
+"""What a user is told."""
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether an error comes of it. Some libraries say something else then: that a name or a file is not found."""
+    for one in chain_of(error):
+        if isinstance(one, OSError) and getattr(one, "errno", None) in _NUMBERS:
+            return True
+        if type(one).__name__ in ("gaierror", "OperationalError") and none_left():
+            return True
+    return False
+
+
+def none_left() -> bool:
+    """Whether there are none left now."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno in _NUMBERS
+    return False
+
+
+def chain_of(error: BaseException) -> Iterator[BaseException]:
+    """The error and what is underneath, outermost first."""
+    seen: set[int] = set()
+    waiting: list[object] = [error]
+    while waiting:
+        one = waiting.pop(0)
+        if not isinstance(one, BaseException) or id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        # aiohttp keeps what it was told in attributes of its own.
+        waiting += [getattr(one, "certificate_error", None), getattr(one, "os_error", None)]
+        waiting.append(one.__cause__ or one.__context__)
