@@ -56,7 +56,7 @@ def adapters(route: str) -> Iterator[TypeAdapter[Any]]:
 
 
 def missing_fields(value: Any, schema: Schema, path: str) -> Iterator[str]:
-    """What the old schema has, and `value` has not."""
+    """What the old schema has, and `value` has not; and what is null although the schema knows nothing of it."""
     choices = list(alternatives(schema))
     if isinstance(value, list):
         for choice in choices:
@@ -71,6 +71,9 @@ def missing_fields(value: Any, schema: Schema, path: str) -> Iterator[str]:
         c for c in fitting if all(s.get("const", value.get(n)) == value.get(n) for n, s in c["properties"].items())
     ]
     for choice in (named or fitting)[:1]:
+        yield from (
+            f"{path}.{n} is new, and null" for n in value.keys() - choice["properties"].keys() if value[n] is None
+        )
         for name, inner in choice["properties"].items():
             if name not in value:
                 yield f"{path}.{name}"

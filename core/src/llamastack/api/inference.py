@@ -91,7 +91,7 @@ class CompletionResponse(WireModel):
     """One entry per token of the reply, where they were asked for."""
     usage: Annotated[TokenUsage | None, OMIT_IF_NONE] = None
     """Tokens that it took, where the provider knows."""
-    stop_detail: StopDetail | None = None
+    stop_detail: Annotated[StopDetail | None, OMIT_IF_NONE] = None
     """More about its end, where the `stop_reason` does not say all."""
 
 
@@ -106,7 +106,7 @@ class CompletionResponseStreamChunk(WireModel):
     """Of the tokens in this piece, where they were asked for."""
     usage: Annotated[TokenUsage | None, OMIT_IF_NONE] = None
     """Tokens that the whole reply took, where the provider knows; in the last piece alone."""
-    stop_detail: StopDetail | None = None
+    stop_detail: Annotated[StopDetail | None, OMIT_IF_NONE] = None
     """More about its end, where the `stop_reason` does not say all; in the last piece alone."""
 
 
@@ -141,11 +141,11 @@ class ChatCompletionResponse(WireModel):
     """One entry per token of the reply, where they were asked for."""
     usage: Annotated[TokenUsage | None, OMIT_IF_NONE] = None
     """Tokens that it took, where the provider knows."""
-    stop_detail: StopDetail | None = None
+    stop_detail: Annotated[StopDetail | None, OMIT_IF_NONE] = None
     """More about its end, where the `stop_reason` does not say all."""
-    refusal: str | None = None
+    refusal: Annotated[str | None, OMIT_IF_NONE] = None
     """Where the model refuses to answer: its words for that, with which the text of the answer ends."""
-    failed_tool_calls: list[ToolCallDelta] | None = None
+    failed_tool_calls: Annotated[list[ToolCallDelta] | None, OMIT_IF_NONE] = None
     """Tool calls whose arguments cannot be read, each as a stream has it, with the status `failure`."""
 
 
@@ -170,9 +170,9 @@ class ChatCompletionResponseEvent(WireModel):
     """Why the answer ended; in the last event alone."""
     usage: Annotated[TokenUsage | None, OMIT_IF_NONE] = None
     """Tokens that the whole reply took, where the provider knows; in the last event alone."""
-    stop_detail: StopDetail | None = None
+    stop_detail: Annotated[StopDetail | None, OMIT_IF_NONE] = None
     """More about its end, where the `stop_reason` does not say all; in the last event alone."""
-    refusal: bool | None = None
+    refusal: Annotated[bool | None, OMIT_IF_NONE] = None
     """True where `delta` is text by which the model refuses to answer."""
 
 

@@ -190,7 +190,7 @@ def _refusal(response: httpx.Response) -> LlamaStackError:
     try:
         body = response.json()
     except ValueError:
-        body = response.text
+        body = response.content.decode(errors="replace")  # not by a charset of the sender
     error = error_from_wire(response.status_code, body)
     if error.retry_after is None:
         error.retry_after = retry_after_of(response.headers)  # of a proxy before the server
