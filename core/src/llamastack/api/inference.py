@@ -126,9 +126,9 @@ class ToolCallDelta(WireModel):
     """At failure the text that cannot be read."""
     parse_status: ToolCallParseStatus
     """How far it has come."""
-    call_id: str | None = None
+    call_id: Annotated[str | None, OMIT_IF_NONE] = None
     """At failure: the id of the call."""
-    tool_name: Annotated[ToolName | None, Field(union_mode="left_to_right")] = None
+    tool_name: Annotated[ToolName | None, Field(union_mode="left_to_right"), OMIT_IF_NONE] = None
     """At failure: the tool that is called, where it is known."""
 
 
