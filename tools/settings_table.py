@@ -125,6 +125,20 @@ FIXED: tuple[tuple[str, str, str, str, str], ...] = (
         "bytes",
         "The rest is not read",
     ),
+    (
+        "HTML and PDF documents that are read at once, each in a process of its own",
+        "llamastack.provider.documents.extraction",
+        "_MOST_AT_ONCE",
+        "",
+        "The others wait",
+    ),
+    (
+        "Memory of a process that reads a document",
+        "llamastack.provider.documents.extraction",
+        "_MEMORY_BYTES",
+        "bytes",
+        "400",
+    ),
     ("Redirects of a document's URL", "llamastack.provider.documents.fetching", "_MOST_REDIRECTS", "", "400"),
 )
 

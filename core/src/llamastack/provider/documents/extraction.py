@@ -20,6 +20,7 @@ from llamastack.provider.errors import InternalError, InvalidRequestError, NotSu
 _WORKER = Path(__file__).with_name("worker.py")
 _NEEDS = {"html": ("inscriptis", "HTML pages"), "pdf": ("pypdf", "PDF files")}
 _MOST_AT_ONCE = 2
+_MEMORY_BYTES = 2**30
 # Not the whole environment: it may hold keys, which what reads hostile files has no use for.
 _KEPT_VARIABLES = (
     "PATH",
@@ -44,7 +45,7 @@ class ExtractionLimits:
 
     seconds: float = 30.0
     pages: int = 2000
-    memory_bytes: int = 2**30
+    memory_bytes: int = _MEMORY_BYTES
 
 
 async def extracted(kind: str, raw: bytes, limits: ExtractionLimits, max_bytes: int, param: str) -> str:
