@@ -87,14 +87,14 @@ async def test_the_first_piece_comes_before_the_last_is_made(serving: Serving, s
 @pytest.mark.parametrize(
     ("body", "status", "param", "says"),
     [
-        (b'{"model": ', 400, None, "the body is not JSON: Expecting value: line 1 column 11"),
+        (b'{"model": ', 400, None, "the body is not JSON: EOF while parsing a value at line 1 column 10"),
         (b"[1]", 400, None, "the body must be a JSON object"),
         (b"[" * 100_000, 400, None, "the body is nested too deeply"),
-        (b'{"model": "\xff"}', 400, None, "the body is not JSON: 'utf-8' codec can't decode byte 0xff"),
+        (b'{"model": "\xff"}', 400, None, "the body is not JSON: invalid unicode code point at line 1 column 12"),
         (b"", 400, "model", "model: required field is missing; messages: required field is missing"),
         ({**CHAT, "messages": []}, 400, "messages", "messages: List should have at least 1 item"),
         ({**CHAT, "mood": 1}, 400, "mood", "mood: unknown field"),
-        ({**CHAT, "messages": [{"role": "robot"}]}, 400, "messages[0].role", "does not match any of the expected tags"),
+        ({**CHAT, "messages": [{"role": "robot"}]}, 400, "messages[0].role", "Input should be one of 'user', 'system'"),
         (
             {**CHAT, "sampling_params": {"strategy": "greedy", "top_k": "x"}},
             400,
