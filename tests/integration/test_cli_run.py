@@ -174,7 +174,7 @@ def test_models(call: Callable[..., Result]) -> None:
         (["models", "register", "x", "--provider-id", "foo"], 1, "error: model 'x' is not served. Served: a, b"),
         (["models", "register", "x", "--provider-id", "far"], 1, "error: "),
         (["models", "register", "x", "--metadata", "{"], 2, "error: --metadata: is not JSON"),
-        (["models", "register", "x", "--metadata", "[]"], 2, "error: metadata: Input should be a valid dictionary"),
+        (["models", "register", "x", "--metadata", "[]"], 2, "error: metadata: Input should be an object"),
         (["models", "unregister", "b"], 1, "error: model 'b' is not registered; provider 'foo' serves it by itself"),
         (["shields", "register", "s"], 2, "error: type: required field is missing"),
         (["memory-banks", "register", "v", "--type", "odd"], 2, "error: Invalid value for '--type'"),

@@ -140,7 +140,7 @@ async def test_what_bedrock_cannot_do_is_refused(running: Any) -> None:
         ({"model": LLAMA, "sampling_params": top_k}, "sampling_params.top_k"),
         ({"sampling_params": SamplingParams(repetition_penalty=1.1)}, "sampling_params.repetition_penalty"),
         ({"sampling_params": SamplingParams(seed=7)}, "sampling_params.seed"),
-        ({"tool_prompt_format": ToolPromptFormat.function_tag}, "tool_prompt_format"),
+        ({"tools": [WEATHER], "tool_prompt_format": ToolPromptFormat.function_tag}, "tool_prompt_format"),
         ({"logprobs": LogProbConfig()}, "logprobs"),
     ]
     for arguments, param in cases:
