@@ -65,6 +65,7 @@ class VLLMProcess:
         self._process: Process | None = None
         self._last: deque[str] = deque(maxlen=_KEPT_LINES)
         self._stopping = False
+        self._followed: anyio.Event | None = None
         self.ready = False
         """Set by who has seen it answer. Before that it does not heed a signal."""
 
@@ -86,11 +87,15 @@ class VLLMProcess:
         """Read what it prints until it ends. Raises ProviderUnavailableError with the last of that, unless stopped."""
         process = self._process
         assert process is not None
-        async with anyio.create_task_group() as reading:
-            reading.start_soon(self._read, process)
-            status = await process.wait()
-            # Its workers may outlive it and keep the pipe open.
-            reading.cancel_scope.deadline = anyio.current_time() + _LAST_WORDS_S
+        self._followed = anyio.Event()
+        try:
+            async with anyio.create_task_group() as reading:
+                reading.start_soon(self._read, process)
+                status = await process.wait()
+                # Its workers may outlive it and keep the pipe open.
+                reading.cancel_scope.deadline = anyio.current_time() + _LAST_WORDS_S
+        finally:
+            self._followed.set()
         if not self._stopping:
             said = " | ".join(line for line in self._last if line.strip())
             raise ProviderUnavailableError(f"vLLM ended with status {status}: {said[-1000:]}")
@@ -121,4 +126,8 @@ class VLLMProcess:
                 except ProcessLookupError:
                     _LOGGER.debug("vllm: all of its processes have ended")
                 await process.wait()
+                if self._followed is not None:
+                    # asyncio lets go of the process at the end of its output, not before.
+                    with anyio.move_on_after(_LAST_WORDS_S):
+                        await self._followed.wait()
             await to_thread.run_sync(self._folder.cleanup)
