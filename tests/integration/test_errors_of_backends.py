@@ -165,8 +165,9 @@ ERRORS: list[tuple[dict[str, Any], int]] = [
 ]
 
 
-def forms_of(error: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{"error": error}, {"type": "error", "error": error}, {"object": "error", **error}]
+def forms_of(error: dict[str, Any]) -> list[Any]:
+    """The forms in which backends send an error; Google's gateways put it into a list."""
+    return [{"error": error}, [{"error": error}], {"type": "error", "error": error}, {"object": "error", **error}]
 
 
 # ---- an error is told with its status, wherever it stands ------------------------------------------------------------

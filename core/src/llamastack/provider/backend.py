@@ -184,11 +184,11 @@ class HttpBackend:
             try:
                 answer = pydantic_core.from_json(content)
             except ValueError:
-                answer = whole_texts(decode_json(content))  # perhaps for a detail
+                answer = whole_texts(decode_json(content))  # it may have lone surrogates, which this reads
         except ValueError:
             raise BackendError(f"{self.where}{path} answered something else than JSON") from None
         error = error_in(answer)
-        if error is not None and not (answer.get("choices") or answer.get("data")):
+        if error is not None and not (error.get("choices") or error.get("data")):
             raise self._explained(error_of_event(error, self.where, "answered with an error"))
         return answer
 

@@ -158,11 +158,11 @@ def _finish(found: Finish | None, provider_id: str, *, complete: bool) -> Finish
 
 def _choice(chunk: Mapping[str, Any], provider_id: str) -> Mapping[str, Any] | None:
     """The chunk's choice; None when it has none (usage alone). An error in mid-stream is raised."""
-    if not isinstance(chunk, Mapping):
-        raise malformed(provider_id, f"{str(chunk)!r} in a stream")
-    error = error_in(chunk)
+    error = error_in(chunk)  # which some send in a list
     if error is not None:
         raise _broke_off(error, provider_id)
+    if not isinstance(chunk, Mapping):
+        raise malformed(provider_id, f"{str(chunk)!r} in a stream")
     return first_choice(chunk, provider_id) if chunk.get("choices") else None
 
 
