@@ -14,7 +14,7 @@ from schema_examples import examples_of, paths_in
 
 from llamastack.api.models import Model
 from llamastack.provider.apis import BUILTIN_APIS
-from llamastack.server.native import dump_reply
+from llamastack.server.encoding import json_by
 
 SEED: dict[str, Any] = yaml.safe_load(
     (Path(__file__).parents[1] / "data" / "native-http-api-0.0.41.yaml").read_text(encoding="utf-8")
@@ -106,7 +106,7 @@ def test_every_old_field_is_in_the_reply(route: str) -> None:
         for least in least_values(adapter):
             if least is None or least == []:
                 continue
-            written = json.loads(dump_reply(adapter, adapter.validate_python(least)))
+            written = json.loads(json_by(adapter, adapter.validate_python(least)))
             for one in written if isinstance(written, list) else [written]:
                 seen += 1
                 found = [list(missing_fields(one, schema, "")) for schema in schemas]
@@ -115,7 +115,7 @@ def test_every_old_field_is_in_the_reply(route: str) -> None:
 
 
 def test_new_fields_are_left_out_where_they_are_not_set() -> None:
-    written = json.loads(dump_reply(METHODS["/models/list"].result, [Model(identifier="m")]))
+    written = json.loads(json_by(METHODS["/models/list"].result, [Model(identifier="m")]))
     assert written == [{"identifier": "m", "provider_id": "", "llama_model": "m", "metadata": {}}]
 
 

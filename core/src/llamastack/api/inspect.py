@@ -48,7 +48,7 @@ class ProviderHealth(WireModel):
     """How many objects (models, shields, memory banks) it serves, where its API has any."""
     progress: Annotated[ProviderProgress | None, OMIT_IF_NONE] = None
     """Of what it is at now, such as loading or fetching a model."""
-    note: str | None = None
+    note: Annotated[str | None, OMIT_IF_NONE] = None
     """What is to be known although it is healthy: it lists nothing without a key, or does not take what is registered.
     """
 

@@ -56,11 +56,6 @@ def _parameters_of(query: bytes) -> list[tuple[str, str]]:
         raise InvalidRequestError(f"the query has more than {_MOST_PARAMETERS} parameters") from None
 
 
-def dump_reply(adapter: Any, value: Any) -> bytes:
-    """The JSON of a result or of a streamed piece. Raises where `value` is not what `adapter` describes."""
-    return json_by(adapter, value)
-
-
 class NativeEndpoint(Endpoint):
     """One method of one API."""
 
@@ -83,7 +78,7 @@ class NativeEndpoint(Endpoint):
 
     def _dump(self, adapter: Any, value: Any) -> bytes:
         try:
-            return dump_reply(adapter, value)
+            return json_by(adapter, value)
         except Exception as error:
             definition = self.method.definition
             raise InternalError(
