@@ -162,7 +162,7 @@ def rows() -> Iterator[tuple[str, str, str, str]]:
     yield from environment()
     for what, module, constant, unit, met in FIXED:
         value = getattr(importlib.import_module(module), constant)
-        yield "not to be set", f"{value:,} {unit}".strip(), what, met
+        yield "(fixed)", f"{value:,} {unit}".strip(), what, met
 
 
 def environment() -> Iterator[tuple[str, str, str, str]]:

@@ -165,15 +165,6 @@ class ScriptedHttp:
         """The requests but for those of the list of models."""
         return [seen for seen in self.received if not seen.path.endswith("/models")]
 
-    def close_idle(self) -> None:
-        """Close every open connection, in order and without a word."""
-
-        async def close() -> None:
-            for writer in list(self._open):
-                writer.close()
-
-        self._run(close())
-
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 
 import anyio
 
-# Asks a worker what it is at. Windows, where there is one worker only, has no such signal.
+# Makes a worker write what its threads are doing. Windows, where there is one worker only, has no such signal.
 _TELL = getattr(signal, "SIGUSR2", signal.SIGTERM)
 _BEAT = b"."
 _GOODBYE = b"!"
@@ -94,7 +94,7 @@ class Pulse:
 
 
 async def end_hanging(process_id: int) -> None:
-    """Have a process show on stderr what its threads are at, where it still can, and end it."""
+    """Have a process write to stderr what its threads are doing, if it still can, and end it."""
     with suppress(ProcessLookupError):
         os.kill(process_id, _TELL)
         await anyio.sleep(_LONGEST_PAUSE_S)

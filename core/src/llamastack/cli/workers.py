@@ -49,7 +49,8 @@ class _Job:
     """What a worker is to do.
 
     config: the run config as it was when the parent read it, so that a worker that is started later serves the same.
-    introduces: it shows the providers, and their progress. timeout_s: how long it may show no sign of life, 0 for ever.
+    introduces: it shows the providers, and their progress.
+    timeout_s: how long it may show no sign of life, 0 for no limit.
     """
 
     name: str

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import anyio.lowlevel
 
 from llamastack.provider.errors import BackendError
-from llamastack.provider.sse import MOST_EVENT_BYTES
+from llamastack.provider.sse import MOST_EVENT_BYTES, too_long_event
 
 ACCEPTED = "gzip, deflate"
 """The content encodings that are asked for, and understood."""
@@ -123,7 +123,7 @@ async def limited_lines(blocks: AsyncIterator[bytes], most: int, where: str) -> 
         end = block.rfind(b"\n")
         size = size + len(block) if end < 0 else len(block) - end - 1
         if size > most:
-            raise BackendError(f"{where} sent an event of more than {most} bytes ('max_event_bytes' in the config)")
+            raise too_long_event(most, where)
         yield block
 
 

@@ -38,12 +38,20 @@ class LlamaStackError(Exception):
     message: one sentence for people; never holds a secret.
     provider_id: the configured provider that it happened at, if any.
     param: path of the offending field or parameter, if any.
+    retry_after: seconds until it makes sense to ask again, where that is known.
     """
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "error"
 
-    def __init__(self, message: str, *, provider_id: str | None = None, param: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider_id: str | None = None,
+        param: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.provider_id = provider_id
@@ -54,14 +62,14 @@ class LlamaStackError(Exception):
         """The HTTP status that the backend answered with, where it answered."""
         self.hides_cause = False
         """Whether it is raised without its cause, whose text has a secret that cannot be struck out."""
-        self.retry_after: float | None = None
+        self.retry_after = retry_after
         """Seconds until it makes sense to ask again, where that is known."""
         self.should_retry: bool | None = None
         """Whether the backend wants to be asked again at all, if it said."""
 
     def details(self) -> dict[str, Any]:
         """Further fields of the error object, by name."""
-        return {} if self.retry_after is None else {"retry_after": self.retry_after}
+        return {}
 
     def reword(self, message: str) -> Self:
         """The same error with another message."""
@@ -109,7 +117,7 @@ class InvalidRequestError(LlamaStackError):
 
     def details(self) -> dict[str, Any]:
         # Clients of the first release read `error.detail.errors`.
-        return super().details() | ({"detail": {"errors": self.errors}} if self.errors else {})
+        return {"detail": {"errors": self.errors}} if self.errors else {}
 
     @classmethod
     def _rebuild(cls, message: str, body: dict[str, Any]) -> Self:
@@ -276,24 +284,10 @@ class RequestHeadTooLargeError(RequestTooLargeError):
 
 
 class RateLimitError(LlamaStackError):
-    """The backend asks to slow down.
-
-    retry_after: seconds until it wants to be asked again, if it said.
-    """
+    """The backend asks to slow down."""
 
     status = 429
     code = "rate_limited"
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        retry_after: float | None = None,
-        provider_id: str | None = None,
-        param: str | None = None,
-    ) -> None:
-        super().__init__(message, provider_id=provider_id, param=param)
-        self.retry_after = retry_after
 
 
 class InternalError(LlamaStackError):
@@ -327,23 +321,10 @@ class ServerBusyError(LlamaStackError):
     """The server has as much in work as its limits allow, or is short of something, such as file descriptors.
 
     No provider is at fault.
-
-    retry_after: seconds until it makes sense to ask again.
     """
 
     status = 503
     code = "server_busy"
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        retry_after: float | None = None,
-        provider_id: str | None = None,
-        param: str | None = None,
-    ) -> None:
-        super().__init__(message, provider_id=provider_id, param=param)
-        self.retry_after = retry_after
 
 
 class ProviderTimeoutError(LlamaStackError):

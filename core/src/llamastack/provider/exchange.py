@@ -154,7 +154,7 @@ class _DirectAnswer:
     def blocks(self) -> AsyncIterator[bytes]:
         headers = self._response.headers
         if self.status < 400 and "content-encoding" not in headers and is_stream_of_lines(headers):
-            return self._raw()  # whoever reads its events limits each of them
+            return self._raw()  # its reader limits each event
         url = self._response.url
         where = f"{url.scheme}://{url.raw_authority}"
         return bounded_blocks(self._raw(), headers, self._limits, where, is_error=self.status >= 400)

@@ -70,8 +70,8 @@ def reason_of(error: BaseException) -> str:
 def log_traceback(logger: logging.Logger, level: int, message: str, trace: str) -> None:
     """Log `message` with a traceback that is text already, secrets struck out.
 
-    It takes the place of the record's own, which formatters put below the message: in the message, its lines could not
-    be told from lines that came from outside.
+    It takes the place of the record's own traceback, which formatters put below the message. Inside the message its
+    lines would look like text from outside.
     """
     if logger.isEnabledFor(level):
         file, line, function, _ = logger.findCaller(stacklevel=2)

@@ -30,7 +30,7 @@ async def event_data(blocks: AsyncIterator[bytes], most: int = MOST_EVENT_BYTES)
             data.append(line[len(_DATA) :].strip())
             size += len(line)
             if size > most:
-                raise _too_long(most)
+                raise too_long_event(most)
         elif data and not line:
             if any(data):  # some backends send an event without any, to keep the connection
                 yield b"\n".join(data)
@@ -39,8 +39,9 @@ async def event_data(blocks: AsyncIterator[bytes], most: int = MOST_EVENT_BYTES)
         yield b"\n".join(data)
 
 
-def _too_long(most: int) -> BackendError:
-    return BackendError(f"the backend sent an event of more than {most} bytes ('max_event_bytes' in the config)")
+def too_long_event(most: int, who: str = "the backend") -> BackendError:
+    """The error for an event of more than `most` bytes. who: the backend, for the message."""
+    return BackendError(f"{who} sent an event of more than {most} bytes ('max_event_bytes' in the config)")
 
 
 # A line that ends by CR LF and is empty ends an event whatever the line before it ends by.
@@ -92,7 +93,7 @@ async def whole_events(
                 begun.append(rest)
                 size += len(rest)
                 if size > most:
-                    raise _too_long(most)
+                    raise too_long_event(most)
             block = await blocks.__anext__()
     except StopAsyncIteration:
         pass
@@ -150,4 +151,4 @@ async def lines_of(blocks: AsyncIterator[bytes], most: int = MOST_EVENT_BYTES) -
         begun.append(rest)
         size += len(rest)
         if size > most:
-            raise _too_long(most)
+            raise too_long_event(most)

@@ -1,7 +1,7 @@
 """What lies between an HTTP client and its connections, for httpx and for httpx2, its successor that some SDKs use.
 
-Answers are limited and unpacked in small steps, whoever reads them; a second attempt gets a connection of its own; and
-what aiohttp raises is httpx's.
+It limits answers and unpacks them in small steps, gives a second attempt a connection of its own, and turns aiohttp's
+errors into httpx's.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from llamastack.provider.bounded import (
     limited_lines,
     unpacked,
 )
+from llamastack.provider.errors import raise_instead
 
 _Client = TypeVar("_Client")
 needs_fresh: ContextVar[bool] = ContextVar("llamastack_fresh_connection", default=False)
@@ -66,10 +67,7 @@ class _Guarded:
         try:
             response = await chosen.handle_async_request(request)
         except Exception as error:
-            made = as_httpx(error, request.method, str(request.url))
-            if made is error:
-                raise
-            raise made from error
+            raise_instead(error, as_httpx(error, request.method, str(request.url)))
         response.stream = self._stream(response, self.limits, request)
         response.headers.pop("content-encoding", None)  # it is undone below
         return response
@@ -101,10 +99,7 @@ class _GuardedStream:
             async for block in self._inner:
                 yield block
         except Exception as error:
-            made = as_httpx(error, self._request.method, str(self._request.url))
-            if made is error:
-                raise
-            raise made from error
+            raise_instead(error, as_httpx(error, self._request.method, str(self._request.url)))
 
     async def aclose(self) -> None:
         with anyio.CancelScope(shield=True):

@@ -1,7 +1,7 @@
-"""Where in a caller's value a fault of pydantic's stands.
+"""The path, in a caller's value, of a fault that pydantic found.
 
-Pydantic's `loc` holds more than keys and places: at each union, the name of the type that was tried or its tag. What is
-what, only the schema that was validated against tells, so it is walked here beside the `loc`.
+Pydantic's `loc` holds more than keys and places: at each union, the name of the type that was tried or its tag. Only
+the schema tells which is which, so it is walked here beside the `loc`.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ def _form_with(field: str, items: core_schema.ListSchema) -> SchemaValidator:
     return SchemaValidator(core_schema.typed_dict_schema(fields, extra_behavior="ignore"))
 
 
-# They parse all of the JSON, and make objects of next to nothing: 2 microseconds for a short chat, 3 to 5 milliseconds
-# for each MiB, which is half of what making objects of all takes.
+# They parse all of the JSON but make almost no objects: 2 microseconds for a short chat, 3 to 5 milliseconds for each
+# MiB, half of what decoding it takes.
 _FORMS = {
     "choices": _form_with("choices", core_schema.list_schema(_OBJECT)),
     "data": _form_with("data", core_schema.list_schema(_OBJECT)),

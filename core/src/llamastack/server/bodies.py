@@ -10,7 +10,7 @@ from llamastack.server.requests import ClientGoneError, header_of
 
 _RETRY_AFTER_S = 2.0
 _MOST_DIGITS = 18
-# What a few large bodies leave to all small ones.
+# Bodies of up to so many bytes may use the part of the limit that is kept free for them.
 _SMALL_BODY = 64 * 2**10
 _FOR_SMALL_BODIES = 8
 
@@ -41,7 +41,7 @@ class Bodies:
             expected = int(announced) if len(announced) < _MOST_DIGITS else 10**_MOST_DIGITS
             if expected > self._largest:
                 raise self._too_large()
-            # What is announced is not held: it would take a client nothing to keep all others out.
+            # Only bytes that have come count: by announcing large bodies a client could keep all others out.
             if self.held + expected > self._most_large:
                 self._check(expected, expected)
         block, more = await _next_block(scope, receive)

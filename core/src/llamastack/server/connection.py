@@ -188,7 +188,7 @@ class Connection(HttpToolsProtocol):
             self._close_now()
 
     def _take_target_apart(self) -> None:
-        """What is asked for in absolute form: the host in there counts, not that in the header.
+        """Split a target in absolute form. Its host counts, not that in the header.
 
         Source: https://www.rfc-editor.org/rfc/rfc9112#section-3.2.2.
         """

@@ -1,11 +1,11 @@
-"""How many elements a JSON body has, without reading it as JSON: so many that to check them would stop the server?"""
+"""Refuses a JSON body with so many elements that validating them would stop the server, before it is decoded."""
 
 from __future__ import annotations
 
 from llamastack.provider.errors import InvalidRequestError
 
 _NUMBERS_IN_ONE = 20
-"""As many numbers count as one element: they take as much less time."""
+"""So many numbers count as one element: validating a number takes that much less time."""
 
 
 def refuse_more_elements(body: bytes, limit: int) -> None:

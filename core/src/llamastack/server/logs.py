@@ -1,4 +1,4 @@
-"""Logging of the server: one line per record, with the request's id; whoever writes it, in one log."""
+"""The server's log: one line per record, with the request's id, also for records of libraries and plugins."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class _Formatter(logging.Formatter):
     """Lines with the worker's name, where there is one, and the request's id; the text of a second is made once.
 
     A message is one line, whatever is in it; a traceback follows it indented. So nothing that comes from outside can
-    be taken for a line of the log, or steers the terminal that shows it. Secrets are struck out, whoever logs them.
+    be taken for a line of the log, or steers the terminal that shows it. Secrets are struck out of every record.
     """
 
     def __init__(self, worker: str | None) -> None:
@@ -248,7 +248,7 @@ def _most_repeats() -> int:
 
 
 def _log_end_of_thread(arguments: threading.ExceptHookArgs) -> None:
-    """What would else be written past the log: a thread, such as a library's, that ends by an exception."""
+    """Log the exception that ends a thread; Python would write it to stderr beside the log."""
     if arguments.exc_value is None or isinstance(arguments.exc_value, SystemExit):
         return
     name = arguments.thread.name if arguments.thread is not None else "?"

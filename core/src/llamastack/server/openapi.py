@@ -253,7 +253,7 @@ def _openai_paths(apis: Mapping[str, ApiDefinition]) -> tuple[dict[str, Any], di
 
 
 def _openai_operation(route: Route, request: dict[str, Any] | None) -> dict[str, Any]:
-    """What is answered is described in full by OpenAI."""
+    """OpenAI's own reference describes the answers in full."""
     operation: dict[str, Any] = {
         "tags": [_OPENAI],
         "operationId": f"openai_{route.method}",

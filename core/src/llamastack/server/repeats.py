@@ -1,4 +1,4 @@
-"""Lines of a log that say the same again and again: the first few are written, the others are counted and told of."""
+"""Repeated lines of a log: the first few are written, the others are counted, and one line gives their number."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Repeats:
                 del self._kinds[key]
 
     def over(self, now: float | None = None) -> Iterator[Held]:
-        """What was held back by those whose time is over at `now`, or by all; they begin anew."""
+        """What was held back of the kinds whose time is over at `now`, or of all kinds. Their counts start again."""
         for key, kind in list(self._kinds.items()):
             if kind.held is not None and (now is None or kind.until <= now):
                 del self._kinds[key]

@@ -40,9 +40,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Answering(Protocol):
-    """The app behind, which also can answer by something else than a route, with a request id, a line of the log and
-    all.
-    """
+    """The app behind. It can also answer by `instead` in place of a route, with a request id and a line in the log."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, instead: App | None = None) -> None: ...
 

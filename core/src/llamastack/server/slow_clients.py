@@ -30,7 +30,7 @@ _LONGEST_REST_S = 30.0
 
 
 class _Wait(Enum):
-    """What a connection waits for its client for."""
+    """What a connection waits for its client to do or to send."""
 
     FIRST_HEAD = "the first byte"
     HEAD = "the rest of a head"
@@ -134,7 +134,7 @@ def _end(connection: Connection, wait: _Wait, limit: float) -> None:
     elif wait is _Wait.BODY:
         connection.refuse(
             RequestTimeoutError(
-                f"the body of the request did not go on for {limit:g} s, or by less than {_SLOWEST:g} bytes a second "
+                f"for {limit:g} s the body of the request came at less than {_SLOWEST:g} bytes a second, or not at all "
                 "(server.body_timeout_s)"
             )
         )

@@ -1,4 +1,4 @@
-"""Whether the pieces of a memory bank fit into its embedding model: what a model does not read, nobody finds."""
+"""Whether the pieces of a memory bank fit into its embedding model. Text that the model does not read is not found."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def _is_for_us(raised: BaseException) -> bool:
 def _was_pressed(raised: KeyboardInterrupt) -> bool:
     """Whether it comes from the keyboard, and not out of the provider's code."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        return True  # it comes in the middle of whatever runs: the two cannot be told apart
+        return True  # Python raises it wherever the code is, so that it looks the same as the provider's own
     at = raised.__traceback__
     while at is not None and at.tb_next is not None:
         at = at.tb_next

@@ -1,4 +1,4 @@
-"""`${env.NAME}` in the values of a run config: read in full or refused, never by half."""
+"""Substitutes `${env.NAME}` in the values of a run config. A reference that is malformed is an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each provider served when it last said so: while it is down, a name of it is no unknown name."""
+"""The names that each provider listed last, so that a call of one is a 503, not a 404, while the provider is down."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llamastack.stack.stores import Store
 
 _LOGGER = logging.getLogger("llamastack.stack")
 _MOST_NAMES = 20_000
-"""Of one provider. A call of one further, while it is down and after a restart, is a 404 and not a 503."""
+"""Kept for one provider. While it is down after a restart, a call of any other name is a 404 instead of a 503."""
 
 
 def names_in_config(config: object, table_api: str) -> frozenset[str]:

@@ -90,7 +90,7 @@ class OwnTask:
                 async with self._opened():
                     self._started.set()
                     await self._stop.wait()
-        except BaseException as error:  # told to whoever waits
+        except BaseException as error:  # which `start` or `stop` raises
             self._failure = error
             if isinstance(error, asyncio.CancelledError):
                 raise

@@ -29,8 +29,8 @@ _SCHEMES = {"http": 80, "https": 443}
 class Fetching:
     """How documents are fetched.
 
-    client: that does it. max_bytes: the most bytes of a body. allow_private: from every address. timeout_s: seconds for
-    all of it, redirects too; None for none beside the client's.
+    client: sends the requests. max_bytes: the most bytes of a body. allow_private: fetch from private addresses too.
+    timeout_s: seconds for all of it, redirects too; None for no limit beside the client's.
     """
 
     client: httpx.AsyncClient
@@ -42,8 +42,8 @@ class Fetching:
 async def fetched(url: str, how: Fetching, param: str) -> tuple[bytes, str | None]:
     """(body, Content-Type) of the page at `url`.
 
-    Raises InvalidRequestError, naming `param`, for all that keeps it from being had but ServerBusyError, where it is a
-    shortage of this server.
+    Raises InvalidRequestError, naming `param`, where it cannot be fetched; ServerBusyError where this server has no
+    file descriptors left.
     """
     shown = _shown(url)
     try:

@@ -1,7 +1,7 @@
 """Fragments of tool calls in a stream of the OpenAI dialect -> whole calls.
 
 Backends number fragments as they like, give the id late, early, in every fragment or never, and some send whole calls.
-What cannot be attributed for certain is a failure: a call is never given arguments that are not its own.
+A call whose arguments may be another call's is a failure: no call is ever given arguments that are not its own.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def _failed_call(delta: ToolCallDelta) -> dict[str, Any]:
     Raises BackendError where they could be read, but not for certain as this call's.
     """
     if parse_arguments(str(delta.content)) is not None:
-        raise BackendError("the backend's tool calls cannot be told apart: it is not certain whose the arguments are")
+        raise BackendError("the backend's tool calls cannot be told apart: some arguments may belong to another call")
     return _function_call(delta.call_id, str(delta.tool_name or ""), str(delta.content))
 
 
