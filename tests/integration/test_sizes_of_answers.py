@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from backends.scripted_http import ScriptedHttp, Steps, answer, chunked, served_by
+from backends.scripted_http import ScriptedHttp, Steps, answer, chunked, served_by, sse
 from loop_watch import LoopWatch
 from served_stack import served_stack
 
@@ -21,6 +21,7 @@ from llamastack import LlamaStackClient
 from llamastack.api import UserMessage
 from llamastack.provider.bounded import AnswerLimits
 from llamastack.provider.errors import BackendError, LlamaStackError
+from llamastack.provider.sse import MOST_EVENT_BYTES
 from llamastack.stack import Stack
 
 pytestmark = pytest.mark.anyio
@@ -267,6 +268,29 @@ async def test_every_adapter_has_them(
             with pytest.raises(BackendError, match="an event of more than 1048576 bytes"):
                 async for _ in await provider.chat_completion(model="m", messages=ASK, stream=True):
                     pass
+
+
+def _long_events(text: str) -> Iterator[tuple[str, str, Steps]]:
+    """By adapter: the path, and a stream with one event that holds `text`."""
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": "stop"}
+    for provider_type in ("remote::openai", "remote::tgi"):
+        yield provider_type, "/chat/completions", sse({"choices": [choice]}, "[DONE]")
+    message = {"role": "assistant", "content": text}
+    line = json.dumps({"model": "m", "message": message, "done": True, "done_reason": "stop"}).encode() + b"\n"
+    yield "remote::ollama", "/api/chat", chunked(line, content_type="application/x-ndjson")
+
+
+@pytest.mark.parametrize("provider_type", ["remote::openai", "remote::tgi", "remote::ollama"])
+async def test_a_limit_on_events_above_the_default_counts(scripted_backend: ScriptedHttp, provider_type: str) -> None:
+    text = "x" * (MOST_EVENT_BYTES + MIB)
+    path, steps = next((path, steps) for name, path, steps in _long_events(text) if name == provider_type)
+    scripted_backend.routes["/info"] = answer(200, {"model_id": "m", "max_total_tokens": 4096})
+    scripted_backend.routes[path] = steps
+    instance = served_by(scripted_backend, provider_type, path="", max_event_bytes=2 * MOST_EVENT_BYTES)
+    async with Stack.from_config({"providers": {"inference": [instance]}, "refresh_interval_s": 60}) as stack:
+        provider = stack.instances["inference"][0].provider
+        reply = await provider.chat_completion(model="m", messages=ASK, stream=True)
+        assert "".join([piece.event.delta async for piece in reply]) == text
 
 
 async def test_parsing_the_largest_answer_is_linear(scripted_backend: ScriptedHttp) -> None:

@@ -51,6 +51,7 @@ class _Client(AsyncClient):
     """Ollama's client over our HTTP client, with nothing out of the environment but proxies."""
 
     def __init__(self, config: OllamaConfig, request_hook: object, response_hook: object) -> None:
+        self._most_event_bytes = config.max_event_bytes
         # Past the __init__ of AsyncClient, which makes an HTTP client of its own.
         super(AsyncClient, self).__init__(
             http_client,
@@ -73,7 +74,7 @@ class _Client(AsyncClient):
         of tools as objects alone.
         """
         async with self._client.stream(*args, **kwargs) as response:
-            async for line in lines_of(_ended(response.aiter_bytes())):
+            async for line in lines_of(_ended(response.aiter_bytes()), self._most_event_bytes):
                 if line.strip():
                     part = decode_json(line)
                     if part.get("error"):
