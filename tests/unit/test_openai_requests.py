@@ -88,6 +88,14 @@ def test_every_kind_of_message() -> None:
     assert messages[4] == CompletionMessage(content="It rains", stop_reason=StopReason.end_of_turn)
 
 
+@pytest.mark.parametrize("text", ["{", "7", "[]", '{"a":' * 3000, '{"a":' * 3000 + "1" + "}" * 3000, '{"a": NaN}'])
+def test_arguments_of_a_call_in_the_history_that_are_no_json_object(text: str) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": text}}
+    with pytest.raises(InvalidRequestError) as caught:
+        native([{"role": "assistant", "tool_calls": [call]}])
+    assert caught.value.param == "messages[0].tool_calls[0].function.arguments"
+
+
 @pytest.mark.parametrize(
     ("given", "strategy", "temperature", "top_p"),
     [

@@ -37,6 +37,7 @@ from llamastack.provider.refusals import retry_after_of, should_retry_of
 from llamastack.provider.request_data import PROVIDER_DATA_HEADER, provider_data_to_forward
 from llamastack.provider.sse import event_data
 from llamastack.provider.streams import Stream
+from llamastack.provider.surrogates import decode_json
 
 
 class LlamaStackClient(Apis):
@@ -188,7 +189,7 @@ class LlamaStackClient(Apis):
 
 def _refusal(response: httpx.Response) -> LlamaStackError:
     try:
-        body = response.json()
+        body = decode_json(response.content)
     except ValueError:
         body = response.content.decode(errors="replace")  # not by a charset of the sender
     error = error_from_wire(response.status_code, body)
@@ -201,7 +202,7 @@ def _refusal(response: httpx.Response) -> LlamaStackError:
 
 def _error_event(text: bytes) -> LlamaStackError | None:
     try:
-        body = json.loads(text)
+        body = decode_json(text)
     except ValueError:
         return None
     return error_from_wire(0, body) if isinstance(body, dict) and "error" in body else None

@@ -30,6 +30,7 @@ from llamastack.provider.http import (
     reason_of_http_error,
     was_dropped,
 )
+from llamastack.provider.openai_dialect.replies import MALFORMED
 from llamastack.provider.refusals import error_of_answer, error_of_event
 from llamastack.provider.sse import lines_of
 from llamastack.provider.streams import Stream, close, closing
@@ -185,7 +186,7 @@ class Backend:
             # The client's ConnectionError has one sentence for everything; what happened is in its context.
             cause = error if isinstance(error, httpx.HTTPError) else error.__context__ or error
             raise self._failed(cause) from error
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
+        except MALFORMED as error:
             # How the client fails at what is not JSON, or not of the right form.
             said = " ".join(str(error).split())
             raise BackendError(f"{self.where} answered something that cannot be understood: {said}") from error

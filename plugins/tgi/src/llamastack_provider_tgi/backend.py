@@ -32,6 +32,7 @@ from llamastack.provider.http import (
     reason_of_http_error,
     was_dropped,
 )
+from llamastack.provider.openai_dialect.replies import MALFORMED
 from llamastack.provider.refusals import error_in, error_of_answer, error_of_event, error_of_status
 from llamastack.provider.remote import RemoteConfig
 from llamastack.provider.sse import event_data
@@ -273,7 +274,7 @@ class HuggingFaceBackend:
             raise _error_of_event(error, here, "broke off" if began else "refused") from error
         except httpx2.HTTPError as error:
             raise self._failed(error, here) from error
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
+        except MALFORMED as error:
             said = " ".join(str(error).split())
             raise BackendError(f"{here} answered something that cannot be understood: {said}") from error
 

@@ -59,8 +59,8 @@ def malformed(provider_id: str, what: str) -> BackendError:
     )
 
 
-MALFORMED = (KeyError, TypeError, AttributeError, ValueError, IndexError)
-"""How it shows that a reply has not the form that it should have."""
+MALFORMED = (KeyError, TypeError, AttributeError, ValueError, IndexError, RecursionError)
+"""What reading a reply raises that does not have the form that it should have."""
 
 
 def not_understood(provider_id: str, error: Exception) -> BackendError:

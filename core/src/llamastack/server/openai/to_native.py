@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +21,7 @@ from llamastack.api.common import ToolCall as NativeToolCall
 from llamastack.api.common import UserMessage as NativeUserMessage
 from llamastack.api.inference import JsonSchemaResponseFormat
 from llamastack.provider.errors import InvalidRequestError, NotSupportedError
+from llamastack.provider.openai_dialect import parse_arguments
 from llamastack.server.openai.requests import (
     AssistantMessage,
     ChatCompletionRequest,
@@ -319,11 +319,8 @@ def _refusal(message: AssistantMessage) -> str:
 def _call(call: Any, where: str) -> NativeToolCall:
     if call.function is None:
         raise _unsupported(where, "a tool call that is not one of a function")
-    try:
-        arguments = json.loads(call.function.arguments or "{}")
-    except ValueError:
-        arguments = None
-    if not isinstance(arguments, dict):
+    arguments = parse_arguments(call.function.arguments or "")
+    if arguments is None:
         raise InvalidRequestError("must be a JSON object", param=f"{where}.function.arguments")
     return NativeToolCall(call_id=call.id, tool_name=call.function.name, arguments=arguments)
 
