@@ -22,7 +22,8 @@ from llamastack.provider.errors import LlamaStackError
 
 pytestmark = pytest.mark.anyio
 ASK = [UserMessage(content="Hi")]
-BODY = {"messages": [{"role": "user", "content": "Hi"}]}
+ASKED = [{"role": "user", "content": "Hi"}]
+BODY = {"messages": ASKED}
 
 
 def chunk(content: str | None = None, finish: str | None = None) -> dict[str, Any]:
@@ -167,7 +168,15 @@ ERRORS: list[tuple[dict[str, Any], int]] = [
 
 def forms_of(error: dict[str, Any]) -> list[Any]:
     """The forms in which backends send an error; Google's gateways put it into a list."""
-    return [{"error": error}, [{"error": error}], {"type": "error", "error": error}, {"object": "error", **error}]
+    return [
+        {"error": error},
+        [{"error": error}],
+        {"type": "error", "error": error},
+        {"object": "error", **error},
+        {"error": {"error": error}},
+        {"errors": [error]},
+        {"choices": [{"index": 0, "message": {}, "finish_reason": "error", "error": error}]},
+    ]
 
 
 # ---- an error is told with its status, wherever it stands ------------------------------------------------------------
@@ -211,6 +220,56 @@ async def test_an_error_in_mid_stream(scripted_backend: ScriptedHttp) -> None:
             assert told.pop("natively").status == status
             for way, seen in told.items():
                 assert (seen.status, seen.text, "told so" in seen.message) == (200, "Hel", True), way
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_error_in_a_list(scripted_backend: ScriptedHttp, stream: bool) -> None:
+    body = [{"error": {"code": 429, "message": "told so", "status": "RESOURCE_EXHAUSTED"}}]
+    async with paths_to(scripted_backend) as paths:
+        answers = (sse(body), answer(200, body)) if stream else (answer(200, body),)
+        for steps in answers:
+            for way, told in (await paths.all_of(steps, stream=stream)).items():
+                assert (told.status, "told so" in told.message) == (429, True), way
+
+
+async def test_an_error_event_that_is_a_text(scripted_backend: ScriptedHttp) -> None:
+    failed = b"event: error\ndata: told so\n\n"
+    async with paths_to(scripted_backend) as paths:
+        for way, told in (await paths.all_of(sse(failed, "[DONE]"), stream=True)).items():
+            assert (told.status, "told so" in told.message) == (502, True), way
+        told_late = await paths.all_of(sse(chunk("Hel"), failed, "[DONE]"), stream=True)
+        for way, told in told_late.items():
+            assert (told.text, "told so" in told.message) == ("Hel", True), way
+
+
+@pytest.mark.parametrize("before", [{}, None, {"choices": []}, {"type": "ping"}])
+async def test_an_error_after_events_that_say_nothing(scripted_backend: ScriptedHttp, before: Any) -> None:
+    async with paths_to(scripted_backend) as paths:
+        told = await paths.all_of(sse(before, {"error": {"message": "told so", "code": 429}}), stream=True)
+        assert [told[way].status for way in ("natively", "over_http")] == [429, 429]
+        assert all("told so" in one.message for one in told.values())
+
+
+@pytest.mark.parametrize("route", ["chat/completions", "completions"])
+@pytest.mark.parametrize("model", ["p/m", "r/m"])
+async def test_what_is_too_long_is_named_alike_whole_and_streamed(
+    scripted_backend: ScriptedHttp, route: str, model: str
+) -> None:
+    body = {"error": {"message": "the maximum context length is 10", "code": 400}}
+    field = "prompt" if route == "completions" else "messages"
+    request = {"model": model, "messages": ASKED} if field == "messages" else {"model": model, "prompt": "Hi"}
+    async with paths_to(scripted_backend) as paths:
+        client = paths.far if model == "p/m" else paths.near
+        for steps in (answer(200, body), answer(400, body), sse(body)):
+            for stream in (False, True):
+                if stream or steps != sse(body):
+                    scripted_backend.routes[f"/{route}"] = steps
+                    reply = await client.post(f"/v1/{route}", json={**request, "stream": stream})
+                    assert (reply.status_code, reply.json()["error"]["param"]) == (400, field)
+        if field == "messages":
+            scripted_backend.routes[f"/{route}"] = sse(chunk("Hel"), body)
+            reply = await client.post(f"/v1/{route}", json={**request, "stream": True})
+            assert [one["error"]["param"] for one in data_of(reply.text) if "error" in one] == [field]
 
 
 async def test_the_status_of_an_answer_counts_before_its_words(scripted_backend: ScriptedHttp) -> None:

@@ -149,8 +149,15 @@ def wrong_ids(odd: OddReply, told: Told) -> str | None:
 
 
 def all_of(rows: Any, adapter: str) -> list[OddReply]:
-    # The SDK of the one reads `content` as text and knows no `refusal` nor `function_call`.
-    odd_there = ("parts", "refusal", "function_call", "all was filtered out", "{'type': 'stop'}")
+    # The SDK of the one reads `content` as text and knows no `refusal` nor `function_call`, nor a chat that is a text.
+    odd_there = (
+        "parts",
+        "refusal",
+        "function_call",
+        "all was filtered out",
+        "{'type': 'stop'}",
+        "a text where a message is",
+    )
     return [odd for odd in rows if adapter != "remote::tgi" or not any(word in odd.name for word in odd_there)]
 
 

@@ -176,6 +176,47 @@ TEXTS = (
         text="Hello",
     ),
     OddReply(
+        "events that say nothing",
+        events=({}, None, "", {"choices": [], "id": ""}, event(content="Hello"), None, event("stop"), DONE),
+        text="Hello",
+    ),
+    OddReply(
+        "a choice without a delta, and one whose delta is null",
+        events=(
+            {"choices": [{"index": 0, "finish_reason": None}]},
+            {"choices": [{"index": 0, "delta": None, "finish_reason": None}]},
+            event(content="Hello"),
+            event("stop"),
+            DONE,
+        ),
+        text="Hello",
+    ),
+    OddReply(
+        "a whole reply in an event",
+        events=(whole("stop", USAGE, content="Hello"), DONE),
+        text="Hello",
+        usage=(5, 2),
+    ),
+    OddReply(
+        "a whole call in an event",
+        events=(whole("tool_calls", tool_calls=[call("a", "f", '{"x":1}')]), DONE),
+        calls=[F],
+        ids=["a"],
+        **CALLED,
+    ),
+    OddReply(
+        "the whole reply once more at the end",
+        events=(event(content="Hel"), event(content="lo"), whole("stop", content="Hello"), DONE),
+        text="Hello",
+    ),
+    OddReply(
+        "a text where a message is",
+        {"choices": [{"index": 0, "text": "Hello", "finish_reason": "stop"}]},
+        ({"choices": [{"index": 0, "text": "Hello", "finish_reason": "stop"}]}, DONE),
+        text="Hello",
+    ),
+    OddReply("nothing but the end", {"choices": []}, (DONE,), error=""),
+    OddReply(
         "a refusal",
         whole("stop", refusal="I cannot."),
         (
@@ -241,6 +282,13 @@ TOOL_CALLS = (
             DONE,
         ),
         failed=[("f", ""), ("g", '{"x":1}')],
+        error="cannot be told apart",
+        **CALLED,
+    ),
+    OddReply(
+        "a name that may be in two pieces",
+        events=(fragment(0, "a", "f", ""), fragment(0, None, "g", '{"y":2}'), event("tool_calls"), DONE),
+        failed=[("f", ""), ("g", '{"y":2}')],
         error="cannot be told apart",
         **CALLED,
     ),

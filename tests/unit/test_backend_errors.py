@@ -166,6 +166,13 @@ _WORDS: list[tuple[dict[str, object], type[LlamaStackError]]] = [
     ({"code": "tokens", "type": "tokens"}, RateLimitError),
     ({"code": 500, "type": "rate_limit_error"}, RateLimitError),
     ({"http_status_code": 429}, RateLimitError),
+    ({"http_code": 429}, RateLimitError),
+    ({"code": "HTTP_429"}, RateLimitError),
+    ({"status": "429 Too Many Requests"}, RateLimitError),
+    ({"code": "429abc"}, BackendError),
+    ({"code": "42900"}, BackendError),
+    ({"code": "context-length-exceeded"}, ContextLengthExceededError),
+    ({"code": "ContextLengthExceeded"}, ContextLengthExceededError),
     ({"code": "context_length_exceeded", "type": "invalid_request_error"}, ContextLengthExceededError),
     ({"code": 400, "type": "exceed_context_size_error"}, ContextLengthExceededError),
     ({"code": 400, "type": "BadRequestError"}, InvalidRequestError),
@@ -193,7 +200,13 @@ def test_what_an_error_without_a_status_is_told_by_its_words(
     said: dict[str, object], kind: type[LlamaStackError]
 ) -> None:
     inner = {"message": "no", **said}
-    for answer in ({"error": inner}, [{"error": inner}], {"type": "error", "error": inner}):
+    for answer in (
+        {"error": inner},
+        [{"error": inner}],
+        {"type": "error", "error": inner},
+        {"error": {"error": inner}},
+        {"success": False, "errors": [inner]},
+    ):
         error = error_in(answer)
         assert error is not None
         made = error_of_event(error, "it")
@@ -216,6 +229,8 @@ def test_what_an_error_without_a_status_is_told_by_its_words(
         [1, 2],
         "error",
         {"error": ""},
+        {"errors": []},
+        {"choices": [{}], "errors": [{"message": "x"}]},
     ],
 )
 def test_what_is_no_error(answer: object) -> None:

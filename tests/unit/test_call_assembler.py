@@ -113,6 +113,9 @@ def test_one_call_alone_has_all_that_comes() -> None:
         [(_, "a", "f", ""), (_, "b", "g", ""), (7, _, _, '{"x":1}')],
         [(0, _, _, '{"x":1}'), (0, "a", "f", ""), (0, _, _, '{"y":2}'), (0, "b", "g", "")],
         [(0, "a", "f", ""), (1, "b", "g", ""), (5, _, _, '{"x":1}')],
+        # The name may have come in two pieces.
+        [(0, "a", "get_", ""), (0, _, "f", '{"x":1}')],
+        [(_, "a", "get_", ""), (_, _, "f", ""), (_, _, _, '{"x":1}')],
     ],
 )
 def test_arguments_that_may_be_of_several_calls_are_a_failure(fragments: list[Fragment]) -> None:

@@ -358,6 +358,41 @@ async def test_blocks_are_forwarded_as_they_are() -> None:
     assert await through(CHUNK + FINISH + with_name) == [CHUNK + FINISH + with_name]
 
 
+@pytest.mark.parametrize("done", [b"data:  [DONE]\n\n", b"data: [DONE] \n\n", b"data:\t[DONE] \r\n\r\n"])
+async def test_a_word_for_the_end_that_clients_do_not_know_is_put_right(done: bytes) -> None:
+    assert await through(CHUNK + FINISH + done) == [CHUNK + FINISH, DONE]
+    assert await through(CHUNK, FINISH, done) == [CHUNK, FINISH, DONE]
+
+
+async def test_the_reason_may_be_in_several_lines() -> None:
+    lines = CHUNK.replace(b'"finish_reason":null', b'\ndata: "finish_reason"\ndata: :\r\ndata: "stop"')
+    assert await through(lines) == [lines, DONE]
+
+
+async def test_events_that_say_nothing_are_not_forwarded() -> None:
+    for nothing in (b"data: null\n\n", b'data: ""\r\n\r\n', b"data:\n\n"):
+        assert await through(nothing + CHUNK, nothing, FINISH + nothing, DONE) == [CHUNK, FINISH, DONE]
+
+
+async def test_a_whole_reply_as_the_first_event_is_forwarded_as_a_stream() -> None:
+    whole = b'data: {"choices":[{"index":0,"message":{"content":"x"},"finish_reason":"stop"}]}\n\n'
+    [said, done] = await through(whole, DONE)
+    assert b'"delta":{"content":"x"}' in said
+    assert done == DONE
+    text = CHUNK.replace(b'"delta":{"content":"x"}', b'"text":"\\"message\\""')
+    assert await through(text + FAILED.replace(b"error", b"warning"), FINISH, DONE) == [
+        text + FAILED.replace(b"error", b"warning"),
+        FINISH,
+        DONE,
+    ]
+
+
+async def test_a_stream_of_nothing_but_its_end_fails() -> None:
+    for first in (DONE, b": hello\n\n" + DONE, b"event: end\n" + DONE):
+        with pytest.raises(BackendError, match="before the reply was complete"):
+            await through(first)
+
+
 async def test_text_that_speaks_of_errors_is_text() -> None:
     said = CHUNK.replace(b'"x"', rb'"{\"error\": \"x\"}"')
     null = CHUNK.replace(b'"choices"', b'"error":null,"choices"')

@@ -41,6 +41,7 @@ def read(stream: bytes, *cuts: int, most: int = MOST_EVENT_BYTES) -> list[bytes]
         (b"data: a\n", [b"a"]),
         (b'data: a\n\ndata: {"cut', [b"a"]),
         (b"data\n\nnonsense\n\n", []),
+        (b'data: null\n\ndata: ""\r\n\r\ndata: \ndata: null\n\ndata: "null"\n\n', [b'"null"']),
         ("data: a\u2028b\u0085\n\n".encode(), ["a\u2028b\u0085".encode()]),
     ],
 )
@@ -56,7 +57,7 @@ _LINE = st.text(st.characters(blacklist_characters="\r\n", codec="utf-8"), max_s
 @given(st.lists(_LINE, max_size=6), st.sampled_from([b"\n", b"\r\n"]), st.lists(st.integers(0, 400), max_size=8))
 def test_what_was_written_is_read(events: list[bytes], end: bytes, cuts: list[int]) -> None:
     stream = b"".join(b": ping" + end + end + b"data: " + event + end + end for event in events)
-    assert read(stream, *cuts) == [data for event in events if (data := event.strip())]
+    assert read(stream, *cuts) == [data for event in events if not is_nothing([data := event.strip()])]
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_event() -> None:
@@ -121,6 +122,10 @@ _EVENTS = st.lists(st.tuples(_LINES, st.sampled_from([b"\n", b"\r\n"])), max_siz
 _CUTS = st.lists(st.integers(0, 600), max_size=10)
 
 
+def is_nothing(data: list[bytes]) -> bool:
+    return b"\n".join(data).strip() in (b"", b"null", b'""')
+
+
 def _written(events: Any) -> tuple[bytes, list[bytes]]:
     """The bytes of these events, and the data of each that has any."""
     stream, told = b"", []
@@ -131,7 +136,7 @@ def _written(events: Any) -> tuple[bytes, list[bytes]]:
             if field.startswith(b"data:"):
                 data.append(text.strip())
         stream += end
-        if any(data):
+        if not is_nothing(data):
             told.append(b"\n".join(data))
     return stream, told
 
@@ -146,7 +151,7 @@ def test_any_stream_is_read_alike_wherever_it_is_cut(events: Any, mark: bytes, c
     kept = [without_empty(block) for block in blocks]
     assert read(b"".join(kept)) == told
     found = [data for block in kept for _, data in data_of(block)]
-    assert [data for data in found if data.strip()] == told
+    assert [data for data in found if not is_nothing([data])] == told
 
 
 @given(_EVENTS, _CUTS)
@@ -156,9 +161,9 @@ def test_only_events_whose_data_is_nothing_are_left_out(events: Any, cuts: list[
     for lines, end in events:
         event = b"".join(field + text + line_end for field, text, line_end in lines) + end
         data = [text.strip() for field, text, _ in lines if field.startswith(b"data:")]
-        if not data or any(data):
+        if not data or not is_nothing(data):
             assert event in blocks
-    assert not [data for _, data in data_of(blocks) if data and not data.strip()]
+    assert not [data for _, data in data_of(blocks) if data and is_nothing([data])]
 
 
 @given(st.binary(max_size=300), _CUTS)

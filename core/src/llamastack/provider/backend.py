@@ -18,12 +18,19 @@ from llamastack.provider.http import (
     reason_of_http_error,
     was_dropped,
 )
-from llamastack.provider.refusals import error_in, error_of_answer, error_of_event
+from llamastack.provider.refusals import error_in, error_in_choice, error_of_answer, error_of_event, has_reply
 from llamastack.provider.remote import RemoteConfig
 from llamastack.provider.sse import event_data, whole_events
 from llamastack.provider.streams import EventStream, Stream, run_out
 from llamastack.provider.surrogates import decode_json, encode_json, whole_texts
-from llamastack.provider.whole_answers import events_of, has_form, looks_like_events, looks_whole, wants_usage
+from llamastack.provider.whole_answers import (
+    BYTE_ORDER_MARK,
+    events_of,
+    has_form,
+    looks_like_events,
+    looks_whole,
+    wants_usage,
+)
 
 _DONE = b"[DONE]"
 _TELLING = 16  # bytes at the beginning of a body that tell what it is
@@ -125,7 +132,9 @@ class HttpBackend:
             entries = answer.get(field) if isinstance(answer, dict) else None
             if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
                 raise BackendError(f"{self.where}{path} answered JSON without a list '{field}'")
-        return content
+            if not entries and field == "choices":
+                raise BackendError(f"{self.where}{path} answered JSON whose list 'choices' is empty")
+        return content.removeprefix(BYTE_ORDER_MARK)
 
     async def forward_events(self, path: str, body: bytes) -> Stream[bytes]:
         """The events that answer `body`, as they come: blocks of one or several whole events.
@@ -180,6 +189,7 @@ class HttpBackend:
 
     def _json(self, path: str, content: bytes) -> Any:
         """The decoded answer. Raises what an error in it says."""
+        content = content.removeprefix(BYTE_ORDER_MARK)
         try:
             try:
                 answer = pydantic_core.from_json(content)
@@ -187,8 +197,8 @@ class HttpBackend:
                 answer = whole_texts(decode_json(content))  # it may have lone surrogates, which this reads
         except ValueError:
             raise BackendError(f"{self.where}{path} answered something else than JSON") from None
-        error = error_in(answer)
-        if error is not None and not (error.get("choices") or error.get("data")):
+        error = error_in_choice(answer) if has_reply(answer) else error_in(answer)
+        if error is not None:
             raise self._explained(error_of_event(error, self.where, "answered with an error"))
         return answer
 

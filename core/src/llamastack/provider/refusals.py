@@ -52,7 +52,7 @@ _BY_STATUS: dict[int, type[LlamaStackError]] = {
 # Backends have no common code for a prompt that is too long; these are the words of OpenAI, vLLM, llama.cpp, Text
 # Generation Inference, Together, Fireworks, Ollama and Bedrock.
 _TOO_LONG = re.compile(
-    r"context[ _](?:length|size|window)|maximum context|exceed_context|input is too long|prompt is too long"
+    r"context[ _-]?(?:length|size|window)|maximum context|exceed_context|input is too long|prompt is too long"
     r"|too many (?:input )?tokens|tokens \+ `?max_new_tokens|must have less than \d+ tokens"
     r"|exceeds? (?:the )?(?:maximum|available) (?:number of tokens|context)|is too large to process",
     re.IGNORECASE,
@@ -90,8 +90,19 @@ _STATUS_OF_WORD: dict[str, int] = {
     for word in words.split()
 }
 _ENDS_OF_WORDS = ("_error", "_exception", "_err")
-_OF_STATUS = ("code", "status", "http_status_code", "status_code", "type", "error_type", "error_code", "reason")
-_OF_MESSAGE = ("message", "detail", "error", "msg")
+_OF_STATUS = (
+    "code",
+    "status",
+    "http_status_code",
+    "status_code",
+    "http_code",
+    "type",
+    "error_type",
+    "error_code",
+    "reason",
+)
+_OF_MESSAGE = ("message", "detail", "error", "msg", "error_msg")
+_DIGITS = re.compile(r"(?:HTTP[ _/-]?)?([45]\d\d)(?!\w)", re.IGNORECASE)
 _MOST_TEXT = 64 * 1024  # characters of a body that are read; the stack shows far less, and strikes secrets out before
 _MOST_SEARCHED = 4000  # characters of a message that are searched for words
 
@@ -136,6 +147,8 @@ def said_by(value: Any) -> Said:
         return Said("Not Found", None, "", told=False)
     outer = value if isinstance(value, dict) else {}
     error = outer.get("error") or value
+    if isinstance(error, dict) and isinstance(error.get("error"), dict):
+        error = error["error"]  # gateways wrap it once more
     if not isinstance(error, dict):
         return Said(_one_line(error), None, _codes(outer), told=True, status=_status_in(outer))
     message = next((error[name] for name in _OF_MESSAGE if error.get(name)), error)
@@ -175,9 +188,9 @@ def _plain_word(value: str) -> str:
 
 
 def _number(value: object) -> int | None:
-    """An HTTP status of an error, as a number or in digits."""
-    if isinstance(value, str) and len(value) <= 8 and value.strip().isdecimal():
-        value = int(value)
+    """An HTTP status of an error, as a number or in digits: `429`, `HTTP_429`, `429 Too Many Requests`."""
+    if isinstance(value, str) and (found := _DIGITS.match(value[:20].lstrip())) is not None:
+        value = int(found[1])
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and 400 <= value < 600 else None
@@ -191,11 +204,27 @@ def error_in(answer: Any) -> Any:
         return None
     if answer.get("error"):
         return answer
-    if answer.get("choices") or answer.get("data"):
+    if has_reply(answer):
         return None
+    if isinstance(errors := answer.get("errors"), list) and errors:
+        return {"error": errors[0]}  # Cloudflare's form
     is_error = answer.get("object") == "error" or answer.get("type") == "error"
-    texts = isinstance(answer.get("message"), str) or isinstance(answer.get("msg"), str) or bool(answer.get("detail"))
-    return answer if is_error or texts else None
+    texts = any(isinstance(answer.get(name), str) for name in ("message", "msg", "error_msg"))
+    return answer if is_error or texts or answer.get("detail") else None
+
+
+def has_reply(answer: Any) -> bool:
+    """Whether a decoded answer has something of what was asked for, whatever else it has."""
+    return isinstance(answer, dict) and bool(answer.get("choices") or answer.get("data"))
+
+
+def error_in_choice(answer: Any) -> Any:
+    """The error in the choice of a reply that ended by it, as OpenRouter has it; None where there is none."""
+    choices = answer.get("choices") if isinstance(answer, dict) else None
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(choice, dict) or not choice.get("error"):
+        return None
+    return {"error": choice["error"]} if str(choice.get("finish_reason")).lower() == "error" else None
 
 
 def _one_line(value: object) -> str:

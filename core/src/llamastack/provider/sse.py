@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Iterator
 from llamastack.provider.errors import BackendError
 
 _DATA = b"data:"
+NO_DATA = (b"", b"null", b'""')
+"""The data of events that say nothing, which some backends send to keep the connection. They are left out."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MOST_EVENT_BYTES = 16 * 2**20
 """The default of how long an event may be."""
@@ -32,11 +34,13 @@ async def event_data(blocks: AsyncIterator[bytes], most: int = MOST_EVENT_BYTES)
             if size > most:
                 raise too_long_event(most)
         elif data and not line:
-            if any(data):  # some backends send an event without any, to keep the connection
-                yield b"\n".join(data)
+            told = b"\n".join(data)
+            if told.strip() not in NO_DATA:
+                yield told
             data, size = [], 0
-    if any(data):
-        yield b"\n".join(data)
+    told = b"\n".join(data)
+    if told.strip() not in NO_DATA:
+        yield told
 
 
 def too_long_event(most: int, who: str = "the backend") -> BackendError:
@@ -47,7 +51,7 @@ def too_long_event(most: int, who: str = "the backend") -> BackendError:
 # A line that ends by CR LF and is empty ends an event whatever the line before it ends by.
 _BOUNDARIES = (b"\n\n", b"\n\r\n")
 _END = re.compile(rb"\n\r?\n")
-_EMPTY = re.compile(rb"(?<![^\n])data:[ \t]*[\r\n]")
+_EMPTY = re.compile(rb'(?<![^\n])data:[ \t]*(?:null|"")?[ \t]*[\r\n]')
 _SEAM = 3  # bytes of a boundary that may be in the block before
 
 
@@ -120,7 +124,7 @@ def without_empty(block: bytes) -> bytes:
     kept: list[bytes] = []
     start = 0
     for end, data in data_of(block):
-        if data.strip() or not _has_data(block[start:end]):
+        if data.strip() not in NO_DATA or not _has_data(block[start:end]):
             kept.append(block[start:end])
         start = end
     return b"".join(kept)

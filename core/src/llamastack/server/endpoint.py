@@ -51,6 +51,9 @@ class Endpoint:
         """
         raise NotImplementedError
 
+    def complete(self, error: LlamaStackError) -> None:
+        """Put into an error what only this endpoint knows of it."""
+
     async def __call__(self, scope: Scope, receive: Receive, send: Sender) -> None:
         body = await self._bodies.read(scope, receive)
         try:
@@ -79,6 +82,8 @@ class Endpoint:
                 await self._answer(scope, body, send)
             except Exception as error:  # raised below, outside the scope and the group, so that it is not wrapped
                 failure = error
+                if isinstance(error, LlamaStackError):
+                    self.complete(error)
 
         async def watch() -> None:
             while (await receive())["type"] != "http.disconnect":
@@ -147,6 +152,7 @@ class Endpoint:
             if not started:
                 raise
             _LOGGER.warning("stream broken off: %s", error.message)
+            self.complete(error)
             await send({"type": "http.response.body", "body": self.errors.event(error), "more_body": True})
         if not started:
             await send({"type": "http.response.start", "status": 200, "headers": list(_EVENT_STREAM)})

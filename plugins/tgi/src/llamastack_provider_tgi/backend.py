@@ -39,7 +39,7 @@ from llamastack.provider.sse import event_data
 from llamastack.provider.streams import EventStream, close, closing
 from llamastack.provider.surrogates import decode_json
 from llamastack.provider.transports import guard
-from llamastack.provider.whole_answers import events_of, looks_like_events, looks_whole
+from llamastack.provider.whole_answers import events_of, looks_like_events, looks_whole, pieces_of_event
 
 _T = TypeVar("_T")
 Call = Callable[[AsyncInferenceClient], Awaitable[_T]]
@@ -103,9 +103,16 @@ class _Client(AsyncInferenceClient):
         else:
             blocks = response.aiter_bytes()
         async with closing(blocks), closing(event_data(blocks, self._most_event_bytes)) as events:
+            begun = False
             async for data in events:
                 self.done = self.done or data == _DONE
-                yield f"data: {data.decode()}"
+                pieces = None if begun else pieces_of_event(data)
+                begun = True
+                if pieces is None:
+                    yield f"data: {data.decode()}"
+                else:
+                    for piece in pieces:
+                        yield piece.decode().rstrip("\n")
 
 
 async def _of_whole(content: bytes, here: str) -> AsyncGenerator[bytes, None]:

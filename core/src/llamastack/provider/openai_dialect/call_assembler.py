@@ -20,7 +20,7 @@ class _Call:
 
     __slots__ = (
         "_joiner", "_scan", "_unscanned", "announced", "call_id", "continues", "doubtful", "index", "name", "parts",
-        "unsure",
+        "unsure", "whole_head",
     )  # fmt: skip
 
     def __init__(self, index: int | None) -> None:
@@ -35,12 +35,15 @@ class _Call:
         self.doubtful = False
         """Whether it is no call at all, but a name that was repeated, where no arguments follow."""
         self.announced = False
+        self.whole_head = False
+        """Whether its id and its name came together."""
         self._joiner = SurrogateJoiner()
         self._scan = ObjectScan()
         self._unscanned: list[str] = []
 
     def take(self, fragment: Fragment, place: int) -> str:
         """Add a fragment; gives the new text of the arguments."""
+        self.whole_head = self.whole_head or bool(fragment.call_id and fragment.name)
         self.call_id = self.call_id or fragment.call_id
         self.name = self.name or fragment.name
         whole = self.continues or self
@@ -197,6 +200,10 @@ class ToolCallAssembler:
             call.doubtful = before.doubtful = True
             if not before.scan.ended:
                 call.unsure = before.unsure = True
+        newest = None if group is None else group.newest
+        if newest is not None and newest.whole_head and not newest.scan.begun and not fragment.call_id:
+            # Its name may be the rest of the name before, which came in two pieces.
+            call.unsure = newest.unsure = True
         self._calls.append(call)
         for group in self._groups_of(call):
             group.add(call)

@@ -42,6 +42,23 @@ def refusal_of(holder: Mapping[str, Any]) -> str:
     return "".join(str(part["refusal"]) for part in content if part.get("type") == "refusal")
 
 
+def said_in_choice(choice: Mapping[str, Any]) -> Any:
+    """What a choice of a chat says, under whichever name: a whole one's may come in a stream, a text's for a chat's."""
+    for name in ("delta", "message"):
+        if choice.get(name) is not None:
+            return choice[name]
+    text = choice.get("text")
+    return {"content": text} if isinstance(text, str) else None
+
+
+def text_in_choice(choice: Mapping[str, Any]) -> str | None:
+    """What a choice of a text completion says; one in a chat's form too. Raises ValueError."""
+    if "text" in choice:
+        return choice["text"] or ""
+    said = said_in_choice(choice)
+    return None if said is None else text_of_content(said.get("content"))
+
+
 def finish_of_choice(choice: Mapping[str, Any], provider_id: str) -> Finish | None:
     """Why the reply ended; None where a choice does not say. Raises the error of one that the backend gave up."""
     return finish_of(choice.get("finish_reason"), provider_id, said=choice.get("error"))
@@ -94,7 +111,7 @@ def chat_response(
     choice = first_choice(reply, provider_id)
     word = finish_of_choice(choice, provider_id)
     finish = word or END_OF_TURN  # it came as a whole
-    message = choice.get("message")
+    message = said_in_choice(choice)
     if message is None and finish.detail is not None:
         message = {}  # all of it was filtered out
     if not isinstance(message, dict):
@@ -126,7 +143,8 @@ def completion_response(
     choice = first_choice(reply, provider_id)
     word = finish_of_choice(choice, provider_id)
     finish = word or END_OF_TURN  # it came as a whole
-    text = choice.get("text")
+    with understood(provider_id):
+        text = text_in_choice(choice)
     if text is None and finish.detail is not None:
         text = ""  # all of it was filtered out
     if not isinstance(text, str) or not (word or text):
@@ -154,7 +172,7 @@ def embeddings_response(reply: Mapping[str, Any], provider_id: str, count: int) 
 
 def usage_of(reply: Mapping[str, Any]) -> TokenUsage | None:
     """The tokens that a reply, or the chunk of one, says that it took; None where it does not say, or not sensibly."""
-    usage = reply.get("usage")
+    usage = reply.get("usage") if isinstance(reply, Mapping) else None
     if not isinstance(usage, dict):
         return None
     try:

@@ -28,15 +28,18 @@ from llamastack.provider.openai_dialect.replies import (
     malformed,
     not_understood,
     refusal_of,
+    said_in_choice,
     stop_reason,
+    text_in_choice,
     text_of_content,
     understood,
     usage_of,
 )
-from llamastack.provider.refusals import error_in, error_of_event
+from llamastack.provider.refusals import error_in, error_in_choice, error_of_event
 from llamastack.provider.sse import data_of, ends_event, without_empty
 from llamastack.provider.streams import EventStream, closing, run_out
 from llamastack.provider.surrogates import SurrogateJoiner, decode_json
+from llamastack.provider.whole_answers import pieces_of_event
 
 
 def _event(
@@ -68,14 +71,17 @@ async def chat_stream(
     async with closing(chunks) as open_chunks:
         async for chunk in open_chunks:
             choice = _choice(chunk, provider_id)
+            reader.usage = usage_of(chunk) or reader.usage
+            if choice is None:
+                continue
+            events = reader.read(choice)
             if not started:
-                # Not before the backend has begun: until then a failure can still be answered with its own status.
+                # Not before the reply has begun: until then a failure can still be answered with its own status.
+                events = iter(list(events))
                 started = True
                 yield _event(ChatCompletionResponseEventType.start)
-            reader.usage = usage_of(chunk) or reader.usage
-            if choice is not None:
-                for event in reader.read(choice):
-                    yield event
+            for event in events:
+                yield event
     for event in reader.end(done=_is_done(chunks)):
         yield event
 
@@ -100,7 +106,7 @@ class _ChatReader:
     def read(self, choice: Mapping[str, Any]) -> Iterator[ChatCompletionResponseStreamChunk]:
         """The events of a piece. Raises the error of a reply that the backend gave up after what came with it."""
         try:
-            delta = choice.get("delta") or {}
+            delta = choice.get("delta") or self._whole(choice)
             given = logprobs_of(choice, self._logprobs)
             text = self._text.add(text_of_content(delta.get("content")))
             refusal = refusal_of(delta)
@@ -121,6 +127,10 @@ class _ChatReader:
         for tool_delta in tool_deltas:
             yield _event(_PROGRESS, tool_delta)
         self.finish = finish_of_choice(choice, self._provider_id) or self.finish
+
+    def _whole(self, choice: Mapping[str, Any]) -> Any:
+        """What a choice without a delta says, unless it says again what is told already."""
+        return {} if self.has_said else said_in_choice(choice) or {}
 
     def end(self, *, done: bool) -> Iterator[ChatCompletionResponseStreamChunk]:
         """The last events. Raises BackendError for a reply that is not complete.
@@ -158,6 +168,8 @@ def _finish(found: Finish | None, provider_id: str, *, complete: bool) -> Finish
 
 def _choice(chunk: Mapping[str, Any], provider_id: str) -> Mapping[str, Any] | None:
     """The chunk's choice; None when it has none (usage alone). An error in mid-stream is raised."""
+    if not chunk:
+        return None  # to keep the connection
     error = error_in(chunk)  # which some send in a list
     if error is not None:
         raise _broke_off(error, provider_id)
@@ -192,7 +204,7 @@ async def completion_stream(
                 continue
             with understood(provider_id):
                 piece = CompletionResponseStreamChunk(
-                    delta=joiner.add(choice.get("text") or ""), logprobs=logprobs_of(choice, logprobs)
+                    delta=joiner.add(text_in_choice(choice) or ""), logprobs=logprobs_of(choice, logprobs)
                 )
             if piece.delta or piece.logprobs:
                 has_said = True
@@ -205,12 +217,15 @@ async def completion_stream(
 
 
 _DONE = b"data: [DONE]\n\n"
-_ENDED = re.compile(rb"(?<![^\n])data: ?\[DONE\]\r?\n\r?\n")
-_LINE_ENDS = (b"]\n\n", b"]\r\n\r\n")
-_TAIL = len(_DONE) + 2
-_FINISHED = re.compile(rb'"finish_reason"\s*:\s*"[^"]')
+_ENDED = re.compile(rb"(?<![^\n])data:[ \t]*\[DONE\][ \t]*\r?\n\r?\n")
+_USUAL_ENDS = (b"data: [DONE]", b"data:[DONE]")
+_LINE_ENDS = (b"]\n\n", b"]\r\n\r\n", b"] \n\n", b"] \r\n\r\n")
+_TAIL = len(_DONE) + 10
+_FINISHED = re.compile(rb'"finish_reason"(?:\s|\ndata:)*:(?:\s|\ndata:)*"[^"]')
+_ERROR_EVENT = re.compile(rb"(?<![^\n])event:[ \t]*error[ \t]*\r?\n")
 _REMEMBERED = 8
 _ONE_EVENT = (b"data: {", b"data:{")
+_MOST_SAID = 4096  # bytes of an error that is a text
 _HELD_S = 10.0  # less than any sensible client or proxy waits for a sign of life
 _MOST_HELD = 4096  # bytes of comments; more than that says nothing more
 
@@ -236,8 +251,11 @@ async def forwarded(blocks: AsyncIterator[bytes], provider_id: str) -> AsyncIter
         if not begun:
             begun = True
             block = held + block
+            if next((data for _, data in data_of(block) if data), b"") == b"[DONE]":
+                raise _cut_short(provider_id)
             for sound in _until_error(block, provider_id, first=b"error" not in block):
                 yield sound
+            block = _in_pieces(block)
         elif b"error" in block:
             for sound in _until_error(block, provider_id):
                 yield sound
@@ -248,7 +266,8 @@ async def forwarded(blocks: AsyncIterator[bytes], provider_id: str) -> AsyncIter
                 yield block[:begin]
             # Before the word for the end: clients may leave at it, which would end the reading, too.
             await run_out(blocks)
-            yield block[begin : ended.end()]
+            word = ended.group()
+            yield block[begin : ended.start()] + (word if word.rstrip(b"\r\n") in _USUAL_ENDS else _DONE)
             return
         if block:
             yield block
@@ -261,6 +280,15 @@ async def forwarded(blocks: AsyncIterator[bytes], provider_id: str) -> AsyncIter
     yield _DONE
 
 
+def _in_pieces(block: bytes) -> bytes:
+    """The same, but in the form of a stream where its first event is a whole completion."""
+    if b'"delta"' in block or b'"message"' not in block:
+        return block
+    end, data = next(data_of(block))
+    pieces = pieces_of_event(data)
+    return block if pieces is None else b"".join((*pieces, block[end:]))
+
+
 def _until_error(block: bytes, provider_id: str, *, first: bool = False) -> Iterator[bytes]:
     """The events before one that is an error, which is raised; nothing where none is, and no comments alone.
 
@@ -271,8 +299,9 @@ def _until_error(block: bytes, provider_id: str, *, first: bool = False) -> Iter
         try:
             chunk = decode_json(data) if data else None
         except ValueError:
-            chunk = None
-        error = error_in(chunk)
+            said = data[:_MOST_SAID].decode(errors="replace")
+            chunk = {"error": said} if _ERROR_EVENT.search(block, sound, end) else None
+        error = error_in(chunk) or error_in_choice(chunk)
         if error is not None:
             if sound:
                 yield block[:sound]

@@ -12,7 +12,12 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.types import Scope
 
 from llamastack.api.common import UserMessage
-from llamastack.provider.errors import ContextLengthExceededError, InvalidRequestError, ObjectNotFoundError
+from llamastack.provider.errors import (
+    ContextLengthExceededError,
+    InvalidRequestError,
+    LlamaStackError,
+    ObjectNotFoundError,
+)
 from llamastack.provider.handles import Dispatch
 from llamastack.provider.streams import Stream, close
 from llamastack.provider.validation import invalid_request
@@ -106,11 +111,11 @@ class OpenAIEndpoint(Endpoint):
         given = json_object(body or b"{}")
         if None in given.values():
             given = {name: value for name, value in given.items() if value is not None}
-        try:
-            return await self._route.answer(self._surface, given, body)
-        except ContextLengthExceededError as error:
+        return await self._route.answer(self._surface, given, body)
+
+    def complete(self, error: LlamaStackError) -> None:
+        if isinstance(error, ContextLengthExceededError):
             error.param = error.param or self._route.prompt
-            raise
 
 
 # ---- answers ---------------------------------------------------------------------------------------------------------
