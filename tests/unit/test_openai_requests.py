@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -310,6 +311,8 @@ def test_what_cannot_be_said_is_refused(fields: dict[str, Any], param: str, kind
         {"max_tokens": 0},
         {"temperature": -1},
         {"temperature": "0.5"},
+        {"temperature": math.inf},
+        {"repetition_penalty": math.inf},
         {"max_tokens": "5"},
         {"stream": "yes"},
         {"model": ""},

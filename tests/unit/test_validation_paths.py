@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
@@ -108,6 +109,11 @@ def message(content: Any) -> dict[str, Any]:
         ("inference.chat_completion", {"model": "m", "messages": [{}]}, ["messages[0].role"]),
         ("inference.chat_completion", {"model": "m", "messages": [None]}, ["messages[0]"]),
         ("inference.chat_completion", {"model": "m", "messages": [{"role": "user"}]}, ["messages[0].content"]),
+        (
+            "inference.chat_completion",
+            message("x") | {"sampling_params": {"repetition_penalty": math.inf, "temperature": math.nan}},
+            ["sampling_params.temperature", "sampling_params.repetition_penalty"],
+        ),
         (
             "inference.chat_completion",
             message("x") | {"tools": [{"tool_name": "", "parameters": {"user": {"param_type": None}}}]},

@@ -275,7 +275,7 @@ class SamplingParams(WireModel):
     """How many tokens are sampled from."""
     max_tokens: Annotated[int, Field(ge=0, le=_LARGEST)] = 0
     """The longest reply."""
-    repetition_penalty: Annotated[float, Field(gt=0)] = 1.0
+    repetition_penalty: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     """Above 1, what has been said becomes less likely; 1 changes nothing."""
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     """Above 0, a token becomes less likely each time that it has been said."""

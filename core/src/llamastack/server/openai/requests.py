@@ -21,7 +21,7 @@ from pydantic import (
 from llamastack.api.fail_fast import FailFast
 
 Name = Annotated[StrictStr, Field(min_length=1)]
-Number = Annotated[float, Field(strict=True)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 """A whole number too, but no text."""
 
 
