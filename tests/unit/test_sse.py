@@ -133,8 +133,8 @@ def _written(events: Any) -> tuple[bytes, list[bytes]]:
         data = []
         for field, text, line_end in lines:
             stream += field + text + line_end
-            if field.startswith(b"data:"):
-                data.append(text.strip())
+            if (field + text).startswith(b"data:"):
+                data.append((field + text)[5:].strip())
         stream += end
         if not is_nothing(data):
             told.append(b"\n".join(data))
@@ -160,7 +160,7 @@ def test_only_events_whose_data_is_nothing_are_left_out(events: Any, cuts: list[
     blocks = b"".join(without_empty(block) for block in whole(stream, *cuts))
     for lines, end in events:
         event = b"".join(field + text + line_end for field, text, line_end in lines) + end
-        data = [text.strip() for field, text, _ in lines if field.startswith(b"data:")]
+        data = [(field + text)[5:].strip() for field, text, _ in lines if (field + text).startswith(b"data:")]
         if not data or not is_nothing(data):
             assert event in blocks
     assert not [data for _, data in data_of(blocks) if data and is_nothing([data])]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from llamastack.api import (
     ChatCompletionResponse,
@@ -15,6 +17,7 @@ from llamastack.api import (
     ChatCompletionResponseEventType,
     CompletionMessage,
     CompletionResponseStreamChunk,
+    ImageMedia,
     StopReason,
     ToolCallDelta,
     ToolCallParseStatus,
@@ -128,3 +131,11 @@ def test_a_plain_reply_has_the_fields_of_that_release_and_no_other() -> None:
         CompletionResponseStreamChunk(delta="Hi"),
     ):
         assert set(piece.to_wire()) <= set(SEED["components"]["schemas"][type(piece).__name__]["properties"])
+
+
+@pytest.mark.parametrize("form", [lambda url: url, lambda url: {"uri": url}], ids=["text", "object"])
+def test_the_case_of_a_scheme_does_not_count(form: Callable[[str], Any]) -> None:
+    for url, read in (("DATA:IMAGE/PNG;base64,aGk=", "data:IMAGE/PNG;base64,aGk="), ("HttpS://A/b", "https://A/b")):
+        assert ImageMedia.model_validate({"image": form(url)}).image == read
+    with pytest.raises(ValidationError):
+        ImageMedia.model_validate({"image": form("FTP://a/b")})

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     GetCoreSchemaHandler,
     SerializerFunctionWrapHandler,
@@ -22,6 +23,17 @@ URL_PATTERN = r"^(https?://|file://|data:)"
 _WHOLE_URL = re.compile(r"(?i)(?:https?|file)://\S+")
 # With spaces before parameters, as headers have them, where a media type shows that it is no sentence.
 _DATA_URL_HEAD = re.compile(r"(?i)data:(?:[^,\s]*|[\w.+-]+/[\w.+-]+(?:;[ \t]*[\w.+-]+(?:=[^,;\s]*)?)+),")
+
+
+_SCHEME = re.compile(r"(?i)(?:https?|file|data):")
+
+
+def _plain_scheme(url: object) -> object:
+    """The same with its scheme in small letters, whose case does not count (RFC 3986, 3.1)."""
+    found = _SCHEME.match(url) if isinstance(url, str) else None
+    if found is None or found[0].islower():
+        return url
+    return f"{found[0].lower()}{found.string[found.end() :]}"
 
 
 def is_url(text: str) -> bool:
@@ -41,7 +53,9 @@ def _whole_url(uri: str) -> str:
 class UrlObject(WireModel):
     """A URL as the types of release 0.0.41 write it. It is read as the URL itself."""
 
-    uri: Annotated[str, StringConstraints(pattern=URL_PATTERN), AfterValidator(_whole_url)]
+    uri: Annotated[
+        str, StringConstraints(pattern=URL_PATTERN), AfterValidator(_whole_url), BeforeValidator(_plain_scheme)
+    ]
     """An http(s), file or data URL."""
 
 
@@ -58,7 +72,8 @@ class _AsObject:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         text = handler(source)
         form = core_schema.no_info_after_validator_function(_uri_of, handler.generate_schema(UrlObject))
-        read = core_schema.union_schema([text, form]) if self._besides else form
+        either = core_schema.union_schema([text, form]) if self._besides else form
+        read = core_schema.no_info_before_validator_function(_plain_scheme, either)
         # It is written as the text that it has become.
         return core_schema.json_or_python_schema(read, read, serialization=core_schema.to_string_ser_schema())
 
