@@ -117,6 +117,13 @@ FIXED: tuple[tuple[str, str, str, str, str], ...] = (
         "",
         "The number of the others is told",
     ),
+    (
+        "Answers that one translated request to `/v1` may ask for",
+        "llamastack.server.openai.routes",
+        "MOST_ANSWERS",
+        "",
+        "400",
+    ),
     ("Parameters in the query of a native route", "llamastack.server.native", "_MOST_PARAMETERS", "", "400"),
     (
         "What is read of the body of a backend's error",

@@ -22,11 +22,13 @@ import anyio.to_thread
 import httpx
 import pytest
 from backends.scripted_http import Received, ScriptedHttp, Steps, answer, scripted_http, served_by
-from large_bodies import FILLINGS, WHOLE, Bodies
+from large_bodies import FILLINGS, WHOLE, Bodies, Largest
 from loop_watch import HeldUp, LoopWatch
 from served_stack import served_stack
 
+from llamastack.server.native import NativeEndpoint
 from llamastack.server.openai import PREFIX, ROUTES
+from llamastack.server.openai.routes import MOST_ANSWERS, OpenAIEndpoint
 from llamastack.stack import Stack
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
@@ -77,6 +79,11 @@ class Server:
         self._address = (url.host, url.port or 0)
         self._watch = watch
         self._away = away
+
+    def largest(self, *, openai: bool) -> Largest:
+        """What a body may be, but for its size: the largest are few, as they take long."""
+        kind = OpenAIEndpoint if openai else NativeEndpoint
+        return Largest(INFLATED, self.stack.config.run.server.max_body_elements, kind.numbers_in_one)
 
     async def ask(self, case: Case) -> tuple[int, int, HeldUp]:
         """Status, bytes of the body, and how long the loop was held up: the least of a few tries."""
@@ -162,13 +169,15 @@ def bodies_of(stack: Stack, *, openai: bool) -> Iterator[tuple[str, Bodies]]:
             yield PREFIX + route.path, Bodies(route.request.json_schema(), NAMES)
 
 
-def inflated(bodies: Iterator[tuple[str, Bodies]], size: int) -> Iterator[Case]:
+def inflated(bodies: Iterator[tuple[str, Bodies]], most: Largest) -> Iterator[Case]:
     """Each place of each body, by everything that can stand there."""
     for route, of_route in bodies:
-        for place in {(place.path, place.kind): place for place in of_route.places()}.values():
+        for place in of_route.places():
             for name, make in FILLINGS[place.kind].items():
+                yield Case(f"{place.path} is {name}", route, lambda place=place, make=make: place.filled(make(most)))
+            for item in map(json.dumps, place.items):
                 yield Case(
-                    f"{place.path} is {name}", route, lambda place=place, make=make: place.filled(make(size, place))
+                    f"{place.path} has {item}", route, lambda place=place, item=item: place.filled(most.many(item))
                 )
 
 
@@ -180,14 +189,16 @@ def whole(bodies: Iterator[tuple[str, Bodies]], limit: int) -> Iterator[Case]:
             yield Case(name, route, lambda make=make, size=limit if fits else INFLATED: make(size - 200))
         valid = next((place for place in of_route.places() if place.kind == "string"), None)
         if valid is not None:
-            text = FILLINGS["string"]["long"](limit - 4096, valid)
+            text = f'"{"a" * (limit - 4096)}"'
             yield Case(f"{valid.path} is long", route, functools.partial(valid.filled, text))
 
 
 @pytest.mark.parametrize("openai", [False, True], ids=["native", "openai"])
 async def test_each_place_of_each_body(openai: bool) -> None:
     async with watched(CONFIG) as server:
-        faults = await faults_of(server, inflated(bodies_of(server.stack, openai=openai), INFLATED))
+        faults = await faults_of(
+            server, inflated(bodies_of(server.stack, openai=openai), server.largest(openai=openai))
+        )
     check(faults)
 
 
@@ -221,7 +232,7 @@ async def test_requests_that_are_forwarded(model: str, backend: ScriptedHttp) ->
     async with watched(config, *backend_threads()) as server:
         faults = await faults_of(server, whole(iter(routes), server.limit))
         if model == "p/m":  # its name in the body is another at the backend
-            faults += await faults_of(server, inflated(iter(routes), INFLATED))
+            faults += await faults_of(server, inflated(iter(routes), server.largest(openai=True)))
     check(faults)
 
 
@@ -229,7 +240,7 @@ def backend_threads() -> tuple[int, ...]:
     return tuple(thread.ident or 0 for thread in threading.enumerate() if thread.name == "scripted-http")
 
 
-async def test_long_streams() -> None:
+async def test_many_answers_and_long_streams() -> None:
     said = {"role": "user", "content": "ab " * 50_000}
     bodies = {
         "/inference/chat_completion": {"messages": [said]},
@@ -237,7 +248,13 @@ async def test_long_streams() -> None:
         "/v1/chat/completions": {"messages": [said]},
         "/v1/completions": {"prompt": said["content"]},
     }
+    many = [f"{number} b" for number in range(MOST_ANSWERS)]
     cases = [
+        Case("answers", "/v1/completions", json.dumps({"model": "m", "prompt": many}).encode),
+        Case("streams", "/v1/completions", json.dumps({"model": "m", "prompt": many, "stream": True}).encode),
+        Case("moderations", "/v1/moderations", json.dumps({"model": "sample-words", "input": many}).encode),
+    ]
+    cases += [
         Case("stream", route, json.dumps({"model": "m", "stream": True, **body}).encode)
         for route, body in bodies.items()
     ]

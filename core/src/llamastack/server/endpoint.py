@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
+from typing import ClassVar
 
 import anyio
 from starlette.types import Receive, Scope
@@ -17,7 +18,7 @@ from llamastack.provider.request_data import (
 )
 from llamastack.provider.streams import closing
 from llamastack.server.connection import Connection, Sender, connection_of
-from llamastack.server.elements import refuse_more_elements
+from llamastack.server.elements import NUMBERS_IN_ONE, refuse_more_elements
 from llamastack.server.errors import ErrorShape
 from llamastack.server.load import Load
 from llamastack.server.requests import ClientGoneError, header_of
@@ -35,8 +36,11 @@ _EVENT_STREAM = [
 class Endpoint:
     """An ASGI app for one route. A subclass says how it is answered.
 
-    errors: how errors look in the middle of a stream. load: what all endpoints share.
+    errors: how errors look in the middle of a stream. load: what all endpoints share. numbers_in_one: how many numbers
+    in a body take as long to check as a text does.
     """
+
+    numbers_in_one: ClassVar[int] = NUMBERS_IN_ONE
 
     def __init__(self, errors: ErrorShape, load: Load) -> None:
         self.errors = errors
@@ -57,7 +61,7 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Sender) -> None:
         body = await self._bodies.read(scope, receive)
         try:
-            refuse_more_elements(body, self._max_body_elements)
+            refuse_more_elements(body, self._max_body_elements, self.numbers_in_one)
             header = header_of(scope, _PROVIDER_DATA)
             if header is None and current_provider_data() is None:
                 await self._call(scope, body, receive, send)

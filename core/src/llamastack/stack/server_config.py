@@ -46,10 +46,10 @@ class ServerConfig(BaseModel):
     )
     max_body_bytes: int = Field(32 * 2**20, gt=0, description="Largest request body, in bytes")
     max_body_elements: int = Field(
-        50_000,
+        25_000,
         gt=0,
-        description="Most texts, names of fields, objects and lists in a JSON body; twenty numbers count as one. A "
-        "body over it is refused before it is read as JSON",
+        description="Most texts, names of fields, objects and lists in a JSON body; two numbers count as one, twenty "
+        "in `/v1`. A body over it is refused before it is read as JSON",
     )
     max_buffered_bytes: int = Field(
         256 * 2**20,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import anyio
+from anyio.lowlevel import checkpoint
 from pydantic import TypeAdapter, ValidationError
 from starlette.types import Scope
 
@@ -41,6 +43,11 @@ from llamastack.server.requests import json_object
 from llamastack.stack import Stack
 
 PREFIX = "/v1/"
+MOST_ANSWERS = 2048
+"""How many calls of a provider one request may be: prompts times answers to each, or texts to moderate."""
+_MOST_AT_ONCE = 128
+_MADE_AT_ONCE = 1000
+_LARGE = 2**16  # bytes
 _T = TypeVar("_T")
 Answer = bytes | AsyncIterator[bytes]
 
@@ -133,8 +140,11 @@ async def _chat(surface: Surface, given: Mapping[str, Any], body: bytes) -> Answ
     forwarded = await surface.forwarded("chat/completions", "chat_completion", given, body, to_native.asked_of_chat)
     if forwarded is not None:
         return forwarded
+    await _let_others(body)
     request = _read(CHAT, given)
-    arguments = to_native.chat_arguments(request)
+    await _let_others(body)
+    arguments = to_native.chat_arguments(request, await _in_turns(to_native.messages_of(request.messages)))
+    await _let_others(body)
     logprobs = arguments.get("logprobs")
     call = surface.call("inference", "chat_completion")
     calls = [{"model": request.model, **each} for each in _times(arguments, request.n or 1)]
@@ -150,8 +160,10 @@ async def _completion(surface: Surface, given: Mapping[str, Any], body: bytes) -
     forwarded = await surface.forwarded("completions", "completion", given, body, to_native.asked_of_completion)
     if forwarded is not None:
         return forwarded
+    to_native.refuse_tokens(given.get("prompt"), "prompt")
     request = _read(COMPLETION, given)
     prompts = to_native.completion_arguments(request)
+    _refuse_more_answers(len(prompts) * (request.n or 1), "prompt")
     logprobs = prompts[0].get("logprobs")
     call = surface.call("inference", "completion")
     calls = [{"model": request.model, **each} for prompt in prompts for each in _times(prompt, request.n or 1)]
@@ -166,6 +178,7 @@ async def _embeddings(surface: Surface, given: Mapping[str, Any], body: bytes) -
     forwarded = await surface.forwarded("embeddings", "embeddings", given, body, lambda _: {})
     if forwarded is not None:
         return forwarded
+    to_native.refuse_tokens(given.get("input"), "input")
     request = _read(EMBEDDINGS, given)
     arguments = to_native.embeddings_arguments(request)
     if request.dimensions is not None:
@@ -194,6 +207,7 @@ async def _moderations(surface: Surface, given: Mapping[str, Any], body: bytes) 
         texts.append(part if isinstance(part, str) else part.text)
     if not all(isinstance(part, str) for part in parts):
         texts = ["\n".join(texts)]  # parts are of one input
+    _refuse_more_answers(len(texts), "input")
     call = surface.call("safety", "run_shield")
     verdicts = await _together(
         call, [{"shield_type": shield, "messages": [UserMessage(content=text)]} for text in texts]
@@ -243,23 +257,29 @@ def _times(arguments: dict[str, Any], n: int) -> list[dict[str, Any]]:
 
 
 async def _together(call: Callable[[dict[str, Any]], Awaitable[_T]], several: Sequence[dict[str, Any]]) -> list[_T]:
-    """The replies to several calls, made at the same time. Raises the first failure, which ends the others."""
+    """The replies to several calls, many of them made at the same time. Raises the first failure, which ends the
+    others.
+    """
     if len(several) == 1:
         return [await call(dict(several[0]))]
     replies: dict[int, _T] = {}
     failures: list[Exception] = []
+    waiting = iter(enumerate(several))
 
-    async def one(place: int, arguments: dict[str, Any]) -> None:
-        try:
-            replies[place] = await call(arguments)
-        except Exception as error:
-            failures.append(error)
-            group.cancel_scope.cancel()
+    async def work() -> None:
+        for place, arguments in waiting:
+            try:
+                replies[place] = await call(dict(arguments))
+            except Exception as error:
+                failures.append(error)
+                group.cancel_scope.cancel()
+                return
+            await checkpoint()  # a call may answer at once, and others want a turn
 
     try:
         async with anyio.create_task_group() as group:
-            for place, arguments in enumerate(several):
-                group.start_soon(one, place, dict(arguments))
+            for _ in range(min(len(several), _MOST_AT_ONCE)):
+                group.start_soon(work)
     except BaseException:
         await _close_all(replies.values())
         raise
@@ -270,6 +290,28 @@ async def _together(call: Callable[[dict[str, Any]], Awaitable[_T]], several: Se
         finally:
             failures.clear()  # else it and this frame would hold each other
     return [replies[place] for place in range(len(several))]
+
+
+def _refuse_more_answers(number: int, param: str) -> None:
+    """Raises InvalidRequestError where one request would be too many calls of a provider."""
+    if number > MOST_ANSWERS:
+        raise InvalidRequestError(f"asks for {number} answers; one request may have {MOST_ANSWERS}", param=param)
+
+
+async def _let_others(body: bytes) -> None:
+    """Others get a turn between the steps of what takes long."""
+    if len(body) > _LARGE:
+        await checkpoint()
+
+
+async def _in_turns(items: Iterator[_T]) -> list[_T]:
+    """All of them, made a few at a time, so that others get a turn in between."""
+    made: list[_T] = []
+    while part := list(itertools.islice(items, _MADE_AT_ONCE)):
+        made += part
+        if len(part) == _MADE_AT_ONCE:
+            await checkpoint()
+    return made
 
 
 async def _close_all(several: Iterable[object]) -> None:

@@ -115,13 +115,14 @@ def _refuse_extras(part: object, where: str) -> None:
             _refuse_extras(value, f"{where}.{name}")
 
 
-def chat_arguments(request: ChatCompletionRequest) -> dict[str, Any]:
+def chat_arguments(request: ChatCompletionRequest, messages: list[Any] | None = None) -> dict[str, Any]:
     """Arguments of `chat_completion` but for `model`, `stream` and the number of answers.
 
-    Raises InvalidRequestError, NotSupportedError, naming the field.
+    messages: what `messages_of` makes of the request's, where that has been done. Raises InvalidRequestError,
+    NotSupportedError, naming the field.
     """
     _refuse_others(request, CHAT_FIELDS)
-    arguments: dict[str, Any] = {"messages": list(_messages(request.messages))}
+    arguments: dict[str, Any] = {"messages": list(messages_of(request.messages)) if messages is None else messages}
     if request.max_completion_tokens is None:
         arguments["sampling_params"] = sampling(request, request.max_tokens)
     else:
@@ -189,14 +190,20 @@ def _objects_of(value: object) -> Iterator[dict[str, Any]]:
     return (item for item in value if isinstance(item, dict)) if isinstance(value, list) else iter(())
 
 
+def refuse_tokens(given: object, param: str) -> None:
+    """Raises NotSupportedError for ids of tokens instead of text, seen by the first: there may be a million."""
+    first = given[0] if isinstance(given, list) and given else None
+    if isinstance(first, list) or (isinstance(first, int) and not isinstance(first, bool)):
+        raise _unsupported(param, f"'{param}' as token ids instead of text")
+
+
 def _texts(given: object, param: str) -> list[str]:
     if isinstance(given, str):
         return [given]
     texts = given if isinstance(given, list) else []
     if not texts:
         raise InvalidRequestError(f"'{param}' must not be empty", param=param)
-    if not all(isinstance(text, str) for text in texts):
-        raise _unsupported(param, f"'{param}' as token ids instead of text")
+    refuse_tokens(texts, param)
     return texts
 
 
@@ -277,7 +284,7 @@ def _parameter(schema: Mapping[str, Any], *, required: bool) -> ToolParamDefinit
 # ---- messages --------------------------------------------------------------------------------------------------------
 
 
-def _messages(messages: Sequence[Message]) -> Iterator[NativeMessage]:
+def messages_of(messages: Sequence[Message]) -> Iterator[NativeMessage]:
     called: dict[str, str] = {}
     for place, message in enumerate(messages):
         where = f"messages[{place}]"
