@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 import httpx
 
-from llamastack.provider.bounded import AnswerLimits, is_stream_of_lines
+from llamastack.provider.bounded import AnswerLimits, is_stream_of_lines, too_large
 from llamastack.provider.errors import raise_instead
 from llamastack.provider.http import http_client
 from llamastack.provider.transports import as_httpx, bounded_blocks, needs_fresh
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import yarl
     from httpx_aiohttp import AiohttpTransport
 
+_CONTENT_ENCODING = "Content-Encoding"
 # What both ways do alike; anything else that httpx can do is left to it.
 _COMMON = {"limits", "uds", "verify"}
 
@@ -149,15 +150,31 @@ class _DirectAnswer:
         return self._response.headers
 
     async def read(self) -> bytes:
-        return b"".join([block async for block in self.blocks()])
+        if self.status >= 400 or _CONTENT_ENCODING in self._response.headers:
+            return b"".join([block async for block in self.blocks()])
+        blocks: list[bytes] = []
+        left = self._limits.response_bytes
+        try:
+            while block := await self._response.content.readany():
+                blocks.append(block)
+                left -= len(block)
+                if left < 0:
+                    break
+        except Exception as error:
+            raise_instead(error, as_httpx(error, self._response.method, str(self._response.url)))
+        if left < 0:
+            raise too_large(self._where(), self._limits.response_bytes)
+        return blocks[0] if len(blocks) == 1 else b"".join(blocks)
+
+    def _where(self) -> str:
+        url = self._response.url
+        return f"{url.scheme}://{url.raw_authority}"
 
     def blocks(self) -> AsyncIterator[bytes]:
         headers = self._response.headers
-        if self.status < 400 and "content-encoding" not in headers and is_stream_of_lines(headers):
+        if self.status < 400 and _CONTENT_ENCODING not in headers and is_stream_of_lines(headers):
             return self._raw()  # its reader limits each event
-        url = self._response.url
-        where = f"{url.scheme}://{url.raw_authority}"
-        return bounded_blocks(self._raw(), headers, self._limits, where, is_error=self.status >= 400)
+        return bounded_blocks(self._raw(), headers, self._limits, self._where(), is_error=self.status >= 400)
 
     async def _raw(self) -> AsyncIterator[bytes]:
         try:
