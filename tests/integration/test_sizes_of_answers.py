@@ -293,6 +293,33 @@ async def test_a_limit_on_events_above_the_default_counts(scripted_backend: Scri
         assert "".join([piece.event.delta async for piece in reply]) == text
 
 
+async def test_bedrock_and_qdrant_have_them(scripted_backend: ScriptedHttp, bombs: dict[str, bytes]) -> None:
+    """Their SDKs ask for no answer that is compressed, or have it unpacked by us."""
+    backend = scripted_backend
+    keys = {"region_name": "us-east-1", "aws_access_key_id": "AKIAEXAMPLE", "aws_secret_access_key": "secret-of-it"}
+    bedrock = {"endpoint_url": backend.url, "models": {"m": "m"}, "max_response_bytes": LIMIT, **keys}
+    qdrant = {"url": backend.url, "max_response_bytes": LIMIT}
+    run = {
+        "providers": {
+            "inference": [
+                {"provider_id": "b", "provider_type": "remote::bedrock", "config": bedrock},
+                {"provider_id": "e", "provider_type": "remote::sample"},
+            ],
+            "memory": [{"provider_id": "q", "provider_type": "remote::qdrant", "config": qdrant}],
+        }
+    }
+    backend.default = repeated(40)
+    async with Stack.from_config(run) as stack, watched():
+        over = "answered more than 4194304 bytes"
+        packed = answer(200, bombs["answer"], headers={"Content-Encoding": "gzip"})
+        for steps, of_bedrock in ((repeated(100), over), (packed, "cannot be understood")):
+            backend.default = steps
+            for api in ("inference", "memory"):
+                await stack.instances[api][0].refresh(anew=True)
+            reasons = {one.provider_id: str(one.reason) for one in (await stack.inspect.health()).providers}
+            assert (over in reasons["q"], of_bedrock in reasons["b"]) == (True, True), reasons
+
+
 async def test_parsing_the_largest_answer_is_linear(scripted_backend: ScriptedHttp) -> None:
     """Of what costs a moment for each MiB: at most 20 ms of them."""
     choice = {"index": 0, "message": {"role": "assistant", "content": "word \\n é " * 400_000}, "finish_reason": "stop"}

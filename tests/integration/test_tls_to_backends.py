@@ -132,6 +132,49 @@ async def test_every_remote_provider_tells_it(tmp_path: Path, provider_type: str
             assert await reason_of(stack) == f"TLS failed (self-signed certificate) at {backend.url}"
 
 
+_AWS = {"region_name": "us-east-1", "aws_access_key_id": "AKIAEXAMPLE", "aws_secret_access_key": "secret-of-it"}
+
+
+async def test_bedrock_tells_it_and_trusts_an_authority_of_ones_own(tmp_path: Path) -> None:
+    context, file = self_signed(tmp_path)
+    with scripted_http(tls=context) as backend:
+        backend.default = answer(200, {"modelSummaries": [], "inferenceProfileSummaries": []})
+        config: dict[str, Any] = {**_AWS, "endpoint_url": backend.url, "models": {"m": "m"}}
+        for ca_file in (None, str(file)):
+            instance = {
+                "provider_id": "p",
+                "provider_type": "remote::bedrock",
+                "config": {**config, "ca_file": ca_file},
+            }
+            async with Stack.from_config({"providers": {"inference": [instance]}}) as stack:
+                if ca_file is None:
+                    assert await reason_of(stack) == f"TLS failed (self-signed certificate) at {backend.url}"
+                else:
+                    [provider] = (await stack.inspect.health()).providers
+                    assert provider.status is ProviderStatus.healthy, provider.reason
+
+
+async def test_qdrant_tells_it_and_trusts_an_authority_of_ones_own(tmp_path: Path) -> None:
+    context, file = self_signed(tmp_path)
+    embeds = {"provider_id": "e", "provider_type": "remote::sample"}
+    with scripted_http(tls=context) as backend:
+        backend.default = answer(200, {"result": {"collections": []}, "status": "ok", "time": 0})
+        for ca_file in (None, str(file)):
+            memory = {
+                "provider_id": "q",
+                "provider_type": "remote::qdrant",
+                "config": {"url": backend.url, "ca_file": ca_file},
+            }
+            run = {"providers": {"inference": [embeds], "memory": [memory]}}
+            async with Stack.from_config(run) as stack:
+                await stack.instances["memory"][0].refresh(anew=True)
+                [told] = [one for one in (await stack.inspect.health()).providers if one.provider_id == "q"]
+                if ca_file is None:
+                    assert f"TLS failed (self-signed certificate) at {backend.url}" in str(told.reason)
+                else:
+                    assert told.status is ProviderStatus.healthy, told.reason
+
+
 @asynccontextmanager
 async def trusting(tls: ssl.SSLContext, provider_type: str, **config: Any) -> AsyncIterator[tuple[Stack, ScriptedHttp]]:
     with scripted_http(tls=tls) as backend:

@@ -34,7 +34,7 @@ from llamastack.provider.whole_answers import (
 
 _DONE = b"[DONE]"
 _TELLING = 16  # bytes at the beginning of a body that tell what it is
-_SHOWN = 64 * 1024  # bytes of an event in a message; the stack strikes out what is secret, and then shortens it
+_SHOWN = 16 * 1024  # bytes of an event in a message; the stack strikes out what is secret, and then shortens it
 # As many as there are clients: a call that waits for a connection would wait without a word, and so would the asking of
 # how the backend is.
 _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=100)

@@ -23,7 +23,7 @@ from llamastack.provider.shortage import SHORTAGE, is_shortage
 
 _LOGGER = logging.getLogger("llamastack.provider")
 _LONGEST_MESSAGE = 2000
-_LONGEST_WHOLE = 32 * 1024  # half of what is read of an error body
+_LONGEST_WHOLE = 8 * 1024  # half of what is kept of what a backend says
 _OF_THE_BACKEND = (AuthenticationError, PermissionDeniedError, RateLimitError, BackendError, ProviderTimeoutError)
 
 

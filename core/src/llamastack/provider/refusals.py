@@ -103,7 +103,8 @@ _OF_STATUS = (
 )
 _OF_MESSAGE = ("message", "detail", "error", "msg", "error_msg")
 _DIGITS = re.compile(r"(?:HTTP[ _/-]?)?([45]\d\d)(?!\w)", re.IGNORECASE)
-_MOST_TEXT = 64 * 1024  # characters of a body that are read; the stack shows far less, and strikes secrets out before
+_MOST_TEXT = 64 * 1024  # characters of a body that are read
+_MOST_MESSAGE = 16 * 1024  # characters of its message; the stack shows far less, and strikes secrets out before
 _MOST_SEARCHED = 4000  # characters of a message that are searched for words
 
 
@@ -228,8 +229,11 @@ def error_in_choice(answer: Any) -> Any:
 
 
 def _one_line(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return whole_text(" ".join(text[:_MOST_TEXT].split()))
+    try:
+        text = value if isinstance(value, str) else json.dumps(value, default=str)
+    except (ValueError, RecursionError):
+        text = "an error that cannot be shown"
+    return whole_text(" ".join(text[:_MOST_MESSAGE].split()))
 
 
 def retry_after_of(headers: Mapping[str, str]) -> float | None:

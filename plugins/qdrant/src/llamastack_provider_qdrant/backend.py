@@ -213,6 +213,9 @@ class _Server:
             raise self._failed(error) from error
 
     def _failed(self, source: Exception) -> LlamaStackError:
+        if isinstance(source, LlamaStackError):  # of our own transport: an answer over the limit
+            source.provider_id = self._provider_id
+            return source
         if isinstance(source, httpx.TimeoutException):
             return ProviderTimeoutError(
                 f"qdrant at {self._url} did not answer within {self._config.timeout} s", provider_id=self._provider_id
