@@ -473,3 +473,28 @@ async def test_the_surface_is_in_the_openapi_document(discovery: Discovery, scri
         assert "/v1/moderations" not in document["paths"]
         *_, name = document["paths"]["/v1/models/{model}"]["get"]["parameters"]
         assert (name["name"], name["in"]) == ("model", "path")
+
+
+@pytest.mark.parametrize(
+    ("asks", "param"), [({"prompt": ["x"] * 2049}, "prompt"), ({"prompt": ["x"] * 20, "n": 128}, "prompt")]
+)
+async def test_one_request_cannot_be_very_many_calls(
+    discovery: Discovery, script: Scripts, asks: dict[str, Any], param: str
+) -> None:
+    a = script("a")
+    async with served_stack(scripted(), discovery) as (_, client):
+        reply = await client.post("/v1/completions", json={"model": "m", **asks})
+        assert reply.status_code == 400
+        assert reply.json()["error"]["param"] == param
+        assert "one request may have 2048" in reply.json()["error"]["message"]
+    assert [name for name, _ in a.calls if name == "completion"] == []
+
+
+async def test_many_prompts_are_answered_in_their_order(discovery: Discovery, script: Scripts) -> None:
+    a = script("a")
+    async with served_stack(scripted(), discovery) as (_, client):
+        asks = {"model": "m", "prompt": [f"{number}" for number in range(300)]}
+        reply = (await client.post("/v1/completions", json=asks)).json()
+        assert [choice["index"] for choice in reply["choices"]] == list(range(300))
+    asked = [arguments["content"] for name, arguments in a.calls if name == "completion"]
+    assert sorted(asked) == sorted(asks["prompt"])
