@@ -181,14 +181,14 @@ const checks = {
   async errors() {
     const create = (changes) => (retrying) => retrying.chat.completions.create({ ...asked, ...changes });
     const invalid = { status: 400, type: "invalid_request_error", code: "invalid_value" };
-    await refused(OpenAI.BadRequestError, { ...invalid, param: "top_p" }, create({ top_p: 1.5 }));
-    await refused(OpenAI.BadRequestError, { ...invalid, param: "top_p" }, create({ top_p: 1.5, stream: true }));
     const unknown = { status: 404, code: "model_not_found", param: "model" };
     await refused(OpenAI.NotFoundError, unknown, create({ model: "nope" }));
     await refused(OpenAI.NotFoundError, unknown, (retrying) => retrying.models.retrieve("nope"));
     if (!settings.forwarded) {
-      const unsupported = { status: 400, code: "unsupported_parameter", param: "frequency_penalty" };
-      await refused(OpenAI.BadRequestError, unsupported, create({ frequency_penalty: 1 }));
+      await refused(OpenAI.BadRequestError, { ...invalid, param: "top_p" }, create({ top_p: 1.5 }));
+      await refused(OpenAI.BadRequestError, { ...invalid, param: "top_p" }, create({ top_p: 1.5, stream: true }));
+      const unsupported = { status: 400, code: "unsupported_parameter", param: "audio" };
+      await refused(OpenAI.BadRequestError, unsupported, create({ audio: { voice: "alloy", format: "wav" } }));
     }
     await assert.rejects(client.chat.completions.create(long, { timeout: 300 }), OpenAI.APIConnectionTimeoutError);
   },

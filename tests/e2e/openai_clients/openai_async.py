@@ -46,9 +46,9 @@ async def at_the_same_time() -> None:
 
         async def refused() -> str:
             try:
-                await create(messages=user(), **(ASKED | {"top_p": 1.5}))
+                await create(messages=user("word " * (SETTINGS.context_length + 100)), **ASKED)
             except BadRequestError as error:
-                equal(error.param, "top_p")
+                equal(error.code, "context_length_exceeded")
                 return error.request_id or ""
             raise AssertionError("was not refused")
 
