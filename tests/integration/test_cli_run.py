@@ -151,7 +151,7 @@ def test_the_line_to_copy_works_as_it_is(server: Running) -> None:
     command = shlex.split(line.removeprefix("Try: "))
     assert command[:2] == ["curl", "-s"]
     reply = httpx.post(command[2], headers={"Content-Type": "application/json"}, content=command[-1])
-    assert reply.json()["completion_message"]["content"] == "What is the capital of France?"
+    assert reply.json()["completion_message"]["content"] == "What is the capital of Italy?"
 
 
 def test_models(call: Callable[..., Result]) -> None:

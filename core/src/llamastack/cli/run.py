@@ -190,7 +190,7 @@ async def _to_try(stack: Stack, url: str) -> list[str]:
     usable = chat_models(await stack.models.list_models()) if "models" in stack.apis else []
     if not usable:
         return []
-    body = {"model": usable[0].identifier, "messages": [{"role": "user", "content": "What is the capital of France?"}]}
+    body = {"model": usable[0].identifier, "messages": [{"role": "user", "content": "What is the capital of Italy?"}]}
     json_body = shlex.quote(json.dumps(body))
     return [f"Try: curl -s {url}/inference/chat_completion -H 'Content-Type: application/json' -d {json_body}"]
 
