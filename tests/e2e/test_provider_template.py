@@ -102,7 +102,7 @@ CHECKED: Mapping[str, Variant] = {
     "safety-remote-openai": Variant(
         (
             Call("safety/run_shield", shield("gambling", "Which casino pays best?"), '"similarity"'),
-            Call("safety/run_shield", shield("gambling", "Llamas live in the Andes."), "{}"),
+            Call("safety/run_shield", shield("gambling", "Llamas live in the Andes."), '{"violation":null}'),
         ),
         environment={"URL": "{backend}/v1"},
         options=WITHOUT_STRESS,
@@ -110,7 +110,7 @@ CHECKED: Mapping[str, Variant] = {
     "safety-inline": Variant(
         (
             Call("safety/run_shield", shield("card-numbers", "It is 4111 1111 1111 1111."), "violation"),
-            Call("safety/run_shield", shield("card-numbers", "It is 4."), "{}"),
+            Call("safety/run_shield", shield("card-numbers", "It is 4."), '{"violation":null}'),
         )
     ),
     "memory-remote": Variant(MEMORY, again=MEMORY[-1:], environment={"URL": "{backend}"}),

@@ -82,7 +82,7 @@ async def test_what_is_forwarded_is_not_touched(front: Front) -> None:
     async with served_stack(before(url)) as (_, client):
         asked = {**ASK, "min_p": 0.05, "cache_prompt": False, "seed": 2**53 + 1, "stream": None}
         written = json.dumps(asked, indent=1).replace("0.05", "0.0500").encode()
-        answer = b'{"choices" : [], "caf\\u00e9": 1.10, "x":1e400}'
+        answer = b'{"choices" : [{}], "caf\\u00e9": 1.10, "x":1e400}'
         backend.answers.append(Response(answer, media_type="application/json"))
         reply = await client.post(CHAT, content=written)
         assert backend.last("/chat/completions").raw == written
