@@ -332,3 +332,33 @@ async def test_parsing_the_largest_answer_is_linear(scripted_backend: ScriptedHt
         started = time.thread_time()
         assert has_form(body, field)
         assert (time.thread_time() - started) / (len(body) / MIB) < 0.02
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("kind", ["text/event-stream", "application/x-ndjson"])
+async def test_calling_itself_a_stream_does_not_lift_the_limit(
+    scripted_backend: ScriptedHttp, way: str, kind: str, stream: bool
+) -> None:
+    """Whole answers, of many short lines, and one that came where a stream was asked for."""
+    begin, block = (b"{", b'"a": 1,\n') if stream else (b"data: {}\n\n", b"data: {}\n\n")
+    lines = block * (MIB // len(block))
+    scripted_backend.routes["/chat/completions"] = chunked(begin, *[lambda: lines] * 20, content_type=kind)
+    config = served_by(scripted_backend, max_response_bytes=LIMIT, max_event_bytes=MIB)
+    async with served(config) as (stack, client):
+        for messages in await refusals_of(
+            scripted_backend, scripted_backend.routes["/chat/completions"], stream=stream, client=client, stack=stack
+        ):
+            assert "answered more than 4194304 bytes" in messages
+
+
+async def test_space_before_an_answer_is_read_in_linear_time(scripted_backend: ScriptedHttp, way: str) -> None:
+    """Read again at each block, 64 MiB of it took half a minute."""
+    scripted_backend.routes["/chat/completions"] = answer(
+        200, packed_of(b"", b" ", 512), headers={"Content-Encoding": "gzip"}
+    )
+    async with served(served_by(scripted_backend)) as (stack, _):
+        started = time.thread_time()
+        with pytest.raises(BackendError, match="answered more than"):
+            async for _piece in await stack.inference.chat_completion(model="p/m", messages=ASK, stream=True):
+                pass
+        assert time.thread_time() - started < 3

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pydantic_core
 
-from llamastack.provider.bounded import ACCEPTED
+from llamastack.provider.bounded import ACCEPTED, whole
 from llamastack.provider.errors import BackendError, LlamaStackError, ProviderTimeoutError
 from llamastack.provider.exchange import Answer, Exchanges
 from llamastack.provider.http import (
@@ -155,7 +155,7 @@ class HttpBackend:
         try:
             first = await self._first(blocks)
             if not looks_like_events(first):
-                content = b"".join([first, *[block async for block in blocks]])
+                content = await whole(blocks, self._limits.response_bytes, self.where, first)
                 first = self._as_events(path, content, body, kind)
             return answer, _after(first, blocks)
         except httpx.HTTPError as error:
@@ -166,9 +166,11 @@ class HttpBackend:
             raise
 
     async def _first(self, blocks: AsyncIterator[bytes]) -> bytes:
-        """The beginning of a body, as much as tells what it is."""
+        """The beginning of a body, as much as tells what it is. Blocks of nothing but space before it are left out."""
         first = b""
         async for block in blocks:
+            if not first and block.isspace():
+                continue  # kept and looked at again and again, they would take quadratic time
             first += block
             if len(first.lstrip()) > _TELLING:
                 break
@@ -233,7 +235,7 @@ class HttpBackend:
         try:
             first = await anext(blocks, b"")
             if looks_whole(first):  # whatever its content-type says
-                content = b"".join([first, *[block async for block in blocks]])
+                content = await whole(blocks, self._limits.response_bytes, self.where, first)
                 yield self._as_events("", content, body)
                 return
             async for block in whole_events(blocks, self._limits.event_bytes, first):
@@ -250,7 +252,7 @@ class HttpBackend:
             first = await anext(blocks, b"")
             blocks = _after(first, blocks)
             if looks_whole(first):
-                content = b"".join([block async for block in blocks])
+                content = await whole(blocks, self._limits.response_bytes, self.where)
                 blocks = _after(self._as_events("", content, b""), blocks)
             events = event_data(blocks, self._limits.event_bytes)
             async for data in events:

@@ -116,6 +116,22 @@ async def limited(blocks: AsyncIterator[bytes], most: int, where: str) -> AsyncI
         yield block
 
 
+async def whole(blocks: AsyncIterator[bytes], most: int, where: str, first: bytes = b"") -> bytes:
+    """`first` and what the blocks have, as one. Raises BackendError when that is more than `most` bytes.
+
+    For what is read to its end, whatever it says that it is: an answer that calls itself a stream has no limit else.
+    """
+    kept = [first]
+    size = len(first)
+    async for block in blocks:
+        kept.append(block)
+        size += len(block)
+        if size > most:
+            kept.clear()  # the error's traceback holds this list
+            raise too_large(where, most)
+    return b"".join(kept)
+
+
 async def limited_lines(blocks: AsyncIterator[bytes], most: int, where: str) -> AsyncIterator[bytes]:
     """The same blocks. Raises BackendError when a line of theirs is more than `most` bytes."""
     size = 0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 import httpx
 
-from llamastack.provider.bounded import AnswerLimits, is_stream_of_lines, too_large
+from llamastack.provider.bounded import AnswerLimits, is_stream_of_lines, too_large, whole
 from llamastack.provider.errors import raise_instead
 from llamastack.provider.http import http_client
 from llamastack.provider.transports import as_httpx, bounded_blocks, needs_fresh
@@ -64,6 +64,7 @@ class Exchanges:
 
     def __init__(self, *, timeout: httpx.Timeout, answer_limits: AnswerLimits | None = None, **options: Any) -> None:
         self._direct: _Direct | None = None
+        self._limits = answer_limits or AnswerLimits()
         self._client = http_client(timeout=timeout, answer_limits=answer_limits, **options)
         guarded: Any = self._client._transport
         if options.keys() <= _COMMON and hasattr(guarded.inner, "get_client"):
@@ -78,12 +79,13 @@ class Exchanges:
         if self._direct is not None:
             return await self._direct.send(method, url, headers, content)
         request = self._client.build_request(method, url, content=content, headers=headers)
-        return _HttpxAnswer(await self._client.send(request, stream=True, follow_redirects=False))
+        return _HttpxAnswer(await self._client.send(request, stream=True, follow_redirects=False), self._limits)
 
 
 class _HttpxAnswer:
-    def __init__(self, response: httpx.Response) -> None:
+    def __init__(self, response: httpx.Response, limits: AnswerLimits) -> None:
         self._response = response
+        self._limits = limits
         self.status = response.status_code
 
     @property
@@ -91,7 +93,9 @@ class _HttpxAnswer:
         return self._response.headers
 
     async def read(self) -> bytes:
-        return await self._response.aread()
+        url = self._response.url
+        where = f"{url.scheme}://{url.netloc.decode()}"
+        return await whole(self.blocks(), self._limits.response_bytes, where)
 
     def blocks(self) -> AsyncIterator[bytes]:
         return self._response.aiter_bytes()
@@ -151,7 +155,7 @@ class _DirectAnswer:
 
     async def read(self) -> bytes:
         if self.status >= 400 or _CONTENT_ENCODING in self._response.headers:
-            return b"".join([block async for block in self.blocks()])
+            return await whole(self.blocks(), self._limits.response_bytes, self._where())
         blocks: list[bytes] = []
         left = self._limits.response_bytes
         try:
