@@ -315,3 +315,34 @@ async def test_many_digits_of_a_length(discovery: Discovery, script: Scripts) ->
         for digits in ("9" * 18, "9" * 5000):
             asked = await raw.ask(request("POST", "/v1/chat/completions", b"", f"Content-Length: {digits}"))
             assert asked.statuses in ([413], [400])
+
+
+UPGRADE = ("Connection: keep-alive, Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__")
+
+
+def asking_for_http2(*, chunked: bool = False) -> bytes:
+    """As the HTTP client of Java sends it: with a body, and on a connection that stays open."""
+    body = json.dumps(CHAT).encode()
+    whole = request("POST", "/v1/chat/completions", body, *UPGRADE).replace(b"Connection: close\r\n", b"")
+    if chunked:
+        head = whole.removesuffix(body).replace(b"Content-Length: %d" % len(body), b"Transfer-Encoding: chunked")
+        return head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    return whole
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_request_that_asks_for_another_protocol_keeps_its_body(
+    discovery: Discovery, script: Scripts, chunked: bool
+) -> None:
+    script("a")
+    asks, last = asking_for_http2(chunked=chunked), request("GET", "/health")
+    async with served_script(discovery) as client, RawClients(client) as raw:
+        assert (await raw.ask(asks + last)).statuses == [200, 200]
+        assert (await raw.ask(asks * 50 + last)).statuses == [200] * 51
+        parted = await raw.open(asks[:60])
+        for part in (asks[60:200], asks[200:-10], asks[-10:] + last):
+            await anyio.sleep(0.02)
+            await parted.send(part)
+        await parted.read()
+        assert parted.statuses == [200, 200]
+        assert (await raw.ask(b"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n")).statuses == [400]

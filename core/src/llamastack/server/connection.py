@@ -8,8 +8,10 @@ import re
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
+import httptools
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
@@ -29,6 +31,8 @@ _FRAMING_PER_BYTE = 8
 # Requests that wait for the reply to the one before them.
 _MOST_QUEUED = 1000
 _LONGEST_SHOWN = 200  # characters
+_NO_HTTP = "Invalid HTTP request received."
+_UPGRADING = (b"upgrade", b"http2-settings")
 _ABSOLUTE_TARGET = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
 
 
@@ -90,6 +94,7 @@ class Connection(HttpToolsProtocol):
         self.body_bytes = 0
         """Of all bodies."""
         self._framing_bytes = 0
+        self._asks_upgrade = False
 
     @property
     def runs_on(self) -> bool:
@@ -137,7 +142,7 @@ class Connection(HttpToolsProtocol):
         if self.in_head:
             if self.head_bytes + len(data) <= self._max_head_bytes:
                 self.head_bytes += len(data)
-                super().data_received(data)
+                self._feed(data)
                 return
         elif len(data) <= self._max_head_bytes:
             self._receive_body(data)
@@ -155,11 +160,41 @@ class Connection(HttpToolsProtocol):
                 self._refuse_head()
             else:
                 self.head_bytes += len(piece)
-                super().data_received(piece)  # type: ignore[arg-type]
+                self._feed(piece)
+
+    def _feed(self, data: bytes | memoryview) -> None:
+        while True:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as asked:
+                # The parser takes what follows such a head for the other protocol, a body too: it is asked once more.
+                data = self._head_without_upgrade() + bytes(data[asked.args[0] :])
+            except httptools.HttpParserError:
+                self.logger.warning(_NO_HTTP)
+                self.send_400_response(_NO_HTTP)
+                return
+
+    def _head_without_upgrade(self) -> bytes:
+        """The head that came, for a new parser: another protocol that is asked for is passed over, as a server may.
+
+        Source: https://www.rfc-editor.org/rfc/rfc9110#section-7.8.
+        """
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
+        for name, value in self.headers:
+            if name == b"connection":
+                value = b", ".join(one for one in value.split(b",") if one.strip().lower() not in _UPGRADING)
+            if name not in _UPGRADING:
+                lines.append(b"%b: %b" % (name, value))
+        self.parser = httptools.HttpRequestParser(self)
+        with suppress(AttributeError):  # as uvicorn has it
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._asks_upgrade = False
+        return b"\r\n".join((*lines, b"", b""))
 
     def _receive_body(self, data: bytes | memoryview) -> None:
         requests, before = self.requests, self.body_bytes
-        super().data_received(data)  # type: ignore[arg-type]
+        self._feed(data)
         if self.in_head or self.requests != requests:
             self._framing_bytes = 0
             return
@@ -175,6 +210,9 @@ class Connection(HttpToolsProtocol):
             )
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            self._asks_upgrade = True
+            return
         self.in_head, self.head_bytes = False, 0
         self.requests += 1
         if not self.url.startswith(b"/"):
@@ -209,6 +247,8 @@ class Connection(HttpToolsProtocol):
             cycle.message_event.set()
 
     def on_message_complete(self) -> None:
+        if self._asks_upgrade:
+            return  # see `_feed`
         self.in_head, self.head_bytes = True, 0
         cycle = self.cycle
         if not cycle.response_complete:
