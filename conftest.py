@@ -2,7 +2,7 @@
 
 from hypothesis import settings
 
-pytest_plugins = ["backends.fixtures", "pytester"]
+pytest_plugins = ["stack_fixtures", "backends.fixtures", "pytester"]
 
 # How long one example takes says something of the machine, not of what is tested; and each run tries the same ones.
 settings.register_profile("llamastack", deadline=None, derandomize=True)

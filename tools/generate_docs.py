@@ -25,19 +25,20 @@ from rendered_template import BLOCKS as TEMPLATE
 from settings_table import BLOCKS as SETTINGS
 
 from llamastack.api.definition import MethodDefinition
-from llamastack.cli.fields import fields_of, type_of
-from llamastack.cli.group import cli
-from llamastack.provider.apis import BUILTIN_APIS
-from llamastack.server.openai import PREFIX, ROUTES, to_native
-from llamastack.server.openai.errors import WORDS
+from llamastack.provider.builtin_apis import BUILTIN_APIS
 from llamastack.stack.config import ProviderConfig, StoreConfig, run_config_model
 from llamastack.stack.discovery import default_discovery
 from llamastack.stack.server_config import ServerConfig
 from llamastack.stack.stores.sqlite import SqliteStoreConfig
+from llamastack_cli.fields import fields_of, type_of
+from llamastack_cli.group import cli
 from llamastack_conformance.settings import Settings
 from llamastack_conformance.waivers import Waiver
+from llamastack_openai_api import PREFIX, ROUTES, to_native
+from llamastack_openai_api.errors import ERROR_TABLE
 
 ROOT = Path(__file__).parents[1]
+_PASSTHROUGH = "llamastack-provider-remote"  # one provider type for every API
 DOCS = ROOT / "docs"
 MARKED = re.compile(r"(<!-- generated: (\S+)(?: ([^\n]*?))? -->\n)(.*?)(<!-- /generated -->)", re.DOTALL)
 HELP_WIDTH = 100
@@ -78,9 +79,9 @@ def run_config(section: str) -> str:
     return table(("key", "type", "default", "what"), _rows(model))
 
 
-def objects(table_api: str) -> str:
+def objects(resource_api: str) -> str:
     """The keys of one kind of object."""
-    pair = next(api.pair for api in BUILTIN_APIS if api.pair is not None and api.pair.table_api == table_api)
+    pair = next(api.pair for api in BUILTIN_APIS if api.pair is not None and api.pair.resource_api == resource_api)
     annotated = get_args(pair.object_type)
     union = get_args(annotated[0]) if annotated else (pair.object_type,)
     rows: dict[str, list[tuple[str, str, str]]] = {}
@@ -154,13 +155,14 @@ def routes(_: str) -> str:
 def provider_types(_: str) -> str:
     """Every provider type of this repository: what it can, and the fields of its config."""
     discovery = default_discovery()
-    passthroughs = [i for i in discovery.providers() if i.distribution == "llamastack"]
-    own = {f"llamastack-provider-{folder.name}" for folder in (ROOT / "plugins").iterdir()}
+    own = {f"llamastack-provider-{folder.name}" for folder in (ROOT / "plugins" / "providers").iterdir()}
+    passthroughs = [i for i in discovery.providers() if i.distribution == _PASSTHROUGH]
+    own.discard(_PASSTHROUGH)
     text = ""
     for installed in [i for i in discovery.providers() if i.distribution in own]:
         text += _provider(discovery.load_spec(installed), installed.distribution, installed.api)
     spec = discovery.load_spec(passthroughs[0])
-    return text + _provider(spec, "llamastack", ", ".join(i.api for i in passthroughs))
+    return text + _provider(spec, _PASSTHROUGH, ", ".join(i.api for i in passthroughs))
 
 
 def _provider(spec: Any, distribution: str, apis: str) -> str:
@@ -206,8 +208,8 @@ def openai_fields(_: str) -> str:
         "/v1/chat/completions": to_native.CHAT_FIELDS,
         "/v1/completions": to_native.COMPLETION_FIELDS,
         "/v1/embeddings": to_native.EMBEDDINGS_FIELDS,
-        "all, without effect": to_native.WITHOUT_EFFECT,
-        "inside these, without effect": (*to_native.PASSED_OVER, "detail", "strict"),
+        "all, without effect": to_native.IGNORED_FIELDS,
+        "inside these, without effect": (*to_native.IGNORED_NESTED_FIELDS, "detail", "strict"),
     }
     rows = [(f"`{where}`" if "/" in where else where, _named(names)) for where, names in fields.items()]
     return table(("of", "fields"), rows)
@@ -221,7 +223,7 @@ def openai_errors(_: str) -> str:
     """The error family in OpenAI's words."""
     rows = [
         (str(words.status or cls.status), f"`{words.type}`", f"`{words.code}`" if words.code else "", f"`{cls.code}`")
-        for cls, words in WORDS.items()
+        for cls, words in ERROR_TABLE.items()
     ]
     return table(("HTTP status", "`type`", "`code`", "[native code](concepts.md#errors)"), rows)
 
@@ -262,7 +264,7 @@ def renewed(text: str) -> str:
 
 def pages() -> list[Path]:
     """The pages that may have generated blocks."""
-    return [*sorted(DOCS.rglob("*.md")), *sorted((ROOT / "plugins").glob("*/README.md"))]
+    return [*sorted(DOCS.rglob("*.md")), *sorted((ROOT / "plugins").glob("*/*/README.md"))]
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ from read_source import (
 from llamastack import provider
 from llamastack.api import Api
 from llamastack.api.definition import IMAGES, MethodDefinition
-from llamastack.provider import Capabilities, InlineProviderSpec, RemoteProviderSpec, errors, hookspecs, private
-from llamastack.provider.apis import BUILTIN_APIS
+from llamastack.provider import Capabilities, InlineProviderSpec, RemoteProviderSpec, errors, hookspecs, protocols
+from llamastack.provider.builtin_apis import BUILTIN_APIS
 from llamastack.stack.discovery import PROVIDER_GROUP_PREFIX
 
 IMPLEMENTED = [api for api in BUILTIN_APIS if not api.implemented_by_stack]
@@ -203,8 +203,8 @@ def capabilities(_: str) -> str:
 
 
 def life_hooks() -> dict[str, str]:
-    """The hooks that every provider may have, as the docstring of `llamastack.provider.private` lists them."""
-    return {name: words for name, words in bullets(private.__doc__).items() if "*" not in name}
+    """The hooks that every provider may have, as the docstring of `llamastack.provider.protocols` lists them."""
+    return {name: words for name, words in bullets(protocols.__doc__).items() if "*" not in name}
 
 
 def life(_: str) -> str:
@@ -217,7 +217,7 @@ def life(_: str) -> str:
 def private_hooks(_: str) -> str:
     """The hooks of the routed pairs: those that must be there in full, and the optional ones."""
     text = ""
-    optional = bullets(private.__doc__)
+    optional = bullets(protocols.__doc__)
     for pair in PAIRS:
         protocol = pair.private_protocol
         nodes = method_nodes(protocol)
@@ -396,29 +396,31 @@ def error_classes(_: str) -> str:
 # ---- helpers ---------------------------------------------------------------------------------------------------------
 
 HELPERS = (
-    "remote",
-    "openai_dialect",
-    "backend",
-    "http",
-    "transports",
-    "bounded",
-    "credentials",
-    "private_files",
-    "refusals",
-    "retries",
-    "reply_checks",
-    "streams",
-    "sse",
-    "surrogates",
-    "documents",
-    "data_urls",
-    "tool_schemas",
+    "llamastack_adapters.remote_inference",
+    "llamastack_adapters.openai_dialect",
+    "llamastack_adapters.backend",
+    "llamastack.provider.connection_errors",
+    "llamastack.http.client",
+    "llamastack.http.retry_headers",
+    "llamastack.http.transports",
+    "llamastack.http.answer_limits",
+    "llamastack_adapters.credentials",
+    "llamastack.provider.private_files",
+    "llamastack_adapters.error_bodies",
+    "llamastack_adapters.rate_limit_retries",
+    "llamastack_adapters.reply_checks",
+    "llamastack.provider.streams",
+    "llamastack.http.sse",
+    "llamastack.http.surrogates",
+    "llamastack_memory_kit.documents",
+    "llamastack_adapters.data_urls",
+    "llamastack_adapters.tool_schemas",
 )
-"""The modules of `llamastack.provider` that are meant for authors beside the package's own names."""
+"""The modules that are meant for authors beside the own names of `llamastack.api` and `llamastack.provider`."""
 
 
 def helper_module(name: str) -> ModuleType:
-    return importlib.import_module(f"llamastack.provider.{name}")
+    return importlib.import_module(name)
 
 
 def helper_names(name: str) -> list[str]:

@@ -16,10 +16,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from read_source import table
 
-from llamastack.provider.remote import RemoteConfig
 from llamastack.stack.config import RunConfig
 from llamastack.stack.server_config import ServerConfig
 from llamastack.stack.stores.sqlite import SqliteStoreConfig
+from llamastack_adapters.remote_inference import RemoteConfig
 
 # By prefix of the setting's name: the class whose fields it has, and those that are described elsewhere.
 CLASSES: tuple[tuple[str, type[BaseModel], frozenset[str]], ...] = (
@@ -87,25 +87,25 @@ ENVIRONMENT: tuple[tuple[str, str, str, str], ...] = (
 
 # (what, module, constant, unit or "", what happens)
 FIXED: tuple[tuple[str, str, str, str, str], ...] = (
-    ("A message or a traceback in the log", "llamastack.server.logs", "_LONGEST_MESSAGE", "characters", "Cut"),
-    ("A path in the access log", "llamastack.server.logs", "_LONGEST_PATH", "characters", "Cut"),
+    ("A message or a traceback in the log", "llamastack_server.logs", "_LONGEST_MESSAGE", "characters", "Cut"),
+    ("A path in the access log", "llamastack_server.logs", "_LONGEST_PATH", "characters", "Cut"),
     (
         "Lines of the log that wait to be read",
-        "llamastack.server.logs",
+        "llamastack_server.logs",
         "_MOST_WAITING",
         "lines",
         "Dropped, and their number told",
     ),
     (
         "A message of a backend or an exception, in errors",
-        "llamastack.provider.faults",
+        "llamastack.provider.error_translation",
         "_LONGEST_MESSAGE",
         "characters",
         "Its middle is left out",
     ),
     (
         "Requests on one connection that wait for the reply to the one before",
-        "llamastack.server.connection",
+        "llamastack_server.connection",
         "_MOST_QUEUED",
         "",
         "The connection is closed",
@@ -119,34 +119,34 @@ FIXED: tuple[tuple[str, str, str, str, str], ...] = (
     ),
     (
         "Answers that one translated request to `/v1` may ask for",
-        "llamastack.server.openai.routes",
+        "llamastack_openai_api.routes",
         "MOST_ANSWERS",
         "",
         "400",
     ),
-    ("Parameters in the query of a native route", "llamastack.server.native", "_MOST_PARAMETERS", "", "400"),
+    ("Parameters in the query of a native route", "llamastack_server.native", "_MOST_PARAMETERS", "", "400"),
     (
         "What is read of the body of a backend's error",
-        "llamastack.provider.bounded",
+        "llamastack.http.answer_limits",
         "MOST_ERROR_BYTES",
         "bytes",
         "The rest is not read",
     ),
     (
         "HTML and PDF documents that are read at once, each in a process of its own",
-        "llamastack.provider.documents.extraction",
+        "llamastack_memory_kit.documents.extraction",
         "_MOST_AT_ONCE",
         "",
         "The others wait",
     ),
     (
         "Memory of a process that reads a document",
-        "llamastack.provider.documents.extraction",
+        "llamastack_memory_kit.documents.extraction",
         "_MEMORY_BYTES",
         "bytes",
         "400",
     ),
-    ("Redirects of a document's URL", "llamastack.provider.documents.fetching", "_MOST_REDIRECTS", "", "400"),
+    ("Redirects of a document's URL", "llamastack_memory_kit.documents.fetching", "_MOST_REDIRECTS", "", "400"),
 )
 
 

@@ -101,7 +101,7 @@ def _server(*, slots: int, context_length: int, embedding: bool) -> Any:
     params.embedding = embedding
     if embedding:
         params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
-    template = Path(__file__).parents[2] / "plugins/llama-cpp/src/llamastack_provider_llama_cpp/smollm2.jinja"
+    template = Path(__file__).parents[2] / "plugins/providers/llama-cpp/src/llamastack_provider_llama_cpp/smollm2.jinja"
     params.chat_template = template.read_text(encoding="utf-8")
     params.hostnames = ["127.0.0.1"]
     params.port = 0

@@ -43,7 +43,7 @@ from llamastack.provider import (
     ObjectNotFoundError,
     UnsupportedModelError,
 )
-from llamastack.provider.request_data import PROVIDER_DATA_HEADER, provider_data
+from llamastack.provider.context import PROVIDER_DATA_HEADER, use_provider_data
 
 KEY = "sk-operator-7d1f"
 OWN_KEY = "sk-client-93ac"
@@ -302,16 +302,16 @@ class OpenAIDialectChecks:
     async def test_the_operators_key_and_a_clients_own(self, running: Running) -> None:
         await running.chat()
         assert running.front.last("/chat/completions").headers["authorization"] == f"Bearer {KEY}"
-        with provider_data({self.key_field: OWN_KEY, "another_api_key": "x"}):
+        with use_provider_data({self.key_field: OWN_KEY, "another_api_key": "x"}):
             await running.chat()
         assert running.front.last("/chat/completions").headers["authorization"] == f"Bearer {OWN_KEY}"
-        with provider_data({"another_api_key": "x"}):
+        with use_provider_data({"another_api_key": "x"}):
             await running.chat()
         assert running.front.last("/chat/completions").headers["authorization"] == f"Bearer {KEY}"
 
     async def test_a_key_that_is_refused(self, running: Running, caplog: pytest.LogCaptureFixture) -> None:
         wrong = "sk-wrong-5512"
-        with provider_data({self.key_field: wrong}), pytest.raises(AuthenticationError) as caught:
+        with use_provider_data({self.key_field: wrong}), pytest.raises(AuthenticationError) as caught:
             await running.chat(stream=True)
         error = caught.value
         assert error.status == 401
@@ -337,7 +337,7 @@ class OpenAIDialectChecks:
                     await attempt
                 assert "provider 'p'" in caught.value.message
                 assert caught.value.param == f"{PROVIDER_DATA_HEADER}.{self.key_field}"
-            with provider_data({self.key_field: OWN_KEY}):
+            with use_provider_data({self.key_field: OWN_KEY}):
                 assert (await running.chat(model="small")).completion_message.content
                 await running.stack.models.register_model(Model(identifier=MODEL))
                 await running.chat()

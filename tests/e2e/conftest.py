@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,11 @@ class Venv:
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
+
+    def installed(self) -> list[str]:
+        """The names of the distributions in it, pip's own and its companion left out."""
+        found = json.loads(self.run("python", "-m", "pip", "list", "--format", "json").stdout)
+        return [one["name"] for one in found if one["name"] not in ("pip", "setuptools")]
 
     def run(self, *command: str, check: bool = True, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run a program of the environment, outside the workspace."""

@@ -18,10 +18,10 @@ import httpx
 import pytest
 import yaml
 from backends.llama_server import MODEL, model_path
+from projects import ROOT, SERVER, provider
 from running_server import RunningServer, running_server
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
-ROOT = Path(__file__).parents[2]
 TOOLS = Path(sys.executable).parent
 CONSTRAINTS = ("-c", str(ROOT / "constraints.txt"))
 VARIANTS = yaml.safe_load((ROOT / "provider_template/src/llamastack_provider_template/copier.yml").read_text("utf-8"))[
@@ -155,11 +155,11 @@ def new(*arguments: str, cwd: Path, **options: Any) -> subprocess.CompletedProce
 @pytest.fixture(scope="session")
 def author(make_venv: Callable[[str], Any], build_wheels: Callable[..., list[str]]) -> Any:
     """An environment with the core and the template, from wheels. It finds the wheels of what else a package needs."""
-    plugins = [ROOT / "plugins" / name for name in ("conformance", "sample")]
-    core, *_, template = build_wheels([ROOT / "core", *plugins, ROOT / "provider_template"])
+    kits = [ROOT / "plugins" / "kits" / name for name in ("conformance", "memory-kit")]
+    core, *_, template = build_wheels([*SERVER, *kits, provider("sample"), ROOT / "provider_template"])
     venv = make_venv("author")
     venv.wheels = str(Path(core).parent)
-    venv.pip("install", "--quiet", *CONSTRAINTS, f"{core}[server]", template)
+    venv.pip("install", "--quiet", *CONSTRAINTS, "--find-links", venv.wheels, f"{core}[server]", template)
     return venv
 
 
@@ -470,7 +470,7 @@ def test_nothing_is_left_when_it_cannot_be_written(
     code = f"""
 import sys
 from pathlib import Path
-from llamastack.cli.group import cli
+from llamastack_cli.group import cli
 from llamastack_provider_template import commands
 commands.TEMPLATE = Path({str(broken)!r})
 sys.exit(cli.run(sys.argv[1:]))

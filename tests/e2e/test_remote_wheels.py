@@ -11,10 +11,10 @@ import httpx
 import pytest
 from backends.llama_server import MODEL
 from backends.openai_front import OpenAIFront
+from projects import ROOT, SERVER, provider
 from running_server import running_server
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
-ROOT = Path(__file__).parents[2]
 PACKAGES = ("bedrock", "databricks", "fireworks", "ollama", "openai", "tgi", "together", "vllm")
 RUN_CONFIG = """
 providers:
@@ -32,9 +32,9 @@ def test_they_live_together(
     tmp_path: Path,
     own_home: Path,
 ) -> None:
-    core, *plugins = build_wheels([ROOT / "core", *(ROOT / "plugins" / name for name in PACKAGES)])
+    wheels = build_wheels([*SERVER, *map(provider, PACKAGES)])
     venv = make_venv("remote")
-    venv.pip("install", "--quiet", "-c", str(ROOT / "constraints.txt"), f"{core}[server]", *plugins)
+    venv.pip("install", "--quiet", "-c", str(ROOT / "constraints.txt"), *wheels)
     venv.pip("check")
     listed = json.loads(venv.run("llamastack", "providers", "list", "--check", "--json", cwd=tmp_path).stdout)
     status = {p["provider_type"]: p["status"] for p in listed if p["distribution"] != "llamastack"}

@@ -21,9 +21,9 @@ import pytest
 from click.testing import CliRunner, Result
 from installed_fakes import install
 
-from llamastack.cli.group import cli
+from llamastack_cli.group import cli
 
-LLAMASTACK = [sys.executable, "-c", "from llamastack.cli import main; raise SystemExit(main())"]
+LLAMASTACK = [sys.executable, "-c", "from llamastack_cli import main; raise SystemExit(main())"]
 NOBODY = "http://127.0.0.1:1"
 CONFIG = f"""\
 providers:

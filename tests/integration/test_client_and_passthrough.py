@@ -21,8 +21,8 @@ from llamastack.provider.errors import (
     ObjectNotFoundError,
     ProviderUnavailableError,
 )
-from llamastack.server.serve import bind, serve, url_of
 from llamastack.stack.discovery import Discovery
+from llamastack_server.serve import bind, serve, url_of
 
 pytestmark = pytest.mark.anyio
 Scripts = Callable[..., Script]

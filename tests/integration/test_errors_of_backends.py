@@ -380,7 +380,7 @@ async def test_a_connection_that_ends_before_any_reason_is_no_end(scripted_backe
 async def test_a_comment_reaches_the_client_when_the_backend_takes_its_time(
     scripted_backend: ScriptedHttp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llamastack.provider.openai_dialect.streams._HELD_S", 0.05)
+    monkeypatch.setattr("llamastack_adapters.openai_dialect.streams._HELD_S", 0.05)
     steps = sse(b": one\n\n", 0.1, b": two\n\n", chunk("Hello"), chunk(finish="stop"), "[DONE]")
     scripted_backend.routes["/chat/completions"] = steps
     async with paths_to(scripted_backend) as paths:
@@ -443,7 +443,7 @@ async def test_a_backend_that_speaks_no_http(
     scripted_backend: ScriptedHttp, stream: bool, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if transport == "httpx":
-        monkeypatch.setattr("llamastack.provider.http.aiohttp_transport", lambda options, **more: None)
+        monkeypatch.setattr("llamastack.http.client.aiohttp_transport", lambda options, **more: None)
     async with paths_to(scripted_backend) as paths:
         for steps in NO_HTTP:
             for way, told in (await paths.all_of(steps, stream=stream)).items():
@@ -505,7 +505,7 @@ async def test_many_streams_at_once_from_a_backend_that_closes_without_a_word(
     transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if transport == "httpx":
-        monkeypatch.setattr("llamastack.provider.http.aiohttp_transport", lambda options, **more: None)
+        monkeypatch.setattr("llamastack.http.client.aiohttp_transport", lambda options, **more: None)
     steps = [*sse(chunk("Hello"), chunk(finish="stop"), "[DONE]"), 0.002, CLOSE]
     wrong: list[Told] = []
     with scripted_http() as backend:

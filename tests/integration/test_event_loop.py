@@ -26,10 +26,10 @@ from large_bodies import FILLINGS, WHOLE, Bodies, Largest
 from loop_watch import HeldUp, LoopWatch
 from served_stack import served_stack
 
-from llamastack.server.native import NativeEndpoint
-from llamastack.server.openai import PREFIX, ROUTES
-from llamastack.server.openai.routes import MOST_ANSWERS, OpenAIEndpoint
 from llamastack.stack import Stack
+from llamastack_openai_api import PREFIX, ROUTES
+from llamastack_openai_api.routes import MOST_ANSWERS, OpenAIEndpoint
+from llamastack_server.native import NativeEndpoint
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 MIB = 2**20
@@ -140,7 +140,7 @@ def allowed_s(size: int) -> float:
     return max(MOST_S, MOST_S_PER_MIB * size / MIB)
 
 
-async def faults_of(server: Server, cases: Iterable[Case]) -> list[str]:
+async def explain_validation_error(server: Server, cases: Iterable[Case]) -> list[str]:
     """What was too slow, and what was no answer."""
     faults: list[str] = []
     for case in cases:
@@ -196,7 +196,7 @@ def whole(bodies: Iterator[tuple[str, Bodies]], limit: int) -> Iterator[Case]:
 @pytest.mark.parametrize("openai", [False, True], ids=["native", "openai"])
 async def test_each_place_of_each_body(openai: bool) -> None:
     async with watched(CONFIG) as server:
-        faults = await faults_of(
+        faults = await explain_validation_error(
             server, inflated(bodies_of(server.stack, openai=openai), server.largest(openai=openai))
         )
     check(faults)
@@ -205,7 +205,7 @@ async def test_each_place_of_each_body(openai: bool) -> None:
 @pytest.mark.parametrize("openai", [False, True], ids=["native", "openai"])
 async def test_whole_bodies(openai: bool) -> None:
     async with watched(CONFIG) as server:
-        faults = await faults_of(server, whole(bodies_of(server.stack, openai=openai), server.limit))
+        faults = await explain_validation_error(server, whole(bodies_of(server.stack, openai=openai), server.limit))
     check(faults)
 
 
@@ -230,9 +230,9 @@ async def test_requests_that_are_forwarded(model: str, backend: ScriptedHttp) ->
         if route.request is not None and route.api == "inference"
     ]
     async with watched(config, *backend_threads()) as server:
-        faults = await faults_of(server, whole(iter(routes), server.limit))
+        faults = await explain_validation_error(server, whole(iter(routes), server.limit))
         if model == "p/m":  # its name in the body is another at the backend
-            faults += await faults_of(server, inflated(iter(routes), server.largest(openai=True)))
+            faults += await explain_validation_error(server, inflated(iter(routes), server.largest(openai=True)))
     check(faults)
 
 
@@ -259,7 +259,7 @@ async def test_many_answers_and_long_streams() -> None:
         for route, body in bodies.items()
     ]
     async with watched(CONFIG) as server:
-        faults = await faults_of(server, cases)
+        faults = await explain_validation_error(server, cases)
     check(faults)
 
 
@@ -280,7 +280,7 @@ async def test_heads_and_queries() -> None:
                     yield Case("headers", route, nothing, http_method, heads)
 
     async with watched(CONFIG) as server:
-        faults = await faults_of(server, cases(server))
+        faults = await explain_validation_error(server, cases(server))
     check(faults)
 
 

@@ -14,11 +14,11 @@ import pytest
 from installed_fakes import entry_points_in, install
 
 from llamastack import LlamaStackClient, Stack
-from llamastack.provider.apis import BUILTIN_APIS
+from llamastack.provider.builtin_apis import BUILTIN_APIS
 from llamastack.provider.errors import ObjectNotFoundError
-from llamastack.server.serve import bind, serve, url_of
 from llamastack.stack.discovery import Discovery
-from llamastack.stack.hooks import Hooks
+from llamastack.stack.plugins import Plugins
+from llamastack_server.serve import bind, serve, url_of
 
 pytestmark = pytest.mark.anyio
 CONFIG = {"providers": {"speech": [{"provider_id": "loud", "provider_type": "loudspeaker"}]}}
@@ -35,7 +35,7 @@ def plugged(tmp_path: Path) -> Iterator[Discovery]:
             "llamastack.plugins": {"speaking": "plugin_fake:PLUGIN"},
             "llamastack.providers.speech": {
                 "loudspeaker": "plugin_fake:SPEC",
-                "remote": "llamastack.client.passthrough:speech",
+                "remote": "llamastack_provider_remote.passthrough:speech",
             },
         },
     )
@@ -96,7 +96,7 @@ async def test_every_hook_is_called_and_its_failures_hurt_nobody(
 
 
 def test_a_broken_plugin_is_a_record_and_stops_no_other(plugged: Discovery) -> None:
-    hooks = Hooks(plugged)
+    hooks = Plugins(plugged)
     assert "speech" in hooks.apis()
     broken = {record.installed.name: record.cause for record in hooks.broken}
     assert set(broken) == {"gone", "wrong"}
@@ -106,12 +106,12 @@ def test_a_broken_plugin_is_a_record_and_stops_no_other(plugged: Discovery) -> N
 
 def test_a_disabled_plugin_is_not_loaded(plugged: Discovery) -> None:
     off = Discovery(plugged._entry_points, disabled=["speaking"])
-    assert "speech" not in Hooks(off).apis()
+    assert "speech" not in Plugins(off).apis()
 
 
 def test_hook_calls_are_traced_on_request(
     plugged: Discovery, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LLAMASTACK_TRACE_HOOKS", "1")
-    Hooks(plugged).apis()
+    Plugins(plugged).apis()
     assert "llamastack_apis" in capsys.readouterr().err

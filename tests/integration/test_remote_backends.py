@@ -19,8 +19,8 @@ from running_server import RunningServer, running_server
 
 from llamastack import LlamaStackClient, Stack
 from llamastack.api import Model, SamplingParams, UserMessage
+from llamastack.provider.context import PROVIDER_DATA_HEADER, use_provider_data
 from llamastack.provider.errors import AuthenticationError, ObjectNotFoundError
-from llamastack.provider.request_data import PROVIDER_DATA_HEADER, provider_data
 
 pytestmark = pytest.mark.anyio
 Front = Callable[..., tuple[OpenAIFront, str]]
@@ -83,13 +83,13 @@ async def test_what_a_client_registered_with_its_own_key_is_there_after_a_restar
     made, url = front(keys={"sk-client"})
     file = tmp_path / "run.yaml"
     file.write_text(yaml.safe_dump({**instances({"p": url}), "store": {"type": "sqlite"}}))
-    with provider_data({"openai_api_key": "sk-client"}):
+    with use_provider_data({"openai_api_key": "sk-client"}):
         async with Stack.from_config(file) as stack:
             await stack.models.register_model(Model(identifier=MODEL))
     async with Stack.from_config(file) as stack:
         [model] = await stack.models.list_models()
         assert (model.identifier, model.unavailable_reason) == (MODEL, None)
-        with provider_data({"openai_api_key": "sk-client"}):
+        with use_provider_data({"openai_api_key": "sk-client"}):
             await stack.inference.chat_completion(model=MODEL, messages=[*ASK], sampling_params=SHORT)
         with pytest.raises(AuthenticationError):
             await stack.inference.chat_completion(model=MODEL, messages=[*ASK], sampling_params=SHORT)

@@ -16,9 +16,9 @@ import pytest
 from scripted_fake import Script
 from served_stack import served_stack
 
-from llamastack.server.serve import BindError, bind, serve, url_of
 from llamastack.stack import Stack
 from llamastack.stack.discovery import Discovery
+from llamastack_server.serve import BindError, bind, serve, url_of
 
 pytestmark = pytest.mark.anyio
 Scripts = Callable[..., Script]

@@ -13,9 +13,9 @@ from scripted_fake import Script
 from served_stack import served_script
 from starlette.testclient import TestClient
 
-from llamastack.server.app import create_app
 from llamastack.stack import Stack
 from llamastack.stack.discovery import Discovery
+from llamastack_server.app import create_app
 
 pytestmark = pytest.mark.anyio
 Scripts = Callable[..., Script]

@@ -19,9 +19,9 @@ from served_stack import served_stack
 
 from llamastack import LlamaStackClient
 from llamastack.api import UserMessage
-from llamastack.provider.bounded import AnswerLimits
+from llamastack.http.answer_limits import AnswerLimits
+from llamastack.http.sse import MOST_EVENT_BYTES
 from llamastack.provider.errors import BackendError, LlamaStackError
-from llamastack.provider.sse import MOST_EVENT_BYTES
 from llamastack.stack import Stack
 
 pytestmark = pytest.mark.anyio
@@ -35,7 +35,7 @@ _BLOCK = b" " * MIB
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """httpx alone: as where httpx-aiohttp is not installed, or a proxy is asked for."""
     if request.param == "httpx":
-        monkeypatch.setattr("llamastack.provider.http.aiohttp_transport", lambda options, **more: None)
+        monkeypatch.setattr("llamastack.http.client.aiohttp_transport", lambda options, **more: None)
     return str(request.param)
 
 
@@ -326,7 +326,7 @@ async def test_parsing_the_largest_answer_is_linear(scripted_backend: ScriptedHt
     choice = {"index": 0, "message": {"role": "assistant", "content": "word \\n é " * 400_000}, "finish_reason": "stop"}
     content = json.dumps({"choices": [choice]}).encode()
     vectors = [{"object": "embedding", "index": n, "embedding": [0.123456789 * n] * 1024} for n in range(300)]
-    from llamastack.provider.whole_answers import has_form
+    from llamastack_adapters.whole_answers import has_form
 
     for body, field in ((content, "choices"), (json.dumps({"data": vectors}).encode(), "data")):
         started = time.thread_time()

@@ -14,8 +14,8 @@ from raw_client import RawClients, request
 from scripted_fake import Script
 from served_stack import served_script, served_stack
 
-from llamastack.server import slow_clients
 from llamastack.stack.discovery import Discovery
+from llamastack_server import slow_clients
 
 pytestmark = pytest.mark.anyio
 Scripts = Callable[..., Script]

@@ -15,7 +15,7 @@ from llamastack.api import MemoryBankDocument, SamplingParams, UserMessage, Vect
 from llamastack.provider.errors import ObjectNotFoundError
 from llamastack.stack.config import load_config
 from llamastack.stack.discovery import default_discovery
-from llamastack.stack.hooks import Hooks
+from llamastack.stack.plugins import Plugins
 
 pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("starter")]
 CHAT_MODEL = "SmolLM2-135M-Instruct"
@@ -32,7 +32,7 @@ async def starter(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stack]:
 
 def test_it_is_found_by_name_and_lies_in_its_own_folder(own_home: Path) -> None:
     found = default_discovery()
-    config = load_config("starter", Hooks(found).apis(), found)
+    config = load_config("starter", Plugins(found).apis(), found)
     assert config.source.startswith("starter (run.yaml of llamastack-starter")
     assert config.folder == own_home / "starter"
 

@@ -19,9 +19,9 @@ from served_stack import served_stack
 
 from llamastack import LlamaStackClient, Stack
 from llamastack.api import Model, ProviderStatus, UserMessage
-from llamastack.cli.group import cli
 from llamastack.provider.errors import LlamaStackError, ProviderUnavailableError
-from llamastack.provider.remote import AnswersConfig
+from llamastack_adapters.remote_inference import AnswersConfig
+from llamastack_cli.group import cli
 
 pytestmark = pytest.mark.anyio
 ASK = [UserMessage(content="Hi")]
@@ -39,7 +39,7 @@ WORDS = {
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """httpx alone: as where httpx-aiohttp is not installed, or a proxy is asked for."""
     if request.param == "httpx":
-        monkeypatch.setattr("llamastack.provider.http.aiohttp_transport", lambda options, **more: None)
+        monkeypatch.setattr("llamastack.http.client.aiohttp_transport", lambda options, **more: None)
     return str(request.param)
 
 
@@ -51,7 +51,7 @@ def scripted(backend: ScriptedHttp) -> ScriptedHttp:
     return backend
 
 
-class Fault:
+class ConfigIssue:
     """A backend with which TLS fails. url: of it. ca_file: to trust, where that is no remedy."""
 
     def __init__(self, kind: str, folder: Path) -> None:
@@ -70,7 +70,7 @@ class Fault:
 @pytest.fixture(params=list(WORDS))
 def fault(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[ScriptedHttp, str, dict[str, Any]]]:
     """The backend, what is told of it, and further config."""
-    made = Fault(request.param, tmp_path)
+    made = ConfigIssue(request.param, tmp_path)
     # What a server makes of a greeting by TLS.
     greeting = () if made.tls else [b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n", CLOSE]
     with scripted_http(tls=made.tls, greeting=greeting) as backend:

@@ -15,7 +15,6 @@ from scripted_fake import Script
 from served_stack import served_stack
 
 from llamastack.api import KeywordMemoryBank, Model, ProviderStatus, UserMessage
-from llamastack.cli.run import show_stack
 from llamastack.provider.errors import (
     LlamaStackError,
     ObjectNotFoundError,
@@ -24,6 +23,7 @@ from llamastack.provider.errors import (
 )
 from llamastack.stack import Stack, StackStartError
 from llamastack.stack.discovery import Discovery
+from llamastack_server.commands.run import show_stack
 
 pytestmark = pytest.mark.anyio
 HELLO = [UserMessage(content="Hello")]

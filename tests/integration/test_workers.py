@@ -22,12 +22,12 @@ from installed_fakes import install
 from running_server import RunningServer, running_server
 from worker_processes import asked, pids, runs, says, wait_until, worker_of
 
-from llamastack.cli.group import cli
 from llamastack.provider import InlineProviderSpec
 from llamastack.stack import ConfigError, Stack
-from llamastack.stack.sharing import is_shared
+from llamastack.stack.multi_process import is_shared
 from llamastack.stack.stores import StoredObject
 from llamastack.stack.stores.sqlite import SqliteStore, SqliteStoreConfig
+from llamastack_cli.group import cli
 
 NOBODY = "http://127.0.0.1:1"
 SAMPLE = 'providers:\n  inference:\n  - {provider_id: foo, provider_type: "remote::sample", config: {models: [a, b]}}\n'

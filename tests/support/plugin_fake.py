@@ -9,9 +9,9 @@ import click
 from pydantic import BaseModel
 
 from llamastack.api.base import RoutedObject, WireModel
-from llamastack.api.webmethod import TableAction, webmethod
+from llamastack.api.webmethod import ResourceAction, webmethod
 from llamastack.provider import Deps, InlineProviderSpec, hookimpl
-from llamastack.provider.apis import routed_apis
+from llamastack.provider.builtin_apis import routed_apis
 
 
 class Voice(RoutedObject):
@@ -34,22 +34,22 @@ class Speaking(Protocol):
 class Voices(Protocol):
     """Voices."""
 
-    @webmethod("/voices/list", methods=("GET",), table_action=TableAction.LIST)
+    @webmethod("/voices/list", methods=("GET",), resource_action=ResourceAction.LIST)
     async def list_voices(self) -> list[Voice]:
         """All."""
         ...
 
-    @webmethod("/voices/get", methods=("GET",), table_action=TableAction.GET)
+    @webmethod("/voices/get", methods=("GET",), resource_action=ResourceAction.GET)
     async def get_voice(self, identifier: str) -> Voice | None:
         """One."""
         ...
 
-    @webmethod("/voices/register", table_action=TableAction.REGISTER)
+    @webmethod("/voices/register", resource_action=ResourceAction.REGISTER)
     async def register_voice(self, voice: Voice) -> None:
         """Add."""
         ...
 
-    @webmethod("/voices/unregister", table_action=TableAction.UNREGISTER)
+    @webmethod("/voices/unregister", resource_action=ResourceAction.UNREGISTER)
     async def unregister_voice(self, identifier: str) -> None:
         """Remove."""
         ...

@@ -9,9 +9,9 @@ from typing import Any
 import anyio
 import httpx
 
-from llamastack.server.serve import bind, serve, url_of
 from llamastack.stack import Stack
 from llamastack.stack.discovery import Discovery
+from llamastack_server.serve import bind, serve, url_of
 
 
 @asynccontextmanager

@@ -23,19 +23,19 @@ from running_server import running_server
 from workspace_tools import tool
 
 from llamastack import Stack
-from llamastack.cli.fields import fields_of
-from llamastack.cli.group import cli
 from llamastack.provider import errors, hookspecs
-from llamastack.provider.apis import BUILTIN_APIS
+from llamastack.provider.builtin_apis import BUILTIN_APIS
 from llamastack.stack.config import run_config_model
 from llamastack.stack.discovery import Discovery, default_discovery
-from llamastack.stack.hooks import Hooks
+from llamastack.stack.plugins import Plugins
+from llamastack_cli.fields import fields_of
+from llamastack_cli.group import cli
 from llamastack_conformance.catalogue import catalogue, check_ids
 from llamastack_conformance.waivers import read_waivers
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-READMES = sorted((ROOT / "plugins").glob("*/README.md"))
+READMES = sorted((ROOT / "plugins").glob("*/*/README.md"))
 PAGES = [
     *sorted(DOCS.glob("*.md")),
     ROOT / "README.md",
@@ -45,7 +45,7 @@ PAGES = [
 ]
 PYPROJECTS = [
     ROOT / "core" / "pyproject.toml",
-    *sorted((ROOT / "plugins").glob("*/pyproject.toml")),
+    *sorted((ROOT / "plugins").glob("*/*/pyproject.toml")),
     ROOT / "provider_template" / "pyproject.toml",
 ]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -116,10 +116,13 @@ def test_what_must_not_go_stale_is_generated(page: str, block: str) -> None:
 
 def test_the_config_of_every_provider_is_generated_into_its_readme() -> None:
     for installed in default_discovery().providers():
-        folder = ROOT / "plugins" / installed.distribution.removeprefix("llamastack-provider-")
-        if folder.is_dir() and folder.name != "sample":  # which has one of each API, and hardly any config
+        folder = ROOT / "plugins" / "providers" / installed.distribution.removeprefix("llamastack-provider-")
+        if folder.is_dir() and folder.name not in (
+            "sample",
+            "remote",
+        ):  # which have one of each API, and hardly any config
             assert f"<!-- generated: provider-config {installed.api} {installed.name} -->" in read(
-                f"plugins/{folder.name}/README.md"
+                f"plugins/providers/{folder.name}/README.md"
             )
 
 
@@ -141,7 +144,7 @@ def test_what_happens_when_a_limit_is_met_is_in_the_table_of_settings() -> None:
 
 def test_each_kind_of_object_has_its_table() -> None:
     text = read("docs/run-config.md")
-    tables = {api.pair.table_api for api in BUILTIN_APIS if api.pair is not None}
+    tables = {api.pair.resource_api for api in BUILTIN_APIS if api.pair is not None}
     assert set(re.findall(r"<!-- generated: objects (\S+) -->", text)) == tables
 
 
@@ -198,7 +201,7 @@ def test_the_fields_of_a_finished_request_are_documented() -> None:
 def test_every_environment_variable_is_documented() -> None:
     documented = set(first_cells(section(read("docs/operations.md"), "Environment variables")))
     used: set[str] = set()
-    for folder in (ROOT / "core" / "src", *(ROOT / "plugins").glob("*/src")):
+    for folder in (ROOT / "core" / "src", *(ROOT / "plugins").glob("*/*/src")):
         for file in [*folder.rglob("*.py"), *folder.rglob("*.yaml")]:
             used |= set(re.findall(r"\bLLAMASTACK_[A-Z_]+\b", file.read_text(encoding="utf-8")))
     assert documented == used
@@ -284,7 +287,7 @@ def test_checks_that_are_shown_are_those_of_the_suite(tmp_path: Path) -> None:
     assert f"wanted: {check.wanted}\n" in failure
     assert f"mend:   {check.mend}\n" in failure
     options = set(re.findall(r"--llamastack-[a-z-]+", text))
-    known = (ROOT / "plugins/conformance/src/llamastack_conformance/options.py").read_text(encoding="utf-8")
+    known = (ROOT / "plugins/kits/conformance/src/llamastack_conformance/options.py").read_text(encoding="utf-8")
     assert [option for option in options if f'"{option}"' not in known] == []
 
 
@@ -328,7 +331,7 @@ def test_the_example_plugin_implements_real_hooks(capsys: pytest.CaptureFixture[
     [code] = [c for c in code_blocks(read("docs/plugins-and-hooks.md"), "python") if "hookimpl" in c]
     plugin = types.ModuleType("llamastack_counter")
     exec(compile(code, "llamastack_counter.py", "exec"), vars(plugin))
-    hooks = Hooks(Discovery(list))
+    hooks = Plugins(Discovery(list))
     hooks.manager.register(plugin)
     hooks.manager.check_pending()
     finished = hookspecs.FinishedRequest(request_id="1", method="GET", path="/health", status=200, duration_s=0.1)

@@ -1,4 +1,4 @@
-"""Hooks are called in pluggy's own order, and a plugin that fails is left out by name."""
+"""Plugins are called in pluggy's own order, and a plugin that fails is left out by name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from llamastack.provider import hookimpl
 from llamastack.provider.hookspecs import FinishedRequest
 from llamastack.stack.discovery import Discovery
-from llamastack.stack.hooks import Hooks
+from llamastack.stack.plugins import Plugins
 
 MIDDLEWARE = "llamastack_middleware"
 
@@ -26,8 +26,8 @@ class Plugin:
         vars(self).update(hooks)
 
 
-def hooks_with(**plugins: Any) -> Hooks:
-    hooks = Hooks(Discovery(lambda: ()))
+def hooks_with(**plugins: Any) -> Plugins:
+    hooks = Plugins(Discovery(lambda: ()))
     for name, plugin in plugins.items():
         hooks.manager.register(plugin, name=name)
     return hooks
@@ -63,7 +63,7 @@ def failing(error: BaseException) -> Any:
     return Plugin(llamastack_middleware=hookimpl(llamastack_middleware))
 
 
-def collected(hooks: Hooks) -> list[Any]:
+def collected(hooks: Plugins) -> list[Any]:
     return [thing for _, thing in hooks.collect(MIDDLEWARE)]
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llamastack.provider.json_members import renamed, with_string
-from llamastack.provider.private import OpenAIRequest
+from llamastack.provider.protocols import OpenAIRequest
 
 MIB = 2**20
 NAMES = ("model", "Model", "a", "", "x\\", 'x"model', "models", "é", "max_tokens", "\\u006dodel", 'model"', "model:")

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from llamastack.provider import Capabilities, InlineProviderSpec, RemoteProviderSpec
-from llamastack.provider.apis import BUILTIN_APIS
-from llamastack.provider.compliance import faults_of_provider
+from llamastack.provider.builtin_apis import BUILTIN_APIS
+from llamastack.provider.compliance import check_provider
 from llamastack.provider.spec import ProviderSpec
 
 INFERENCE = next(api for api in BUILTIN_APIS if api.name == "inference")
@@ -101,7 +101,7 @@ class _Telemetry:
 
 
 def test_a_compliant_provider_has_no_faults() -> None:
-    assert faults_of_provider(TELEMETRY, _Telemetry(), Capabilities()) == []
+    assert check_provider(TELEMETRY, _Telemetry(), Capabilities()) == []
 
 
 def test_every_fault_is_listed() -> None:
@@ -110,7 +110,7 @@ def test_every_fault_is_listed() -> None:
 
         def shutdown(self) -> None: ...
 
-    assert faults_of_provider(TELEMETRY, Wrong(), Capabilities()) == [
+    assert check_provider(TELEMETRY, Wrong(), Capabilities()) == [
         "log_event: is missing (wanted: async def log_event(self, event: 'Event') -> 'None')",
         "get_trace: must be 'async def'",
         "shutdown: must be 'async def'",
@@ -123,10 +123,10 @@ def test_an_inherited_protocol_body_is_no_implementation() -> None:
 
         async def register_model(self, model: Any) -> None: ...
 
-    faults = faults_of_provider(INFERENCE, Nothing(), Capabilities())
+    faults = check_provider(INFERENCE, Nothing(), Capabilities())
     assert [fault.partition(":")[0] for fault in faults] == ["completion", "chat_completion", "embeddings"]
     declared = Capabilities(completion="unsupported", chat_completion="not implemented", embeddings="unsupported")
-    assert faults_of_provider(INFERENCE, Nothing(), declared) == []
+    assert check_provider(INFERENCE, Nothing(), declared) == []
 
 
 def test_arguments_may_be_taken_by_name_or_by_double_star() -> None:
@@ -140,5 +140,5 @@ def test_arguments_may_be_taken_by_name_or_by_double_star() -> None:
 
         async def get_trace(self, *arguments: Any) -> Any: ...
 
-    assert faults_of_provider(TELEMETRY, ByName(), Capabilities()) == []
-    assert len(faults_of_provider(TELEMETRY, Positional(), Capabilities())) == 2
+    assert check_provider(TELEMETRY, ByName(), Capabilities()) == []
+    assert len(check_provider(TELEMETRY, Positional(), Capabilities())) == 2

@@ -16,17 +16,17 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretBytes, SecretStr
 
+from llamastack.provider.context import use_provider_data
+from llamastack.provider.error_translation import as_stack_error
 from llamastack.provider.errors import (
     BackendError,
     InvalidRequestError,
     LlamaStackError,
     RateLimitError,
-    raise_instead,
+    raise_translated,
 )
-from llamastack.provider.faults import as_stack_error
 from llamastack.provider.redaction import Redactor, redactor, shown_value, without_known_secrets
-from llamastack.provider.request_data import provider_data
-from llamastack.server.logs import _Formatter
+from llamastack_server.logs import _Formatter
 
 
 class Config(BaseModel):
@@ -110,9 +110,9 @@ def test_every_place_of_a_config_that_holds_one() -> None:
 
 def test_those_of_the_request() -> None:
     redact = redactor(Config())
-    with provider_data({"acme_api_key": "client-key", "more": {"list": ["another-one"]}}):
+    with use_provider_data({"acme_api_key": "client-key", "more": {"list": ["another-one"]}}):
         assert redact("client-key client%2Dkey another-one") == "*** *** ***"
-    with provider_data({str(n): f"text-{n}-x" for n in range(5000)}):
+    with use_provider_data({str(n): f"text-{n}-x" for n in range(5000)}):
         assert redact("text-4999-x") == "***"
     assert redact("client-key") == "client-key"
 
@@ -149,7 +149,7 @@ def traceback_of(error: Exception, redact: Redactor) -> str:
         try:
             raise error
         except Exception as raised:
-            raise_instead(raised, as_stack_error(raised, "p", "acme", redact))
+            raise_translated(raised, as_stack_error(raised, "p", "acme", redact))
     return "".join(traceback.format_exception(caught.value))
 
 

@@ -13,8 +13,8 @@ from pydantic import TypeAdapter
 from schema_examples import examples_of, paths_in
 
 from llamastack.api.models import Model
-from llamastack.provider.apis import BUILTIN_APIS
-from llamastack.server.encoding import json_by
+from llamastack.provider.builtin_apis import BUILTIN_APIS
+from llamastack_server.encoding import json_by
 
 SEED: dict[str, Any] = yaml.safe_load(
     (Path(__file__).parents[1] / "data" / "native-http-api-0.0.41.yaml").read_text(encoding="utf-8")

@@ -14,11 +14,11 @@ from scripted_fake import Script, ScriptedInference
 
 from llamastack.api import KeywordMemoryBank, MemoryBankDocument, Model, UserMessage
 from llamastack.provider import Deps
+from llamastack.provider.context import current_provider_data, use_provider_data
 from llamastack.provider.errors import InvalidRequestError, ProviderUnavailableError
-from llamastack.provider.openai_dialect import chat_stream
-from llamastack.provider.request_data import current_provider_data, provider_data
 from llamastack.stack import Stack
-from llamastack.stack import registry as registry_module
+from llamastack.stack.resources import catalogue as registry_module
+from llamastack_adapters.openai_dialect import chat_stream
 
 pytestmark = pytest.mark.anyio
 Scripted = Callable[..., Stack]
@@ -216,7 +216,7 @@ async def test_asking_sees_no_requests_provider_data(
     monkeypatch.setattr(ScriptedInference, "list_models", list_models)
     async with scripted("a") as stack:
         await anyio.sleep(1.05)
-        with provider_data({"alices_key": "1"}):
+        with use_provider_data({"alices_key": "1"}):
             assert await stack.models.get_model("unknown") is None
     assert seen == [None, None]
 
@@ -224,7 +224,7 @@ async def test_asking_sees_no_requests_provider_data(
 async def test_a_hanging_listing_delays_a_request_only_so_long(
     scripted: Scripted, script: Scripts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from llamastack.stack import instance
+    from llamastack.stack import supervisor as instance
 
     monkeypatch.setattr(instance, "_LONGEST_WAIT_S", 0.2)
     a = script("a")

@@ -14,6 +14,7 @@ from scripted_fake import Script
 
 from llamastack.api import ImageMedia, ProviderProgress, ToolResponseMessage, UserMessage
 from llamastack.provider import Progress
+from llamastack.provider.context import use_provider_data
 from llamastack.provider.errors import (
     AuthenticationError,
     BackendError,
@@ -24,7 +25,6 @@ from llamastack.provider.errors import (
     ProviderTimeoutError,
     ProviderUnavailableError,
 )
-from llamastack.provider.request_data import provider_data
 from llamastack.stack import ConfigError, Stack, StackStartError
 from llamastack.stack.discovery import Discovery
 
@@ -226,7 +226,7 @@ async def test_secrets_stay_out_of_errors_and_logs(
     }
     with caplog.at_level(logging.DEBUG):
         async with Stack.from_config(config, discovery=discovery) as stack:
-            with provider_data({"scripted_api_key": "hunter2-request"}), pytest.raises(InternalError) as caught:
+            with use_provider_data({"scripted_api_key": "hunter2-request"}), pytest.raises(InternalError) as caught:
                 await said(stack, "m")
     assert "hunter2" not in str(caught.value)
     assert "hunter2" not in caplog.text
@@ -238,7 +238,7 @@ async def test_provider_data_reaches_only_its_own_request(scripted: Scripted, sc
     async with scripted("a") as stack:
 
         async def ask(key: str) -> None:
-            with provider_data({"scripted_api_key": key, "of_another_provider": 1}):
+            with use_provider_data({"scripted_api_key": key, "of_another_provider": 1}):
                 await said(stack, "m")
 
         async with anyio.create_task_group() as group:
@@ -249,7 +249,7 @@ async def test_provider_data_reaches_only_its_own_request(scripted: Scripted, sc
         assert sorted(seen[:-1]) == sorted(f"key-{n}" for n in range(20))
         assert seen[-1] is None
         with (
-            provider_data({"scripted_api_key": 5}),
+            use_provider_data({"scripted_api_key": 5}),
             pytest.raises(InvalidRequestError, match=r"X-LlamaStack-ProviderData\.scripted_api_key"),
         ):
             await said(stack, "m")

@@ -11,11 +11,11 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
 from schema_examples import broken_at, examples_of, paths_in
 
-from llamastack.provider.apis import BUILTIN_APIS
-from llamastack.provider.validation import faults_of, invalid_request
+from llamastack.provider.builtin_apis import BUILTIN_APIS
+from llamastack.provider.validation import explain_validation_error, invalid_request
 from llamastack.provider.validation_paths import Shape, path_of
-from llamastack.server.openai.requests import CHAT, COMPLETION, EMBEDDINGS, MODERATION
 from llamastack.stack.config import run_config_model
+from llamastack_openai_api.requests import CHAT, COMPLETION, EMBEDDINGS, MODERATION
 
 REQUESTS: dict[str, TypeAdapter[Any]] = {
     f"{api.name}.{method.name}": TypeAdapter(method.request_model)
@@ -90,7 +90,7 @@ def told(adapter: Shape, value: Any) -> dict[str, str]:
     validate = adapter.validate_python if isinstance(adapter, TypeAdapter) else adapter.model_validate
     with pytest.raises(ValidationError) as caught:
         validate(value)
-    return {path_of(fault["loc"]): fault["msg"] for fault in faults_of(caught.value, adapter)}
+    return {path_of(fault["loc"]): fault["msg"] for fault in explain_validation_error(caught.value, adapter)}
 
 
 def message(content: Any) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from llamastack.api import (
     ToolCallDelta,
     ToolCallParseStatus,
 )
-from llamastack.provider.apis import BUILTIN_APIS
-from llamastack.server.openapi import openapi_document
+from llamastack.provider.builtin_apis import BUILTIN_APIS
+from llamastack_server.openapi import openapi_document
 
 SEED: dict[str, Any] = yaml.safe_load(
     (Path(__file__).parents[1] / "data" / "native-http-api-0.0.41.yaml").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Floor 1, the vocabulary: one module per API with its Protocol and its types.
+"""The vocabulary: one module per API with its Protocol and its types.
 
 Names are imported on first use, so `from llamastack.api import UserMessage` costs what it needs and no more.
 """

@@ -13,7 +13,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, create_model
 
 from llamastack.api.fail_fast import FailFast
-from llamastack.api.webmethod import TableAction, WebMethod, webmethod_of
+from llamastack.api.webmethod import ResourceAction, WebMethod, webmethod_of
 
 API_VERSION = (1, 0)
 """Version of the vocabulary and the provider hooks, (major, minor); a provider names the range it was made for."""
@@ -92,7 +92,7 @@ class MethodDefinition:
 
 
 @dataclass(frozen=True)
-class RoutedPair:
+class ResourceKind:
     """The objects that decide where a request of an API goes, and the API they are registered through.
 
     object_name: singular and snake case; the private protocol's methods are named after it
@@ -102,7 +102,7 @@ class RoutedPair:
     """
 
     routed_api: str
-    table_api: str
+    resource_api: str
     object_name: str
     object_type: Any
     private_protocol: type
@@ -146,7 +146,7 @@ class ApiDefinition:
 
     name: str
     protocol: type
-    pair: RoutedPair | None = field(default=None)
+    pair: ResourceKind | None = field(default=None)
     """Set on both APIs of a pair."""
     implemented_by_stack: bool = False
     """True for the registry APIs and inspect: no provider implements them."""
@@ -187,12 +187,12 @@ class ApiDefinition:
             found[UNREGISTER] = [f"`{self.pair.unregister_hook}` takes a registered {label} away"]
         return types.MappingProxyType({name: tuple(what) for name, what in found.items()})
 
-    def method_for(self, action: TableAction) -> MethodDefinition:
+    def method_for(self, action: ResourceAction) -> MethodDefinition:
         """The method of a registry API that does `action`.
 
         Raises LookupError when the Protocol has none.
         """
         for method in self.methods.values():
-            if method.web.table_action is action:
+            if method.web.resource_action is action:
                 return method
         raise LookupError(f"API '{self.name}' has no method for '{action}'")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Protocol, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from llamastack.api.base import RoutedObject
-from llamastack.api.webmethod import TableAction, webmethod
+from llamastack.api.webmethod import ResourceAction, webmethod
 
 
 class VectorMemoryBank(RoutedObject):
@@ -75,22 +75,22 @@ MemoryBank = Annotated[
 class MemoryBanks(Protocol):
     """The memory banks that the configured memory providers serve."""
 
-    @webmethod("/memory_banks/list", methods=("GET",), table_action=TableAction.LIST)
+    @webmethod("/memory_banks/list", methods=("GET",), resource_action=ResourceAction.LIST)
     async def list_memory_banks(self) -> list[MemoryBank]:
         """All memory banks, by provider in config order."""
         ...
 
-    @webmethod("/memory_banks/get", methods=("GET",), table_action=TableAction.GET)
+    @webmethod("/memory_banks/get", methods=("GET",), resource_action=ResourceAction.GET)
     async def get_memory_bank(self, identifier: str) -> MemoryBank | None:
         """One memory bank by name; None when nothing by that name is served."""
         ...
 
-    @webmethod("/memory_banks/register", table_action=TableAction.REGISTER)
+    @webmethod("/memory_banks/register", resource_action=ResourceAction.REGISTER)
     async def register_memory_bank(self, memory_bank: MemoryBank) -> None:
         """Register a memory bank with its provider and remember it."""
         ...
 
-    @webmethod("/memory_banks/unregister", table_action=TableAction.UNREGISTER)
+    @webmethod("/memory_banks/unregister", resource_action=ResourceAction.UNREGISTER)
     async def unregister_memory_bank(self, identifier: str) -> None:
         """Undo a registration."""
         ...

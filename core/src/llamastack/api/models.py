@@ -7,7 +7,7 @@ from typing import Any, Protocol, Self
 from pydantic import Field, model_validator
 
 from llamastack.api.base import RoutedObject
-from llamastack.api.webmethod import TableAction, webmethod
+from llamastack.api.webmethod import ResourceAction, webmethod
 
 
 class Model(RoutedObject):
@@ -31,22 +31,22 @@ class Model(RoutedObject):
 class Models(Protocol):
     """The models that the configured inference providers serve."""
 
-    @webmethod("/models/list", methods=("GET",), table_action=TableAction.LIST)
+    @webmethod("/models/list", methods=("GET",), resource_action=ResourceAction.LIST)
     async def list_models(self) -> list[Model]:
         """All models, by provider in config order."""
         ...
 
-    @webmethod("/models/get", methods=("GET",), table_action=TableAction.GET)
+    @webmethod("/models/get", methods=("GET",), resource_action=ResourceAction.GET)
     async def get_model(self, identifier: str) -> Model | None:
         """One model by `identifier` or `provider_id/identifier`; None when nothing by that name is served."""
         ...
 
-    @webmethod("/models/register", table_action=TableAction.REGISTER)
+    @webmethod("/models/register", resource_action=ResourceAction.REGISTER)
     async def register_model(self, model: Model) -> None:
         """Register a model with its provider and remember it."""
         ...
 
-    @webmethod("/models/unregister", table_action=TableAction.UNREGISTER)
+    @webmethod("/models/unregister", resource_action=ResourceAction.UNREGISTER)
     async def unregister_model(self, identifier: str) -> None:
         """Undo a registration."""
         ...

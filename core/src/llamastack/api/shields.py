@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from pydantic import Field
 
 from llamastack.api.base import RoutedObject
-from llamastack.api.webmethod import TableAction, webmethod
+from llamastack.api.webmethod import ResourceAction, webmethod
 
 
 class Shield(RoutedObject):
@@ -22,22 +22,22 @@ class Shield(RoutedObject):
 class Shields(Protocol):
     """The shields that the configured safety providers serve."""
 
-    @webmethod("/shields/list", methods=("GET",), table_action=TableAction.LIST)
+    @webmethod("/shields/list", methods=("GET",), resource_action=ResourceAction.LIST)
     async def list_shields(self) -> list[Shield]:
         """All shields, by provider in config order."""
         ...
 
-    @webmethod("/shields/get", methods=("GET",), table_action=TableAction.GET)
+    @webmethod("/shields/get", methods=("GET",), resource_action=ResourceAction.GET)
     async def get_shield(self, shield_type: str) -> Shield | None:
         """One shield by its identifier; None when nothing by that name is served."""
         ...
 
-    @webmethod("/shields/register", table_action=TableAction.REGISTER)
+    @webmethod("/shields/register", resource_action=ResourceAction.REGISTER)
     async def register_shield(self, shield: Shield) -> None:
         """Register a shield with its provider and remember it."""
         ...
 
-    @webmethod("/shields/unregister", table_action=TableAction.UNREGISTER)
+    @webmethod("/shields/unregister", resource_action=ResourceAction.UNREGISTER)
     async def unregister_shield(self, identifier: str) -> None:
         """Undo a registration."""
         ...

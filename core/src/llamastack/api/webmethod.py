@@ -14,7 +14,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _ATTRIBUTE = "__webmethod__"
 
 
-class TableAction(StrEnum):
+class ResourceAction(StrEnum):
     """What a method of a registry API (models, shields, memory_banks) does with the objects of its kind."""
 
     LIST = "list"
@@ -30,7 +30,7 @@ class WebMethod:
     route: absolute path of the HTTP route.
     methods: HTTP methods that reach it; the first is what our own client uses.
     routed_by: the parameter that names the object (model, shield, memory bank) which decides the provider.
-    table_action: set on the methods of a registry API.
+    resource_action: set on the methods of a registry API.
     capability: the capability that a provider needs to serve this method at all.
     argument_capabilities: parameter name -> capability needed when that parameter is given a truthy value.
     image_arguments: parameters whose content may hold images; then the capability `images` is needed.
@@ -39,7 +39,7 @@ class WebMethod:
     route: str
     methods: tuple[HttpMethod, ...] = ("POST",)
     routed_by: str | None = None
-    table_action: TableAction | None = None
+    resource_action: ResourceAction | None = None
     capability: str | None = None
     argument_capabilities: Mapping[str, str] = field(default_factory=dict)
     image_arguments: tuple[str, ...] = ()
@@ -50,7 +50,7 @@ def webmethod(
     *,
     methods: tuple[HttpMethod, ...] = ("POST",),
     routed_by: str | None = None,
-    table_action: TableAction | None = None,
+    resource_action: ResourceAction | None = None,
     capability: str | None = None,
     argument_capabilities: Mapping[str, str] | None = None,
     image_arguments: tuple[str, ...] = (),
@@ -62,7 +62,7 @@ def webmethod(
             route=route,
             methods=methods,
             routed_by=routed_by,
-            table_action=table_action,
+            resource_action=resource_action,
             capability=capability,
             argument_capabilities=argument_capabilities or {},
             image_arguments=image_arguments,

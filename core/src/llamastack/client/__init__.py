@@ -1,4 +1,4 @@
-"""Floor 4: the APIs of a llamastack server over HTTP."""
+"""The APIs of a llamastack server over HTTP."""
 
 from llamastack.client.client import LlamaStackClient
 

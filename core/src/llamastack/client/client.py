@@ -15,29 +15,23 @@ import pydantic_core
 from pydantic import ValidationError
 
 from llamastack.api.definition import ApiDefinition, MethodDefinition
-from llamastack.provider.apis import BUILTIN_APIS
-from llamastack.provider.bounded import AnswerLimits
-from llamastack.provider.calls import Apis
+from llamastack.http.answer_limits import AnswerLimits
+from llamastack.http.client import authorities, http_client, is_stale_connection, retry_stale_connection
+from llamastack.http.retry_headers import retry_after_of, should_retry_of
+from llamastack.http.sse import event_data
+from llamastack.http.surrogates import decode_json
+from llamastack.provider.api_handle import ApiHandle, Dispatch
+from llamastack.provider.builtin_apis import BUILTIN_APIS
+from llamastack.provider.connection_errors import error_class_of, reason_of_http_error
+from llamastack.provider.context import PROVIDER_DATA_HEADER, provider_data_to_forward
 from llamastack.provider.errors import (
     BackendError,
     LlamaStackError,
     ProviderTimeoutError,
     error_from_wire,
 )
-from llamastack.provider.handles import ApiHandle, Dispatch
-from llamastack.provider.http import (
-    authorities,
-    error_class_of,
-    http_client,
-    once_more_if_dropped,
-    reason_of_http_error,
-    was_dropped,
-)
-from llamastack.provider.refusals import retry_after_of, should_retry_of
-from llamastack.provider.request_data import PROVIDER_DATA_HEADER, provider_data_to_forward
-from llamastack.provider.sse import event_data
 from llamastack.provider.streams import Stream
-from llamastack.provider.surrogates import decode_json
+from llamastack.provider.typed_calls import Apis
 
 
 class LlamaStackClient(Apis):
@@ -123,7 +117,7 @@ class LlamaStackClient(Apis):
                 return await self._http.send(self._request(method, arguments, streams), stream=streams)
 
             try:
-                response = await once_more_if_dropped(send, was_dropped)
+                response = await retry_stale_connection(send, is_stale_connection)
                 if response.is_error:
                     async with _closing(response):
                         await response.aread()

@@ -1,4 +1,4 @@
-"""Floor 2: all that a provider author imports.
+"""What a provider author imports.
 
 Names are imported on first use: a package's `__init__` with its spec costs what a spec needs and no more.
 """
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         UnsupportedShieldError,
     )
     from llamastack.provider.hookspecs import hookimpl
-    from llamastack.provider.private import (
+    from llamastack.provider.protocols import (
         MemoryBanksProtocolPrivate,
         ModelsProtocolPrivate,
         OpenAIProtocolPrivate,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     )
     from llamastack.provider.spec import InlineProviderSpec, ProviderSpec, RemoteProviderSpec
 
-_MODULES = ("capabilities", "errors", "hookspecs", "spec", "deps", "private")  # the cheapest first
+_MODULES = ("capabilities", "errors", "hookspecs", "spec", "deps", "protocols")  # the cheapest first
 
 __all__ = [
     "Api",

@@ -9,7 +9,7 @@ from llamastack.api.definition import ApiDefinition
 from llamastack.provider.capabilities import Capabilities
 
 
-def faults_of_provider(api: ApiDefinition, provider: object, capabilities: Capabilities) -> list[str]:
+def check_provider(api: ApiDefinition, provider: object, capabilities: Capabilities) -> list[str]:
     """What keeps `provider` from serving `api`; empty when nothing does.
 
     Checks, for each method of the API's Protocol and of the private protocol: it is there, it is not the Protocol's own

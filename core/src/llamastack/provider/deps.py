@@ -13,8 +13,8 @@ from anyio.abc import TaskGroup
 from pydantic import BaseModel
 
 from llamastack.api.definition import ApiDefinition
+from llamastack.provider.context import validated_provider_data
 from llamastack.provider.private_files import private_folder
-from llamastack.provider.request_data import validated_provider_data
 
 
 @dataclass(frozen=True, slots=True)

@@ -345,7 +345,7 @@ def _family(root: type[LlamaStackError]) -> Iterable[type[LlamaStackError]]:
         yield from _family(child)
 
 
-def raise_instead(error: BaseException, told: Exception) -> NoReturn:
+def raise_translated(error: BaseException, told: Exception) -> NoReturn:
     """Raise `told`, whose cause is `error`; the two may be one.
 
     No variable keeps either: it and the traceback would hold each other, and with them all that the frames have, such

@@ -46,7 +46,7 @@ def llamastack_apis() -> Sequence[ApiDefinition]:  # type: ignore[empty-body]
     """APIs to add to the built-in ones; a name that is taken is an error.
 
     They get routes, client methods, registration, commands and a key in the run config, as the built-in ones have.
-    `llamastack.provider.apis.routed_apis` makes a pair of a routed API and the registry API of its objects.
+    `llamastack.provider.builtin_apis.routed_apis` makes a pair of a routed API and the registry API of its objects.
     """
 
 

@@ -9,7 +9,7 @@ from weakref import WeakSet
 
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 
-from llamastack.provider.request_data import current_provider_data
+from llamastack.provider.context import current_provider_data
 from llamastack.provider.secret_forms import forms_of, plain_forms_of, struck_out
 
 _E = TypeVar("_E", bound=BaseException)

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from llamastack.api.definition import API_VERSION
 from llamastack.provider.capabilities import Capabilities
-from llamastack.provider.dotted import DOTTED_PATTERN, load_dotted
+from llamastack.provider.import_path import DOTTED_PATTERN, load_dotted
 
 _DOTTED = re.compile(DOTTED_PATTERN)
 _VERSION_TERM = re.compile(r"^(>=|<=|<|>|==|!=)\s*(\d+)(?:\.(\d+))?$")

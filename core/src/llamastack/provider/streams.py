@@ -10,7 +10,7 @@ import anyio
 import anyio.lowlevel
 
 _T = TypeVar("_T")
-_LAST_MOMENT_S = 0.25  # more than a round trip to most backends; a client that has all but the end waits as long
+_DRAIN_TIMEOUT_S = 0.25  # more than a round trip to most backends; a client that has all but the end waits as long
 
 
 class Stream(AsyncIterator[_T], Generic[_T]):
@@ -68,12 +68,12 @@ async def close(pieces: object) -> None:
         await aclose()
 
 
-async def run_out(rest: AsyncIterator[object]) -> None:
+async def drain_briefly(rest: AsyncIterator[object]) -> None:
     """Wait for the end of a stream that has said all that it has to say, but not for long.
 
     Only a connection that is read to its end can be used again. What still comes or fails is of no interest.
     """
-    with anyio.move_on_after(_LAST_MOMENT_S), suppress(Exception):
+    with anyio.move_on_after(_DRAIN_TIMEOUT_S), suppress(Exception):
         async for _ in rest:
             await anyio.lowlevel.checkpoint()  # one that always has more would never let the time be over
 

@@ -46,7 +46,7 @@ class _Fault(NamedTuple):
     type: str
 
 
-def faults_of(error: ValidationError, shape: Shape, value: object = None) -> list[dict[str, Any]]:
+def explain_validation_error(error: ValidationError, shape: Shape, value: object = None) -> list[dict[str, Any]]:
     """One `{"loc", "msg", "type"}` per fault, for the first of them; `loc` holds keys and places of the caller's value.
 
     shape: what the value was validated as. Where it could have been one of several types, the faults are told of that
@@ -80,7 +80,7 @@ def _first_faults(error: ValidationError, shape: Shape, value: object) -> list[d
         shape.validate_python(fewer) if isinstance(shape, TypeAdapter) else shape.model_validate(fewer)
     except ValidationError as of_fewer:
         if of_fewer.error_count() <= _MOST_READ:
-            found = [fault for fault in faults_of(of_fewer, shape) if fault["type"] != _MISSING]
+            found = [fault for fault in explain_validation_error(of_fewer, shape) if fault["type"] != _MISSING]
             if found:
                 return found
     return [{"loc": [], "msg": f"{error.error_count()} faults, too many to list", "type": "too_many_faults"}]
@@ -157,9 +157,9 @@ def _knows_nothing_of_it(member: Sequence[_Fault], depth: int) -> bool:
 def invalid_request(error: ValidationError, shape: Shape, value: object = None, **context: Any) -> InvalidRequestError:
     """The error for a request that does not fit `shape`, naming the first fault's path and listing the first few.
 
-    value: the request, see `faults_of`.
+    value: the request, see `explain_validation_error`.
     """
-    faults = faults_of(error, shape, value)
+    faults = explain_validation_error(error, shape, value)
     paths = [path_of(fault["loc"]) for fault in faults]
     by_path: dict[str, list[str]] = {}
     for path, fault in zip(paths, faults, strict=True):

@@ -1,4 +1,4 @@
-"""Floor 3: from a run config to a running stack.
+"""From a run config to a running stack.
 
 Names are imported on first use, so that listing what is installed does not import what a running stack needs.
 """

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from llamastack.provider.errors import LlamaStackError
 
 if TYPE_CHECKING:
-    from llamastack.stack.registry import ObjectTable
+    from llamastack.stack.resources.catalogue import ResourceCatalogue
 
 _LIMITS = ("max_tokens", "context_length", "max_model_len")
 """Keys of a model's metadata with the number of tokens that it reads; the first that is there counts."""
 
 
-def advice_on_chunks(models: ObjectTable) -> Callable[[Any], str | None]:
+def advice_on_chunks(models: ResourceCatalogue) -> Callable[[Any], str | None]:
     """What to say of a bank whose pieces are longer than its embedding model reads; None where they fit, or nothing is
     known of the model.
     """

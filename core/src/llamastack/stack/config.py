@@ -14,10 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from llamastack.api.definition import ApiDefinition
 from llamastack.provider.redaction import Redactor, redactor, shown_value, without_userinfo
-from llamastack.provider.validation import faults_of
+from llamastack.provider.validation import explain_validation_error
 from llamastack.stack.discovery import RUN_CONFIG_GROUP, Discovery, DiscoveryError
 from llamastack.stack.server_config import ServerConfig
-from llamastack.stack.yaml_source import Fault, Path, YamlDocument, YamlFaultsError, read_yaml
+from llamastack.stack.yaml_source import ConfigIssue, Path, YamlDocument, YamlFaultsError, read_yaml
 
 ProviderId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
 HOME_VARIABLE = "LLAMASTACK_HOME"
@@ -27,12 +27,12 @@ _EXTENSION = "x-"
 class ConfigError(Exception):
     """The run config is wrong. One line per fault: `file:line: key.path: what`."""
 
-    def __init__(self, source: str, faults: list[Fault]) -> None:
+    def __init__(self, source: str, faults: list[ConfigIssue]) -> None:
         self.source = source
         self.faults = faults
         super().__init__("\n".join(self._line(fault) for fault in faults))
 
-    def _line(self, fault: Fault) -> str:
+    def _line(self, fault: ConfigIssue) -> str:
         where = self.source if fault.line is None else f"{self.source}:{fault.line}"
         path = key_path(fault.path)
         return f"{where}: {path}: {fault.message}" if path else f"{where}: {fault.message}"
@@ -89,11 +89,11 @@ class RunConfig(_Strict):
 @functools.lru_cache(maxsize=8)
 def _model_for(pairs: tuple[tuple[str, Any, str], ...]) -> type[RunConfig]:
     fields: dict[str, Any] = {
-        table_api: (
+        resource_api: (
             list[object_type],  # type: ignore[valid-type]
             Field(default_factory=list, description=f"{label.capitalize()}s to register at start"),
         )
-        for table_api, object_type, label in pairs
+        for resource_api, object_type, label in pairs
     }
     return create_model("RunConfig", __base__=RunConfig, **fields)
 
@@ -105,7 +105,9 @@ def is_extension(key: object) -> bool:
 
 def run_config_model(apis: Mapping[str, ApiDefinition]) -> type[RunConfig]:
     """`RunConfig` with a list for each kind of object: `models`, `shields`, `memory_banks`, and those of plugins."""
-    pairs = {d.pair.table_api: (d.pair.table_api, d.pair.object_type, d.pair.label) for d in apis.values() if d.pair}
+    pairs = {
+        d.pair.resource_api: (d.pair.resource_api, d.pair.object_type, d.pair.label) for d in apis.values() if d.pair
+    }
     return _model_for(tuple(pairs.values()))
 
 
@@ -124,17 +126,17 @@ class LoadedConfig:
     redact: Redactor = field(default_factory=lambda: redactor(None))
     """Strikes out what is secret by its key, wherever it stands; a provider's secret fields only the provider knows."""
 
-    def fault(self, path: Path, message: str) -> Fault:
-        return Fault(self.document.line_of(path), path, message)
+    def fault(self, path: Path, message: str) -> ConfigIssue:
+        return ConfigIssue(self.document.line_of(path), path, message)
 
     def error(self, path: Path, message: str) -> ConfigError:
         return ConfigError(self.source, [self.fault(path, message)])
 
-    def objects(self, table_api: str) -> list[Any]:
+    def objects(self, resource_api: str) -> list[Any]:
         """What the config registers at start for one registry API."""
-        return list(getattr(self.run, table_api, []))
+        return list(getattr(self.run, resource_api, []))
 
-    def faults_in(self, error: ValidationError, path: Path, value: Any, model: type[BaseModel]) -> list[Fault]:
+    def faults_in(self, error: ValidationError, path: Path, value: Any, model: type[BaseModel]) -> list[ConfigIssue]:
         """The faults that pydantic found in `value`, which stands at `path` and should fit `model`."""
         secret = tuple(secret_fields(model.model_json_schema()))
         return validation_faults(error, model, path, value, self.document, secret)
@@ -147,14 +149,14 @@ def validation_faults(
     value: Any,
     document: YamlDocument,
     secret: Collection[str] = (),
-) -> list[Fault]:
+) -> list[ConfigIssue]:
     """Faults with key paths, lines and the bad value, secrets left out.
 
     secret: names of fields whose values must not be shown, beside those that sound like it.
     """
-    found: dict[tuple[Path, str], Fault] = {}
+    found: dict[tuple[Path, str], ConfigIssue] = {}
     redact = redactor(value)  # a validator of a provider's own may repeat what it was given
-    for fault in faults_of(error, model):
+    for fault in explain_validation_error(error, model):
         path: list[str | int] = []
         at = value
         for part in fault["loc"]:
@@ -168,7 +170,7 @@ def validation_faults(
         message = redact(fault["msg"])
         if fault["type"] not in ("missing", "extra_forbidden"):
             message += f" (is {_shown(full, at, document, secret)})"
-        found.setdefault((full, message), Fault(document.line_of(full), full, message))
+        found.setdefault((full, message), ConfigIssue(document.line_of(full), full, message))
     return list(found.values())
 
 
@@ -212,13 +214,13 @@ def load_config(
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(shown, [Fault(None, (), "there is no such file")]) from None
+        raise ConfigError(shown, [ConfigIssue(None, (), "there is no such file")]) from None
     except UnicodeDecodeError as error:
         raise ConfigError(
-            shown, [Fault(None, (), f"is not UTF-8 text: {error.reason} at byte {error.start}")]
+            shown, [ConfigIssue(None, (), f"is not UTF-8 text: {error.reason} at byte {error.start}")]
         ) from None
     except OSError as error:
-        raise ConfigError(shown, [Fault(None, (), f"cannot be read: {error.strerror}")]) from None
+        raise ConfigError(shown, [ConfigIssue(None, (), f"cannot be read: {error.strerror}")]) from None
     try:
         document = read_yaml(text, environment)
     except YamlFaultsError as error:
@@ -236,7 +238,9 @@ def _locate(source: str | FilePath, discovery: Discovery) -> tuple[FilePath, str
         installed = discovery.find(RUN_CONFIG_GROUP, text)
         file = FilePath(str(installed.load()))
     except DiscoveryError as error:
-        raise ConfigError(text, [Fault(None, (), f"is neither a file nor an installed run config: {error}")]) from None
+        raise ConfigError(
+            text, [ConfigIssue(None, (), f"is neither a file nor an installed run config: {error}")]
+        ) from None
     return file, f"{text} ({file.name} of {installed.origin})", home_folder() / text
 
 
@@ -245,7 +249,7 @@ def _validated(
 ) -> LoadedConfig:
     value = document.value
     if not isinstance(value, dict):
-        raise ConfigError(source, [Fault(None, (), "must be a mapping with the key 'providers'")])
+        raise ConfigError(source, [ConfigIssue(None, (), "must be a mapping with the key 'providers'")])
     model = run_config_model(apis)
     redact = redactor(value)
     try:
@@ -255,9 +259,9 @@ def _validated(
     return LoadedConfig(run=run, source=source, document=document, folder=folder, redact=redact)
 
 
-def faults_across(config: LoadedConfig, apis: Mapping[str, ApiDefinition]) -> list[Fault]:
+def check_references(config: LoadedConfig, apis: Mapping[str, ApiDefinition]) -> list[ConfigIssue]:
     """What no single field can know: names of APIs, ids that are there twice, objects of no provider."""
-    found: list[Fault] = []
+    found: list[ConfigIssue] = []
     allowed = [name for name, definition in apis.items() if not definition.implemented_by_stack]
     run = config.run
     if not run.providers:
@@ -293,11 +297,11 @@ def faults_across(config: LoadedConfig, apis: Mapping[str, ApiDefinition]) -> li
             found.append(config.fault(("apis", place), f"there is no API '{api}'; allowed: {', '.join(allowed)}"))
         elif not run.providers.get(api):
             found.append(config.fault(("apis", place), f"API '{api}' has no provider; add one to providers.{api}"))
-    for pair in {d.pair.table_api: d.pair for d in apis.values() if d.pair}.values():
+    for pair in {d.pair.resource_api: d.pair for d in apis.values() if d.pair}.values():
         ids = [p.provider_id for p in run.providers.get(pair.routed_api, ())]
         identifiers: set[str] = set()
-        for place, item in enumerate(config.objects(pair.table_api)):
-            path = (pair.table_api, place)
+        for place, item in enumerate(config.objects(pair.resource_api)):
+            path = (pair.resource_api, place)
             if run.apis is not None and pair.routed_api not in run.apis:
                 found.append(config.fault(path, f"API '{pair.routed_api}' is left out of 'apis'"))
             elif not ids:

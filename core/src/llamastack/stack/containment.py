@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
-from llamastack.provider.faults import StrayExitError
+from llamastack.provider.error_translation import StrayExitError
 
 
 def as_exception(raised: BaseException) -> Exception:

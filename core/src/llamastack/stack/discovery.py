@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import importlib_metadata
 
-from llamastack.provider.dotted import ENTRY_POINT_PATTERN, load_dotted
+from llamastack.provider.import_path import ENTRY_POINT_PATTERN, load_dotted
 
 if TYPE_CHECKING:
     from llamastack.provider.spec import ProviderSpec

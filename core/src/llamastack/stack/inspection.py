@@ -13,8 +13,8 @@ from llamastack.api.inspect import (
     ProviderStatus,
     RouteInfo,
 )
-from llamastack.stack.instance import Instance
-from llamastack.stack.registry import ObjectTable
+from llamastack.stack.resources.catalogue import ResourceCatalogue
+from llamastack.stack.supervisor import SupervisedProvider
 
 _MOST_TOLD = 3
 
@@ -25,8 +25,8 @@ class StackInspect(Inspect):
     def __init__(
         self,
         apis: Mapping[str, ApiDefinition],
-        instances: Mapping[str, Sequence[Instance]],
-        tables: Mapping[str, ObjectTable],
+        instances: Mapping[str, Sequence[SupervisedProvider]],
+        tables: Mapping[str, ResourceCatalogue],
     ) -> None:
         self._apis = apis
         self._instances = instances
@@ -64,7 +64,7 @@ class StackInspect(Inspect):
         return HealthInfo(status=HealthStatus.ok if healthy else HealthStatus.degraded, providers=providers)
 
 
-def _noted(instance: Instance, table: ObjectTable) -> str | None:
+def _noted(instance: SupervisedProvider, table: ResourceCatalogue) -> str | None:
     notes = [instance.note] if instance.note else []
     refused = list(table.refused(instance).items())
     notes += [f"does not take {table.pair.label} '{name}': {why}" for name, why in refused[:_MOST_TOLD]]

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ValidationError
 
 from llamastack.api.definition import ApiDefinition
 from llamastack.provider.spec import ProviderSpec
-from llamastack.stack.config import ConfigError, LoadedConfig, faults_across
+from llamastack.stack.config import ConfigError, LoadedConfig, check_references
 from llamastack.stack.discovery import PROVIDER_GROUP_PREFIX, Discovery, DiscoveryError
-from llamastack.stack.yaml_source import Fault
+from llamastack.stack.yaml_source import ConfigIssue
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def resolve(config: LoadedConfig, apis: Mapping[str, ApiDefinition], discovery: 
     Raises ConfigError with every fault found: unknown, ambiguous, disabled or broken provider types, bad provider
     configs, missing APIs, cycles.
     """
-    faults: list[Fault] = faults_across(config, apis)
+    faults: list[ConfigIssue] = check_references(config, apis)
     planned: list[PlannedProvider] = []
     wanted = config.run.apis
     for api, providers in config.run.providers.items():
@@ -83,9 +83,9 @@ def _start_order(
     config: LoadedConfig, apis: Mapping[str, ApiDefinition], planned: list[PlannedProvider]
 ) -> tuple[str, ...]:
     present = list(dict.fromkeys(p.api for p in planned))
-    served = {*present, *(d.pair.table_api for name in present if (d := apis[name]).pair)}
+    served = {*present, *(d.pair.resource_api for name in present if (d := apis[name]).pair)}
     graph: dict[str, set[str]] = {api: set() for api in present}
-    faults: list[Fault] = []
+    faults: list[ConfigIssue] = []
     for api in present:
         for place, provider in enumerate(p for p in planned if p.api == api):
             spec = provider.spec
@@ -116,5 +116,5 @@ def _start_order(
 
 
 def _needs(provider: PlannedProvider, api: str, apis: Mapping[str, ApiDefinition]) -> bool:
-    names = {api, *(d.pair.table_api for d in apis.values() if d.pair and d.pair.routed_api == api)}
+    names = {api, *(d.pair.resource_api for d in apis.values() if d.pair and d.pair.routed_api == api)}
     return bool(names & {*provider.spec.api_dependencies, *provider.spec.optional_api_dependencies})

@@ -6,16 +6,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from typing import Any
 
 from llamastack.api.definition import MethodDefinition
-from llamastack.api.webmethod import TableAction
-from llamastack.provider.errors import NotSupportedError, raise_instead
-from llamastack.provider.handles import Dispatch
-from llamastack.provider.private import OpenAIRequest
+from llamastack.api.webmethod import ResourceAction
+from llamastack.provider.api_handle import Dispatch
+from llamastack.provider.errors import NotSupportedError, raise_translated
+from llamastack.provider.protocols import OpenAIRequest
 from llamastack.provider.streams import Stream
-from llamastack.stack.instance import Instance, RefusedUse
-from llamastack.stack.registry import ObjectTable
+from llamastack.stack.resources.catalogue import ResourceCatalogue
+from llamastack.stack.supervisor import SupervisedProvider, UnsupportedUse
 
 
-async def _call(instance: Instance, name: str, arguments: dict[str, Any]) -> Any:
+async def _call(instance: SupervisedProvider, name: str, arguments: dict[str, Any]) -> Any:
     refused = instance.refused[name]
     if refused:
         _refuse(instance, name, refused, arguments)
@@ -24,15 +24,17 @@ async def _call(instance: Instance, name: str, arguments: dict[str, Any]) -> Any
     return await _answer(instance, getattr(instance.provider, name)(**arguments))
 
 
-async def _answer(instance: Instance, call: Awaitable[Any]) -> Any:
+async def _answer(instance: SupervisedProvider, call: Awaitable[Any]) -> Any:
     try:
         result = await call
     except BaseException as raised:
-        raise_instead(raised, instance.failed(raised))
+        raise_translated(raised, instance.failed(raised))
     return instance.guarded(result) if isinstance(result, AsyncIterator) else result
 
 
-def _refuse(instance: Instance, name: str, refused: list[RefusedUse], arguments: Mapping[str, Any]) -> None:
+def _refuse(
+    instance: SupervisedProvider, name: str, refused: list[UnsupportedUse], arguments: Mapping[str, Any]
+) -> None:
     for use in refused:
         param = use.parameter
         if param and not use.is_asked_by(arguments.get(param)):
@@ -47,7 +49,7 @@ def _refuse(instance: Instance, name: str, refused: list[RefusedUse], arguments:
         )
 
 
-def routed_dispatch(table: ObjectTable, method: MethodDefinition) -> Dispatch:
+def routed_dispatch(table: ResourceCatalogue, method: MethodDefinition) -> Dispatch:
     """Choose the provider by the object that one of the arguments names."""
     key = method.web.routed_by
     if key is None:
@@ -64,10 +66,10 @@ def routed_dispatch(table: ObjectTable, method: MethodDefinition) -> Dispatch:
     return dispatch
 
 
-class OpenAILane:
+class OpenAIForwarder:
     """The way of requests in OpenAI's own words to providers whose backends speak its API."""
 
-    def __init__(self, table: ObjectTable) -> None:
+    def __init__(self, table: ResourceCatalogue) -> None:
         self._table = table
 
     async def forward(
@@ -106,7 +108,7 @@ class OpenAILane:
         return answer
 
 
-def direct_dispatch(instance: Instance, method: MethodDefinition) -> Dispatch:
+def direct_dispatch(instance: SupervisedProvider, method: MethodDefinition) -> Dispatch:
     """The only provider of an API."""
     name = method.name
 
@@ -116,17 +118,17 @@ def direct_dispatch(instance: Instance, method: MethodDefinition) -> Dispatch:
     return dispatch
 
 
-def table_dispatch(table: ObjectTable, method: MethodDefinition) -> Dispatch:
+def resource_dispatch(table: ResourceCatalogue, method: MethodDefinition) -> Dispatch:
     """A method of a registry API."""
-    actions: dict[TableAction, Callable[..., Awaitable[Any]]] = {
-        TableAction.LIST: table.list_all,
-        TableAction.GET: table.get,
-        TableAction.REGISTER: table.register,
-        TableAction.UNREGISTER: table.unregister,
+    actions: dict[ResourceAction, Callable[..., Awaitable[Any]]] = {
+        ResourceAction.LIST: table.list_all,
+        ResourceAction.GET: table.get,
+        ResourceAction.REGISTER: table.register,
+        ResourceAction.UNREGISTER: table.unregister,
     }
-    if method.web.table_action is None:
+    if method.web.resource_action is None:
         raise TypeError(f"{method.api}.{method.name} must say what it does with the objects")
-    action = actions[method.web.table_action]
+    action = actions[method.web.resource_action]
 
     async def dispatch(arguments: dict[str, Any]) -> Any:
         return await action(*arguments.values())

@@ -15,27 +15,27 @@ from anyio.abc import TaskGroup
 from pydantic import ValidationError
 
 from llamastack.api.definition import ApiDefinition, MethodDefinition
-from llamastack.provider.calls import Apis
+from llamastack.provider.api_handle import ApiHandle, Dispatch
 from llamastack.provider.deps import Progress
-from llamastack.provider.handles import ApiHandle, Dispatch
+from llamastack.provider.typed_calls import Apis
 from llamastack.stack.chunk_sizes import advice_on_chunks
 from llamastack.stack.config import ConfigError, LoadedConfig, load_config
 from llamastack.stack.discovery import STORE_GROUP, Discovery, DiscoveryError, default_discovery, package_of
-from llamastack.stack.hooks import Hooks
 from llamastack.stack.inspection import StackInspect
-from llamastack.stack.instance import Instance
+from llamastack.stack.multi_process import check_multi_process
 from llamastack.stack.own_task import OwnTask
-from llamastack.stack.registry import ObjectTable
+from llamastack.stack.plugins import Plugins
 from llamastack.stack.resolver import Plan, resolve
+from llamastack.stack.resources.catalogue import ResourceCatalogue
 from llamastack.stack.routing import (
-    OpenAILane,
+    OpenAIForwarder,
     direct_dispatch,
     implemented_dispatch,
+    resource_dispatch,
     routed_dispatch,
-    table_dispatch,
 )
-from llamastack.stack.sharing import faults_of_sharing
 from llamastack.stack.stores import Store
+from llamastack.stack.supervisor import SupervisedProvider
 
 _LOGGER = logging.getLogger("llamastack.stack")
 _FOLLOW_INTERVAL_S = 0.5
@@ -45,7 +45,7 @@ class StackStartError(Exception):
     """The stack could not start; everything that was open is closed again."""
 
 
-def _ignore_progress(_: Instance, __: Progress) -> None:
+def _ignore_progress(_: SupervisedProvider, __: Progress) -> None:
     """Progress that nobody watches."""
 
 
@@ -66,9 +66,9 @@ class Stack(Apis):
         config: LoadedConfig,
         *,
         discovery: Discovery,
-        hooks: Hooks,
+        hooks: Plugins,
         apis: Mapping[str, ApiDefinition],
-        on_progress: Callable[[Instance, Progress], None] = _ignore_progress,
+        on_progress: Callable[[SupervisedProvider, Progress], None] = _ignore_progress,
     ) -> None:
         self.config = config
         self.hooks = hooks
@@ -79,14 +79,14 @@ class Stack(Apis):
         self._store = self._make_store()
         self._sequence = 0
         self._life = OwnTask(self._opened, "this stack")
-        self.instances: dict[str, list[Instance]] = {}
+        self.instances: dict[str, list[SupervisedProvider]] = {}
         """Provider instances by API, in config order."""
         self.apis: dict[str, ApiDefinition] = {}
         """Definitions of the APIs that this stack serves."""
-        self.openai_lane: OpenAILane | None = None
+        self.openai_forwarder: OpenAIForwarder | None = None
         """The way for requests in OpenAI's own words; None in a stack without inference."""
         self._handles: dict[str, ApiHandle] = {}
-        self._tables: dict[str, ObjectTable] = {}
+        self._tables: dict[str, ResourceCatalogue] = {}
 
     @classmethod
     def from_config(
@@ -95,7 +95,7 @@ class Stack(Apis):
         *,
         discovery: Discovery | None = None,
         folder: Path | None = None,
-        on_progress: Callable[[Instance, Progress], None] = _ignore_progress,
+        on_progress: Callable[[SupervisedProvider, Progress], None] = _ignore_progress,
     ) -> Self:
         """Make a stack from a YAML file, the name of an installed run config, or a mapping.
 
@@ -103,7 +103,7 @@ class Stack(Apis):
         Raises ConfigError. Nothing is started before `async with`.
         """
         found = discovery or default_discovery()
-        hooks = Hooks(found)
+        hooks = Plugins(found)
         apis = hooks.apis()
         config = load_config(source, apis, found)
         if folder is not None:
@@ -129,7 +129,7 @@ class Stack(Apis):
 
     def check_workers(self, workers: int) -> None:
         """Raises ConfigError when so many processes could not serve this stack together, with every reason."""
-        faults = [*faults_of_sharing(self.config, self._plan, type(self._store), self._discovery, workers)]
+        faults = [*check_multi_process(self.config, self._plan, type(self._store), self._discovery, workers)]
         if workers > 1 and faults:
             raise ConfigError(self.config.source, faults)
 
@@ -200,7 +200,7 @@ class Stack(Apis):
             except OSError as error:
                 raise StackStartError(str(error)) from error
             opened.push_async_callback(self._store.close)
-            background = await opened.enter_async_context(_owned_task_group())
+            background = await opened.enter_async_context(CancellingTaskGroup())
             opened.callback(self._forget)
             self._assemble()
             await self._load_registry()
@@ -220,10 +220,10 @@ class Stack(Apis):
         faults = []
         for table in self._tables.values():
             refused = {name: why for i in table.instances for name, why in table.refused(i, declared=True).items()}
-            for place, item in enumerate(self.config.objects(table.pair.table_api)):
+            for place, item in enumerate(self.config.objects(table.pair.resource_api)):
                 if item.identifier in refused:
                     what = f"{table.pair.label} '{item.identifier}' is not taken: {refused[item.identifier]}"
-                    faults.append(self.config.fault((table.pair.table_api, place), what))
+                    faults.append(self.config.fault((table.pair.resource_api, place), what))
         if faults:
             raise StackStartError(str(ConfigError(self.config.source, faults)))
 
@@ -231,9 +231,9 @@ class Stack(Apis):
         """Nothing is served any more. The instances stay: they tell how they ended."""
         self._handles.clear()
         self._tables.clear()
-        self.openai_lane = None
+        self.openai_forwarder = None
 
-    def _in_start_order(self) -> list[Instance]:
+    def _in_start_order(self) -> list[SupervisedProvider]:
         return [instance for api in self._plan.start_order for instance in self.instances[api]]
 
     async def _stop_instances(self) -> None:
@@ -250,7 +250,7 @@ class Stack(Apis):
             for plan in (p for p in self._plan.providers if p.api == api):
                 needs = {*plan.spec.api_dependencies, *plan.spec.optional_api_dependencies}
                 self.instances[api].append(
-                    Instance(
+                    SupervisedProvider(
                         plan,
                         self._all_apis,
                         needs=[i for name in needs for i in self.instances.get(self._provider_api(name), ())],
@@ -264,7 +264,7 @@ class Stack(Apis):
         for api, instances in self.instances.items():
             pair = self._all_apis[api].pair
             if pair is not None:
-                self._tables[api] = ObjectTable(
+                self._tables[api] = ResourceCatalogue(
                     pair,
                     instances,
                     self._store,
@@ -272,7 +272,7 @@ class Stack(Apis):
                     notify=self.hooks.notify,
                 )
         if "inference" in self._tables:
-            self.openai_lane = OpenAILane(self._tables["inference"])
+            self.openai_forwarder = OpenAIForwarder(self._tables["inference"])
             if "memory" in self._tables:
                 self._tables["memory"].advice = advice_on_chunks(self._tables["inference"])
         inspect = StackInspect(self.apis, self.instances, self._tables)
@@ -303,8 +303,8 @@ class Stack(Apis):
             if definition.pair is None:
                 return direct_dispatch(self.instances[definition.name][0], method)
             table = self._tables[definition.pair.routed_api]
-            if definition.name == definition.pair.table_api:
-                return table_dispatch(table, method)
+            if definition.name == definition.pair.resource_api:
+                return resource_dispatch(table, method)
             return routed_dispatch(table, method)
 
         return dispatch_of
@@ -313,10 +313,10 @@ class Stack(Apis):
 
     async def _load_registry(self) -> None:
         for table in self._tables.values():
-            table.declare(self.config.objects(table.pair.table_api))
+            table.declare(self.config.objects(table.pair.resource_api))
         self._sequence, items = await self._store.changes_since(0)
         for table in self._tables.values():
-            table.take_in(item for item in items if item.kind == table.pair.table_api)
+            table.take_in(item for item in items if item.kind == table.pair.resource_api)
         listings = getattr(self._store, "listings", None)
         kept = [] if listings is None else await listings()
         for table in self._tables.values():
@@ -337,14 +337,14 @@ class Stack(Apis):
                     continue
                 self._sequence = sequence
                 for table in self._tables.values():
-                    mine = [change for change in changes if change.kind == table.pair.table_api]
+                    mine = [change for change in changes if change.kind == table.pair.resource_api]
                     if mine:
                         await table.follow(mine)
             except Exception:
                 _LOGGER.exception("the registry cannot be followed; trying again")
 
 
-class _owned_task_group:  # noqa: N801 - used like a function
+class CancellingTaskGroup:
     """A task group that is cancelled, not waited for, when its block ends, and that does not wrap the block's error."""
 
     def __init__(self) -> None:

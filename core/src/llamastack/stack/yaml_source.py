@@ -19,7 +19,7 @@ _QUOTED = re.compile(r"'[^'<][^']*'")
 
 
 @dataclass(frozen=True)
-class Fault:
+class ConfigIssue:
     """Something wrong in a file: 1-based line (None when unknown), key path, what is wrong."""
 
     line: int | None
@@ -30,7 +30,7 @@ class Fault:
 class YamlFaultsError(Exception):
     """The text cannot be read; `faults` says where and why."""
 
-    def __init__(self, faults: list[Fault]) -> None:
+    def __init__(self, faults: list[ConfigIssue]) -> None:
         super().__init__("; ".join(f.message for f in faults))
         self.faults = faults
 
@@ -59,11 +59,11 @@ def read_yaml(text: str, environment: Mapping[str, str] | None = None) -> YamlDo
     Raises YamlFaultsError: malformed YAML, duplicate keys, malformed references, variables that are not set.
     """
     document = YamlDocument()
-    faults: list[Fault] = []
+    faults: list[ConfigIssue] = []
     try:
         loader = yaml.SafeLoader(text)
     except yaml.YAMLError as error:
-        raise YamlFaultsError([Fault(None, (), f"malformed YAML: {' '.join(str(error).split())}")]) from None
+        raise YamlFaultsError([ConfigIssue(None, (), f"malformed YAML: {' '.join(str(error).split())}")]) from None
     try:
         node = loader.get_single_node()
         if node is not None:
@@ -73,11 +73,13 @@ def read_yaml(text: str, environment: Mapping[str, str] | None = None) -> YamlDo
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = _without_names(" ".join(part for part in (error.context, error.problem) if part))
-        raise YamlFaultsError([Fault(mark.line + 1 if mark else None, (), f"malformed YAML: {problem}")]) from None
+        raise YamlFaultsError(
+            [ConfigIssue(mark.line + 1 if mark else None, (), f"malformed YAML: {problem}")]
+        ) from None
     except yaml.YAMLError as error:
-        raise YamlFaultsError([Fault(None, (), f"malformed YAML: {' '.join(str(error).split())}")]) from None
+        raise YamlFaultsError([ConfigIssue(None, (), f"malformed YAML: {' '.join(str(error).split())}")]) from None
     except RecursionError:
-        raise YamlFaultsError([Fault(None, (), "nested too deeply")]) from None
+        raise YamlFaultsError([ConfigIssue(None, (), "nested too deeply")]) from None
     finally:
         loader.dispose()
     if faults:
@@ -92,7 +94,7 @@ def _without_names(problem: str) -> str:
 
 class _Reader:
     def __init__(
-        self, loader: yaml.SafeLoader, document: YamlDocument, faults: list[Fault], environment: Mapping[str, str]
+        self, loader: yaml.SafeLoader, document: YamlDocument, faults: list[ConfigIssue], environment: Mapping[str, str]
     ) -> None:
         self.loader = loader
         self.document = document
@@ -118,7 +120,7 @@ class _Reader:
         raise yaml.YAMLError(f"unknown node {node!r}")
 
     def _fault(self, node: yaml.Node, path: Path, message: str) -> None:
-        self.faults.append(Fault(node.start_mark.line + 1, path, message))
+        self.faults.append(ConfigIssue(node.start_mark.line + 1, path, message))
 
     def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
         own = [key_node for key_node, _ in node.value]

@@ -1,0 +1,191 @@
+"""What lies between an HTTP client and its connections, for httpx and for httpx2, its successor that some SDKs use.
+
+It limits answers and unpacks them in small steps, gives a second attempt a connection of its own, and turns aiohttp's
+errors into httpx's.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+import anyio
+import httpx
+
+from llamastack.http.answer_limits import (
+    MOST_ERROR_BYTES,
+    AnswerLimits,
+    beginning_of,
+    is_stream_of_lines,
+    limited,
+    limited_lines,
+    unpacked,
+)
+from llamastack.provider.errors import raise_translated
+
+_Client = TypeVar("_Client")
+needs_fresh: ContextVar[bool] = ContextVar("llamastack_fresh_connection", default=False)
+"""Whether a request must not go out on a connection that was kept."""
+
+
+@contextmanager
+def fresh_connections() -> Iterator[None]:
+    """What is sent inside goes out on connections of its own, which are not kept."""
+    token = needs_fresh.set(True)
+    try:
+        yield
+    finally:
+        needs_fresh.reset(token)
+
+
+class _Guarded:
+    """A transport before another one.
+
+    inner: what sends. spare: makes one that keeps no connections; None where a second attempt has to use `inner`, too.
+    """
+
+    def __init__(self, inner: Any, limits: AnswerLimits, spare: Callable[[], Any] | None, stream: type) -> None:
+        self.inner = inner
+        self.limits = limits
+        self._make_spare = spare
+        self._spare: Any = None
+        self._stream = stream
+
+    def spare(self) -> Any:
+        """The transport that keeps no connections."""
+        if self._make_spare is None:
+            return self.inner
+        if self._spare is None:
+            self._spare = self._make_spare()
+        return self._spare
+
+    async def handle_async_request(self, request: Any) -> Any:
+        chosen = self.spare() if needs_fresh.get() else self.inner
+        try:
+            response = await chosen.handle_async_request(request)
+        except Exception as error:
+            raise_translated(error, as_httpx(error, request.method, str(request.url)))
+        response.stream = self._stream(response, self.limits, request)
+        response.headers.pop("content-encoding", None)  # it is undone below
+        return response
+
+    async def aclose(self) -> None:
+        spare, self._spare = self._spare, None
+        await self.inner.aclose()
+        if spare is not None:
+            await spare.aclose()
+
+
+class _GuardedStream:
+    """The body of an answer, unpacked and limited."""
+
+    def __init__(self, response: Any, limits: AnswerLimits, request: Any) -> None:
+        self._inner = response.stream
+        self._headers = dict(response.headers)
+        self._is_error = response.status_code >= 400
+        self._limits = limits
+        self._request = request
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        url = self._request.url
+        where = f"{url.scheme}://{url.netloc.decode()}"
+        return bounded_blocks(self._raw(), self._headers, self._limits, where, is_error=self._is_error)
+
+    async def _raw(self) -> AsyncIterator[bytes]:
+        try:
+            async for block in self._inner:
+                yield block
+        except Exception as error:
+            raise_translated(error, as_httpx(error, self._request.method, str(self._request.url)))
+
+    async def aclose(self) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._inner.aclose()
+
+
+async def bounded_blocks(
+    blocks: AsyncIterator[bytes], headers: Any, limits: AnswerLimits, where: str, *, is_error: bool
+) -> AsyncIterator[bytes]:
+    """The body of an answer: unpacked, and no longer than the limits allow; of an error, the beginning."""
+    encoding = headers.get("content-encoding")
+    if encoding:
+        blocks = unpacked(blocks, encoding, where)
+    if is_error:
+        yield await beginning_of(blocks, MOST_ERROR_BYTES)
+        return
+    if is_stream_of_lines(headers):
+        blocks = limited_lines(blocks, limits.event_bytes, where)
+    else:
+        blocks = limited(blocks, limits.response_bytes, where)
+    async for block in blocks:
+        yield block
+
+
+@functools.cache
+def _made(kind: type, base: type) -> type:
+    return type(kind.__name__, (kind, base), {})
+
+
+def guarded_transport(
+    inner: Any, limits: AnswerLimits, spare: Callable[[], Any] | None = None, library: Any = httpx
+) -> Any:
+    """A transport of `library` (httpx or httpx2) that does what this module says.
+
+    spare: makes a transport that keeps no connections.
+    """
+    stream = _made(_GuardedStream, library.AsyncByteStream)
+    return _made(_Guarded, library.AsyncBaseTransport)(inner, limits, spare, stream)
+
+
+def guard(
+    client: _Client, limits: AnswerLimits, spare: Callable[[], Any] | None = None, library: Any = httpx
+) -> _Client:
+    """The same client of `library`, all its transports guarded, those for proxies of the environment, too.
+
+    spare: makes the same client again, but one that keeps no connections.
+    """
+    made: Any = client
+    another = None if spare is None else functools.cache(spare)
+
+    def spare_of(pattern: Any) -> Callable[[], Any] | None:
+        if another is None:
+            return None
+        return lambda: another()._transport if pattern is None else another()._mounts[pattern]
+
+    made._transport = guarded_transport(made._transport, limits, spare_of(None), library)
+    for pattern, transport in list(made._mounts.items()):
+        if transport is not None:
+            made._mounts[pattern] = guarded_transport(transport, limits, spare_of(pattern), library)
+    return client
+
+
+def as_httpx(error: Exception, method: str, url: str) -> Exception:
+    """The error of httpx for one of aiohttp; any other as it is."""
+    if not type(error).__module__.startswith("aiohttp"):
+        return error
+    import aiohttp
+    from httpx_aiohttp.transport import map_aiohttp_exceptions
+
+    try:
+        with map_aiohttp_exceptions():
+            raise error  # noqa: TRY301 - where it is translated
+    except httpx.RequestError as made:
+        return _of_request(made, error, method, url)
+    except aiohttp.ClientError:
+        # Such as for an answer that is no HTTP. What it says holds the backend's own bytes.
+        return _of_request(httpx.RemoteProtocolError("it is no HTTP"), error, method, url)
+    except Exception as same:
+        return same
+    finally:
+        del error
+
+
+def _of_request(made: httpx.RequestError, error: Exception, method: str, url: str) -> httpx.RequestError:
+    made.__cause__ = error
+    made.request = httpx.Request(method, url)
+    # Where it was raised says nothing of use, and holds the request's body until garbage is collected.
+    error.__traceback__ = None
+    return made

@@ -1,6 +1,0 @@
-"""The text of a document that may be content, a data: URL or an http(s) URL; plain text, HTML and PDF are read."""
-
-from llamastack.provider.documents.extraction import ExtractionLimits
-from llamastack.provider.documents.reading import document_text
-
-__all__ = ["ExtractionLimits", "document_text"]

@@ -1,1 +1,0 @@
-"""Floor 4: a running stack over HTTP."""

@@ -1,7 +1,0 @@
-"""The docs page: the OpenAPI document made readable, without anything fetched from elsewhere."""
-
-from __future__ import annotations
-
-from importlib.resources import files
-
-DOCS_PAGE = files("llamastack.server").joinpath("docs_page.html").read_bytes()

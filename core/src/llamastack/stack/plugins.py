@@ -1,0 +1,104 @@
+"""The pluggy side: load the installed plugins one by one, so that a broken one has a name and stops no other."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from llamastack.provider import hookspecs
+from llamastack.stack.discovery import PLUGIN_GROUP, Discovery, DiscoveryError, Installed
+from llamastack.stack.hook_calls import collected, telling
+
+if TYPE_CHECKING:
+    from llamastack.api.definition import ApiDefinition
+
+_LOGGER = logging.getLogger("llamastack.plugins")
+TRACE_VARIABLE = "LLAMASTACK_TRACE_HOOKS"
+
+
+@dataclass(frozen=True)
+class BrokenPlugin:
+    """A plugin that could not be loaded, and why."""
+
+    installed: Installed
+    cause: str
+
+
+class Plugins:
+    """The loaded plugins. `call` is pluggy's hook relay."""
+
+    def __init__(self, discovery: Discovery) -> None:
+        self.manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self.manager.add_hookspecs(hookspecs)
+        self.broken: list[BrokenPlugin] = []
+        self._traced = os.environ.get(TRACE_VARIABLE) == "1"
+        if self._traced:
+            self.manager.trace.root.setwriter(sys.stderr.write)
+            self.manager.enable_tracing()
+        for installed in discovery.group(PLUGIN_GROUP):
+            if installed.disabled:
+                continue
+            name = f"{installed.distribution}:{installed.name}"
+            try:
+                self.manager.register(installed.load(), name=name)
+                self.manager.check_pending()
+            except (DiscoveryError, pluggy.PluginValidationError, ValueError) as error:
+                if self.manager.has_plugin(name):
+                    self.manager.unregister(name=name)
+                self.broken.append(BrokenPlugin(installed, str(error)))
+                _LOGGER.warning("plugin left out: %s", error)
+
+    @property
+    def call(self) -> Any:
+        return self.manager.hook
+
+    def listener(self, hook: str) -> Callable[..., None] | None:
+        """What tells the plugins that implement `hook`; None where none does.
+
+        A failure must not hurt what it is told about, nor the other plugins; it is logged.
+        """
+        return telling(self.manager, hook, traced=self._traced)
+
+    def notify(self, hook: str, **arguments: Any) -> None:
+        """Tell the plugins that implement `hook`, where there are any."""
+        listener = self.listener(hook)
+        if listener is not None:
+            listener(**arguments)
+
+    def apis(self) -> dict[str, ApiDefinition]:
+        """The built-in APIs and those of plugins, by name.
+
+        Raises DiscoveryError when two claim one name.
+        """
+        from llamastack.provider.builtin_apis import BUILTIN_APIS  # what a command's help does without
+
+        table = {definition.name: definition for definition in BUILTIN_APIS}
+        registered = [name for name, _ in self.manager.list_name_plugin()]
+        adds: dict[str, str] = {}
+        for plugin, definition in self.collect("llamastack_apis"):
+            if definition.name in table:
+                later = max(plugin, adds.get(definition.name, plugin), key=registered.index)
+                raise DiscoveryError(f"plugin {later} adds an API '{definition.name}', which is there already")
+            adds[definition.name] = plugin
+            if definition.implemented_by_stack and definition.pair is None:
+                raise DiscoveryError(f"plugin {plugin} adds an API '{definition.name}' that nobody implements")
+            table[definition.name] = definition
+        routes: dict[tuple[str, str], str] = {}
+        for definition in table.values():
+            for method in definition.methods.values():
+                for http_method in method.web.methods:
+                    own = f"{definition.name}.{method.name}"
+                    other = routes.setdefault((method.web.route, http_method), own)
+                    if other != own:
+                        raise DiscoveryError(f"{http_method} {method.web.route} is claimed by {other} and by {own}")
+        return table
+
+    def collect(self, hook: str) -> Iterator[tuple[str, Any]]:
+        """(plugin, thing) for each thing that the plugins give, in pluggy's order; one that fails is left out."""
+        return collected(self.manager, hook)

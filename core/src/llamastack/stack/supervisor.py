@@ -1,0 +1,424 @@
+"""One configured provider while the stack runs: started, asked, retried, stopped, all in one task of its own."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from llamastack.api.common import holds_images
+from llamastack.api.definition import IMAGES, ApiDefinition
+from llamastack.api.inspect import ProviderHealth, ProviderProgress, ProviderStatus
+from llamastack.provider.compliance import check_provider
+from llamastack.provider.context import use_provider_data
+from llamastack.provider.deps import Deps, Progress
+from llamastack.provider.error_translation import as_stack_error, log_traceback, reason_of, shortened, unwrapped
+from llamastack.provider.errors import LlamaStackError, ProviderTimeoutError, ProviderUnavailableError, raise_translated
+from llamastack.provider.import_path import load_dotted
+from llamastack.provider.redaction import redactor, struck_error
+from llamastack.provider.shortage import is_shortage
+from llamastack.provider.streams import Stream, close, closing
+from llamastack.stack.containment import ContainedTasks, as_exception
+from llamastack.stack.resolver import PlannedProvider
+
+_LOGGER = logging.getLogger("llamastack.stack")
+_FIRST_RETRY_S = 1.0
+_LAST_RETRY_S = 30.0
+_STOP_TIMEOUT_S = 10.0
+_ASK_TIMEOUT_S = 30.0
+_LONGEST_WAIT_S = 5.0
+_SHORTEST_ROUND_S = 1.0
+_PROGRESS_COUNTS_S = 10.0
+
+
+class _PermanentError(Exception):
+    """Trying again will not help: the provider is not installed as it should be, or is no provider."""
+
+
+@contextmanager
+def _permanent() -> Iterator[None]:
+    try:
+        yield
+    except BaseException as raised:
+        error = as_exception(raised)
+        raise _PermanentError(str(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class UnsupportedUse:
+    """What an instance cannot do: a whole method ("" as parameter), or a value of a parameter that `is_asked_by`."""
+
+    parameter: str
+    capability: str
+    is_asked_by: Callable[[Any], bool]
+
+
+class SupervisedProvider:
+    """A provider instance.
+
+    provider: the provider while it is ready for calls, else None. served: what it last said that it serves, by
+    identifier. on_polled: called in the instance's own task after each round of asking that worked.
+
+    All asking happens in the instance's own task. It belongs to no request: it sees no request's provider data, and a
+    request that gives up waiting ends nothing for the others.
+    """
+
+    def __init__(
+        self,
+        plan: PlannedProvider,
+        definitions: Mapping[str, ApiDefinition],
+        *,
+        needs: list[SupervisedProvider],
+        apis: Mapping[str, Any],
+        folder: Path | None,
+        start_timeout_s: float,
+        refresh_interval_s: float,
+        on_progress: Callable[[SupervisedProvider, Progress], None],
+    ) -> None:
+        self.plan = plan
+        self.definition = definitions[plan.api]
+        self._definitions = definitions
+        self.provider_id = plan.provider_id
+        self.provider_type = plan.provider_type
+        self.api = plan.api
+        self.provider: Any = None
+        self.served: dict[str, Any] = {}
+        self.status = ProviderStatus.starting
+        self.reason: str | None = None
+        self.cause: BaseException | None = None
+        self.note: str | None = None
+        """What is to be known of it although it is healthy, such as that it lists nothing without a key."""
+        self.permanent = False
+        self.first_attempt = anyio.Event()
+        self.stopped = anyio.Event()
+        self.on_polled: Callable[[SupervisedProvider], Awaitable[None]] | None = None
+        self.redact = redactor(plan.config)
+        self._needs = needs
+        self._apis = apis
+        self._folder = folder
+        self._start_timeout_s = start_timeout_s
+        self._refresh_interval_s = refresh_interval_s
+        self._on_progress = on_progress
+        self._progress: tuple[float, Progress] | None = None
+        self._stop = anyio.Event()
+        self._wake = anyio.Event()
+        self._running: anyio.CancelScope | None = None
+        self._pausing: anyio.CancelScope | None = None
+        self._retry_at: float | None = None
+        self._current_poll: anyio.Event | None = None
+        self._next_poll = anyio.Event()
+        self.refreshed_at = float("-inf")
+        self.refused = {name: self._refused_uses(name) for name in self.definition.methods}
+        """Method -> the uses of it that need a capability which the spec declares as not there."""
+
+    def _refused_uses(self, name: str) -> list[UnsupportedUse]:
+        web = self.definition.methods[name].web
+        uses = [UnsupportedUse("", web.capability or "", bool)]
+        uses += [UnsupportedUse(param, capability, bool) for param, capability in web.argument_capabilities.items()]
+        uses += [UnsupportedUse(param, IMAGES, holds_images) for param in web.image_arguments]
+        return [use for use in uses if self.plan.spec.capabilities.refused(use.capability)]
+
+    # ---- life ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Live until `stop`. Never raises for a fault of the provider."""
+        with use_provider_data(None):  # whatever the task that starts the stack is about
+            await self._run()
+
+    async def _run(self) -> None:
+        try:
+            for needed in self._needs:
+                await needed.first_attempt.wait()
+            delay = _FIRST_RETRY_S
+            while not self._stop.is_set():
+                started = anyio.current_time()
+                failure = await self._run_once()
+                if failure is None:
+                    break
+                self._went_down(failure)
+                if anyio.current_time() - started > _LAST_RETRY_S:
+                    delay = _FIRST_RETRY_S
+                if self.permanent:
+                    self.first_attempt.set()
+                    await self._stop.wait()
+                else:
+                    await self._pause(delay)
+                    delay = min(delay * 2, _LAST_RETRY_S)
+        finally:
+            self.first_attempt.set()
+            self.stopped.set()
+
+    async def _run_once(self) -> Exception | None:
+        """One life, from start to shutdown; gives back what ended it, None for `stop`."""
+        made: list[Any] = []
+        failure: Exception | None = None
+        try:
+            async with anyio.create_task_group() as own:
+                try:
+                    with anyio.CancelScope() as self._running:
+                        if not self._stop.is_set():
+                            await self._start(own, made)
+                            await self._watch()
+                except BaseException as raised:
+                    failure = as_exception(raised)
+                finally:
+                    self.provider = None
+                    # While its background tasks still run: it may need them to end in order.
+                    await self._shut_down(made)
+                own.cancel_scope.cancel()
+        except BaseException as raised:  # of one of its background tasks
+            failure = as_exception(raised)
+        if failure is None and not self._stop.is_set():
+            failure = RuntimeError("it cancelled its own task group")
+        return failure
+
+    async def stop(self) -> None:
+        """End it and wait until it has let go of everything."""
+        self._stop.set()
+        self._wake.set()
+        if self._running is not None:
+            self._running.cancel()
+        await self.stopped.wait()
+
+    async def _start(self, own: TaskGroup, made: list[Any]) -> None:
+        plan, spec = self.plan, self.plan.spec
+        with _permanent():
+            if isinstance(plan.config, Exception):
+                raise plan.config
+            validator = spec.provider_data_validator
+            # The provider's modules may bring a large SDK: importing them must not stop the loop.
+            data_model = None if validator is None else await anyio.to_thread.run_sync(load_dotted, validator)
+            factory = await anyio.to_thread.run_sync(spec.load_factory)
+        with anyio.move_on_after(self._start_timeout_s) as deadline:
+
+            def report(progress: Progress) -> None:
+                deadline.deadline = anyio.current_time() + self._start_timeout_s
+                self._progress = (anyio.current_time(), progress)
+                self._on_progress(self, progress)
+
+            deps = Deps(
+                provider_id=plan.provider_id,
+                api=self.api,
+                definitions=self._definitions,
+                apis={
+                    name: self._apis[name]
+                    for name in (*spec.api_dependencies, *spec.optional_api_dependencies)
+                    if name in self._apis
+                },
+                task_group=ContainedTasks(own),
+                state_dir=self._folder,
+                report_progress=report,
+                provider_data_validator=data_model,
+            )
+            try:
+                provider = await factory(plan.config, deps)
+            except ImportError as error:
+                raise _PermanentError(str(error)) from error
+            made.append(provider)
+            faults = check_provider(self.definition, provider, spec.capabilities)
+            if faults:
+                made.clear()  # what is no provider cannot be expected to shut down like one
+                raise _PermanentError(f"{spec.factory} made no provider of API '{self.api}': {'; '.join(faults)}")
+            initialize = getattr(provider, "initialize", None)
+            if initialize is not None:
+                await initialize()
+            self.provider = provider
+        if deadline.cancelled_caught:
+            raise TimeoutError(f"did not start within {self._start_timeout_s:g} s")
+        await self._poll()
+
+    async def _watch(self) -> None:
+        delay = _FIRST_RETRY_S
+        while not self._stop.is_set():
+            healthy = self.status is ProviderStatus.healthy
+            await self._pause(self._refresh_interval_s if healthy else delay)
+            if self._stop.is_set():
+                return
+            await self._poll()
+            delay = _FIRST_RETRY_S if self.status is ProviderStatus.healthy else min(delay * 2, _LAST_RETRY_S)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait until the time is over, `stop`, or somebody wants a round now."""
+        self._retry_at = None if self.status is ProviderStatus.healthy else anyio.current_time() + seconds
+        self.first_attempt.set()
+        with anyio.move_on_after(seconds) as self._pausing:
+            await self._wake.wait()
+        self._pausing = None
+        if not self._stop.is_set():
+            self._wake = anyio.Event()
+        self._retry_at = None
+
+    async def _shut_down(self, made: list[Any]) -> None:
+        shutdown = getattr(made.pop(), "shutdown", None) if made else None
+        if shutdown is None:
+            return
+        with anyio.CancelScope(shield=True), anyio.move_on_after(_STOP_TIMEOUT_S) as limit:
+            try:
+                await shutdown()
+            except BaseException as raised:
+                if limit.cancel_called and isinstance(raised, anyio.get_cancelled_exc_class()):
+                    raise
+                # A cancellation is none of ours here: the scope shields from those.
+                error = raised if isinstance(raised, anyio.get_cancelled_exc_class()) else as_exception(raised)
+                _LOGGER.warning("%s %s failed to shut down: %s", self.api, self.provider_id, self.explain(error))
+        if limit.cancelled_caught:
+            _LOGGER.warning("%s %s did not shut down in %g s", self.api, self.provider_id, _STOP_TIMEOUT_S)
+
+    # ---- health --------------------------------------------------------------------------------------------------
+
+    def explain(self, error: BaseException) -> str:
+        return shortened(self.redact(reason_of(error)))
+
+    def _went_down(self, error: Exception) -> None:
+        error = unwrapped(error)
+        self.permanent = isinstance(error, _PermanentError)
+        self._is_down(error.__cause__ if isinstance(error.__cause__, Exception) and self.permanent else error)
+        trace = self.redact("".join(traceback.format_exception(error)))
+        log_traceback(_LOGGER, logging.DEBUG, f"why {self.api} {self.provider_id} is down", trace)
+        self._round_is_over()
+
+    def _is_down(self, error: Exception) -> None:
+        was = self.status
+        self.status = ProviderStatus.down
+        self.note = None
+        self.cause = struck_error(error, self.redact)
+        self.reason = self.explain(error)
+        if was is not ProviderStatus.down:
+            _LOGGER.warning("%s %s (%s) is down: %s", self.api, self.provider_id, self.provider_type, self.reason)
+
+    def _take_note(self, note: object) -> None:
+        before, self.note = self.note, shortened(self.redact(note)) if isinstance(note, str) and note else None
+        if self.note is not None and self.note != before:
+            _LOGGER.warning("%s %s %s", self.api, self.provider_id, self.note)
+
+    async def refresh(self, *, anew: bool = False) -> None:
+        """Have the provider asked how it is and what it serves, and wait for that, though not for long.
+
+        anew: a round that has begun already does not count.
+        """
+        if self.provider is None:
+            return
+        over = self._next_poll if anew or self._current_poll is None else self._current_poll
+        if over is self._next_poll:
+            self._wake.set()
+        with anyio.move_on_after(_LONGEST_WAIT_S):
+            await over.wait()
+
+    def wake(self) -> None:
+        """Have a round of asking begin now."""
+        self._wake.set()
+
+    async def _poll(self) -> None:
+        """Ask the provider how it is and what it serves."""
+        self._current_poll, self._next_poll = self._next_poll, anyio.Event()
+        try:
+            with anyio.fail_after(_ASK_TIMEOUT_S):
+                await self._ask()
+        except BaseException as raised:
+            error = as_exception(raised)
+            if is_shortage(error) and self.status is ProviderStatus.healthy:
+                # What it served it serves: that it cannot be asked is no fault of its own.
+                _LOGGER.warning("%s %s cannot be asked: %s", self.api, self.provider_id, self.explain(error))
+            else:
+                self._is_down(error)
+        else:
+            if self.status is ProviderStatus.down:
+                _LOGGER.info("%s %s is healthy", self.api, self.provider_id)
+            self.status = ProviderStatus.healthy
+            self.reason = self.cause = None
+            self._take_note(getattr(self.provider, "note", None))
+        self._round_is_over()
+        if self.status is ProviderStatus.healthy and self.on_polled is not None:
+            await self.on_polled(self)
+
+    def _round_is_over(self) -> None:
+        self.refreshed_at = anyio.current_time()
+        if self._current_poll is not None:
+            self._current_poll.set()
+            self._current_poll = None
+
+    async def _ask(self) -> None:
+        health = getattr(self.provider, "health", None)
+        if health is not None:
+            await health()
+        pair = self.definition.pair
+        if pair is None:
+            return
+        listed = await getattr(self.provider, pair.list_hook)()
+        # A name that is there twice would make the table ambiguous: the first one counts.
+        served: dict[str, Any] = {}
+        for item in listed:
+            own = (
+                item
+                if item.provider_id == self.provider_id
+                else item.model_copy(update={"provider_id": self.provider_id})
+            )
+            served.setdefault(own.identifier, own)
+        self.served = served
+
+    def unavailable(self) -> ProviderUnavailableError:
+        """The error for a call that needs this provider while it is not there."""
+        message = f"provider '{self.provider_id}' ({self.provider_type}) is down: {self.reason or 'it is starting'}"
+        return ProviderUnavailableError(message, provider_id=self.provider_id)
+
+    def describe(self) -> ProviderHealth:
+        return ProviderHealth(
+            api=self.api,
+            provider_id=self.provider_id,
+            provider_type=self.provider_type,
+            status=self.status,
+            reason=self.reason,
+            retry_in_s=None if self._retry_at is None else round(max(0.0, self._retry_at - anyio.current_time()), 1),
+            progress=self._at_work(),
+            note=self.note,
+        )
+
+    def _at_work(self) -> ProviderProgress | None:
+        at, progress = self._progress or (float("-inf"), None)
+        # What is not reported any more has ended, one way or the other.
+        if progress is None or progress.done == progress.total or anyio.current_time() - at > _PROGRESS_COUNTS_S:
+            return None
+        return ProviderProgress(task=progress.task, done=progress.done, total=progress.total, unit=progress.unit)
+
+    # ---- calls ---------------------------------------------------------------------------------------------------
+
+    def told(self, raised: BaseException) -> LlamaStackError:
+        """What a caller is told about what the provider raised.
+
+        Raises it again where it is no fault of the provider, such as a cancellation of the caller.
+        """
+        return as_stack_error(as_exception(raised), self.provider_id, self.provider_type, self.redact)
+
+    def failed(self, raised: BaseException) -> LlamaStackError:
+        """The same for a user's call; when the backend seems to be down, it is looked at now and not in a while."""
+        told = self.told(raised)
+        down = isinstance(told, ProviderUnavailableError | ProviderTimeoutError)
+        if down and told.provider_id == self.provider_id and self._pausing is not None:
+            # Many calls fail at once, and one look is enough for all.
+            self._pausing.deadline = min(self._pausing.deadline, self.refreshed_at + _SHORTEST_ROUND_S)
+        return told
+
+    def guarded(self, pieces: AsyncIterator[Any]) -> Stream[Any]:
+        """The pieces of a stream, its errors translated; closing it closes the provider's stream."""
+        return Stream(self._translated(pieces), lambda: self._closed(pieces))
+
+    async def _closed(self, pieces: AsyncIterator[Any]) -> None:
+        try:
+            await close(pieces)
+        except BaseException as raised:
+            raise_translated(raised, self.told(raised))
+
+    async def _translated(self, pieces: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        try:
+            async with closing(pieces):
+                async for piece in pieces:
+                    yield piece
+        except BaseException as raised:
+            raise_translated(raised, self.failed(raised))

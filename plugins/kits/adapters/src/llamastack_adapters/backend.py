@@ -1,0 +1,285 @@
+"""A backend over HTTP: one client for the life of a provider, failures as errors of the family."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import httpx
+import pydantic_core
+
+from llamastack.http.answer_limits import ACCEPTED, whole
+from llamastack.http.client import authorities, is_stale_connection, retry_stale_connection
+from llamastack.http.sse import event_data, whole_events
+from llamastack.http.surrogates import decode_json, encode_json, whole_texts
+from llamastack.provider.connection_errors import error_class_of, reason_of_http_error
+from llamastack.provider.errors import BackendError, LlamaStackError, ProviderTimeoutError
+from llamastack.provider.streams import EventStream, Stream, drain_briefly
+from llamastack_adapters.error_bodies import error_in, error_in_choice, error_of_answer, error_of_event, has_reply
+from llamastack_adapters.pool import ConnectionPool, HttpResponse
+from llamastack_adapters.remote_inference import RemoteConfig
+from llamastack_adapters.whole_answers import (
+    BYTE_ORDER_MARK,
+    events_of,
+    has_form,
+    looks_like_events,
+    looks_whole,
+    wants_usage,
+)
+
+_DONE = b"[DONE]"
+_TELLING = 16  # bytes at the beginning of a body that tell what it is
+_SHOWN = 16 * 1024  # bytes of an event in a message; the stack strikes out what is secret, and then shortens it
+# As many as there are clients: a call that waits for a connection would wait without a word, and so would the asking of
+# how the backend is.
+_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=100)
+
+
+def _nothing() -> dict[str, str]:
+    return {}
+
+
+def _as_it_is(error: LlamaStackError) -> LlamaStackError:
+    return error
+
+
+class HttpBackend:
+    """JSON over HTTP, with server-sent events.
+
+    url: of the backend; paths are put behind it.
+    config: its limits of time and size, its certificate authority and its retries count.
+    headers: called for each request; gives the headers to add to it.
+    explained: takes the error of an answer and gives the one to raise.
+    options: for `http_client`.
+
+    Calls raise errors of the family; they carry no provider_id, which the stack puts in. Cancelling a call, or closing
+    a stream, closes its connection, by which the backend knows.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        config: RemoteConfig,
+        *,
+        headers: Callable[[], Mapping[str, str]] = _nothing,
+        explained: Callable[[LlamaStackError], LlamaStackError] = _as_it_is,
+        **options: Any,
+    ) -> None:
+        self.url: str = url.rstrip("/")
+        """Of the backend, without a slash at its end."""
+        parts = httpx.URL(url)
+        self.where: str = f"{parts.scheme}://{parts.netloc.decode()}"
+        """Scheme, host and port of the backend, for error messages."""
+        self._timeout_s = config.timeout_s
+        self._retries = config.retries
+        self._headers = headers
+        self._explained = explained
+        if parts.scheme == "http":
+            # There is no certificate to verify, and no reason to read those of the authorities.
+            options.setdefault("verify", False)
+        else:
+            options.setdefault("verify", authorities(config.ca_file))
+        self._limits = config.answer_limits
+        self._exchanges = ConnectionPool(
+            timeout=httpx.Timeout(config.timeout_s, connect=config.connect_timeout_s),
+            answer_limits=self._limits,
+            **{"limits": _LIMITS, **options},
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections; safe to call twice."""
+        await self._exchanges.aclose()
+
+    async def get(self, path: str) -> Any:
+        """The decoded JSON at `path`. Raises what an error in it says."""
+        return self._json(path, await self._retries.run(lambda: self._whole("GET", path, None)))
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """The decoded JSON that answers `body`. Raises what an error in it says."""
+        content = encode_json(body)
+
+        async def once() -> Any:
+            return self._json(path, await self._whole("POST", path, content))
+
+        return await self._retries.run(once)
+
+    async def events(self, path: str, body: Mapping[str, Any]) -> EventStream[Any]:
+        """The decoded data of each event that answers `body`, until `[DONE]` or the end.
+
+        Texts in it may have halves of surrogate pairs, whose other halves are in other events.
+
+        Returns when the backend has begun to answer, so that a refusal is raised here. A whole answer counts as a
+        stream of it all at once.
+        """
+        content = encode_json(body)
+        answer, blocks = await self._retries.run(lambda: self._stream(path, content))
+        return EventStream(lambda done: self._decoded(answer, blocks, done), answer.aclose)
+
+    async def forward(self, path: str, body: bytes) -> bytes:
+        """The JSON object that answers `body`, as it came. Raises for one that is broken, or an error.
+
+        At a rate limit it is not made again: the client whose body it is does that itself.
+        """
+        content = await self._whole("POST", path, body)
+        field = "data" if path.endswith("/embeddings") else "choices"
+        if not has_form(content, field):
+            answer = self._json(path, content)
+            entries = answer.get(field) if isinstance(answer, dict) else None
+            if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
+                raise BackendError(f"{self.where}{path} answered JSON without a list '{field}'")
+            if not entries and field == "choices":
+                raise BackendError(f"{self.where}{path} answered JSON whose list 'choices' is empty")
+        return content.removeprefix(BYTE_ORDER_MARK)
+
+    async def forward_events(self, path: str, body: bytes) -> Stream[bytes]:
+        """The events that answer `body`, as they come: blocks of one or several whole events.
+
+        Returns when the backend has begun to answer, so that a refusal is raised here. A whole answer becomes a stream
+        of it all at once.
+        """
+        answer, blocks = await self._stream(path, body)
+        return Stream(self._events(answer, blocks, body), answer.aclose)
+
+    async def _stream(self, path: str, body: bytes) -> tuple[HttpResponse, AsyncIterator[bytes]]:
+        """The answer, and the blocks of its body. Raises for one that is no stream, and no whole answer either."""
+        answer = await self._begin("POST", path, body, "text/event-stream")
+        blocks = answer.blocks()
+        kind = answer.headers.get("content-type", "")
+        if kind.startswith("text/event-stream"):
+            return answer, blocks
+        try:
+            first = await self._first(blocks)
+            if not looks_like_events(first):
+                content = await whole(blocks, self._limits.response_bytes, self.where, first)
+                first = self._as_events(path, content, body, kind)
+            return answer, _after(first, blocks)
+        except httpx.HTTPError as error:
+            await answer.aclose()
+            raise self._broke_off(error) from error
+        except BaseException:
+            await answer.aclose()
+            raise
+
+    async def _first(self, blocks: AsyncIterator[bytes]) -> bytes:
+        """The beginning of a body, as much as tells what it is. Blocks of nothing but space before it are left out."""
+        first = b""
+        async for block in blocks:
+            if not first and block.isspace():
+                continue  # kept and looked at again and again, they would take quadratic time
+            first += block
+            if len(first.lstrip()) > _TELLING:
+                break
+        return first
+
+    def _as_events(self, path: str, content: bytes, body: bytes, kind: str = "text/event-stream") -> bytes:
+        """A whole answer, as the events of a stream. kind: its content-type."""
+        if not looks_whole(content):
+            raise BackendError(f"{self.where} answered a stream with {kind[:100] or 'no content-type'}")
+        answer = self._json(path, content)
+        try:
+            return events_of(answer, usage_apart=wants_usage(body))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise BackendError(f"{self.where}{path} answered a stream with JSON without 'choices'") from None
+
+    async def _whole(self, method: str, path: str, body: bytes | None) -> bytes:
+        return await self._read(await self._begin(method, path, body, "application/json"))
+
+    def _json(self, path: str, content: bytes) -> Any:
+        """The decoded answer. Raises what an error in it says."""
+        content = content.removeprefix(BYTE_ORDER_MARK)
+        try:
+            try:
+                answer = pydantic_core.from_json(content)
+            except ValueError:
+                answer = whole_texts(decode_json(content))  # it may have lone surrogates, which this reads
+        except ValueError:
+            raise BackendError(f"{self.where}{path} answered something else than JSON") from None
+        error = error_in_choice(answer) if has_reply(answer) else error_in(answer)
+        if error is not None:
+            raise self._explained(error_of_event(error, self.where, "answered with an error"))
+        return answer
+
+    async def _begin(self, method: str, path: str, body: bytes | None, accept: str) -> HttpResponse:
+        """The answer up to its head. Raises for one that is an error."""
+        headers = {
+            "Accept": accept,
+            "Accept-Encoding": ACCEPTED,
+            "Content-Type": "application/json",
+            **self._headers(),
+        }
+        try:
+            answer = await retry_stale_connection(
+                lambda: self._exchanges.send(method, self.url + path, headers, body), is_stale_connection
+            )
+        except httpx.HTTPError as error:
+            raise self._failed(error) from error
+        if 200 <= answer.status < 300:
+            return answer
+        content = await self._read(answer)
+        raise self._explained(error_of_answer(answer.status, answer.headers, content, self.where))
+
+    async def _read(self, answer: HttpResponse) -> bytes:
+        try:
+            return await answer.read()
+        except httpx.HTTPError as error:
+            raise self._broke_off(error) from error
+        finally:
+            await answer.aclose()
+
+    async def _events(self, answer: HttpResponse, blocks: AsyncIterator[bytes], body: bytes) -> AsyncIterator[bytes]:
+        try:
+            first = await anext(blocks, b"")
+            if looks_whole(first):  # whatever its content-type says
+                content = await whole(blocks, self._limits.response_bytes, self.where, first)
+                yield self._as_events("", content, body)
+                return
+            async for block in whole_events(blocks, self._limits.event_bytes, first):
+                yield block
+        except httpx.HTTPError as error:
+            raise self._broke_off(error) from error
+        finally:
+            await answer.aclose()
+
+    async def _decoded(
+        self, answer: HttpResponse, blocks: AsyncIterator[bytes], done: Callable[[], None]
+    ) -> AsyncIterator[Any]:
+        try:
+            first = await anext(blocks, b"")
+            blocks = _after(first, blocks)
+            if looks_whole(first):
+                content = await whole(blocks, self._limits.response_bytes, self.where)
+                blocks = _after(self._as_events("", content, b""), blocks)
+            events = event_data(blocks, self._limits.event_bytes)
+            async for data in events:
+                if data == _DONE:
+                    done()
+                    await drain_briefly(events)
+                    return
+                try:
+                    decoded = decode_json(data)
+                except ValueError:
+                    said = data[:_SHOWN].decode(errors="replace")
+                    raise BackendError(f"{self.where} sent an event that is not JSON: {said}") from None
+                yield decoded
+        except httpx.HTTPError as error:
+            raise self._broke_off(error) from error
+        finally:
+            await answer.aclose()
+
+    def _failed(self, error: httpx.HTTPError) -> LlamaStackError:
+        kind = error_class_of(error)
+        if kind is ProviderTimeoutError:
+            return kind(f"{self.where} was silent for {self._timeout_s:g} s")
+        return kind(reason_of_http_error(error))
+
+    def _broke_off(self, error: httpx.HTTPError) -> LlamaStackError:
+        """The same once the backend has begun to answer: it was there, so it is not said to be down."""
+        failed = self._failed(error)
+        return BackendError(f"{failed.message}, in the middle of an answer") if failed.status == 503 else failed
+
+
+async def _after(first: bytes, blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    if first:
+        yield first
+    async for block in blocks:
+        yield block

@@ -1,0 +1,97 @@
+"""A backend's key: the operator's from the config, or a client's own from `X-LlamaStack-ProviderData`."""
+
+from __future__ import annotations
+
+from pydantic import SecretStr
+
+from llamastack.provider.context import PROVIDER_DATA_HEADER
+from llamastack.provider.deps import Deps
+from llamastack.provider.errors import AuthenticationError, InvalidRequestError, LlamaStackError, PermissionDeniedError
+
+
+def key_text(secret: SecretStr | str | None) -> str:
+    """A key as it is sent: without the white space around it, such as the line break of the file that it came from."""
+    return (secret.get_secret_value() if isinstance(secret, SecretStr) else secret or "").strip()
+
+
+def fits_header(key: str) -> bool:
+    """Whether a header can hold it; one with a line break inside would be two headers."""
+    return key.isascii() and key.isprintable()
+
+
+class ApiKey:
+    """The key that one provider instance sends.
+
+    deps: as the factory was given it.
+    configured: the key of the config.
+    field: the field of the provider data that holds a client's own key, which comes first; the spec's
+        `provider_data_validator` must have it.
+    config_key: where `configured` stands in the config, for error messages.
+    needed: whether the backend takes no call without one.
+    """
+
+    def __init__(
+        self,
+        deps: Deps,
+        configured: SecretStr | None,
+        *,
+        field: str,
+        config_key: str = "api_key",
+        needed: bool = True,
+    ) -> None:
+        self._deps = deps
+        self._configured = key_text(configured)
+        self._field = field
+        self._config_key = config_key
+        self._needed = needed
+
+    @property
+    def configured(self) -> bool:
+        """Whether the operator has given one."""
+        return bool(self._configured)
+
+    def value(self) -> str | None:
+        """The key for a call of this request; None where none is needed and none is given.
+
+        Raises AuthenticationError that says where to give one, InvalidRequestError for a key that no header can hold.
+        """
+        own = self._own()
+        key = own or self._configured or None
+        if key is not None and not fits_header(key):
+            kind, place = (InvalidRequestError, self._place) if own else (AuthenticationError, self._config_key)
+            raise kind(f"{place}: must be printable ASCII", provider_id=self._deps.provider_id, param=place)
+        if key is None and self._needed:
+            raise AuthenticationError(
+                f"provider '{self._deps.provider_id}' needs a key: {self._ways}",
+                provider_id=self._deps.provider_id,
+                param=self._place,
+            )
+        return key
+
+    def bearer(self) -> dict[str, str]:
+        """The header that carries the key. Raises as `value` does."""
+        key = self.value()
+        return {} if key is None else {"Authorization": f"Bearer {key}"}
+
+    def explained(self, error: LlamaStackError) -> LlamaStackError:
+        """`error`; one about the key says whose it is and where another can be given."""
+        if isinstance(error, AuthenticationError | PermissionDeniedError):
+            own = self._own()
+            what = (
+                "the key of this request" if own else f"the configured {self._config_key}" if self._configured else None
+            )
+            error.reword(f"{error.message} ({what or 'no key was given'}; {self._ways})")
+            error.param = self._place if own or not self._configured else self._config_key
+        return error
+
+    @property
+    def _place(self) -> str:
+        return f"{PROVIDER_DATA_HEADER}.{self._field}"
+
+    @property
+    def _ways(self) -> str:
+        return f"'{self._config_key}' in its config, or '{self._field}' in the header {PROVIDER_DATA_HEADER}"
+
+    def _own(self) -> str:
+        data = self._deps.request_data()
+        return key_text(getattr(data, self._field, None))

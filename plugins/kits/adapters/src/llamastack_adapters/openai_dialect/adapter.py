@@ -1,0 +1,232 @@
+"""The base of adapters for backends that speak the OpenAI dialect."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from pydantic import Field, SecretStr
+
+from llamastack.api.common import (
+    InterleavedTextMedia,
+    Message,
+    SamplingParams,
+    ToolChoice,
+    ToolDefinition,
+    ToolPromptFormat,
+)
+from llamastack.api.inference import (
+    ChatCompletionResponse,
+    ChatCompletionResponseStreamChunk,
+    CompletionResponse,
+    CompletionResponseStreamChunk,
+    EmbeddingsResponse,
+    LogProbConfig,
+    ResponseFormat,
+)
+from llamastack.api.models import Model
+from llamastack.provider.deps import Deps
+from llamastack.provider.errors import BackendError, InvalidRequestError, NotSupportedError
+from llamastack.provider.protocols import OpenAIProtocolPrivate, OpenAIRequest
+from llamastack.provider.streams import EventStream, Stream
+from llamastack_adapters.backend import HttpBackend
+from llamastack_adapters.credentials import ApiKey
+from llamastack_adapters.openai_dialect.replies import chat_response, completion_response, embeddings_response
+from llamastack_adapters.openai_dialect.requests import Dialect, chat_request, completion_request, embeddings_request
+from llamastack_adapters.openai_dialect.streams import chat_stream, completion_stream, forwarded
+from llamastack_adapters.remote_inference import BackendUrl, RemoteConfig, RemoteInference
+from llamastack_adapters.reply_checks import ReplyChecks
+
+_LOGGER = logging.getLogger("llamastack.provider")
+_USAGE_REFUSED = re.compile("stream_options|include_usage")
+
+
+class StreamUsageConfig(RemoteConfig):
+    """The config of a backend whose streams can be asked for their usage."""
+
+    stream_usage: bool = Field(
+        default=True,
+        description="Whether streams are asked for their usage, by `stream_options`; false for a backend that refuses "
+        "that. Requests of /v1 that are forwarded are not touched.",
+    )
+
+
+class OpenAIConfig(StreamUsageConfig):
+    """The config of a backend that speaks the OpenAI dialect. A subclass gives `url` a default, where there is one."""
+
+    url: BackendUrl = Field(description="Base URL of the API, as an OpenAI client takes it; most end in /v1")
+    api_key: SecretStr | None = Field(
+        default=None, description="Key for the backend. Without one, clients send their own as provider data."
+    )
+
+
+class OpenAIInference(RemoteInference, OpenAIProtocolPrivate):
+    """Serves models of a backend that speaks the OpenAI dialect.
+
+    A subclass says where its backend differs: the class variables, its `Dialect`, and how the models are listed.
+    """
+
+    key_field: ClassVar[str]
+    """Field of the provider data that holds a client's own key."""
+    key_name: ClassVar[str] = "api_key"
+    """Key of the config that holds the operator's."""
+    key_needed: ClassVar[bool] = True
+    """Whether it is known that the backend takes no call without a key."""
+    api_path: ClassVar[str] = ""
+    """What is put between the URL and `/chat/completions`."""
+
+    def __init__(
+        self, config: RemoteConfig, deps: Deps, dialect: Dialect, *, url: object, key: SecretStr | None, **options: Any
+    ) -> None:
+        """Nothing is opened before the first call.
+
+        config: aliases, time limits and retries of it count.
+        deps: as the factory was given it.
+        dialect: where the backend differs.
+        url: base URL of the backend's API, as configured.
+        key: the operator's key, as configured.
+        options: for `http_client`.
+        """
+        super().__init__(config, deps)
+        if isinstance(config, StreamUsageConfig) and not config.stream_usage:
+            dialect = replace(dialect, stream_usage=False)
+        self.dialect = dialect
+        """Where the backend differs."""
+        self.key = ApiKey(deps, key, field=self.key_field, config_key=self.key_name, needed=self.key_needed)
+        """The key that is sent."""
+        self.backend = HttpBackend(str(url), config, headers=self.key.bearer, explained=self.key.explained, **options)
+        """The connection to the backend."""
+
+    @property
+    def has_key(self) -> bool:
+        return self.key.configured
+
+    async def shutdown(self) -> None:
+        await self.backend.aclose()
+
+    async def served(self) -> list[Model]:
+        return self.models_of(await self.listed(f"{self.api_path}/models"))
+
+    async def listed(self, path: str) -> list[Mapping[str, Any]]:
+        """The entries of the list at `path`: `{"data": [...]}` or a bare list."""
+        answer = await self.backend.get(path)
+        entries = answer.get("data") if isinstance(answer, dict) else answer
+        if not isinstance(entries, list) or not all(
+            isinstance(e, dict) and isinstance(e.get("id"), str) for e in entries
+        ):
+            raise BackendError(f"{self.backend.where} answered something else than a list of models at {path}")
+        return entries
+
+    def models_of(self, entries: Iterable[Mapping[str, Any]]) -> list[Model]:
+        """The models of a list. Metadata: `context_length` in tokens, where the backend says it."""
+        return self.named((entry["id"], _about(entry)) for entry in entries)
+
+    async def completion(
+        self,
+        model: str,
+        content: InterleavedTextMedia,
+        sampling_params: SamplingParams | None = None,
+        stream: bool | None = None,
+        logprobs: LogProbConfig | None = None,
+        response_format: ResponseFormat | None = None,
+    ) -> CompletionResponse | AsyncIterator[CompletionResponseStreamChunk]:
+        body = completion_request(
+            self.dialect,
+            model=self.backend_name(model),
+            content=content,
+            sampling_params=sampling_params,
+            stream=stream,
+            logprobs=logprobs,
+            response_format=response_format,
+        )
+        checks = ReplyChecks.of(
+            self.provider_id, sampling_params=sampling_params, logprobs=logprobs, response_format=response_format
+        )
+        if stream:
+            chunks = await self._events("completions", body)
+            pieces = completion_stream(chunks, self.provider_id, logprobs=logprobs)
+            return Stream(checks.completion_pieces(pieces), chunks.aclose)
+        reply = await self.backend.post(f"{self.api_path}/completions", body)
+        return checks.completion(completion_response(reply, self.provider_id, logprobs=logprobs))
+
+    async def chat_completion(
+        self,
+        model: str,
+        messages: list[Message],
+        sampling_params: SamplingParams | None = None,
+        tools: list[ToolDefinition] | None = None,
+        tool_choice: ToolChoice | None = None,
+        tool_prompt_format: ToolPromptFormat | None = None,
+        stream: bool | None = None,
+        logprobs: LogProbConfig | None = None,
+        response_format: ResponseFormat | None = None,
+    ) -> ChatCompletionResponse | AsyncIterator[ChatCompletionResponseStreamChunk]:
+        body = chat_request(
+            self.dialect,
+            model=self.backend_name(model),
+            messages=messages,
+            sampling_params=sampling_params,
+            tools=tools,
+            tool_choice=tool_choice,
+            tool_prompt_format=tool_prompt_format,
+            stream=stream,
+            logprobs=logprobs,
+            response_format=response_format,
+        )
+        checks = ReplyChecks.of(
+            self.provider_id,
+            sampling_params=sampling_params,
+            tool_choice=tool_choice,
+            logprobs=logprobs,
+            response_format=response_format,
+        )
+        if stream:
+            chunks = await self._events("chat/completions", body)
+            events = chat_stream(chunks, self.provider_id, logprobs=logprobs)
+            return Stream(checks.chat_events(events), chunks.aclose)
+        reply = await self.backend.post(f"{self.api_path}/chat/completions", body)
+        return checks.chat(chat_response(reply, self.provider_id, logprobs=logprobs))
+
+    async def _events(self, route: str, body: dict[str, Any]) -> EventStream[Any]:
+        """The events of a stream. A backend that refuses to be asked for the usage is not asked for it again."""
+        path = f"{self.api_path}/{route}"
+        try:
+            return await self.backend.events(path, body)
+        except (InvalidRequestError, NotSupportedError) as error:
+            if "stream_options" not in body or _USAGE_REFUSED.search(f"{error.param} {error.message}") is None:
+                raise
+            refused = error.message
+        _LOGGER.warning(
+            "provider '%s': streams have no usage, as the backend refuses 'stream_options' "
+            "('stream_usage: false' in its config says so from the start): %s",
+            self.provider_id,
+            refused,
+        )
+        self.dialect = replace(self.dialect, stream_usage=False)
+        del body["stream_options"]
+        return await self.backend.events(path, body)
+
+    async def embeddings(self, model: str, contents: list[InterleavedTextMedia]) -> EmbeddingsResponse:
+        body = embeddings_request(self.dialect, model=self.backend_name(model), contents=contents)
+        return embeddings_response(
+            await self.backend.post(f"{self.api_path}/embeddings", body), self.provider_id, len(contents)
+        )
+
+    async def forward_openai(self, request: OpenAIRequest) -> bytes | AsyncIterator[bytes] | None:
+        if not self.dialect.speaks(request.given):
+            return None
+        path = f"{self.api_path}/{request.route}"
+        body = request.body_for(self.backend_name(request.model), self.dialect.renamed(request.given))
+        if not request.stream:
+            return await self.backend.forward(path, body)
+        blocks = await self.backend.forward_events(path, body)
+        return Stream(forwarded(blocks, self.provider_id), blocks.aclose)
+
+
+def _about(entry: Mapping[str, Any]) -> dict[str, Any]:
+    lengths = (entry.get(name) for name in ("max_model_len", "context_length", "context_window"))
+    length = next((length for length in lengths if isinstance(length, int)), None)
+    return {} if length is None else {"context_length": length}

@@ -1,0 +1,258 @@
+"""What adapters of inference services elsewhere share: their config, and how they say what they serve."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, ValidationError
+
+from llamastack.api.base import Identifier
+from llamastack.api.inference import Inference
+from llamastack.api.models import Model
+from llamastack.http.answer_limits import MOST_RESPONSE_BYTES, AnswerLimits
+from llamastack.http.client import check_authorities
+from llamastack.http.sse import MOST_EVENT_BYTES
+from llamastack.provider.deps import Deps
+from llamastack.provider.errors import (
+    AuthenticationError,
+    BackendError,
+    InvalidRequestError,
+    LlamaStackError,
+    NotFoundError,
+    NotSupportedError,
+    PermissionDeniedError,
+    UnsupportedModelError,
+)
+from llamastack.provider.protocols import ModelsProtocolPrivate
+from llamastack_adapters.rate_limit_retries import Retries
+
+_LOGGER = logging.getLogger("llamastack.provider")
+_NO_LIST = (BackendError, NotFoundError, NotSupportedError, PermissionDeniedError, InvalidRequestError)
+_MOST_NAMES = 5
+
+
+def _without_credentials(url: HttpUrl) -> HttpUrl:
+    if url.username or url.password:
+        raise ValueError("must not hold credentials")
+    return url
+
+
+BackendUrl = Annotated[HttpUrl, AfterValidator(_without_credentials)]
+"""An http(s) URL without user and password, which would show up wherever the URL does."""
+
+
+def _can_be_used(path: Path) -> Path:
+    path = path.expanduser().absolute()
+    check_authorities(path)
+    return path
+
+
+CaFile = Annotated[Path, AfterValidator(_can_be_used)]
+"""A file of certificates that can be used."""
+
+
+class AnswersConfig(BaseModel):
+    """What the config of every provider with a backend elsewhere has: how long its answers may be, and whose
+    certificate it has.
+    """
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    max_response_bytes: int = Field(
+        default=MOST_RESPONSE_BYTES, ge=1024, description="Bytes that a whole answer of the backend may have, unpacked"
+    )
+    max_event_bytes: int = Field(
+        default=MOST_EVENT_BYTES, ge=1024, description="Bytes that one event of a stream of the backend may have"
+    )
+    ca_file: CaFile | None = Field(
+        default=None,
+        description="File with certificates, in PEM, of authorities that are trusted beside the usual ones: your own, "
+        "or a self-signed certificate of the backend",
+    )
+
+    @property
+    def answer_limits(self) -> AnswerLimits:
+        """How long answers may be."""
+        return AnswerLimits(self.max_response_bytes, self.max_event_bytes)
+
+
+class RemoteConfig(AnswersConfig):
+    """What the config of every remote inference provider has."""
+
+    models: dict[Identifier, Identifier] = Field(
+        default_factory=dict,
+        description="Further names for what is served: public name -> the backend's name. A name of your own can move "
+        "between backends.",
+    )
+    trust_models: bool = Field(
+        default=False,
+        description="Serve the names in `models` although the backend does not list them, or lists nothing at all",
+    )
+    timeout_s: float = Field(
+        default=600.0, gt=0, allow_inf_nan=False, description="Seconds that the backend may be silent during a call"
+    )
+    connect_timeout_s: float = Field(
+        default=10.0, gt=0, allow_inf_nan=False, description="Seconds that connecting to the backend may take"
+    )
+    max_retries: int = Field(
+        default=2, ge=0, le=10, description="How often a call that meets a rate limit (429) is made again"
+    )
+    max_retry_wait_s: float = Field(
+        default=10.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds to wait at most before it is made again; where the backend wants more, the client is told",
+    )
+
+    @property
+    def configured_names(self) -> list[str]:
+        """Names that it serves when all is well, by this config alone."""
+        return list(self.models)
+
+    @property
+    def retries(self) -> Retries:
+        """How often, and for how long, a call that met a rate limit is made again."""
+        return Retries(self.max_retries, self.max_retry_wait_s)
+
+
+class RemoteInference(Inference, ModelsProtocolPrivate):
+    """Base of adapters: names, listing and registering. A subclass says what is `served`, and makes the calls."""
+
+    def __init__(self, config: RemoteConfig, deps: Deps) -> None:
+        self.deps = deps
+        """As the factory was given it."""
+        self.provider_id: str = deps.provider_id
+        """The id that this instance has in the run config."""
+        self.wanted: set[str] = set(config.models.values())
+        """The backend's names that the config has: it is logged when one is not served."""
+        self.note: str | None = None
+        """What people should know about the listing although it worked; the stack shows it."""
+        self._aliases = config.models
+        self._trusts = config.trust_models
+        self._missing: set[str] = set()
+        self._advised = False
+        self._odd: set[str] = set()
+
+    @property
+    def has_key(self) -> bool:
+        """Whether there is a key that the backend may want before it lists anything; else each client brings one."""
+        return True
+
+    async def served(self) -> list[Model]:
+        """What the backend says that it serves, by its own names. A subclass must have it."""
+        raise NotImplementedError
+
+    def backend_name(self, identifier: str) -> str:
+        """The backend's name for a model."""
+        return self._aliases.get(identifier, identifier)
+
+    async def list_models(self) -> list[Model]:
+        """What the backend serves, then the configured names for it.
+
+        Where the backend cannot be asked without a client's key, the configured names alone. So it is where it does
+        not list its models and `trust_models` is set.
+        """
+        self.note = None
+        try:
+            served = {model.identifier: model for model in await self.served()}
+        except LlamaStackError as error:
+            if self._needs_a_key(error):
+                self.note = "lists nothing without a key"
+            elif self._trusts and self._aliases and _does_not_list(error):
+                self.note = f"does not list its models ({error.message}); those in 'models' are served on trust"
+            else:
+                self._advise(error)
+                raise
+            return [_alias(name, Model(identifier=target)) for name, target in self._aliases.items()]
+        missing = self.wanted - served.keys()
+        if self._trusts:
+            trusted = sorted(target for target in {*self._aliases.values()} if target in missing)
+            if trusted:
+                self.note = f"does not list {_several(trusted)}; served on trust"
+            self._warn_of(missing - {*trusted})
+            served_to = {to: served.get(to) or Model(identifier=to) for to in self._aliases.values()}
+        else:
+            self._warn_of(missing)
+            served_to = served
+        # A name that the config gives to something else is not that of what the backend calls so.
+        own = {name: model for name, model in served.items() if self.backend_name(name) in served}
+        aliases = {name: _alias(name, served_to[to]) for name, to in self._aliases.items() if to in served_to}
+        return list((own | aliases).values())
+
+    async def register_model(self, model: Model) -> None:
+        """Take a model that the backend serves, or that is served on trust.
+
+        Raises UnsupportedModelError for any other, AuthenticationError when the backend cannot be asked.
+        """
+        name = self.backend_name(model.identifier)
+        if self.is_trusted(model.identifier):
+            return
+        try:
+            served = {m.identifier for m in await self.served()}
+        except LlamaStackError as error:
+            if self.deps.replaying and self._needs_a_key(error):
+                return  # it was taken from a client that had a key
+            self._advise(error)
+            raise
+        if name not in served:
+            available = [*served, *self._aliases]
+            raise UnsupportedModelError(model.identifier, available=available, provider_id=self.provider_id)
+
+    def _needs_a_key(self, error: LlamaStackError) -> bool:
+        return isinstance(error, AuthenticationError | PermissionDeniedError) and not self.has_key
+
+    def is_trusted(self, identifier: str) -> bool:
+        """Whether the config says to serve it although the backend may not list it."""
+        return self._trusts and self.backend_name(identifier) in self._aliases.values()
+
+    def _advise(self, error: LlamaStackError) -> None:
+        """Have the log say once what serves models of a backend that has no list."""
+        if self._advised or not _does_not_list(error):
+            return
+        self._advised = True
+        how = "set 'trust_models: true'" if self._aliases else "name them in 'models' and set 'trust_models: true'"
+        _LOGGER.warning("provider '%s' gets no list of models; to serve some all the same, %s", self.provider_id, how)
+
+    def named(self, entries: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Model]:
+        """Models by name and metadata. One whose name cannot be asked for is left out, and told to the log."""
+        models: list[Model] = []
+        for name, metadata in entries:
+            try:
+                models.append(Model(identifier=name, metadata=dict(metadata)))
+            except ValidationError:
+                if name not in self._odd:
+                    _LOGGER.warning("provider '%s' leaves out %.100r: no name of a model", self.provider_id, name)
+                self._odd.add(name)
+        return models
+
+    def _warn_of(self, missing: set[str]) -> None:
+        for name in sorted(missing - self._missing):
+            _LOGGER.warning(
+                "provider '%s' does not serve '%s', which its config names%s",
+                self.provider_id,
+                name,
+                " (trust_models: true serves it all the same)" if name in self._aliases.values() else "",
+            )
+        self._missing = missing
+
+
+def _alias(name: str, model: Model) -> Model:
+    if name == model.identifier:
+        return model
+    metadata = {**model.metadata, "alias_of": model.identifier}
+    return model.model_copy(update={"identifier": name, "metadata": metadata})
+
+
+def _does_not_list(error: LlamaStackError) -> bool:
+    """Whether the backend is there, and has no list of models or does not show it."""
+    if error.backend_status is not None and error.backend_status >= 500:
+        return error.backend_status == 501
+    return isinstance(error, _NO_LIST)
+
+
+def _several(names: list[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:_MOST_NAMES])
+    return shown if len(names) <= _MOST_NAMES else f"{shown} and {len(names) - _MOST_NAMES} more"

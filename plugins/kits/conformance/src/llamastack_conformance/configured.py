@@ -1,0 +1,287 @@
+"""The provider under test as its package and its run config say it: nothing is started here."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from llamastack.api.definition import ApiDefinition, MethodDefinition, ResourceKind
+from llamastack.provider.import_path import load_dotted
+from llamastack.provider.redaction import redactor
+from llamastack.provider.spec import ProviderSpec
+from llamastack.provider.validation import explain_validation_error
+from llamastack.provider.validation_paths import path_of
+from llamastack.stack.config import is_extension, secret_fields
+from llamastack.stack.discovery import PROVIDER_GROUP_PREFIX, Discovery, DiscoveryError, Installed, default_discovery
+from llamastack.stack.plugins import Plugins
+from llamastack.stack.yaml_source import YamlFaultsError, read_yaml
+from llamastack_conformance.checks import CheckFailure, NotApplicable
+from llamastack_conformance.settings import Settings, settings_of
+
+_MARKER = "conformance-secret-"
+_SHORTEST_SECRET = 4
+
+
+class SubjectError(Exception):
+    """The suite cannot begin: the run config, or what it names, is not there or is wrong."""
+
+
+class ConfiguredProvider:
+    """An installed provider and its place in a run config.
+
+    api, provider_type: which one. document: the run config, environment substituted; the provider is the first of that
+    type in it. Raises SubjectError for an API that there is not, and for settings that are wrong.
+    """
+
+    def __init__(
+        self, api: str, provider_type: str, document: Mapping[str, Any], *, discovery: Discovery | None = None
+    ) -> None:
+        self.api = api
+        self.provider_type = provider_type
+        self.document = document
+        self.discovery = discovery or default_discovery()
+        self.definitions: Mapping[str, ApiDefinition] = Plugins(self.discovery).apis()
+        if api not in self.definitions or self.definitions[api].implemented_by_stack:
+            known = ", ".join(name for name, d in self.definitions.items() if not d.implemented_by_stack)
+            raise SubjectError(f"there is no API '{api}' for providers; allowed: {known}")
+        self.definition = self.definitions[api]
+        try:
+            self.settings: Settings = settings_of(document)
+        except ValidationError as error:
+            faults = "; ".join(
+                f"{path_of(['x-conformance', *e['loc']])}: {e['msg']}"
+                for e in explain_validation_error(error, Settings)
+            )
+            raise SubjectError(faults) from None
+
+    @cached_property
+    def installed(self) -> Installed:
+        """Raises CheckFailure when it is not installed."""
+        distribution = self.entry.get("distribution") if self.has_entry else None
+        try:
+            return self.discovery.find(f"{PROVIDER_GROUP_PREFIX}{self.api}", self.provider_type, distribution)
+        except DiscoveryError as error:
+            raise CheckFailure(str(error)) from None
+
+    @cached_property
+    def spec(self) -> ProviderSpec:
+        """Raises CheckFailure when it cannot be loaded."""
+        try:
+            return self.discovery.load_spec(self.installed)
+        except DiscoveryError as error:
+            raise CheckFailure(str(error)) from None
+
+    @property
+    def pair(self) -> ResourceKind:
+        if self.definition.pair is None:
+            raise NotApplicable(f"API '{self.api}' has no objects to list or register")
+        return self.definition.pair
+
+    def method(self, name: str) -> MethodDefinition:
+        return self.definition.methods[name]
+
+    def declares(self, capability: str) -> bool:
+        """Whether the spec says that the provider has it, with the backend's version that the settings tell."""
+        return self.spec.capabilities.holds(capability, self.settings.backend_version)
+
+    # ---- its config ----------------------------------------------------------------------------------------------
+
+    @property
+    def has_entry(self) -> bool:
+        return any(e.get("provider_type") == self.provider_type for e in self._entries())
+
+    def _entries(self) -> list[dict[str, Any]]:
+        providers = self.document.get("providers")
+        found = providers.get(self.api) if isinstance(providers, dict) else None
+        return [entry for entry in found or [] if isinstance(entry, dict)]
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """Its entry in the run config. Raises SubjectError when there is none."""
+        for entry in self._entries():
+            if entry.get("provider_type") == self.provider_type:
+                return entry
+        raise SubjectError(f"providers.{self.api} of the run config has no provider of type '{self.provider_type}'")
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return dict(self.entry.get("config") or {})
+
+    @cached_property
+    def config_class(self) -> type[BaseModel]:
+        try:
+            return self.spec.load_config_class()
+        except Exception as error:
+            raise CheckFailure(f"config_class {self.spec.config_class} cannot be loaded: {error}") from None
+
+    @cached_property
+    def secret_names(self) -> tuple[str, ...]:
+        """Fields of the config, at its top, that are secrets."""
+        schema = self.config_class.model_json_schema()
+        properties = schema.get("properties", {})
+        return tuple(name for name in dict.fromkeys(secret_fields(schema)) if name in properties)
+
+    @property
+    def backend_url_field(self) -> str | None:
+        """The field of the config with the backend's URL, where there is one."""
+        if self.settings.backend_url_field is not None:
+            return None if self.settings.backend_url_field == "none" else self.settings.backend_url_field
+        fields = self.config_class.model_json_schema().get("properties", {})
+        found = [
+            name
+            for name, schema in fields.items()
+            if ("'format': 'uri'" in repr(schema) or name == "url" or name.endswith("_url"))
+            and "boolean" not in repr(schema)
+            and self._url_of(name) is not None
+        ]
+        return found[0] if len(found) == 1 else None
+
+    def _url_of(self, name: str) -> str | None:
+        value = self.config.get(name)
+        if value is None:
+            field = self.config_class.model_fields.get(name)
+            value = None if field is None or field.is_required() else field.get_default(call_default_factory=True)
+        text = "" if value is None else str(value)
+        return text if text.startswith(("http://", "https://")) else None
+
+    @property
+    def backend_url(self) -> str | None:
+        return None if self.backend_url_field is None else self._url_of(self.backend_url_field)
+
+    def require_backend(self) -> str:
+        """The backend's URL. Raises NotApplicable where the suite cannot get between the two."""
+        url = self.backend_url
+        if url is None:
+            raise NotApplicable("the config has no single http(s) URL of a backend whose connection could be broken")
+        return url
+
+    @property
+    def short_timeouts(self) -> dict[str, Any]:
+        """Changes to the config that make the provider impatient. Raises CheckFailure when it has no time limit."""
+        if self.settings.short_timeouts is not None:
+            return self.settings.short_timeouts
+        fields = self.config_class.model_json_schema().get("properties", {})
+        found = {
+            name: 1
+            for name, schema in fields.items()
+            if "timeout" in name and ("'integer'" in repr(schema) or "'number'" in repr(schema))
+        }
+        if not found:
+            raise CheckFailure(
+                "the config has no number field with 'timeout' in its name",
+                wanted="a time limit for a silent backend",
+                mend="add a field such as `timeout_s`, or name the change in x-conformance.short_timeouts",
+            )
+        return found
+
+    def redact(self, text: str) -> str:
+        """`text` without the secrets of the config; without all its texts where it cannot be told which are secret."""
+        try:
+            config: Any = self.config_class.model_validate(self.config)
+        except (CheckFailure, ValidationError):
+            for value in sorted(_texts_in(self.config), key=len, reverse=True):
+                text = text.replace(value, "***") if len(value) >= _SHORTEST_SECRET else text
+            return text
+        return redactor(config)(text)
+
+    def secret_values(self) -> dict[str, str]:
+        """Secrets of the config, by field: the configured ones; where there are none, markers that can be looked for.
+
+        A key may be for another kind of config only, such as one for a server beside a folder: it is left out then.
+        """
+        given = self.config
+        configured = {
+            name: given[name] for name in self.secret_names if given.get(name) and isinstance(given[name], str)
+        }
+        if configured:
+            return configured
+        found: dict[str, str] = {}
+        for name in self.secret_names:
+            marked = {**found, name: f"{_MARKER}{name.replace('_', '-')}"}
+            try:
+                self.config_class.model_validate(merged(given, marked))
+            except ValidationError:
+                continue
+            found = marked
+        return found
+
+    @cached_property
+    def data_model(self) -> type[BaseModel] | None:
+        """The model of the client's provider data."""
+        if self.spec.provider_data_validator is None:
+            return None
+        found: type[BaseModel] = load_dotted(self.spec.provider_data_validator)
+        return found
+
+    def client_data(self, key: str) -> dict[str, str] | None:
+        """The provider data of a client with `key`; None where the provider reads no keys of clients."""
+        if self.settings.client_data is not None:
+            return {name: text.replace("{key}", key) for name, text in self.settings.client_data.items()}
+        fields = {} if self.data_model is None else self.data_model.model_fields
+        found = next((name for name, field in fields.items() if SecretStr.__name__ in repr(field.annotation)), None)
+        return None if found is None else {found: key}
+
+    def run_config(self, provider_id: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """The run config with the provider under `provider_id`, with changes, and without others of its API."""
+        document = {name: copy.deepcopy(v) for name, v in self.document.items() if not is_extension(name)}
+        document.pop("image_name", None)
+        entry = self.entry
+        document["providers"][self.api] = [
+            {**entry, "provider_id": provider_id, "config": merged(self.config, changes)}
+        ]
+        document["store"] = {"type": "memory"}
+        pair = self.definition.pair
+        if pair is not None:
+            known = (None, "", entry.get("provider_id"))
+            mine = [item for item in document.get(pair.resource_api) or [] if item.get("provider_id") in known]
+            document[pair.resource_api] = [{**item, "provider_id": provider_id} for item in mine]
+        return document
+
+
+def merged(config: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with the changes in it; mappings are merged, None takes a key away."""
+    result = dict(config)
+    for name, value in change.items():
+        if value is None:
+            result.pop(name, None)
+        elif isinstance(value, Mapping) and isinstance(result.get(name), Mapping):
+            result[name] = merged(result[name], value)
+        else:
+            result[name] = value
+    return result
+
+
+def nested(path: str, value: Any) -> dict[str, Any]:
+    """`("server.url", v)` -> `{"server": {"url": v}}`."""
+    for name in reversed(path.split(".")):
+        value = {name: value}
+    return dict(value)
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _texts_in(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts_in(inner)
+
+
+def load_run_config(file: Path) -> dict[str, Any]:
+    """A run config, with its environment substituted. Raises SubjectError."""
+    try:
+        document = read_yaml(file.read_text(encoding="utf-8"), None)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SubjectError(f"{file}: cannot be read: {error}") from None
+    except YamlFaultsError as error:
+        raise SubjectError("\n".join(f"{file}:{f.line}: {f.message}" for f in error.faults)) from None
+    if not isinstance(document.value, dict):
+        raise SubjectError(f"{file}: must be a mapping with the key 'providers'")
+    return document.value

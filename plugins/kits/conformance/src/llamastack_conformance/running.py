@@ -1,0 +1,99 @@
+"""A stack that runs with the provider under test in it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from llamastack.api.inspect import ProviderStatus
+from llamastack.provider.errors import LlamaStackError
+from llamastack.stack.stack import Stack
+from llamastack.stack.supervisor import SupervisedProvider
+from llamastack_conformance.checks import CheckFailure
+from llamastack_conformance.configured import ConfiguredProvider
+from llamastack_conformance.tap import Tap
+from llamastack_conformance.watching import becomes
+
+
+class Running:
+    """A started stack with the provider under test in it.
+
+    tap: what stands between it and its backend, where a check asked for one.
+    """
+
+    def __init__(self, subject: ConfiguredProvider, stack: Stack, provider_id: str, tap: Tap | None = None) -> None:
+        self.subject = subject
+        self.stack = stack
+        self.provider_id = provider_id
+        self._tap = tap
+        self._registered: list[str] = []
+
+    @property
+    def tap(self) -> Tap:
+        if self._tap is None:
+            raise TypeError("this check started its stack without a tap")
+        return self._tap
+
+    @property
+    def instance(self) -> SupervisedProvider:
+        return next(i for i in self.stack.instances[self.subject.api] if i.provider_id == self.provider_id)
+
+    @property
+    def provider(self) -> Any:
+        """The provider itself, without the stack around it. Raises CheckFailure while it is down."""
+        found = self.instance.provider
+        if found is None:
+            raise CheckFailure(f"the provider is down: {self.instance.reason}", wanted="a provider that runs")
+        return found
+
+    @property
+    def calls(self) -> Any:
+        """The API as a user calls it."""
+        return self.stack.api(self.subject.api)
+
+    @property
+    def table(self) -> Any:
+        """The API that objects are registered with."""
+        return self.stack.api(self.subject.pair.resource_api)
+
+    async def list_objects(self) -> list[Any]:
+        """What the provider itself says that it serves."""
+        return list(await getattr(self.provider, self.subject.pair.list_hook)())
+
+    def first_object(self) -> str:
+        """The first name that the stack knows of what the provider serves; any name while the provider is down.
+
+        Raises CheckFailure when there is none.
+        """
+        pair = self.subject.pair
+        if self.instance.status is ProviderStatus.down:
+            return self.subject.settings.unserved
+        for name in (*self.instance.served, *self._registered):
+            return name
+        raise CheckFailure(f"the provider lists no {pair.label}", wanted=f"a {pair.label}, or one in x-conformance")
+
+    async def register(self, item: Any) -> None:
+        pair = self.subject.pair
+        await getattr(self.table, pair.register_hook)(item.model_copy(update={"provider_id": self.provider_id}))
+        self._registered.append(item.identifier)
+
+    async def unregister(self, identifier: str) -> None:
+        await getattr(self.table, self.subject.pair.unregister_hook)(identifier)
+        self._registered = [name for name in self._registered if name != identifier]
+
+    async def clean_up(self) -> None:
+        """Unregister what the checks registered and left: a backend outlives the stack."""
+        if self._tap is not None:
+            self._tap.clear()
+            await self._tap.listen()
+        for identifier in dict.fromkeys(self._registered):
+            with suppress(LlamaStackError):  # which the check has found already, or has made
+                await self.unregister(identifier)
+
+    def qualified(self, identifier: str) -> str:
+        """A name that means this provider's object, whoever else serves one of that name."""
+        return f"{self.provider_id}/{identifier}"
+
+    async def becomes_healthy(self, within_s: float) -> bool:
+        """Whether the provider is healthy before the time is over."""
+        return await becomes(lambda: self.instance.status is ProviderStatus.healthy, within_s)

@@ -1,0 +1,52 @@
+"""Whether a result has the shape that the API's Protocol says, field by field."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from llamastack.api.definition import MethodDefinition
+from llamastack.provider.validation import explain_validation_error
+from llamastack.provider.validation_paths import path_of
+from llamastack_conformance.checks import CheckFailure
+
+
+def well_formed(method: MethodDefinition, result: Any) -> None:
+    """Raises CheckFailure unless `result` is what `method` returns, and goes over the wire and back unchanged."""
+    _same_over_wire(method.result, result, f"{method.name} returned", method.result_types[0])
+
+
+def well_formed_piece(method: MethodDefinition, piece: Any) -> None:
+    """The same for a piece of a stream."""
+    if method.piece is None:
+        raise CheckFailure(f"{method.name} returned a stream, which it never does")
+    _same_over_wire(method.piece, piece, f"a piece of {method.name} is", method.result_types[1])
+
+
+def _same_over_wire(adapter: TypeAdapter[Any], value: Any, what: str, wanted: Any) -> None:
+    name = getattr(wanted, "__name__", str(wanted))
+    if isinstance(wanted, type) and issubclass(wanted, BaseModel) and not isinstance(value, wanted):
+        raise CheckFailure(f"{what} a {type(value).__name__}: {str(value)[:200]}", wanted=f"a {name}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            sent = adapter.dump_json(value)
+        read = adapter.validate_json(sent)
+    except ValidationError as error:
+        fault = explain_validation_error(error, adapter)[0]
+        where = path_of(fault["loc"])
+        raise CheckFailure(f"{what} a {name} with `{where}`: {fault['msg']}", wanted=f"a {name} that fits") from None
+    except Exception as error:
+        raise CheckFailure(f"{what} a {name} that cannot be written as JSON: {error}") from None
+    if read != value:
+        changed = _difference(value, read)
+        raise CheckFailure(f"{what} a {name} that the wire changes{changed}", wanted=f"a {name} of plain values")
+
+
+def _difference(value: Any, read: Any) -> str:
+    left, right = (v if isinstance(v, Mapping) else getattr(v, "__dict__", {}) for v in (value, read))
+    names = [name for name in left if left.get(name) != right.get(name)]
+    return f" in `{names[0]}`" if names else ""

@@ -1,0 +1,182 @@
+"""The provider under test: stacks that are started with it, and checks that are run on it."""
+
+from __future__ import annotations
+
+import tempfile
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from llamastack.provider.error_translation import unwrapped
+from llamastack.provider.errors import InternalError, LlamaStackError
+from llamastack.stack.config import ConfigError
+from llamastack.stack.discovery import Discovery
+from llamastack.stack.stack import Stack
+from llamastack_conformance.checks import Body, Check, CheckFailure, NotApplicable
+from llamastack_conformance.configured import ConfiguredProvider, merged, nested
+from llamastack_conformance.running import Running
+from llamastack_conformance.tap import Tap, tap
+
+_STARTED_BY_S = 30.0
+_CLEAN_UP_S = 10.0
+SECOND = "-2"
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    running: Running
+    stopping: anyio.Event
+    stopped: anyio.Event
+
+
+def _nobody_watches(_: Check) -> None:
+    """That a check runs."""
+
+
+class Subject(ConfiguredProvider):
+    """A provider under test, and the event loop that its checks run in."""
+
+    def __init__(
+        self, api: str, provider_type: str, document: Mapping[str, Any], *, discovery: Discovery | None = None
+    ) -> None:
+        super().__init__(api, provider_type, document, discovery=discovery)
+        self._portal: BlockingPortal | None = None
+        self._group: TaskGroup | None = None
+        self._shared: _Shared | None = None
+        self.on_run: Callable[[Check], None] = _nobody_watches
+
+    # ---- starting stacks -----------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def start(
+        self,
+        *,
+        changes: Mapping[str, Any] | None = None,
+        second: bool = False,
+        tapped: bool = False,
+        down: bool = False,
+    ) -> AsyncIterator[Running]:
+        """A stack of its own.
+
+        changes: to the provider's config. second: the instance that is to run beside another, under an id of its own.
+        tapped: with a tap before the backend; NotApplicable where that cannot be. down: the backend cannot be reached
+        at first (`tap.listen()`). The shared stack is stopped before.
+        Raises CheckFailure when it does not become healthy, unless `down`.
+        """
+        if not second:  # the shared one may hold what there is once: a folder, a port, a GPU's memory
+            await self.stop_shared()
+        provider_id = str(self.entry.get("provider_id") or "under-test") + (SECOND if second else "")
+        async with AsyncExitStack() as opened:
+            made: Tap | None = None
+            change = merged(changes or {}, self.settings.second if second else {})
+            if tapped or down:
+                made = await opened.enter_async_context(tap(self.require_backend(), listens=not down))
+                change = merged(change, nested(self.backend_url_field or "", made.url))
+            folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="llamastack-conformance-")))
+            document = self.run_config(provider_id, change)
+            try:
+                stack = Stack.from_config(document, discovery=self.discovery, folder=folder)
+            except ConfigError as error:
+                raise CheckFailure(str(error), wanted="a run config that the stack accepts") from None
+            await opened.enter_async_context(stack)
+            running = Running(self, stack, provider_id, made)
+            if not down and not await running.becomes_healthy(_STARTED_BY_S):
+                raise CheckFailure(
+                    f"the provider is {running.instance.status}: {running.instance.reason}",
+                    wanted="a provider that starts and is healthy with this run config",
+                )
+            try:
+                yield running
+            finally:
+                with anyio.CancelScope(shield=True), anyio.move_on_after(_CLEAN_UP_S):
+                    await running.clean_up()
+
+    @asynccontextmanager
+    async def shared(self) -> AsyncIterator[Running]:
+        """The one stack that all checks share which change nothing for the others."""
+        if self._shared is None:
+            if self._group is None:
+                raise RuntimeError("a check runs while its subject is open")
+            self._shared = await self._group.start(self._hold_shared)
+        yield self._shared.running
+
+    async def _hold_shared(self, *, task_status: TaskStatus[_Shared]) -> None:
+        # In a task of its own: what a check opens, its own task has to close.
+        stopped = anyio.Event()
+        try:
+            async with self.start() as running:
+                shared = _Shared(running, anyio.Event(), stopped)
+                task_status.started(shared)
+                await shared.stopping.wait()
+        finally:
+            stopped.set()
+
+    async def stop_shared(self) -> None:
+        """Stop the shared stack, if it runs; the next check that wants it starts it again."""
+        shared, self._shared = self._shared, None
+        if shared is not None:
+            shared.stopping.set()
+            await shared.stopped.wait()
+
+    # ---- running checks ------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def open(self) -> Iterator[Subject]:
+        """Its own event loop in a thread of its own, for as long as the block lasts."""
+        with start_blocking_portal("asyncio", name="llamastack-conformance") as portal:
+            self._portal = portal
+            tasks = portal.wrap_async_context_manager(self._tasks())
+            tasks.__enter__()
+            try:
+                yield self
+            finally:
+                # In order, whatever the block failed with: that is no fault of the tasks.
+                tasks.__exit__(None, None, None)
+                self._portal = None
+
+    @asynccontextmanager
+    async def _tasks(self) -> AsyncIterator[None]:
+        async with anyio.create_task_group() as self._group:
+            try:
+                yield
+            finally:
+                await self.stop_shared()
+        self._group = None
+
+    def run(self, described: Check, body: Body, suite: Any) -> None:
+        """Run a check to its end. Raises CheckFailure or NotApplicable."""
+        if self._portal is None:
+            raise RuntimeError("a check runs while its subject is open")
+        self.on_run(described)
+        self._portal.call(self._bounded, described, body, suite)
+
+    async def _bounded(self, described: Check, body: Body, suite: Any) -> None:
+        limit = self.settings.time_limit_s
+        try:
+            with anyio.move_on_after(limit) as scope:
+                await body(suite, self)
+        except (CheckFailure, NotApplicable):
+            raise
+        except Exception as error:
+            raise _as_failure(error) from error
+        if scope.cancelled_caught:
+            raise CheckFailure(f"nothing for {limit:g} s", mend="find what waits for ever; x-conformance.time_limit_s")
+
+
+def _as_failure(error: Exception) -> Exception:
+    """What a check is told to have found where something else was raised than it looks for."""
+    error = unwrapped(error)
+    if isinstance(error, CheckFailure | NotApplicable):
+        return error
+    if isinstance(error, LlamaStackError) and not isinstance(error, InternalError):
+        return CheckFailure(f"{type(error).__name__} ({error.status}): {error.message}")
+    # Nobody expects it: where it comes from is what one has to know.
+    trace = "".join(traceback.format_exception(error)).rstrip()
+    return CheckFailure(f"{type(error).__name__}: {error}\n{trace}")

@@ -1,0 +1,352 @@
+"""Checks of what a provider does when things go wrong, with the faults made by a tap before the real backend."""
+
+from __future__ import annotations
+
+import json
+import logging
+import traceback
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+
+from llamastack.api.inspect import ProviderStatus
+from llamastack.provider.context import use_provider_data
+from llamastack.provider.errors import (
+    AuthenticationError,
+    BackendError,
+    InvalidRequestError,
+    LlamaStackError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    RateLimitError,
+)
+from llamastack.provider.streams import close
+from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
+from llamastack_conformance.running import Running
+from llamastack_conformance.subject import Subject
+from llamastack_conformance.suites.suite import Suite
+from llamastack_conformance.tap import Request, answer
+from llamastack_conformance.watching import Holdings, becomes, left_after
+
+_RECOVERS_BY_S = 20.0
+_SEEN_BY_S = 5.0
+_GIVES_UP_BY_S = 25.0
+_RETRY_AFTER_S = 3600
+_CLIENTS_KEY = "conformance-client-secret"
+_LET_GO_BY_S = 3.0
+_WORDS = "the moon is in the way"
+_ERROR = json.dumps({"error": {"message": _WORDS, "type": "invalid_request_error", "code": None}, "message": _WORDS})
+
+
+class FailureChecks(Suite):
+    """Of every provider; those of the connection need a backend with a URL in the config."""
+
+    @check("failure.down-at-start", tier=Tier.failure, mend="let nothing but health, lists and calls need the backend")
+    async def test_failure_down_at_start(self, subject: Subject) -> None:
+        """with its backend down the provider is reported down, calls get a 503, and it recovers by itself"""
+        async with subject.start(down=True) as running:
+            if running.instance.status is not ProviderStatus.down or not running.instance.reason:
+                raise CheckFailure(f"with no backend it is {running.instance.status}: {running.instance.reason}")
+            await self._expect(running, ProviderUnavailableError)
+            await running.tap.listen()
+            if not await running.becomes_healthy(_RECOVERS_BY_S):
+                raise CheckFailure(f"{_RECOVERS_BY_S:g} s after the backend came: {running.instance.reason}")
+            await self.prepare(running)
+            await self.call(running)
+
+    @check("failure.goes-down", tier=Tier.failure, mend="raise ProviderUnavailableError for a refused connection")
+    async def test_failure_goes_down(self, subject: Subject) -> None:
+        """when the backend goes away, a call gets ProviderUnavailableError (503); when it is back, calls work again"""
+        async with self._tapped(subject) as running:
+            await running.tap.refuse()
+            await self._expect(running, ProviderUnavailableError)
+            await running.tap.listen()
+            if not await running.becomes_healthy(_RECOVERS_BY_S):
+                raise CheckFailure(f"{_RECOVERS_BY_S:g} s after the backend came back: {running.instance.reason}")
+            await self.call(running)
+
+    @check("failure.silent-backend", tier=Tier.failure, mend="give every call to the backend a time limit")
+    async def test_failure_silent_backend(self, subject: Subject) -> None:
+        """a backend that takes a request and never answers is an error (504, 503) in time, not waiting for ever"""
+        subject.require_backend()
+        async with self._tapped(subject, changes=subject.short_timeouts) as running:
+            running.tap.hangs = True
+            with anyio.move_on_after(_GIVES_UP_BY_S) as scope:
+                await self._expect(running, ProviderTimeoutError, ProviderUnavailableError)
+            if scope.cancelled_caught:
+                raise CheckFailure(f"with a time limit of 1 s it still waits after {_GIVES_UP_BY_S:g} s")
+
+    @check(
+        "failure.cut-reply", tier=Tier.failure, mend="let the client's error for an incomplete body through, or map it"
+    )
+    async def test_failure_cut_reply(self, subject: Subject) -> None:
+        """a reply that is cut in the middle is an error of the backend (502, 503), never a shorter reply"""
+        async with self._tapped(subject) as running:
+            running.tap.cuts = True
+            await self._expect(running, BackendError, ProviderUnavailableError)
+
+    @check(
+        "failure.cut-stream",
+        tier=Tier.failure,
+        mend="treat the end of the connection before the last event as an error",
+    )
+    async def test_failure_cut_stream(self, subject: Subject) -> None:
+        """a stream that is cut in the middle ends with an error of the backend (502, 503), never as if complete"""
+        async with self._tapped(subject) as running:
+            running.tap.cuts = True
+
+            async def read() -> None:
+                async for _ in await self.stream(running):
+                    pass
+
+            await _expect_error(running, read, BackendError, ProviderUnavailableError)
+
+    @check("failure.nonsense", tier=Tier.failure, mend="raise BackendError for an answer that cannot be understood")
+    async def test_failure_nonsense(self, subject: Subject) -> None:
+        """an answer that cannot be understood is BackendError (502)"""
+        await self._injected(subject, answer(200, "<html>It works!</html>"), BackendError)
+
+    @check("failure.server-error", tier=Tier.failure, mend="map 5xx of the backend to BackendError")
+    async def test_failure_server_error(self, subject: Subject) -> None:
+        """a 500 of the backend is BackendError (502)"""
+        await self._injected(subject, answer(500, _ERROR), BackendError)
+
+    @check(
+        "failure.rate-limit", tier=Tier.failure, mend="map 429 to RateLimitError with retry_after; wait only briefly"
+    )
+    async def test_failure_rate_limit(self, subject: Subject) -> None:
+        """a 429 with a long Retry-After is RateLimitError (429), told at once, with the backend's seconds"""
+        limited = answer(429, _ERROR, retry_after=str(_RETRY_AFTER_S))
+        error = await self._injected(subject, limited, RateLimitError)
+        if isinstance(error, RateLimitError) and error.retry_after != _RETRY_AFTER_S:
+            raise CheckFailure(f"retry_after is {error.retry_after}", wanted=f"retry_after of {_RETRY_AFTER_S} s")
+
+    @check(
+        "failure.bad-key",
+        tier=Tier.failure,
+        mend="map 401 to AuthenticationError whose param names config key or header",
+    )
+    async def test_failure_bad_key(self, subject: Subject) -> None:
+        """a 401 of the backend is AuthenticationError (401)"""
+        if not subject.secret_names and subject.client_data("") is None:
+            raise NotApplicable("the provider takes no key")
+        await self._injected(subject, answer(401, _ERROR), AuthenticationError)
+
+    @check(
+        "failure.bad-parameter",
+        tier=Tier.failure,
+        mend="map 400 to InvalidRequestError, with the backend's words in it",
+    )
+    async def test_failure_bad_parameter(self, subject: Subject) -> None:
+        """a 400 of the backend is InvalidRequestError (400) that says what the backend said"""
+        error = await self._injected(subject, answer(400, _ERROR), InvalidRequestError)
+        if _WORDS not in error.message:
+            raise CheckFailure(f"the error says: {error.message}", wanted=f"an error that says: {_WORDS}")
+
+    @check(
+        "failure.cancelled-call",
+        tier=Tier.failure,
+        mend="await the backend in the caller's task, or cancel what awaits it",
+    )
+    async def test_failure_cancelled_call(self, subject: Subject) -> None:
+        """when the caller goes away during a call, the backend's connection is closed"""
+        async with self._tapped(subject) as running:
+            running.tap.hangs = True
+            with anyio.move_on_after(_SEEN_BY_S) as caller:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(_leave_when, lambda: running.tap.holding, caller)
+                    await self.call(running)
+            await _expect_left(running)
+
+    @check(
+        "failure.cancelled-stream", tier=Tier.failure, mend="close the backend's stream in `finally` or `async with`"
+    )
+    async def test_failure_cancelled_stream(self, subject: Subject) -> None:
+        """when the caller goes away while it waits for a piece of a stream, the backend's connection is closed"""
+        async with self._tapped(subject) as running:
+            running.tap.holds = True
+            with anyio.move_on_after(_SEEN_BY_S) as caller:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(_leave_when, lambda: running.tap.holding, caller)
+                    pieces = await self.stream(running)
+                    try:
+                        async for _ in pieces:
+                            pass
+                    finally:
+                        with anyio.CancelScope(shield=True):
+                            await close(pieces)
+            await _expect_left(running)
+
+    @check(
+        "failure.abandoned-stream",
+        tier=Tier.failure,
+        mend="return a `streams.Stream` with `on_close`, or an async generator",
+    )
+    async def test_failure_abandoned_stream(self, subject: Subject) -> None:
+        """a stream that is closed in its middle is closed at once, more than once, and leaves the provider working"""
+        async with subject.shared() as running:
+            await self.prepare(running)
+            pieces = await self.stream(running)
+            async for _ in pieces:
+                break
+            began = anyio.current_time()  # what closes may shield itself from being cancelled
+            await close(pieces)
+            await close(pieces)
+            if anyio.current_time() - began > _SEEN_BY_S:
+                raise CheckFailure(f"closing takes {anyio.current_time() - began:.1f} s")
+            await self.call(running)
+
+    @check("failure.shutdown-twice", tier=Tier.failure, mend="let shutdown look whether there is something to close")
+    async def test_failure_shutdown_twice(self, subject: Subject) -> None:
+        """`shutdown` can be called twice, and before any call"""
+        async with subject.start() as running:
+            shutdown = getattr(running.provider, "shutdown", None)
+            if shutdown is None:
+                raise NotApplicable("the provider has no shutdown")
+            await shutdown()
+            await shutdown()
+
+    @check("failure.leaves-nothing", tier=Tier.failure, mend="close in `shutdown` what is listed here")
+    async def test_failure_leaves_nothing(self, subject: Subject) -> None:
+        """after `shutdown` no task, thread, socket or file of the provider is left"""
+        await subject.stop_shared()
+        # Once before: what is loaded once and kept for all, as an SDK's modules are, is no leak.
+        for _ in range(2):
+            before = Holdings.now()
+            async with subject.start() as running:
+                await self.prepare(running)
+                await self.call(running)
+                try:
+                    pieces = await self.stream(running)
+                except NotApplicable:
+                    pass
+                else:
+                    async for _ in pieces:
+                        break
+                    await close(pieces)
+        left = await left_after(before, _LET_GO_BY_S)
+        if left:
+            raise CheckFailure(f"left: {', '.join(left)}")
+
+    @check(
+        "failure.secrets",
+        tier=Tier.failure,
+        mend="never put a config, a header or a request into an error or a log line",
+    )
+    async def test_failure_secrets(self, subject: Subject) -> None:
+        """no secret of the config or of a client is in any error, log line, repr, listing or health report"""
+        secrets = subject.secret_values()
+        for name, value in (subject.client_data(_CLIENTS_KEY) or {}).items():
+            secrets[f"the client's {name}"] = value
+        if not secrets:
+            raise NotApplicable("the provider takes no secret")
+        tapped = subject.backend_url is not None
+        changes = {name: value for name, value in secrets.items() if name in subject.secret_names}
+        with _everything_logged() as logged:
+            async with subject.start(changes=changes, tapped=tapped) as running:
+                await self.prepare(running)
+                shown = await self._shown(subject, running, tapped)
+        shown += logged
+        for name, value in secrets.items():
+            places = [text for text in shown if value in text]
+            if places:
+                told = places[0].replace(value, "***")
+                raise CheckFailure(f"{name} is in: {told[:300]}")
+
+    async def _shown(self, subject: Subject, running: Running, tapped: bool) -> list[str]:
+        provider, config = running.provider, subject.config_class.model_validate(running.instance.plan.config)
+        shown = [repr(config), str(config), repr(provider), repr(running.instance.plan.config)]
+
+        def echo(request: Request) -> bytes:
+            # As backends do that tell which key was wrong.
+            return answer(401, json.dumps({"error": {"message": f"wrong key in {request.whole.decode('latin-1')}"}}))
+
+        for data in (None, subject.client_data(_CLIENTS_KEY)):
+            if tapped:
+                running.tap.inject = echo
+            try:
+                with use_provider_data(data):
+                    await self.call(running)
+            except LlamaStackError as error:
+                shown += [str(error), repr(error), json.dumps(error.to_wire()), "".join(_lines_of(error))]
+            finally:
+                if tapped:
+                    running.tap.clear()
+        inspect = running.stack.api("inspect")
+        return [*shown, repr(await inspect.list_providers()), repr(await inspect.health())]
+
+    # ---- how faults are made -------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _tapped(self, subject: Subject, **settings: Any) -> AsyncIterator[Running]:
+        async with subject.start(tapped=True, **settings) as running:
+            await self.prepare(running)
+            yield running
+            running.tap.clear()
+
+    async def _injected(self, subject: Subject, injected: bytes, kind: type[LlamaStackError]) -> LlamaStackError:
+        async with self._tapped(subject) as running:
+            running.tap.inject = lambda _: injected
+            return await self._expect(running, kind)
+
+    async def _expect(self, running: Running, *kinds: type[LlamaStackError]) -> LlamaStackError:
+        return await _expect_error(running, lambda: self.call(running), *kinds)
+
+
+async def _expect_error(running: Running, attempt: Callable[[], Any], *kinds: type[LlamaStackError]) -> LlamaStackError:
+    wanted = " or ".join(f"{kind.__name__} ({kind.status})" for kind in kinds)
+    try:
+        result = await attempt()
+    except LlamaStackError as error:
+        told = f"{type(error).__name__} ({error.status}): {error.message}"
+        if not isinstance(error, kinds):
+            raise CheckFailure(told, wanted=wanted) from None
+        if error.provider_id != running.provider_id:
+            raise CheckFailure(
+                f"it names provider '{error.provider_id}'", wanted="its provider_id in the error"
+            ) from None
+        return error
+    raise CheckFailure(f"no error, but {str(result)[:200]}", wanted=wanted)
+
+
+async def _leave_when(condition: Callable[[], Any], caller: anyio.CancelScope) -> None:
+    if await becomes(condition, _SEEN_BY_S):
+        caller.cancel()
+
+
+async def _expect_left(running: Running) -> None:
+    if not running.tap.holding:
+        raise CheckFailure("the call was over before the backend had answered it")
+    if not await becomes(lambda: running.tap.left, _SEEN_BY_S):
+        raise CheckFailure(f"the connection is still open {_SEEN_BY_S:g} s after the caller has gone")
+
+
+def _lines_of(error: BaseException) -> list[str]:
+    return traceback.format_exception(error)
+
+
+class _everything_logged(logging.Handler):  # noqa: N801 - used like a function
+    """What is logged inside the block, by any logger and at any level."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self._lines: list[str] = []
+
+    def __enter__(self) -> list[str]:
+        root = logging.getLogger()
+        self._before = root.level
+        root.addHandler(self)
+        root.setLevel(logging.DEBUG)
+        return self._lines
+
+    def __exit__(self, *_: object) -> None:
+        root = logging.getLogger()
+        root.removeHandler(self)
+        root.setLevel(self._before)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(f"{record.name}: {record.getMessage()} {record.exc_text or ''}")
+        if record.exc_info and record.exc_info[1]:
+            self._lines.append("".join(_lines_of(record.exc_info[1])))

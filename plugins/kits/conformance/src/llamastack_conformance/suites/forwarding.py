@@ -1,0 +1,115 @@
+"""Checks of inference providers that take requests in OpenAI's form: `forward_openai`.
+
+Source of the formats: https://platform.openai.com/docs/api-reference/chat.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from llamastack.http.sse import data_of, ends_event
+from llamastack.provider.streams import close, closing
+from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
+from llamastack_conformance.running import Running
+from llamastack_conformance.subject import Subject
+from llamastack_conformance.suites.suite import Suite
+
+_QUESTION = "What is the capital of France?"
+
+
+class ForwardingChecks(Suite):
+    """What comes back of a request in OpenAI's form is in OpenAI's form."""
+
+    async def _model(self, running: Running) -> str:
+        """A name of a model that chats, with the provider's id."""
+        raise NotImplementedError
+
+    @check(
+        "forwarded.reply",
+        tier=Tier.live,
+        capability="chat_completion",
+        mend="hand `request.body_for(the backend's name of the model)` on, and back what is answered, as bytes; raise "
+        "for an answer that is an error",
+    )
+    async def test_forwarded_reply(self, subject: Subject) -> None:
+        """a request in OpenAI's form comes back as OpenAI's JSON: choices with a message and a finish_reason"""
+        async with subject.shared() as running:
+            answer = await self._forwarded(running)
+            await close(answer)
+        if not isinstance(answer, bytes):
+            raise CheckFailure(f"{type(answer).__name__}", wanted="bytes")
+        choices = _choices_of(answer)
+        for choice in choices:
+            message = choice.get("message")
+            if not isinstance(message, dict) or not message.get("content") or not choice.get("finish_reason"):
+                raise CheckFailure(f"{choice}", wanted="a message with content, and a finish_reason")
+        if not choices:
+            raise CheckFailure("no choice")
+
+    @check(
+        "forwarded.stream",
+        tier=Tier.live,
+        capability="chat_completion",
+        mend="yield blocks that end where an event ends, up to `data: [DONE]`",
+    )
+    async def test_forwarded_stream(self, subject: Subject) -> None:
+        """a stream in OpenAI's form is blocks of whole events, with deltas and a finish_reason, that end with [DONE]"""
+        if not subject.declares("streaming"):
+            raise NotApplicable("the provider declares no `streaming`")
+        async with subject.shared() as running:
+            answer = await self._forwarded(running, stream=True)
+            if not isinstance(answer, AsyncIterator):
+                raise CheckFailure(f"{type(answer).__name__}", wanted="an async iterator of bytes")
+            async with closing(answer):
+                blocks = [block async for block in answer]
+        if not all(isinstance(block, bytes) for block in blocks):
+            raise CheckFailure(f"{ {type(block).__name__ for block in blocks} }", wanted="blocks of bytes")
+        cut = [block for block in blocks if not ends_event(block)]
+        if cut:
+            raise CheckFailure(f"a block that ends with {cut[0][-40:]!r}", wanted="blocks of whole events")
+        events = [data for block in blocks for _, data in data_of(block) if data]
+        if not events or events[-1] != b"[DONE]":
+            raise CheckFailure(f"{events[-1:]} as the last event", wanted="[DONE]")
+        choices = [choice for data in events[:-1] for choice in _choices_of(data)]
+        deltas = [choice.get("delta") for choice in choices]
+        if not any(isinstance(delta, dict) and delta.get("content") for delta in deltas):
+            raise CheckFailure(f"deltas {deltas[:3]}", wanted="some with content")
+        if not any(choice.get("finish_reason") for choice in choices):
+            raise CheckFailure("no finish_reason")
+
+    async def _forwarded(self, running: Running, **more: Any) -> Any:
+        """What the stack's lane for OpenAI's requests gives, as at `/v1/chat/completions`."""
+        lane = running.stack.openai_forwarder
+        if lane is None or not hasattr(running.provider, "forward_openai"):
+            raise NotApplicable("the provider forwards no requests in OpenAI's form")
+        # By a name that no backend knows: the provider has to put its own there.
+        model = await self._model(running)
+        asked = {"model": model, "messages": [{"role": "user", "content": _QUESTION}], **more}
+        # A backend may know one of these names alone, and what it does not know is rightly not forwarded.
+        for limit in ({"max_tokens": 12}, {"max_completion_tokens": 12}, {}):
+            body = {**asked, **limit}
+            answer = await lane.forward(
+                "chat_completion",
+                "chat/completions",
+                model,
+                json.dumps(body).encode(),
+                given=body.keys(),
+                stream=bool(more.get("stream")),
+                uses=dict,
+            )
+            if answer is not None:
+                return answer
+        raise CheckFailure("None", wanted="an answer to messages alone, which every such backend takes")
+
+
+def _choices_of(content: bytes) -> list[dict[str, Any]]:
+    """The choices of what OpenAI's API answers, or of one event of it: the one with the usage has none."""
+    try:
+        choices = json.loads(content)["choices"]
+    except (ValueError, LookupError, TypeError):
+        choices = None
+    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+        raise CheckFailure(f"{content[:200]!r}", wanted="JSON with `choices`")
+    return choices

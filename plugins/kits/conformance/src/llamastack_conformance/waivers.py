@@ -1,0 +1,73 @@
+"""Waivers: checks that are known to fail, by name, with a reason, and never for ever or for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from llamastack.provider.validation import explain_validation_error
+from llamastack.provider.validation_paths import path_of
+
+
+class WaiverError(Exception):
+    """A file of waivers is wrong; the message has a line for each fault."""
+
+
+class Waiver(BaseModel):
+    """One check that is known to fail."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str = Field(description="The check's id")
+    kind: Literal["unsupported", "future", "bug"] = Field(
+        description="`unsupported`: the backend cannot. `future`: the provider does not yet. `bug`: it should"
+    )
+    reason: Annotated[str, Field(min_length=1)] = Field(description="Why, for people")
+    link: str | None = Field(
+        None, pattern=r"^https?://", description="Where it is talked about; for `future` and `bug`"
+    )
+    expires: date | None = Field(None, description="The last day that it holds, YYYY-MM-DD; for `future` and `bug`")
+    provider: str | None = Field(None, description="The provider type it is for; any by default")
+
+    @model_validator(mode="after")
+    def _is_followed(self) -> Self:
+        if self.kind != "unsupported" and (self.link is None or self.expires is None):
+            raise ValueError(f"a waiver of kind '{self.kind}' needs 'link' and 'expires'")
+        return self
+
+    def expired(self, today: date | None = None) -> bool:
+        return self.expires is not None and (today or datetime.now(UTC).date()) > self.expires
+
+    def covers(self, check_id: str, provider_type: str) -> bool:
+        return self.id == check_id and self.provider in (None, provider_type)
+
+
+_FILE = TypeAdapter(list[Waiver])
+
+
+def read_waivers(file: Path, known: Collection[str]) -> Sequence[Waiver]:
+    """The waivers in a YAML file: a list of mappings.
+
+    known: ids of the checks that there are. Raises WaiverError for a file that cannot be read, a waiver that is
+    incomplete, an id that no check has, and two for the same check.
+    """
+    try:
+        waivers = _FILE.validate_python(yaml.safe_load(file.read_text(encoding="utf-8")) or [])
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise WaiverError(f"{file}: cannot be read: {error}") from None
+    except ValidationError as error:
+        lines = [f"{file}: {path_of(e['loc'])}: {e['msg']}" for e in explain_validation_error(error, _FILE)]
+        raise WaiverError("\n".join(lines)) from None
+    seen: set[tuple[str, str | None]] = set()
+    for waiver in waivers:
+        if waiver.id not in known:
+            raise WaiverError(f"{file}: there is no check '{waiver.id}'; see `pytest --llamastack-list`")
+        if (waiver.id, waiver.provider) in seen:
+            raise WaiverError(f"{file}: '{waiver.id}' is waived twice")
+        seen.add((waiver.id, waiver.provider))
+    return waivers

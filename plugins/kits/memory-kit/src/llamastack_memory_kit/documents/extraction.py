@@ -1,0 +1,89 @@
+"""The readable text of HTML and PDF files, by programs of the extra `documents`."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+from anyio.lowlevel import RunVar
+
+from llamastack.provider.errors import InternalError, InvalidRequestError
+from llamastack_memory_kit.documents.worker import NOT_INSTALLED
+
+_WORKER = Path(__file__).with_name("worker.py")
+_NEEDS = {"html": ("inscriptis", "HTML pages"), "pdf": ("pypdf", "PDF files")}
+_MOST_AT_ONCE = 2
+_MEMORY_BYTES = 2**30
+# Not the whole environment: it may hold keys, which what reads hostile files has no use for.
+_KEPT_VARIABLES = (
+    "PATH",
+    "LD_LIBRARY_PATH",
+    "LANG",
+    "LC_ALL",
+    "HOME",
+    "TMPDIR",
+    "SYSTEMROOT",
+    "PYTHONHOME",
+    "PYTHONPATH",
+)
+_slots: RunVar[anyio.CapacityLimiter] = RunVar("llamastack_document_slots")
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractionLimits:
+    """What reading one HTML or PDF document may take.
+
+    seconds: of time. pages: of a PDF. memory_bytes: of the process that does it.
+    """
+
+    seconds: float = 30.0
+    pages: int = 2000
+    memory_bytes: int = _MEMORY_BYTES
+
+
+async def extracted(kind: str, raw: bytes, limits: ExtractionLimits, max_bytes: int, param: str) -> str:
+    """The text of a document; a process of its own reads it, two at most at once.
+
+    kind: `html`, where `raw` is UTF-8, or `pdf`. max_bytes: the most bytes of text.
+
+    Raises InvalidRequestError, naming `param`, for a document that is broken, encrypted, without text, or over a
+    limit.
+    """
+    arguments = (limits.pages, max_bytes, limits.memory_bytes, math.ceil(limits.seconds) + 1)
+    command = [sys.executable, "-P", str(_WORKER), kind, *map(str, arguments)]
+    environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+    async with _limiter():
+        with anyio.move_on_after(limits.seconds):
+            done = await anyio.run_process(
+                command, input=raw, check=False, stderr=subprocess.DEVNULL, env=environment, start_new_session=True
+            )
+            return _answered(done, kind, param)
+    raise InvalidRequestError(
+        f"the document is {kind.upper()} that takes more than {limits.seconds:g} s to read", param=param
+    )
+
+
+def _answered(done: subprocess.CompletedProcess[bytes], kind: str, param: str) -> str:
+    if done.returncode == 0 and done.stdout[:1] == b"+":
+        return done.stdout[1:].decode("utf-8")
+    if done.returncode == 0 and done.stdout[:1] == b"-":
+        raise InvalidRequestError(f"the document {done.stdout[1:].decode()}", param=param)
+    if done.returncode in (2, NOT_INSTALLED):
+        raise InternalError("the program that reads documents could not be started")
+    # Killed, or out of memory: by the limits that it has set itself.
+    raise InvalidRequestError(f"the document is {kind.upper()} that takes too much time or memory to read", param=param)
+
+
+def _limiter() -> anyio.CapacityLimiter:
+    """One for each event loop."""
+    try:
+        return _slots.get()
+    except LookupError:
+        made = anyio.CapacityLimiter(_MOST_AT_ONCE)
+        _slots.set(made)
+        return made

@@ -1,0 +1,331 @@
+"""Inference by an Ollama server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+from ollama import ListResponse, ProcessResponse, ShowResponse
+
+from llamastack.api.common import (
+    InterleavedTextMedia,
+    Message,
+    SamplingParams,
+    ToolChoice,
+    ToolDefinition,
+    ToolPromptFormat,
+)
+from llamastack.api.inference import (
+    ChatCompletionResponse,
+    ChatCompletionResponseStreamChunk,
+    CompletionResponse,
+    CompletionResponseStreamChunk,
+    EmbeddingsResponse,
+    LogProbConfig,
+    ResponseFormat,
+    TokenUsage,
+)
+from llamastack.api.models import Model
+from llamastack.provider import (
+    BackendError,
+    Deps,
+    InvalidRequestError,
+    LlamaStackError,
+    NotFoundError,
+    NotSupportedError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    UnsupportedModelError,
+)
+from llamastack.provider.streams import Stream
+from llamastack_adapters.credentials import ApiKey
+from llamastack_adapters.openai_dialect import (
+    chat_request,
+    chat_response,
+    chat_stream,
+    completion_request,
+    completion_response,
+    completion_stream,
+    embeddings_request,
+)
+from llamastack_adapters.remote_inference import RemoteInference
+from llamastack_adapters.reply_checks import ReplyChecks
+from llamastack_provider_ollama.backend import Backend
+from llamastack_provider_ollama.config import OllamaConfig
+from llamastack_provider_ollama.pulls import Pulls, tagged
+from llamastack_provider_ollama.replies import chunks_of, collected
+from llamastack_provider_ollama.requests import (
+    has_images,
+    logprobs_arguments,
+    messages_of,
+    ollama_dialect,
+    options_of,
+    tools_of,
+)
+
+_SHOWN_AT_ONCE = 4
+_LATEST = ":latest"
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What Ollama says about a model. capabilities: None where it does not say."""
+
+    capabilities: tuple[str, ...] | None = None
+    context_length: int | None = None
+    embedding_length: int | None = None
+
+
+class OllamaInference(RemoteInference):
+    """Serves what an Ollama server has."""
+
+    def __init__(self, config: OllamaConfig, deps: Deps) -> None:
+        super().__init__(config, deps)
+        self._key = ApiKey(deps, config.api_key, field="ollama_api_key", needed=False)
+        self._config = config
+        self._dialect = ollama_dialect(deps.provider_id)
+        self._backend = Backend(config, self._key)
+        self._client = self._backend.client
+        self._pulls = Pulls(self._backend, deps)
+        self._facts: dict[str, _Facts] = {}
+        self._digests: dict[str, str] = {}
+
+    @property
+    def has_key(self) -> bool:
+        return self._key.configured
+
+    async def shutdown(self) -> None:
+        """Stop what is being pulled, close the connections; safe to call twice."""
+        await self._pulls.aclose()
+        await self._backend.aclose()
+
+    # ---- what is served ------------------------------------------------------------------------------------------
+
+    async def served(self) -> list[Model]:
+        """What Ollama has; a model `name:latest` as `name`, too, as Ollama takes both.
+
+        Metadata: `loaded`, `size_bytes`, and where Ollama says it: `context_length` in tokens, as the model is loaded
+        or configured, `max_context_length`, `embedding_dimension`, `capabilities`.
+        """
+        listed = {model.model: model for model in (await self._backend.whole(self._client.list)).models if model.model}
+        loaded = {model.model: model for model in await self._loaded()}
+        await self._learn(listed)
+        entries: list[tuple[str, dict[str, Any]]] = []
+        for name, entry in listed.items():
+            metadata = self._metadata(entry, loaded.get(name))
+            entries.append((name, metadata))
+            if name.endswith(_LATEST):
+                entries.append((name.removesuffix(_LATEST), {**metadata, "alias_of": name}))
+        return self.named(entries)
+
+    async def _loaded(self) -> list[ProcessResponse.Model]:
+        try:
+            return list((await self._backend.whole(self._client.ps)).models)
+        except (NotFoundError, BackendError):  # older versions and the cloud have no such list
+            return []
+
+    async def _learn(self, listed: Mapping[str, ListResponse.Model]) -> None:
+        """Ask about the models that have come or changed since last time."""
+        self._digests = {name: entry.digest or name for name, entry in listed.items()}
+        names = {digest: name for name, digest in self._digests.items()}
+        self._facts = {digest: facts for digest, facts in self._facts.items() if digest in names}
+        limit = anyio.CapacityLimiter(_SHOWN_AT_ONCE)
+
+        async def ask(digest: str) -> None:
+            try:
+                async with limit:
+                    shown = await self._backend.whole(lambda: self._client.show(names[digest]))
+                self._facts[digest] = _facts_of(shown)
+            except (ProviderUnavailableError, ProviderTimeoutError):
+                pass  # asked again next time
+            except LlamaStackError:
+                self._facts[digest] = _Facts()
+
+        async with anyio.create_task_group() as group:
+            for digest in names.keys() - self._facts.keys():
+                group.start_soon(ask, digest)
+
+    def _metadata(self, entry: ListResponse.Model, running: ProcessResponse.Model | None) -> dict[str, Any]:
+        facts = self._facts.get(entry.digest or entry.model or "", _Facts())
+        length, most = self._config.context_length, facts.context_length
+        if running is not None and running.context_length:
+            length = running.context_length
+        elif length is not None and most is not None:
+            length = min(length, most)
+        embeds = facts.capabilities is not None and "embedding" in facts.capabilities
+        known = {
+            "size_bytes": None if entry.size is None else int(entry.size),
+            "context_length": length,
+            "max_context_length": most,
+            "embedding_dimension": facts.embedding_length if embeds else None,
+            "capabilities": None if facts.capabilities is None else list(facts.capabilities),
+        }
+        return {"loaded": running is not None, **{name: value for name, value in known.items() if value is not None}}
+
+    async def register_model(self, model: Model) -> None:
+        """Raises UnsupportedModelError for a model that Ollama does not have, and may not or cannot pull.
+
+        A pull is waited for. When a run's registered models are gone through at its start, it goes on in the
+        background instead, and ProviderUnavailableError says so until it is over.
+        """
+        name = self.backend_name(model.identifier)
+        if self.is_trusted(model.identifier):
+            return
+        try:
+            await self._backend.whole(lambda: self._client.show(name))
+        except NotFoundError:
+            pass
+        else:
+            return
+        if not self._config.allow_pull:
+            raise UnsupportedModelError(
+                model.identifier,
+                available=[m.identifier for m in await self.list_models() if not _is_short(m)],
+                reason=f"Ollama does not have it; fetch it with 'ollama pull {name}', or set 'allow_pull: true'",
+                provider_id=self.provider_id,
+            )
+        try:
+            if self.deps.replaying:
+                await self._pulls.look_after(name)
+            else:
+                await self._pulls.wait_for(name)
+        except NotFoundError as error:
+            raise UnsupportedModelError(model.identifier, reason=error.message, provider_id=self.provider_id) from error
+
+    async def unregister_model(self, model: Model) -> None:
+        """Stop its pull, if there is one. What Ollama has it keeps."""
+        self._pulls.drop(self.backend_name(model.identifier))
+
+    async def forget_model(self, model: Model) -> None:
+        await self.unregister_model(model)
+
+    # ---- calls ---------------------------------------------------------------------------------------------------
+
+    async def completion(
+        self,
+        model: str,
+        content: InterleavedTextMedia,
+        sampling_params: SamplingParams | None = None,
+        stream: bool | None = None,
+        logprobs: LogProbConfig | None = None,
+        response_format: ResponseFormat | None = None,
+    ) -> CompletionResponse | AsyncIterator[CompletionResponseStreamChunk]:
+        """Continue a text as it is, without the model's template."""
+        body = completion_request(self._dialect, model=model, content=content, sampling_params=sampling_params)
+        if not body["prompt"]:
+            raise InvalidRequestError("Ollama cannot continue an empty text", param="content")
+        arguments = self._arguments(model, body, logprobs, response_format)
+        checks = ReplyChecks.of(
+            self.provider_id, sampling_params=sampling_params, logprobs=logprobs, response_format=response_format
+        )
+        replies = await self._backend.stream(
+            lambda: self._client.generate(prompt=body["prompt"], raw=True, stream=True, **arguments)
+        )
+        chunks = chunks_of(replies, self._backend.cut_short)
+        if stream:
+            pieces = completion_stream(chunks, self.provider_id, logprobs=logprobs)
+            return Stream(checks.completion_pieces(pieces), replies.aclose)
+        return checks.completion(completion_response(await collected(chunks), self.provider_id, logprobs=logprobs))
+
+    async def chat_completion(
+        self,
+        model: str,
+        messages: list[Message],
+        sampling_params: SamplingParams | None = None,
+        tools: list[ToolDefinition] | None = None,
+        tool_choice: ToolChoice | None = None,
+        tool_prompt_format: ToolPromptFormat | None = None,
+        stream: bool | None = None,
+        logprobs: LogProbConfig | None = None,
+        response_format: ResponseFormat | None = None,
+    ) -> ChatCompletionResponse | AsyncIterator[ChatCompletionResponseStreamChunk]:
+        body = chat_request(
+            self._dialect,
+            model=model,
+            messages=(),
+            sampling_params=sampling_params,
+            tools=tools,
+            tool_choice=tool_choice,
+            tool_prompt_format=tool_prompt_format,
+        )
+        arguments = self._arguments(model, body, logprobs, response_format)
+        arguments |= {"messages": messages_of(messages, self.provider_id), "tools": tools_of(body)}
+        if has_images(arguments["messages"]):
+            self._refuse_blind(model)
+        checks = ReplyChecks.of(
+            self.provider_id, sampling_params=sampling_params, logprobs=logprobs, response_format=response_format
+        )
+        # Streamed in any case: what the model thinks then stands apart from what it says, log probabilities as well.
+        replies = await self._backend.stream(lambda: self._client.chat(stream=True, **arguments))
+        chunks = chunks_of(replies, self._backend.cut_short)
+        if stream:
+            events = chat_stream(chunks, self.provider_id, logprobs=logprobs)
+            return Stream(checks.chat_events(events), replies.aclose)
+        return checks.chat(chat_response(await collected(chunks), self.provider_id, logprobs=logprobs))
+
+    async def embeddings(self, model: str, contents: list[InterleavedTextMedia]) -> EmbeddingsResponse:
+        """One vector per content. Raises ContextLengthExceededError for one that is too long."""
+        texts = embeddings_request(self._dialect, model=model, contents=contents)["input"]
+        length = self._config.context_length
+        reply = await self._backend.whole(
+            lambda: self._client.embed(
+                model=self.backend_name(model),
+                input=texts,
+                truncate=False,
+                options=None if length is None else {"num_ctx": length},
+                keep_alive=self._config.keep_alive,
+            )
+        )
+        if len(reply.embeddings) != len(texts):
+            raise BackendError(
+                f"{self._backend.where} answered {len(reply.embeddings)} embeddings for {len(texts)} contents"
+            )
+        read = reply.prompt_eval_count
+        usage = None if read is None else TokenUsage(prompt_tokens=read)
+        return EmbeddingsResponse(embeddings=[list(vector) for vector in reply.embeddings], usage=usage)
+
+    def _arguments(
+        self,
+        model: str,
+        body: Mapping[str, Any],
+        logprobs: LogProbConfig | None,
+        response_format: ResponseFormat | None,
+    ) -> dict[str, Any]:
+        """What chats and text completions have in common."""
+        return {
+            "model": self.backend_name(model),
+            "options": options_of(body, self._config.context_length),
+            "format": None if response_format is None else response_format.json_schema,
+            "keep_alive": self._config.keep_alive,
+            **logprobs_arguments(logprobs),
+        }
+
+    def _refuse_blind(self, model: str) -> None:
+        """Ollama passes over images, without a word, for a model that cannot see them."""
+        digest = self._digests.get(tagged(self.backend_name(model)), "")
+        capabilities = self._facts.get(digest, _Facts()).capabilities
+        if capabilities is not None and "vision" not in capabilities:
+            raise NotSupportedError(
+                f"model '{model}' of provider '{self.provider_id}' does not take images",
+                provider_id=self.provider_id,
+                param="messages",
+            )
+
+
+def _is_short(model: Model) -> bool:
+    return model.metadata.get("alias_of") == f"{model.identifier}{_LATEST}"
+
+
+def _facts_of(shown: ShowResponse) -> _Facts:
+    info = shown.modelinfo or {}
+    architecture = info.get("general.architecture")
+    lengths = [info.get(f"{architecture}.{name}_length") for name in ("context", "embedding")]
+    context_length, embedding_length = (length if isinstance(length, int) else None for length in lengths)
+    return _Facts(None if shown.capabilities is None else tuple(shown.capabilities), context_length, embedding_length)
+
+
+async def get_adapter_impl(config: OllamaConfig, deps: Deps) -> OllamaInference:
+    """The provider; nothing is opened before its first call."""
+    return OllamaInference(config, deps)

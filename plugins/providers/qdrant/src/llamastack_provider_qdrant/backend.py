@@ -1,0 +1,243 @@
+"""Calling Qdrant: an embedded one in a thread, a server over HTTP; failures as errors of the family."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import anyio
+import anyio.to_thread
+import httpx
+from qdrant_client import AsyncQdrantClient, QdrantClient
+from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+from llamastack.http.answer_limits import AnswerLimits
+from llamastack.http.client import authorities, is_stale_connection, retry_stale_connection
+from llamastack.http.transports import guarded_transport
+from llamastack.provider import (
+    AuthenticationError,
+    BackendError,
+    ConflictError,
+    InvalidRequestError,
+    LlamaStackError,
+    NotFoundError,
+    PermissionDeniedError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    RateLimitError,
+)
+from llamastack.provider.connection_errors import error_class_of, reason_of_http_error
+from llamastack.provider.private_files import make_tree_private, private_folder
+from llamastack.provider.redaction import redactor
+from llamastack_adapters.credentials import fits_header, key_text
+from llamastack_provider_qdrant.config import QdrantConfig
+
+Result = TypeVar("Result")
+
+_INVALID = (400, 422)
+_UNAVAILABLE = (502, 503)
+_TIMEOUT = (408, 504)
+_MOST_DETAIL = 300
+_MAKES_FILES = ("create_collection", "delete_collection")
+
+
+class Backend(Protocol):
+    """A Qdrant that may be asked anything that `QdrantClient` has a method for."""
+
+    has_indexes: bool
+    """Whether payload indexes do anything."""
+
+    async def open(self) -> None:
+        """Get ready; called once."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything; may be called twice, and without `open`."""
+        ...
+
+    async def call(self, method: str, **arguments: Any) -> Any:
+        """`QdrantClient.<method>(**arguments)`.
+
+        Raises NotFoundError and ConflictError for a collection that is not or already there, ProviderUnavailableError
+        when Qdrant is down, and the error that fits for anything else it refuses.
+        """
+        ...
+
+
+def make_backend(config: QdrantConfig, provider_id: str) -> Backend:
+    """The backend that `config` names; nothing is opened."""
+    return _Embedded(config, provider_id) if config.url is None else _Server(config, config.url, provider_id)
+
+
+class _Embedded:
+    """Qdrant inside this process. Its calls block, and it is not thread-safe: one thread at a time."""
+
+    has_indexes = False
+
+    def __init__(self, config: QdrantConfig, provider_id: str) -> None:
+        self._path = None if config.path is None else str(config.path)
+        self._where = config.location or f"folder {config.path}"
+        self._provider_id = provider_id
+        self._client: QdrantClient | None = None
+        self._turn = anyio.CapacityLimiter(1)
+
+    async def open(self) -> None:
+        def make() -> QdrantClient:
+            if self._path is None:
+                return QdrantClient(location=":memory:", force_disable_check_same_thread=True)
+            private_folder(Path(self._path))
+            made = QdrantClient(path=self._path, force_disable_check_same_thread=True)
+            make_tree_private(Path(self._path))
+            return made
+
+        try:
+            self._client = await self._in_thread(make)
+        except RuntimeError as error:
+            # The only RuntimeError while opening is that of the lock file.
+            raise ProviderUnavailableError(
+                f"qdrant {self._where} is in use by another process or provider; only one at a time may have it open, "
+                "a server (url) serves many",
+                provider_id=self._provider_id,
+            ) from error
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await self._in_thread(client.close)
+
+    async def call(self, method: str, **arguments: Any) -> Any:
+        def run() -> Any:
+            if self._client is None:
+                raise ProviderUnavailableError(f"qdrant {self._where} is not open", provider_id=self._provider_id)
+            try:
+                answer = getattr(self._client, method)(**arguments)
+                if method in _MAKES_FILES and self._path is not None:
+                    make_tree_private(Path(self._path))
+                return answer
+            except ValueError as error:
+                # Where a server answers 404 and 409, the embedded Qdrant has only these words.
+                if re.fullmatch(r"Collection \S+ not found", str(error)):
+                    raise NotFoundError(str(error), provider_id=self._provider_id) from error
+                if re.fullmatch(r"Collection \S+ already exists", str(error)):
+                    raise ConflictError(str(error), provider_id=self._provider_id) from error
+                raise
+
+        return await self._in_thread(run)
+
+    async def _in_thread(self, function: Callable[[], Result]) -> Result:
+        try:
+            return await anyio.to_thread.run_sync(function, limiter=self._turn)
+        except (OSError, sqlite3.Error) as error:
+            raise ProviderUnavailableError(
+                f"qdrant {self._where} cannot be read or written: {error}", provider_id=self._provider_id
+            ) from error
+
+
+def _was_dropped(error: Exception) -> bool:
+    return isinstance(error, ResponseHandlingException) and is_stale_connection(error.source)
+
+
+class _Server:
+    """Qdrant behind a URL."""
+
+    has_indexes = True
+
+    def __init__(self, config: QdrantConfig, url: str, provider_id: str) -> None:
+        self._config = config
+        self._url = url
+        self._provider_id = provider_id
+        self._client: AsyncQdrantClient | None = None
+
+    async def open(self) -> None:
+        key = key_text(self._config.api_key)
+        if not fits_header(key):
+            raise AuthenticationError(
+                "api_key: must be printable ASCII", provider_id=self._provider_id, param="api_key"
+            )
+        self._client = AsyncQdrantClient(
+            url=self._url,
+            api_key=key or None,
+            timeout=self._config.timeout,
+            # The check is a request in a thread of its own, with a warning as its only answer.
+            check_compatibility=False,
+            transport=self._transport(),
+        )
+
+    def _transport(self) -> httpx.AsyncBaseTransport:
+        """What the client sends by: it keeps connections to localhost alive, too, and answers have limits."""
+        verify = self._url.startswith("https:") and authorities(self._config.ca_file)
+
+        def made(kept: int) -> httpx.AsyncHTTPTransport:
+            limits = httpx.Limits(max_connections=100, max_keepalive_connections=kept)
+            return httpx.AsyncHTTPTransport(verify=verify, limits=limits)
+
+        transport: httpx.AsyncBaseTransport = guarded_transport(
+            made(20), AnswerLimits(self._config.max_response_bytes), lambda: made(0)
+        )
+        return transport
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    async def call(self, method: str, **arguments: Any) -> Any:
+        if self._client is None:
+            raise ProviderUnavailableError(f"qdrant at {self._url} is not open", provider_id=self._provider_id)
+        try:
+            call = functools.partial(getattr(self._client, method), **arguments)
+            return await retry_stale_connection(call, _was_dropped)
+        except UnexpectedResponse as error:
+            raise self._refused(error) from error
+        except ResourceExhaustedResponse as error:
+            raise RateLimitError(
+                f"qdrant at {self._url} asks to slow down",
+                retry_after=error.retry_after_s,
+                provider_id=self._provider_id,
+            ) from error
+        except ResponseHandlingException as error:
+            raise self._failed(error.source) from error
+        except (AssertionError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            # What the client makes of a reply without JSON, or with JSON without a result.
+            raise self._failed(error) from error
+
+    def _failed(self, source: Exception) -> LlamaStackError:
+        if isinstance(source, LlamaStackError):  # of our own transport: an answer over the limit
+            source.provider_id = self._provider_id
+            return source
+        if isinstance(source, httpx.TimeoutException):
+            return ProviderTimeoutError(
+                f"qdrant at {self._url} did not answer within {self._config.timeout} s", provider_id=self._provider_id
+            )
+        if isinstance(source, httpx.TransportError):
+            kind = error_class_of(source)
+            reason = f"{type(source).__name__}: {reason_of_http_error(source)}"
+            return kind(f"qdrant at {self._url} cannot be reached: {reason}", provider_id=self._provider_id)
+        return BackendError(
+            f"qdrant at {self._url} answered something else than Qdrant: {type(source).__name__}",
+            provider_id=self._provider_id,
+        )
+
+    def _refused(self, error: UnexpectedResponse) -> LlamaStackError:
+        status = error.status_code or 0
+        message = f"qdrant at {self._url} answered {status}: {self._detail(error)}"
+        if status == 401:
+            return AuthenticationError(message, provider_id=self._provider_id, param="api_key")
+        if status == 403:
+            return PermissionDeniedError(message, provider_id=self._provider_id, param="api_key")
+        kinds: dict[int, type[LlamaStackError]] = {404: NotFoundError, 409: ConflictError, 429: RateLimitError}
+        kinds.update(dict.fromkeys(_INVALID, InvalidRequestError))
+        kinds.update(dict.fromkeys(_UNAVAILABLE, ProviderUnavailableError))
+        kinds.update(dict.fromkeys(_TIMEOUT, ProviderTimeoutError))
+        return kinds.get(status, BackendError)(message, provider_id=self._provider_id)
+
+    def _detail(self, error: UnexpectedResponse) -> str:
+        # A proxy in between may answer with what it was sent, the key included.
+        text = error.content.decode("utf-8", errors="replace").strip() or error.reason_phrase
+        return redactor(self._config)(text)[:_MOST_DETAIL]

@@ -1,0 +1,106 @@
+"""The config of the qdrant provider."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from llamastack.http.answer_limits import MOST_RESPONSE_BYTES
+from llamastack_adapters.remote_inference import CaFile
+
+
+class QdrantConfig(BaseModel):
+    """Exactly one of `path`, `location` and `url` says where the vectors are."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    path: Annotated[
+        Path | None,
+        Field(description="Folder of an embedded Qdrant; one process at a time, up to some 20 000 chunks per bank."),
+    ] = None
+    location: Annotated[
+        Literal[":memory:"] | None, Field(description="An embedded Qdrant that forgets all when it stops.")
+    ] = None
+    url: Annotated[
+        str | None,
+        Field(description="Qdrant server (1.16 or later), http(s)://host[:port]; the port is 6333 if left out."),
+    ] = None
+    api_key: Annotated[SecretStr | None, Field(description="Key for the server, only with `url`.")] = None
+    timeout: Annotated[int, Field(ge=1, description="Seconds that one request to the server may take.")] = 30
+    max_response_bytes: Annotated[
+        int, Field(ge=1024, description="Bytes that an answer of the server may have, unpacked.")
+    ] = MOST_RESPONSE_BYTES
+    ca_file: Annotated[
+        CaFile | None,
+        Field(
+            description="File with certificates, in PEM, of authorities that are trusted beside the usual ones: your "
+            "own, or a self-signed certificate of the server."
+        ),
+    ] = None
+    collection_prefix: Annotated[
+        str,
+        Field(
+            pattern=r"^[a-z0-9_-]{1,64}$",
+            description="How the names of the provider's collections start. Stacks that share a server and a prefix "
+            "share their banks.",
+        ),
+    ] = "llamastack_"
+    tokenizer: Annotated[
+        Path | None,
+        Field(
+            description="A tokenizer.json to count tokens by, best the embedding model's. "
+            "Without it a token is a word, a punctuation mark or a character of a script without spaces."
+        ),
+    ] = None
+    embedding_batch_size: Annotated[
+        int, Field(ge=1, le=4096, description="Chunks that the embedding model is asked for at once.")
+    ] = 64
+    max_document_bytes: Annotated[int, Field(ge=1, description="The most bytes of UTF-8 that a document may have.")] = (
+        32 * 2**20
+    )
+    fetch_timeout: Annotated[
+        float, Field(gt=0, allow_inf_nan=False, description="Seconds that fetching a document's URL may take.")
+    ] = 30.0
+
+    max_document_pages: Annotated[int, Field(ge=1, description="The most pages that a PDF may have.")] = 2000
+    extraction_timeout: Annotated[
+        float,
+        Field(
+            gt=0, allow_inf_nan=False, description="Seconds that reading the text of an HTML or PDF document may take."
+        ),
+    ] = 30.0
+    allow_private_urls: Annotated[
+        bool,
+        Field(
+            description="Whether documents are fetched from loopback, private and link-local addresses, too. "
+            "Every client can then read what they serve."
+        ),
+    ] = False
+
+    @field_validator("path", "tokenizer")
+    @classmethod
+    def _home_is_meant(cls, path: Path | None) -> Path | None:
+        return None if path is None else path.expanduser()
+
+    @field_validator("url")
+    @classmethod
+    def _is_plain_address(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be http(s)://host[:port]")
+        if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+            raise ValueError("must not hold credentials, a query or a fragment; the key belongs in api_key")
+        return url
+
+    @model_validator(mode="after")
+    def _is_in_one_place(self) -> Self:
+        if sum(place is not None for place in (self.path, self.location, self.url)) != 1:
+            raise ValueError("exactly one of path, location and url must be set")
+        if self.api_key is not None and self.url is None:
+            raise ValueError("api_key needs url")
+        return self

@@ -1,0 +1,56 @@
+"""Opening, closing, and what the package says of itself."""
+
+from __future__ import annotations
+
+import gc
+import importlib.metadata
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llamastack.provider import ProviderUnavailableError
+from llamastack.provider.builtin_apis import BUILTIN_APIS
+from llamastack.provider.compliance import check_provider
+from llamastack_provider_qdrant import QDRANT
+
+pytestmark = pytest.mark.anyio
+
+
+# Qdrant drops the lock file that it could not lock, open, when it gives up.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_a_folder_in_use_is_refused(start: Any, tmp_path: Path) -> None:
+    first = await start(path=tmp_path / "q")
+    with pytest.raises(ProviderUnavailableError, match="in use by another process or provider") as caught:
+        await start(path=tmp_path / "q")
+    assert caught.value.provider_id == "docs"
+    await first.shutdown()
+    # The worker thread remembers its last failure until it works again.
+    await start(path=tmp_path / "q")
+    del caught
+    gc.collect()
+
+
+async def test_a_folder_that_cannot_be_made_is_refused(start: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ProviderUnavailableError, match="cannot be read or written"):
+        await start(path=tmp_path / "file" / "q")
+
+
+async def test_entry_point_and_compliance(start: Any) -> None:
+    points = importlib.metadata.entry_points(group="llamastack.providers.memory", name="remote::qdrant")
+    assert [point.load() for point in points] == [QDRANT]
+    api = next(api for api in BUILTIN_APIS if api.name == "memory")
+    assert check_provider(api, await start(location=":memory:"), QDRANT.capabilities) == []
+    assert QDRANT.capabilities.keys() == api.capabilities.keys()
+
+
+def test_the_spec_imports_no_sdk() -> None:
+    code = (
+        "import sys, llamastack_provider_qdrant as p; p.QDRANT.load_config_class();"
+        "sys.exit(bool({'qdrant_client', 'numpy', 'tokenizers'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

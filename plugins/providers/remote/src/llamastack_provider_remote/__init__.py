@@ -1,0 +1,1 @@
+"""Another llamastack server as the provider of any API."""

@@ -1,0 +1,108 @@
+"""`provider_type: remote`: another llamastack server as the provider, for every API.
+
+The module has one spec per API, made on demand, so that an API of a plugin gets its passthrough by one more line of
+entry points: `remote = "llamastack_provider_remote.passthrough:<name of the API>"`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from llamastack.api.definition import MethodDefinition, ResourceKind
+from llamastack.api.webmethod import ResourceAction
+from llamastack.client.client import LlamaStackClient
+from llamastack.provider.deps import Deps
+from llamastack.provider.errors import LlamaStackError
+from llamastack.provider.spec import RemoteProviderSpec
+from llamastack_adapters.remote_inference import AnswersConfig, BackendUrl
+
+
+class PassthroughConfig(AnswersConfig):
+    """The config of `remote`, whatever the API."""
+
+    url: BackendUrl = Field(description="Base URL of the other llamastack server")
+    timeout_s: float = Field(default=600.0, gt=0, description="Seconds between bytes of an answer")
+    remote_provider_id: str = Field(
+        default="", description="Provider there to register objects with; may be left out when it has only one"
+    )
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("_"):
+        raise AttributeError(name)
+    return RemoteProviderSpec(
+        api=name,
+        provider_type="remote",
+        description="Another llamastack server",
+        config_class=f"{__name__}:PassthroughConfig",
+        factory=f"{__name__}:get_adapter_impl",
+    )
+
+
+class Passthrough:
+    """Hands every call on; its methods are made from the API's definition."""
+
+    def __init__(self, client: LlamaStackClient) -> None:
+        self._client = client
+
+    async def health(self) -> None:
+        """Raises when the other server does not answer."""
+        await self._client.inspect.health()
+
+    async def shutdown(self) -> None:
+        await self._client.aclose()
+
+
+def _handed_on(client: LlamaStackClient, method: MethodDefinition, provider_id: str) -> Any:
+    call = client.api(method.api).methods[method.name].dispatch
+
+    async def handed_on(**arguments: Any) -> Any:
+        try:
+            return await call(arguments)
+        except LlamaStackError as error:
+            if error.provider_id is not None:  # one of the other server's; here it is this one
+                error.provider_id = provider_id
+            raise
+
+    return handed_on
+
+
+def _table_hooks(client: LlamaStackClient, pair: ResourceKind, remote_provider_id: str) -> dict[str, Any]:
+    table = client.api(pair.resource_api)
+    calls = {
+        action: table.methods[table.definition.method_for(action).name]
+        for action in (ResourceAction.LIST, ResourceAction.REGISTER, ResourceAction.UNREGISTER)
+    }
+
+    async def list_objects() -> list[Any]:
+        return [item for item in await calls[ResourceAction.LIST]() if item.unavailable_reason is None]
+
+    async def register(**named: Any) -> None:
+        item = named[pair.object_name]
+        await calls[ResourceAction.REGISTER](item.model_copy(update={"provider_id": remote_provider_id}))
+
+    async def unregister(**named: Any) -> None:
+        await calls[ResourceAction.UNREGISTER](named[pair.object_name].identifier)
+
+    return {pair.list_hook: list_objects, pair.register_hook: register, pair.unregister_hook: unregister}
+
+
+async def get_adapter_impl(config: PassthroughConfig, deps: Deps) -> Passthrough:
+    definition = deps.definitions[deps.api]
+    client = LlamaStackClient(
+        str(config.url),
+        timeout_s=config.timeout_s,
+        forward_provider_data=True,
+        apis=deps.definitions.values(),
+        answer_limits=config.answer_limits,
+        ca_file=config.ca_file,
+    )
+    provider = Passthrough(client)
+    for method in definition.methods.values():
+        setattr(provider, method.name, _handed_on(client, method, deps.provider_id))
+    if definition.pair is not None:
+        for name, hook in _table_hooks(client, definition.pair, config.remote_provider_id).items():
+            setattr(provider, name, hook)
+    return provider

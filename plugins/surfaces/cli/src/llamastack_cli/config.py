@@ -1,0 +1,65 @@
+"""`llamastack config`: run configs, checked without starting anything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from llamastack_cli.output import say, show_json
+
+if TYPE_CHECKING:
+    from llamastack.stack import ConfigError, Stack
+
+
+@click.group()
+def config() -> None:
+    """Check run configs."""
+
+
+@config.command()
+@click.argument("file")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def validate(file: str, as_json: bool) -> None:
+    """Check a run config (a file, or the name of an installed one) against what is installed."""
+    from llamastack.stack import ConfigError, Stack
+
+    try:
+        stack = Stack.from_config(file)
+        stack.check_workers(stack.config.run.server.workers)
+    except ConfigError as error:
+        if not as_json:
+            raise
+        show_json({"valid": False, "file": file, "errors": _errors(error)})
+        raise click.exceptions.Exit(2) from None
+    if as_json:
+        show_json({"valid": True, "file": file, "providers": _providers(stack)})
+        return
+    named = "; ".join(f"{api}: {', '.join(ids)}" for api, ids in _providers(stack).items())
+    count = sum(len(ids) for ids in _providers(stack).values())
+    say(f"{file} is valid: {count} {'provider' if count == 1 else 'providers'}{f' ({named})' if named else ''}")
+
+
+def _providers(stack: Stack) -> dict[str, list[str]]:
+    run = stack.config.run
+    return {
+        api: [provider.provider_id for provider in providers]
+        for api, providers in run.providers.items()
+        if run.apis is None or api in run.apis
+    }
+
+
+def _errors(error: ConfigError) -> list[dict[str, object]]:
+    from llamastack.stack.config import key_path
+
+    return [{"line": fault.line, "path": key_path(fault.path), "message": fault.message} for fault in error.faults]
+
+
+@config.command()
+def schema() -> None:
+    """Print the JSON Schema of run configs."""
+    from llamastack.stack.config import run_config_model
+    from llamastack_cli.server_connection import installed_plugins
+
+    model = run_config_model(installed_plugins().apis())
+    show_json({"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()})

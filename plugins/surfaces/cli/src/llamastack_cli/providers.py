@@ -1,0 +1,187 @@
+"""`llamastack providers`: what is installed. Listing imports no provider."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llamastack.stack.discovery import PROVIDER_GROUP_PREFIX, Discovery, DiscoveryError, Installed, default_discovery
+from llamastack_cli.output import CliError, WrongInputError, say, show_json, show_table
+
+if TYPE_CHECKING:
+    from llamastack.provider.spec import ProviderSpec
+
+
+@click.group()
+def providers() -> None:
+    """Show the installed providers."""
+
+
+@providers.command("list")
+@click.option("--api", help="Only those of this API.")
+@click.option("--check", is_flag=True, help="Import each provider's spec to see whether it is sound.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_providers(api: str | None, check: bool, as_json: bool) -> None:
+    """List the installed providers, by API."""
+    discovery = default_discovery()
+    found = discovery.providers(api)
+    if api is not None and not found:
+        _require_api(api)
+    faults = [_fault(installed, found, discovery if check else None) for installed in found]
+    if as_json:
+        show_json(
+            [
+                {
+                    "api": installed.api,
+                    "provider_type": installed.name,
+                    "distribution": installed.distribution,
+                    "version": installed.version,
+                    "status": "faulty" if fault else "ok",
+                    "reason": fault,
+                }
+                for installed, fault in zip(found, faults, strict=True)
+            ]
+        )
+    elif not found:
+        click.echo(f"no provider is installed{f' for API {api!r}' if api else ''}", err=True)
+    else:
+        show_installed(found, faults, ("API", "PROVIDER TYPE"), always_status=check)
+    if check and any(faults):
+        raise click.exceptions.Exit(1)
+
+
+def show_installed(
+    found: Sequence[Installed],
+    faults: Sequence[str | None],
+    headers: tuple[str, ...],
+    *,
+    always_status: bool = False,
+) -> None:
+    """A table of installed things; the status column is there when something is wrong."""
+    with_status = always_status or any(faults)
+    rows = []
+    for installed, fault in zip(found, faults, strict=True):
+        row = [installed.api] if len(headers) > 1 else []
+        row += [installed.name, installed.distribution, installed.version]
+        rows.append(row + ([fault or "ok"] if with_status else []))
+    show_table([*headers, "DISTRIBUTION", "VERSION", *(["STATUS"] if with_status else [])], rows)
+
+
+def _require_api(api: str) -> None:
+    from llamastack_cli.server_connection import installed_plugins
+
+    known = [name for name, definition in installed_plugins().apis().items() if not definition.implemented_by_stack]
+    if api not in known:
+        raise WrongInputError(f"--api: there is no API '{api}' for providers; allowed: {', '.join(known)}")
+
+
+def _fault(installed: Installed, all_of_them: Sequence[Installed], loads: Discovery | None) -> str | None:
+    if installed.disabled:
+        return "disabled by LLAMASTACK_DISABLE_PLUGINS"
+    fault = installed.broken()
+    if fault is None and loads is not None:
+        try:
+            loads.load_spec(installed)
+        except DiscoveryError as error:
+            fault = str(error)
+    if fault is not None:
+        return f"broken: {fault}"
+    others = [
+        other.origin
+        for other in all_of_them
+        if (other.group, other.name) == (installed.group, installed.name) and other is not installed
+    ]
+    return f"also brought by {', '.join(others)}: choose with 'distribution:'" if others else None
+
+
+# ---- show ------------------------------------------------------------------------------------------------------------
+
+
+@providers.command("show")
+@click.argument("provider_type", metavar="TYPE")
+@click.option("--api", help="Only the one of this API.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show_provider(provider_type: str, api: str | None, as_json: bool) -> None:
+    """Show a provider type: what it does, what it can, and the fields of its config."""
+    discovery = default_discovery()
+    found = [installed for installed in discovery.providers(api) if installed.name == provider_type]
+    if not found:
+        if api is not None and not discovery.providers(api):
+            _require_api(api)
+        raise WrongInputError(_unknown(provider_type, api, discovery))
+    described = [_described(installed, discovery.load_spec(installed)) for installed in found]
+    if as_json:
+        show_json(described)
+        return
+    for place, provider in enumerate(described):
+        if place:
+            click.echo()
+        _show(provider)
+
+
+def _unknown(provider_type: str, api: str | None, discovery: Discovery) -> str:
+    if api is not None:
+        try:
+            discovery.find(f"{PROVIDER_GROUP_PREFIX}{api}", provider_type)
+        except DiscoveryError as error:
+            return str(error)
+    from difflib import get_close_matches
+
+    names = list(dict.fromkeys(installed.name for installed in discovery.providers()))
+    near = get_close_matches(provider_type, names, n=1, cutoff=0.7)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    return f"'{provider_type}' is not installed.{hint} Installed: {', '.join(names) or 'none'}."
+
+
+def _described(installed: Installed, spec: ProviderSpec) -> dict[str, Any]:
+    from llamastack.provider.import_path import load_dotted
+    from llamastack_cli.fields import fields_of
+
+    try:
+        config_fields = fields_of(spec.load_config_class())
+        validator = spec.provider_data_validator
+        data_fields = None if validator is None else fields_of(load_dotted(validator))
+    except (ImportError, AttributeError) as error:
+        raise CliError(f"'{installed.name}' ({installed.origin}) cannot be loaded: {error}") from error
+    return {
+        "api": spec.api,
+        "provider_type": spec.provider_type,
+        "description": spec.description,
+        "kind": spec.kind,
+        "distribution": installed.distribution,
+        "version": installed.version,
+        "api_dependencies": list(spec.api_dependencies),
+        "optional_api_dependencies": list(spec.optional_api_dependencies),
+        "capabilities": dict(spec.capabilities),
+        "config": [field.to_json() for field in config_fields],
+        "provider_data": None if data_fields is None else [field.to_json() for field in data_fields],
+    }
+
+
+def _show(provider: dict[str, Any]) -> None:
+    say(f"{provider['provider_type']} for API {provider['api']}: {provider['description']}")
+    facts = [
+        ("kind", provider["kind"]),
+        ("distribution", f"{provider['distribution']} {provider['version']}"),
+        ("needs APIs", ", ".join(provider["api_dependencies"])),
+        ("uses APIs", ", ".join(provider["optional_api_dependencies"])),
+        *((name.replace("_", " "), support) for name, support in provider["capabilities"].items()),
+    ]
+    show_table((), [fact for fact in facts if fact[1]])
+    _show_fields("Config", provider["config"])
+    if provider["provider_data"] is not None:
+        _show_fields("Provider data (X-LlamaStack-ProviderData)", provider["provider_data"])
+
+
+def _show_fields(title: str, fields: list[dict[str, Any]]) -> None:
+    click.echo()
+    if not fields:
+        click.echo(f"{title}: no fields")
+        return
+    show_table(
+        ("FIELD", "TYPE", "DEFAULT", "REQUIRED", "DESCRIPTION"),
+        [(f["name"], f["type"], f["default"], "yes" if f["required"] else "no", f["description"]) for f in fields],
+        title=title,
+    )

@@ -1,0 +1,227 @@
+"""`llamastack models`, `shields`, `memory-banks`: one group per routed pair of the API table, made from the pair.
+
+The options of `register` are the fields of the object's pydantic type, so a new field or a new kind of object needs
+nothing here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+from pydantic import ValidationError
+
+from llamastack.api.definition import ApiDefinition, ResourceKind
+from llamastack.api.webmethod import ResourceAction
+from llamastack.provider.errors import ObjectNotFoundError
+from llamastack.provider.validation import invalid_request
+from llamastack_cli.fields import Schema, properties_of, type_of
+from llamastack_cli.output import WrongInputError, say, show_json, show_table
+from llamastack_cli.server_connection import Server, installed_plugins, server_options
+
+if TYPE_CHECKING:
+    from llamastack.client import LlamaStackClient
+
+_LONGEST_REGISTRATION_S = 24 * 3600.0  # a provider may fetch a model meanwhile
+_COMMON = ("identifier", "provider_id", "unavailable_reason")
+_EMPTY: tuple[Any, ...] = (None, "", {}, [])
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def object_apis() -> dict[str, ApiDefinition]:
+    """The registry APIs by the name of their command."""
+    return {
+        name.replace("_", "-"): definition
+        for name, definition in installed_plugins().apis().items()
+        if definition.pair is not None and definition.name == definition.pair.resource_api
+    }
+
+
+def object_command(definition: ApiDefinition) -> click.Group:
+    """The command group of one registry API."""
+    if definition.pair is None:
+        raise TypeError(f"API '{definition.name}' registers no objects")
+    return _Objects(definition, definition.pair).group()
+
+
+class _Objects:
+    """Makes the commands for the objects of one pair."""
+
+    def __init__(self, definition: ApiDefinition, pair: ResourceKind) -> None:
+        self.definition = definition
+        self.label = pair.label
+        self.pair = pair
+        schema = pair.adapter.json_schema()
+        self.definitions = schema.get("$defs", {})
+        self.fields = {name: found for name, found in properties_of(schema).items() if name not in _COMMON}
+
+    def group(self) -> click.Group:
+        made = click.Group(
+            self.definition.name.replace("_", "-"),
+            help=f"List, register and unregister the {self.label}s of a running server.",
+        )
+        makers = {
+            ResourceAction.LIST: self._list,
+            ResourceAction.GET: self._get,
+            ResourceAction.REGISTER: self._register,
+            ResourceAction.UNREGISTER: self._unregister,
+        }
+        there = {method.web.resource_action for method in self.definition.methods.values()}
+        for action, make in makers.items():
+            if action in there:
+                made.add_command(make())
+        return made
+
+    async def _call(self, client: LlamaStackClient, action: ResourceAction, *arguments: Any) -> Any:
+        method = self.definition.method_for(action).name
+        return await client.api(self.definition.name).methods[method](*arguments)
+
+    # ---- the commands --------------------------------------------------------------------------------------------
+
+    def _list(self) -> click.Command:
+        @click.command("list", help=f"List the {self.label}s that are served.")
+        @_as_json
+        @server_options
+        def command(server: Server, as_json: bool) -> None:
+            found, notes = server.run(self._listed)
+            for note in notes:
+                say(f"note: {note}", err=True)
+            if as_json:
+                show_json([item.to_wire() for item in found])
+            elif found:
+                self._show_list(found)
+            else:
+                say(f"no {self.label} is served at {server.url}", err=True)
+
+        return command
+
+    async def _listed(self, client: LlamaStackClient) -> tuple[list[Any], list[str]]:
+        found = await self._call(client, ResourceAction.LIST)
+        health = await client.api("inspect").health()
+        mine = (item for item in health.providers if item.api == self.pair.routed_api and item.note)
+        return found, [f"provider '{item.provider_id}' {item.note}" for item in mine]
+
+    def _show_list(self, found: Sequence[Any]) -> None:
+        # A column that only repeats the identifiers says nothing.
+        used = [
+            name
+            for name in self.fields
+            if any(getattr(item, name, None) not in (*_EMPTY, item.identifier) for item in found)
+        ]
+        show_table(
+            ["IDENTIFIER", "PROVIDER", *(name.replace("_", " ").upper() for name in used), "STATUS"],
+            [
+                (
+                    item.identifier,
+                    item.provider_id,
+                    *(_cell(getattr(item, name, None)) for name in used),
+                    f"unavailable: {item.unavailable_reason}" if item.unavailable_reason else "ok",
+                )
+                for item in found
+            ],
+        )
+
+    def _get(self) -> click.Command:
+        @click.command("get", help=f"Show one {self.label}.")
+        @click.argument("name")
+        @_as_json
+        @server_options
+        def command(server: Server, name: str, as_json: bool) -> None:
+            async def talk(client: LlamaStackClient) -> Any:
+                found = await self._call(client, ResourceAction.GET, name)
+                if found is None:
+                    served = await self._call(client, ResourceAction.LIST)
+                    names = [item.identifier for item in served if item.unavailable_reason is None]
+                    raise ObjectNotFoundError(self.label, name, available=names)
+                return found
+
+            wire = server.run(talk).to_wire()
+            if as_json:
+                show_json(wire)
+            else:
+                show_table((), [(field.replace("_", " "), _cell(value)) for field, value in wire.items()])
+
+        return command
+
+    def _register(self) -> click.Command:
+        @click.command("register", help=f"Register a {self.label}.")
+        @click.argument("name")
+        @click.option("--provider-id", help="The provider that is to serve it; not needed when there is only one.")
+        @_as_json
+        @server_options
+        def command(server: Server, name: str, provider_id: str | None, as_json: bool, **given: str | None) -> None:
+            item = self._made(name, provider_id, given)
+
+            async def talk(client: LlamaStackClient) -> Any:
+                from llamastack_cli.progress import watched
+
+                await watched(client, self._call(client, ResourceAction.REGISTER, item))
+                return await self._call(client, ResourceAction.GET, name)
+
+            # Someone else may have unregistered it since: then what was sent is what is shown.
+            registered = server.run(talk, timeout_s=_LONGEST_REGISTRATION_S) or item
+            if as_json:
+                show_json(registered.to_wire())
+            else:
+                say(f"registered {self.label} '{name}' with provider '{registered.provider_id}'")
+
+        command.params += [self._option(field, schemas) for field, schemas in self.fields.items()]
+        return command
+
+    def _unregister(self) -> click.Command:
+        @click.command("unregister", help=f"Undo the registration of a {self.label}.")
+        @click.argument("name")
+        @_as_json
+        @server_options
+        def command(server: Server, name: str, as_json: bool) -> None:
+            server.run(lambda client: self._call(client, ResourceAction.UNREGISTER, name))
+            if as_json:
+                show_json({"unregistered": name})
+            else:
+                say(f"unregistered {self.label} '{name}'")
+
+        return command
+
+    # ---- the fields of an object ---------------------------------------------------------------------------------
+
+    def _option(self, field: str, schemas: list[Schema]) -> click.Option:
+        constants = [schema["const"] for schema in schemas if "const" in schema]
+        choice = click.Choice(constants) if len(constants) == len(schemas) else None
+        described = " or ".join(dict.fromkeys(type_of(schema, self.definitions) for schema in schemas))
+        return click.Option(
+            [f"--{field.replace('_', '-')}", field],
+            type=choice,
+            metavar=None if choice else ("JSON" if _takes_json(schemas) else "VALUE"),
+            help=next((s["description"] for s in schemas if "description" in s), "" if choice else f"{described}."),
+        )
+
+    def _made(self, name: str, provider_id: str | None, given: Mapping[str, str | None]) -> Any:
+        values: dict[str, Any] = {"identifier": name}
+        if provider_id is not None:
+            values["provider_id"] = provider_id
+        for field, text in given.items():
+            if text is None:
+                continue
+            values[field] = text
+            if _takes_json(self.fields[field]):
+                try:
+                    values[field] = json.loads(text)
+                except ValueError as error:
+                    raise WrongInputError(f"--{field.replace('_', '-')}: is not JSON: {error}") from None
+        try:
+            return self.pair.adapter.validate_python(values)
+        except ValidationError as error:
+            raise WrongInputError(invalid_request(error, self.pair.adapter).message) from None
+
+
+def _takes_json(schemas: list[Schema]) -> bool:
+    kinds = {option.get("type") for schema in schemas for option in (schema, *schema.get("anyOf", ()))}
+    return bool(kinds & {"object", "array"})
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

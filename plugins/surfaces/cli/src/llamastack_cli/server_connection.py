@@ -1,0 +1,134 @@
+"""What the commands that talk to a running server share: its address, and one call after the other."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from llamastack_cli.output import CliError
+
+if TYPE_CHECKING:
+    from llamastack.client import LlamaStackClient
+    from llamastack.stack.discovery import Discovery
+    from llamastack.stack.plugins import Plugins
+
+_T = TypeVar("_T")
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+DEFAULT_URL = "http://127.0.0.1:8321"
+
+
+def installed_plugins() -> Plugins:
+    """The installed plugins, loaded once, so that what is wrong with one is said once."""
+    from llamastack.stack.discovery import default_discovery
+
+    return _hooks_of(default_discovery())
+
+
+@functools.cache
+def _hooks_of(discovery: Discovery) -> Plugins:
+    from llamastack.stack.plugins import Plugins
+
+    return Plugins(discovery)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server to talk to."""
+
+    url: str
+    provider_data: dict[str, Any] | None
+
+    def run(self, talk: Callable[[LlamaStackClient], Awaitable[_T]], *, timeout_s: float = 600.0) -> _T:
+        """Run `talk` with a client that waits `timeout_s` seconds for each answer.
+
+        Raises what the server answers, and CliError when it cannot be reached.
+        """
+        import anyio
+        import httpx
+
+        from llamastack.client import LlamaStackClient
+        from llamastack.provider.connection_errors import tls_error_of
+        from llamastack.provider.errors import ProviderUnavailableError
+
+        async def connected() -> _T:
+            apis = installed_plugins().apis().values()
+            async with LlamaStackClient(
+                self.url, provider_data=self.provider_data, apis=apis, timeout_s=timeout_s
+            ) as client:
+                return await talk(client)
+
+        try:
+            return anyio.run(connected)
+        except ProviderUnavailableError as error:
+            cause = error.__cause__
+            if not isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout) or tls_error_of(cause) is not None:
+                raise
+            raise CliError(f"no server answers at {self.url}: {_why(error)} (`llamastack run` starts one)") from error
+
+
+def _why(error: BaseException) -> str:
+    """What the operating system said, out of the layers of clients around it."""
+    at: BaseException | None = error
+    while at is not None:
+        if isinstance(at, OSError) and at.errno:
+            return os.strerror(at.errno) if at.errno > 0 else str(at.strerror)
+        at = at.__cause__ or at.__context__
+    return str(error.__cause__)
+
+
+def server_options(command: _F) -> _F:
+    """Add `--url` and `--provider-data`; the command gets a `server`."""
+
+    @functools.wraps(command)
+    def with_server(*args: Any, url: str, provider_data: dict[str, Any] | None, **kwargs: Any) -> Any:
+        return command(*args, server=Server(url, provider_data), **kwargs)
+
+    made: Any = click.option(
+        "--provider-data",
+        envvar="LLAMASTACK_PROVIDER_DATA",
+        metavar="JSON",
+        callback=_json_object,
+        help="Sent along as X-LlamaStack-ProviderData, e.g. keys.",
+    )(with_server)
+    made = click.option(
+        "--url",
+        envvar="LLAMASTACK_URL",
+        default=DEFAULT_URL,
+        show_default=True,
+        callback=_http_url,
+        help="The server.",
+    )(made)
+    decorated: _F = made
+    return decorated
+
+
+def _http_url(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+    import httpx
+
+    try:
+        url = httpx.URL(value)
+    except httpx.InvalidURL as error:
+        raise click.BadParameter(f"'{value}' is no URL: {error}", ctx, parameter) from None
+    if url.scheme not in ("http", "https") or not url.host:
+        raise click.BadParameter(f"'{value}' is not of the form http://HOST:PORT", ctx, parameter)
+    return value
+
+
+def _json_object(ctx: click.Context, parameter: click.Parameter, value: str | None) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    try:
+        data = json.loads(value)
+    except ValueError:
+        data = None
+    if not isinstance(data, dict):
+        # The value is not repeated: it may hold keys.
+        raise click.BadParameter("must be a JSON object", ctx, parameter)
+    return data

@@ -1,0 +1,221 @@
+"""The command `llamastack` itself: which commands there are, what they cost, how errors come out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from installed_fakes import entry_points_in, install
+
+from llamastack.provider.builtin_apis import BUILTIN_APIS
+from llamastack.stack import discovery
+from llamastack.stack.discovery import Discovery
+from llamastack_cli import group, resource_commands
+from llamastack_cli.group import cli
+from llamastack_cli.output import WrongInputError, show_errors, show_table
+
+PLUGIN = """
+import sys
+import click
+from llamastack.provider import hookimpl
+
+me = sys.modules[__name__]
+
+@click.command(help="Says hello.")
+def greet():
+    click.echo("hello from a plugin")
+
+@click.command("run")
+def other_run():
+    click.echo("not this one")
+
+@hookimpl
+def llamastack_cli_commands():
+    return [greet, other_run]
+"""
+
+VOICES = """
+import sys
+from typing import Protocol
+from llamastack.api.base import RoutedObject
+from llamastack.api.webmethod import ResourceAction, webmethod
+from llamastack.provider import hookimpl
+from llamastack.provider.builtin_apis import routed_apis
+
+class Voice(RoutedObject):
+    pitch: int
+
+class Speech(Protocol):
+    @webmethod("/speech/say", routed_by="voice")
+    async def say(self, voice: str) -> None: ...
+
+class Voices(Protocol):
+    @webmethod("/voices/list", methods=("GET",), resource_action=ResourceAction.LIST)
+    async def list_voices(self) -> list[Voice]: ...
+
+    @webmethod("/voices/register", resource_action=ResourceAction.REGISTER)
+    async def register_voice(self, voice: Voice) -> None: ...
+
+class Adds:
+    @hookimpl
+    def llamastack_apis(self):
+        return routed_apis(
+            name="speech", protocol=Speech, table_name="voices", table_protocol=Voices,
+            object_name="voice", object_type=Voice, private_protocol=object,
+        )
+
+me = voices = Adds()
+more = Adds()
+"""
+
+
+@pytest.fixture
+def runner() -> CliRunner:
+    return CliRunner()
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to install fakes into; the command line sees them."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(discovery, "_default", Discovery(entry_points_in(folder, real=False)))
+    return folder
+
+
+def test_help_imports_nothing_that_is_slow() -> None:
+    program = (
+        "import sys; sys.argv = ['llamastack', '--help']\n"
+        "from llamastack_cli import main\n"
+        "assert main() == 0\n"
+        "slow = {'pydantic', 'rich', 'httpx', 'uvicorn', 'starlette', 'anyio', 'yaml', 'llamastack.stack.stack'}\n"
+        "print('imported:', sorted(slow & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "imported: []"
+
+
+@pytest.mark.parametrize("name", [*group._COMMANDS, *group._OBJECT_COMMANDS])
+def test_every_command_has_help_and_stands_in_the_list(runner: CliRunner, name: str) -> None:
+    assert f"\n  {name} " in runner.invoke(cli, ["--help"]).stdout
+    done = runner.invoke(cli, [name, "--help"])
+    assert done.exit_code == 0
+    assert done.stdout.startswith(f"Usage: llamastack {name} ")
+
+
+def test_object_commands_are_those_of_the_api_table() -> None:
+    pairs = {d.pair.resource_api.replace("_", "-") for d in BUILTIN_APIS if d.pair}
+    assert set(group._OBJECT_COMMANDS) == set(resource_commands.object_apis()) == pairs
+
+
+def test_version(runner: CliRunner) -> None:
+    assert runner.invoke(cli, ["--version"]).stdout.split() == ["llamastack", "0.1.0"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nonsense"], "error: No such command 'nonsense'"),
+        (["providers", "list", "--nonsense"], "error: No such option"),
+        (["run", "--port", "x"], "error: Invalid value for '--port'"),
+        (["run", "--port", "70000"], "error: Invalid value for '--port'"),
+        (["models", "list", "--url", "nonsense"], "is not of the form http://HOST:PORT"),
+        (["models", "list", "--provider-data", "[hunter2]"], "must be a JSON object"),
+        (["models", "get"], "error: Missing argument 'NAME'"),
+    ],
+)
+def test_wrong_usage_is_2_and_one_error(runner: CliRunner, arguments: list[str], says: str) -> None:
+    done = runner.invoke(cli, arguments)
+    assert done.exit_code == 2
+    assert says in done.stderr
+    assert done.stdout == ""
+    assert "hunter2" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("how", ["option", "environment", "not at all"])
+def test_traceback_only_when_asked_for(runner: CliRunner, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    def fails(*_: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr("llamastack_cli.distributions.default_discovery", fails)
+    options = ["--debug"] if how == "option" else []
+    done = runner.invoke(
+        cli,
+        [*options, "distributions", "list"],
+        env={"LLAMASTACK_DEBUG": "1"} if how == "environment" else {},
+    )
+    assert done.exit_code == 1
+    assert "error: unexpected KeyError: 'a bug'" in done.stderr
+    assert ("Traceback" in done.stderr) == (how != "not at all")
+
+
+def test_without_the_extra_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import llamastack_cli as package
+
+    monkeypatch.setattr(package, "find_spec", lambda name: None if name == "rich" else object())
+    assert package.main() == 2
+    assert capsys.readouterr().err == (
+        'error: the command line needs more packages: pip install "llamastack[server]"\n'
+    )
+
+
+def test_commands_of_a_plugin(runner: CliRunner, site: Path) -> None:
+    site.joinpath("greeting_fake.py").write_text(PLUGIN)
+    install(site, "greeting", {"llamastack.plugins": {"greeting": "greeting_fake:me"}})
+    assert runner.invoke(cli, ["greet"]).stdout == "hello from a plugin\n"
+    listed = runner.invoke(cli, ["--help"]).stdout
+    assert "greet  Says hello." in listed
+    assert listed.count("\n  run ") == 1
+    shown = runner.invoke(cli, ["plugins", "list"]).stdout.splitlines()
+    assert [line.split() for line in shown] == [["NAME", "DISTRIBUTION", "VERSION"], ["greeting", "greeting", "1.2.3"]]
+
+
+def test_a_plugin_adds_an_api_and_gets_its_commands(runner: CliRunner, site: Path) -> None:
+    site.joinpath("voices_fake.py").write_text(VOICES)
+    install(site, "voices", {"llamastack.plugins": {"voices": "voices_fake:me"}})
+    assert "voices  List, register and unregister the voices of a running server." in runner.invoke(cli, ["-h"]).stdout
+    commands = runner.invoke(cli, ["voices", "--help"]).stdout
+    assert "register" in commands
+    assert "Undo the registration" not in commands
+    assert "--pitch VALUE" in runner.invoke(cli, ["voices", "register", "--help"]).stdout
+
+
+def test_plugins_that_do_not_go_together_are_an_error_of_help_too(runner: CliRunner, site: Path) -> None:
+    site.joinpath("voices_fake.py").write_text(VOICES)
+    for name in ("voices", "more-voices"):
+        install(site, name, {"llamastack.plugins": {name: f"voices_fake:{name.partition('-')[0]}"}})
+    done = runner.invoke(cli, ["--help"])
+    assert done.exit_code == 1
+    assert done.stderr.startswith("error: plugin voices:voices adds an API 'speech', which is there already")
+
+
+def test_a_broken_plugin_takes_no_command_away(runner: CliRunner, site: Path) -> None:
+    site.joinpath("broken_fake.py").write_text(
+        "import sys\nfrom llamastack.provider import hookimpl\nme = sys.modules[__name__]\n"
+        "@hookimpl\ndef llamastack_cli_commands():\n    raise OSError('no disk')\n"
+    )
+    install(site, "broken", {"llamastack.plugins": {"b": "broken_fake:me", "gone": "package_that_is_gone:x"}})
+    done = runner.invoke(cli, ["--help"])
+    assert done.exit_code == 0
+    assert "memory-banks" in done.stdout
+    assert runner.invoke(cli, ["greet"]).exit_code == 2
+    listed = runner.invoke(cli, ["plugins", "list"]).stdout
+    assert "broken: 'gone' (broken 1.2.3, entry point package_that_is_gone:x) cannot be loaded" in listed
+
+
+def test_piped_tables_cut_nothing_off(capsys: pytest.CaptureFixture[str]) -> None:
+    show_table(("NAME", "WHAT"), [("x" * 300, "a\nb"), ("y", None)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["NAME" + " " * 298 + "WHAT", "x" * 300 + "  a b", "y"]
+
+
+def test_errors_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
+    show_errors(WrongInputError("one\ntwo", "three").lines)
+    assert capsys.readouterr().err == "error: one\n       two\nerror: three\n"

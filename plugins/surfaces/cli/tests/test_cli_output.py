@@ -1,0 +1,81 @@
+"""What commands print of texts that others wrote: nothing in it steers a terminal or passes for another line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import AsyncIterator
+
+import pytest
+from click.testing import CliRunner
+
+from llamastack.api.common import CompletionMessage, StopReason
+from llamastack.api.inference import (
+    ChatCompletionResponse,
+    ChatCompletionResponseEvent,
+    ChatCompletionResponseEventType,
+    ChatCompletionResponseStreamChunk,
+)
+from llamastack_cli import output
+from llamastack_cli.chat import _streamed, _whole
+from llamastack_cli.group import cli
+
+pytestmark = pytest.mark.anyio
+HOSTILE = "m\x1b[2J\x1b]0;title\x07\x9b31m\u202egnp\u2028error: forged\r\nerror: forged too\ud83d"
+STEERING = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u202e\ud800-\udfff]")
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_tables(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal, raising=False)
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("COLUMNS", "200")
+    output.show_table(("NAME", "REASON"), [("[bold]name[/bold]", HOSTILE)], title=f"Health: {HOSTILE}")
+    shown = capsys.readouterr().out
+    assert not STEERING.search(shown)
+    assert "\\x1b[2J" in shown
+    assert "[bold]name[/bold]" in shown
+
+
+def test_errors_and_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+    output.show_errors([HOSTILE])
+    shown = capsys.readouterr().err
+    assert not STEERING.search(shown)
+    assert [line for line in shown.splitlines() if line.startswith("error: ")] == [shown.splitlines()[0]]
+
+
+def test_json(capsys: pytest.CaptureFixture[str]) -> None:
+    output.show_json({"text": HOSTILE + "Grüße 世界"})
+    shown = capsys.readouterr().out
+    assert not STEERING.search(shown)
+    assert json.loads(shown) == {"text": HOSTILE + "Grüße 世界"}
+    assert "Grüße 世界" in shown
+
+
+def test_what_a_model_says_keeps_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    message = CompletionMessage(content="one\n\ttwo\r\nthree \x1b[2J", stop_reason=StopReason.end_of_turn)
+    _whole(ChatCompletionResponse(completion_message=message), True)
+    assert capsys.readouterr().out == "one\n\ttwo\nthree \\x1b[2J\n"
+
+
+async def test_a_streamed_reply_as_well(capsys: pytest.CaptureFixture[str]) -> None:
+    async def chunks() -> AsyncIterator[ChatCompletionResponseStreamChunk]:
+        for text in ("one\n", "\x1b", "[2J\x9b31m"):
+            event = ChatCompletionResponseEvent(event_type=ChatCompletionResponseEventType.progress, delta=text)
+            yield ChatCompletionResponseStreamChunk(event=event)
+
+    await _streamed(chunks())
+    assert capsys.readouterr().out == "one\n\\x1b[2J\\x9b31m\n"
+
+
+def test_a_plugin_that_is_left_out_is_told_of_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def warn(*_: object, **__: object) -> None:
+        logger = logging.Logger("llamastack.plugins")
+        logger.warning("plugin left out: %s", HOSTILE)
+
+    monkeypatch.setattr("llamastack_cli.distributions.show_json", warn)
+    done = CliRunner().invoke(cli, ["distributions", "list", "--json"])
+    assert done.stderr.startswith("warning: plugin left out: m\\x1b[2J")
+    assert len(done.stderr.splitlines()) == 1
+    assert not STEERING.search(done.stderr)

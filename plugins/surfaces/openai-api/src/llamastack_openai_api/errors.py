@@ -1,0 +1,104 @@
+"""The error family in OpenAI's shape.
+
+Format: https://platform.openai.com/docs/guides/error-codes/api-errors.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from llamastack.provider.errors import (
+    AuthenticationError,
+    BackendError,
+    ConflictError,
+    ContextLengthExceededError,
+    InvalidRequestError,
+    LlamaStackError,
+    MethodNotAllowedError,
+    NotFoundError,
+    NotSupportedError,
+    ObjectNotFoundError,
+    PermissionDeniedError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    RateLimitError,
+    RequestHeadTooLargeError,
+    RequestTimeoutError,
+    RequestTooLargeError,
+    ServerBusyError,
+)
+from llamastack_server.context import request_id
+from llamastack_server.errors import ErrorShape
+
+_INVALID = "invalid_request_error"
+_SERVER = "server_error"
+
+
+class OpenAIError(NamedTuple):
+    """type, code: OpenAI's words. status: where it is another one than the family's."""
+
+    type: str
+    code: str | None
+    status: int | None = None
+
+
+ERROR_TABLE: dict[type[LlamaStackError], OpenAIError] = {
+    ContextLengthExceededError: OpenAIError(_INVALID, "context_length_exceeded"),
+    InvalidRequestError: OpenAIError(_INVALID, None),
+    # OpenAI says so of a parameter that a model cannot take. Its clients would try a 501 again.
+    NotSupportedError: OpenAIError(_INVALID, "unsupported_parameter", 400),
+    ConflictError: OpenAIError(_INVALID, "conflict"),
+    AuthenticationError: OpenAIError(_INVALID, "invalid_api_key"),
+    PermissionDeniedError: OpenAIError("permission_error", "permission_denied"),
+    ObjectNotFoundError: OpenAIError(_INVALID, "model_not_found"),
+    NotFoundError: OpenAIError(_INVALID, "not_found"),
+    MethodNotAllowedError: OpenAIError(_INVALID, "method_not_allowed"),
+    RequestTimeoutError: OpenAIError(_INVALID, "request_timeout"),
+    RequestHeadTooLargeError: OpenAIError(_INVALID, "request_head_too_large"),
+    RequestTooLargeError: OpenAIError(_INVALID, "request_too_large"),
+    RateLimitError: OpenAIError("rate_limit_error", "rate_limit_exceeded"),
+    BackendError: OpenAIError(_SERVER, "backend_error"),
+    ProviderUnavailableError: OpenAIError(_SERVER, "provider_unavailable"),
+    ServerBusyError: OpenAIError(_SERVER, "server_busy"),
+    ProviderTimeoutError: OpenAIError(_SERVER, "provider_timeout"),
+}
+"""OpenAI's words for the family. The first class that fits counts."""
+_FAULTS = {"missing": "missing_required_parameter", "extra_forbidden": "unknown_parameter"}
+# Names of native parameters that are not OpenAI's.
+_PARAMS = {
+    "shield_type": "model",
+    "content": "prompt",
+    "contents": "input",
+    "logprobs.top_k": "top_logprobs",
+}
+_SAMPLING = "sampling_params."
+
+
+class OpenAIErrorShape(ErrorShape):
+    """`{"error": {"message", "type", "param", "code"}}`, and beside them the `request_id` and `provider_id`."""
+
+    def status_of(self, cls: type[LlamaStackError]) -> int:
+        return _words_for(cls).status or cls.status
+
+    def body(self, error: LlamaStackError) -> dict[str, Any]:
+        words = _words_for(type(error))
+        code = error.backend_code or words.code
+        param = None if error.param is None else _PARAMS.get(error.param, error.param).removeprefix(_SAMPLING)
+        if isinstance(error, NotSupportedError) and param is None:
+            # Not some parameter of it: this model cannot do it at all.
+            param, code = "model", "unsupported_model"
+        elif code is None and isinstance(error, InvalidRequestError) and error.provider_id is None:
+            kind = error.errors[0]["type"] if error.errors else None
+            code = _FAULTS.get(str(kind), "invalid_value") if kind or param else None
+        body = {"message": error.message, "type": words.type, "param": param, "code": code}
+        for name, value in (("provider_id", error.provider_id), ("request_id", request_id.get())):
+            if value is not None:
+                body[name] = value
+        return {"error": body}
+
+
+def _words_for(cls: type[LlamaStackError]) -> OpenAIError:
+    return next((words for kind, words in ERROR_TABLE.items() if issubclass(cls, kind)), OpenAIError(_SERVER, None))
+
+
+OPENAI_ERRORS = OpenAIErrorShape()

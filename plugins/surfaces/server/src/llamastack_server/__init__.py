@@ -1,0 +1,1 @@
+"""A running stack over HTTP."""

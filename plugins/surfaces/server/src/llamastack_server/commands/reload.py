@@ -1,0 +1,83 @@
+"""`llamastack run --reload`: a process that watches files, and one behind it that serves."""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+from uvicorn import Config
+from uvicorn.supervisors.statreload import StatReload
+
+from llamastack.stack.discovery import default_discovery
+
+_WATCHED = (".py", ".yaml", ".yml")
+_PASSED_OVER = ("__pycache__", "node_modules", "site-packages")
+
+
+def run_reloading(config: str, listening: socket.socket) -> None:
+    """Serve in a process of its own, started again whenever a watched file changes."""
+    settings = Config("llamastack", log_config=None, reload_delay=0.5)
+    reloader = _Reloader(settings, target=functools.partial(_child, config), sockets=[listening])
+    reloader.folders = watched_folders(config)
+    reloader.run()
+
+
+def watched_folders(config: str) -> list[Path]:
+    """The working folder, the config file's, and those of packages that are installed editable."""
+    found = {Path.cwd()}
+    if Path(config).is_file():
+        found.add(Path(config).resolve().parent)
+    for package in {installed.value.partition(":")[0].partition(".")[0] for installed in default_discovery().installed}:
+        spec = find_spec(package)
+        for place in (spec.submodule_search_locations or ()) if spec is not None else ():
+            if "site-packages" not in Path(place).parts:
+                found.add(Path(place).resolve())
+    return sorted(folder for folder in found if not any(folder != other and other in folder.parents for other in found))
+
+
+class _Reloader(StatReload):
+    """uvicorn's own by time stamps, which sees Python files only, and not what changes while a process starts."""
+
+    folders: list[Path]
+
+    def startup(self) -> None:
+        self.mtimes = self._written()
+        super().startup()
+
+    def restart(self) -> None:
+        before = self._written()
+        super().restart()
+        self.mtimes = before
+
+    def _written(self) -> dict[Path, float]:
+        """When each file was last written."""
+        found: dict[Path, float] = {}
+        for file in self.iter_py_files():
+            with suppress(OSError):  # gone meanwhile
+                found[file] = file.stat().st_mtime
+        return found
+
+    def iter_py_files(self) -> Iterator[Path]:
+        for top in self.folders:
+            for folder, inside, files in os.walk(top):
+                inside[:] = [name for name in inside if name not in _PASSED_OVER and not name.startswith(".")]
+                yield from (Path(folder, name) for name in files if name.endswith(_WATCHED))
+
+
+def _child(config: str, sockets: list[socket.socket]) -> None:
+    from llamastack_cli.output import error_lines, show_errors, told
+    from llamastack_server.commands.run import run_again
+
+    try:
+        run_again(config, sockets[0])
+    except Exception as error:
+        # What is wrong may be what is being edited: say it, and let the watching process wait for the next change.
+        failed = told(error)
+        show_errors(error_lines(failed))
+        sys.exit(failed.exit_code)

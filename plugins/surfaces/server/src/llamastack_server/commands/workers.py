@@ -1,0 +1,307 @@
+"""`llamastack run --workers N`: a process that starts N others and keeps them running; these serve.
+
+uvicorn's own supervisor is not used: it starts a worker that dies again without a pause, kills one that does not answer
+for a few seconds, and its workers outlive it when it is killed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context, parent_process, resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any
+
+import anyio
+import click
+
+from llamastack.stack import Stack
+from llamastack.stack.config import LoadedConfig
+from llamastack.stack.discovery import default_discovery
+from llamastack_cli.output import CliError, WrongInputError, error_lines, told
+from llamastack_cli.progress import ProgressReport
+from llamastack_server.commands.heartbeat import Heartbeat, Pulse, end_hanging
+from llamastack_server.commands.run import SIGNALS, run_stack, serving_line, show_stack
+from llamastack_server.logs import set_up_logging
+from llamastack_server.serve import own_socket, share, url_of
+
+_LOGGER = logging.getLogger("llamastack.workers")
+_SPAWN = get_context("spawn")
+_SHORTEST_PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 30.0
+# A worker that ran for so long did not die of how it started.
+_STEADY_AFTER_S = 30.0
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a worker is to do.
+
+    config: the run config as it was when the parent read it, so that a worker that is started later serves the same.
+    introduces: it shows the providers, and their progress.
+    timeout_s: how long it may show no sign of life, 0 for no limit.
+    """
+
+    name: str
+    config: dict[str, Any]
+    folder: Path | None
+    introduces: bool
+    debug: bool
+    timeout_s: float
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A worker accepts requests. lines: to show when all do."""
+
+    lines: list[str]
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """A worker ends because of an error. lines: as for `CliError`."""
+
+    lines: list[str]
+    exit_code: int
+
+
+# ---- the parent ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Worker:
+    """One of N. tried: set when its first process is ready or has ended. failed: its last process was never ready."""
+
+    name: str
+    process: SpawnProcess | None = None
+    tried: anyio.Event = field(default_factory=anyio.Event)
+    failed: bool = False
+
+
+def run_workers(config: LoadedConfig, listening: socket.socket, count: int) -> None:
+    """Serve with `count` processes until SIGTERM or SIGINT, then wait until they have let requests finish.
+
+    Raises CliError with the error of a worker that could not start while no other serves.
+    """
+    if sys.platform == "win32":
+        raise WrongInputError("workers: there is only 1 on Windows, which has no signals to stop more with")
+    shared = share(listening)
+    try:
+        anyio.run(_run, config, shared, count)
+    finally:
+        shared.close()
+
+
+async def _run(config: LoadedConfig, shared: socket.socket, count: int) -> None:
+    await _Workers(config, shared, count).run()
+
+
+class _Workers:
+    def __init__(self, config: LoadedConfig, shared: socket.socket, count: int) -> None:
+        self._config = config
+        self._shared = shared
+        self._count = count
+        context = click.get_current_context(silent=True)
+        self._debug = context is not None and bool(context.find_root().params.get("debug"))
+        self._workers: list[_Worker] = []
+        self._lines: list[str] = []
+        self._failure: CliError | None = None
+        self._serving = anyio.CancelScope()
+
+    async def run(self) -> None:
+        # Its process must be there before signals are held back: starting it lets them through again.
+        resource_tracker.ensure_running()
+        with anyio.open_signal_receiver(*SIGNALS) as signals:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._obey, signals)
+                with self._serving:
+                    await self._serve()
+                group.cancel_scope.cancel()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _obey(self, signals: AsyncIterator[signal.Signals]) -> None:
+        stopping = False
+        async for number in signals:
+            if stopping and number == signal.SIGINT:
+                # Who interrupts again does not want to wait for requests in flight.
+                for worker in self._workers:
+                    if worker.process is not None and worker.process.pid is not None and worker.process.is_alive():
+                        os.kill(worker.process.pid, signal.SIGINT)
+            stopping = True
+            self._serving.cancel()
+
+    async def _serve(self) -> None:
+        async with anyio.create_task_group() as group:
+            # The first one starts alone: what is wrong is found, and what must be fetched is fetched, once.
+            for names in ([1], range(2, self._count + 1)):
+                begun = [_Worker(f"worker-{number}") for number in names]
+                self._workers += begun
+                for worker in begun:
+                    group.start_soon(self._keep, worker)
+                for worker in begun:
+                    await worker.tried.wait()
+            click.echo("\n".join([serving_line(url_of(self._shared), self._count), *self._lines]))
+
+    async def _keep(self, worker: _Worker) -> None:
+        """Run a worker, again whenever it ends."""
+        pause = 0.0
+        while True:
+            began = anyio.current_time()
+            said, ready = await self._run_once(worker)
+            worker.failed = not ready
+            if worker.failed and all(other.failed for other in self._workers):
+                self._failure = _as_error(said) if said is not None else CliError(f"{_ended(worker)} before it served")
+                self._serving.cancel()
+                return
+            steady = anyio.current_time() - began > _STEADY_AFTER_S
+            pause = 0.0 if steady else min(max(2 * pause, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S)
+            why = f": {'; '.join(said.lines)}" if said is not None else ""
+            _LOGGER.error("%s%s; starting it again in %g s", _ended(worker), why, pause)
+            worker.tried.set()
+            await anyio.sleep(pause)
+
+    async def _run_once(self, worker: _Worker) -> tuple[_Failed | None, bool]:
+        """One process of a worker, from start to end: the error it ended with, and whether it got ready."""
+        first = worker is self._workers[0] and not worker.tried.is_set()
+        job = self._job(worker.name, introduces=first)
+        receiving, sending = _SPAWN.Pipe(duplex=False)
+        hearing, beating = _SPAWN.Pipe(duplex=False)
+        process = _SPAWN.Process(target=_work, name=worker.name, args=(job, self._shared, sending, beating))
+        ready = False
+        said: _Ready | _Failed | None = None
+        with receiving, hearing:
+            with sending, beating, _signals_held_back():
+                process.start()
+            worker.process = process
+            pulse = Pulse(hearing, job.timeout_s) if job.timeout_s else None
+            try:
+                await anyio.wait_readable(receiving)
+                said = _received(receiving)
+                if isinstance(said, _Ready):
+                    ready = True
+                    worker.failed = False
+                    self._lines += said.lines
+                    _LOGGER.info("%s serves as process %d", worker.name, process.pid)
+                    worker.tried.set()
+                elif pulse is not None:
+                    pulse.expect_end()
+                await _end_of(process, pulse)
+            finally:
+                if process.exitcode is None:
+                    with anyio.CancelScope(shield=True):
+                        process.terminate()
+                        if pulse is not None and not ready:
+                            pulse.expect_end()
+                        await _end_of(process, pulse)
+            if ready:
+                said = _received(receiving)
+        return (said if isinstance(said, _Failed) else None), ready
+
+    def _job(self, name: str, *, introduces: bool) -> _Job:
+        timeout_s = self._config.run.server.worker_timeout_s or 0.0
+        return _Job(name, dict(self._config.document.value), self._config.folder, introduces, self._debug, timeout_s)
+
+
+async def _end_of(process: SpawnProcess, pulse: Pulse | None) -> None:
+    """Wait until a process ends; it is ended when it shows no sign of life."""
+
+    async def watch(pulse: Pulse) -> None:
+        await pulse.silence()
+        assert process.pid is not None
+        _LOGGER.error("%s (process %d) hangs: no sign of life for %g s", process.name, process.pid, pulse.limit_s)
+        await end_hanging(process.pid)
+
+    async with anyio.create_task_group() as group:
+        if pulse is not None:
+            group.start_soon(watch, pulse)
+        await anyio.wait_readable(process.sentinel)
+        group.cancel_scope.cancel()
+    process.join()
+
+
+def _received(receiving: Connection) -> _Ready | _Failed | None:
+    try:
+        said: _Ready | _Failed = receiving.recv()
+    except (EOFError, OSError):
+        return None
+    return said
+
+
+def _ended(worker: _Worker) -> str:
+    process = worker.process
+    assert process is not None
+    code = process.exitcode or 0
+    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+    return f"{worker.name} (process {process.pid}) {how}"
+
+
+def _as_error(failed: _Failed) -> CliError:
+    wrong_input = failed.exit_code == WrongInputError.exit_code
+    return (WrongInputError if wrong_input else CliError)(*failed.lines)
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """For the start of a process, which inherits this: until it has its own handlers, signals wait."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+# ---- a worker --------------------------------------------------------------------------------------------------------
+
+
+def _work(job: _Job, shared: socket.socket, sending: Connection, beating: Connection) -> None:
+    """What a worker process runs."""
+    threading.Thread(target=_stop_with_parent, name="parent", daemon=True).start()
+    heartbeat = Heartbeat(beating, job.timeout_s) if job.timeout_s else None
+
+    async def introduce(stack: Stack, url: str) -> Callable[[], None]:
+        lines = await show_stack(stack, url) if job.introduces else []
+        return partial(_say, sending, _Ready(lines))
+
+    try:
+        set_up_logging(worker=job.name, packages=default_discovery().packages)
+        report = ProgressReport()
+        if job.introduces:
+            stack = Stack.from_config(job.config, folder=job.folder, on_progress=report)
+        else:
+            stack = Stack.from_config(job.config, folder=job.folder)
+        run_stack(stack, own_socket(shared), report, introduce, heartbeat.start if heartbeat else None)
+    except Exception as error:
+        if job.debug:
+            traceback.print_exception(error)
+        failed = told(error)
+        _say(sending, _Failed(error_lines(failed), failed.exit_code))
+        sys.exit(failed.exit_code)
+    finally:
+        if heartbeat is not None:
+            heartbeat.stop()
+
+
+def _say(sending: Connection, message: _Ready | _Failed) -> None:
+    # Without a parent there is nobody to tell, and the signal to stop is on its way.
+    with suppress(OSError):
+        sending.send(message)
+
+
+def _stop_with_parent() -> None:
+    """A worker whose parent was killed would serve for ever: it stops as after SIGTERM."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)

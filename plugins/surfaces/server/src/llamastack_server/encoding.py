@@ -1,0 +1,45 @@
+"""What is sent: JSON, and server-sent events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pydantic_core
+from pydantic import TypeAdapter
+
+from llamastack.http.surrogates import encode_json
+from llamastack.provider.errors import InternalError
+
+# Characters that some clients take for the end of a line, though JSON may hold them and SSE knows only CR and LF.
+_LINE_ENDS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
+
+
+def json_of(value: dict[str, Any]) -> bytes:
+    """Numbers that JSON has none of (NaN, infinity) are null, lone surrogates are U+FFFD.
+
+    Raises InternalError for what cannot be written.
+    """
+    try:
+        return encode_json(value, inf_nan_mode="null")
+    except ValueError as error:
+        raise InternalError("the provider's reply cannot be written as JSON") from error
+
+
+def json_by(adapter: TypeAdapter[Any], value: Any) -> bytes:
+    """A value as its type says that it is written; lone surrogates are U+FFFD. Raises what pydantic raises for a value
+    that is not of its type.
+    """
+    try:
+        return adapter.dump_json(value, warnings="error")
+    except pydantic_core.PydanticSerializationError as error:
+        if "surrogates not allowed" not in str(error):
+            raise
+    return json_of(adapter.dump_python(value, warnings="error"))
+
+
+def event_of(data: bytes) -> bytes:
+    """The event that holds this JSON, which is in one line for every client."""
+    for raw, escaped in _LINE_ENDS:
+        if raw in data:
+            data = data.replace(raw, escaped)
+    return b"data: %b\n\n" % data

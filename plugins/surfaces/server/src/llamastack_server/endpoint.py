@@ -1,0 +1,163 @@
+"""What the endpoints of every surface share: read the body, answer while the client is there, send JSON or events."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from typing import ClassVar
+
+import anyio
+from starlette.types import Receive, Scope
+
+from llamastack.provider.context import (
+    PROVIDER_DATA_HEADER,
+    ProviderDataHeader,
+    current_provider_data,
+    use_provider_data,
+)
+from llamastack.provider.errors import LlamaStackError, ProviderUnavailableError
+from llamastack.provider.streams import closing
+from llamastack_server.connection import Connection, Sender, connection_of
+from llamastack_server.element_limit import NUMBERS_IN_ONE, refuse_more_elements
+from llamastack_server.errors import ErrorShape
+from llamastack_server.process_limits import ProcessLimits
+from llamastack_server.requests import ClientGoneError, header_of
+
+_LOGGER = logging.getLogger("llamastack.server")
+_PROVIDER_DATA = PROVIDER_DATA_HEADER.lower().encode()
+_JSON = (b"content-type", b"application/json")
+_EVENT_STREAM = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class Endpoint:
+    """An ASGI app for one route. A subclass says how it is answered.
+
+    errors: how errors look in the middle of a stream. load: what all endpoints share. numbers_in_one: how many numbers
+    in a body take as long to check as a text does.
+    """
+
+    numbers_in_one: ClassVar[int] = NUMBERS_IN_ONE
+
+    def __init__(self, errors: ErrorShape, load: ProcessLimits) -> None:
+        self.errors = errors
+        self._bodies = load.bodies
+        self._turns = load.turns
+        self._max_body_elements = load.max_body_elements
+
+    async def respond(self, scope: Scope, body: bytes) -> bytes | AsyncIterator[bytes]:
+        """JSON, or an iterator of server-sent events, each block one or several whole ones.
+
+        Raises what a client is to be told.
+        """
+        raise NotImplementedError
+
+    def complete(self, error: LlamaStackError) -> None:
+        """Put into an error what only this endpoint knows of it."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Sender) -> None:
+        body = await self._bodies.read(scope, receive)
+        try:
+            refuse_more_elements(body, self._max_body_elements, self.numbers_in_one)
+            header = header_of(scope, _PROVIDER_DATA)
+            if header is None and current_provider_data() is None:
+                await self._call(scope, body, receive, send)
+                return
+            with use_provider_data(None if header is None else ProviderDataHeader(header)):
+                await self._call(scope, body, receive, send)
+        finally:
+            self._bodies.let_go(body)
+
+    async def _call(self, scope: Scope, body: bytes, receive: Receive, send: Sender) -> None:
+        failure: Exception | None = None
+        gone = False
+
+        def leave() -> None:
+            nonlocal gone
+            gone = not send.complete  # servers say "disconnect" after a complete reply too
+            present.cancel()
+
+        async def answer() -> None:
+            nonlocal failure
+            try:
+                await self._answer(scope, body, send)
+            except Exception as error:  # raised below, outside the scope and the group, so that it is not wrapped
+                failure = error
+                if isinstance(error, LlamaStackError):
+                    self.complete(error)
+
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            leave()
+
+        connection = connection_of(scope)
+        if connection is not None and connection.lost:
+            raise ClientGoneError
+        try:
+            with anyio.CancelScope() as present:
+                if connection is not None:
+                    connection.watch(leave)
+                    try:
+                        await answer()
+                    finally:
+                        connection.when_lost.discard(leave)
+                else:
+                    async with anyio.create_task_group() as group:
+                        group.start_soon(watch)
+                        await answer()
+                        group.cancel_scope.cancel()
+        except anyio.get_cancelled_exc_class():
+            # Not by the client: the time that requests have to finish after a signal is over.
+            if gone or send.complete:
+                raise
+            failure = ProviderUnavailableError("the server is stopping")
+            if send.status:
+                await send({"type": "http.response.body", "body": self.errors.event(failure)})
+                return
+        try:
+            if gone:
+                raise ClientGoneError
+            if failure is not None:
+                raise failure
+        finally:
+            failure = None  # else it would keep this frame, and with it the body, until garbage is collected
+
+    async def _answer(self, scope: Scope, body: bytes, send: Sender) -> None:
+        result = await self.respond(scope, body)
+        if not isinstance(result, bytes):
+            async with closing(result):
+                await self._send_events(result, send, connection_of(scope))
+            return
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [_JSON, (b"content-length", b"%d" % len(result))],
+            }
+        )
+        await send({"type": "http.response.body", "body": result})
+
+    async def _send_events(self, events: AsyncIterator[bytes], send: Sender, connection: Connection | None) -> None:
+        started = False
+        try:
+            async for block in events:
+                if not started:
+                    # Only now: a failure before the first piece is still answered with its own status.
+                    started = True
+                    await send({"type": "http.response.start", "status": 200, "headers": list(_EVENT_STREAM)})
+                await send({"type": "http.response.body", "body": block, "more_body": True})
+                if connection is None or connection.runs_on:
+                    await self._turns.next()  # else a backend that always has more would stop all others
+        except LlamaStackError as error:
+            if not started:
+                raise
+            _LOGGER.warning("stream broken off: %s", error.message)
+            self.complete(error)
+            await send({"type": "http.response.body", "body": self.errors.event(error), "more_body": True})
+        if not started:
+            await send({"type": "http.response.start", "status": 200, "headers": list(_EVENT_STREAM)})
+        await send({"type": "http.response.body", "body": b""})

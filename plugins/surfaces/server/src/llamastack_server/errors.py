@@ -1,0 +1,64 @@
+"""How errors look on the wire: each surface has its own shape for the one family."""
+
+from __future__ import annotations
+
+import math
+from http import HTTPStatus
+from typing import Any
+
+from llamastack.provider.errors import LlamaStackError, MethodNotAllowedError
+from llamastack_server.context import REQUEST_ID_HEADER, request_id
+from llamastack_server.encoding import event_of, json_of
+
+
+class ErrorShape:
+    """The native shape: `{"error": {"code", "message", "provider_id"?, "param"?, "request_id", ...}}`."""
+
+    def status(self, error: LlamaStackError) -> int:
+        """The HTTP status."""
+        return self.status_of(type(error))
+
+    def status_of(self, cls: type[LlamaStackError]) -> int:
+        """The HTTP status of all errors of a class."""
+        return cls.status
+
+    def body(self, error: LlamaStackError) -> dict[str, Any]:
+        """The JSON of an error response, with the id of the current request."""
+        return error.to_wire(request_id.get())
+
+    def event(self, error: LlamaStackError) -> bytes:
+        """The same as the last event of a stream that has begun."""
+        return event_of(json_of(self.body(error)))
+
+
+NATIVE_ERRORS = ErrorShape()
+
+
+def headers_for(error: LlamaStackError) -> dict[str, str]:
+    """The headers that go with an error, whatever its shape: when to ask again, and what else can be asked."""
+    headers: dict[str, str] = {}
+    wait = error.retry_after
+    if wait is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(wait)))
+        if wait != int(wait):
+            headers["retry-after-ms"] = str(round(wait * 1000))  # which OpenAI's clients heed
+    if error.should_retry is not None:
+        headers["x-should-retry"] = "true" if error.should_retry else "false"
+    if isinstance(error, MethodNotAllowedError):
+        headers["Allow"] = ", ".join(error.allowed)
+    return headers
+
+
+def last_reply(error: LlamaStackError, shape: ErrorShape) -> bytes:
+    """A whole reply, head and body, after which the connection is closed: for a request that reaches no endpoint."""
+    body = json_of(shape.body(error))
+    status = HTTPStatus(shape.status(error))
+    head = {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        "connection": "close",
+        REQUEST_ID_HEADER.lower(): request_id.get() or "",
+        **headers_for(error),
+    }
+    lines = [f"HTTP/1.1 {status.value} {status.phrase}", *(f"{name}: {value}" for name, value in head.items())]
+    return "\r\n".join((*lines, "", "")).encode() + body

@@ -1,0 +1,18 @@
+"""What all requests of one process share."""
+
+from __future__ import annotations
+
+from llamastack.stack.server_config import ServerConfig
+from llamastack_server.bodies import Bodies
+from llamastack_server.stream_turns import StreamTurns
+
+
+class ProcessLimits:
+    """bodies: reads them, and knows how much of them is held. turns: of streams that always have more.
+    max_body_elements: of a JSON body.
+    """
+
+    def __init__(self, settings: ServerConfig) -> None:
+        self.bodies = Bodies(settings.max_body_bytes, settings.max_buffered_bytes)
+        self.turns = StreamTurns()
+        self.max_body_elements = settings.max_body_elements

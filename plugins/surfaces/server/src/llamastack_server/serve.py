@@ -1,0 +1,198 @@
+"""Run a stack behind uvicorn: bind first, start, serve, drain, close."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import anyio
+import uvicorn
+
+from llamastack.provider.shortage import SHORTAGE, is_shortage
+from llamastack.stack import Stack
+from llamastack.stack.hosts import is_loopback
+from llamastack_server.app import create_app, shape_of
+from llamastack_server.connection import Connection
+from llamastack_server.slow_clients import SlowClients
+
+_LOGGER = logging.getLogger("llamastack.server")
+_BACKLOG = 2048
+_GARBAGE_AFTER = 10_000  # new objects
+
+
+class BindError(Exception):
+    """The address cannot be listened on."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises BindError that says whether the port is in use.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (socket.gaierror, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a host name"
+        raise BindError(f"host '{host}' cannot be resolved: {reason}") from None
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise BindError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+    listening.set_inheritable(True)
+    return listening
+
+
+def share(listening: socket.socket) -> socket.socket:
+    """What `own_socket` makes the socket of each worker process from; takes `listening` over.
+
+    On Linux the result keeps the port and does not listen. Each worker has a listening socket of its own beside it, and
+    the kernel spreads connections over these evenly; of one socket for all, the worker that wakes up first takes most:
+    of 10 connections to 2 workers, all 10 as often as not. The socket of a worker that dies is gone with it, so that no
+    connection waits there. Elsewhere the kernel does not spread them, and all workers listen on one socket.
+    """
+    if sys.platform != "linux":
+        return listening
+    # Set only now, so that `bind` fails where another server has the port.
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        reserved = _beside(listening)
+    finally:
+        listening.close()
+    # Else another server could listen on the port as long as no worker does.
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    return reserved
+
+
+def own_socket(shared: socket.socket) -> socket.socket:
+    """A worker's own socket, which listens once `serve` does; takes over its copy of the one from `share`."""
+    if sys.platform != "linux":
+        return shared
+    with shared:
+        return _beside(shared)
+
+
+def _beside(other: socket.socket) -> socket.socket:
+    """A socket bound to the address that `other` is bound to."""
+    made = socket.socket(other.family, other.type, other.proto)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        made.bind(other.getsockname())
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def url_of(listening: socket.socket) -> str:
+    """The URL that a socket is reached by."""
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{port}"
+
+
+def raise_file_limit() -> None:
+    """Let this process have as many files open as it may: each request that is forwarded has two sockets.
+
+    The limit that most systems begin with, 1024, is there for programs that use `select`, which none here does.
+    """
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == hard:
+        return
+    with suppress(OSError, ValueError):  # some systems have an even lower limit of their own
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        # What is there now stays: looking through it again and again for garbage would take a tenth of each request,
+        # looking through what is new after every few requests a twentieth.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(_GARBAGE_AFTER)
+        self._on_ready()
+
+
+def _tell_shortage(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Where a connection cannot be taken for want of a file descriptor; the loop tries again in a second."""
+    error = context.get("exception")
+    if isinstance(error, OSError) and is_shortage(error) and "accept" in context.get("message", ""):
+        _LOGGER.error("%s, so new connections wait", SHORTAGE)
+    else:
+        loop.default_exception_handler(context)
+
+
+async def serve(stack: Stack, listening: socket.socket, on_ready: Callable[[], None]) -> None:
+    """Serve a running stack until SIGTERM or SIGINT, then let requests in flight finish.
+
+    on_ready: called when requests are accepted.
+    """
+    settings = stack.config.run.server
+    connection: Any = partial(Connection, settings=settings, shape_of=shape_of)
+    config = uvicorn.Config(
+        create_app(stack, loopback=is_loopback(listening.getsockname()[0])),
+        http=connection,
+        ws="none",
+        lifespan="off",
+        proxy_headers=False,  # nothing here asks who the client is
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
+    )
+    server = _Server(config, on_ready)
+    finished = anyio.Event()
+
+    async def run() -> None:
+        try:
+            # Cancelled half-way, uvicorn would leave its connections and the socket open.
+            with anyio.CancelScope(shield=True):
+                async with anyio.create_task_group() as beside:
+                    beside.start_soon(SlowClients(settings).watch, server.server_state.connections)
+                    await server.serve(sockets=[listening])
+                    beside.cancel_scope.cancel()
+        finally:
+            finished.set()
+
+    loop = asyncio.get_running_loop()
+    handled = loop.get_exception_handler()
+    loop.set_exception_handler(_tell_shortage)
+    # uvicorn sets these handlers itself a moment later, and raises the signal once more when it has put them back: one
+    # that comes in between must stop the server too, one that comes after must not stop the process half-closed.
+    before = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
+    thresholds = gc.get_threshold()
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(run)
+            try:
+                await finished.wait()
+            finally:
+                server.should_exit = True
+    finally:
+        loop.set_exception_handler(handled)
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
+        listening.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,145 @@
+"""The time limits of connections: clients that are slow to send, to read, or that do nothing at all.
+
+One look at all connections each second takes the place of timers that every request would have to set and to cancel.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+
+from llamastack.provider.errors import RequestTimeoutError
+from llamastack.stack.server_config import ServerConfig
+from llamastack_server.connection import Connection
+
+_LOGGER = logging.getLogger("llamastack.server")
+_LOOKS_PER_LIMIT = 4
+_SHORTEST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 1.0
+_AT_ONCE = 500
+_SLOWEST = 100.0  # bytes per second
+# For the rest of a body that nobody reads, as its request is answered already.
+_LONGEST_REST_S = 30.0
+
+
+class _Wait(Enum):
+    """What a connection waits for its client to do or to send."""
+
+    FIRST_HEAD = "the first byte"
+    HEAD = "the rest of a head"
+    BODY = "the rest of a body"
+    REST = "the rest of a body that is answered already"
+    NEXT_HEAD = "another request"
+    READER = "its reply to be read"
+
+
+@dataclass
+class _Watched:
+    """One wait of a connection. began, moved: when it was first seen, and when something came or went last. done, then:
+    bytes that came or went, when last seen and when it began.
+    """
+
+    wait: _Wait
+    request: int
+    began: float
+    moved: float
+    done: int
+    then: int
+
+
+class SlowClients:
+    """Ends connections whose clients take longer than `settings` allow."""
+
+    def __init__(self, settings: ServerConfig) -> None:
+        self._limits: dict[_Wait, float | None] = {
+            _Wait.FIRST_HEAD: settings.head_timeout_s,
+            _Wait.HEAD: settings.head_timeout_s,
+            _Wait.BODY: settings.body_timeout_s,
+            _Wait.REST: _LONGEST_REST_S,
+            _Wait.NEXT_HEAD: settings.idle_timeout_s,
+            _Wait.READER: settings.unread_timeout_s,
+        }
+        shortest = min(limit for limit in self._limits.values() if limit)
+        self._pause_s = min(max(shortest / _LOOKS_PER_LIMIT, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S)
+
+    async def watch(self, connections: Collection[Any]) -> None:
+        """Look at those that there are, again and again."""
+        while True:
+            await anyio.sleep(self._pause_s)
+            for place, connection in enumerate([*connections]):
+                if place % _AT_ONCE == _AT_ONCE - 1:
+                    await anyio.lowlevel.checkpoint()
+                if isinstance(connection, Connection) and not connection.lost:
+                    self._look(connection, time.monotonic())
+
+    def _look(self, connection: Connection, now: float) -> None:
+        wait = _wait_of(connection)
+        limit = None if wait is None else self._limits[wait]
+        if wait is None or not limit:
+            connection.watched = None
+            return
+        done = connection.taken_bytes if wait is _Wait.READER else connection.body_bytes
+        watched: _Watched | None = connection.watched
+        if watched is not None and watched.wait is _Wait.FIRST_HEAD and wait is _Wait.HEAD:
+            watched.wait = wait  # one limit for both
+        if watched is None or watched.wait is not wait or watched.request != connection.requests:
+            connection.watched = _Watched(wait, connection.requests, now, now, done, done)
+        elif _is_over(watched, limit, done, now):
+            connection.watched = None
+            _end(connection, wait, limit)
+
+
+def _is_over(watched: _Watched, limit: float, done: int, now: float) -> bool:
+    lasted = now - watched.began
+    if watched.wait not in (_Wait.BODY, _Wait.READER):
+        return lasted >= limit
+    if done != watched.done:
+        watched.done, watched.moved = done, now
+    if lasted >= limit and done - watched.then >= _SLOWEST * lasted:
+        watched.began, watched.then = now, done  # fast enough; from here on again
+        return False
+    return lasted >= limit or now - watched.moved >= limit
+
+
+def _wait_of(connection: Connection) -> _Wait | None:
+    """None where it is the server's turn, or the connection's end has begun."""
+    if connection.unsent_bytes:
+        return _Wait.READER
+    if connection.refused:
+        return None
+    if not connection.in_head:
+        if connection.is_idle:
+            return _Wait.REST
+        # Where the server itself does not read on, its client cannot send.
+        return None if connection.pipeline or connection.flow.read_paused else _Wait.BODY
+    if not connection.is_idle:
+        return None
+    if connection.head_bytes:
+        return _Wait.HEAD
+    return _Wait.NEXT_HEAD if connection.requests else _Wait.FIRST_HEAD
+
+
+def _end(connection: Connection, wait: _Wait, limit: float) -> None:
+    if wait is _Wait.HEAD:
+        connection.refuse(
+            RequestTimeoutError(f"the head of the request did not come within {limit:g} s (server.head_timeout_s)")
+        )
+    elif wait is _Wait.BODY:
+        connection.refuse(
+            RequestTimeoutError(
+                f"for {limit:g} s the body of the request came at less than {_SLOWEST:g} bytes a second, or not at all "
+                "(server.body_timeout_s)"
+            )
+        )
+    elif wait is _Wait.READER:
+        _LOGGER.warning("a client takes nothing of its reply for %g s: its connection is cut", limit)
+        connection.transport.abort()
+    else:
+        connection.transport.close()

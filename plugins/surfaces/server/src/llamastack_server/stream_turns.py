@@ -1,0 +1,36 @@
+"""StreamTurns of streams that always have more: they go on a few at a time, so that everything else runs in between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+_AT_ONCE = 4
+
+
+class StreamTurns:
+    """The streams of one event loop that wait for their turn.
+
+    Merely to let the loop run once is not enough: a new request takes half a dozen runs of it, and in each of them all
+    of these streams would go on.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def next(self) -> None:
+        """Wait until it is the caller's turn; everything else that can run has run meanwhile."""
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+        if not self._waiting:
+            loop.call_soon(self._let_on, loop)
+        self._waiting.append(turn)
+        await turn
+
+    def _let_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        for _ in range(min(_AT_ONCE, len(self._waiting))):
+            turn = self._waiting.popleft()
+            if not turn.done():  # it is where the stream was cancelled
+                turn.set_result(None)
+        if self._waiting:
+            loop.call_soon(self._let_on, loop)

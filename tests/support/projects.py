@@ -1,0 +1,17 @@
+"""The project folders of this repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+CORE = ROOT / "core"
+SURFACES = tuple(ROOT / "plugins" / "surfaces" / name for name in ("cli", "openai-api", "server"))
+ADAPTERS = ROOT / "plugins" / "kits" / "adapters"
+SERVER = (CORE, *SURFACES, ADAPTERS)
+"""What `pip install "llamastack[server]"` brings of this repository."""
+
+
+def provider(name: str) -> Path:
+    """The project folder of `llamastack-provider-<name>`."""
+    return ROOT / "plugins" / "providers" / name
