@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -55,3 +56,20 @@ def scripted_discovery(folder: Path) -> Discovery:
     """What is really installed, and the scripted fakes."""
     install(folder, "llamastack-provider-scripted", SCRIPTED)
     return Discovery(entry_points_in(folder))
+
+
+def install_package(folder: Path, package: Path) -> None:
+    """Install the metadata of a real package, as its pyproject.toml has them; its code is imported from its source."""
+    project = tomllib.loads(package.joinpath("pyproject.toml").read_text(encoding="utf-8"))["project"]
+    install(folder, project["name"], project["entry-points"], project["version"])
+    info = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    lines = ["Metadata-Version: 2.4", f"Name: {project['name']}", f"Version: {project['version']}"]
+    lines += [f"Summary: {project['description']}", f"License-Expression: {project['license']}"]
+    lines += [f"Requires-Python: {project['requires-python']}"]
+    lines += [f"Requires-Dist: {requirement}" for requirement in project["dependencies"]]
+    readme = package.joinpath(project["readme"]).read_text(encoding="utf-8")
+    info.joinpath("METADATA").write_text("\n".join([*lines, "", readme]), encoding="utf-8")
+
+
+FILES_EXAMPLE = Path(__file__).parents[1] / "packages" / "llamastack-files-example"
+"""A third party's package with an API of its own."""

@@ -23,11 +23,13 @@ class Api(StrEnum):
 if TYPE_CHECKING:
     from llamastack.api.agents import *
     from llamastack.api.common import *
+    from llamastack.api.files import *
     from llamastack.api.inference import *
     from llamastack.api.inspect import *
     from llamastack.api.memory import *
     from llamastack.api.memory_banks import *
     from llamastack.api.models import *
+    from llamastack.api.pages import *
     from llamastack.api.safety import *
     from llamastack.api.shields import *
     from llamastack.api.telemetry import *
@@ -43,6 +45,8 @@ _MODULES = (
     "telemetry",
     "inspect",
     "agents",
+    "files",
+    "pages",
 )
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import functools
 import inspect
 import operator
+import re
 import types
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from enum import StrEnum
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, create_model
 
 from llamastack.api.fail_fast import FailFast
+from llamastack.api.files import File
 from llamastack.api.webmethod import ResourceAction, WebMethod, webmethod_of
 
 API_VERSION = (1, 0)
@@ -22,6 +25,38 @@ API_VERSION = (1, 0)
 IMAGES = "images"
 REGISTRATION = "registration"
 UNREGISTER = "unregister"
+
+
+_PATH_PARAMETER = re.compile(r"{(\w+)}")
+
+
+class BodyKind(StrEnum):
+    """What the body of a request is."""
+
+    NONE = "none"
+    JSON = "json"
+    FORM = "form"
+    BYTES = "bytes"
+
+
+class ReplyKind(StrEnum):
+    """What the body of a reply is. JSON: or server-sent events, where the method streams."""
+
+    JSON = "json"
+    BYTES = "bytes"
+    FILE = "file"
+    BYTE_STREAM = "byte stream"
+
+
+def members_of(hint: Any) -> Iterator[Any]:
+    """The types that a value may have: the members of a union, without what `Annotated` adds."""
+    if get_origin(hint) is Annotated:
+        yield from members_of(get_args(hint)[0])
+    elif get_origin(hint) in (Union, types.UnionType):
+        for member in get_args(hint):
+            yield from members_of(member)
+    else:
+        yield hint
 
 
 class Request(FailFast):
@@ -53,11 +88,57 @@ class MethodDefinition:
 
     @functools.cached_property
     def list_parameters(self) -> frozenset[str]:
-        """Parameters that take a list; in a query their name is repeated."""
-        return frozenset(
+        """Parameters that take a list; in a query and in a form their name is repeated."""
+        return frozenset(n for n in self.parameters if any(get_origin(m) is list for m in members_of(self.hints[n])))
+
+    # ---- where arguments stand ---------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def path_parameters(self) -> tuple[str, ...]:
+        """Those that the route names, in its order."""
+        return tuple(_PATH_PARAMETER.findall(self.web.route))
+
+    @functools.cached_property
+    def file_parameters(self) -> frozenset[str]:
+        """Parameters that take a `File`, or a list of them."""
+        kinds = (File, list[File])
+        return frozenset(n for n in self.parameters if any(m in kinds for m in members_of(self.hints[n])))
+
+    @functools.cached_property
+    def bytes_parameter(self) -> str | None:
+        """The parameter that is the body."""
+        return next((n for n in self.parameters if any(m is bytes for m in members_of(self.hints[n]))), None)
+
+    def body_kind(self, verb: str) -> BodyKind:
+        """What the body of a request with this verb is."""
+        if verb in ("GET", "DELETE"):
+            return BodyKind.NONE
+        if self.file_parameters:
+            return BodyKind.FORM
+        return BodyKind.JSON if self.bytes_parameter is None else BodyKind.BYTES
+
+    def body_parameters(self, verb: str) -> tuple[str, ...]:
+        """Those that stand in the body of a request with this verb."""
+        kind = self.body_kind(verb)
+        if kind is BodyKind.NONE:
+            return ()
+        elsewhere = {*self.path_parameters, *self.web.query}
+        return tuple(
             name
             for name in self.parameters
-            if any(get_origin(part) is list for part in (self.hints[name], *get_args(self.hints[name])))
+            if name == self.bytes_parameter or (name not in elsewhere and kind is not BodyKind.BYTES)
+        )
+
+    def query_parameters(self, verb: str) -> tuple[str, ...]:
+        """Those that stand in the query of a request with this verb."""
+        elsewhere = {*self.path_parameters, *self.body_parameters(verb)}
+        return tuple(name for name in self.parameters if name not in elsewhere)
+
+    @functools.cached_property
+    def json_parameters(self) -> frozenset[str]:
+        """Parameters whose values are more than texts and lists of texts; in a form they are JSON."""
+        return frozenset(
+            name for name in self.parameters if name not in self.file_parameters and not is_text(self.hints[name])
         )
 
     @functools.cached_property
@@ -70,6 +151,8 @@ class MethodDefinition:
         camel = "".join(part.capitalize() for part in self.name.split("_"))
         return create_model(f"{camel}Request", __base__=Request, __module__=__name__, **fields)
 
+    # ---- what comes back ---------------------------------------------------------------------------------------------
+
     @functools.cached_property
     def result_types(self) -> tuple[Any, Any]:
         """(plain result type, type of a streamed piece or None)."""
@@ -78,6 +161,19 @@ class MethodDefinition:
         pieces = [get_args(m)[0] for m in members if get_origin(m) is AsyncIterator]
         plain = [m for m in members if get_origin(m) is not AsyncIterator]
         return (functools.reduce(operator.or_, plain) if plain else None), (pieces[0] if pieces else None)
+
+    @functools.cached_property
+    def reply_kind(self) -> ReplyKind:
+        """What the reply is on the wire."""
+        plain, piece = self.result_types
+        if piece is bytes:
+            return ReplyKind.BYTE_STREAM
+        return ReplyKind.BYTES if plain is bytes else ReplyKind.FILE if plain is File else ReplyKind.JSON
+
+    def streams_events(self, arguments: Mapping[str, Any]) -> bool:
+        """Whether a call with these arguments is answered with server-sent events."""
+        plain, piece = self.result_types
+        return piece is not None and piece is not bytes and (plain is None or bool(arguments.get("stream")))
 
     @functools.cached_property
     def result(self) -> TypeAdapter[Any]:
@@ -89,6 +185,24 @@ class MethodDefinition:
         """Reads and writes a streamed piece; None for a method that never streams."""
         streamed = self.result_types[1]
         return None if streamed is None else TypeAdapter(streamed)
+
+
+def is_text(hint: Any) -> bool:
+    """Whether a value of this type can be written as text in a path or a query, a list of them by repeating it."""
+    schema = TypeAdapter(hint).json_schema()
+    return _is_text(schema, schema.get("$defs", {}), lists=True)
+
+
+def _is_text(schema: Mapping[str, Any], definitions: Mapping[str, Any], *, lists: bool) -> bool:
+    if "$ref" in schema:
+        return _is_text(definitions[schema["$ref"].rpartition("/")[2]], definitions, lists=lists)
+    members = schema.get("anyOf") or schema.get("oneOf")
+    if members:
+        return all(_is_text(member, definitions, lists=lists) for member in members)
+    if lists and schema.get("type") == "array":
+        return _is_text(schema.get("items", {}), definitions, lists=False)
+    texts = ("string", "integer", "number", "boolean", "null")
+    return "const" in schema or "enum" in schema or (schema.get("type") in texts and schema.get("format") != "binary")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, TypeVar
 
-HttpMethod = Literal["GET", "POST"]
+HttpMethod = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -27,8 +27,19 @@ class ResourceAction(StrEnum):
 class WebMethod:
     """How one Protocol method is reached.
 
+    What the arguments and the reply are on the wire follows from their types: an argument that the route names
+    (`/files/{file_id}`) stands in the path. GET and DELETE have all others in the query. The other verbs have them in
+    a JSON object; in a multipart form where one is a `File`; and where one is `bytes`, it is the body, and the others
+    stand in the query. A reply of `bytes`, `File` or `AsyncIterator[bytes]` is sent as it is, one of `AsyncIterator` of
+    something else as server-sent events, everything else as JSON. A method that returns both a reply and a stream
+    takes `stream`, which says which is wanted. A list with pages returns `Page` and takes `limit` and `after`.
+
     route: absolute path of the HTTP route.
     methods: HTTP methods that reach it; the first is what our own client uses.
+    query: arguments of POST, PUT and PATCH that stand in the query although there is a JSON body or a form.
+    status: of a successful reply, 200 to 299; 204 has no body.
+    media_type: of a reply of bytes; a `File` has its own.
+    event_field: the field of a streamed piece that names the event, as in `event: message_start`.
     routed_by: the parameter that names the object (model, shield, memory bank) which decides the provider.
     resource_action: set on the methods of a registry API.
     capability: the capability that a provider needs to serve this method at all.
@@ -38,6 +49,10 @@ class WebMethod:
 
     route: str
     methods: tuple[HttpMethod, ...] = ("POST",)
+    query: tuple[str, ...] = ()
+    status: int = 200
+    media_type: str | None = None
+    event_field: str | None = None
     routed_by: str | None = None
     resource_action: ResourceAction | None = None
     capability: str | None = None
@@ -49,6 +64,10 @@ def webmethod(
     route: str,
     *,
     methods: tuple[HttpMethod, ...] = ("POST",),
+    query: tuple[str, ...] = (),
+    status: int = 200,
+    media_type: str | None = None,
+    event_field: str | None = None,
     routed_by: str | None = None,
     resource_action: ResourceAction | None = None,
     capability: str | None = None,
@@ -61,6 +80,10 @@ def webmethod(
         described = WebMethod(
             route=route,
             methods=methods,
+            query=query,
+            status=status,
+            media_type=media_type,
+            event_field=event_field,
             routed_by=routed_by,
             resource_action=resource_action,
             capability=capability,

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import unquote
 
 import anyio
 import httpx
-import pydantic_core
 from pydantic import ValidationError
 
-from llamastack.api.definition import ApiDefinition, MethodDefinition
+from llamastack.api.definition import ApiDefinition, MethodDefinition, ReplyKind
+from llamastack.api.files import OCTETS, File, is_media_type
+from llamastack.client.multipart import Form
+from llamastack.client.requests import WireRequest, wire_request
 from llamastack.http.answer_limits import AnswerLimits
 from llamastack.http.client import authorities, http_client, is_stale_connection, retry_stale_connection
 from llamastack.http.retry_headers import retry_after_of, should_retry_of
 from llamastack.http.sse import event_data
 from llamastack.http.surrogates import decode_json
+from llamastack.http.transports import UNLIMITED, fresh_connections
 from llamastack.provider.api_handle import ApiHandle, Dispatch
 from llamastack.provider.builtin_apis import BUILTIN_APIS
 from llamastack.provider.connection_errors import error_class_of, reason_of_http_error
@@ -32,6 +37,8 @@ from llamastack.provider.errors import (
 )
 from llamastack.provider.streams import Stream
 from llamastack.provider.typed_calls import Apis
+
+_FILENAME = re.compile(r"filename\*=UTF-8''([^;\s]+)", re.IGNORECASE)  # RFC 6266
 
 
 class LlamaStackClient(Apis):
@@ -110,44 +117,60 @@ class LlamaStackClient(Apis):
     # ---- one call ------------------------------------------------------------------------------------------------
 
     def _dispatch_of(self, method: MethodDefinition) -> Dispatch:
+        kind = method.reply_kind
+        in_blocks = kind in (ReplyKind.FILE, ReplyKind.BYTE_STREAM)
+
         async def dispatch(arguments: dict[str, Any]) -> Any:
-            streams = bool(arguments.get("stream")) and method.piece is not None
+            events = method.streams_events(arguments)
+            wire = wire_request(method, arguments)
 
             async def send() -> httpx.Response:
-                return await self._http.send(self._request(method, arguments, streams), stream=streams)
+                request = self._request(wire, _accepted(method, events=events))
+                if in_blocks:
+                    request.headers["Accept-Encoding"] = "identity"  # else the announced size is another one
+                    request.extensions[UNLIMITED] = True
+                return await self._http.send(request, stream=events or in_blocks)
 
             try:
-                response = await retry_stale_connection(send, is_stale_connection)
+                response = await self._sent(send, wire.form)
                 if response.is_error:
                     async with _closing(response):
                         await response.aread()
                     raise _refusal(response)
             except httpx.HTTPError as error:
                 raise self._translated(error) from error
-            if streams:
+            if events:
                 return await self._opened(method, response)
+            if in_blocks:
+                blocks = Stream(self._blocks(response), response.aclose)
+                return _file_of(response, blocks) if kind is ReplyKind.FILE else blocks
+            if kind is ReplyKind.BYTES:
+                return response.content
             try:
-                return method.result.validate_json(response.content, extra="ignore")
+                return method.result.validate_json(response.content or b"null", extra="ignore")
             except ValidationError as error:
                 raise self._odd(method) from error
 
         return dispatch
 
-    def _request(self, method: MethodDefinition, arguments: dict[str, Any], streams: bool) -> httpx.Request:
-        given = {name: value for name, value in arguments.items() if value is not None}
-        headers = {"Accept": "text/event-stream" if streams else "application/json", **self._headers}
+    async def _sent(self, send: Callable[[], Awaitable[httpx.Response]], form: Form | None) -> httpx.Response:
+        if form is None or form.repeatable:
+            return await retry_stale_connection(send, is_stale_connection)
+        # It can be sent once, so that it must not meet a kept connection that the server has closed.
+        try:
+            with fresh_connections():
+                return await send()
+        finally:
+            await form.aclose()
+
+    def _request(self, wire: WireRequest, accepted: str) -> httpx.Request:
+        headers = {"Accept": accepted, **wire.headers, **self._headers}
         if self._provider_data:
             headers[PROVIDER_DATA_HEADER] = json.dumps(dict(self._provider_data))
         elif self._forward and (forwarded := provider_data_to_forward()) is not None:
             headers[PROVIDER_DATA_HEADER] = forwarded
-        http_method = method.web.methods[0]
-        if http_method == "GET":
-            return self._http.build_request("GET", self.base_url + method.web.route, params=given, headers=headers)
         return self._http.build_request(
-            http_method,
-            self.base_url + method.web.route,
-            content=pydantic_core.to_json(given, exclude_none=True),
-            headers={"Content-Type": "application/json", **headers},
+            wire.verb, self.base_url + wire.path, params=wire.query, content=wire.form or wire.content, headers=headers
         )
 
     async def _opened(self, method: MethodDefinition, response: httpx.Response) -> Stream[Any]:
@@ -171,6 +194,14 @@ class LlamaStackClient(Apis):
             except httpx.HTTPError as error:
                 raise self._translated(error) from error
 
+    async def _blocks(self, response: httpx.Response) -> AsyncIterator[bytes]:
+        async with _closing(response):
+            try:
+                async for block in response.aiter_bytes():
+                    yield block
+            except httpx.HTTPError as error:
+                raise self._translated(error) from error
+
     def _odd(self, method: MethodDefinition) -> BackendError:
         return BackendError(f"{self.base_url} answered something else than {method.name} does")
 
@@ -179,6 +210,24 @@ class LlamaStackClient(Apis):
         if made is ProviderTimeoutError:
             return made(f"{self.base_url} did not answer in time")
         return made(reason_of_http_error(error))
+
+
+def _accepted(method: MethodDefinition, *, events: bool) -> str:
+    if method.reply_kind is not ReplyKind.JSON:
+        return "*/*"
+    return "text/event-stream" if events else "application/json"
+
+
+def _file_of(response: httpx.Response, blocks: Stream[bytes]) -> File:
+    media_type = response.headers.get("content-type", "")
+    size = response.headers.get("content-length", "")
+    named = _FILENAME.search(response.headers.get("content-disposition", ""))
+    return File(
+        blocks,
+        filename=unquote(named[1]) if named else None,
+        media_type=media_type if is_media_type(media_type) else OCTETS,
+        size=int(size) if size.isdecimal() else None,
+    )
 
 
 def _refusal(response: httpx.Response) -> LlamaStackError:

@@ -7,6 +7,7 @@ errors into httpx's.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -29,6 +30,8 @@ from llamastack.provider.errors import raise_translated
 _Client = TypeVar("_Client")
 needs_fresh: ContextVar[bool] = ContextVar("llamastack_fresh_connection", default=False)
 """Whether a request must not go out on a connection that was kept."""
+UNLIMITED = "llamastack.unlimited"
+"""An extension of a request whose answer is read block by block and may be of any length."""
 
 
 @contextmanager
@@ -92,7 +95,10 @@ class _GuardedStream:
     def __aiter__(self) -> AsyncIterator[bytes]:
         url = self._request.url
         where = f"{url.scheme}://{url.netloc.decode()}"
-        return bounded_blocks(self._raw(), self._headers, self._limits, where, is_error=self._is_error)
+        limits = self._limits
+        if self._request.extensions.get(UNLIMITED):
+            limits = AnswerLimits(sys.maxsize, limits.event_bytes)
+        return bounded_blocks(self._raw(), self._headers, limits, where, is_error=self._is_error)
 
     async def _raw(self) -> AsyncIterator[bytes]:
         try:

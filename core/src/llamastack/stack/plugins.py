@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -89,16 +89,24 @@ class Plugins:
             if definition.implemented_by_stack and definition.pair is None:
                 raise DiscoveryError(f"plugin {plugin} adds an API '{definition.name}' that nobody implements")
             table[definition.name] = definition
-        routes: dict[tuple[str, str], str] = {}
-        for definition in table.values():
-            for method in definition.methods.values():
-                for http_method in method.web.methods:
-                    own = f"{definition.name}.{method.name}"
-                    other = routes.setdefault((method.web.route, http_method), own)
-                    if other != own:
-                        raise DiscoveryError(f"{http_method} {method.web.route} is claimed by {other} and by {own}")
+        if adds:
+            _check_served(table, adds)
         return table
 
     def collect(self, hook: str) -> Iterator[tuple[str, Any]]:
         """(plugin, thing) for each thing that the plugins give, in pluggy's order; one that fails is left out."""
         return collected(self.manager, hook)
+
+
+def _check_served(table: Mapping[str, ApiDefinition], adds: Mapping[str, str]) -> None:
+    """Raises DiscoveryError naming plugin, API, method and fault where an API of a plugin cannot be served."""
+    from llamastack.api.definition_checks import conflicts_of, issues_of
+
+    for name, plugin in adds.items():
+        issues = issues_of(table[name])
+        if issues:
+            raise DiscoveryError(
+                "\n  ".join((f"plugin {plugin} adds an API that cannot be served:", *(f"{name}.{i}" for i in issues)))
+            )
+    for conflict in conflicts_of(table.values()):
+        raise DiscoveryError(conflict)

@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from typing import Any
 
 from llamastack.api.definition import MethodDefinition
+from llamastack.api.files import File
 from llamastack.api.webmethod import ResourceAction
 from llamastack.provider.api_handle import Dispatch
 from llamastack.provider.errors import NotSupportedError, raise_translated
 from llamastack.provider.protocols import OpenAIRequest
 from llamastack.provider.streams import Stream
+from llamastack.stack.object_lists import chosen_objects
 from llamastack.stack.resources.catalogue import ResourceCatalogue
 from llamastack.stack.supervisor import SupervisedProvider, UnsupportedUse
 
@@ -29,7 +31,11 @@ async def _answer(instance: SupervisedProvider, call: Awaitable[Any]) -> Any:
         result = await call
     except BaseException as raised:
         raise_translated(raised, instance.failed(raised))
-    return instance.guarded(result) if isinstance(result, AsyncIterator) else result
+    if isinstance(result, AsyncIterator):
+        return instance.guarded(result)
+    if isinstance(result, File) and not isinstance(result.content, bytes):
+        return result.with_content(instance.guarded(result.content))
+    return result
 
 
 def _refuse(
@@ -129,6 +135,12 @@ def resource_dispatch(table: ResourceCatalogue, method: MethodDefinition) -> Dis
     if method.web.resource_action is None:
         raise TypeError(f"{method.api}.{method.name} must say what it does with the objects")
     action = actions[method.web.resource_action]
+    if action == table.list_all and method.parameters:
+
+        async def choose(arguments: dict[str, Any]) -> Any:
+            return chosen_objects(method, await table.list_all(), arguments)
+
+        return choose
 
     async def dispatch(arguments: dict[str, Any]) -> Any:
         return await action(*arguments.values())

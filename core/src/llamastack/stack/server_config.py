@@ -57,6 +57,16 @@ class ServerConfig(BaseModel):
         description="Bytes that the bodies of all requests in work may have together, in each process; an eighth of it "
         "is left to those of up to 64 KiB",
     )
+    max_upload_bytes: int = Field(
+        512 * 2**20,
+        gt=0,
+        description="Largest multipart form, in bytes. Its files are kept on disk while the request is in work; its "
+        "other fields may have 1 MiB together",
+    )
+    max_spooled_bytes: int = Field(
+        4 * 2**30, gt=0, description="Bytes that all forms in work may have together, in each process"
+    )
+    max_upload_parts: int = Field(100, gt=0, description="Most files, and most other fields, of a multipart form")
     max_head_bytes: int = Field(
         64 * 2**10, gt=0, description="Largest head of a request, its first line with its headers, in bytes"
     )

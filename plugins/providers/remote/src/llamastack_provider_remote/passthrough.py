@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from llamastack.api.definition import MethodDefinition, ResourceKind
+from llamastack.api.pages import all_listed
 from llamastack.api.webmethod import ResourceAction
 from llamastack.client.client import LlamaStackClient
 from llamastack.provider.deps import Deps
@@ -77,7 +78,7 @@ def _table_hooks(client: LlamaStackClient, pair: ResourceKind, remote_provider_i
     }
 
     async def list_objects() -> list[Any]:
-        return [item for item in await calls[ResourceAction.LIST]() if item.unavailable_reason is None]
+        return [item async for item in all_listed(calls[ResourceAction.LIST]) if item.unavailable_reason is None]
 
     async def register(**named: Any) -> None:
         item = named[pair.object_name]

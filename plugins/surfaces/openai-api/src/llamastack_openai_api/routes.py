@@ -114,7 +114,7 @@ class OpenAIEndpoint(Endpoint):
 
     async def respond(self, scope: Scope, body: bytes) -> Answer:
         if self._route.request is None:
-            return await self._route.answer(self._surface, scope.get("path_params", {}).get("name"), body)
+            return await self._route.answer(self._surface, scope.get("path_params", {}).get("model"), body)
         given = json_object(body or b"{}")
         if None in given.values():
             given = {name: value for name, value in given.items() if value is not None}
@@ -354,5 +354,6 @@ def openai_endpoints(stack: Stack, load: ProcessLimits) -> dict[str, dict[str, A
     for route in ROUTES:
         if route.api in stack.apis:
             endpoint = OpenAIEndpoint(route, surface, load)
-            made.setdefault(PREFIX + route.path, {})[route.http_method] = endpoint
+            path = PREFIX + route.path.replace("}", ":path}")  # names of models have slashes
+            made.setdefault(path, {})[route.http_method] = endpoint
     return made

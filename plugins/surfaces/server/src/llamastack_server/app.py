@@ -12,12 +12,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llamastack.provider.error_translation import shortened
-from llamastack.provider.errors import (
-    InternalError,
-    LlamaStackError,
-    MethodNotAllowedError,
-    NotFoundError,
-)
+from llamastack.provider.errors import InternalError, LlamaStackError
 from llamastack.provider.hookspecs import FinishedRequest
 from llamastack.stack import Stack
 from llamastack_openai_api import OPENAI_ERRORS, PREFIX, openai_endpoints
@@ -27,11 +22,12 @@ from llamastack_server.docs_page import DOCS_PAGE
 from llamastack_server.encoding import json_of
 from llamastack_server.errors import NATIVE_ERRORS, ErrorShape, headers_for
 from llamastack_server.logs import log_access
-from llamastack_server.native import NativeEndpoint
+from llamastack_server.native import native_endpoint
 from llamastack_server.openapi import openapi_document
 from llamastack_server.origins import OriginPolicy
 from llamastack_server.process_limits import ProcessLimits
 from llamastack_server.requests import ClientGoneError, header_of
+from llamastack_server.route_table import RouteTable
 
 _LOGGER = logging.getLogger("llamastack.server")
 _ID_HEADER = REQUEST_ID_HEADER.lower().encode()
@@ -45,20 +41,20 @@ class StackApp:
         self._stack = stack
         self._finished = stack.hooks.listener("llamastack_request_finished")
         load = ProcessLimits(stack.config.run.server)
-        self._endpoints: dict[str, dict[str, App]] = {
-            "/": {"GET": _docs},
-            "/docs": {"GET": _docs},
-            "/openapi.json": {"GET": self._send_openapi},
-        }
+        self._routes = RouteTable()
+        for path, endpoint in (("/", _docs), ("/docs", _docs), ("/openapi.json", self._send_openapi)):
+            self._routes.add(path, ("GET",), endpoint, owner="the server")
         for name in stack.apis:
             for method in stack.api(name).methods.values():
-                web = method.definition.web
-                endpoint = NativeEndpoint(method, load)
-                for http_method in web.methods:
-                    self._endpoints.setdefault(web.route, {})[http_method] = endpoint
-        self._endpoints |= openai_endpoints(stack, load)
-        # Routes whose end is a name: by what stands before it.
-        self._by_name = {route.partition("{")[0]: route for route in self._endpoints if "{" in route}
+                self._routes.add(
+                    method.definition.web.route,
+                    method.definition.web.methods,
+                    native_endpoint(method, load),
+                    owner=f"{name}.{method.definition.name}",
+                )
+        for path, by_verb in openai_endpoints(stack, load).items():
+            for verb, openai_endpoint in by_verb.items():
+                self._routes.add(path, (verb,), openai_endpoint, owner="/v1")
         self._openapi: bytes | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, instead: App | None = None) -> None:
@@ -90,25 +86,7 @@ class StackApp:
                 self._finished(request=FinishedRequest(own_id, scope["method"], scope["path"], sender.status, took))
 
     async def _route(self, scope: Scope, receive: Receive, send: Sender) -> None:
-        path = scope["path"]
-        http_method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        by_method = self._endpoints.get(path) or self._named(scope)
-        if by_method is None:
-            raise NotFoundError(f"there is nothing at {path!r}; the routes are listed at /routes/list and /docs")
-        endpoint = by_method.get(http_method)
-        if endpoint is None:
-            raise MethodNotAllowedError(
-                f"{path} does not take {http_method}; allowed: {', '.join(by_method)}", allowed=tuple(by_method)
-            )
-        await endpoint(scope, receive, send)
-
-    def _named(self, scope: Scope) -> dict[str, App] | None:
-        """The endpoint of a route that ends with a name, which may have slashes in it; the name is put in the scope."""
-        for start, route in self._by_name.items():
-            if scope["path"].startswith(start) and len(scope["path"]) > len(start):
-                scope["path_params"] = {"name": scope["path"].removeprefix(start)}
-                return self._endpoints[route]
-        return None
+        await self._routes.find(scope)(scope, receive, send)
 
     async def _send_openapi(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._openapi is None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from starlette.types import Receive, Scope
 
 from llamastack.provider.errors import RequestTooLargeError, ServerBusyError
@@ -19,16 +22,19 @@ class Bodies:
     """The bodies of the requests that one process has in work.
 
     largest: bytes that one may have. most: bytes that all may have together; an eighth of it is only for small ones,
-    so that a few clients that send large ones do not shut out all others.
+    so that a few clients that send large ones do not shut out all others. settings: the names of both limits.
     """
 
-    def __init__(self, largest: int, most: int) -> None:
+    def __init__(
+        self, largest: int, most: int, settings: tuple[str, str] = ("max_body_bytes", "max_buffered_bytes")
+    ) -> None:
         self.held = 0
         """Bytes of those that were read or are being read, and not yet let go."""
         self._most = most
         self._most_large = most - most // _FOR_SMALL_BODIES
         self._largest = min(largest, self._most_large)
-        self._setting = "max_body_bytes" if self._largest == largest else "max_buffered_bytes"
+        self._setting_of_all = settings[1]
+        self._setting = settings[0] if self._largest == largest else settings[1]
 
     async def read(self, scope: Scope, receive: Receive) -> bytes:
         """The whole body. Its bytes are held until `let_go` is called with it.
@@ -36,14 +42,7 @@ class Bodies:
         Raises RequestTooLargeError as soon as it is known to be over the limit, ServerBusyError as soon as all together
         are, ClientGoneError, and RequestTimeoutError where it does not come.
         """
-        announced = header_of(scope, b"content-length")
-        if announced is not None and announced.isdigit():
-            expected = int(announced) if len(announced) < _MOST_DIGITS else 10**_MOST_DIGITS
-            if expected > self._largest:
-                raise self._too_large()
-            # Only bytes that have come count: by announcing large bodies a client could keep all others out.
-            if self.held + expected > self._most_large:
-                self._check(expected, expected)
+        self._expect(scope)
         block, more = await _next_block(scope, receive)
         if not more:
             self._hold(block, len(block))
@@ -59,6 +58,40 @@ class Bodies:
         except BaseException:
             self.held -= len(whole)
             raise
+
+    @asynccontextmanager
+    async def streamed(self, scope: Scope, receive: Receive) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The blocks of a body that is kept elsewhere, such as on disk. They count until the context ends.
+
+        Iterating over them raises what `read` raises.
+        """
+        self._expect(scope)
+        size = 0
+
+        async def blocks() -> AsyncIterator[bytes]:
+            nonlocal size
+            more = True
+            while more:
+                block, more = await _next_block(scope, receive)
+                self._hold(block, size + len(block))
+                size += len(block)
+                yield block
+
+        try:
+            yield blocks()
+        finally:
+            self.held -= size
+
+    def _expect(self, scope: Scope) -> None:
+        """Look at the announced size. Raises RequestTooLargeError, ServerBusyError."""
+        announced = header_of(scope, b"content-length")
+        if announced is not None and announced.isdigit():
+            expected = int(announced) if len(announced) < _MOST_DIGITS else 10**_MOST_DIGITS
+            if expected > self._largest:
+                raise self._too_large()
+            # Only bytes that have come count: by announcing large bodies a client could keep all others out.
+            if self.held + expected > self._most_large:
+                self._check(expected, expected)
 
     def _hold(self, block: bytes, size: int) -> None:
         """Count a block of a body that has `size` bytes with it. Raises RequestTooLargeError, ServerBusyError."""
@@ -77,7 +110,7 @@ class Bodies:
         if self.held + more > (self._most if size <= _SMALL_BODY else self._most_large):
             raise ServerBusyError(
                 f"the requests in work have {self.held} bytes together, and all may have {self._most} "
-                "(server.max_buffered_bytes)",
+                f"(server.{self._setting_of_all})",
                 retry_after=_RETRY_AFTER_S,
             )
 

@@ -37,9 +37,11 @@ def json_by(adapter: TypeAdapter[Any], value: Any) -> bytes:
     return json_of(adapter.dump_python(value, warnings="error"))
 
 
-def event_of(data: bytes) -> bytes:
-    """The event that holds this JSON, which is in one line for every client."""
+def event_of(data: bytes, name: str = "") -> bytes:
+    """The event that holds this JSON, which is in one line for every client. name: of the event, where it has one."""
     for raw, escaped in _LINE_ENDS:
         if raw in data:
             data = data.replace(raw, escaped)
+    if name:
+        return b"event: %b\ndata: %b\n\n" % (" ".join(name.split()).encode(errors="replace"), data)
     return b"data: %b\n\n" % data

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import ClassVar
 
 import anyio
-from starlette.types import Receive, Scope
+from starlette.types import Message, Receive, Scope
 
 from llamastack.provider.context import (
     PROVIDER_DATA_HEADER,
@@ -25,12 +26,24 @@ from llamastack_server.requests import ClientGoneError, header_of
 
 _LOGGER = logging.getLogger("llamastack.server")
 _PROVIDER_DATA = PROVIDER_DATA_HEADER.lower().encode()
-_JSON = (b"content-type", b"application/json")
-_EVENT_STREAM = [
+JSON = (b"content-type", b"application/json")
+EVENT_STREAM = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply that is neither JSON with status 200 nor events.
+
+    content: all of it, or its blocks. headers: what it has beside the request's id.
+    """
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    content: bytes | AsyncIterator[bytes]
 
 
 class Endpoint:
@@ -41,6 +54,8 @@ class Endpoint:
     """
 
     numbers_in_one: ClassVar[int] = NUMBERS_IN_ONE
+    sends_bytes: bool = False
+    """Whether its streams are no events: a failure in mid-stream can only break such a reply off."""
 
     def __init__(self, errors: ErrorShape, load: ProcessLimits) -> None:
         self.errors = errors
@@ -48,8 +63,8 @@ class Endpoint:
         self._turns = load.turns
         self._max_body_elements = load.max_body_elements
 
-    async def respond(self, scope: Scope, body: bytes) -> bytes | AsyncIterator[bytes]:
-        """JSON, or an iterator of server-sent events, each block one or several whole ones.
+    async def respond(self, scope: Scope, body: bytes) -> bytes | AsyncIterator[bytes] | Reply:
+        """JSON, or an iterator of server-sent events, each block one or several whole ones, or another `Reply`.
 
         Raises what a client is to be told.
         """
@@ -62,14 +77,18 @@ class Endpoint:
         body = await self._bodies.read(scope, receive)
         try:
             refuse_more_elements(body, self._max_body_elements, self.numbers_in_one)
-            header = header_of(scope, _PROVIDER_DATA)
-            if header is None and current_provider_data() is None:
-                await self._call(scope, body, receive, send)
-                return
-            with use_provider_data(None if header is None else ProviderDataHeader(header)):
-                await self._call(scope, body, receive, send)
+            await self.serve(scope, body, receive, send)
         finally:
             self._bodies.let_go(body)
+
+    async def serve(self, scope: Scope, body: bytes, receive: Receive, send: Sender) -> None:
+        """Answer a request whose body is read, with its provider data."""
+        header = header_of(scope, _PROVIDER_DATA)
+        if header is None and current_provider_data() is None:
+            await self._call(scope, body, receive, send)
+            return
+        with use_provider_data(None if header is None else ProviderDataHeader(header)):
+            await self._call(scope, body, receive, send)
 
     async def _call(self, scope: Scope, body: bytes, receive: Receive, send: Sender) -> None:
         failure: Exception | None = None
@@ -116,7 +135,8 @@ class Endpoint:
                 raise
             failure = ProviderUnavailableError("the server is stopping")
             if send.status:
-                await send({"type": "http.response.body", "body": self.errors.event(failure)})
+                if not self.sends_bytes:
+                    await send({"type": "http.response.body", "body": self.errors.event(failure)})
                 return
         try:
             if gone:
@@ -129,26 +149,40 @@ class Endpoint:
     async def _answer(self, scope: Scope, body: bytes, send: Sender) -> None:
         result = await self.respond(scope, body)
         if not isinstance(result, bytes):
-            async with closing(result):
-                await self._send_events(result, send, connection_of(scope))
+            await self._send_reply(result, send, connection_of(scope))
             return
         await send(
             {
                 "type": "http.response.start",
                 "status": 200,
-                "headers": [_JSON, (b"content-length", b"%d" % len(result))],
+                "headers": [JSON, (b"content-length", b"%d" % len(result))],
             }
         )
         await send({"type": "http.response.body", "body": result})
 
-    async def _send_events(self, events: AsyncIterator[bytes], send: Sender, connection: Connection | None) -> None:
+    async def _send_reply(
+        self, result: AsyncIterator[bytes] | Reply, send: Sender, connection: Connection | None
+    ) -> None:
+        status, headers = (result.status, result.headers) if isinstance(result, Reply) else (200, EVENT_STREAM)
+        head = {"type": "http.response.start", "status": status, "headers": [*headers]}
+        content = result.content if isinstance(result, Reply) else result
+        if isinstance(content, bytes):
+            await send(head)
+            await send({"type": "http.response.body", "body": content})
+            return
+        async with closing(content):
+            await self._send_stream(content, head, send, connection)
+
+    async def _send_stream(
+        self, blocks: AsyncIterator[bytes], head: Message, send: Sender, connection: Connection | None
+    ) -> None:
         started = False
         try:
-            async for block in events:
+            async for block in blocks:
                 if not started:
                     # Only now: a failure before the first piece is still answered with its own status.
                     started = True
-                    await send({"type": "http.response.start", "status": 200, "headers": list(_EVENT_STREAM)})
+                    await send(head)
                 await send({"type": "http.response.body", "body": block, "more_body": True})
                 if connection is None or connection.runs_on:
                     await self._turns.next()  # else a backend that always has more would stop all others
@@ -156,8 +190,10 @@ class Endpoint:
             if not started:
                 raise
             _LOGGER.warning("stream broken off: %s", error.message)
+            if self.sends_bytes:
+                return  # the server closes a connection whose reply is not complete
             self.complete(error)
             await send({"type": "http.response.body", "body": self.errors.event(error), "more_body": True})
         if not started:
-            await send({"type": "http.response.start", "status": 200, "headers": list(_EVENT_STREAM)})
+            await send(head)
         await send({"type": "http.response.body", "body": b""})

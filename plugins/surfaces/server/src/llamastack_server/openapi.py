@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from typing import Any
 
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
-from llamastack.api.definition import API_VERSION, ApiDefinition, MethodDefinition
+from llamastack.api.definition import API_VERSION, ApiDefinition, BodyKind, MethodDefinition, ReplyKind
+from llamastack.api.files import OCTETS
 from llamastack.provider import errors
 from llamastack.provider.context import PROVIDER_DATA_HEADER
 from llamastack_openai_api import OPENAI_ERRORS, PREFIX, ROUTES, Route
@@ -17,6 +19,7 @@ from llamastack_openai_api.schemas import ANSWERS, SCHEMAS
 from llamastack_server.context import REQUEST_ID_HEADER
 from llamastack_server.errors import NATIVE_ERRORS, ErrorShape
 
+Schema = dict[str, Any]
 _REF = "#/components/schemas/{model}"
 _OPENAI = "openai"
 _PROVIDER_DATA: dict[str, Any] = {
@@ -72,20 +75,26 @@ def openapi_document(apis: Mapping[str, ApiDefinition]) -> dict[str, Any]:
     for method in methods:
         key = (method.api, method.name)
         inputs.append(((*key, "request"), "validation", TypeAdapter(method.request_model).core_schema))
-        inputs.append(((*key, "result"), "serialization", method.result.core_schema))
+        if method.reply_kind is not ReplyKind.JSON:
+            continue
+        if method.result_types[0] is not None:
+            inputs.append(((*key, "result"), "serialization", method.result.core_schema))
         if method.piece is not None:
             inputs.append(((*key, "piece"), "serialization", method.piece.core_schema))
     schemas, found = GenerateJsonSchema(ref_template=_REF).generate_definitions(inputs)
     definitions: dict[str, Any] = {str(name): schema for name, schema in found.items()}
     paths: dict[str, Any] = {}
+    ids: set[str] = set()
     for method in methods:
         key = (method.api, method.name)
-        result = schemas[((*key, "result"), "serialization")]
-        piece = schemas.get(((*key, "piece"), "serialization"))
-        for http_method in method.web.methods:
-            paths.setdefault(method.web.route, {})[http_method.lower()] = _operation(
-                method, http_method, schemas[((*key, "request"), "validation")], definitions, result, piece
-            )
+        request = schemas[((*key, "request"), "validation")]
+        result, piece = (schemas.get(((*key, what), "serialization")) for what in ("result", "piece"))
+        for verb in method.web.methods:
+            operation = _operation(method, verb, request, definitions, _content(method, result, piece))
+            if operation["operationId"] in ids:  # an API of a plugin calls a method as another API does
+                operation["operationId"] = f"{method.api}_{operation['operationId']}"
+            ids.add(operation["operationId"])
+            paths.setdefault(method.web.route, {})[verb.lower()] = operation
     openai_paths, openai_definitions = _openai_paths(apis)
     paths |= openai_paths
     definitions |= openai_definitions
@@ -165,14 +174,13 @@ def _error_responses(shape: ErrorShape, schema: str) -> dict[str, Any]:
     return made
 
 
-def _responses(content: dict[str, Any], shape: ErrorShape, schema: str) -> dict[str, Any]:
+def _responses(content: dict[str, Any], shape: ErrorShape, schema: str, status: int = 200) -> dict[str, Any]:
     answered = {
-        "description": "OK",
+        "description": HTTPStatus(status).phrase,
         "headers": {REQUEST_ID_HEADER: {"$ref": "#/components/headers/RequestId"}},
-        "content": content,
     }
     return {
-        "200": answered,
+        str(status): answered | ({"content": content} if content else {}),
         **{
             str(status): {"$ref": f"#/components/responses/{_response_name(schema, status)}"}
             for status in _by_status(shape)
@@ -183,15 +191,16 @@ def _responses(content: dict[str, Any], shape: ErrorShape, schema: str) -> dict[
 # ---- answers ---------------------------------------------------------------------------------------------------------
 
 
-def _event(piece: dict[str, Any], error: str, *ends: str) -> dict[str, Any]:
-    """An event of a stream. ends: texts that stand in the last one instead of JSON."""
+def _event(piece: dict[str, Any], error: str, *ends: str, named: str | None = None) -> dict[str, Any]:
+    """An event of a stream. ends: texts that stand in the last one instead of JSON. named: the field that names it."""
     held = {"anyOf": [piece, {"$ref": _REF.format(model=error)}]}
     data: dict[str, Any] = {"type": "string", "contentMediaType": "application/json", "contentSchema": held}
+    name = {"event": {"type": "string", "description": f"The field `{named}` of `data`"}} if named else {}
     return {
         "description": "One event: its `data` is JSON. An error after the first event is an event, too, and the last.",
         "type": "object",
         "required": ["data"],
-        "properties": {"data": {"anyOf": [data, *({"const": end} for end in ends)]} if ends else data},
+        "properties": {**name, "data": {"anyOf": [data, *({"const": end} for end in ends)]} if ends else data},
     }
 
 
@@ -208,33 +217,57 @@ def _openai_content(path: str) -> dict[str, Any]:
 # ---- operations ------------------------------------------------------------------------------------------------------
 
 
-def _operation(
-    method: MethodDefinition,
-    http_method: str,
-    request: dict[str, Any],
-    definitions: dict[str, Any],
-    result: dict[str, Any],
-    piece: dict[str, Any] | None,
-) -> dict[str, Any]:
-    content: dict[str, Any] = {"application/json": {"schema": result}}
+def _content(method: MethodDefinition, result: Schema | None, piece: Schema | None) -> Schema:
+    """What a method answers, by media type."""
+    web = method.web
+    if method.reply_kind is not ReplyKind.JSON:
+        # The media type of a file is known when it is sent.
+        media_type = "*/*" if method.reply_kind is ReplyKind.FILE else web.media_type or OCTETS
+        return {media_type: {"schema": {"type": "string", "format": "binary"}}}
+    content: Schema = {}
+    if result is not None and web.status not in (HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT):
+        content["application/json"] = {"schema": result}
     if piece is not None:
-        content["text/event-stream"] = {"schema": _event(piece, "Error")}
-    operation: dict[str, Any] = {
+        content["text/event-stream"] = {"schema": _event(piece, "Error", named=web.event_field)}
+    return content
+
+
+def _operation(
+    method: MethodDefinition, verb: str, request: Schema, definitions: Mapping[str, Schema], content: Schema
+) -> Schema:
+    model = definitions[request["$ref"].rpartition("/")[2]]
+    properties, required = model.get("properties", {}), model.get("required", ())
+    operation: Schema = {
         "tags": [method.api],
-        "operationId": method.name if http_method == method.web.methods[0] else f"{method.name}_{http_method.lower()}",
+        "operationId": method.name if verb == method.web.methods[0] else f"{method.name}_{verb.lower()}",
         "summary": method.doc.partition("\n")[0],
         "description": method.doc,
         "parameters": [{"$ref": "#/components/parameters/ProviderData"}],
-        "responses": _responses(content, NATIVE_ERRORS, "Error"),
+        "responses": _responses(content, NATIVE_ERRORS, "Error", method.web.status),
     }
-    if http_method == "GET":
-        model = definitions[request["$ref"].rpartition("/")[2]]
-        for name, schema in model.get("properties", {}).items():
+    places = {"path": method.path_parameters, "query": method.query_parameters(verb)}
+    for place, names in places.items():
+        for name in names:
             operation["parameters"].append(
-                {"name": name, "in": "query", "required": name in model.get("required", ()), "schema": schema}
+                {"name": name, "in": place, "required": name in required, "schema": properties[name]}
             )
-    else:
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": request}}}
+    names, kind = method.body_parameters(verb), method.body_kind(verb)
+    if kind is BodyKind.BYTES:
+        content = {OCTETS: {"schema": {"type": "string", "format": "binary"}}}
+        operation["requestBody"] = {"required": names[0] in required, "content": content}
+    elif names or (kind is BodyKind.JSON and not method.parameters):
+        whole = len(names) == len(method.parameters)
+        inner = {
+            "type": "object",
+            "properties": {name: properties[name] for name in names},
+            "required": [name for name in names if name in required],
+            "additionalProperties": False,
+        }
+        media_type = "multipart/form-data" if kind is BodyKind.FORM else "application/json"
+        operation["requestBody"] = {
+            "required": whole or bool(inner["required"]),
+            "content": {media_type: {"schema": request if whole else inner}},
+        }
     return operation
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pydantic_core
@@ -45,11 +46,25 @@ def bad_request(error: ValidationError, shape: Shape, body: bytes) -> InvalidReq
 
 def json_object(body: bytes) -> dict[str, Any]:
     """Raises InvalidRequestError for a body that is something else."""
-    try:
-        value = pydantic_core.from_json(body, allow_inf_nan=False)
-    except ValueError as error:
-        what = "nested too deeply" if "recursion limit" in str(error) else "not JSON"
-        raise InvalidRequestError(f"the body is {what}: {error}") from None
+    value = json_value(body, "the body")
     if not isinstance(value, dict):
         raise InvalidRequestError("the body must be a JSON object")
     return value
+
+
+def json_value(text: bytes, what: str, param: str | None = None) -> object:
+    """JSON that came with a request. what: it is, for people. Raises InvalidRequestError."""
+    try:
+        value: object = pydantic_core.from_json(text, allow_inf_nan=False)
+    except ValueError as error:
+        fault = "nested too deeply" if "recursion limit" in str(error) else "not JSON"
+        raise InvalidRequestError(f"{what} is {fault}: {error}", param=param) from None
+    return value
+
+
+def add_once(given: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Add arguments from another place of the request. Raises InvalidRequestError where one is there already."""
+    for name, value in more.items():
+        if name in given:
+            raise InvalidRequestError(f"'{name}' is given twice", param=name)
+        given[name] = value

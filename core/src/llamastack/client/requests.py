@@ -1,0 +1,82 @@
+"""From the arguments of a call to what is sent: path, query and body."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+import pydantic_core
+
+from llamastack.api.definition import BodyKind, MethodDefinition
+from llamastack.api.files import OCTETS
+from llamastack.client.multipart import Form
+from llamastack.provider.errors import InvalidRequestError
+
+
+@dataclass(frozen=True, slots=True)
+class WireRequest:
+    """One request, without the server's address. form: the content, where that is a form."""
+
+    verb: str
+    path: str
+    query: Mapping[str, Any]
+    content: bytes | None = None
+    form: Form | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def wire_request(method: MethodDefinition, arguments: Mapping[str, Any]) -> WireRequest:
+    """The request of a call. Raises InvalidRequestError for an argument that cannot stand in a path."""
+    verb = method.web.methods[0]
+    given = {name: value for name, value in arguments.items() if value is not None}
+    path = method.web.route
+    for name in method.path_parameters:
+        path = path.replace(f"{{{name}}}", _segment(name, _text(given[name])))
+    query = {name: _texts(given[name]) for name in method.query_parameters(verb) if name in given}
+    body = {name: given[name] for name in method.body_parameters(verb) if name in given}
+    kind = method.body_kind(verb)
+    if kind is BodyKind.NONE:
+        return WireRequest(verb, path, query)
+    if kind is BodyKind.FORM:
+        form = _form(method, body)
+        return WireRequest(verb, path, query, None, form, form.headers)
+    if kind is BodyKind.BYTES:
+        return WireRequest(
+            verb, path, query, body.get(method.bytes_parameter or "", b""), None, {"Content-Type": OCTETS}
+        )
+    content = pydantic_core.to_json(body, exclude_none=True)
+    return WireRequest(verb, path, query, content, None, {"Content-Type": "application/json"})
+
+
+def _form(method: MethodDefinition, body: Mapping[str, Any]) -> Form:
+    fields: list[tuple[str, Any]] = []
+    for name, value in body.items():
+        if name in method.file_parameters:
+            fields += [(name, file) for file in (value if isinstance(value, list) else [value])]
+        elif name in method.json_parameters:
+            fields.append((name, pydantic_core.to_json(value, exclude_none=True)))
+        else:
+            texts = _texts(value)
+            fields += [(name, text) for text in (texts if isinstance(texts, list) else [texts])]
+    return Form(fields)
+
+
+def _texts(value: Any) -> str | list[str]:
+    return [_text(item) for item in value] if isinstance(value, list) else _text(value)
+
+
+def _text(value: Any) -> str:
+    plain = pydantic_core.to_jsonable_python(value)
+    return plain if isinstance(plain, str) else pydantic_core.to_json(plain).decode()
+
+
+def _segment(name: str, text: str) -> str:
+    """A value as one segment of a path. What would mean another path is refused, percent-encoded or not.
+
+    Source: https://url.spec.whatwg.org/#double-dot-path-segment.
+    """
+    if text in ("", ".", ".."):
+        raise InvalidRequestError(f"{name}: '{text}' cannot stand in a path", param=name)
+    return quote(text, safe="", errors="replace")

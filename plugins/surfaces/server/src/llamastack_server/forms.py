@@ -1,0 +1,130 @@
+"""Multipart forms: files are kept on disk, so that an upload takes little memory and never stops the event loop."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.types import Receive, Scope
+
+from llamastack.api.definition import MethodDefinition
+from llamastack.api.files import OCTETS, File, is_media_type
+from llamastack.provider.errors import InvalidRequestError, RequestTooLargeError
+from llamastack_server.element_limit import refuse_more_elements
+from llamastack_server.process_limits import ProcessLimits
+from llamastack_server.requests import add_once, header_of, json_value
+
+_BLOCK = 64 * 2**10
+_MOST_TEXT = 2**20  # bytes of all fields of a form that are no files
+_MULTIPART = "multipart/form-data"
+
+
+class _Parser(MultiPartParser):
+    """starlette's, with a limit for all texts together, which knows in which field it is and whether the form ended."""
+
+    spool_max_size = _BLOCK
+
+    complete = False
+    text_bytes = 0
+
+    @property
+    def field(self) -> str | None:
+        return self._current_part.field_name or None
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._current_part.file is None:
+            self.text_bytes += end - start
+            if self.text_bytes > _MOST_TEXT:
+                raise MultiPartException(f"the texts of the form have more than {_MOST_TEXT} bytes")
+        super().on_part_data(data, start, end)
+
+    def on_end(self) -> None:
+        self.complete = True
+
+    def close_files(self) -> None:
+        """Let go of files whose part did not end."""
+        for file in self._files_to_close_on_error:
+            file.close()
+
+
+class FormReader:
+    """Reads the arguments of one method from a form."""
+
+    def __init__(self, method: MethodDefinition, load: ProcessLimits) -> None:
+        self._method = method
+        self._load = load
+
+    @asynccontextmanager
+    async def read(self, scope: Scope, receive: Receive) -> AsyncIterator[dict[str, Any]]:
+        """The arguments that the form gives, its files as `File`, which can be read until the context ends.
+
+        Raises InvalidRequestError naming the field, RequestTooLargeError, ServerBusyError.
+        """
+        content_type = header_of(scope, b"content-type") or ""
+        if content_type.partition(";")[0].strip().lower() != _MULTIPART:
+            files = ", ".join(f"'{name}'" for name in sorted(self._method.file_parameters))
+            raise InvalidRequestError(f"the body must be {_MULTIPART}, with a file as {files}")
+        async with self._load.uploads.streamed(scope, receive) as blocks:
+            form = await self._parsed(Headers(scope=scope), blocks)
+            try:
+                yield self._arguments(form)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await form.close()
+
+    async def _parsed(self, headers: Headers, blocks: AsyncIterator[bytes]) -> FormData:
+        most = self._load.max_upload_parts
+        parser = _Parser(headers, blocks, max_files=most, max_fields=most, max_part_size=_MOST_TEXT)  # type: ignore[arg-type]
+        try:
+            form = await parser.parse()
+        except MultiPartException as error:
+            if parser.text_bytes > _MOST_TEXT:
+                raise RequestTooLargeError(f"{parser.field}: {error.message}") from None
+            many = " (server.max_upload_parts)" if error.message.startswith("Too many") else ""
+            raise InvalidRequestError(f"the form cannot be read: {error.message}{many}", param=parser.field) from None
+        if not parser.complete:
+            parser.close_files()
+            raise InvalidRequestError("the form ends before its last boundary", param=parser.field)
+        return form
+
+    def _arguments(self, form: FormData) -> dict[str, Any]:
+        given: dict[str, Any] = {}
+        method = self._method
+        for name, part in form.multi_items():
+            value: object = part
+            if isinstance(part, UploadFile):
+                if name in method.parameters and name not in method.file_parameters:
+                    raise InvalidRequestError(f"{name}: it is no file; send it without a filename", param=name)
+                value = _file_of(part)
+            elif name in method.file_parameters:
+                raise InvalidRequestError(f"{name}: it is a file; its part needs a filename", param=name)
+            elif name in method.json_parameters:
+                refuse_more_elements(part.encode(), self._load.max_body_elements)
+                value = json_value(part.encode(), f"'{name}'", name)
+            if name in method.list_parameters and name not in method.json_parameters:
+                given.setdefault(name, []).append(value)
+            else:
+                add_once(given, {name: value})
+        return given
+
+
+def _file_of(part: UploadFile) -> File:
+    media_type = part.content_type or OCTETS
+    # Some clients send a whole path; only its last part is a name.
+    name = re.split(r"[/\\]", part.filename or "")[-1]
+    return File(
+        _blocks_of(part),
+        filename="".join(character for character in name if character.isprintable()) or None,
+        media_type=media_type if is_media_type(media_type) else OCTETS,
+        size=part.size,
+    )
+
+
+async def _blocks_of(part: UploadFile) -> AsyncIterator[bytes]:
+    while block := await part.read(_BLOCK):
+        yield block

@@ -1,0 +1,250 @@
+"""A third party's API with path parameters, DELETE, uploads, downloads, pages and named events: server, client,
+passthrough, in process, OpenAPI.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from installed_fakes import FILES_EXAMPLE, entry_points_in, install_package
+from llamastack_files_example.api import APIS, EventType, FileEvent, Folder, StoredFile
+from served_stack import served_stack
+
+from llamastack import LlamaStackClient, Stack
+from llamastack.api.files import File
+from llamastack.api.pages import all_listed
+from llamastack.provider.builtin_apis import BUILTIN_APIS
+from llamastack.provider.errors import InvalidRequestError, NotFoundError, RequestTooLargeError
+from llamastack.stack.discovery import Discovery
+
+pytestmark = pytest.mark.anyio
+LOCAL = {"providers": {"files": [{"provider_id": "disk", "provider_type": "local"}]}}
+DEFINITIONS = [*BUILTIN_APIS, *APIS]
+
+
+@pytest.fixture
+def plugged(tmp_path: Path) -> Discovery:
+    install_package(tmp_path / "site", FILES_EXAMPLE)
+    return Discovery(entry_points_in(tmp_path / "site"))
+
+
+@asynccontextmanager
+async def in_process(plugged: Discovery) -> AsyncIterator[Any]:
+    async with Stack.from_config(LOCAL, discovery=plugged) as stack:
+        yield stack
+
+
+@asynccontextmanager
+async def over_http(plugged: Discovery) -> AsyncIterator[Any]:
+    async with (
+        served_stack(LOCAL, plugged) as (_, http),
+        LlamaStackClient(str(http.base_url), apis=DEFINITIONS) as client,
+    ):
+        yield client
+
+
+@asynccontextmanager
+async def through_a_stack(plugged: Discovery) -> AsyncIterator[Any]:
+    async with served_stack(LOCAL, plugged) as (_, http):
+        remote = {"provider_id": "far", "provider_type": "remote", "config": {"url": str(http.base_url)}}
+        async with Stack.from_config({"providers": {"files": [remote]}}, discovery=plugged) as stack:
+            yield stack
+
+
+@asynccontextmanager
+async def through_two_servers(plugged: Discovery) -> AsyncIterator[Any]:
+    async with served_stack(LOCAL, plugged) as (_, http):
+        remote = {"provider_id": "far", "provider_type": "remote", "config": {"url": str(http.base_url)}}
+        async with (
+            served_stack({"providers": {"files": [remote]}}, plugged) as (_, second),
+            LlamaStackClient(str(second.base_url), apis=DEFINITIONS) as client,
+        ):
+            yield client
+
+
+WAYS = pytest.mark.parametrize("way", [in_process, over_http, through_a_stack, through_two_servers])
+
+
+async def blocks(count: int, size: int = 100_000) -> AsyncIterator[bytes]:
+    for number in range(count):
+        yield bytes([number % 256]) * size
+
+
+@WAYS
+async def test_a_file_goes_in_and_comes_out_by_every_way(way: Any, plugged: Discovery) -> None:
+    async with way(plugged) as apis:
+        whole = b"".join([block async for block in blocks(30)])
+        given = File(blocks(30), filename='a "strange"/nam\u00e9.bin', media_type="audio/wav", size=len(whole))
+        stored = await apis.files.upload_file(folder="inbox", file=given, labels={"by": "me", "n": "1"})
+        assert stored.id == "file-1"
+        assert (stored.media_type, stored.size, stored.labels) == ("audio/wav", 3_000_000, {"by": "me", "n": "1"})
+        async with await apis.files.download_file(folder="inbox", file_id="file-1") as file:
+            assert (file.filename, file.media_type, file.size) == (stored.name, "audio/wav", 3_000_000)
+            assert await file.read() == whole
+        replaced = await apis.files.replace_content("inbox", "file-1", b"\x00\xff", media_type="text/plain")
+        assert (replaced.size, replaced.media_type) == (2, "text/plain")
+        assert await apis.files.checksum(folder="inbox") == hashlib.sha256(b"\x00\xff").hexdigest().encode()
+        assert [block async for block in await apis.files.archive(folder="inbox")] == [b"\x00\xff"]
+        changed = await apis.files.update_file(folder="inbox", file_id="file-1", labels={"x": "y"})
+        assert (await apis.files.get_file(folder="inbox", file_id="file-1")) == changed
+        assert await apis.files.delete_file(folder="inbox", file_id="file-1") is None
+        with pytest.raises(NotFoundError, match="no file 'file-1' in folder 'inbox'"):
+            await apis.files.get_file(folder="inbox", file_id="file-1")
+        with pytest.raises(NotFoundError, match="no file 'file-1'"):
+            await apis.files.download_file(folder="inbox", file_id="file-1")
+        events = [event async for event in await apis.files.list_events(folder="inbox")]
+        assert [event.type for event in events] == [EventType.stored, EventType.stored, EventType.deleted]
+        assert isinstance(events[0], FileEvent)
+
+
+@WAYS
+async def test_lists_have_pages_and_names_may_hold_everything(way: Any, plugged: Discovery) -> None:
+    odd = "a b%2F?#&\u00e9.."
+    async with way(plugged) as apis:
+        for name in (odd, "...", "%2e"):
+            await apis.folders.register_folder(Folder(identifier=name, region="us"))
+            assert (await apis.folders.get_folder(name)).region == "us"
+        for number in range(5):
+            await apis.files.upload_file(folder=odd, file=File(b"x", filename=f"{number}"))
+        page = await apis.files.list_files(folder=odd, limit=2, after="file-1")
+        assert ([file.id for file in page.data], page.has_more, page.last_id) == (["file-2", "file-3"], True, "file-3")
+        assert isinstance(page.data[0], StoredFile)
+        listed = all_listed(apis.files.list_files, folder=odd, limit=2)
+        assert [file.name async for file in listed] == ["0", "1", "2", "3", "4"]
+        assert {folder.identifier for folder in (await apis.folders.list_folders(region="us")).data} == {
+            odd,
+            "...",
+            "%2e",
+        }
+        first = await apis.folders.list_folders(limit=1)
+        assert (len(first.data), first.has_more) == (1, True)
+        assert len([folder async for folder in all_listed(apis.folders.list_folders, limit=1)]) == 4
+        with pytest.raises(InvalidRequestError, match="after: 'gone' is not in the list any more"):
+            await apis.folders.list_folders(after="gone")
+        with pytest.raises(InvalidRequestError, match="limit: must be at least 1"):
+            await apis.folders.list_folders(limit=0)
+        await apis.folders.unregister_folder(odd)
+        assert await apis.folders.get_folder(odd) is None
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+async def test_a_name_that_would_be_another_path_is_refused(name: str, plugged: Discovery) -> None:
+    async with over_http(plugged) as client:
+        with pytest.raises(InvalidRequestError, match=f"identifier: '{name}' cannot stand in a path"):
+            await client.folders.get_folder(name)
+
+
+async def test_what_is_on_the_wire(plugged: Discovery) -> None:
+    async with served_stack(LOCAL, plugged) as (_, http):
+        form = {"files": {"file": ("../../a\\b.txt", b"abc", "text/plain")}, "data": {"labels": '{"a": "b"}'}}
+        reply = await http.post("/folders/inbox/files", **form)
+        assert (reply.status_code, reply.json()["name"], reply.json()["labels"]) == (201, "b.txt", {"a": "b"})
+        reply = await http.get("/folders/inbox/files/file-1/content")
+        assert (reply.content, reply.headers["content-type"], reply.headers["content-length"]) == (
+            b"abc",
+            "text/plain",
+            "3",
+        )
+        assert reply.headers["content-disposition"] == "attachment; filename*=UTF-8''b.txt"
+        assert reply.headers["x-content-type-options"] == "nosniff"
+        assert "x-request-id" in reply.headers
+        reply = await http.get("/folders/inbox/checksum")
+        assert reply.headers["content-type"] == "text/plain"
+        reply = await http.get("/folders/inbox/archive")
+        assert (reply.content, reply.headers["content-type"]) == (b"abc", "application/x-tar")
+        reply = await http.get("/folders/inbox/events")
+        assert reply.text == 'event: stored\ndata: {"type":"stored","file_id":"file-1"}\n\n'
+        reply = await http.head("/folders/inbox/files/file-1/content")
+        assert (reply.status_code, reply.content) == (200, b"")
+        reply = await http.delete("/folders/inbox/files/file-1")
+        assert (reply.status_code, reply.content, "content-length" in reply.headers) == (204, b"", False)
+        reply = await http.post("/folders/inbox/files/file-1", json={})
+        assert (reply.status_code, reply.headers["allow"]) == (405, "GET, PATCH, DELETE")
+        for path in ("/folders/", "/folders//files", "/folders/inbox/files/", "/folders/inbox/nothing"):
+            assert (await http.get(path)).status_code == 404, path
+
+
+@pytest.mark.parametrize(
+    ("form", "status", "param"),
+    [
+        ({"json": {"file": "x"}}, 400, None),
+        ({"data": {"file": "x"}, "files": {"other": ("x", b"")}}, 400, "file"),
+        ({"files": {"labels": ("x", b"{}")}}, 400, "labels"),
+        ({"files": {"file": ("x", b"")}, "data": {"labels": "{"}}, 400, "labels"),
+        ({"files": {"file": ("x", b"")}, "data": {"labels": '{"a": 1}'}}, 400, "labels.a"),
+        ({"files": {"file": ("x", b"")}, "data": {"more": "1"}}, 400, "more"),
+        ({"files": {"file": ("x", b"")}, "data": {"folder": "1"}}, 400, "folder"),
+        ({"files": [("file", ("x", b"")), ("file", ("y", b""))]}, 400, "file"),
+        ({"data": {"labels": "{}"}, "files": {"x": ("x", b"")}}, 400, "file"),
+        ({"files": [("file", ("x", b""))] * 101}, 400, "file"),
+        ({"files": {"file": ("x", b"")}, "data": {"labels": "x" * (2**20 + 1)}}, 413, None),
+        ({"content": b"--b\r\n", "headers": {"content-type": "multipart/form-data; boundary=b"}}, 400, None),
+        ({"content": b"", "headers": {"content-type": "multipart/form-data"}}, 400, None),
+        ({"content": b"nonsense", "headers": {"content-type": "multipart/form-data; boundary=b"}}, 400, None),
+        (
+            {
+                "content": b'--b\r\ncontent-disposition: form-data; name="file"; filename="x"\r\n\r\n' + b"x" * 10**6,
+                "headers": {"content-type": "multipart/form-data; boundary=b"},
+            },
+            400,
+            "file",
+        ),
+    ],
+)
+async def test_a_wrong_form_is_refused_with_the_name_of_its_field(
+    form: Any, status: int, param: str | None, plugged: Discovery
+) -> None:
+    async with served_stack(LOCAL, plugged) as (stack, http):
+        reply = await http.post("/folders/inbox/files", **form)
+        assert reply.status_code == status, reply.text
+        assert reply.json()["error"].get("param") == param, reply.text
+        assert (await stack.files.list_files(folder="inbox")).data == []
+
+
+async def test_uploads_have_limits_of_their_own(plugged: Discovery) -> None:
+    server = {"max_upload_bytes": 200_000, "max_spooled_bytes": 300_000, "max_body_bytes": 1000}
+    async with (
+        served_stack({**LOCAL, "server": server}, plugged) as (_, http),
+        LlamaStackClient(str(http.base_url), apis=DEFINITIONS) as client,
+    ):
+        stored = await client.files.upload_file(folder="inbox", file=File(b"x" * 100_000))
+        assert stored.size == 100_000
+        for file in (File(b"x" * 300_000), File(blocks(3)), File(blocks(3), size=300_000)):
+            with pytest.raises(RequestTooLargeError, match=r"200000 bytes \(server.max_upload_bytes\)"):
+                await client.files.upload_file(folder="inbox", file=file)
+        with pytest.raises(RequestTooLargeError, match="max_body_bytes"):
+            await client.files.replace_content(folder="inbox", file_id="file-1", content=b"x" * 2000)
+
+
+async def test_the_openapi_document_describes_it(plugged: Discovery) -> None:
+    async with served_stack(LOCAL, plugged) as (_, http):
+        document = (await http.get("/openapi.json")).json()
+    paths = document["paths"]
+    upload = paths["/folders/{folder}/files"]["post"]
+    form = upload["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert form["required"] == ["file"]
+    assert form["properties"]["file"]["format"] == "binary"
+    assert "folder" not in form["properties"]
+    assert "201" in upload["responses"]
+    assert {
+        "name": "folder",
+        "in": "path",
+        "required": True,
+        "schema": {"title": "Folder", "type": "string"},
+    } in upload["parameters"]
+    deleted = paths["/folders/{folder}/files/{file_id}"]["delete"]["responses"]["204"]
+    assert "content" not in deleted
+    content = paths["/folders/{folder}/files/{file_id}/content"]
+    assert [*content["get"]["responses"]["200"]["content"]] == ["*/*"]
+    assert [*content["put"]["requestBody"]["content"]] == ["application/octet-stream"]
+    assert [p["name"] for p in content["put"]["parameters"][1:] if p["in"] == "query"] == ["media_type"]
+    events = paths["/folders/{folder}/events"]["get"]["responses"]["200"]["content"]
+    assert [*events] == ["text/event-stream"]
+    assert "event" in events["text/event-stream"]["schema"]["properties"]
+    ids = [operation["operationId"] for path in paths.values() for operation in path.values()]
+    assert len(ids) == len(set(ids))

@@ -1,0 +1,18 @@
+"""The hooks of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from llamastack.provider import hookimpl
+
+if TYPE_CHECKING:
+    from llamastack.api.definition import ApiDefinition
+
+
+@hookimpl
+def llamastack_apis() -> Sequence[ApiDefinition]:
+    from llamastack_files_example.api import APIS
+
+    return APIS
