@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Receive, Scope
@@ -82,11 +83,11 @@ class FormReader:
         parser = _Parser(headers, blocks, max_files=most, max_fields=most, max_part_size=_MOST_TEXT)  # type: ignore[arg-type]
         try:
             form = await parser.parse()
-        except MultiPartException as error:
+        except (MultiPartException, FormParserError) as error:
             if parser.text_bytes > _MOST_TEXT:
-                raise RequestTooLargeError(f"{parser.field}: {error.message}") from None
-            many = " (server.max_upload_parts)" if error.message.startswith("Too many") else ""
-            raise InvalidRequestError(f"the form cannot be read: {error.message}{many}", param=parser.field) from None
+                raise RequestTooLargeError(f"{parser.field}: {error}") from None
+            many = " (server.max_upload_parts)" if str(error).startswith("Too many") else ""
+            raise InvalidRequestError(f"the form cannot be read: {error}{many}", param=parser.field) from None
         if not parser.complete:
             parser.close_files()
             raise InvalidRequestError("the form ends before its last boundary", param=parser.field)
