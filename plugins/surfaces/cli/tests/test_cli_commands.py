@@ -154,18 +154,6 @@ def test_traceback_only_when_asked_for(runner: CliRunner, monkeypatch: pytest.Mo
     assert ("Traceback" in done.stderr) == (how != "not at all")
 
 
-def test_without_the_extra_it_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import llamastack_cli as package
-
-    monkeypatch.setattr(package, "find_spec", lambda name: None if name == "rich" else object())
-    assert package.main() == 2
-    assert capsys.readouterr().err == (
-        'error: the command line needs more packages: pip install "llamastack[server]"\n'
-    )
-
-
 def test_commands_of_a_plugin(runner: CliRunner, site: Path) -> None:
     site.joinpath("greeting_fake.py").write_text(PLUGIN)
     install(site, "greeting", {"llamastack.plugins": {"greeting": "greeting_fake:me"}})
