@@ -156,7 +156,8 @@ def new(*arguments: str, cwd: Path, **options: Any) -> subprocess.CompletedProce
 def author(make_venv: Callable[[str], Any], build_wheels: Callable[..., list[str]]) -> Any:
     """An environment with the core and the template, from wheels. It finds the wheels of what else a package needs."""
     kits = [ROOT / "plugins" / "kits" / name for name in ("conformance", "memory-kit")]
-    core, *_, template = build_wheels([*SERVER, *kits, provider("sample"), ROOT / "provider_template"])
+    core, *others = build_wheels([*SERVER, *kits, provider("sample"), ROOT / "provider_template"])
+    [template] = [wheel for wheel in others if "provider_template" in wheel]
     venv = make_venv("author")
     venv.wheels = str(Path(core).parent)
     venv.pip("install", "--quiet", *CONSTRAINTS, "--find-links", venv.wheels, f"{core}[server]", template)
