@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 import click
 from conformance_pages import BLOCKS as CONFORMANCE
+from openai_presets import BLOCKS as OPENAI_PRESETS
 from provider_reference import BLOCKS as REFERENCE
 from provider_reference import words_of
 from pydantic import BaseModel
@@ -36,6 +37,7 @@ from llamastack_conformance.settings import Settings
 from llamastack_conformance.waivers import Waiver
 from llamastack_openai_api import PREFIX, ROUTES, to_native
 from llamastack_openai_api.errors import ERROR_TABLE
+from llamastack_provider_openai.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
 _PASSTHROUGH = "llamastack-provider-remote"  # one provider type for every API
@@ -153,13 +155,17 @@ def routes(_: str) -> str:
 
 
 def provider_types(_: str) -> str:
-    """Every provider type of this repository: what it can, and the fields of its config."""
+    """Every provider type of this repository: what it can, and the fields of its config.
+
+    The presets of OpenAI-compatible services, whose config is alike, have a page of their own.
+    """
     discovery = default_discovery()
     own = {f"llamastack-provider-{folder.name}" for folder in (ROOT / "plugins" / "providers").iterdir()}
     passthroughs = [i for i in discovery.providers() if i.distribution == _PASSTHROUGH]
     own.discard(_PASSTHROUGH)
     text = ""
-    for installed in [i for i in discovery.providers() if i.distribution in own]:
+    presets = {preset.provider_type for preset in PRESETS}
+    for installed in [i for i in discovery.providers() if i.distribution in own and i.name not in presets]:
         text += _provider(discovery.load_spec(installed), installed.distribution, installed.api)
     spec = discovery.load_spec(passthroughs[0])
     return text + _provider(spec, _PASSTHROUGH, ", ".join(i.api for i in passthroughs))
@@ -251,6 +257,7 @@ BLOCKS: dict[str, Callable[[str], str]] = {
     "provider-config": provider_config,
     "source": source,
     **CONFORMANCE,
+    **OPENAI_PRESETS,
     **REFERENCE,
     **SETTINGS,
     **TEMPLATE,

@@ -14,6 +14,8 @@ from backends.openai_front import OpenAIFront
 from projects import ROOT, SERVER, provider
 from running_server import running_server
 
+from llamastack_provider_openai.presets import PRESETS
+
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 PACKAGES = ("bedrock", "databricks", "fireworks", "ollama", "openai", "tgi", "together", "vllm")
 RUN_CONFIG = """
@@ -51,6 +53,8 @@ def test_they_live_together(
             "remote::together",
             "remote::vllm",
             "vllm",
+            "remote::azure",
+            *(preset.provider_type for preset in PRESETS),
         ],
         "ok",
     )

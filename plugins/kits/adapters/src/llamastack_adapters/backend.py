@@ -121,7 +121,7 @@ class HttpBackend:
         At a rate limit it is not made again: the client whose body it is does that itself.
         """
         content = await self._whole("POST", path, body)
-        field = "data" if path.endswith("/embeddings") else "choices"
+        field = "data" if path.partition("?")[0].endswith("/embeddings") else "choices"
         if not has_form(content, field):
             answer = self._json(path, content)
             entries = answer.get(field) if isinstance(answer, dict) else None

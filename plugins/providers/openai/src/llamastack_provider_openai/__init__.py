@@ -1,24 +1,19 @@
-"""Models of OpenAI, and of every server that speaks its API."""
+"""Models of OpenAI, of Azure, and of every service that speaks OpenAI's API. The presets have a module of their own."""
 
-from llamastack.provider import Api, Capabilities, RemoteProviderSpec
+from llamastack_provider_openai.specs import openai_spec
 
-OPENAI = RemoteProviderSpec(
-    api=Api.inference,
-    provider_type="remote::openai",
+OPENAI = openai_spec(
+    "remote::openai",
     config_class="llamastack_provider_openai.config:OpenAIProviderConfig",
+    provider_data="llamastack_provider_openai.config:OpenAIProviderData",
     factory="llamastack_provider_openai.inference:get_adapter_impl",
-    provider_data_validator="llamastack_provider_openai.config:OpenAIProviderData",
     description="OpenAI, and every server that speaks its API",
-    capabilities=Capabilities(
-        chat_completion="supported",
-        completion="supported",
-        embeddings="supported",
-        images="supported",
-        json_schema="supported",
-        logprobs="supported",
-        registration="unsupported",
-        streaming="supported",
-        tools="supported",
-        unregister="unsupported",
-    ),
+)
+
+AZURE = openai_spec(
+    "remote::azure",
+    config_class="llamastack_provider_openai.azure_config:AzureConfig",
+    provider_data="llamastack_provider_openai.azure_config:AzureProviderData",
+    factory="llamastack_provider_openai.azure:get_adapter_impl",
+    description="Deployments of Azure OpenAI",
 )

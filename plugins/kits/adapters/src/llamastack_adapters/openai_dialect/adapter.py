@@ -79,7 +79,14 @@ class OpenAIInference(RemoteInference, OpenAIProtocolPrivate):
     """What is put between the URL and `/chat/completions`."""
 
     def __init__(
-        self, config: RemoteConfig, deps: Deps, dialect: Dialect, *, url: object, key: SecretStr | None, **options: Any
+        self,
+        config: RemoteConfig,
+        deps: Deps,
+        dialect: Dialect,
+        *,
+        url: object,
+        key: SecretStr | ApiKey | None,
+        **options: Any,
     ) -> None:
         """Nothing is opened before the first call.
 
@@ -87,7 +94,7 @@ class OpenAIInference(RemoteInference, OpenAIProtocolPrivate):
         deps: as the factory was given it.
         dialect: where the backend differs.
         url: base URL of the backend's API, as configured.
-        key: the operator's key, as configured.
+        key: the operator's key, as configured; an `ApiKey` where the class variables about the key do not hold.
         options: for `http_client`.
         """
         super().__init__(config, deps)
@@ -95,20 +102,35 @@ class OpenAIInference(RemoteInference, OpenAIProtocolPrivate):
             dialect = replace(dialect, stream_usage=False)
         self.dialect = dialect
         """Where the backend differs."""
-        self.key = ApiKey(deps, key, field=self.key_field, config_key=self.key_name, needed=self.key_needed)
+        if not isinstance(key, ApiKey):
+            key = ApiKey(deps, key, field=self.key_field, config_key=self.key_name, needed=self.key_needed)
+        self.key = key
         """The key that is sent."""
-        self.backend = HttpBackend(str(url), config, headers=self.key.bearer, explained=self.key.explained, **options)
+        self.backend = HttpBackend(
+            str(url), config, headers=self.request_headers, explained=self.key.explained, **options
+        )
         """The connection to the backend."""
 
     @property
     def has_key(self) -> bool:
         return self.key.configured
 
+    def request_headers(self) -> Mapping[str, str]:
+        """The headers that each request has beside those of HTTP: the key. Raises as `ApiKey.value` does."""
+        return self.key.bearer()
+
+    def path_of(self, route: str, model: str = "") -> str:
+        """The path of `route`, such as `chat/completions`, below the URL.
+
+        model: the backend's name of the model; "" where the route needs none.
+        """
+        return f"{self.api_path}/{route}"
+
     async def shutdown(self) -> None:
         await self.backend.aclose()
 
     async def served(self) -> list[Model]:
-        return self.models_of(await self.listed(f"{self.api_path}/models"))
+        return self.models_of(await self.listed(self.path_of("models")))
 
     async def listed(self, path: str) -> list[Mapping[str, Any]]:
         """The entries of the list at `path`: `{"data": [...]}` or a bare list."""
@@ -149,7 +171,7 @@ class OpenAIInference(RemoteInference, OpenAIProtocolPrivate):
             chunks = await self._events("completions", body)
             pieces = completion_stream(chunks, self.provider_id, logprobs=logprobs)
             return Stream(checks.completion_pieces(pieces), chunks.aclose)
-        reply = await self.backend.post(f"{self.api_path}/completions", body)
+        reply = await self.backend.post(self.path_of("completions", body["model"]), body)
         return checks.completion(completion_response(reply, self.provider_id, logprobs=logprobs))
 
     async def chat_completion(
@@ -187,12 +209,12 @@ class OpenAIInference(RemoteInference, OpenAIProtocolPrivate):
             chunks = await self._events("chat/completions", body)
             events = chat_stream(chunks, self.provider_id, logprobs=logprobs)
             return Stream(checks.chat_events(events), chunks.aclose)
-        reply = await self.backend.post(f"{self.api_path}/chat/completions", body)
+        reply = await self.backend.post(self.path_of("chat/completions", body["model"]), body)
         return checks.chat(chat_response(reply, self.provider_id, logprobs=logprobs))
 
     async def _events(self, route: str, body: dict[str, Any]) -> EventStream[Any]:
         """The events of a stream. A backend that refuses to be asked for the usage is not asked for it again."""
-        path = f"{self.api_path}/{route}"
+        path = self.path_of(route, body["model"])
         try:
             return await self.backend.events(path, body)
         except (InvalidRequestError, NotSupportedError) as error:
@@ -211,15 +233,15 @@ class OpenAIInference(RemoteInference, OpenAIProtocolPrivate):
 
     async def embeddings(self, model: str, contents: list[InterleavedTextMedia]) -> EmbeddingsResponse:
         body = embeddings_request(self.dialect, model=self.backend_name(model), contents=contents)
-        return embeddings_response(
-            await self.backend.post(f"{self.api_path}/embeddings", body), self.provider_id, len(contents)
-        )
+        reply = await self.backend.post(self.path_of("embeddings", body["model"]), body)
+        return embeddings_response(reply, self.provider_id, len(contents))
 
     async def forward_openai(self, request: OpenAIRequest) -> bytes | AsyncIterator[bytes] | None:
         if not self.dialect.speaks(request.given):
             return None
-        path = f"{self.api_path}/{request.route}"
-        body = request.body_for(self.backend_name(request.model), self.dialect.renamed(request.given))
+        name = self.backend_name(request.model)
+        path = self.path_of(request.route, name)
+        body = request.body_for(name, self.dialect.renamed(request.given, request.route))
         if not request.stream:
             return await self.backend.forward(path, body)
         blocks = await self.backend.forward_events(path, body)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from llamastack.api.common import (
@@ -36,7 +36,7 @@ class Dialect:
     """Where backends differ. None means that the backend cannot do it: asking for it is refused.
 
     provider_id: of the provider, for error messages.
-    max_tokens: name of the field for the longest reply.
+    max_tokens: name of a chat's field for the longest reply; a text completion has `max_tokens`.
     top_k: name of the field for top_k sampling.
     repetition_penalty: name of the field for a repetition penalty.
     seed: name of the field for a seed.
@@ -47,6 +47,9 @@ class Dialect:
     images: whether messages may hold images.
     stream_usage: whether streams are asked for their usage, by `stream_options`.
     samplers: which of `SAMPLERS` it has, by these names.
+    other_names: further fields of OpenAI's API that it calls otherwise: OpenAI's name -> its own. They are found in
+        requests that are forwarded.
+    not_forwarded: fields of OpenAI's API that it refuses; a request that has one is translated, which does without.
     only: fields that a strategy adds, where the backend would apply other samplers of its own accord, too.
     """
 
@@ -65,6 +68,8 @@ class Dialect:
     images: bool = True
     stream_usage: bool = True
     samplers: Collection[str] = frozenset()
+    other_names: Mapping[str, str] = field(default_factory=dict)
+    not_forwarded: frozenset[str] = frozenset()
     only: Mapping[SamplingStrategy, Mapping[str, Any]] = field(default_factory=dict)
 
     def speaks(self, fields: Collection[str]) -> bool:
@@ -73,14 +78,17 @@ class Dialect:
             ("logprobs" in fields and not self.top_logprobs)
             or ("seed" in fields and self.seed is None)
             or ("response_format" in fields and self.response_format is not as_json_schema)
+            or (bool(self.not_forwarded) and not self.not_forwarded.isdisjoint(fields))
         )
 
-    def renamed(self, fields: Collection[str]) -> dict[str, str]:
+    def renamed(self, fields: Collection[str], route: str = "chat/completions") -> dict[str, str]:
         """Which of these fields of OpenAI's API the backend calls otherwise, and how.
 
+        route: as `OpenAIRequest` has it.
         Raises InvalidRequestError where one is given by both names.
         """
-        own = {"max_tokens": self.max_tokens, "seed": self.seed or "seed"}
+        longest = self.max_tokens if route == "chat/completions" else "max_tokens"
+        own = {"max_tokens": longest, "seed": self.seed or "seed", **self.other_names}
         others = {name: other for name, other in own.items() if name != other and name in fields}
         for name, other in others.items():
             if other in fields:
@@ -158,7 +166,7 @@ def completion_request(
 ) -> dict[str, Any]:
     """The body of `POST /completions`. Images are refused: a text completion has no place for them."""
     body: dict[str, Any] = {"model": model, "prompt": _text_only(dialect, content, "content")}
-    body.update(_sampling(dialect, sampling_params))
+    body.update(_sampling(replace(dialect, max_tokens="max_tokens"), sampling_params))
     if stream:
         body |= _streaming(dialect)
     if logprobs is not None:
