@@ -404,6 +404,7 @@ HELPERS = (
     "llamastack.http.retry_headers",
     "llamastack.http.transports",
     "llamastack.http.answer_limits",
+    "llamastack_adapters.capabilities",
     "llamastack_adapters.credentials",
     "llamastack.provider.private_files",
     "llamastack_adapters.error_bodies",

@@ -32,6 +32,14 @@ class TestAnotherServer(OpenAIDialectChecks):
             assert "max_tokens" not in body
 
 
+class TestLlamaCppServer(OpenAIDialectChecks):
+    """A preset, before the server that it is for."""
+
+    provider_type = "remote::llama-cpp"
+    key_field = "llama_cpp_api_key"
+    repetition_penalty = "repeat_penalty"
+
+
 class TestOpenAIConformance(OpenAIDialectConformance):
     provider_type = "remote::openai"
     differences = TestOpenAI

@@ -1,6 +1,7 @@
 """Models of Amazon Bedrock."""
 
-from llamastack.provider import Api, Capabilities, RemoteProviderSpec
+from llamastack.provider import Api, RemoteProviderSpec
+from llamastack_adapters.capabilities import inference_capabilities
 
 BEDROCK = RemoteProviderSpec(
     api=Api.inference,
@@ -9,16 +10,5 @@ BEDROCK = RemoteProviderSpec(
     factory="llamastack_provider_bedrock.inference:get_adapter_impl",
     provider_data_validator="llamastack_provider_bedrock.config:BedrockProviderData",
     description="Models of Amazon Bedrock",
-    capabilities=Capabilities(
-        chat_completion="supported",
-        completion="unsupported",
-        embeddings="supported",
-        images="supported",
-        json_schema="supported",
-        logprobs="unsupported",
-        registration="unsupported",
-        streaming="supported",
-        tools="supported",
-        unregister="unsupported",
-    ),
+    capabilities=inference_capabilities(completion="unsupported", logprobs="unsupported"),
 )

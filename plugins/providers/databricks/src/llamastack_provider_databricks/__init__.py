@@ -1,6 +1,7 @@
 """Model serving endpoints of Databricks."""
 
-from llamastack.provider import Api, Capabilities, RemoteProviderSpec
+from llamastack.provider import Api, RemoteProviderSpec
+from llamastack_adapters.capabilities import inference_capabilities
 
 DATABRICKS = RemoteProviderSpec(
     api=Api.inference,
@@ -9,16 +10,5 @@ DATABRICKS = RemoteProviderSpec(
     factory="llamastack_provider_databricks.inference:get_adapter_impl",
     provider_data_validator="llamastack_provider_databricks.config:DatabricksProviderData",
     description="Model serving endpoints of Databricks",
-    capabilities=Capabilities(
-        chat_completion="supported",
-        completion="supported",
-        embeddings="supported",
-        images="supported",
-        json_schema="supported",
-        logprobs="supported",
-        registration="unsupported",
-        streaming="supported",
-        tools="supported",
-        unregister="unsupported",
-    ),
+    capabilities=inference_capabilities(),
 )

@@ -1,6 +1,7 @@
 """Models served by Fireworks AI."""
 
-from llamastack.provider import Api, Capabilities, RemoteProviderSpec
+from llamastack.provider import Api, RemoteProviderSpec
+from llamastack_adapters.capabilities import inference_capabilities
 
 FIREWORKS = RemoteProviderSpec(
     api=Api.inference,
@@ -9,16 +10,5 @@ FIREWORKS = RemoteProviderSpec(
     factory="llamastack_provider_fireworks.inference:get_adapter_impl",
     provider_data_validator="llamastack_provider_fireworks.config:FireworksProviderData",
     description="Models served by Fireworks AI",
-    capabilities=Capabilities(
-        chat_completion="supported",
-        completion="supported",
-        embeddings="supported",
-        images="supported",
-        json_schema="supported",
-        logprobs="supported",
-        registration="unsupported",
-        streaming="supported",
-        tools="supported",
-        unregister="unsupported",
-    ),
+    capabilities=inference_capabilities(),
 )

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from llamastack.provider import Api, Capabilities, RemoteProviderSpec
-
-_SUPPORTED = ("chat_completion", "completion", "embeddings", "images", "json_schema", "logprobs", "streaming", "tools")
-_UNSUPPORTED = ("registration", "unregister")
+from llamastack.provider import Api, RemoteProviderSpec
+from llamastack_adapters.capabilities import inference_capabilities
 
 
 def openai_spec(
@@ -20,10 +18,6 @@ def openai_spec(
     lacks: Mapping[str, str] | None = None,
 ) -> RemoteProviderSpec:
     """The spec of a service that does what OpenAI's API does, but for the capabilities in `lacks`."""
-    capabilities = {**dict.fromkeys(_SUPPORTED, "supported"), **dict.fromkeys(_UNSUPPORTED, "unsupported")}
-    unknown = sorted(set(lacks or ()) - capabilities.keys())
-    if unknown:
-        raise ValueError(f"{provider_type}: no such capability: {', '.join(unknown)}")
     return RemoteProviderSpec(
         api=Api.inference,
         provider_type=provider_type,
@@ -31,5 +25,5 @@ def openai_spec(
         factory=factory,
         provider_data_validator=provider_data,
         description=description,
-        capabilities=Capabilities(**{**capabilities, **(lacks or {})}),
+        capabilities=inference_capabilities(**(lacks or {})),
     )

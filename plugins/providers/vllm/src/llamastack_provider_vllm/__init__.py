@@ -1,19 +1,9 @@
 """Models served by vLLM: by a server elsewhere, or by one that the stack starts."""
 
-from llamastack.provider import Api, Capabilities, InlineProviderSpec, RemoteProviderSpec
+from llamastack.provider import Api, InlineProviderSpec, RemoteProviderSpec
+from llamastack_adapters.capabilities import inference_capabilities
 
-_CAPABILITIES = Capabilities(
-    chat_completion="supported",
-    completion="supported",
-    embeddings="supported",
-    images="supported",
-    json_schema="supported",
-    logprobs="supported",
-    registration="unsupported",
-    streaming="supported",
-    tools="supported",
-    unregister="unsupported",
-)
+_CAPABILITIES = inference_capabilities()
 
 REMOTE_VLLM = RemoteProviderSpec(
     api=Api.inference,
