@@ -52,9 +52,15 @@ def _choice(delta: dict[str, Any] | None, finish: str | None = None, **more: Any
     return made if delta is None else {**made, "delta": delta}
 
 
+def _has_key(request: Received) -> bool:
+    """`/openai/v1/` takes it as OpenAI does, too."""
+    as_openai = request.path.startswith(_V1) and request.headers.get("authorization") == f"Bearer {KEY}"
+    return as_openai or request.headers.get("api-key") == KEY
+
+
 def _list_models(request: Received) -> Steps:
     path, _, query = request.path.partition("?")
-    if request.headers.get("api-key") != KEY:
+    if not _has_key(request):
         return _error(401, "401", _WRONG_KEY)
     if path != f"{_V1}models" and (path != "/openai/models" or query != f"api-version={API_VERSION}"):
         return _error(404, "404", "Resource not found")
@@ -65,7 +71,7 @@ def _list_models(request: Received) -> Steps:
 
 def _reply(request: Received) -> Steps:
     path, _, query = request.path.partition("?")
-    if request.headers.get("api-key") != KEY:
+    if not _has_key(request):
         return _error(401, "401", _WRONG_KEY)
     body = request.json
     if (found := _DEPLOYED.search(path)) is not None and query == f"api-version={API_VERSION}":
