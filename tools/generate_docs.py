@@ -29,15 +29,17 @@ from llamastack.api.definition import MethodDefinition
 from llamastack.provider.builtin_apis import BUILTIN_APIS
 from llamastack.stack.config import ProviderConfig, StoreConfig, run_config_model
 from llamastack.stack.discovery import default_discovery
-from llamastack.stack.server_config import ServerConfig
 from llamastack.stack.stores.sqlite import SqliteStoreConfig
 from llamastack_cli.fields import fields_of, type_of
 from llamastack_cli.group import cli
 from llamastack_conformance.settings import Settings
 from llamastack_conformance.waivers import Waiver
-from llamastack_openai_api import PREFIX, ROUTES, to_native
+from llamastack_openai_api import to_native
 from llamastack_openai_api.errors import ERROR_TABLE
+from llamastack_openai_api.openapi import PREFIX
+from llamastack_openai_api.routes import ROUTES
 from llamastack_provider_openai.presets import PRESETS
+from llamastack_server.settings import ServerConfig
 
 ROOT = Path(__file__).parents[1]
 _PASSTHROUGH = "llamastack-provider-remote"  # one provider type for every API

@@ -14,7 +14,7 @@ import yaml
 from click.testing import CliRunner
 from read_source import excerpt, table
 
-from llamastack_provider_template.commands import TEMPLATE, provider
+from llamastack_provider_template.new import TEMPLATE, provider
 
 NAME = "acme"
 

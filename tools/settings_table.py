@@ -17,9 +17,9 @@ from pydantic_core import PydanticUndefined
 from read_source import table
 
 from llamastack.stack.config import RunConfig
-from llamastack.stack.server_config import ServerConfig
 from llamastack.stack.stores.sqlite import SqliteStoreConfig
 from llamastack_adapters.remote_inference import RemoteConfig
+from llamastack_server.settings import ServerConfig
 
 # By prefix of the setting's name: the class whose fields it has, and those that are described elsewhere.
 CLASSES: tuple[tuple[str, type[BaseModel], frozenset[str]], ...] = (

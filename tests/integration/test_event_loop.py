@@ -27,9 +27,10 @@ from loop_watch import HeldUp, LoopWatch
 from served_stack import served_stack
 
 from llamastack.stack import Stack
-from llamastack_openai_api import PREFIX, ROUTES
-from llamastack_openai_api.routes import MOST_ANSWERS, OpenAIEndpoint
+from llamastack_openai_api.openapi import PREFIX
+from llamastack_openai_api.routes import MOST_ANSWERS, ROUTES, OpenAIEndpoint
 from llamastack_server.native import NativeEndpoint
+from llamastack_server.settings import ServerConfig
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 MIB = 2**20
@@ -75,7 +76,7 @@ class Server:
 
     def __init__(self, stack: Stack, url: httpx.URL, watch: LoopWatch, away: tuple[int, ...]) -> None:
         self.stack = stack
-        self.limit = stack.config.run.server.max_body_bytes
+        self.limit = stack.config.section("server", ServerConfig).max_body_bytes
         self._address = (url.host, url.port or 0)
         self._watch = watch
         self._away = away
@@ -83,7 +84,9 @@ class Server:
     def largest(self, *, openai: bool) -> Largest:
         """What a body may be, but for its size: the largest are few, as they take long."""
         kind = OpenAIEndpoint if openai else NativeEndpoint
-        return Largest(INFLATED, self.stack.config.run.server.max_body_elements, kind.numbers_in_one)
+        return Largest(
+            INFLATED, self.stack.config.section("server", ServerConfig).max_body_elements, kind.numbers_in_one
+        )
 
     async def ask(self, case: Case) -> tuple[int, int, HeldUp]:
         """Status, bytes of the body, and how long the loop was held up: the least of a few tries."""

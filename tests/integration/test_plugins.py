@@ -90,7 +90,7 @@ async def test_every_hook_is_called_and_its_failures_hurt_nobody(
         ("registered", ("voices", "carl")),
         ("unregistered", ("voices", "carl")),
         ("finished", ("GET", "/health", 200)),
-        ("stopping", True),
+        ("stopping", "anna: bye"),
     ]
     assert "a plugin failed in llamastack_request_finished" in caplog.text
 

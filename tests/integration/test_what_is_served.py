@@ -23,7 +23,8 @@ from llamastack.provider.errors import (
 )
 from llamastack.stack import Stack, StackStartError
 from llamastack.stack.discovery import Discovery
-from llamastack_server.commands.run import show_stack
+from llamastack_cli.output import TerminalOutput
+from llamastack_server.commands.serving import show_stack
 
 pytestmark = pytest.mark.anyio
 HELLO = [UserMessage(content="Hello")]
@@ -114,7 +115,7 @@ async def test_what_lists_nothing_without_a_key_says_so(
                 refused = await client.post(path, json=BODY)
                 assert refused.status_code == 404
                 assert "provider 'p' lists nothing without a key" in refused.json()["error"]["message"]
-            await show_stack(stack, str(client.base_url))
+            await show_stack(stack, str(client.base_url), TerminalOutput())
     assert caplog.text.count("inference p lists nothing without a key") == 1
     shown = capsys.readouterr().out
     assert "healthy" in shown
@@ -248,7 +249,7 @@ async def test_what_its_provider_refuses_is_told_and_not_counted(
         [health] = (await stack.inspect.health()).providers
         assert health.serves == 2
         assert "does not take model 'no-such': model 'no-such' is not served" in (health.note or "")
-        await show_stack(stack, "http://h")
+        await show_stack(stack, "http://h", TerminalOutput())
         [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("inference")]
         assert "x, good; does not take model 'no-such'" in line
         await anyio.sleep(0.3)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 import click
@@ -12,6 +13,8 @@ from llamastack.api.base import RoutedObject, WireModel
 from llamastack.api.webmethod import ResourceAction, webmethod
 from llamastack.provider import Deps, InlineProviderSpec, hookimpl
 from llamastack.provider.builtin_apis import routed_apis
+from llamastack.provider.commands import CliCommand
+from llamastack.provider.routes import Middleware
 
 
 class Voice(RoutedObject):
@@ -103,6 +106,11 @@ SPEC = InlineProviderSpec(
 )
 
 
+@click.command()
+def shout() -> None:
+    click.echo("HELLO")
+
+
 class Plugin:
     """heard: (hook, what it was told), in order."""
 
@@ -115,10 +123,10 @@ class Plugin:
 
     @hookimpl
     def llamastack_cli_commands(self) -> Any:
-        return [click.Command("shout", callback=lambda: click.echo("HELLO"), help="Shout.")]
+        return [CliCommand("shout", "Shout.", "plugin_fake:shout")]
 
     @hookimpl
-    def llamastack_middleware(self) -> list[Callable[[Any], Any]]:
+    def llamastack_middleware(self) -> list[Middleware]:
         def stamped(app: Any) -> Any:
             async def around(scope: Any, receive: Any, send: Any) -> None:
                 async def send_stamped(message: Any) -> None:
@@ -130,15 +138,14 @@ class Plugin:
 
             return around
 
-        return [stamped]
+        return [Middleware(stamped)]
 
     @hookimpl
-    def llamastack_stack_started(self, stack: Any) -> None:
+    @asynccontextmanager
+    async def llamastack_stack_lifespan(self, stack: Any) -> AsyncIterator[None]:
         self.heard.append(("started", sorted(stack.apis)))
-
-    @hookimpl
-    def llamastack_stack_stopping(self, stack: Any) -> None:
-        self.heard.append(("stopping", stack.speech is not None))
+        yield
+        self.heard.append(("stopping", (await stack.speech.speak(voice="anna", text="bye")).sound))
 
     @hookimpl
     def llamastack_object_registered(self, api: str, object: Any) -> None:

@@ -16,7 +16,7 @@ from llamastack.provider.hookspecs import FinishedRequest
 from llamastack.stack.discovery import Discovery
 from llamastack.stack.plugins import Plugins
 
-MIDDLEWARE = "llamastack_middleware"
+HOOK = "llamastack_cli_commands"
 
 
 class Plugin:
@@ -34,37 +34,37 @@ def hooks_with(**plugins: Any) -> Plugins:
 
 
 def giving(name: str, **options: Any) -> Any:
-    def llamastack_middleware() -> list[str]:
+    def llamastack_cli_commands() -> list[str]:
         return [f"{name}1", f"{name}2"]
 
-    return Plugin(llamastack_middleware=hookimpl(**options)(llamastack_middleware))
+    return Plugin(llamastack_cli_commands=hookimpl(**options)(llamastack_cli_commands))
 
 
 def wrapping(name: str, **options: Any) -> Any:
-    def llamastack_middleware() -> Iterator[Any]:
+    def llamastack_cli_commands() -> Iterator[Any]:
         results = yield
         return [*results, [f"{name} saw {len(results)}"]]
 
-    return Plugin(llamastack_middleware=hookimpl(wrapper=True, **options)(llamastack_middleware))
+    return Plugin(llamastack_cli_commands=hookimpl(wrapper=True, **options)(llamastack_cli_commands))
 
 
 def old_wrapping(name: str) -> Any:
-    def llamastack_middleware() -> Iterator[Any]:
+    def llamastack_cli_commands() -> Iterator[Any]:
         outcome: pluggy.Result[list[Any]] = yield
         outcome.force_result([*outcome.get_result(), [f"{name} saw {len(outcome.get_result())}"]])
 
-    return Plugin(llamastack_middleware=hookimpl(hookwrapper=True)(llamastack_middleware))
+    return Plugin(llamastack_cli_commands=hookimpl(hookwrapper=True)(llamastack_cli_commands))
 
 
 def failing(error: BaseException) -> Any:
-    def llamastack_middleware() -> list[str]:
+    def llamastack_cli_commands() -> list[str]:
         raise error
 
-    return Plugin(llamastack_middleware=hookimpl(llamastack_middleware))
+    return Plugin(llamastack_cli_commands=hookimpl(llamastack_cli_commands))
 
 
 def collected(hooks: Plugins) -> list[Any]:
-    return [thing for _, thing in hooks.collect(MIDDLEWARE)]
+    return [thing for _, thing in hooks.collect(HOOK)]
 
 
 KINDS: dict[str, Callable[[str], Any]] = {
@@ -80,8 +80,8 @@ KINDS: dict[str, Callable[[str], Any]] = {
 @given(st.lists(st.sampled_from(sorted(KINDS)), max_size=7))
 def test_what_is_collected_comes_in_pluggys_order(kinds: list[str]) -> None:
     hooks = hooks_with(**{f"p{place}": KINDS[kind](f"p{place}") for place, kind in enumerate(kinds)})
-    expected = [thing for several in hooks.call.llamastack_middleware() for thing in several]
-    found = list(hooks.collect(MIDDLEWARE))
+    expected = [thing for several in hooks.call.llamastack_cli_commands() for thing in several]
+    found = list(hooks.collect(HOOK))
     assert [thing for _, thing in found] == expected
     assert all(thing.startswith(plugin) for plugin, thing in found)
 
@@ -109,15 +109,15 @@ def test_one_that_fails_is_left_out_by_name(error: BaseException, caplog: pytest
         yield
 
     broken = {
-        f"wrapper-{function.__name__}": Plugin(llamastack_middleware=hookimpl(wrapper=True)(function))
+        f"wrapper-{function.__name__}": Plugin(llamastack_cli_commands=hookimpl(wrapper=True)(function))
         for function in (before, after, never, twice)
     }
     for function in (before, after, never, twice):
-        function.__name__ = MIDDLEWARE
+        function.__name__ = HOOK
     hooks = hooks_with(a=giving("a"), bad=failing(error), w=wrapping("w"), **broken)
     assert collected(hooks) == ["a1", "a2", "w saw 1"]
     for name in ("bad", *broken):
-        assert f"what plugin {name} adds by llamastack_middleware is left out: " in caplog.text
+        assert f"what plugin {name} adds by llamastack_cli_commands is left out: " in caplog.text
 
 
 def hearing(heard: list[str], name: str, error: BaseException | None = None, **options: Any) -> Any:
@@ -142,4 +142,4 @@ def test_all_are_told_in_order_although_one_fails(caplog: pytest.LogCaptureFixtu
     assert [r.message for r in caplog.records if r.levelno == logging.ERROR] == [
         "a plugin failed in llamastack_request_finished: c"
     ]
-    assert hooks.listener("llamastack_stack_started") is None
+    assert hooks.listener("llamastack_object_registered") is None

@@ -23,7 +23,8 @@ from llamastack.api import (
     ToolCallParseStatus,
 )
 from llamastack.provider.builtin_apis import BUILTIN_APIS
-from llamastack_server.openapi import openapi_document
+from llamastack_server.openapi import native_openapi
+from llamastack_server.openapi_parts import merged_document
 
 SEED: dict[str, Any] = yaml.safe_load(
     (Path(__file__).parents[1] / "data" / "native-http-api-0.0.41.yaml").read_text(encoding="utf-8")
@@ -46,7 +47,7 @@ RENAMED = {
 
 @cache
 def ours() -> dict[str, Any]:
-    return openapi_document({api.name: api for api in BUILTIN_APIS})
+    return merged_document([native_openapi({api.name: api for api in BUILTIN_APIS})])
 
 
 def our_schema(name: str) -> dict[str, Any] | None:

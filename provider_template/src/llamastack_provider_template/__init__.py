@@ -1,5 +1,15 @@
 """A copier template of a provider package, and the command that renders it."""
 
-from llamastack_provider_template import commands
+from __future__ import annotations
 
-__all__ = ["commands"]
+from collections.abc import Sequence
+
+from llamastack.provider.commands import CliCommand
+from llamastack.provider.hookspecs import hookimpl
+
+__all__ = ["llamastack_cli_commands"]
+
+
+@hookimpl
+def llamastack_cli_commands() -> Sequence[CliCommand]:
+    return [CliCommand("provider", "Write a provider.", "llamastack_provider_template.new:provider")]

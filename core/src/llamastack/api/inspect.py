@@ -52,6 +52,17 @@ class ProviderHealth(WireModel):
     """What is to be known although it is healthy: it lists nothing without a key, or does not take what is registered.
     """
 
+    @property
+    def shown_status(self) -> str:
+        """The status for a person: one that is down stands out."""
+        return "DOWN" if self.status is ProviderStatus.down else str(self.status)
+
+    @property
+    def shown_reason(self) -> str:
+        """Why it is not healthy and when it is tried again; empty where it is healthy."""
+        again = "" if self.retry_in_s is None else f" (retrying in {self.retry_in_s:.0f} s)"
+        return f"{self.reason}{again}" if self.reason else ""
+
 
 class HealthStatus(StrEnum):
     ok = "OK"

@@ -20,6 +20,12 @@ class Model(RoutedObject):
     metadata: dict[str, Any] = Field(default_factory=dict)
     """Anything; the provider says what it reads."""
 
+    @property
+    def can_chat(self) -> bool:
+        """Whether it is available and does more than embed: a model that generates has a context length."""
+        only_embeds = "embedding_dimension" in self.metadata and "context_length" not in self.metadata
+        return self.unavailable_reason is None and not only_embeds
+
     @model_validator(mode="after")
     def _has_a_llama_model(self) -> Self:
         if self.llama_model is None:

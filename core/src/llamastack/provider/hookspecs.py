@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
-    import click
+    from contextlib import AbstractAsyncContextManager
 
     from llamastack.api.definition import ApiDefinition
+    from llamastack.provider.commands import CliCommand
+    from llamastack.provider.config_sections import ConfigSection
+    from llamastack.provider.routes import Middleware, RouteGroup
 
 PROJECT = "llamastack"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -51,26 +54,39 @@ def llamastack_apis() -> Sequence[ApiDefinition]:  # type: ignore[empty-body]
 
 
 @hookspec
-def llamastack_cli_commands() -> Sequence[click.Command]:  # type: ignore[empty-body]
-    """Commands to add to `llamastack`; a built-in command of the same name is kept."""
+def llamastack_cli_commands() -> Sequence[CliCommand]:  # type: ignore[empty-body]
+    """Commands to add to `llamastack`, each imported when it is used; a command that is there already is kept."""
 
 
 @hookspec
-def llamastack_middleware() -> Sequence[Any]:  # type: ignore[empty-body]
-    """ASGI middleware to put around every route of the server, each a callable that takes an app and gives an app.
+def llamastack_config_sections() -> Sequence[ConfigSection]:  # type: ignore[empty-body]
+    """Top-level keys of the run config that the plugin reads; a name that is taken is an error."""
 
-    The first one is outermost.
+
+@hookspec
+def llamastack_routes(stack: Any) -> Sequence[RouteGroup]:  # type: ignore[empty-body]
+    """Routes to serve over HTTP. `stack` is the running `llamastack.Stack`.
+
+    Two routes with the same path and HTTP method are an error that names both plugins. A plugin that fails here stops
+    the start.
     """
 
 
 @hookspec
-def llamastack_stack_started(stack: Any) -> None:
-    """The stack has started and is about to be used. `stack` is the `llamastack.Stack`."""
+def llamastack_middleware(stack: Any) -> Sequence[Middleware]:  # type: ignore[empty-body]
+    """Middleware around every route of the server, in the order of their numbers. `stack` is the `llamastack.Stack`.
+
+    A plugin that fails here stops the start.
+    """
 
 
 @hookspec
-def llamastack_stack_stopping(stack: Any) -> None:
-    """The stack is about to stop; everything in it still works."""
+def llamastack_stack_lifespan(stack: Any) -> AbstractAsyncContextManager[object]:  # type: ignore[empty-body]
+    """An async context manager around a running stack; `stack` is the `llamastack.Stack`.
+
+    It is entered when every provider has tried to start, and left while everything still works. Several are left in
+    reverse order. A failure at entry stops the start; a failure when it is left is logged.
+    """
 
 
 @hookspec

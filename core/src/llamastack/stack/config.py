@@ -5,23 +5,26 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, create_model
 
 from llamastack.api.definition import ApiDefinition
+from llamastack.provider.config_sections import ConfigSection
 from llamastack.provider.redaction import Redactor, redactor, shown_value, without_userinfo
 from llamastack.provider.validation import explain_validation_error
 from llamastack.stack.discovery import RUN_CONFIG_GROUP, Discovery, DiscoveryError
-from llamastack.stack.server_config import ServerConfig
 from llamastack.stack.yaml_source import ConfigIssue, Path, YamlDocument, YamlFaultsError, read_yaml
 
 ProviderId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
 HOME_VARIABLE = "LLAMASTACK_HOME"
 _EXTENSION = "x-"
+_KNOWN_SECTIONS = {"server": "llamastack-server"}
+"""Sections of packages that need not be installed: the same run config can be used without them."""
+_Section = TypeVar("_Section", bound=BaseModel)
 
 
 class ConfigError(Exception):
@@ -76,7 +79,6 @@ class RunConfig(_Strict):
     store: StoreConfig | None = Field(
         None, description="Registered objects; an sqlite file beside the config by default"
     )
-    server: ServerConfig = Field(default_factory=ServerConfig, description="The HTTP server")
     on_provider_error: Literal["retry", "fail"] = Field(
         "retry",
         description="A provider that cannot start, or that refuses an object of this config: keep trying beside the "
@@ -87,14 +89,21 @@ class RunConfig(_Strict):
 
 
 @functools.lru_cache(maxsize=8)
-def _model_for(pairs: tuple[tuple[str, Any, str], ...]) -> type[RunConfig]:
+def _model_for(pairs: tuple[tuple[str, Any, str], ...], sections: tuple[ConfigSection, ...]) -> type[RunConfig]:
     fields: dict[str, Any] = {
-        resource_api: (
+        name: (dict[str, Any] | None, Field(None, description=f"Read by {package}, which is not installed"))
+        for name, package in _KNOWN_SECTIONS.items()
+    }
+    for section in sections:
+        fields[section.name] = (
+            section.model,
+            Field(default_factory=section.model, description=section.description),
+        )
+    for resource_api, object_type, label in pairs:
+        fields[resource_api] = (
             list[object_type],  # type: ignore[valid-type]
             Field(default_factory=list, description=f"{label.capitalize()}s to register at start"),
         )
-        for resource_api, object_type, label in pairs
-    }
     return create_model("RunConfig", __base__=RunConfig, **fields)
 
 
@@ -103,12 +112,15 @@ def is_extension(key: object) -> bool:
     return isinstance(key, str) and key.startswith(_EXTENSION)
 
 
-def run_config_model(apis: Mapping[str, ApiDefinition]) -> type[RunConfig]:
-    """`RunConfig` with a list for each kind of object: `models`, `shields`, `memory_banks`, and those of plugins."""
+def run_config_model(apis: Mapping[str, ApiDefinition], sections: Sequence[ConfigSection] = ()) -> type[RunConfig]:
+    """`RunConfig` with a list for each kind of object, such as `models`, and the sections that plugins read."""
     pairs = {
         d.pair.resource_api: (d.pair.resource_api, d.pair.object_type, d.pair.label) for d in apis.values() if d.pair
     }
-    return _model_for(tuple(pairs.values()))
+    for section in sections:
+        if section.name in pairs or section.name in RunConfig.model_fields:
+            raise DiscoveryError(f"a plugin claims the config section '{section.name}', which is there already")
+    return _model_for(tuple(pairs.values()), tuple(sections))
 
 
 @dataclass(frozen=True)
@@ -131,6 +143,17 @@ class LoadedConfig:
 
     def error(self, path: Path, message: str) -> ConfigError:
         return ConfigError(self.source, [self.fault(path, message)])
+
+    def section(self, name: str, model: type[_Section]) -> _Section:
+        """What a section of the config says; its defaults where the config has none. Raises ConfigError."""
+        read = getattr(self.run, name, None)
+        if isinstance(read, model):
+            return read
+        given = {} if read is None else self.document.value[name]  # its plugin was not there when this was read
+        try:
+            return model.model_validate(given)
+        except ValidationError as error:
+            raise ConfigError(self.source, self.faults_in(error, (name,), given, model)) from None
 
     def objects(self, resource_api: str) -> list[Any]:
         """What the config registers at start for one registry API."""
@@ -200,15 +223,17 @@ def load_config(
     apis: Mapping[str, ApiDefinition],
     discovery: Discovery,
     environment: Mapping[str, str] | None = None,
+    sections: Sequence[ConfigSection] = (),
 ) -> LoadedConfig:
     """Read and validate a run config.
 
     source: a YAML file, the name of an installed run config, or the config itself as a mapping.
     Raises ConfigError.
     """
+    model = run_config_model(apis, sections)
     if isinstance(source, Mapping):
         name = source.get("image_name")
-        loaded = _validated(YamlDocument(value=dict(source)), "config", None, apis)
+        loaded = _validated(YamlDocument(value=dict(source)), "config", None, model)
         return replace(loaded, folder=home_folder() / name) if isinstance(name, str) else loaded
     file, shown, folder = _locate(source, discovery)
     try:
@@ -225,7 +250,7 @@ def load_config(
         document = read_yaml(text, environment)
     except YamlFaultsError as error:
         raise ConfigError(shown, error.faults) from None
-    return _validated(document, shown, folder, apis)
+    return _validated(document, shown, folder, model)
 
 
 def _locate(source: str | FilePath, discovery: Discovery) -> tuple[FilePath, str, FilePath]:
@@ -244,13 +269,10 @@ def _locate(source: str | FilePath, discovery: Discovery) -> tuple[FilePath, str
     return file, f"{text} ({file.name} of {installed.origin})", home_folder() / text
 
 
-def _validated(
-    document: YamlDocument, source: str, folder: FilePath | None, apis: Mapping[str, ApiDefinition]
-) -> LoadedConfig:
+def _validated(document: YamlDocument, source: str, folder: FilePath | None, model: type[RunConfig]) -> LoadedConfig:
     value = document.value
     if not isinstance(value, dict):
         raise ConfigError(source, [ConfigIssue(None, (), "must be a mapping with the key 'providers'")])
-    model = run_config_model(apis)
     redact = redactor(value)
     try:
         run = model.model_validate({k: v for k, v in value.items() if not is_extension(k)})

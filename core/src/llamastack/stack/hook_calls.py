@@ -7,29 +7,41 @@ Wrappers are around all of them, the last one outermost.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, NoReturn
 
 import pluggy
 
 _LOGGER = logging.getLogger("llamastack.plugins")
 _FAILURES = (Exception, SystemExit)
+_Failed = Callable[[str, str, BaseException], None]
 
 
-def collected(manager: pluggy.PluginManager, hook: str) -> Iterator[tuple[str, Any]]:
-    """(plugin, thing) for each thing in the lists that the plugins give; what a plugin that fails gives is left out."""
+class PluginError(Exception):
+    """A plugin failed in a hook whose result is needed. The message names the plugin, the hook and the cause."""
+
+
+def collected(
+    manager: pluggy.PluginManager, hook: str, arguments: Mapping[str, Any], *, required: bool
+) -> Iterator[tuple[str, Any]]:
+    """(plugin, thing) for each thing in the lists that the plugins give.
+
+    required: whether a plugin that fails is a PluginError; otherwise what it gives is left out with a warning.
+    """
+    failed = _raise if required else _left_out
     implementations = getattr(manager.hook, hook).get_hookimpls()
     plain = [each for each in reversed(implementations) if not _is_wrapper(each)]
     wrappers: list[_Wrapping] = []
     for each in reversed(implementations):  # the outermost begins
         if _is_wrapper(each):
-            wrapping = _Wrapping(each, hook)
+            wrapping = _Wrapping(each, hook, arguments, failed)
             if wrapping.begin():
                 wrappers.append(wrapping)
     results: list[Any] = []
     of_plugin: dict[int, str] = {}
     for each in plain:
-        given = _given(manager, hook, each)
+        given = _given(manager, hook, each, arguments, failed)
         if given:
             results.append(given)
             of_plugin.update((id(thing), each.plugin_name) for thing in given)
@@ -48,14 +60,29 @@ def _is_wrapper(implementation: pluggy.HookImpl) -> bool:
     return bool(implementation.wrapper or implementation.hookwrapper)
 
 
-def _given(manager: pluggy.PluginManager, hook: str, implementation: pluggy.HookImpl) -> list[Any]:
+def _given(
+    manager: pluggy.PluginManager,
+    hook: str,
+    implementation: pluggy.HookImpl,
+    arguments: Mapping[str, Any],
+    failed: _Failed,
+) -> list[Any]:
     others = [plugin for plugin in manager.get_plugins() if plugin is not implementation.plugin]
     try:
-        given = manager.subset_hook_caller(hook, others)()
-        return [thing for several in given for thing in several]
+        given = manager.subset_hook_caller(hook, others)(**arguments)
+        return [thing for several in given for thing in _listed(several)]
     except _FAILURES as error:
-        _left_out(implementation.plugin_name, hook, error)
+        failed(implementation.plugin_name, hook, error)
         return []
+
+
+def _listed(given: Any) -> Iterable[Any]:
+    """What one implementation gives, as several things: some hooks give one."""
+    return given if isinstance(given, Iterable) else [given]
+
+
+def _raise(plugin: str, hook: str, error: BaseException) -> NoReturn:
+    raise PluginError(f"plugin {plugin} fails in {hook}: {type(error).__name__}: {error}") from error
 
 
 def _left_out(plugin: str, hook: str, error: BaseException) -> None:
@@ -66,21 +93,27 @@ def _left_out(plugin: str, hook: str, error: BaseException) -> None:
 class _Wrapping:
     """One wrapper around a call, of either kind that pluggy has. One that fails changes nothing."""
 
-    def __init__(self, implementation: pluggy.HookImpl, hook: str) -> None:
+    def __init__(
+        self, implementation: pluggy.HookImpl, hook: str, arguments: Mapping[str, Any], failed: _Failed
+    ) -> None:
         self.plugin: str = implementation.plugin_name
+        self._arguments = arguments
+        self._failed = failed
         self._implementation = implementation
         self._hook = hook
         self._running: Any = None
 
     def begin(self) -> bool:
         try:
-            self._running = self._implementation.function()
+            self._running = self._implementation.function(
+                *[self._arguments[name] for name in self._implementation.argnames]
+            )
             next(self._running)
         except StopIteration:
-            _left_out(self.plugin, self._hook, RuntimeError("the wrapper did not yield"))
+            self._failed(self.plugin, self._hook, RuntimeError("the wrapper did not yield"))
             return False
         except _FAILURES as error:
-            _left_out(self.plugin, self._hook, error)
+            self._failed(self.plugin, self._hook, error)
             return False
         return True
 
@@ -95,8 +128,24 @@ class _Wrapping:
                 return [list(several) for several in made]
             raise RuntimeError("the wrapper yielded twice")
         except _FAILURES as error:
-            _left_out(self.plugin, self._hook, error)
+            self._failed(self.plugin, self._hook, error)
             return results
+
+
+@asynccontextmanager
+async def contained_lifespan(plugin: str, lifespan: AbstractAsyncContextManager[object]) -> AsyncIterator[None]:
+    """A plugin's context around a running stack. Raises PluginError at entry; a failure at exit is logged."""
+    try:
+        await lifespan.__aenter__()
+    except Exception as error:
+        _raise(plugin, "llamastack_stack_lifespan", error)
+    try:
+        yield
+    finally:
+        try:
+            await lifespan.__aexit__(None, None, None)
+        except Exception:
+            _LOGGER.exception("plugin %s failed when its llamastack_stack_lifespan was left", plugin)
 
 
 def telling(manager: pluggy.PluginManager, hook: str, *, traced: bool) -> Callable[..., None] | None:

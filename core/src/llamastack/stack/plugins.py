@@ -17,6 +17,7 @@ from llamastack.stack.hook_calls import collected, telling
 
 if TYPE_CHECKING:
     from llamastack.api.definition import ApiDefinition
+    from llamastack.provider.config_sections import ConfigSection
 
 _LOGGER = logging.getLogger("llamastack.plugins")
 TRACE_VARIABLE = "LLAMASTACK_TRACE_HOOKS"
@@ -93,9 +94,24 @@ class Plugins:
             _check_served(table, adds)
         return table
 
-    def collect(self, hook: str) -> Iterator[tuple[str, Any]]:
-        """(plugin, thing) for each thing that the plugins give, in pluggy's order; one that fails is left out."""
-        return collected(self.manager, hook)
+    def config_sections(self) -> tuple[ConfigSection, ...]:
+        """The sections of the run config that plugins read.
+
+        Raises DiscoveryError when two claim one name, PluginError when a plugin fails.
+        """
+        claimed: dict[str, tuple[str, ConfigSection]] = {}
+        for plugin, section in self.collect("llamastack_config_sections", required=True):
+            other, _ = claimed.setdefault(section.name, (plugin, section))
+            if other != plugin:
+                raise DiscoveryError(f"config section '{section.name}' is claimed by plugin {other} and by {plugin}")
+        return tuple(section for _, section in claimed.values())
+
+    def collect(self, hook: str, *, required: bool = False, **arguments: Any) -> Iterator[tuple[str, Any]]:
+        """(plugin, thing) for each thing that the plugins give, in pluggy's order; one that fails is left out.
+
+        required: one that fails is a PluginError instead.
+        """
+        return collected(self.manager, hook, arguments, required=required)
 
 
 def _check_served(table: Mapping[str, ApiDefinition], adds: Mapping[str, str]) -> None:

@@ -21,6 +21,7 @@ from llamastack.provider.typed_calls import Apis
 from llamastack.stack.chunk_sizes import advice_on_chunks
 from llamastack.stack.config import ConfigError, LoadedConfig, load_config
 from llamastack.stack.discovery import STORE_GROUP, Discovery, DiscoveryError, default_discovery, package_of
+from llamastack.stack.hook_calls import contained_lifespan
 from llamastack.stack.inspection import StackInspect
 from llamastack.stack.multi_process import check_multi_process
 from llamastack.stack.own_task import OwnTask
@@ -105,7 +106,7 @@ class Stack(Apis):
         found = discovery or default_discovery()
         hooks = Plugins(found)
         apis = hooks.apis()
-        config = load_config(source, apis, found)
+        config = load_config(source, apis, found, sections=hooks.config_sections())
         if folder is not None:
             config = replace(config, folder=folder)
         return cls(config, discovery=found, hooks=hooks, apis=apis, on_progress=on_progress)
@@ -132,6 +133,12 @@ class Stack(Apis):
         faults = [*check_multi_process(self.config, self._plan, type(self._store), self._discovery, workers)]
         if workers > 1 and faults:
             raise ConfigError(self.config.source, faults)
+
+    def check_sections(self) -> None:
+        """Raises ConfigError when a section of the config does not fit this stack."""
+        for section in self.hooks.config_sections():
+            if section.check is not None:
+                section.check(self)
 
     @property
     def packages(self) -> set[str]:
@@ -169,18 +176,15 @@ class Stack(Apis):
         It lives in a task of its own, so that another task may stop it, as in a notebook or in the fixture of a test.
         When the caller is cancelled, what was started is stopped again. A stack that was stopped can be started anew.
 
-        Raises StackStartError, and RuntimeError where it runs already.
+        Raises StackStartError, PluginError where a plugin fails, and RuntimeError where it runs already.
         """
         await self._life.start()
-        self.hooks.notify("llamastack_stack_started", stack=self)
 
     async def stop(self) -> None:
         """Stop it, and wait until every provider has let go of everything. Nothing happens where it does not run.
 
         Raises RuntimeError in another event loop than it was started in.
         """
-        if self._life.runs and self._handles:
-            self.hooks.notify("llamastack_stack_stopping", stack=self)
         await self._life.stop()
 
     async def __aenter__(self) -> Self:
@@ -214,6 +218,8 @@ class Stack(Apis):
             if self.config.run.on_provider_error == "fail":
                 self._require_objects()
             background.start_soon(self._follow_store, name="registry")
+            for plugin, lifespan in self.hooks.collect("llamastack_stack_lifespan", required=True, stack=self):
+                await opened.enter_async_context(contained_lifespan(plugin, lifespan))
             yield
 
     def _require_objects(self) -> None:

@@ -21,6 +21,7 @@ PLUGIN = """
 import sys
 import click
 from llamastack.provider import hookimpl
+from llamastack.provider.commands import CliCommand
 
 me = sys.modules[__name__]
 
@@ -28,13 +29,20 @@ me = sys.modules[__name__]
 def greet():
     click.echo("hello from a plugin")
 
-@click.command("run")
-def other_run():
-    click.echo("not this one")
+@click.command()
+@click.pass_obj
+def install(output):
+    output.table(("NAME",), [("\\x1b[31mred",)])
 
 @hookimpl
 def llamastack_cli_commands():
-    return [greet, other_run]
+    return [
+        CliCommand("greet", "Says hello.", "greeting_fake:greet"),
+        CliCommand("chat", "Not this one.", "greeting_fake:greet"),
+        CliCommand("gone", "Cannot be loaded.", "greeting_fake:gone"),
+        CliCommand("install", "Installs one.", "greeting_fake:install", group="providers"),
+        CliCommand("list", "Not this one.", "greeting_fake:greet", group="providers"),
+    ]
 """
 
 VOICES = """
@@ -99,7 +107,7 @@ def test_help_imports_nothing_that_is_slow() -> None:
     assert done.stdout.splitlines()[-1] == "imported: []"
 
 
-@pytest.mark.parametrize("name", [*group._COMMANDS, *group._OBJECT_COMMANDS])
+@pytest.mark.parametrize("name", [*group._IN_PACKAGES, *group._COMMANDS, *group._OBJECT_COMMANDS])
 def test_every_command_has_help_and_stands_in_the_list(runner: CliRunner, name: str) -> None:
     assert f"\n  {name} " in runner.invoke(cli, ["--help"]).stdout
     done = runner.invoke(cli, [name, "--help"])
@@ -154,15 +162,37 @@ def test_traceback_only_when_asked_for(runner: CliRunner, monkeypatch: pytest.Mo
     assert ("Traceback" in done.stderr) == (how != "not at all")
 
 
-def test_commands_of_a_plugin(runner: CliRunner, site: Path) -> None:
+def test_commands_of_a_plugin(runner: CliRunner, site: Path, caplog: pytest.LogCaptureFixture) -> None:
     site.joinpath("greeting_fake.py").write_text(PLUGIN)
     install(site, "greeting", {"llamastack.plugins": {"greeting": "greeting_fake:me"}})
     assert runner.invoke(cli, ["greet"]).stdout == "hello from a plugin\n"
-    listed = runner.invoke(cli, ["--help"]).stdout
-    assert "greet  Says hello." in listed
-    assert listed.count("\n  run ") == 1
+    listed = runner.invoke(cli, ["--help"])
+    assert "Commands of plugins:\n  greet  Says hello.\n  gone   Cannot be loaded.\n" in listed.stdout
+    assert listed.stdout.count("\n  chat ") == 1
+    assert [r.message for r in caplog.records] == [
+        "command 'chat' is there already; that of plugin greeting:greeting is left out"
+    ]
+    assert runner.invoke(cli, ["gone"]).stderr.startswith(
+        "error: command 'gone' (greeting_fake:gone) cannot be loaded: AttributeError: "
+    )
     shown = runner.invoke(cli, ["plugins", "list"]).stdout.splitlines()
     assert [line.split() for line in shown] == [["NAME", "DISTRIBUTION", "VERSION"], ["greeting", "greeting", "1.2.3"]]
+
+
+def test_a_plugin_adds_a_command_to_a_group(runner: CliRunner, site: Path) -> None:
+    site.joinpath("greeting_fake.py").write_text(PLUGIN)
+    install(site, "greeting", {"llamastack.plugins": {"greeting": "greeting_fake:me"}})
+    shown = runner.invoke(cli, ["providers", "--help"]).stdout
+    assert "  install  Installs one.\n" in shown
+    assert "Not this one" not in shown
+    assert runner.invoke(cli, ["providers", "install"]).stdout == "NAME\n\\x1b[31mred\n"
+    assert runner.invoke(cli, ["providers", "list", "--json"]).stdout == "[]\n"
+
+
+def test_commands_of_packages_that_are_not_there_are_named(runner: CliRunner, site: Path) -> None:
+    done = runner.invoke(cli, ["run"])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "error: No such command 'run': it comes with llamastack-server (pip install " in done.stderr
 
 
 def test_a_plugin_adds_an_api_and_gets_its_commands(runner: CliRunner, site: Path) -> None:

@@ -19,8 +19,8 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from llamastack.stack.server_config import ServerConfig
 from llamastack_server.connection import Connection
+from llamastack_server.settings import ServerConfig
 
 pytestmark = pytest.mark.anyio
 LEAVES = b"(the client leaves)"

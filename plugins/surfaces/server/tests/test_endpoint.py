@@ -11,11 +11,12 @@ import pytest
 from starlette.types import Scope
 
 from llamastack.provider.errors import BackendError, LlamaStackError, raise_translated
-from llamastack.stack.server_config import ServerConfig
 from llamastack_server.connection import Connection, Sender
 from llamastack_server.endpoint import Endpoint
 from llamastack_server.errors import NATIVE_ERRORS
 from llamastack_server.process_limits import ProcessLimits
+from llamastack_server.settings import ServerConfig
+from llamastack_server.state import STATE, ServerState
 
 pytestmark = pytest.mark.anyio
 
@@ -26,7 +27,7 @@ class Body(bytearray):
 
 class Fails(Endpoint):
     def __init__(self, kind: str) -> None:
-        super().__init__(NATIVE_ERRORS, ProcessLimits(ServerConfig()))
+        super().__init__(NATIVE_ERRORS)
         self._kind = kind
 
     async def respond(self, scope: Scope, body: bytes) -> bytes | AsyncIterator[bytes]:
@@ -66,7 +67,12 @@ async def test_a_request_that_fails_leaves_no_garbage(kind: str, no_collection: 
     connection = Connection.__new__(Connection)
     connection.when_lost, connection.flow = set(), Flow()  # type: ignore[assignment]
     connection._output = Output()  # type: ignore[assignment]
-    scope = {"type": "http", "headers": [], "extensions": {"llamastack.connection": weakref.ref(connection)}}
+    scope = {
+        "type": "http",
+        "headers": [],
+        "extensions": {"llamastack.connection": weakref.ref(connection)},
+        STATE: ServerState(ProcessLimits(ServerConfig()), lambda path: NATIVE_ERRORS),
+    }
     watched: list[weakref.ref[Body]] = []
 
     async def receive() -> dict[str, Any]:

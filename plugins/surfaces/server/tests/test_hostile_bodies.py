@@ -15,9 +15,9 @@ from llamastack.provider.api_handle import ApiMethod
 from llamastack.provider.builtin_apis import BUILTIN_APIS
 from llamastack.provider.errors import InvalidRequestError
 from llamastack.provider.validation import MOST_FAULTS
-from llamastack.stack.server_config import ServerConfig
 from llamastack_server.element_limit import refuse_more_elements
 from llamastack_server.native import read_arguments
+from llamastack_server.settings import ServerConfig
 
 LIMIT = ServerConfig().max_body_elements
 MIB = 2**20

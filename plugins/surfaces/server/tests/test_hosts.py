@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamastack.stack import ConfigError, Stack
-from llamastack.stack.hosts import (
+from llamastack_server.hosts import (
     Host,
     host_pattern,
     is_loopback,

@@ -18,9 +18,9 @@ from llamastack.api.common import (
     UserMessage,
     text_of,
 )
+from llamastack.provider.commands import CliError, WrongInputError
 from llamastack.provider.errors import LlamaStackError
-from llamastack_cli.chat_models import chat_models
-from llamastack_cli.output import CliError, WrongInputError, say, show_errors, show_json
+from llamastack_cli.output import say, show_errors, show_json
 from llamastack_cli.server_connection import Server, server_options
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _sampling(max_tokens: int | None, temperature: float | None) -> SamplingPara
 
 def _default_model(server: Server) -> str:
     models = server.run(lambda client: client.models.list_models())
-    usable = chat_models(models)
+    usable = [model for model in models if model.can_chat]
     if not usable:
         why = "; ".join(f"{m.identifier}: {m.unavailable_reason}" for m in models if m.unavailable_reason)
         raise CliError(f"no model to talk to is served at {server.url}{f' ({why})' if why else ''}")

@@ -26,7 +26,7 @@ def validate(file: str, as_json: bool) -> None:
 
     try:
         stack = Stack.from_config(file)
-        stack.check_workers(stack.config.run.server.workers)
+        stack.check_sections()
     except ConfigError as error:
         if not as_json:
             raise
@@ -61,5 +61,5 @@ def schema() -> None:
     from llamastack.stack.config import run_config_model
     from llamastack_cli.server_connection import installed_plugins
 
-    model = run_config_model(installed_plugins().apis())
+    model = run_config_model(installed_plugins().apis(), installed_plugins().config_sections())
     show_json({"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()})

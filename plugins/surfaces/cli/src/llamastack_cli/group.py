@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
-import importlib
+import functools
+import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from llamastack_cli.output import error_lines, say, show_errors, show_warnings, told, without_secrets
+from llamastack.provider.commands import CliCommand, CliError
+from llamastack_cli.lazy_group import LazyGroup, load_command, with_commands
+from llamastack_cli.output import (
+    TerminalOutput,
+    error_lines,
+    say,
+    show_errors,
+    show_warnings,
+    to_cli_error,
+    without_secrets,
+)
 
+if TYPE_CHECKING:
+    from llamastack.stack.plugins import Plugins
+
+_LOGGER = logging.getLogger("llamastack.cli")
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 _COMMANDS = {
-    "run": ("llamastack_server.commands.run:run", "Start a stack and serve it over HTTP."),
-    "chat": ("llamastack_cli.chat:chat", "Talk to a model of a running server."),
-    "inspect": ("llamastack_cli.inspect:inspect", "Show a running server's providers, health and routes."),
-    "providers": ("llamastack_cli.providers:providers", "Show the installed providers."),
-    "distributions": ("llamastack_cli.distributions:distributions", "Show the installed run configs."),
-    "plugins": ("llamastack_cli.distributions:plugins", "Show the installed plugins."),
-    "config": ("llamastack_cli.config:config", "Check run configs."),
+    command.name: command
+    for command in (
+        CliCommand("chat", "Talk to a model of a running server.", "llamastack_cli.chat:chat"),
+        CliCommand(
+            "inspect", "Show a running server's providers, health and routes.", "llamastack_cli.inspect:inspect"
+        ),
+        CliCommand("providers", "Show the installed providers.", "llamastack_cli.providers:providers"),
+        CliCommand("distributions", "Show the installed run configs.", "llamastack_cli.distributions:distributions"),
+        CliCommand("plugins", "Show the installed plugins.", "llamastack_cli.distributions:plugins"),
+        CliCommand("config", "Check run configs.", "llamastack_cli.config:config"),
+    )
 }
 # The API table, which these three follow from, costs more to import than `--help` may take; a test compares.
 _OBJECT_COMMANDS = {
@@ -30,10 +49,12 @@ _OBJECT_COMMANDS = {
     "shields": "List, register and unregister shields.",
     "memory-banks": "List, register and unregister memory banks.",
 }
+_IN_PACKAGES = {"run": "llamastack-server", "provider": "llamastack-provider-template"}
+"""Commands of our own packages that need not be installed."""
 
 
-class LazyGroup(click.Group):
-    """Knows its commands by name and help line; imports one when it is run."""
+class TopGroup(LazyGroup):
+    """The built-in commands and those of plugins."""
 
     def run(self, arguments: Sequence[str] | None = None) -> int:
         """Run one command line and give back the exit status."""
@@ -43,14 +64,14 @@ class LazyGroup(click.Group):
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             return error.exit_code
-        except click.ClickException as error:
+        except (click.ClickException, CliError) as error:
             show_errors(error_lines(error))
             return error.exit_code
         except click.Abort:
             return _INTERRUPTED
         except Exception as error:
             # Outside any command: `--help` itself, where it asks plugins that do not go together.
-            failed = told(error)
+            failed = to_cli_error(error)
             show_errors(error_lines(failed))
             return failed.exit_code
         return status if isinstance(status, int) else 0
@@ -63,67 +84,100 @@ class LazyGroup(click.Group):
             result = super().invoke(ctx)
             sys.stdout.flush()
             return result
-        except (click.ClickException, click.Abort, click.exceptions.Exit):
+        except (click.ClickException, CliError, click.Abort, click.exceptions.Exit):
             raise
         except Exception as error:
             while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
                 error = error.exceptions[0]
             if isinstance(error, BrokenPipeError):
-                # Who reads has read enough. What is still buffered must not fail once more at the interpreter's exit.
+                # The reader closed the pipe. What is still buffered must not fail once more at the interpreter's exit.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 ctx.exit(0)
             if ctx.params.get("debug"):
                 say(without_secrets("".join(traceback.format_exception(error))), err=True, nl=False)
-            raise told(error) from error
+            raise to_cli_error(error) from error
 
     # ---- which commands there are --------------------------------------------------------------------------------
 
+    def lazy_commands(self) -> Mapping[str, CliCommand]:
+        return {**_COMMANDS, **_commands_of_plugins()}
+
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*_COMMANDS, *_OBJECT_COMMANDS, *(command.name or "" for command in _commands_of_plugins())]
+        return [*self.lazy_commands(), *_object_commands()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        built_in = _COMMANDS.get(cmd_name)
-        if built_in is not None:
-            module, _, name = built_in[0].partition(":")
-            command: click.Command = getattr(importlib.import_module(module), name)
-            return command
-        if cmd_name in _OBJECT_COMMANDS:
+        lazy = self.lazy_commands().get(cmd_name)
+        if lazy is not None:
+            return with_commands(load_command(lazy), _commands_of_plugins(cmd_name).values())
+        if cmd_name in _OBJECT_COMMANDS or cmd_name in _object_commands():
             from llamastack_cli.resource_commands import object_apis, object_command
 
-            return object_command(object_apis()[cmd_name])
-        return next((command for command in _commands_of_plugins() if command.name == cmd_name), None)
+            return with_commands(object_command(object_apis()[cmd_name]), _commands_of_plugins(cmd_name).values())
+        if cmd_name in _IN_PACKAGES:
+            package = _IN_PACKAGES[cmd_name]
+            raise click.UsageError(
+                f"No such command '{cmd_name}': it comes with {package} (pip install {package})", ctx
+            )
+        return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        rows = [(name, text) for name, (_, text) in _COMMANDS.items()] + list(_OBJECT_COMMANDS.items())
+        of_plugins, of_apis = _commands_of_plugins(), _object_commands()
+        first = {name: command.help for name, command in of_plugins.items() if name in _IN_PACKAGES}
         with formatter.section("Commands"):
-            formatter.write_dl(rows)
-        added = [(command.name or "", command.get_short_help_str(100)) for command in _commands_of_plugins()]
+            formatter.write_dl(
+                [
+                    *first.items(),
+                    *((name, command.help) for name, command in _COMMANDS.items()),
+                    *_OBJECT_COMMANDS.items(),
+                ]
+            )
+        added = [(name, text) for name, text in of_apis.items() if name not in _OBJECT_COMMANDS]
+        added += [(name, command.help) for name, command in of_plugins.items() if name not in first]
         if added:
             with formatter.section("Commands of plugins"):
                 formatter.write_dl(added)
 
 
-def _commands_of_plugins() -> list[click.Command]:
-    """The commands that plugins add, and those of the APIs that they add. Imports nothing when there are no plugins."""
+def _has_plugins() -> bool:
+    """Whether any plugin is installed. Without one, nothing that costs time is imported."""
     from llamastack.stack.discovery import PLUGIN_GROUP, default_discovery
 
-    if all(plugin.disabled for plugin in default_discovery().group(PLUGIN_GROUP)):
-        return []
+    return not all(plugin.disabled for plugin in default_discovery().group(PLUGIN_GROUP))
+
+
+def _commands_of_plugins(group: str | None = None) -> dict[str, CliCommand]:
+    """The commands that plugins add to a group, by default to `llamastack` itself."""
+    if not _has_plugins():
+        return {}
     from llamastack_cli.server_connection import installed_plugins
 
-    taken = {*_COMMANDS, *_OBJECT_COMMANDS}
-    found: list[click.Command] = []
-    added: list[click.Command] = []
-    if installed_plugins().call.llamastack_apis.get_hookimpls():
-        from llamastack_cli.resource_commands import object_apis, object_command
+    return {command.name: command for command in _hooked_commands(installed_plugins()) if command.group == group}
 
-        added = [object_command(api) for name, api in object_apis().items() if name not in _OBJECT_COMMANDS]
-    hooked = (command for _, command in installed_plugins().collect("llamastack_cli_commands"))
-    for command in (*added, *hooked):
-        if command.name and command.name not in taken:
-            taken.add(command.name)
-            found.append(command)
-    return found
+
+@functools.cache  # a command line asks several times, and should warn once
+def _hooked_commands(hooks: Plugins) -> list[CliCommand]:
+    found: dict[tuple[str | None, str], CliCommand] = {}
+    for plugin, command in hooks.collect("llamastack_cli_commands"):
+        key = (command.group, command.name)
+        if key in found or (command.group is None and command.name in (*_COMMANDS, *_OBJECT_COMMANDS)):
+            _LOGGER.warning("command '%s' is there already; that of plugin %s is left out", command.name, plugin)
+        else:
+            found[key] = command
+    return list(found.values())
+
+
+def _object_commands() -> dict[str, str]:
+    """The commands for the objects of APIs, with their help lines; plugins may add APIs."""
+    if not _has_plugins():
+        return _OBJECT_COMMANDS
+    from llamastack_cli.server_connection import installed_plugins
+
+    if not installed_plugins().call.llamastack_apis.get_hookimpls():
+        return _OBJECT_COMMANDS
+    from llamastack_cli.resource_commands import object_apis, object_command
+
+    added = {name: object_command(api).get_short_help_str(100) for name, api in object_apis().items()}
+    return {**added, **_OBJECT_COMMANDS}
 
 
 def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -135,10 +189,12 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 
 @click.group(
-    cls=LazyGroup,
+    cls=TopGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.option("--debug", is_flag=True, envvar="LLAMASTACK_DEBUG", help="Show tracebacks of errors.")
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show it.")
-def cli(debug: bool) -> None:
+@click.pass_context
+def cli(ctx: click.Context, debug: bool) -> None:
     """Assemble a generative-AI stack out of installed providers, run it, and talk to it."""
+    ctx.obj = TerminalOutput(debug)

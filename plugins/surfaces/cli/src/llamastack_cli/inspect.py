@@ -42,7 +42,7 @@ def inspect(server: Server, as_json: bool) -> None:
     show_table(
         ("API", "PROVIDER", "STATUS", "SERVES", "REASON"),
         [
-            (item.api, item.provider_id, *status_of(item)[:2], status_of(item)[2] or item.note)
+            (item.api, item.provider_id, item.shown_status, item.serves, item.shown_reason or item.note)
             for item in health.providers
         ],
         title=f"Health: {health.status}",
@@ -57,12 +57,3 @@ def inspect(server: Server, as_json: bool) -> None:
         ],
         title="Routes",
     )
-
-
-def status_of(provider: Any) -> tuple[str, str, str]:
-    """(status, how many objects it serves, why it is down and when it is tried again)."""
-    status = "DOWN" if provider.status == "down" else str(provider.status)
-    reason = provider.reason or ""
-    if reason and provider.retry_in_s is not None:
-        reason += f" (retrying in {provider.retry_in_s:.0f} s)"
-    return status, "" if provider.serves is None else str(provider.serves), reason

@@ -10,34 +10,26 @@ import logging
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from llamastack.provider.commands import CliError, WrongInputError
 from llamastack.provider.printable import for_terminal, json_for_terminal, one_line
+
+if TYPE_CHECKING:
+    from llamastack.provider.commands import ProgressDisplay
 
 _PREFIX = "error: "
 
 
-class CliError(click.ClickException):
-    """A command failed. lines: one error each."""
-
-    def __init__(self, *lines: str) -> None:
-        super().__init__("\n".join(lines))
-        self.lines = lines
-
-
-class WrongInputError(CliError):
-    """It could not be tried: wrong usage, or a wrong config."""
-
-    exit_code = 2
-
-
-def told(error: Exception) -> CliError:
-    """What to tell about an exception that left a command."""
+def to_cli_error(error: Exception) -> CliError:
+    """What to say about an exception that left a command."""
     from llamastack.provider.errors import LlamaStackError
     from llamastack.stack import ConfigError, StackStartError
     from llamastack.stack.discovery import DiscoveryError
+    from llamastack.stack.hook_calls import PluginError
 
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
@@ -47,12 +39,12 @@ def told(error: Exception) -> CliError:
         return WrongInputError(*str(error).splitlines())
     if isinstance(error, LlamaStackError):
         return CliError(error.message)
-    if isinstance(error, StackStartError | DiscoveryError):
+    if isinstance(error, StackStartError | DiscoveryError | PluginError):
         return CliError(str(error))
     return CliError(f"unexpected {type(error).__name__}: {error} (llamastack --debug ... shows where)")
 
 
-def error_lines(error: click.ClickException) -> list[str]:
+def error_lines(error: click.ClickException | CliError) -> list[str]:
     """One text per error."""
     if isinstance(error, CliError):
         return list(error.lines)
@@ -153,3 +145,30 @@ def _show_rich_table(headers: Sequence[str], rows: list[list[str]], title: str |
             )
         )
     Console().print(table)
+
+
+@dataclass(frozen=True)
+class TerminalOutput:
+    """What commands of plugins get in `ctx.obj`: a `llamastack.provider.commands.CommandOutput`."""
+
+    debug: bool = False
+
+    def say(self, text: str, *, err: bool = False) -> None:
+        say(text, err=err)
+
+    def table(self, headers: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
+        show_table(headers, rows, title=title)
+
+    def json(self, value: object) -> None:
+        show_json(value)
+
+    def to_cli_error(self, error: Exception) -> CliError:
+        return to_cli_error(error)
+
+    def show_errors(self, lines: Iterable[str]) -> None:
+        show_errors(lines)
+
+    def progress(self) -> ProgressDisplay:
+        from llamastack_cli.progress import ProgressReport
+
+        return ProgressReport()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TextIO, TypeVar, runtime_checkable
 import anyio
 import click
 
+from llamastack.provider.commands import Preparing
 from llamastack.provider.deps import Progress
 from llamastack.provider.printable import one_line
 
@@ -24,16 +25,6 @@ _LOGGER = logging.getLogger("llamastack.cli")
 _Key = tuple[str, str, str]
 _Result = TypeVar("_Result")
 _ASK_EVERY_S = 0.5
-
-
-class Preparing(Protocol):
-    """Who makes the progress: an instance of this process, or what a server says of one of its own."""
-
-    @property
-    def api(self) -> str: ...
-
-    @property
-    def provider_id(self) -> str: ...
 
 
 @runtime_checkable
@@ -132,8 +123,8 @@ async def watched(client: LlamaStackClient, call: Awaitable[_Result]) -> _Result
                 return
             for provider in health.providers:
                 if provider.progress is not None:
-                    told = provider.progress
-                    report(provider, Progress(told.task, told.done, told.total, told.unit))
+                    its = provider.progress
+                    report(provider, Progress(its.task, its.done, its.total, its.unit))
 
     with report.waiting():
         async with anyio.create_task_group() as group:

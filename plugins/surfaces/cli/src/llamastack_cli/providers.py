@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from llamastack.provider.commands import CliError, WrongInputError
 from llamastack.stack.discovery import PROVIDER_GROUP_PREFIX, Discovery, DiscoveryError, Installed, default_discovery
-from llamastack_cli.output import CliError, WrongInputError, say, show_json, show_table
+from llamastack_cli.output import say, show_json, show_table
 
 if TYPE_CHECKING:
     from llamastack.provider.spec import ProviderSpec

@@ -15,10 +15,11 @@ from pydantic import ValidationError
 
 from llamastack.api.definition import ApiDefinition, ResourceKind
 from llamastack.api.webmethod import ResourceAction
+from llamastack.provider.commands import WrongInputError
 from llamastack.provider.errors import ObjectNotFoundError
 from llamastack.provider.validation import invalid_request
 from llamastack_cli.fields import Schema, properties_of, type_of
-from llamastack_cli.output import WrongInputError, say, show_json, show_table
+from llamastack_cli.output import say, show_json, show_table
 from llamastack_cli.server_connection import Server, installed_plugins, server_options
 
 if TYPE_CHECKING:

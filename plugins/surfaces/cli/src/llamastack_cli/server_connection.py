@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from llamastack_cli.output import CliError
+from llamastack.provider.commands import CliError
 
 if TYPE_CHECKING:
     from llamastack.client import LlamaStackClient

@@ -5,8 +5,3 @@ into native calls and the native replies back, so that a provider needs to know 
 
 Format: https://platform.openai.com/docs/api-reference.
 """
-
-from llamastack_openai_api.errors import OPENAI_ERRORS
-from llamastack_openai_api.routes import PREFIX, ROUTES, Route, openai_endpoints
-
-__all__ = ["OPENAI_ERRORS", "PREFIX", "ROUTES", "Route", "openai_endpoints"]

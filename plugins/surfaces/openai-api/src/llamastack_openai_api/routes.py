@@ -6,12 +6,12 @@ import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import anyio
 from anyio.lowlevel import checkpoint
 from pydantic import TypeAdapter, ValidationError
-from starlette.types import Scope
 
 from llamastack.api.common import UserMessage
 from llamastack.provider.api_handle import Dispatch
@@ -21,11 +21,13 @@ from llamastack.provider.errors import (
     LlamaStackError,
     ObjectNotFoundError,
 )
+from llamastack.provider.routes import Route, RouteGroup, Scope
 from llamastack.provider.streams import Stream, close
 from llamastack.provider.validation import invalid_request
 from llamastack.stack import Stack
 from llamastack_openai_api import from_native, to_native
 from llamastack_openai_api.errors import OPENAI_ERRORS
+from llamastack_openai_api.openapi import PREFIX, openai_openapi
 from llamastack_openai_api.requests import (
     CHAT,
     COMPLETION,
@@ -36,13 +38,10 @@ from llamastack_openai_api.requests import (
     TextPart,
 )
 from llamastack_openai_api.sampling import another_seed
-from llamastack_server.connection import App
 from llamastack_server.encoding import json_of
 from llamastack_server.endpoint import Endpoint
-from llamastack_server.process_limits import ProcessLimits
 from llamastack_server.requests import json_object
 
-PREFIX = "/v1/"
 MOST_ANSWERS = 2048
 """How many calls of a provider one request may be: prompts times answers to each, or texts to moderate."""
 _MOST_AT_ONCE = 128
@@ -53,7 +52,7 @@ Answer = bytes | AsyncIterator[bytes]
 
 
 @dataclass(frozen=True)
-class Route:
+class OpenAIRoute:
     """One route of the surface.
 
     path: below `/v1/`. api, method: the native method that it is served by. request: what its body must be.
@@ -71,6 +70,11 @@ class Route:
     @property
     def http_method(self) -> str:
         return "GET" if self.request is None else "POST"
+
+    @property
+    def route(self) -> str:
+        """The path as the server knows it. Names of models have slashes."""
+        return PREFIX + self.path.replace("}", ":path}")
 
 
 class Surface:
@@ -107,8 +111,8 @@ class Surface:
 class OpenAIEndpoint(Endpoint):
     """One route of the surface."""
 
-    def __init__(self, route: Route, surface: Surface, load: ProcessLimits) -> None:
-        super().__init__(OPENAI_ERRORS, load)
+    def __init__(self, route: OpenAIRoute, surface: Surface) -> None:
+        super().__init__(OPENAI_ERRORS)
         self._route = route
         self._surface = surface
 
@@ -336,24 +340,28 @@ async def _streams(
 
 _REFERENCE = "https://platform.openai.com/docs/api-reference"
 ROUTES = (
-    Route("models", "models", "list_models", _models, f"{_REFERENCE}/models/list"),
-    Route("models/{model}", "models", "get_model", _model, f"{_REFERENCE}/models/retrieve"),
-    Route("chat/completions", "inference", "chat_completion", _chat, f"{_REFERENCE}/chat/create", CHAT, "messages"),
-    Route(
+    OpenAIRoute("models", "models", "list_models", _models, f"{_REFERENCE}/models/list"),
+    OpenAIRoute("models/{model}", "models", "get_model", _model, f"{_REFERENCE}/models/retrieve"),
+    OpenAIRoute(
+        "chat/completions", "inference", "chat_completion", _chat, f"{_REFERENCE}/chat/create", CHAT, "messages"
+    ),
+    OpenAIRoute(
         "completions", "inference", "completion", _completion, f"{_REFERENCE}/completions/create", COMPLETION, "prompt"
     ),
-    Route("embeddings", "inference", "embeddings", _embeddings, f"{_REFERENCE}/embeddings/create", EMBEDDINGS, "input"),
-    Route("moderations", "safety", "run_shield", _moderations, f"{_REFERENCE}/moderations/create", MODERATION),
+    OpenAIRoute(
+        "embeddings", "inference", "embeddings", _embeddings, f"{_REFERENCE}/embeddings/create", EMBEDDINGS, "input"
+    ),
+    OpenAIRoute("moderations", "safety", "run_shield", _moderations, f"{_REFERENCE}/moderations/create", MODERATION),
 )
 
 
-def openai_endpoints(stack: Stack, load: ProcessLimits) -> dict[str, dict[str, App]]:
-    """Endpoints by path and HTTP method, of those routes whose APIs the stack has."""
+def openai_routes(stack: Stack) -> RouteGroup:
+    """The routes whose APIs the stack has."""
     surface = Surface(stack)
-    made: dict[str, dict[str, App]] = {}
-    for route in ROUTES:
-        if route.api in stack.apis:
-            endpoint = OpenAIEndpoint(route, surface, load)
-            path = PREFIX + route.path.replace("}", ":path}")  # names of models have slashes
-            made.setdefault(path, {})[route.http_method] = endpoint
-    return made
+    offered = [route for route in ROUTES if route.api in stack.apis]
+    return RouteGroup(
+        [Route(each.route, OpenAIEndpoint(each, surface), (each.http_method,)) for each in offered],
+        prefix=PREFIX,
+        errors=OPENAI_ERRORS,
+        openapi=partial(openai_openapi, offered),
+    )

@@ -19,11 +19,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from llamastack.provider.errors import LlamaStackError, RequestHeadTooLargeError
-from llamastack.stack.server_config import ServerConfig
+from llamastack.provider.routes import ErrorFormat
 from llamastack_server.context import request_id, request_id_from
-from llamastack_server.errors import NATIVE_ERRORS, ErrorShape, last_reply
+from llamastack_server.errors import NATIVE_ERRORS, last_reply
 from llamastack_server.logs import log_access
 from llamastack_server.output import LONGEST_TURN, Output
+from llamastack_server.settings import ServerConfig
 
 _EXTENSION = "llamastack.connection"
 # Bytes of a chunked body beside its content, for each byte of that: a chunk of one byte has five more.
@@ -58,7 +59,7 @@ class Connection(HttpToolsProtocol):
 
     It counts bytes, for the limits; `slow_clients` looks at them now and then, so that a request needs no timer.
 
-    shape_of: how errors look for a path.
+    format_for: how errors look for a path.
     """
 
     when_lost: set[Callable[[], None]]
@@ -79,11 +80,11 @@ class Connection(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         settings: ServerConfig | None = None,
-        shape_of: Callable[[str], ErrorShape] = lambda path: NATIVE_ERRORS,
+        format_for: Callable[[str], ErrorFormat] = lambda path: NATIVE_ERRORS,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._max_head_bytes = (settings or ServerConfig()).max_head_bytes
-        self._shape_of = shape_of
+        self._format_for = format_for
         self.url = b""
         self.requests = 0
         """How many heads came whole."""
@@ -284,7 +285,7 @@ class Connection(HttpToolsProtocol):
         token = request_id.set(request_id_from(None))
         try:
             path = self.url.decode("ascii", "backslashreplace").partition("?")[0]
-            shape = self._shape_of(path)
+            shape = self._format_for(path)
             self._output.end_response()
             self.transport.write(last_reply(error, shape))
             self._output.close()
@@ -342,23 +343,30 @@ def connection_of(scope: Scope) -> Connection | None:
 
 
 class Sender:
-    """Sends the messages of one response, with the request's id in its head.
+    """Sends the messages of one response.
 
+    header: added to its head.
     status: of the response; 0 until its head is sent. complete: whether its last byte is.
     """
 
     __slots__ = ("_header", "_send", "complete", "status")
 
-    def __init__(self, send: Send, header: tuple[bytes, bytes]) -> None:
+    def __init__(self, send: Send, header: tuple[bytes, bytes] | None = None) -> None:
         self._send = send
         self._header = header
         self.status = 0
         self.complete = False
 
+    @classmethod
+    def around(cls, send: Send) -> Sender:
+        """`send` itself where it is a Sender, and else one around it, such as around what middleware passes on."""
+        return send if isinstance(send, Sender) else cls(send)
+
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"].append(self._header)
+            if self._header is not None:
+                message["headers"].append(self._header)
         elif not message.get("more_body", False):
             self.complete = True
         await self._send(message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pydantic_core
@@ -14,7 +15,7 @@ from llamastack.provider.errors import InternalError
 _LINE_ENDS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
 
 
-def json_of(value: dict[str, Any]) -> bytes:
+def json_of(value: Mapping[str, object]) -> bytes:
     """Numbers that JSON has none of (NaN, infinity) are null, lone surrogates are U+FFFD.
 
     Raises InternalError for what cannot be written.

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import anyio
-from starlette.types import Message, Receive, Scope
 
 from llamastack.provider.context import (
     PROVIDER_DATA_HEADER,
@@ -17,12 +16,14 @@ from llamastack.provider.context import (
     use_provider_data,
 )
 from llamastack.provider.errors import LlamaStackError, ProviderUnavailableError
+from llamastack.provider.routes import Message as AsgiMessage
+from llamastack.provider.routes import Receive, Scope, Send
 from llamastack.provider.streams import closing
-from llamastack_server.connection import Connection, Sender, connection_of
+from llamastack_server.connection import Sender, connection_of
 from llamastack_server.element_limit import NUMBERS_IN_ONE, refuse_more_elements
 from llamastack_server.errors import ErrorShape
-from llamastack_server.process_limits import ProcessLimits
 from llamastack_server.requests import ClientGoneError, header_of
+from llamastack_server.state import state_of
 
 _LOGGER = logging.getLogger("llamastack.server")
 _PROVIDER_DATA = PROVIDER_DATA_HEADER.lower().encode()
@@ -49,19 +50,18 @@ class Reply:
 class Endpoint:
     """An ASGI app for one route. A subclass says how it is answered.
 
-    errors: how errors look in the middle of a stream. load: what all endpoints share. numbers_in_one: how many numbers
-    in a body take as long to check as a text does.
+    errors: how errors look in the middle of a stream. numbers_in_one: how many numbers in a body take as long to check
+    as a text does.
     """
 
     numbers_in_one: ClassVar[int] = NUMBERS_IN_ONE
     sends_bytes: bool = False
     """Whether its streams are no events: a failure in mid-stream can only break such a reply off."""
+    reads_json: bool = True
+    """Whether a body is JSON, whose elements are counted before it is read."""
 
-    def __init__(self, errors: ErrorShape, load: ProcessLimits) -> None:
+    def __init__(self, errors: ErrorShape) -> None:
         self.errors = errors
-        self._bodies = load.bodies
-        self._turns = load.turns
-        self._max_body_elements = load.max_body_elements
 
     async def respond(self, scope: Scope, body: bytes) -> bytes | AsyncIterator[bytes] | Reply:
         """JSON, or an iterator of server-sent events, each block one or several whole ones, or another `Reply`.
@@ -73,13 +73,15 @@ class Endpoint:
     def complete(self, error: LlamaStackError) -> None:
         """Put into an error what only this endpoint knows of it."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Sender) -> None:
-        body = await self._bodies.read(scope, receive)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        limits = state_of(scope).limits
+        body = await limits.bodies.read(scope, receive)
         try:
-            refuse_more_elements(body, self._max_body_elements, self.numbers_in_one)
-            await self.serve(scope, body, receive, send)
+            if self.reads_json:
+                refuse_more_elements(body, limits.max_body_elements, self.numbers_in_one)
+            await self.serve(scope, body, receive, Sender.around(send))
         finally:
-            self._bodies.let_go(body)
+            limits.bodies.let_go(body)
 
     async def serve(self, scope: Scope, body: bytes, receive: Receive, send: Sender) -> None:
         """Answer a request whose body is read, with its provider data."""
@@ -149,7 +151,7 @@ class Endpoint:
     async def _answer(self, scope: Scope, body: bytes, send: Sender) -> None:
         result = await self.respond(scope, body)
         if not isinstance(result, bytes):
-            await self._send_reply(result, send, connection_of(scope))
+            await self._send_reply(result, send, scope)
             return
         await send(
             {
@@ -160,22 +162,19 @@ class Endpoint:
         )
         await send({"type": "http.response.body", "body": result})
 
-    async def _send_reply(
-        self, result: AsyncIterator[bytes] | Reply, send: Sender, connection: Connection | None
-    ) -> None:
+    async def _send_reply(self, result: AsyncIterator[bytes] | Reply, send: Sender, scope: Scope) -> None:
         status, headers = (result.status, result.headers) if isinstance(result, Reply) else (200, EVENT_STREAM)
-        head = {"type": "http.response.start", "status": status, "headers": [*headers]}
+        head: AsgiMessage = {"type": "http.response.start", "status": status, "headers": [*headers]}
         content = result.content if isinstance(result, Reply) else result
         if isinstance(content, bytes):
             await send(head)
             await send({"type": "http.response.body", "body": content})
             return
         async with closing(content):
-            await self._send_stream(content, head, send, connection)
+            await self._send_stream(content, head, send, scope)
 
-    async def _send_stream(
-        self, blocks: AsyncIterator[bytes], head: Message, send: Sender, connection: Connection | None
-    ) -> None:
+    async def _send_stream(self, blocks: AsyncIterator[bytes], head: AsgiMessage, send: Sender, scope: Scope) -> None:
+        connection, turns = connection_of(scope), state_of(scope).limits.turns
         started = False
         try:
             async for block in blocks:
@@ -185,7 +184,7 @@ class Endpoint:
                     await send(head)
                 await send({"type": "http.response.body", "body": block, "more_body": True})
                 if connection is None or connection.runs_on:
-                    await self._turns.next()  # else a backend that always has more would stop all others
+                    await turns.next()  # else a backend that always has more would stop all others
         except LlamaStackError as error:
             if not started:
                 raise

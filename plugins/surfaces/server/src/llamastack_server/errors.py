@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Any
 
 from llamastack.provider.errors import LlamaStackError, MethodNotAllowedError
+from llamastack.provider.routes import ErrorFormat
 from llamastack_server.context import REQUEST_ID_HEADER, request_id
 from llamastack_server.encoding import event_of, json_of
 
@@ -49,7 +50,7 @@ def headers_for(error: LlamaStackError) -> dict[str, str]:
     return headers
 
 
-def last_reply(error: LlamaStackError, shape: ErrorShape) -> bytes:
+def last_reply(error: LlamaStackError, shape: ErrorFormat) -> bytes:
     """A whole reply, head and body, after which the connection is closed: for a request that reaches no endpoint."""
     body = json_of(shape.body(error))
     status = HTTPStatus(shape.status(error))

@@ -17,8 +17,8 @@ from llamastack.api.definition import MethodDefinition
 from llamastack.api.files import OCTETS, File, is_media_type
 from llamastack.provider.errors import InvalidRequestError, RequestTooLargeError
 from llamastack_server.element_limit import refuse_more_elements
-from llamastack_server.process_limits import ProcessLimits
 from llamastack_server.requests import add_once, header_of, json_value
+from llamastack_server.state import state_of
 
 _BLOCK = 64 * 2**10
 _MOST_TEXT = 2**20  # bytes of all fields of a form that are no files
@@ -53,12 +53,26 @@ class _Parser(MultiPartParser):
             file.close()
 
 
+async def _parsed(headers: Headers, blocks: AsyncIterator[bytes], most: int) -> FormData:
+    parser = _Parser(headers, blocks, max_files=most, max_fields=most, max_part_size=_MOST_TEXT)  # type: ignore[arg-type]
+    try:
+        form = await parser.parse()
+    except (MultiPartException, FormParserError) as error:
+        if parser.text_bytes > _MOST_TEXT:
+            raise RequestTooLargeError(f"{parser.field}: {error}") from None
+        many = " (server.max_upload_parts)" if str(error).startswith("Too many") else ""
+        raise InvalidRequestError(f"the form cannot be read: {error}{many}", param=parser.field) from None
+    if not parser.complete:
+        parser.close_files()
+        raise InvalidRequestError("the form ends before its last boundary", param=parser.field)
+    return form
+
+
 class FormReader:
     """Reads the arguments of one method from a form."""
 
-    def __init__(self, method: MethodDefinition, load: ProcessLimits) -> None:
+    def __init__(self, method: MethodDefinition) -> None:
         self._method = method
-        self._load = load
 
     @asynccontextmanager
     async def read(self, scope: Scope, receive: Receive) -> AsyncIterator[dict[str, Any]]:
@@ -70,30 +84,16 @@ class FormReader:
         if content_type.partition(";")[0].strip().lower() != _MULTIPART:
             files = ", ".join(f"'{name}'" for name in sorted(self._method.file_parameters))
             raise InvalidRequestError(f"the body must be {_MULTIPART}, with a file as {files}")
-        async with self._load.uploads.streamed(scope, receive) as blocks:
-            form = await self._parsed(Headers(scope=scope), blocks)
+        limits = state_of(scope).limits
+        async with limits.uploads.streamed(scope, receive) as blocks:
+            form = await _parsed(Headers(scope=scope), blocks, limits.max_upload_parts)
             try:
-                yield self._arguments(form)
+                yield self._arguments(form, limits.max_body_elements)
             finally:
                 with anyio.CancelScope(shield=True):
                     await form.close()
 
-    async def _parsed(self, headers: Headers, blocks: AsyncIterator[bytes]) -> FormData:
-        most = self._load.max_upload_parts
-        parser = _Parser(headers, blocks, max_files=most, max_fields=most, max_part_size=_MOST_TEXT)  # type: ignore[arg-type]
-        try:
-            form = await parser.parse()
-        except (MultiPartException, FormParserError) as error:
-            if parser.text_bytes > _MOST_TEXT:
-                raise RequestTooLargeError(f"{parser.field}: {error}") from None
-            many = " (server.max_upload_parts)" if str(error).startswith("Too many") else ""
-            raise InvalidRequestError(f"the form cannot be read: {error}{many}", param=parser.field) from None
-        if not parser.complete:
-            parser.close_files()
-            raise InvalidRequestError("the form ends before its last boundary", param=parser.field)
-        return form
-
-    def _arguments(self, form: FormData) -> dict[str, Any]:
+    def _arguments(self, form: FormData, max_elements: int) -> dict[str, Any]:
         given: dict[str, Any] = {}
         method = self._method
         for name, part in form.multi_items():
@@ -105,7 +105,7 @@ class FormReader:
             elif name in method.file_parameters:
                 raise InvalidRequestError(f"{name}: it is a file; its part needs a filename", param=name)
             elif name in method.json_parameters:
-                refuse_more_elements(part.encode(), self._load.max_body_elements)
+                refuse_more_elements(part.encode(), max_elements)
                 value = json_value(part.encode(), f"'{name}'", name)
             if name in method.list_parameters and name not in method.json_parameters:
                 given.setdefault(name, []).append(value)

@@ -7,38 +7,36 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote
 
 from pydantic import ValidationError
-from starlette.types import Receive, Scope
 
 from llamastack.api.definition import BodyKind, MethodDefinition, ReplyKind
 from llamastack.api.files import OCTETS, File
 from llamastack.provider.api_handle import ApiMethod
 from llamastack.provider.errors import InternalError, InvalidRequestError
+from llamastack.provider.routes import Receive, Scope, Send
 from llamastack.provider.streams import Stream, close
 from llamastack.provider.validation import invalid_request
 from llamastack_server.connection import Sender
 from llamastack_server.encoding import event_of, json_by
 from llamastack_server.endpoint import EVENT_STREAM, JSON, Endpoint, Reply
 from llamastack_server.errors import NATIVE_ERRORS
-from llamastack_server.process_limits import ProcessLimits
 from llamastack_server.requests import add_once, bad_request, json_object
 
 if TYPE_CHECKING:
     from llamastack_server.forms import FormReader
 
 _MOST_PARAMETERS = 1000
-_MOST_ELEMENTS = 2**63
 _NO_BODY_STATUS = (204, 205)
 _NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 
 
-def native_endpoint(method: ApiMethod, load: ProcessLimits) -> NativeEndpoint:
+def native_endpoint(method: ApiMethod) -> NativeEndpoint:
     """The endpoint of a method."""
     kind = _body_kind(method.definition)
     if kind is BodyKind.FORM:
         from llamastack_server.forms import FormReader  # which few servers need
 
-        return FormEndpoint(method, load, FormReader(method.definition, load))
-    return NativeEndpoint(method, load)
+        return FormEndpoint(method, FormReader(method.definition))
+    return NativeEndpoint(method)
 
 
 def _body_kind(method: MethodDefinition) -> BodyKind:
@@ -94,15 +92,14 @@ class NativeEndpoint(Endpoint):
     # Its unions try a list of numbers, which nothing here takes, as one thing after the other.
     numbers_in_one = 2
 
-    def __init__(self, method: ApiMethod, load: ProcessLimits) -> None:
-        super().__init__(NATIVE_ERRORS, load)
+    def __init__(self, method: ApiMethod) -> None:
+        super().__init__(NATIVE_ERRORS)
         self.method = method
         self._web = method.definition.web
         self._result = method.definition.result if method.definition.reply_kind is ReplyKind.JSON else None
         self._piece = method.definition.piece
         self.sends_bytes = method.definition.reply_kind is not ReplyKind.JSON
-        if method.definition.bytes_parameter is not None:
-            self._max_body_elements = _MOST_ELEMENTS  # it is no JSON
+        self.reads_json = method.definition.bytes_parameter is None
 
     async def respond(self, scope: Scope, body: bytes) -> bytes | AsyncIterator[bytes] | Reply:
         elsewhere = scope.get("path_params")
@@ -174,15 +171,15 @@ class NativeEndpoint(Endpoint):
 class FormEndpoint(NativeEndpoint):
     """A method that takes files: the body is a multipart form."""
 
-    def __init__(self, method: ApiMethod, load: ProcessLimits, forms: FormReader) -> None:
-        super().__init__(method, load)
+    def __init__(self, method: ApiMethod, forms: FormReader) -> None:
+        super().__init__(method)
         self._forms = forms
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Sender) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._forms.read(scope, receive) as given:
             add_once(given, scope.get("path_params") or {})
             scope["path_params"] = given
-            await self.serve(scope, b"", receive, send)
+            await self.serve(scope, b"", receive, Sender.around(send))
 
 
 def _length(size: int) -> tuple[bytes, bytes]:

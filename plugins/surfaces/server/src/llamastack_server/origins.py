@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
-from typing import Protocol
-
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llamastack.provider.errors import InvalidRequestError, LlamaStackError, PermissionDeniedError
-from llamastack.stack.hosts import (
+from llamastack.provider.routes import AsgiApp, Message, Receive, Scope, Send
+from llamastack_server.context import REQUEST_ID_HEADER
+from llamastack_server.error_replies import send_error
+from llamastack_server.hosts import (
     ANY,
     NULL_ORIGIN,
     host_pattern,
@@ -22,10 +22,8 @@ from llamastack.stack.hosts import (
     read_host,
     read_origin,
 )
-from llamastack.stack.server_config import ServerConfig
-from llamastack_server.connection import App
-from llamastack_server.context import REQUEST_ID_HEADER
 from llamastack_server.requests import headers_of
+from llamastack_server.settings import ServerConfig
 
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _MOST_KNOWN = 1000
@@ -39,23 +37,16 @@ _REMEMBERED_FOR_S = b"600"
 Headers = list[tuple[bytes, bytes]]
 
 
-class Answering(Protocol):
-    """The app behind. It can also answer by `instead` in place of a route, with a request id and a line in the log."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send, instead: App | None = None) -> None: ...
-
-
 class OriginPolicy:
-    """An app around all others, plugins' too: it refuses what is for another host or from another site, and tells
-    browsers which pages may read replies.
+    """Middleware that refuses what is for another host or from another site, and tells browsers which pages may read
+    replies.
 
-    app: what is called for every other request. own: what answers in its place. loopback: whether the server listens
-    where only this machine reaches it.
+    app: what is called for every other request. loopback: whether the server listens where only this machine reaches
+    it.
     """
 
-    def __init__(self, app: ASGIApp, own: Answering, settings: ServerConfig, *, loopback: bool) -> None:
+    def __init__(self, app: AsgiApp, *, settings: ServerConfig, loopback: bool) -> None:
         self._app = app
-        self._own = own
         own_name = [settings.host] if read_host(settings.host) is not None else []
         self._hosts = [host_pattern(text) for text in (*settings.allowed_hosts, *own_name)]
         self._every_host = ANY in settings.allowed_hosts or not (loopback or settings.allowed_hosts)
@@ -85,13 +76,13 @@ class OriginPolicy:
             if origin is not None and not allowed:
                 self._check_origin(scope, origin, headers.get(b"host", b""))
         except LlamaStackError as error:
-            await self._own(scope, receive, send, _raising(error))
+            await send_error(error, scope, receive, send)
             return
         if self._has_origins and origin is not None and _is_preflight(scope):
             if allowed:
-                await self._own(scope, receive, send, _preflight(headers))
+                await _answer_preflight(headers, send)
             else:
-                await self._own(scope, receive, send, _raising(_foreign(origin)))
+                await send_error(_foreign(origin), scope, receive, send)
             return
         await self._app(scope, receive, send)
 
@@ -146,8 +137,8 @@ def _is_preflight(scope: Scope) -> bool:
     return scope["method"] == "OPTIONS" and b"access-control-request-method" in headers_of(scope)
 
 
-def _preflight(headers: dict[bytes, bytes]) -> App:
-    """Answers a browser that asks whether a page may send what it wants to."""
+async def _answer_preflight(headers: dict[bytes, bytes], send: Send) -> None:
+    """Answer a browser that asks whether a page may send what it wants to."""
     asked = headers.get(b"access-control-request-headers", b"")
     # Clients have headers of their own, such as x-stainless-...; a pattern cannot name them.
     names = asked if asked.strip() and _HEADER_NAMES.fullmatch(asked) else _ALLOWED_HEADERS
@@ -159,19 +150,8 @@ def _preflight(headers: dict[bytes, bytes]) -> App:
     ]
     if headers.get(b"access-control-request-private-network") == b"true":
         reply.append((b"access-control-allow-private-network", b"true"))
-
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 204, "headers": reply})
-        await send({"type": "http.response.body", "body": b""})
-
-    return answer
-
-
-def _raising(error: LlamaStackError) -> App:
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        raise error
-
-    return answer
+    await send({"type": "http.response.start", "status": 204, "headers": reply})
+    await send({"type": "http.response.body", "body": b""})
 
 
 def _adding(headers: Headers, send: Send) -> Callable[[Message], Awaitable[None]]:

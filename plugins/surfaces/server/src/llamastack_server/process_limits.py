@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from llamastack.stack.server_config import ServerConfig
 from llamastack_server.bodies import Bodies
+from llamastack_server.settings import ServerConfig
 from llamastack_server.stream_turns import StreamTurns
 
 

@@ -6,24 +6,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-from starlette.types import Scope
-
 from llamastack.provider.errors import MethodNotAllowedError, NotFoundError
-from llamastack_server.connection import App
+from llamastack.provider.routes import AsgiApp, Scope
+from llamastack.stack.discovery import DiscoveryError
 
 _REST = ":path"
 _PARAMETER = "{}"
 
 
-class RouteConflictError(ValueError):
-    """Two parts of the server claim one path and verb."""
+class RouteConflictError(DiscoveryError):
+    """Two plugins claim one path and verb."""
 
 
 @dataclass(slots=True)
 class _Route:
     """One verb of one path. names: of its path parameters, in order."""
 
-    endpoint: App
+    endpoint: AsgiApp
     owner: str
     names: tuple[str, ...] = ()
 
@@ -49,7 +48,7 @@ class RouteTable:
         self._fixed: dict[str, dict[str, _Route]] = {}
         self._tree = _Node()
 
-    def add(self, path: str, verbs: Iterable[str], endpoint: App, *, owner: str) -> None:
+    def add(self, path: str, verbs: Iterable[str], endpoint: AsgiApp, *, owner: str) -> None:
         """Serve `verbs` of `path` by `endpoint`; HEAD comes with GET.
 
         owner: named where two claim the same. Raises RouteConflictError.
@@ -70,7 +69,7 @@ class RouteTable:
             if other.endpoint is not endpoint:
                 raise RouteConflictError(f"{verb} {path} is claimed by {other.owner} and by {owner}")
 
-    def find(self, scope: Scope) -> App:
+    def find(self, scope: Scope) -> AsgiApp:
         """The endpoint of a request; the values of its path parameters are put into `scope["path_params"]`.
 
         Raises NotFoundError, and MethodNotAllowedError with the verbs that the path takes.
@@ -83,7 +82,7 @@ class RouteTable:
                 return route.endpoint
         return self._with_parameters(scope, verb, dict.fromkeys(fixed or ()))
 
-    def _with_parameters(self, scope: Scope, verb: str, allowed: dict[str, None]) -> App:
+    def _with_parameters(self, scope: Scope, verb: str, allowed: dict[str, None]) -> AsgiApp:
         # As it came, so that a percent-encoded slash is a part of a value; without a query, as ASGI has it.
         raw: bytes | None = scope.get("raw_path")
         parts = map(unquote, raw.decode("latin-1").split("/")) if raw else iter(scope["path"].split("/"))

@@ -18,9 +18,10 @@ import uvicorn
 
 from llamastack.provider.shortage import SHORTAGE, is_shortage
 from llamastack.stack import Stack
-from llamastack.stack.hosts import is_loopback
-from llamastack_server.app import create_app, shape_of
+from llamastack_server.app import create_app
 from llamastack_server.connection import Connection
+from llamastack_server.hosts import is_loopback
+from llamastack_server.settings import ServerConfig
 from llamastack_server.slow_clients import SlowClients
 
 _LOGGER = logging.getLogger("llamastack.server")
@@ -148,10 +149,11 @@ async def serve(stack: Stack, listening: socket.socket, on_ready: Callable[[], N
 
     on_ready: called when requests are accepted.
     """
-    settings = stack.config.run.server
-    connection: Any = partial(Connection, settings=settings, shape_of=shape_of)
+    settings = stack.config.section("server", ServerConfig)
+    app = create_app(stack, loopback=is_loopback(listening.getsockname()[0]))
+    connection: Any = partial(Connection, settings=settings, format_for=app.format_for)
     config = uvicorn.Config(
-        create_app(stack, loopback=is_loopback(listening.getsockname()[0])),
+        app,
         http=connection,
         ws="none",
         lifespan="off",

@@ -16,8 +16,8 @@ import anyio
 import anyio.lowlevel
 
 from llamastack.provider.errors import RequestTimeoutError
-from llamastack.stack.server_config import ServerConfig
 from llamastack_server.connection import Connection
+from llamastack_server.settings import ServerConfig
 
 _LOGGER = logging.getLogger("llamastack.server")
 _LOOKS_PER_LIMIT = 4

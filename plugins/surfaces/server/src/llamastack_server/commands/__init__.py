@@ -1,1 +1,1 @@
-"""The command `llamastack run`."""
+"""The commands that the server adds to `llamastack`."""

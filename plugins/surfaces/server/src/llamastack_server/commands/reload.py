@@ -14,16 +14,19 @@ from pathlib import Path
 from uvicorn import Config
 from uvicorn.supervisors.statreload import StatReload
 
+from llamastack.provider.commands import CommandOutput
+from llamastack.stack import Stack
 from llamastack.stack.discovery import default_discovery
+from llamastack_server.commands.serving import run_stack, set_up_log
 
 _WATCHED = (".py", ".yaml", ".yml")
 _PASSED_OVER = ("__pycache__", "node_modules", "site-packages")
 
 
-def run_reloading(config: str, listening: socket.socket) -> None:
+def run_reloading(config: str, listening: socket.socket, output: CommandOutput) -> None:
     """Serve in a process of its own, started again whenever a watched file changes."""
     settings = Config("llamastack", log_config=None, reload_delay=0.5)
-    reloader = _Reloader(settings, target=functools.partial(_child, config), sockets=[listening])
+    reloader = _Reloader(settings, target=functools.partial(_child, config, output), sockets=[listening])
     reloader.folders = watched_folders(config)
     reloader.run()
 
@@ -70,14 +73,13 @@ class _Reloader(StatReload):
                 yield from (Path(folder, name) for name in files if name.endswith(_WATCHED))
 
 
-def _child(config: str, sockets: list[socket.socket]) -> None:
-    from llamastack_cli.output import error_lines, show_errors, told
-    from llamastack_server.commands.run import run_again
-
+def _child(config: str, output: CommandOutput, sockets: list[socket.socket]) -> None:
     try:
-        run_again(config, sockets[0])
+        set_up_log()
+        report = output.progress()
+        run_stack(Stack.from_config(config, on_progress=report), sockets[0], output, report)
     except Exception as error:
         # What is wrong may be what is being edited: say it, and let the watching process wait for the next change.
-        failed = told(error)
-        show_errors(error_lines(failed))
+        failed = output.to_cli_error(error)
+        output.show_errors(failed.lines)
         sys.exit(failed.exit_code)

@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import functools
-import json
-import shlex
-import signal
-import socket
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
-from importlib.util import find_spec
-from types import FrameType
-
-import anyio
 import click
 
-from llamastack.api.inspect import ProviderHealth
-from llamastack.api.webmethod import ResourceAction
+from llamastack.provider.commands import CommandOutput, WrongInputError
 from llamastack.stack import Stack
-from llamastack.stack.discovery import default_discovery
-from llamastack_cli.chat_models import chat_models
-from llamastack_cli.inspect import status_of
-from llamastack_cli.output import WrongInputError, show_table
-from llamastack_cli.progress import ProgressReport
-from llamastack_server.logs import log_packages, set_up_logging
-from llamastack_server.serve import BindError, bind, raise_file_limit, serve, url_of
-
-_MOST_NAMES = 3
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-OnStarted = Callable[[Stack, str], Awaitable[Callable[[], None]]]
-"""What to do with a stack that has started, and its URL; gives what to do once requests are accepted."""
+from llamastack_server.commands.serving import run_stack, set_up_log
+from llamastack_server.serve import BindError, bind
+from llamastack_server.settings import ServerConfig
 
 
 @click.command()
@@ -46,15 +23,18 @@ OnStarted = Callable[[Stack, str], Awaitable[Callable[[], None]]]
     help="Processes that serve together; by default the config's, or 1. A good number is that of the cores.",
 )
 @click.option("--reload", "reloads", is_flag=True, help="Start again when the config or a source file changes.")
-def run(config: str, host: str | None, port: int | None, workers: int | None, reloads: bool) -> None:
+@click.pass_obj
+def run(
+    output: CommandOutput, config: str, host: str | None, port: int | None, workers: int | None, reloads: bool
+) -> None:
     """Start the stack of CONFIG and serve it over HTTP.
 
     CONFIG is a YAML file or the name of an installed run config (see `llamastack distributions list`).
     """
-    _set_up_logging()
-    report = ProgressReport()
+    set_up_log()
+    report = output.progress()
     stack = Stack.from_config(config, on_progress=report)
-    settings = stack.config.run.server
+    settings = stack.config.section("server", ServerConfig)
     count = settings.workers if workers is None else workers
     if reloads and count > 1:
         raise click.UsageError(f"--reload serves with one process, not with {count} workers; add --workers 1")
@@ -69,158 +49,10 @@ def run(config: str, host: str | None, port: int | None, workers: int | None, re
     if reloads:
         from llamastack_server.commands.reload import run_reloading
 
-        run_reloading(config, listening)
+        run_reloading(config, listening, output)
     elif count > 1:
         from llamastack_server.commands.workers import run_workers
 
-        run_workers(stack.config, listening, count)
+        run_workers(stack.config, listening, count, output)
     else:
-        run_stack(stack, listening, report)
-
-
-def run_again(config: str, listening: socket.socket) -> None:
-    """What the process behind `--reload` runs."""
-    _set_up_logging()
-    report = ProgressReport()
-    run_stack(Stack.from_config(config, on_progress=report), listening, report)
-
-
-def _set_up_logging() -> None:
-    try:
-        set_up_logging(packages=default_discovery().packages)
-    except ValueError as error:
-        raise WrongInputError(str(error)) from None
-
-
-def serving_line(url: str, workers: int = 1) -> str:
-    """What says that requests are accepted."""
-    return f"Serving on {url}{f'   ({workers} workers)' if workers > 1 else ''}   (docs: /docs   OpenAI: /v1)"
-
-
-async def show_stack(stack: Stack, url: str) -> list[str]:
-    """Show how the providers of a stack are; gives lines to copy, for when it serves."""
-    await _show_providers(stack)
-    return await _to_try(stack, url)
-
-
-async def _introduce(stack: Stack, url: str) -> Callable[[], None]:
-    lines = [serving_line(url), *await show_stack(stack, url)]
-    return lambda: click.echo("\n".join(lines))
-
-
-def run_stack(
-    stack: Stack,
-    listening: socket.socket,
-    report: ProgressReport,
-    introduce: OnStarted = _introduce,
-    when_running: Callable[[], None] | None = None,
-) -> None:
-    """Start and serve until SIGTERM or SIGINT. Raises StackStartError.
-
-    when_running: called in the event loop, before anything else.
-    """
-    log_packages(stack.packages)
-    options = {"use_uvloop": find_spec("uvloop") is not None}
-    raise_file_limit()
-    try:
-        with SignalCancellation() as stopping:
-            anyio.run(_run, stack, listening, report, introduce, when_running, stopping, backend_options=options)
-    finally:
-        listening.close()
-
-
-class SignalCancellation:
-    """SIGTERM and SIGINT cancel the scope entered last, for as long as the server does not handle them itself."""
-
-    def __init__(self) -> None:
-        self._cancels: list[Callable[[], object]] = []
-        self._signalled = False
-
-    def __enter__(self) -> SignalCancellation:
-        self._before = {number: signal.signal(number, self._stop) for number in SIGNALS}
-        if hasattr(signal, "pthread_sigmask"):
-            # A worker process is started with them held back.
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        self._signalled = True
-        if self._cancels:
-            self._cancels[-1]()
-
-    @contextmanager
-    def scope(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        with anyio.CancelScope() as scope:
-            # Left to the loop, because a signal comes in the middle of whatever it is doing.
-            self._cancels.append(functools.partial(loop.call_soon_threadsafe, scope.cancel))
-            if self._signalled:
-                scope.cancel()
-            try:
-                yield
-            finally:
-                self._cancels.pop()
-
-
-async def _run(
-    stack: Stack,
-    listening: socket.socket,
-    report: ProgressReport,
-    introduce: OnStarted,
-    when_running: Callable[[], None] | None,
-    stopping: SignalCancellation,
-) -> None:
-    if when_running is not None:
-        when_running()
-    with stopping.scope():
-        async with AsyncExitStack() as running:
-            with report.waiting():
-                await running.enter_async_context(stack)
-            # A scope of its own: what is cancelled is the serving, not the orderly closing after it.
-            with stopping.scope():
-                await serve(stack, listening, await introduce(stack, url_of(listening)))
-
-
-async def _to_try(stack: Stack, url: str) -> list[str]:
-    """A line to copy, where there is a model to talk to."""
-    usable = chat_models(await stack.models.list_models()) if "models" in stack.apis else []
-    if not usable:
-        return []
-    body = {"model": usable[0].identifier, "messages": [{"role": "user", "content": "What is the capital of Italy?"}]}
-    json_body = shlex.quote(json.dumps(body))
-    return [f"Try: curl -s {url}/inference/chat_completion -H 'Content-Type: application/json' -d {json_body}"]
-
-
-async def _show_providers(stack: Stack) -> None:
-    health = await stack.api("inspect").health()
-    served = await _served(stack, health.providers)
-    rows = []
-    for provider in health.providers:
-        status, _, reason = status_of(provider)
-        known = (served.get((provider.api, provider.provider_id)), provider.note)
-        what = reason or "; ".join(part for part in known if part)
-        rows.append((provider.api, provider.provider_id, provider.provider_type, status, what))
-    show_table((), rows)
-
-
-async def _served(stack: Stack, providers: list[ProviderHealth]) -> dict[tuple[str, str], str]:
-    """By API and provider: the names that it serves, or their number where they are many."""
-    found: dict[tuple[str, str], str] = {}
-    for api in dict.fromkeys(provider.api for provider in providers):
-        pair = stack.apis[api].pair
-        if pair is None:
-            continue
-        names: dict[str, list[str]] = {}
-        method = stack.apis[pair.resource_api].method_for(ResourceAction.LIST).name
-        for item in await stack.api(pair.resource_api).methods[method]():
-            if item.unavailable_reason is None:
-                names.setdefault(item.provider_id, []).append(item.identifier)
-        for provider in (p for p in providers if p.api == api):
-            own = names.get(provider.provider_id, [])
-            few = 0 < len(own) <= _MOST_NAMES
-            found[api, provider.provider_id] = ", ".join(own) if few else f"{len(own)} {pair.label}s"
-    return found
+        run_stack(stack, listening, output, report)

@@ -24,17 +24,16 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import click
 
+from llamastack.provider.commands import CliError, CommandOutput, WrongInputError
 from llamastack.stack import Stack
 from llamastack.stack.config import LoadedConfig
 from llamastack.stack.discovery import default_discovery
-from llamastack_cli.output import CliError, WrongInputError, error_lines, told
-from llamastack_cli.progress import ProgressReport
 from llamastack_server.commands.heartbeat import Heartbeat, Pulse, end_hanging
-from llamastack_server.commands.run import SIGNALS, run_stack, serving_line, show_stack
+from llamastack_server.commands.serving import SIGNALS, run_stack, serving_line, show_stack
 from llamastack_server.logs import set_up_logging
 from llamastack_server.serve import own_socket, share, url_of
+from llamastack_server.settings import ServerConfig
 
 _LOGGER = logging.getLogger("llamastack.workers")
 _SPAWN = get_context("spawn")
@@ -51,14 +50,15 @@ class _Job:
     config: the run config as it was when the parent read it, so that a worker that is started later serves the same.
     introduces: it shows the providers, and their progress.
     timeout_s: how long it may show no sign of life, 0 for no limit.
+    output: how it writes.
     """
 
     name: str
     config: dict[str, Any]
     folder: Path | None
     introduces: bool
-    debug: bool
     timeout_s: float
+    output: CommandOutput
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class _Worker:
     failed: bool = False
 
 
-def run_workers(config: LoadedConfig, listening: socket.socket, count: int) -> None:
+def run_workers(config: LoadedConfig, listening: socket.socket, count: int, output: CommandOutput) -> None:
     """Serve with `count` processes until SIGTERM or SIGINT, then wait until they have let requests finish.
 
     Raises CliError with the error of a worker that could not start while no other serves.
@@ -98,22 +98,21 @@ def run_workers(config: LoadedConfig, listening: socket.socket, count: int) -> N
         raise WrongInputError("workers: there is only 1 on Windows, which has no signals to stop more with")
     shared = share(listening)
     try:
-        anyio.run(_run, config, shared, count)
+        anyio.run(_run, config, shared, count, output)
     finally:
         shared.close()
 
 
-async def _run(config: LoadedConfig, shared: socket.socket, count: int) -> None:
-    await _Workers(config, shared, count).run()
+async def _run(config: LoadedConfig, shared: socket.socket, count: int, output: CommandOutput) -> None:
+    await _Workers(config, shared, count, output).run()
 
 
 class _Workers:
-    def __init__(self, config: LoadedConfig, shared: socket.socket, count: int) -> None:
+    def __init__(self, config: LoadedConfig, shared: socket.socket, count: int, output: CommandOutput) -> None:
         self._config = config
         self._shared = shared
         self._count = count
-        context = click.get_current_context(silent=True)
-        self._debug = context is not None and bool(context.find_root().params.get("debug"))
+        self._output = output
         self._workers: list[_Worker] = []
         self._lines: list[str] = []
         self._failure: CliError | None = None
@@ -135,7 +134,7 @@ class _Workers:
         stopping = False
         async for number in signals:
             if stopping and number == signal.SIGINT:
-                # Who interrupts again does not want to wait for requests in flight.
+                # A second Ctrl-C means: stop now.
                 for worker in self._workers:
                     if worker.process is not None and worker.process.pid is not None and worker.process.is_alive():
                         os.kill(worker.process.pid, signal.SIGINT)
@@ -152,7 +151,7 @@ class _Workers:
                     group.start_soon(self._keep, worker)
                 for worker in begun:
                     await worker.tried.wait()
-            click.echo("\n".join([serving_line(url_of(self._shared), self._count), *self._lines]))
+            self._output.say("\n".join([serving_line(url_of(self._shared), self._count), *self._lines]))
 
     async def _keep(self, worker: _Worker) -> None:
         """Run a worker, again whenever it ends."""
@@ -210,8 +209,8 @@ class _Workers:
         return (said if isinstance(said, _Failed) else None), ready
 
     def _job(self, name: str, *, introduces: bool) -> _Job:
-        timeout_s = self._config.run.server.worker_timeout_s or 0.0
-        return _Job(name, dict(self._config.document.value), self._config.folder, introduces, self._debug, timeout_s)
+        timeout_s = self._config.section("server", ServerConfig).worker_timeout_s or 0.0
+        return _Job(name, dict(self._config.document.value), self._config.folder, introduces, timeout_s, self._output)
 
 
 async def _end_of(process: SpawnProcess, pulse: Pulse | None) -> None:
@@ -271,22 +270,23 @@ def _work(job: _Job, shared: socket.socket, sending: Connection, beating: Connec
     heartbeat = Heartbeat(beating, job.timeout_s) if job.timeout_s else None
 
     async def introduce(stack: Stack, url: str) -> Callable[[], None]:
-        lines = await show_stack(stack, url) if job.introduces else []
+        lines = await show_stack(stack, url, job.output) if job.introduces else []
         return partial(_say, sending, _Ready(lines))
 
     try:
         set_up_logging(worker=job.name, packages=default_discovery().packages)
-        report = ProgressReport()
+        report = job.output.progress()
         if job.introduces:
             stack = Stack.from_config(job.config, folder=job.folder, on_progress=report)
         else:
             stack = Stack.from_config(job.config, folder=job.folder)
-        run_stack(stack, own_socket(shared), report, introduce, heartbeat.start if heartbeat else None)
+        beats = heartbeat.start if heartbeat else None
+        run_stack(stack, own_socket(shared), job.output, report, introduce, beats)
     except Exception as error:
-        if job.debug:
+        if job.output.debug:
             traceback.print_exception(error)
-        failed = told(error)
-        _say(sending, _Failed(error_lines(failed), failed.exit_code))
+        failed = job.output.to_cli_error(error)
+        _say(sending, _Failed(list(failed.lines), failed.exit_code))
         sys.exit(failed.exit_code)
     finally:
         if heartbeat is not None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from llamastack.stack.hosts import ANY, NULL_ORIGIN, host_pattern, origin_pattern
+from llamastack_server.hosts import ANY, NULL_ORIGIN, host_pattern, origin_pattern
 
 
 def _checked_host(text: str) -> str:

@@ -12,15 +12,8 @@ from typing import Any
 
 import click
 
-from llamastack.provider import hookimpl
-
 TEMPLATE = Path(__file__).parent
 _OPTIONS = {"openai": "--openai or --no-openai"}
-
-
-@hookimpl
-def llamastack_cli_commands() -> Sequence[click.Command]:
-    return [provider]
 
 
 @click.group()

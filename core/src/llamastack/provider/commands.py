@@ -1,0 +1,101 @@
+"""What a plugin needs for a command of `llamastack`: its description, its output and its errors.
+
+A command is a `click.Command`. It finds a `CommandOutput` in `ctx.obj` (`@click.pass_obj`). It raises its errors; the
+command line shows them and sets the exit status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from llamastack.provider.deps import Progress
+
+
+@dataclass(frozen=True)
+class CliCommand:
+    """A command, known by its name and help line, and imported when it is used.
+
+    target: `package.module:name` of the `click.Command`.
+    group: the command group that it is added to, such as `providers`; by default `llamastack` itself.
+    """
+
+    name: str
+    help: str
+    target: str
+    group: str | None = None
+
+
+class CliError(Exception):
+    """A command failed. lines: one error each. The exit status is `exit_code`."""
+
+    exit_code = 1
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+class WrongInputError(CliError):
+    """The command could not be tried: wrong usage, or a wrong config."""
+
+    exit_code = 2
+
+
+class Preparing(Protocol):
+    """What makes progress: a provider instance of this process, or a server's report of one."""
+
+    @property
+    def api(self) -> str: ...
+
+    @property
+    def provider_id(self) -> str: ...
+
+
+class ProgressDisplay(Protocol):
+    """Shows on stderr what providers prepare."""
+
+    def __call__(self, provider: Preparing, progress: Progress) -> None:
+        """Take the progress of one provider."""
+        ...
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """Around what a person waits for. On a terminal, progress is drawn as bars meanwhile."""
+        ...
+
+
+class CommandOutput(Protocol):
+    """How commands write. It can be pickled, so that worker processes write in the same way.
+
+    debug: whether errors are shown with tracebacks.
+    """
+
+    @property
+    def debug(self) -> bool: ...
+
+    def say(self, text: str, *, err: bool = False) -> None:
+        """A line on stdout, or on stderr with `err`. Control characters are made visible."""
+        ...
+
+    def table(self, headers: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
+        """A table on stdout. headers: empty for none."""
+        ...
+
+    def json(self, value: object) -> None:
+        """JSON on stdout."""
+        ...
+
+    def to_cli_error(self, error: Exception) -> CliError:
+        """Any error as lines for a person, with an exit status."""
+        ...
+
+    def show_errors(self, lines: Iterable[str]) -> None:
+        """`error: ...` on stderr, one for each line, without secrets."""
+        ...
+
+    def progress(self) -> ProgressDisplay:
+        """A new display of what providers prepare."""
+        ...

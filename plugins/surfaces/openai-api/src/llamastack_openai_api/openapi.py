@@ -1,0 +1,85 @@
+"""The part of the OpenAPI document that describes `/v1`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
+
+from llamastack_openai_api.errors import OPENAI_ERRORS
+from llamastack_openai_api.schemas import ANSWERS, SCHEMAS
+from llamastack_server.openapi_parts import (
+    REFERENCE,
+    error_responses,
+    event_schema,
+    operation_responses,
+    require_discriminators,
+)
+
+if TYPE_CHECKING:
+    from llamastack_openai_api.routes import OpenAIRoute
+
+PREFIX = "/v1/"
+_OPENAI = "openai"
+
+
+def openai_openapi(routes: Sequence[OpenAIRoute]) -> dict[str, Any]:
+    """The part for these routes."""
+    paths, definitions = _openai_paths(routes)
+    require_discriminators(definitions)
+    return {
+        "tags": [{"name": _OPENAI, "description": "The same models and shields, for clients of OpenAI's API."}],
+        "paths": paths,
+        "components": {
+            "schemas": {f"OpenAI{name}": schema for name, schema in SCHEMAS.items()} | definitions,
+            "responses": error_responses(OPENAI_ERRORS, "OpenAIError"),
+        },
+    }
+
+
+def _openai_paths(routes: Sequence[OpenAIRoute]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Paths and schemas. Some of OpenAI's types are called as native ones are: theirs have a prefix."""
+    inputs: list[tuple[str, JsonSchemaMode, Any]] = [
+        (route.path, "validation", route.request.core_schema) for route in routes if route.request is not None
+    ]
+    schemas, found = GenerateJsonSchema(ref_template=REFERENCE.format(model="OpenAI{model}")).generate_definitions(
+        inputs
+    )
+    paths: dict[str, Any] = {}
+    for route in routes:
+        operation = _openai_operation(route, schemas.get((route.path, "validation")))
+        paths.setdefault(PREFIX + route.path, {})[route.http_method.lower()] = operation
+    return paths, {f"OpenAI{name}": schema for name, schema in found.items()}
+
+
+def _openai_operation(route: OpenAIRoute, request: dict[str, Any] | None) -> dict[str, Any]:
+    """OpenAI's own reference describes the answers in full."""
+    operation: dict[str, Any] = {
+        "tags": [_OPENAI],
+        "operationId": f"openai_{route.method}",
+        "summary": f"OpenAI's /{route.path}, by {route.api}.{route.method}",
+        "externalDocs": {"url": route.reference},
+        "parameters": [
+            {"$ref": "#/components/parameters/ProviderData"},
+            *(
+                {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+                for name in re.findall(r"{(\w+)}", route.path)
+            ),
+        ],
+        "responses": operation_responses(_openai_content(route.path), OPENAI_ERRORS, "OpenAIError"),
+    }
+    if request is not None:
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": request}}}
+    return operation
+
+
+def _openai_content(path: str) -> dict[str, Any]:
+    whole, piece = (
+        {"$ref": REFERENCE.format(model=f"OpenAI{name}")} if name else None for name in ANSWERS.get(path, (None, None))
+    )
+    content: dict[str, Any] = {"application/json": {"schema": whole or {}}}
+    if piece is not None:
+        content["text/event-stream"] = {"schema": event_schema(piece, "OpenAIError", "[DONE]")}
+    return content

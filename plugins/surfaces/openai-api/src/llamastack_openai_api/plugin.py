@@ -1,0 +1,19 @@
+"""What `/v1` brings as a plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from llamastack.provider.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from llamastack.provider.routes import RouteGroup
+    from llamastack.stack import Stack
+
+
+@hookimpl
+def llamastack_routes(stack: Stack) -> Sequence[RouteGroup]:
+    from llamastack_openai_api.routes import openai_routes
+
+    return [openai_routes(stack)]

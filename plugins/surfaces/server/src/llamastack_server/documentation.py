@@ -1,0 +1,40 @@
+"""The server's own routes: the OpenAPI document that its plugins' parts make together, and a page that shows it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+
+import anyio.to_thread
+from starlette.responses import HTMLResponse, Response
+
+from llamastack.provider.routes import Receive, Route, RouteGroup, Scope, Send
+from llamastack_server.docs_page import DOCS_PAGE
+from llamastack_server.openapi_parts import merged_document
+
+Fragment = Callable[[], Mapping[str, object]]
+
+
+def documentation_routes(fragments: Sequence[Fragment]) -> RouteGroup:
+    """`/openapi.json`, `/docs` and `/`. fragments: what gives the parts of the document."""
+    return RouteGroup([Route("/", _docs), Route("/docs", _docs), Route("/openapi.json", _Document(fragments))])
+
+
+class _Document:
+    """Made when it is first asked for, in a thread: it takes a while."""
+
+    def __init__(self, fragments: Sequence[Fragment]) -> None:
+        self._fragments = fragments
+        self._made: bytes | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._made is None:
+            self._made = await anyio.to_thread.run_sync(self._make)
+        await Response(self._made, media_type="application/json")(scope, receive, send)
+
+    def _make(self) -> bytes:
+        return json.dumps(merged_document(fragment() for fragment in self._fragments)).encode()
+
+
+async def _docs(scope: Scope, receive: Receive, send: Send) -> None:
+    await HTMLResponse(DOCS_PAGE)(scope, receive, send)

@@ -1,0 +1,40 @@
+"""What the server brings as a plugin. What costs time is imported when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from llamastack.provider.commands import CliCommand
+from llamastack.provider.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from llamastack.provider.config_sections import ConfigSection
+    from llamastack.provider.routes import RouteGroup
+    from llamastack.stack import Stack
+
+
+@hookimpl
+def llamastack_cli_commands() -> Sequence[CliCommand]:
+    return [CliCommand("run", "Start a stack and serve it over HTTP.", "llamastack_server.commands.run:run")]
+
+
+@hookimpl
+def llamastack_config_sections() -> Sequence[ConfigSection]:
+    from llamastack.provider.config_sections import ConfigSection
+    from llamastack_server.settings import ServerConfig
+
+    return [ConfigSection("server", ServerConfig, "The HTTP server", check=_check_workers)]
+
+
+def _check_workers(stack: Stack) -> None:
+    from llamastack_server.settings import ServerConfig
+
+    stack.check_workers(stack.config.section("server", ServerConfig).workers)
+
+
+@hookimpl
+def llamastack_routes(stack: Stack) -> Sequence[RouteGroup]:
+    from llamastack_server.native_routes import native_routes
+
+    return [native_routes(stack)]
