@@ -27,8 +27,9 @@ from settings_table import BLOCKS as SETTINGS
 
 from llamastack.api.definition import MethodDefinition
 from llamastack.provider.builtin_apis import BUILTIN_APIS
-from llamastack.stack.config import ProviderConfig, StoreConfig, run_config_model
+from llamastack.stack.config import ProviderConfig, StoreConfig
 from llamastack.stack.discovery import default_discovery
+from llamastack.stack.plugins import Plugins
 from llamastack.stack.stores.sqlite import SqliteStoreConfig
 from llamastack_cli.fields import fields_of, type_of
 from llamastack_cli.group import cli
@@ -79,7 +80,7 @@ def _rows(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
 
 def run_config(section: str) -> str:
     """The keys of the run config, or of one of its sections."""
-    model = SECTIONS[section] if section else run_config_model({api.name: api for api in BUILTIN_APIS})
+    model = SECTIONS[section] if section else Plugins(default_discovery()).run_config_model()
     return table(("key", "type", "default", "what"), _rows(model))
 
 

@@ -416,6 +416,9 @@ HELPERS = (
     "llamastack_memory_kit.documents",
     "llamastack_adapters.data_urls",
     "llamastack_adapters.tool_schemas",
+    "llamastack.provider.routes",
+    "llamastack.provider.commands",
+    "llamastack.provider.config_sections",
 )
 """The modules that are meant for authors beside the own names of `llamastack.api` and `llamastack.provider`."""
 

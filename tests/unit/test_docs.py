@@ -16,6 +16,7 @@ from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 
+import anyio
 import click
 import jsonschema
 import pytest
@@ -336,7 +337,7 @@ def test_python_blocks_compile(page: Path) -> None:
 
 
 def test_the_example_plugin_implements_real_hooks(capsys: pytest.CaptureFixture[str]) -> None:
-    [code] = [c for c in code_blocks(read("docs/plugins-and-hooks.md"), "python") if "hookimpl" in c]
+    [code] = [c for c in code_blocks(read("docs/plugins-and-hooks.md"), "python") if "FinishedRequest" in c]
     plugin = types.ModuleType("llamastack_counter")
     exec(compile(code, "llamastack_counter.py", "exec"), vars(plugin))
     hooks = Plugins(Discovery(list))
@@ -344,7 +345,13 @@ def test_the_example_plugin_implements_real_hooks(capsys: pytest.CaptureFixture[
     hooks.manager.check_pending()
     finished = hookspecs.FinishedRequest(request_id="1", method="GET", path="/health", status=200, duration_s=0.1)
     hooks.notify("llamastack_request_finished", request=finished)
-    hooks.notify("llamastack_stack_stopping", stack=None)
+    [(_, lifespan)] = hooks.collect("llamastack_stack_lifespan", stack=None)
+
+    async def run() -> None:
+        async with lifespan:
+            """The stack runs."""
+
+    anyio.run(run)
     assert "{200: 1}" in capsys.readouterr().out
     assert [command.name for added in hooks.call.llamastack_cli_commands() for command in added] == ["hello"]
 
@@ -415,7 +422,9 @@ def test_run_configs_are_valid(
     file = tmp_path / "run.yaml"
     file.write_text(config, encoding="utf-8")
     stack = Stack.from_config(file, discovery=discovery)
-    schema = run_config_model({api.name: api for api in BUILTIN_APIS}).model_json_schema()
+    schema = run_config_model(
+        {api.name: api for api in BUILTIN_APIS}, Plugins(default_discovery()).config_sections()
+    ).model_json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(stack.config.document.value, schema, cls=jsonschema.Draft202012Validator)
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class CliCommand:
     """A command, known by its name and help line, and imported when it is used.
 
+    name: what a person types.
+    help: its line in the list of commands.
     target: `package.module:name` of the `click.Command`.
     group: the command group that it is added to, such as `providers`; by default `llamastack` itself.
     """
@@ -49,10 +51,14 @@ class Preparing(Protocol):
     """What makes progress: a provider instance of this process, or a server's report of one."""
 
     @property
-    def api(self) -> str: ...
+    def api(self) -> str:
+        """Its API."""
+        ...
 
     @property
-    def provider_id(self) -> str: ...
+    def provider_id(self) -> str:
+        """Its id, unique within its API."""
+        ...
 
 
 class ProgressDisplay(Protocol):
@@ -68,13 +74,12 @@ class ProgressDisplay(Protocol):
 
 
 class CommandOutput(Protocol):
-    """How commands write. It can be pickled, so that worker processes write in the same way.
-
-    debug: whether errors are shown with tracebacks.
-    """
+    """How commands write. It can be pickled, so that worker processes write in the same way."""
 
     @property
-    def debug(self) -> bool: ...
+    def debug(self) -> bool:
+        """Whether errors are shown with tracebacks."""
+        ...
 
     def say(self, text: str, *, err: bool = False) -> None:
         """A line on stdout, or on stderr with `err`. Control characters are made visible."""

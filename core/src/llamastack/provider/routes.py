@@ -13,15 +13,36 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from llamastack.provider.errors import LlamaStackError
 
+__all__ = [
+    "DEFAULT_ORDER",
+    "HOST_CHECK_ORDER",
+    "METHODS",
+    "AsgiApp",
+    "AsgiMessage",
+    "ErrorFormat",
+    "Middleware",
+    "Receive",
+    "Route",
+    "RouteGroup",
+    "Scope",
+    "Send",
+]
+
 Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+"""What a server knows of a request."""
+AsgiMessage = MutableMapping[str, Any]
+"""A part of a request or of a response."""
+Receive = Callable[[], Awaitable[AsgiMessage]]
+"""Waits for the next part of the request."""
+Send = Callable[[AsgiMessage], Awaitable[None]]
+"""Sends the next part of the response."""
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+"""Answers a request."""
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 """The HTTP methods of routes. A GET route answers HEAD as well."""
 DEFAULT_ORDER = 500
+"""The place of middleware that says nothing of its order."""
 HOST_CHECK_ORDER = 100
 """Where the server's own check of the headers `Host` and `Origin` stands."""
 

@@ -18,6 +18,7 @@ from llamastack.stack.hook_calls import collected, telling
 if TYPE_CHECKING:
     from llamastack.api.definition import ApiDefinition
     from llamastack.provider.config_sections import ConfigSection
+    from llamastack.stack.config import RunConfig
 
 _LOGGER = logging.getLogger("llamastack.plugins")
 TRACE_VARIABLE = "LLAMASTACK_TRACE_HOOKS"
@@ -105,6 +106,12 @@ class Plugins:
             if other != plugin:
                 raise DiscoveryError(f"config section '{section.name}' is claimed by plugin {other} and by {plugin}")
         return tuple(section for _, section in claimed.values())
+
+    def run_config_model(self) -> type[RunConfig]:
+        """What a run config must be, with the objects of all APIs and the sections that plugins read."""
+        from llamastack.stack.config import run_config_model
+
+        return run_config_model(self.apis(), self.config_sections())
 
     def collect(self, hook: str, *, required: bool = False, **arguments: Any) -> Iterator[tuple[str, Any]]:
         """(plugin, thing) for each thing that the plugins give, in pluggy's order; one that fails is left out.

@@ -58,8 +58,7 @@ def _errors(error: ConfigError) -> list[dict[str, object]]:
 @config.command()
 def schema() -> None:
     """Print the JSON Schema of run configs."""
-    from llamastack.stack.config import run_config_model
     from llamastack_cli.server_connection import installed_plugins
 
-    model = run_config_model(installed_plugins().apis(), installed_plugins().config_sections())
+    model = installed_plugins().run_config_model()
     show_json({"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()})

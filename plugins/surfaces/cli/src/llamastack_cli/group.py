@@ -100,7 +100,9 @@ class TopGroup(LazyGroup):
     # ---- which commands there are --------------------------------------------------------------------------------
 
     def lazy_commands(self) -> Mapping[str, CliCommand]:
-        return {**_COMMANDS, **_commands_of_plugins()}
+        of_plugins = _commands_of_plugins()
+        first = {name: command for name, command in of_plugins.items() if name in _IN_PACKAGES}
+        return {**first, **_COMMANDS, **of_plugins}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*self.lazy_commands(), *_object_commands()]

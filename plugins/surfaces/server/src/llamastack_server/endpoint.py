@@ -16,8 +16,7 @@ from llamastack.provider.context import (
     use_provider_data,
 )
 from llamastack.provider.errors import LlamaStackError, ProviderUnavailableError
-from llamastack.provider.routes import Message as AsgiMessage
-from llamastack.provider.routes import Receive, Scope, Send
+from llamastack.provider.routes import AsgiMessage, Receive, Scope, Send
 from llamastack.provider.streams import closing
 from llamastack_server.connection import Sender, connection_of
 from llamastack_server.element_limit import NUMBERS_IN_ONE, refuse_more_elements

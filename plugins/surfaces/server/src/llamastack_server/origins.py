@@ -9,7 +9,7 @@ import re
 from collections.abc import Awaitable, Callable
 
 from llamastack.provider.errors import InvalidRequestError, LlamaStackError, PermissionDeniedError
-from llamastack.provider.routes import AsgiApp, Message, Receive, Scope, Send
+from llamastack.provider.routes import AsgiApp, AsgiMessage, Receive, Scope, Send
 from llamastack_server.context import REQUEST_ID_HEADER
 from llamastack_server.error_replies import send_error
 from llamastack_server.hosts import (
@@ -154,8 +154,8 @@ async def _answer_preflight(headers: dict[bytes, bytes], send: Send) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-def _adding(headers: Headers, send: Send) -> Callable[[Message], Awaitable[None]]:
-    async def adding(message: Message) -> None:
+def _adding(headers: Headers, send: Send) -> Callable[[AsgiMessage], Awaitable[None]]:
+    async def adding(message: AsgiMessage) -> None:
         if message["type"] == "http.response.start":
             message["headers"] = [*message["headers"], *headers]
         await send(message)
