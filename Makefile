@@ -39,7 +39,7 @@ test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --llamastack-compare docs/conformance-results.json
 
 test-unit: setup
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/unit plugins/surfaces plugins/kits/adapters plugins/kits/memory-kit
 
 lint: setup
 	$(BIN)/ruff format --check .

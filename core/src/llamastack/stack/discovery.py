@@ -29,6 +29,7 @@ _ENTRY_POINT = re.compile(ENTRY_POINT_PATTERN)
 KNOWN_PACKAGES: dict[str, str] = {
     "llama-cpp": "llamastack-provider-llama-cpp",
     "remote::azure": "llamastack-provider-openai",
+    "remote": "llamastack-provider-remote",
     "remote::bedrock": "llamastack-provider-bedrock",
     "remote::cerebras": "llamastack-provider-openai",
     "remote::databricks": "llamastack-provider-databricks",
