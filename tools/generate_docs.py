@@ -36,9 +36,9 @@ from llamastack_cli.group import cli
 from llamastack_conformance.settings import Settings
 from llamastack_conformance.waivers import Waiver
 from llamastack_openai_api import to_native
-from llamastack_openai_api.errors import ERROR_TABLE
-from llamastack_openai_api.openapi import PREFIX
+from llamastack_openai_api.errors import ERROR_TABLE, PREFIX
 from llamastack_openai_api.routes import ROUTES
+from llamastack_openai_api.stack_routes import STACK_ROUTES
 from llamastack_provider_openai.presets import PRESETS
 from llamastack_server.settings import ServerConfig
 
@@ -211,6 +211,12 @@ def openai_routes(_: str) -> str:
     return table(("HTTP", "route", "served by", "format"), rows)
 
 
+def stack_routes(_: str) -> str:
+    """The routes of `/v1` that are not OpenAI's."""
+    rows = [(r.http_method, f"`{PREFIX}{r.path}`", f"`{r.api}.{r.method}`", r.summary) for r in STACK_ROUTES]
+    return table(("HTTP", "route", "served by", "what"), rows)
+
+
 def openai_fields(_: str) -> str:
     """The fields that are translated, and those that change nothing."""
     fields = {
@@ -254,6 +260,7 @@ BLOCKS: dict[str, Callable[[str], str]] = {
     "cli": cli_help,
     "routes": routes,
     "openai-routes": openai_routes,
+    "stack-routes": stack_routes,
     "openai-fields": openai_fields,
     "openai-errors": openai_errors,
     "provider-types": provider_types,

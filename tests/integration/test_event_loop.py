@@ -27,7 +27,7 @@ from loop_watch import HeldUp, LoopWatch
 from served_stack import served_stack
 
 from llamastack.stack import Stack
-from llamastack_openai_api.openapi import PREFIX
+from llamastack_openai_api.errors import PREFIX
 from llamastack_openai_api.routes import MOST_ANSWERS, ROUTES, OpenAIEndpoint
 from llamastack_server.native import NativeEndpoint
 from llamastack_server.settings import ServerConfig

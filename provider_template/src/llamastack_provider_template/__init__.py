@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from llamastack.provider import hookimpl
 from llamastack.provider.commands import CliCommand
-from llamastack.provider.hookspecs import hookimpl
 
 __all__ = ["llamastack_cli_commands"]
 

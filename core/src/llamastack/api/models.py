@@ -22,9 +22,13 @@ class Model(RoutedObject):
 
     @property
     def can_chat(self) -> bool:
-        """Whether it is available and does more than embed: a model that generates has a context length."""
-        only_embeds = "embedding_dimension" in self.metadata and "context_length" not in self.metadata
-        return self.unavailable_reason is None and not only_embeds
+        """Whether it is available and does more than embed."""
+        return self.unavailable_reason is None and not self.only_embeds
+
+    @property
+    def only_embeds(self) -> bool:
+        """Whether it makes embeddings and nothing else: a model that generates has a context length."""
+        return "embedding_dimension" in self.metadata and "context_length" not in self.metadata
 
     @model_validator(mode="after")
     def _has_a_llama_model(self) -> Self:

@@ -27,9 +27,10 @@ from llamastack.provider.errors import (
     RequestTooLargeError,
     ServerBusyError,
 )
-from llamastack_server.context import request_id
-from llamastack_server.errors import ErrorShape
+from llamastack_server import ErrorShape, request_id
 
+PREFIX = "/v1/"
+"""What the paths of the surface begin with."""
 _INVALID = "invalid_request_error"
 _SERVER = "server_error"
 

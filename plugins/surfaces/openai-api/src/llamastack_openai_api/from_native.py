@@ -29,7 +29,7 @@ from llamastack.api.models import Model
 from llamastack.api.safety import RunShieldResponse, ViolationLevel
 from llamastack.provider.errors import BackendError
 from llamastack_adapters.openai_dialect import parse_arguments
-from llamastack_server.encoding import event_of, json_of
+from llamastack_server import event_of, json_of
 
 DONE = b"data: [DONE]\n\n"
 
@@ -397,5 +397,20 @@ def moderation(verdicts: Sequence[RunShieldResponse], shield: str) -> bytes:
 
 
 def model_entry(model: Model, name: str) -> dict[str, Any]:
-    """A `model`, by a name of its own. It is not known when a model was made: `created` is 0."""
-    return {"id": name, "object": "model", "created": 0, "owned_by": model.provider_id}
+    """A `model`, by a name of its own. It is not known when a model was made: `created` is 0.
+
+    The fields after `owned_by` are those of newer llama-stack releases: `custom_metadata` as of 0.3, the others of 0.2.
+    """
+    kind = "embedding" if model.only_embeds else "llm"
+    about = {"model_type": kind, "provider_id": model.provider_id, "provider_resource_id": model.identifier}
+    return {
+        "id": name,
+        "object": "model",
+        "created": 0,
+        "owned_by": model.provider_id,
+        "custom_metadata": {**model.metadata, **about},
+        "identifier": name,
+        "type": "model",
+        "metadata": model.metadata,
+        **about,
+    }

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
-from llamastack_openai_api.errors import OPENAI_ERRORS
-from llamastack_openai_api.schemas import ANSWERS, SCHEMAS
-from llamastack_server.openapi_parts import (
+from llamastack_openai_api.errors import OPENAI_ERRORS, PREFIX
+from llamastack_openai_api.schemas import SCHEMAS
+from llamastack_server import (
     REFERENCE,
     error_responses,
     event_schema,
@@ -20,14 +20,14 @@ from llamastack_server.openapi_parts import (
 
 if TYPE_CHECKING:
     from llamastack_openai_api.routes import OpenAIRoute
+    from llamastack_openai_api.stack_routes import StackRoute
 
-PREFIX = "/v1/"
 _OPENAI = "openai"
 
 
-def openai_openapi(routes: Sequence[OpenAIRoute]) -> dict[str, Any]:
+def openai_openapi(routes: Sequence[OpenAIRoute], stack_routes: Sequence[StackRoute]) -> dict[str, Any]:
     """The part for these routes."""
-    paths, definitions = _openai_paths(routes)
+    paths, definitions = _openai_paths([*routes, *stack_routes])
     require_discriminators(definitions)
     return {
         "tags": [{"name": _OPENAI, "description": "The same models and shields, for clients of OpenAI's API."}],
@@ -39,7 +39,7 @@ def openai_openapi(routes: Sequence[OpenAIRoute]) -> dict[str, Any]:
     }
 
 
-def _openai_paths(routes: Sequence[OpenAIRoute]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _openai_paths(routes: Sequence[OpenAIRoute | StackRoute]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Paths and schemas. Some of OpenAI's types are called as native ones are: theirs have a prefix."""
     inputs: list[tuple[str, JsonSchemaMode, Any]] = [
         (route.path, "validation", route.request.core_schema) for route in routes if route.request is not None
@@ -54,12 +54,11 @@ def _openai_paths(routes: Sequence[OpenAIRoute]) -> tuple[dict[str, Any], dict[s
     return paths, {f"OpenAI{name}": schema for name, schema in found.items()}
 
 
-def _openai_operation(route: OpenAIRoute, request: dict[str, Any] | None) -> dict[str, Any]:
-    """OpenAI's own reference describes the answers in full."""
+def _openai_operation(route: OpenAIRoute | StackRoute, request: dict[str, Any] | None) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "tags": [_OPENAI],
-        "operationId": f"openai_{route.method}",
-        "summary": f"OpenAI's /{route.path}, by {route.api}.{route.method}",
+        "operationId": "_".join([_OPENAI, *re.findall(r"\w+", route.path)]),
+        "summary": route.summary,
         "externalDocs": {"url": route.reference},
         "parameters": [
             {"$ref": "#/components/parameters/ProviderData"},
@@ -68,18 +67,15 @@ def _openai_operation(route: OpenAIRoute, request: dict[str, Any] | None) -> dic
                 for name in re.findall(r"{(\w+)}", route.path)
             ),
         ],
-        "responses": operation_responses(_openai_content(route.path), OPENAI_ERRORS, "OpenAIError"),
+        "responses": operation_responses(_openai_content(route), OPENAI_ERRORS, "OpenAIError"),
     }
     if request is not None:
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": request}}}
     return operation
 
 
-def _openai_content(path: str) -> dict[str, Any]:
-    whole, piece = (
-        {"$ref": REFERENCE.format(model=f"OpenAI{name}")} if name else None for name in ANSWERS.get(path, (None, None))
-    )
-    content: dict[str, Any] = {"application/json": {"schema": whole or {}}}
-    if piece is not None:
-        content["text/event-stream"] = {"schema": event_schema(piece, "OpenAIError", "[DONE]")}
+def _openai_content(route: OpenAIRoute | StackRoute) -> dict[str, Any]:
+    content: dict[str, Any] = {"application/json": {"schema": route.result}}
+    if route.piece is not None:
+        content["text/event-stream"] = {"schema": event_schema(route.piece, "OpenAIError", "[DONE]")}
     return content

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from llamastack.provider.hookspecs import hookimpl
+from llamastack.provider import hookimpl
 
 if TYPE_CHECKING:
     from llamastack.provider.routes import RouteGroup

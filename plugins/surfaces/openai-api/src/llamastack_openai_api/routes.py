@@ -26,8 +26,8 @@ from llamastack.provider.streams import Stream, close
 from llamastack.provider.validation import invalid_request
 from llamastack.stack import Stack
 from llamastack_openai_api import from_native, to_native
-from llamastack_openai_api.errors import OPENAI_ERRORS
-from llamastack_openai_api.openapi import PREFIX, openai_openapi
+from llamastack_openai_api.errors import OPENAI_ERRORS, PREFIX
+from llamastack_openai_api.openapi import openai_openapi
 from llamastack_openai_api.requests import (
     CHAT,
     COMPLETION,
@@ -38,9 +38,9 @@ from llamastack_openai_api.requests import (
     TextPart,
 )
 from llamastack_openai_api.sampling import another_seed
-from llamastack_server.encoding import json_of
-from llamastack_server.endpoint import Endpoint
-from llamastack_server.requests import json_object
+from llamastack_openai_api.schemas import ANSWERS, Schema, reference_to
+from llamastack_openai_api.stack_routes import STACK_ROUTES, StackEndpoint
+from llamastack_server import Endpoint, json_object, json_of
 
 MOST_ANSWERS = 2048
 """How many calls of a provider one request may be: prompts times answers to each, or texts to moderate."""
@@ -70,6 +70,21 @@ class OpenAIRoute:
     @property
     def http_method(self) -> str:
         return "GET" if self.request is None else "POST"
+
+    @property
+    def summary(self) -> str:
+        return f"OpenAI's /{self.path}, by {self.api}.{self.method}"
+
+    @property
+    def result(self) -> Schema:
+        """The schema of the answer. OpenAI's own reference describes it in full."""
+        return reference_to(ANSWERS[self.path][0])
+
+    @property
+    def piece(self) -> Schema | None:
+        """The schema of what each event of a stream holds."""
+        name = ANSWERS[self.path][1]
+        return None if name is None else reference_to(name)
 
     @property
     def route(self) -> str:
@@ -359,9 +374,13 @@ def openai_routes(stack: Stack) -> RouteGroup:
     """The routes whose APIs the stack has."""
     surface = Surface(stack)
     offered = [route for route in ROUTES if route.api in stack.apis]
+    others = [route for route in STACK_ROUTES if route.api in stack.apis]
     return RouteGroup(
-        [Route(each.route, OpenAIEndpoint(each, surface), (each.http_method,)) for each in offered],
+        [
+            *(Route(each.route, OpenAIEndpoint(each, surface), (each.http_method,)) for each in offered),
+            *(Route(each.route, StackEndpoint(each, stack), (each.http_method,)) for each in others),
+        ],
         prefix=PREFIX,
         errors=OPENAI_ERRORS,
-        openapi=partial(openai_openapi, offered),
+        openapi=partial(openai_openapi, offered, others),
     )

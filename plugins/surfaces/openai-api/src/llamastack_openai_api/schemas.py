@@ -28,7 +28,8 @@ def _object(required: Mapping[str, Schema], optional: Mapping[str, Schema] | Non
     return {"type": "object", "required": [*required], "properties": {**required, **(optional or {})}}
 
 
-def _named(name: str) -> Schema:
+def reference_to(name: str) -> Schema:
+    """To one of `SCHEMAS`."""
     return {"$ref": f"#/components/schemas/OpenAI{name}"}
 
 
@@ -47,7 +48,7 @@ _HEAD: dict[str, Schema] = {
     "id": _TEXT,
     "created": _WHOLE,
     "model": _TEXT,
-    "usage": _or_null(_named("Usage")),
+    "usage": _or_null(reference_to("Usage")),
 }
 
 
@@ -69,7 +70,7 @@ SCHEMAS: dict[str, Schema] = {
             "object": {"const": "list"},
             "data": _list(_object({"index": _WHOLE, "embedding": {"anyOf": [_list(_NUMBER), _TEXT]}})),
         },
-        {"model": _TEXT, "usage": _or_null(_named("Usage"))},
+        {"model": _TEXT, "usage": _or_null(reference_to("Usage"))},
     ),
     "Moderation": _object(
         {
@@ -80,8 +81,21 @@ SCHEMAS: dict[str, Schema] = {
             ),
         }
     ),
-    "Model": _object({"id": _TEXT, "object": {"const": "model"}}, {"created": _WHOLE, "owned_by": _TEXT}),
-    "Models": _object({"object": {"const": "list"}, "data": _list(_named("Model"))}),
+    "Model": _object(
+        {"id": _TEXT, "object": {"const": "model"}},
+        {
+            "created": _WHOLE,
+            "owned_by": _TEXT,
+            "custom_metadata": {"type": "object"},
+            "identifier": _TEXT,
+            "type": {"const": "model"},
+            "model_type": {"type": "string", "enum": ["llm", "embedding"]},
+            "provider_id": _TEXT,
+            "provider_resource_id": _TEXT,
+            "metadata": {"type": "object"},
+        },
+    ),
+    "Models": _object({"object": {"const": "list"}, "data": _list(reference_to("Model"))}),
     "Error": _object(
         {
             "error": _object(

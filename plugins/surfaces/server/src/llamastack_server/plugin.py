@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from llamastack.provider import hookimpl
 from llamastack.provider.commands import CliCommand
-from llamastack.provider.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from llamastack.provider.config_sections import ConfigSection

@@ -147,10 +147,14 @@ def _tell_shortage(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> 
 async def serve(stack: Stack, listening: socket.socket, on_ready: Callable[[], None]) -> None:
     """Serve a running stack until SIGTERM or SIGINT, then let requests in flight finish.
 
-    on_ready: called when requests are accepted.
+    on_ready: called when requests are accepted. Raises DiscoveryError and PluginError where plugins do not go together.
     """
     settings = stack.config.section("server", ServerConfig)
-    app = create_app(stack, loopback=is_loopback(listening.getsockname()[0]))
+    try:
+        app = create_app(stack, loopback=is_loopback(listening.getsockname()[0]))
+    except BaseException:
+        listening.close()
+        raise
     connection: Any = partial(Connection, settings=settings, format_for=app.format_for)
     config = uvicorn.Config(
         app,
