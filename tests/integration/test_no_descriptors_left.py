@@ -76,7 +76,7 @@ async def test_a_backend_that_cannot_be_reached_for_it_is_not_down(
                     error = refused.json()["error"]
                     assert (refused.status_code, error["code"]) == (503, "server_busy")
                     assert error["message"] == f"{SHORTAGE}, so {scripted_backend.url} cannot be reached"
-            await instance.refresh(anew=True)
+            await instance.refresh(force=True)
             assert (instance.status, len(instance.served)) == (ProviderStatus.healthy, 1)
         assert "is down" not in caplog.text
         assert f"inference p cannot be asked: {SHORTAGE}" in caplog.text

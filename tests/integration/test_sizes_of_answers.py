@@ -316,7 +316,7 @@ async def test_bedrock_and_qdrant_have_them(scripted_backend: ScriptedHttp, bomb
         for steps, of_bedrock in ((repeated(100), over), (packed, "cannot be understood")):
             backend.default = steps
             for api in ("inference", "memory"):
-                await stack.instances[api][0].refresh(anew=True)
+                await stack.instances[api][0].refresh(force=True)
             reasons = {one.provider_id: str(one.reason) for one in (await stack.inspect.health()).providers}
             assert (over in reasons["q"], of_bedrock in reasons["b"]) == (True, True), reasons
 

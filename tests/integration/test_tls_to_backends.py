@@ -167,7 +167,7 @@ async def test_qdrant_tells_it_and_trusts_an_authority_of_ones_own(tmp_path: Pat
             }
             run = {"providers": {"inference": [embeds], "memory": [memory]}}
             async with Stack.from_config(run) as stack:
-                await stack.instances["memory"][0].refresh(anew=True)
+                await stack.instances["memory"][0].refresh(force=True)
                 [told] = [one for one in (await stack.inspect.health()).providers if one.provider_id == "q"]
                 if ca_file is None:
                     assert f"TLS failed (self-signed certificate) at {backend.url}" in str(told.reason)

@@ -62,7 +62,7 @@ async def test_a_refusal_leaves_nothing_behind(
         assert caught.value.provider_id == "a"
         assert await names(stack) == ["x"]
     with sqlite3.connect(tmp_path / "registry.sqlite") as connection:
-        assert connection.execute("SELECT * FROM objects").fetchall() == []
+        assert connection.execute("SELECT * FROM objects WHERE kind = 'models'").fetchall() == []
     connection.close()
 
 
@@ -80,7 +80,7 @@ async def test_a_store_that_fails_is_undone_at_the_provider(
     a = script("a")
     async with scripted("a") as stack:
 
-        async def full(_: StoredObject) -> bool:
+        async def full(_: StoredObject, *, replace: bool = False) -> bool:
             raise OSError("disk full")
 
         monkeypatch.setattr(stack._store, "put", full)

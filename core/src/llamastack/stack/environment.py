@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 _BEGIN = "${env"
 _OPENING = re.compile(r"\$\{env(?![A-Za-z0-9_])|[{}]")
@@ -16,15 +15,6 @@ _FORMS = "${env.NAME}, ${env.NAME:=default} and ${env.NAME:+value}"
 
 class SubstitutionError(Exception):
     """The text cannot be read. The message repeats nothing of it but names of variables: the rest may be a secret."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Reference:
-    """operator: "" without a default, "=" with one, "+" for what stands there only if the variable is set."""
-
-    name: str
-    operator: str
-    operand: Sequence[str | _Reference] = ()
 
 
 def refers_to_environment(text: str) -> bool:
@@ -41,77 +31,59 @@ def substituted(text: str, environment: Mapping[str, str]) -> str:
 
     Raises SubstitutionError: a malformed reference, a variable that is needed and not set.
     """
-    parts = _Parser(text).parts()
-    unset: list[str] = []
-    made = _evaluated(parts, environment, unset)
-    if unset:
-        names = ", ".join(f"'{name}'" for name in dict.fromkeys(unset))
+    reader = _Reader(text, environment)
+    made = reader.read()
+    if reader.unset:
+        names = ", ".join(f"'{name}'" for name in dict.fromkeys(reader.unset))
         raise SubstitutionError(
-            f"environment variable {names} is not set (a default is written ${{env.{unset[0]}:=default}})"
+            f"environment variable {names} is not set (a default is written ${{env.{reader.unset[0]}:=default}})"
         )
     return made
 
 
-def _evaluated(parts: Sequence[str | _Reference], environment: Mapping[str, str], unset: list[str]) -> str:
-    made: list[str] = []
-    for part in parts:
-        if isinstance(part, str):
-            made.append(part)
-            continue
-        value = environment.get(part.name, "")
-        if part.operator == "+":
-            made.append(_evaluated(part.operand, environment, unset) if value else "")
-        elif value:
-            made.append(value)
-        elif part.operator:
-            made.append(_evaluated(part.operand, environment, unset))
-        else:
-            unset.append(part.name)
-    return "".join(made)
+class _Reader:
+    """Reads one text from left to right, and puts the values in.
 
+    unset: variables that are needed and not set.
+    """
 
-class _Parser:
-    """Reads one text from left to right."""
-
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, environment: Mapping[str, str]) -> None:
+        self.unset: list[str] = []
         self._text = text
+        self._environment = environment
         self._at = 0
 
-    def parts(self, inside: str = "", depth: int = 0) -> list[str | _Reference]:
-        """The literal pieces and the references, up to the brace that closes the reference of `inside`, or the end."""
-        text, found = self._text, list[str | _Reference]()
+    def read(self, inside: str = "", depth: int = 0, *, needed: bool = True) -> str:
+        """The text up to the brace that closes the reference of `inside`, or to the end.
+
+        needed: False for a default or value that does not count, so that no variable in it has to be set.
+        """
+        text, found = self._text, list[str]()
         open_braces, had_default, kept = 0, False, self._at
-        for match in self._marks():
+        while (match := _OPENING.search(text, self._at)) is not None:
+            self._at = match.end()
             start, mark = match.start(), match.group()
             if mark == "{":
                 open_braces += 1
             elif mark == "}" and open_braces:
                 open_braces -= 1
             elif mark == "}" and inside:
-                found.append(text[kept:start])
-                self._at = match.end()
-                return found
+                return "".join([*found, text[kept:start]])
             elif mark == "}" and had_default:
                 raise SubstitutionError("a '}' too many: braces in the default of a variable must be in pairs")
             elif mark == _BEGIN:
-                found.append(text[kept:start])
-                reference = self._reference(start, depth)
-                had_default = had_default or bool(reference.operator)
-                found.append(reference)
+                value, has_default = self._reference(start, depth, needed=needed)
+                had_default = had_default or has_default
+                found += (text[kept:start], value)
                 kept = self._at
         if inside:
             raise SubstitutionError(
                 f"${{env.{inside} is not closed: a '}}' is missing, or braces in it are not in pairs"
             )
-        found.append(text[kept:])
-        return found
+        return "".join([*found, text[kept:]])
 
-    def _marks(self) -> Iterator[re.Match[str]]:
-        while (match := _OPENING.search(self._text, self._at)) is not None:
-            self._at = match.end()
-            yield match
-
-    def _reference(self, start: int, depth: int) -> _Reference:
+    def _reference(self, start: int, depth: int, *, needed: bool) -> tuple[str, bool]:
+        """(its value, whether it has a default)."""
         text = self._text
         named = _REFERENCE.match(text, start)
         if named is None:
@@ -119,10 +91,13 @@ class _Parser:
         if depth >= _DEEPEST:
             raise SubstitutionError(f"more than {_DEEPEST} variables inside each other")
         name = named.group(1)
+        value = self._environment.get(name, "")
         self._at = named.end() + 1
         after = text[named.end() : self._at]
         if after == "}":
-            return _Reference(name, "")
+            if needed and not value:
+                self.unset.append(name)
+            return value, False
         if after != ":":
             what = "is not closed" if not after else "must be closed, or go on with ':', after the name"
             raise SubstitutionError(f"${{env.{name} {what}; allowed: {_FORMS}")
@@ -131,8 +106,11 @@ class _Parser:
             raise SubstitutionError(f"${{env.{name}:? is not understood; allowed: {_FORMS}")
         if operator in ("=", "+"):
             self._at += 1
-        operand = self.parts(name, depth + 1)
-        if operator == "-" and not (isinstance(operand[0], str) and _NUMBER.match("".join(map(str, operand))[1:])):
+        begin, only_if_set = self._at, operator == "+"
+        operand = self.read(name, depth + 1, needed=needed and bool(value) == only_if_set)
+        if operator == "-" and not _NUMBER.match(text[begin + 1 : self._at - 1]):
             # A shell's way to write a default; taken as it stands it would begin with the sign.
             raise SubstitutionError(f"${{env.{name}:- is not understood; write ${{env.{name}:=default}}")
-        return _Reference(name, "+" if operator == "+" else "=", operand)
+        if only_if_set:
+            return (operand if value else ""), True
+        return value or operand, True

@@ -16,7 +16,7 @@ from llamastack.api.inspect import (
 from llamastack.stack.resources.catalogue import ResourceCatalogue
 from llamastack.stack.supervisor import SupervisedProvider
 
-_MOST_TOLD = 3
+_MOST_REFUSED = 3
 
 
 class StackInspect(Inspect):
@@ -57,18 +57,17 @@ class StackInspect(Inspect):
             for instance in instances:
                 described = instance.describe()
                 if table is not None:
-                    described.serves = table.count(instance)
-                    described.note = _noted(instance, table)
+                    more = {"serves": table.count(instance), "note": _note(instance, table)}
+                    described = described.model_copy(update=more)
                 providers.append(described)
         healthy = all(p.status is ProviderStatus.healthy for p in providers)
         return HealthInfo(status=HealthStatus.ok if healthy else HealthStatus.degraded, providers=providers)
 
 
-def _noted(instance: SupervisedProvider, table: ResourceCatalogue) -> str | None:
+def _note(instance: SupervisedProvider, table: ResourceCatalogue) -> str | None:
     notes = [instance.note] if instance.note else []
     refused = list(table.refused(instance).items())
-    notes += [f"does not take {table.pair.label} '{name}': {why}" for name, why in refused[:_MOST_TOLD]]
-    if len(refused) > _MOST_TOLD:
-        notes.append(f"nor {len(refused) - _MOST_TOLD} more")
-    notes += table.advised(instance)[:_MOST_TOLD]
+    notes += [f"does not take {table.pair.label} '{name}': {why}" for name, why in refused[:_MOST_REFUSED]]
+    if len(refused) > _MOST_REFUSED:
+        notes.append(f"nor {len(refused) - _MOST_REFUSED} more")
     return "; ".join(notes) or None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -18,7 +17,6 @@ from llamastack.api.definition import ApiDefinition, MethodDefinition
 from llamastack.provider.api_handle import ApiHandle, Dispatch
 from llamastack.provider.deps import Progress
 from llamastack.provider.typed_calls import Apis
-from llamastack.stack.chunk_sizes import advice_on_chunks
 from llamastack.stack.config import ConfigError, LoadedConfig, load_config
 from llamastack.stack.discovery import STORE_GROUP, Discovery, DiscoveryError, default_discovery, package_of
 from llamastack.stack.hook_calls import contained_lifespan
@@ -28,6 +26,7 @@ from llamastack.stack.own_task import OwnTask
 from llamastack.stack.plugins import Plugins
 from llamastack.stack.resolver import Plan, resolve
 from llamastack.stack.resources.catalogue import ResourceCatalogue
+from llamastack.stack.resources.store_follower import StoreFollower
 from llamastack.stack.routing import (
     OpenAIForwarder,
     direct_dispatch,
@@ -37,9 +36,6 @@ from llamastack.stack.routing import (
 )
 from llamastack.stack.stores import Store
 from llamastack.stack.supervisor import SupervisedProvider
-
-_LOGGER = logging.getLogger("llamastack.stack")
-_FOLLOW_INTERVAL_S = 0.5
 
 
 class StackStartError(Exception):
@@ -78,7 +74,6 @@ class Stack(Apis):
         self._all_apis = apis
         self._on_progress = on_progress
         self._store = self._make_store()
-        self._sequence = 0
         self._life = OwnTask(self._opened, "this stack")
         self.instances: dict[str, list[SupervisedProvider]] = {}
         """Provider instances by API, in config order."""
@@ -88,6 +83,7 @@ class Stack(Apis):
         """The way for requests in OpenAI's own words; None in a stack without inference."""
         self._handles: dict[str, ApiHandle] = {}
         self._tables: dict[str, ResourceCatalogue] = {}
+        self._follower = StoreFollower(self._store, self._tables)
 
     @classmethod
     def from_config(
@@ -207,7 +203,9 @@ class Stack(Apis):
             background = await opened.enter_async_context(CancellingTaskGroup())
             opened.callback(self._forget)
             self._assemble()
-            await self._load_registry()
+            for table in self._tables.values():
+                table.declare(self.config.objects(table.pair.resource_api))
+            await self._follower.load()
             opened.push_async_callback(self._stop_instances)
             for instance in self._in_start_order():
                 background.start_soon(instance.run, name=f"{instance.api}/{instance.provider_id}")
@@ -217,7 +215,7 @@ class Stack(Apis):
                     raise StackStartError(instance.unavailable().message) from instance.cause
             if self.config.run.on_provider_error == "fail":
                 self._require_objects()
-            background.start_soon(self._follow_store, name="registry")
+            background.start_soon(self._follower.follow, name="registry")
             for plugin, lifespan in self.hooks.collect("llamastack_stack_lifespan", required=True, stack=self):
                 await opened.enter_async_context(contained_lifespan(plugin, lifespan))
             yield
@@ -246,7 +244,7 @@ class Stack(Apis):
         with anyio.CancelScope(shield=True):
             for instance in reversed(self._in_start_order()):
                 await instance.stop()
-            await self._keep_listings()
+            await self._follower.save_listings()
 
     def _assemble(self) -> None:
         handles = self._handles
@@ -265,6 +263,7 @@ class Stack(Apis):
                         start_timeout_s=run.start_timeout_s,
                         refresh_interval_s=run.refresh_interval_s,
                         on_progress=self._on_progress,
+                        on_polled=self._polled,
                     )
                 )
         for api, instances in self.instances.items():
@@ -279,8 +278,6 @@ class Stack(Apis):
                 )
         if "inference" in self._tables:
             self.openai_forwarder = OpenAIForwarder(self._tables["inference"])
-            if "memory" in self._tables:
-                self._tables["memory"].advice = advice_on_chunks(self._tables["inference"])
         inspect = StackInspect(self.apis, self.instances, self._tables)
         for name, definition in self._all_apis.items():
             provider_api = self._provider_api(name)
@@ -292,6 +289,11 @@ class Stack(Apis):
                 continue
             self.apis[name] = definition
             handles[name] = ApiHandle(definition, self._dispatcher(definition, implementation))
+
+    async def _polled(self, instance: SupervisedProvider) -> None:
+        table = self._tables.get(instance.api)
+        if table is not None:
+            await table.polled(instance)
 
     def _provider_api(self, name: str) -> str:
         definition = self._all_apis.get(name)
@@ -314,40 +316,6 @@ class Stack(Apis):
             return routed_dispatch(table, method)
 
         return dispatch_of
-
-    # ---- the registry --------------------------------------------------------------------------------------------
-
-    async def _load_registry(self) -> None:
-        for table in self._tables.values():
-            table.declare(self.config.objects(table.pair.resource_api))
-        self._sequence, items = await self._store.changes_since(0)
-        for table in self._tables.values():
-            table.take_in(item for item in items if item.kind == table.pair.resource_api)
-        listings = getattr(self._store, "listings", None)
-        kept = [] if listings is None else await listings()
-        for table in self._tables.values():
-            table.listings.recall(kept)
-
-    async def _keep_listings(self) -> None:
-        for table in self._tables.values():
-            await table.listings.save()
-
-    async def _follow_store(self) -> None:
-        """See what other workers on the same store register, within a second."""
-        while True:
-            await anyio.sleep(_FOLLOW_INTERVAL_S)
-            try:
-                await self._keep_listings()
-                sequence, changes = await self._store.changes_since(self._sequence)
-                if sequence == self._sequence:
-                    continue
-                self._sequence = sequence
-                for table in self._tables.values():
-                    mine = [change for change in changes if change.kind == table.pair.resource_api]
-                    if mine:
-                        await table.follow(mine)
-            except Exception:
-                _LOGGER.exception("the registry cannot be followed; trying again")
 
 
 class CancellingTaskGroup:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import math
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
+from pydantic import BaseModel
 
 from llamastack.api.common import holds_images
 from llamastack.api.definition import IMAGES, ApiDefinition
@@ -34,7 +37,7 @@ _LAST_RETRY_S = 30.0
 _STOP_TIMEOUT_S = 10.0
 _ASK_TIMEOUT_S = 30.0
 _LONGEST_WAIT_S = 5.0
-_SHORTEST_ROUND_S = 1.0
+_SHORTEST_POLL_S = 1.0
 _PROGRESS_COUNTS_S = 10.0
 
 
@@ -64,9 +67,9 @@ class SupervisedProvider:
     """A provider instance.
 
     provider: the provider while it is ready for calls, else None. served: what it last said that it serves, by
-    identifier. on_polled: called in the instance's own task after each round of asking that worked.
+    identifier. on_polled: called in the instance's own task after each poll that worked.
 
-    All asking happens in the instance's own task. It belongs to no request: it sees no request's provider data, and a
+    All polls happen in the instance's own task. It belongs to no request: it sees no request's provider data, and a
     request that gives up waiting ends nothing for the others.
     """
 
@@ -81,13 +84,12 @@ class SupervisedProvider:
         start_timeout_s: float,
         refresh_interval_s: float,
         on_progress: Callable[[SupervisedProvider, Progress], None],
+        on_polled: Callable[[SupervisedProvider], Awaitable[None]],
     ) -> None:
         self.plan = plan
         self.definition = definitions[plan.api]
         self._definitions = definitions
-        self.provider_id = plan.provider_id
-        self.provider_type = plan.provider_type
-        self.api = plan.api
+        self.api, self.provider_id, self.provider_type = plan.api, plan.provider_id, plan.provider_type
         self.provider: Any = None
         self.served: dict[str, Any] = {}
         self.status = ProviderStatus.starting
@@ -98,7 +100,6 @@ class SupervisedProvider:
         self.permanent = False
         self.first_attempt = anyio.Event()
         self.stopped = anyio.Event()
-        self.on_polled: Callable[[SupervisedProvider], Awaitable[None]] | None = None
         self.redact = redactor(plan.config)
         self._needs = needs
         self._apis = apis
@@ -106,15 +107,16 @@ class SupervisedProvider:
         self._start_timeout_s = start_timeout_s
         self._refresh_interval_s = refresh_interval_s
         self._on_progress = on_progress
+        self._on_polled = on_polled
         self._progress: tuple[float, Progress] | None = None
         self._stop = anyio.Event()
         self._wake = anyio.Event()
         self._running: anyio.CancelScope | None = None
-        self._pausing: anyio.CancelScope | None = None
-        self._retry_at: float | None = None
+        self._next_look_at = math.inf
         self._current_poll: anyio.Event | None = None
         self._next_poll = anyio.Event()
-        self.refreshed_at = float("-inf")
+        self.polled_at = -math.inf
+        """When it was last asked what it serves, by the event loop's clock."""
         self.refused = {name: self._refused_uses(name) for name in self.definition.methods}
         """Method -> the uses of it that need a capability which the spec declares as not there."""
 
@@ -188,51 +190,55 @@ class SupervisedProvider:
         await self.stopped.wait()
 
     async def _start(self, own: TaskGroup, made: list[Any]) -> None:
-        plan, spec = self.plan, self.plan.spec
         with _permanent():
-            if isinstance(plan.config, Exception):
-                raise plan.config
-            validator = spec.provider_data_validator
-            # The provider's modules may bring a large SDK: importing them must not stop the loop.
-            data_model = None if validator is None else await anyio.to_thread.run_sync(load_dotted, validator)
-            factory = await anyio.to_thread.run_sync(spec.load_factory)
-        with anyio.move_on_after(self._start_timeout_s) as deadline:
+            make, data_model = await self._load()
+        with anyio.move_on_after(self._start_timeout_s) as limit:
 
             def report(progress: Progress) -> None:
-                deadline.deadline = anyio.current_time() + self._start_timeout_s
+                limit.deadline = anyio.current_time() + self._start_timeout_s
                 self._progress = (anyio.current_time(), progress)
                 self._on_progress(self, progress)
 
-            deps = Deps(
-                provider_id=plan.provider_id,
-                api=self.api,
-                definitions=self._definitions,
-                apis={
-                    name: self._apis[name]
-                    for name in (*spec.api_dependencies, *spec.optional_api_dependencies)
-                    if name in self._apis
-                },
-                task_group=ContainedTasks(own),
-                state_dir=self._folder,
-                report_progress=report,
-                provider_data_validator=data_model,
-            )
             try:
-                provider = await factory(plan.config, deps)
+                provider = await make(self._deps(own, report, data_model))
             except ImportError as error:
                 raise _PermanentError(str(error)) from error
+            faults = check_provider(self.definition, provider, self.plan.spec.capabilities)
+            if faults:  # what is no provider cannot be expected to shut down like one
+                what = f"{self.plan.spec.factory} made no provider of API '{self.api}'"
+                raise _PermanentError(f"{what}: {'; '.join(faults)}")
             made.append(provider)
-            faults = check_provider(self.definition, provider, spec.capabilities)
-            if faults:
-                made.clear()  # what is no provider cannot be expected to shut down like one
-                raise _PermanentError(f"{spec.factory} made no provider of API '{self.api}': {'; '.join(faults)}")
             initialize = getattr(provider, "initialize", None)
             if initialize is not None:
                 await initialize()
             self.provider = provider
-        if deadline.cancelled_caught:
+        if limit.cancelled_caught:
             raise TimeoutError(f"did not start within {self._start_timeout_s:g} s")
         await self._poll()
+
+    async def _load(self) -> tuple[Callable[[Deps], Awaitable[object]], type[BaseModel] | None]:
+        """What makes the provider from its dependencies, and the model of the provider data."""
+        config = self.plan.config
+        if isinstance(config, Exception):
+            raise config
+        validator = self.plan.spec.provider_data_validator
+        # The provider's modules may bring a large SDK: importing them must not stop the loop.
+        data_model = None if validator is None else await anyio.to_thread.run_sync(load_dotted, validator)
+        factory = await anyio.to_thread.run_sync(self.plan.spec.load_factory)
+        return functools.partial(factory, config), data_model
+
+    def _deps(self, own: TaskGroup, report: Callable[[Progress], None], data_model: type[BaseModel] | None) -> Deps:
+        needed = (*self.plan.spec.api_dependencies, *self.plan.spec.optional_api_dependencies)
+        return Deps(
+            provider_id=self.provider_id,
+            api=self.api,
+            definitions=self._definitions,
+            apis={name: self._apis[name] for name in needed if name in self._apis},
+            task_group=ContainedTasks(own),
+            state_dir=self._folder,
+            report_progress=report,
+            provider_data_validator=data_model,
+        )
 
     async def _watch(self) -> None:
         delay = _FIRST_RETRY_S
@@ -245,15 +251,19 @@ class SupervisedProvider:
             delay = _FIRST_RETRY_S if self.status is ProviderStatus.healthy else min(delay * 2, _LAST_RETRY_S)
 
     async def _pause(self, seconds: float) -> None:
-        """Wait until the time is over, `stop`, or somebody wants a round now."""
-        self._retry_at = None if self.status is ProviderStatus.healthy else anyio.current_time() + seconds
+        """Wait until the time is over, `stop`, or somebody wants a look earlier."""
+        self._look_at(anyio.current_time() + seconds)
         self.first_attempt.set()
-        with anyio.move_on_after(seconds) as self._pausing:
-            await self._wake.wait()
-        self._pausing = None
-        if not self._stop.is_set():
+        while not self._stop.is_set() and self._next_look_at > anyio.current_time():
             self._wake = anyio.Event()
-        self._retry_at = None
+            with anyio.move_on_after(self._next_look_at - anyio.current_time()):
+                await self._wake.wait()
+        self._next_look_at = math.inf
+
+    def _look_at(self, time: float) -> None:
+        """Have the next look at the provider no later than `time`."""
+        self._next_look_at = min(self._next_look_at, time)
+        self._wake.set()
 
     async def _shut_down(self, made: list[Any]) -> None:
         shutdown = getattr(made.pop(), "shutdown", None) if made else None
@@ -282,7 +292,7 @@ class SupervisedProvider:
         self._is_down(error.__cause__ if isinstance(error.__cause__, Exception) and self.permanent else error)
         trace = self.redact("".join(traceback.format_exception(error)))
         log_traceback(_LOGGER, logging.DEBUG, f"why {self.api} {self.provider_id} is down", trace)
-        self._round_is_over()
+        self._poll_is_over()
 
     def _is_down(self, error: Exception) -> None:
         was = self.status
@@ -293,27 +303,37 @@ class SupervisedProvider:
         if was is not ProviderStatus.down:
             _LOGGER.warning("%s %s (%s) is down: %s", self.api, self.provider_id, self.provider_type, self.reason)
 
-    def _take_note(self, note: object) -> None:
+    def _take_note(self) -> None:
+        note = getattr(self.provider, "note", None)
         before, self.note = self.note, shortened(self.redact(note)) if isinstance(note, str) and note else None
         if self.note is not None and self.note != before:
             _LOGGER.warning("%s %s %s", self.api, self.provider_id, self.note)
 
-    async def refresh(self, *, anew: bool = False) -> None:
+    async def refresh(self, *, force: bool = False) -> None:
         """Have the provider asked how it is and what it serves, and wait for that, though not for long.
 
-        anew: a round that has begun already does not count.
+        force: a poll that has begun already does not count.
         """
         if self.provider is None:
             return
-        over = self._next_poll if anew or self._current_poll is None else self._current_poll
+        over = self._next_poll if force or self._current_poll is None else self._current_poll
         if over is self._next_poll:
-            self._wake.set()
+            self.wake()
         with anyio.move_on_after(_LONGEST_WAIT_S):
             await over.wait()
 
     def wake(self) -> None:
-        """Have a round of asking begin now."""
-        self._wake.set()
+        """Have a poll begin now."""
+        self._look_at(anyio.current_time())
+
+    def expire(self) -> None:
+        """What it serves has changed: the provider is asked again when somebody asks for it next."""
+        self.polled_at = -math.inf
+        self._take_note()
+
+    def drop(self, identifier: str) -> None:
+        """It serves this object no more, as far as is known before the next poll."""
+        self.served.pop(identifier, None)
 
     async def _poll(self) -> None:
         """Ask the provider how it is and what it serves."""
@@ -333,13 +353,14 @@ class SupervisedProvider:
                 _LOGGER.info("%s %s is healthy", self.api, self.provider_id)
             self.status = ProviderStatus.healthy
             self.reason = self.cause = None
-            self._take_note(getattr(self.provider, "note", None))
-        self._round_is_over()
-        if self.status is ProviderStatus.healthy and self.on_polled is not None:
-            await self.on_polled(self)
+            self._take_note()
+        self._poll_is_over()
+        if self.status is ProviderStatus.healthy:
+            await self._on_polled(self)
+            self._take_note()
 
-    def _round_is_over(self) -> None:
-        self.refreshed_at = anyio.current_time()
+    def _poll_is_over(self) -> None:
+        self.polled_at = anyio.current_time()
         if self._current_poll is not None:
             self._current_poll.set()
             self._current_poll = None
@@ -375,10 +396,15 @@ class SupervisedProvider:
             provider_type=self.provider_type,
             status=self.status,
             reason=self.reason,
-            retry_in_s=None if self._retry_at is None else round(max(0.0, self._retry_at - anyio.current_time()), 1),
+            retry_in_s=self._retry_in_s(),
             progress=self._at_work(),
             note=self.note,
         )
+
+    def _retry_in_s(self) -> float | None:
+        if self.status is not ProviderStatus.down or math.isinf(self._next_look_at):
+            return None
+        return round(max(0.0, self._next_look_at - anyio.current_time()), 1)
 
     def _at_work(self) -> ProviderProgress | None:
         at, progress = self._progress or (float("-inf"), None)
@@ -389,21 +415,21 @@ class SupervisedProvider:
 
     # ---- calls ---------------------------------------------------------------------------------------------------
 
-    def told(self, raised: BaseException) -> LlamaStackError:
-        """What a caller is told about what the provider raised.
+    def translate_error(self, raised: BaseException) -> LlamaStackError:
+        """What the provider raised, as an error of the family.
 
         Raises it again where it is no fault of the provider, such as a cancellation of the caller.
         """
         return as_stack_error(as_exception(raised), self.provider_id, self.provider_type, self.redact)
 
     def failed(self, raised: BaseException) -> LlamaStackError:
-        """The same for a user's call; when the backend seems to be down, it is looked at now and not in a while."""
-        told = self.told(raised)
-        down = isinstance(told, ProviderUnavailableError | ProviderTimeoutError)
-        if down and told.provider_id == self.provider_id and self._pausing is not None:
-            # Many calls fail at once, and one look is enough for all.
-            self._pausing.deadline = min(self._pausing.deadline, self.refreshed_at + _SHORTEST_ROUND_S)
-        return told
+        """The same for a user's call. When the backend seems to be down, the next poll comes early."""
+        error = self.translate_error(raised)
+        down = isinstance(error, ProviderUnavailableError | ProviderTimeoutError)
+        if down and error.provider_id == self.provider_id and self.provider is not None and not self._current_poll:
+            # Many calls fail at once, and one poll is enough for all.
+            self._look_at(self.polled_at + _SHORTEST_POLL_S)
+        return error
 
     def guarded(self, pieces: AsyncIterator[Any]) -> Stream[Any]:
         """The pieces of a stream, its errors translated; closing it closes the provider's stream."""
@@ -413,7 +439,7 @@ class SupervisedProvider:
         try:
             await close(pieces)
         except BaseException as raised:
-            raise_translated(raised, self.told(raised))
+            raise_translated(raised, self.translate_error(raised))
 
     async def _translated(self, pieces: AsyncIterator[Any]) -> AsyncIterator[Any]:
         try:

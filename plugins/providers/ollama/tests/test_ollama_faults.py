@@ -193,7 +193,7 @@ async def test_a_redirect_is_not_followed(running: Running) -> None:
 
 async def test_something_else_than_ollama(running: Running) -> None:
     running.ollama.routes["/api/tags"] = lambda _: Response("<html>Hello</html>", media_type="text/html")
-    await running.stack.instances["inference"][0].refresh(anew=True)
+    await running.stack.instances["inference"][0].refresh(force=True)
     reason = await becomes(running.stack, ProviderStatus.down)
     assert reason is not None
     assert "answered something that cannot be understood" in reason

@@ -75,7 +75,7 @@ async def test_what_is_served(running: Running) -> None:
     assert models[EMBEDDER]["embedding_dimension"] == 576
     shown = running.ollama.count("/api/show")
     await running.chat(model="smollm2")
-    await running.stack.instances["inference"][0].refresh(anew=True)
+    await running.stack.instances["inference"][0].refresh(force=True)
     models = {model.identifier: model.metadata for model in await running.stack.models.list_models()}
     assert [name for name, about in models.items() if about["loaded"]] == [BARE, "smollm2"]
     assert models[BARE]["context_length"] == 2048

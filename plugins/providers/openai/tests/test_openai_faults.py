@@ -396,7 +396,7 @@ async def test_a_name_that_nobody_can_ask_for_does_not_hide_the_others(
 ) -> None:
     async with start() as running:
         running.front.models = [" odd\n", MODEL, "x" * 600]
-        await running.stack.instances["inference"][0].refresh(anew=True)
+        await running.stack.instances["inference"][0].refresh(force=True)
         assert [model.identifier for model in await running.stack.models.list_models()] == [MODEL]
         assert r"leaves out ' odd\n'" in caplog.text
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from llamastack.provider.errors import LlamaStackError
-from llamastack.stack.stores import Store
+from llamastack.stack.stores import Store, StoredObject
 from llamastack.stack.supervisor import SupervisedProvider
 
 _LOGGER = logging.getLogger("llamastack.stack")
+_NAMES = TypeAdapter(frozenset[str])
 _MOST_NAMES = 20_000
 """Kept for one provider. While it is down after a restart, a call of any other name is a 404 instead of a 503."""
 
@@ -30,26 +33,25 @@ def names_in_config(config: object, resource_api: str) -> frozenset[str]:
 class LastListings:
     """The names of one kind of object, by provider; kept in the store, so that they are known after a restart."""
 
-    def __init__(self, kind: str, store: Store) -> None:
-        self._kind = kind
+    def __init__(self, resource_api: str, store: Store) -> None:
+        self._kind = f"{resource_api} last listed"
         self._store = store
-        self._names: dict[str, Collection[str]] = {}
+        self._names: dict[str, frozenset[str]] = {}
         self._unsaved: set[str] = set()
 
-    def recall(self, listings: Iterable[tuple[str, str, list[str]]]) -> None:
-        """Take in what the store kept: (kind, provider id, names)."""
-        for kind, provider_id, names in listings:
-            if kind == self._kind:
-                self._names[provider_id] = frozenset(names)
+    def recall(self, items: Iterable[StoredObject]) -> None:
+        """Take in what the store kept."""
+        for item in items:
+            if item.kind == self._kind and item.body is not None:
+                with suppress(ValidationError):  # it is written again when the provider has listed
+                    self._names[item.provider_id] = _NAMES.validate_json(item.body)
 
     def learn(self, instance: SupervisedProvider) -> None:
         """Take in what an instance has just listed."""
-        known = self._names.get(instance.provider_id)
-        listed = instance.served.keys()
-        if len(listed) > _MOST_NAMES and known is not None and len(known) == _MOST_NAMES and known <= listed:  # type: ignore[operator]
-            return
-        if known is None or len(known) != len(listed) or known != listed:
-            self._names[instance.provider_id] = frozenset(list(listed)[:_MOST_NAMES])
+        served = instance.served.keys()
+        listed = served if len(served) <= _MOST_NAMES else frozenset(sorted(served)[:_MOST_NAMES])
+        if self._names.get(instance.provider_id) != listed:
+            self._names[instance.provider_id] = frozenset(listed)
             self._unsaved.add(instance.provider_id)
 
     def has(self, instance: SupervisedProvider, name: str) -> bool:
@@ -58,14 +60,12 @@ class LastListings:
 
     async def save(self) -> None:
         """Keep what has changed since last time. A store that cannot be written now is tried again next time."""
-        keep = getattr(self._store, "keep_listing", None)
-        if keep is None:
-            self._unsaved.clear()
         while self._unsaved:
             provider_id = self._unsaved.pop()
+            names = json.dumps(sorted(self._names[provider_id]))
             try:
-                await keep(self._kind, provider_id, sorted(self._names[provider_id]))  # type: ignore[misc]
-            except LlamaStackError as error:
+                await self._store.put(StoredObject(self._kind, provider_id, provider_id, names), replace=True)
+            except (LlamaStackError, OSError) as error:
                 self._unsaved.add(provider_id)
-                _LOGGER.debug("what '%s' serves is not kept: %s", provider_id, error.message)
+                _LOGGER.debug("what '%s' serves is not kept: %s", provider_id, error)
                 return

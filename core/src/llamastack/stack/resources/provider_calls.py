@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+import math
 
 import anyio
 
+from llamastack.api.base import RoutedObject
 from llamastack.api.definition import ResourceKind
 from llamastack.provider.errors import (
     LlamaStackError,
@@ -23,60 +24,58 @@ HOOK_TIMEOUT_S = 60.0
 
 
 class ProviderCalls:
-    """The hooks for the objects of one pair."""
+    """The hooks for one kind of object."""
 
-    def __init__(self, pair: ResourceKind) -> None:
-        self._pair = pair
+    def __init__(self, kind: ResourceKind) -> None:
+        self._kind = kind
 
-    async def register(self, instance: SupervisedProvider, item: Any) -> None:
-        """Raises what the provider raises, in the words of the error family."""
-        if instance.provider is None:
-            raise _nothing_registered(instance.unavailable())
+    async def register(self, instance: SupervisedProvider, item: RoutedObject) -> None:
+        """Raises what the provider raises, as an error of the family."""
         try:
-            await getattr(instance.provider, self._pair.register_hook)(**{self._pair.object_name: item})
-        except BaseException as raised:
-            raise_translated(raised, _nothing_registered(instance.told(raised)))
+            if instance.provider is None:
+                raise instance.unavailable()
+            await self._call(instance, self._kind.register_hook, item)
+        except ProviderUnavailableError as error:
+            error.reword(f"{error.message}. Nothing was registered.")
+            raise
 
-    async def unregister(self, instance: SupervisedProvider, item: Any) -> None:
-        """Raises what the provider raises; that it has nothing to undo is no error."""
-        hook = getattr(instance.provider, self._pair.unregister_hook, None)
-        if hook is None:
-            return
+    async def unregister(self, instance: SupervisedProvider, item: RoutedObject) -> None:
+        """Raises what the provider raises. A provider that has nothing to undo raises no error."""
         try:
-            with anyio.fail_after(HOOK_TIMEOUT_S):
-                await hook(**{self._pair.object_name: item})
+            await self._call(instance, self._kind.unregister_hook, item, HOOK_TIMEOUT_S)
         except (NotFoundError, NotSupportedError) as error:
             _LOGGER.info("%s has nothing to undo for '%s': %s", instance.provider_id, item.identifier, error)
-        except BaseException as raised:
-            raise_translated(raised, instance.told(raised))
 
-    async def undo(self, instance: SupervisedProvider, item: Any) -> None:
+    async def undo(self, instance: SupervisedProvider, item: RoutedObject) -> None:
         """Undo at the provider what could not be kept."""
         try:
             await self.unregister(instance, item)
         except LlamaStackError as error:
             _LOGGER.warning(
                 "%s '%s' could not be undone at provider '%s': %s",
-                self._pair.label,
+                self._kind.label,
                 item.identifier,
                 instance.provider_id,
                 error.message,
             )
 
-    async def forget(self, instance: SupervisedProvider, item: Any) -> None:
+    async def forget(self, instance: SupervisedProvider, item: RoutedObject) -> None:
         """Tell this worker's provider that another worker unregistered `item`, which is done where it is shared."""
-        hook = getattr(instance.provider, self._pair.forget_hook, None)
-        if hook is None:
+        try:
+            await self._call(instance, self._kind.forget_hook, item, HOOK_TIMEOUT_S)
+        except LlamaStackError as error:
+            _LOGGER.warning(
+                "provider '%s' did not let go of '%s': %s", instance.provider_id, item.identifier, error.message
+            )
+
+    async def _call(
+        self, instance: SupervisedProvider, hook: str, item: RoutedObject, timeout_s: float = math.inf
+    ) -> None:
+        function = getattr(instance.provider, hook, None)
+        if function is None:
             return
         try:
-            with anyio.fail_after(HOOK_TIMEOUT_S):
-                await hook(**{self._pair.object_name: item})
+            with anyio.fail_after(timeout_s):
+                await function(**{self._kind.object_name: item})
         except BaseException as raised:
-            told = instance.told(raised).message
-            _LOGGER.warning("provider '%s' did not let go of '%s': %s", instance.provider_id, item.identifier, told)
-
-
-def _nothing_registered(told: LlamaStackError) -> LlamaStackError:
-    if isinstance(told, ProviderUnavailableError):
-        told.reword(f"{told.message}. Nothing was registered.")
-    return told
+            raise_translated(raised, instance.translate_error(raised))

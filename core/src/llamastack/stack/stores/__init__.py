@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -11,7 +10,8 @@ from typing import ClassVar, Protocol
 class StoredObject:
     """A registered object, or the news that it is gone.
 
-    kind: name of the registry API. body: its JSON text; None when it was unregistered.
+    kind: name of the resource API, such as `models`; the stack also keeps other records under kinds of its own.
+    body: its JSON text; None when it was unregistered.
     """
 
     kind: str
@@ -41,23 +41,15 @@ class Store(Protocol):
         """
         ...
 
-    async def put(self, item: StoredObject) -> bool:
-        """Keep `item`; False, and nothing changed, when the identifier of that kind is taken."""
+    async def put(self, item: StoredObject, *, replace: bool = False) -> bool:
+        """Keep `item`; False, and nothing changed, when the identifier of that kind is taken.
+
+        replace: it takes the place of what is there.
+        """
         ...
 
     async def delete(self, kind: str, identifier: str) -> bool:
         """Forget it; False when it was not there."""
-        ...
-
-    async def keep_listing(self, kind: str, provider_id: str, names: Sequence[str]) -> None:
-        """Keep what a provider serves now, in place of what it served before. Registered objects are apart from it.
-
-        A store may lack this method and the next: then the stack knows a provider's names only while it runs.
-        """
-        ...
-
-    async def listings(self) -> list[tuple[str, str, list[str]]]:
-        """(kind, provider id, names) of all that is kept."""
         ...
 
     async def close(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,7 +22,6 @@ class MemoryStore:
 
     def __init__(self, config: MemoryStoreConfig, folder: Path | None) -> None:
         self._rows: dict[tuple[str, str], tuple[int, StoredObject]] = {}
-        self._listings: dict[tuple[str, str], list[str]] = {}
         self._sequence = 0
 
     async def open(self) -> None:
@@ -33,9 +31,9 @@ class MemoryStore:
         # There are no other workers to tell of what is gone: only the last state counts.
         return self._sequence, [item for number, item in self._rows.values() if number > sequence]
 
-    async def put(self, item: StoredObject) -> bool:
+    async def put(self, item: StoredObject, *, replace: bool = False) -> bool:
         key = (item.kind, item.identifier)
-        if key in self._rows:
+        if key in self._rows and not replace:
             return False
         self._sequence += 1
         self._rows[key] = (self._sequence, item)
@@ -43,12 +41,6 @@ class MemoryStore:
 
     async def delete(self, kind: str, identifier: str) -> bool:
         return self._rows.pop((kind, identifier), None) is not None
-
-    async def keep_listing(self, kind: str, provider_id: str, names: Sequence[str]) -> None:
-        self._listings[kind, provider_id] = list(names)
-
-    async def listings(self) -> list[tuple[str, str, list[str]]]:
-        return [(kind, provider_id, names) for (kind, provider_id), names in self._listings.items()]
 
     async def close(self) -> None:
         """Nothing to do."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -30,18 +29,6 @@ CREATE TABLE IF NOT EXISTS objects (
     PRIMARY KEY (kind, identifier)
 )
 """
-_LISTINGS_SCHEMA = """
-CREATE TABLE IF NOT EXISTS listings (
-    kind TEXT NOT NULL,
-    provider_id TEXT NOT NULL,
-    names TEXT NOT NULL,
-    PRIMARY KEY (kind, provider_id)
-)
-"""
-_KEEP_LISTING = """
-INSERT INTO listings (kind, provider_id, names) VALUES (?, ?, ?)
-ON CONFLICT (kind, provider_id) DO UPDATE SET names = excluded.names WHERE listings.names != excluded.names
-"""
 # The first is 2: who has seen an empty store has seen up to 1, and is told of what is deleted afterwards, too.
 _EMPTY = 1
 _NEXT = f"(SELECT COALESCE(MAX(sequence), {_EMPTY}) + 1 FROM objects)"
@@ -49,7 +36,7 @@ _PUT = f"""
 INSERT INTO objects (kind, identifier, provider_id, body, sequence) VALUES (?, ?, ?, ?, {_NEXT})
 ON CONFLICT (kind, identifier) DO UPDATE
 SET provider_id = excluded.provider_id, body = excluded.body, sequence = excluded.sequence
-WHERE objects.body IS NULL
+WHERE objects.body IS NULL OR ?
 """
 _DELETE = f"UPDATE objects SET body = NULL, sequence = {_NEXT} WHERE kind = ? AND identifier = ? AND body IS NOT NULL"
 _CHANGES = "SELECT kind, identifier, provider_id, body, sequence FROM objects WHERE sequence > ? ORDER BY sequence"
@@ -105,7 +92,6 @@ class SqliteStore:
                 made.execute("PRAGMA journal_mode=WAL")
                 made.execute("PRAGMA synchronous=NORMAL")
                 made.execute(_SCHEMA)
-                made.execute(_LISTINGS_SCHEMA)
             except (sqlite3.Error, OSError) as error:
                 if made is not None:
                     made.close()
@@ -127,31 +113,15 @@ class SqliteStore:
 
         return await self._run(read)
 
-    async def put(self, item: StoredObject) -> bool:
-        row = (item.kind, item.identifier, item.provider_id, item.body)
+    async def put(self, item: StoredObject, *, replace: bool = False) -> bool:
+        row = (item.kind, item.identifier, item.provider_id, item.body, replace)
         return await self._run(lambda connection: connection.execute(_PUT, row).rowcount > 0)
 
     async def delete(self, kind: str, identifier: str) -> bool:
         return await self._run(lambda connection: connection.execute(_DELETE, (kind, identifier)).rowcount > 0)
-
-    async def keep_listing(self, kind: str, provider_id: str, names: Sequence[str]) -> None:
-        row = (kind, provider_id, json.dumps(list(names)))
-        await self._run(lambda connection: connection.execute(_KEEP_LISTING, row))
-
-    async def listings(self) -> list[tuple[str, str, list[str]]]:
-        rows = await self._run(lambda connection: connection.execute("SELECT * FROM listings").fetchall())
-        return [(kind, provider_id, _names_in(names)) for kind, provider_id, names in rows]
 
     async def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(connection.close, limiter=self._limiter)
-
-
-def _names_in(text: str) -> list[str]:
-    try:
-        names = json.loads(text)
-    except ValueError:
-        return []  # it is written anew when the provider has listed
-    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []

@@ -9,6 +9,7 @@ QDRANT = RemoteProviderSpec(
     factory="llamastack_provider_qdrant.memory:get_adapter_impl",
     description="Vector memory banks in Qdrant, embedded or on a server",
     api_dependencies=(Api.inference,),
+    optional_api_dependencies=("models",),
     single_process=("path", "location"),
     capabilities=Capabilities(
         delete_documents="supported",

@@ -18,6 +18,7 @@ from llamastack.api.common import InterleavedTextMedia, text_of
 from llamastack.api.inference import Inference
 from llamastack.api.memory import MemoryBankDocument, QueryDocumentsResponse
 from llamastack.api.memory_banks import MemoryBank, VectorMemoryBank
+from llamastack.api.models import Models
 from llamastack.http.answer_limits import AnswerLimits
 from llamastack.http.client import http_client
 from llamastack.provider import (
@@ -31,6 +32,7 @@ from llamastack.provider import (
     UnsupportedMemoryBankError,
 )
 from llamastack.provider.validation import invalid_request
+from llamastack_memory_kit.chunk_sizes import chunk_size_advice, joined_advice
 from llamastack_memory_kit.documents import ExtractionLimits, document_text
 from llamastack_provider_qdrant import points
 from llamastack_provider_qdrant.backend import make_backend
@@ -70,7 +72,9 @@ class QdrantMemory:
         self._backend = make_backend(config, deps.provider_id)
         self._chunker = Chunker(config.tokenizer)
         self._http: httpx.AsyncClient | None = None
+        self._models: Models | None = deps.get("models")
         self._banks: dict[str, Bank] = {}
+        self._advice: dict[str, str | None] = {}
         self._registering = anyio.Lock()
         self._writing: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
         self._last_generation = 0
@@ -95,6 +99,11 @@ class QdrantMemory:
     async def health(self) -> None:
         """Ask Qdrant something. Raises ProviderUnavailableError, ProviderTimeoutError ... when it does not answer."""
         await self._backend.call("get_collections")
+
+    @property
+    def note(self) -> str | None:
+        """What people should know of the banks that were registered, such as chunks that are too long."""
+        return joined_advice(advice for name, advice in self._advice.items() if name in self._banks)
 
     async def list_memory_banks(self) -> list[MemoryBank]:
         """The banks that are in Qdrant now, whoever made them."""
@@ -138,6 +147,8 @@ class QdrantMemory:
                         "create_payload_index", collection_name=name, field_name=field, field_schema=schema
                     )
             self._banks[memory_bank.identifier] = bank
+            if self._models is not None:
+                self._advice[memory_bank.identifier] = await chunk_size_advice(memory_bank, self._models)
 
     async def unregister_memory_bank(self, memory_bank: MemoryBank) -> None:
         """Delete the bank with all its documents.
@@ -146,6 +157,7 @@ class QdrantMemory:
         """
         async with self._registering, self._writing[memory_bank.identifier]:
             self._banks.pop(memory_bank.identifier, None)
+            self._advice.pop(memory_bank.identifier, None)
             bank = await self._read_bank(points.collection_name(self._config.collection_prefix, memory_bank.identifier))
             if bank is not None and points.same_definition(bank.definition, memory_bank):
                 await self._backend.call("delete_collection", collection_name=bank.collection)
