@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import importlib_metadata
@@ -25,42 +27,6 @@ PLUGIN_GROUP = "llamastack.plugins"
 DISABLE_VARIABLE = "LLAMASTACK_DISABLE_PLUGINS"
 
 _ENTRY_POINT = re.compile(ENTRY_POINT_PATTERN)
-
-KNOWN_PACKAGES: dict[str, str] = {
-    "llama-cpp": "llamastack-provider-llama-cpp",
-    "remote::azure": "llamastack-provider-openai",
-    "remote": "llamastack-provider-remote",
-    "remote::bedrock": "llamastack-provider-bedrock",
-    "remote::cerebras": "llamastack-provider-openai",
-    "remote::databricks": "llamastack-provider-databricks",
-    "remote::deepinfra": "llamastack-provider-openai",
-    "remote::deepseek": "llamastack-provider-openai",
-    "remote::fireworks": "llamastack-provider-fireworks",
-    "remote::gemini": "llamastack-provider-openai",
-    "remote::groq": "llamastack-provider-openai",
-    "remote::hf::endpoint": "llamastack-provider-tgi",
-    "remote::hf::serverless": "llamastack-provider-tgi",
-    "remote::llama-cpp": "llamastack-provider-openai",
-    "remote::lmstudio": "llamastack-provider-openai",
-    "remote::mistral": "llamastack-provider-openai",
-    "remote::moonshot": "llamastack-provider-openai",
-    "remote::nvidia": "llamastack-provider-openai",
-    "remote::ollama": "llamastack-provider-ollama",
-    "remote::openai": "llamastack-provider-openai",
-    "remote::openrouter": "llamastack-provider-openai",
-    "remote::perplexity": "llamastack-provider-openai",
-    "remote::qdrant": "llamastack-provider-qdrant",
-    "remote::sambanova": "llamastack-provider-openai",
-    "remote::sample": "llamastack-provider-sample",
-    "remote::sglang": "llamastack-provider-openai",
-    "remote::tgi": "llamastack-provider-tgi",
-    "remote::together": "llamastack-provider-together",
-    "remote::vllm": "llamastack-provider-vllm",
-    "remote::xai": "llamastack-provider-openai",
-    "sentence-embeddings": "llamastack-provider-sentence-embeddings",
-    "vllm": "llamastack-provider-vllm",
-}
-"""Where to get a provider type that is not installed; hints only."""
 
 
 class DiscoveryError(Exception):
@@ -123,6 +89,12 @@ def _names_of_distribution(text: str) -> tuple[str, str]:
         elif line.startswith("Version: "):
             version = line[9:].strip()
     return name, version
+
+
+def known_packages() -> dict[str, str]:
+    """Where to get a provider type that is not installed; hints only."""
+    packages = json.loads(Path(__file__).with_name("known_packages.json").read_text(encoding="utf-8"))
+    return {provider_type: package for package, types in packages.items() for provider_type in types}
 
 
 def _canonical(name: str) -> str:
@@ -241,8 +213,9 @@ class Discovery:
             message = f"'{name}' is not installed."
         names = list(dict.fromkeys(i.name for i in known))
         near = get_close_matches(name, names, n=1, cutoff=0.7)
-        if name in KNOWN_PACKAGES:
-            message += f" Try: pip install {KNOWN_PACKAGES[name]}."
+        package = known_packages().get(name)
+        if package is not None:
+            message += f" Try: pip install {package}."
         elif near:
             nearest = next(i for i in known if i.name == near[0])
             message += f" Did you mean '{nearest.name}' ({nearest.origin})?"

@@ -35,7 +35,7 @@ class YamlFaultsError(Exception):
         self.faults = faults
 
 
-@dataclass
+@dataclass(frozen=True)
 class YamlDocument:
     """value: the plain Python value. lines: key path -> line. from_environment: paths whose text was substituted."""
 
@@ -58,32 +58,20 @@ def read_yaml(text: str, environment: Mapping[str, str] | None = None) -> YamlDo
     environment: the variables for `${env.NAME}`; the process's own by default.
     Raises YamlFaultsError: malformed YAML, duplicate keys, malformed references, variables that are not set.
     """
-    document = YamlDocument()
-    faults: list[ConfigIssue] = []
     try:
-        loader = yaml.SafeLoader(text)
-    except yaml.YAMLError as error:
-        raise YamlFaultsError([ConfigIssue(None, (), f"malformed YAML: {' '.join(str(error).split())}")]) from None
-    try:
-        node = loader.get_single_node()
-        if node is not None:
-            document.value = _Reader(loader, document, faults, os.environ if environment is None else environment).read(
-                node, ()
-            )
+        reader = _Reader(text, os.environ if environment is None else environment)
+        document = reader.read()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = _without_names(" ".join(part for part in (error.context, error.problem) if part))
-        raise YamlFaultsError(
-            [ConfigIssue(mark.line + 1 if mark else None, (), f"malformed YAML: {problem}")]
-        ) from None
+        issue = ConfigIssue(mark.line + 1 if mark else None, (), f"malformed YAML: {problem}")
+        raise YamlFaultsError([issue]) from None
     except yaml.YAMLError as error:
         raise YamlFaultsError([ConfigIssue(None, (), f"malformed YAML: {' '.join(str(error).split())}")]) from None
     except RecursionError:
         raise YamlFaultsError([ConfigIssue(None, (), "nested too deeply")]) from None
-    finally:
-        loader.dispose()
-    if faults:
-        raise YamlFaultsError(faults)
+    if reader.faults:
+        raise YamlFaultsError(reader.faults)
     return document
 
 
@@ -93,30 +81,39 @@ def _without_names(problem: str) -> str:
 
 
 class _Reader:
-    def __init__(
-        self, loader: yaml.SafeLoader, document: YamlDocument, faults: list[ConfigIssue], environment: Mapping[str, str]
-    ) -> None:
-        self.loader = loader
-        self.document = document
-        self.faults = faults
-        self.environment = environment
-        self.open_nodes: list[yaml.Node] = []
+    """Reads one text. faults: what is wrong in it."""
 
-    def read(self, node: yaml.Node, path: Path) -> Any:
-        self.document.lines.setdefault(path, node.start_mark.line + 1)
+    def __init__(self, text: str, environment: Mapping[str, str]) -> None:
+        self.faults: list[ConfigIssue] = []
+        self._lines: dict[Path, int] = {}
+        self._from_environment: dict[Path, str] = {}
+        self._environment = environment
+        self._open_nodes: list[yaml.Node] = []
+        self._loader = yaml.SafeLoader(text)
+
+    def read(self) -> YamlDocument:
+        try:
+            node = self._loader.get_single_node()
+            value = None if node is None else self._read(node, ())
+        finally:
+            self._loader.dispose()
+        return YamlDocument(value, self._lines, self._from_environment)
+
+    def _read(self, node: yaml.Node, path: Path) -> Any:
+        self._lines.setdefault(path, node.start_mark.line + 1)
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, path)
-        if any(node is open_node for open_node in self.open_nodes):
+        if any(node is open_node for open_node in self._open_nodes):
             self._fault(node, path, "an alias inside the thing that it names")
             return None
-        self.open_nodes.append(node)
+        self._open_nodes.append(node)
         try:
             if isinstance(node, yaml.SequenceNode):
-                return [self.read(item, (*path, place)) for place, item in enumerate(node.value)]
+                return [self._read(item, (*path, place)) for place, item in enumerate(node.value)]
             if isinstance(node, yaml.MappingNode):
                 return self._mapping(node, path)
         finally:
-            self.open_nodes.pop()
+            self._open_nodes.pop()
         raise yaml.YAMLError(f"unknown node {node!r}")
 
     def _fault(self, node: yaml.Node, path: Path, message: str) -> None:
@@ -124,11 +121,11 @@ class _Reader:
 
     def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
         own = [key_node for key_node, _ in node.value]
-        self.loader.flatten_mapping(node)  # puts what is merged before what is written here
+        self._loader.flatten_mapping(node)  # puts what is merged before what is written here
         found: dict[str, Any] = {}
         written: set[str] = set()
         for key_node, value_node in node.value:
-            key = self.loader.construct_object(key_node, deep=True) if isinstance(key_node, yaml.ScalarNode) else None
+            key = self._loader.construct_object(key_node, deep=True) if isinstance(key_node, yaml.ScalarNode) else None
             if not isinstance(key, str):
                 self._fault(key_node, path, "keys must be plain text")
                 continue
@@ -139,8 +136,8 @@ class _Reader:
                 if key in written:
                     self._fault(key_node, (*path, key), "this key is there twice")
                 written.add(key)
-            self.document.lines[(*path, key)] = key_node.start_mark.line + 1
-            found[key] = self.read(value_node, (*path, key))
+            self._lines[(*path, key)] = key_node.start_mark.line + 1
+            found[key] = self._read(value_node, (*path, key))
         return found
 
     def _scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
@@ -148,21 +145,21 @@ class _Reader:
         if not refers_to_environment(text):
             return self._constructed(node, node, path)
         try:
-            value = substituted(text, self.environment)
+            value = substituted(text, self._environment)
         except SubstitutionError as error:
             self._fault(node, path, str(error))
             return None
-        self.document.from_environment[path] = text
+        self._from_environment[path] = text
         if node.style is not None:  # quoted: stays text
             return value
-        tag = self.loader.resolve(  # type: ignore[no-untyped-call]
+        tag = self._loader.resolve(  # type: ignore[no-untyped-call]
             yaml.ScalarNode, value, (True, False)
         )
         return self._constructed(yaml.ScalarNode(tag, value, node.start_mark, node.end_mark), node, path)
 
     def _constructed(self, made: yaml.ScalarNode, node: yaml.ScalarNode, path: Path) -> Any:
         try:
-            return self.loader.construct_object(made, deep=True)
+            return self._loader.construct_object(made, deep=True)
         except (ValueError, LookupError, AttributeError):
             # PyYAML's constructors let these through, e.g. for 2024-99-99, which looks like a date.
             kind = made.tag.rpartition(":")[2]

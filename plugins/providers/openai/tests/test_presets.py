@@ -28,7 +28,7 @@ from llamastack.provider import AuthenticationError, NotSupportedError
 from llamastack.provider.capabilities import NOT_IMPLEMENTED, UNSUPPORTED
 from llamastack.provider.context import use_provider_data
 from llamastack.stack.config import ConfigError
-from llamastack.stack.discovery import KNOWN_PACKAGES, default_discovery
+from llamastack.stack.discovery import default_discovery, known_packages
 from llamastack_provider_openai.presets import PRESETS, SPECS, Preset
 
 pytestmark = pytest.mark.anyio
@@ -104,7 +104,7 @@ def test_the_table_is_sound() -> None:
 
 def test_where_they_come_from_is_known_without_them() -> None:
     types = [*(preset.provider_type for preset in PRESETS), "remote::azure", "remote::openai"]
-    assert {KNOWN_PACKAGES.get(name) for name in types} == {"llamastack-provider-openai"}
+    assert {known_packages().get(name) for name in types} == {"llamastack-provider-openai"}
 
 
 @every
