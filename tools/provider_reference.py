@@ -352,7 +352,9 @@ def hooks(_: str) -> str:
     text = "\n".join(f"### `{n.name}`\n\n{signatures(signature(n))}\n{function_doc(n).with_items()}\n" for n in nodes)
     _, words = values(hookspecs)["hookimpl"]
     about = doc_of(hookspecs.__doc__).text
-    return f"{about}\n\n### `hookimpl`\n\n{words}.\n\n{text}\n{_class(hookspecs.FinishedRequest, '###')}"
+    handed = (hookspecs.FinishedRequest, hookspecs.IncomingRequest, hookspecs.Action, hookspecs.Resource)
+    classes = "\n".join(_class(each, "###") for each in handed)
+    return f"{about}\n\n### `hookimpl`\n\n{words}.\n\n{text}\n{classes}"
 
 
 def hook_specs() -> dict[str, Callable[..., Any]]:
@@ -406,6 +408,8 @@ HELPERS = (
     "llamastack.http.answer_limits",
     "llamastack_adapters.capabilities",
     "llamastack_adapters.credentials",
+    "llamastack.provider.context",
+    "llamastack.provider.provider_call",
     "llamastack.provider.private_files",
     "llamastack_adapters.error_bodies",
     "llamastack_adapters.rate_limit_retries",

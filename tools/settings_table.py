@@ -75,6 +75,12 @@ ENVIRONMENT: tuple[tuple[str, str, str, str], ...] = (
         "How often the same line of the log is written within 10 seconds; 0: always",
         "The rest is counted, and told in one line",
     ),
+    (
+        "LLAMASTACK_LOG_CALLS",
+        "",
+        "`1` adds a line to the access log for each call of a provider",
+        "",
+    ),
     ("LLAMASTACK_DISABLE_PLUGINS", "", "Distributions and entry points to switch off", "They are left out"),
     ("LLAMASTACK_TRACE_HOOKS", "", "`1` prints calls of hooks", ""),
     ("LLAMASTACK_URL", "`http://127.0.0.1:8321`", "The server that commands talk to", ""),
@@ -84,6 +90,7 @@ ENVIRONMENT: tuple[tuple[str, str, str, str], ...] = (
         "JSON object that commands send as `X-LlamaStack-ProviderData`",
         "No JSON object: the command ends with status 2",
     ),
+    ("LLAMASTACK_API_KEY", "", "Key that commands send as `Authorization: Bearer`, to a server that wants one", ""),
     ("LLAMASTACK_DEBUG", "", "`1` shows tracebacks of failed commands", ""),
     ("LLAMASTACK_THREADS", "`2`", "CPU threads of the chat model in the run config `starter`", ""),
 )

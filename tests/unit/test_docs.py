@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tomllib
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +20,10 @@ import anyio
 import click
 import jsonschema
 import pytest
+from installed_fakes import SCRIPTED, entry_points_in, install
 from running_server import running_server
+from scripted_fake import Script
+from served_stack import served_stack
 from workspace_tools import tool
 
 from llamastack import Stack
@@ -203,7 +206,7 @@ def test_every_hook_and_its_arguments_are_documented() -> None:
 
 
 def test_the_fields_of_a_finished_request_are_documented() -> None:
-    part = read("docs/plugins-and-hooks.md").split("### `llamastack_request_finished(request)`")[1].split("\n## ")[0]
+    part = read("docs/plugins-and-hooks.md").split("### `llamastack_request_finished(request)`")[1].split("\n##")[0]
     assert first_cells(part) == [field.name for field in fields(hookspecs.FinishedRequest)]
 
 
@@ -337,7 +340,7 @@ def test_python_blocks_compile(page: Path) -> None:
 
 
 def test_the_example_plugin_implements_real_hooks(capsys: pytest.CaptureFixture[str]) -> None:
-    [code] = [c for c in code_blocks(read("docs/plugins-and-hooks.md"), "python") if "FinishedRequest" in c]
+    [code] = [c for c in code_blocks(read("docs/plugins-and-hooks.md"), "python") if "# llamastack_counter.py" in c]
     plugin = types.ModuleType("llamastack_counter")
     exec(compile(code, "llamastack_counter.py", "exec"), vars(plugin))
     hooks = Plugins(Discovery(list))
@@ -354,6 +357,36 @@ def test_the_example_plugin_implements_real_hooks(capsys: pytest.CaptureFixture[
     anyio.run(run)
     assert "{200: 1}" in capsys.readouterr().out
     assert [command.name for added in hooks.call.llamastack_cli_commands() for command in added] == ["hello"]
+
+
+@pytest.mark.anyio
+async def test_the_example_plugins_of_access_and_calls_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: Callable[..., Script]
+) -> None:
+    site = tmp_path / "examples"
+    site.mkdir()
+    for code in code_blocks(read("docs/plugins-and-hooks.md"), "python"):
+        site.joinpath(code.splitlines()[0].removeprefix("# ")).write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(site)
+    site = tmp_path / "installed"
+    install(site, "keys", {"llamastack.required_plugins": {"keys": "llamastack_keys"}})
+    install(site, "polite", {"llamastack.plugins": {"polite": "llamastack_polite"}})
+    install(site, "scripted", SCRIPTED)
+    monkeypatch.setenv("READER_KEY", "r-1")
+    script("a")
+    provider = {"provider_id": "a", "provider_type": "scripted", "config": {"script": "a"}}
+    config = {"providers": {"inference": [provider]}, "store": {"type": "memory"}}
+    async with served_stack(config, Discovery(entry_points_in(site))) as (_, client):
+
+        async def status(path: str, body: object, key: str | None) -> int:
+            headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+            return (await client.post(path, json=body, headers=headers)).status_code
+
+        for said, key, wanted in (("Hi", "r-1", 200), ("rude word", "r-1", 400), ("Hi", "x", 401), ("Hi", None, 401)):
+            body = {"model": "m", "messages": [{"role": "user", "content": said}]}
+            assert await status("/v1/chat/completions", body, key) == wanted
+        assert await status("/models/register", {"model": {"identifier": "n"}}, "r-1") == 403
+    assert list(sys.modules["llamastack_polite"].tokens) == ["m"]
 
 
 def run(code: str, folder: Path) -> str:

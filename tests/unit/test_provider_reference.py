@@ -38,7 +38,6 @@ OF_THE_STACK = {
     "api_handle",
     "builtin_apis",  # the table of APIs, for plugins that add one
     "compliance",
-    "context",  # `Deps.request_data` gives a provider its part
     "error_translation",
     "import_path",
     "json_members",  # what `OpenAIRequest` is made of

@@ -28,7 +28,7 @@ from llamastack.http.transports import UNLIMITED, fresh_connections
 from llamastack.provider.api_handle import ApiHandle, Dispatch
 from llamastack.provider.builtin_apis import BUILTIN_APIS
 from llamastack.provider.connection_errors import error_class_of, reason_of_http_error
-from llamastack.provider.context import PROVIDER_DATA_HEADER, provider_data_to_forward
+from llamastack.provider.context import PROVIDER_DATA_HEADER, current_context, provider_data_to_forward
 from llamastack.provider.errors import (
     BackendError,
     LlamaStackError,
@@ -49,7 +49,8 @@ class LlamaStackClient(Apis):
         reply = await client.inference.chat_completion(model="m", messages=[UserMessage(content="Hi")])
     ```
 
-    base_url: of the server. provider_data: sent as `X-LlamaStack-ProviderData` with every request.
+    base_url: of the server. api_key: sent as `Authorization: Bearer`, for a server that wants one.
+    provider_data: sent as `X-LlamaStack-ProviderData` with every request.
     forward_provider_data: send on the provider data of the request that is being served, for a provider that is itself
     a client. timeout_s: seconds between bytes. apis: definitions beyond the built-in ones. answer_limits: how long
     answers may be. ca_file: certificates of authorities that are trusted beside the usual ones, in PEM.
@@ -63,6 +64,7 @@ class LlamaStackClient(Apis):
         *,
         provider_data: Mapping[str, Any] | None = None,
         forward_provider_data: bool = False,
+        api_key: str | None = None,
         headers: Mapping[str, str] | None = None,
         timeout_s: float = 600.0,
         apis: Iterable[ApiDefinition] = BUILTIN_APIS,
@@ -81,7 +83,7 @@ class LlamaStackClient(Apis):
             answer_limits=self._limits,
             verify=url.scheme == "https" and authorities(ca_file),
         )
-        self._headers = dict(headers or {})
+        self._headers = {**({} if api_key is None else {"Authorization": f"Bearer {api_key}"}), **(headers or {})}
         self._provider_data = provider_data
         self._forward = forward_provider_data
         self._handles = {api.name: ApiHandle(api, self._dispatch_of) for api in apis}
@@ -165,6 +167,8 @@ class LlamaStackClient(Apis):
 
     def _request(self, wire: WireRequest, accepted: str) -> httpx.Request:
         headers = {"Accept": accepted, **wire.headers, **self._headers}
+        if (trace := current_context().traceparent) is not None:
+            headers["traceparent"] = trace
         if self._provider_data:
             headers[PROVIDER_DATA_HEADER] = json.dumps(dict(self._provider_data))
         elif self._forward and (forwarded := provider_data_to_forward()) is not None:

@@ -1,7 +1,7 @@
-"""Request-scoped provider data: what a client hands over for one request in `X-LlamaStack-ProviderData`.
+"""The context of a request: who asks, with which data for providers, under which ids, and until when.
 
-It lives in a ContextVar for the time of the request, so it cannot reach another request, and is read by the provider
-through `Deps.request_data()`, validated by the model that its spec names.
+One ContextVar holds it for the time of the request, so it cannot reach another request. Providers read it with
+`current_context()`; `Deps.request_data()` reads the provider data, validated by the model that the spec names.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from contextvars import ContextVar
-from typing import Any
+from contextvars import ContextVar, Token
+from dataclasses import dataclass, field
+from typing import Any, TypedDict, Unpack
 
 import pydantic_core
 from pydantic import BaseModel, ValidationError
@@ -18,6 +19,8 @@ from pydantic import BaseModel, ValidationError
 from llamastack.provider.errors import InvalidRequestError
 from llamastack.provider.validation import explain_validation_error
 from llamastack.provider.validation_paths import path_of
+
+__all__ = ["EnteredContext", "Principal", "RequestContext", "current_context", "use_context"]
 
 PROVIDER_DATA_HEADER = "X-LlamaStack-ProviderData"
 _NOT_PRINTABLE = re.compile(r"[^\x20-\x7e]")
@@ -58,30 +61,140 @@ def _json_in(text: str) -> object:
         return None
 
 
-_current: ContextVar[Mapping[str, Any] | ProviderDataHeader | None] = ContextVar(
-    "llamastack_provider_data", default=None
-)
+ProviderData = Mapping[str, Any] | ProviderDataHeader | None
 
 
-class use_provider_data:  # noqa: N801 - used as a function is; a generator would take three times as long
-    """`with use_provider_data(data)`: make `data` the provider data of the calls made inside the block."""
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who makes a request.
 
-    __slots__ = ("_data", "_token")
+    id: stands in error messages and may stand in logs; never a secret.
+    attributes: what an authentication plugin knows beside it, such as groups. They are in no log.
+    """
 
-    def __init__(self, data: Mapping[str, Any] | ProviderDataHeader | None) -> None:
-        self._data = data
+    id: str
+    attributes: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
-    def __enter__(self) -> None:
-        self._token = _current.set(self._data)
+
+STACK_ITSELF = Principal("llamastack")
+"""Makes the calls that belong to no request, such as those of a provider's start. Only this object counts as it."""
+
+
+class ContextChanges(TypedDict, total=False):
+    """The fields of `RequestContext`."""
+
+    principal: Principal | None
+    provider_data: ProviderData
+    request_id: str | None
+    traceparent: str | None
+    deadline: float | None
+    call_id: str | None
+
+
+class RequestContext:
+    """What belongs to one request. It is not changed; `use_context` puts another one in its place.
+
+    principal: who asks; None where nobody was authenticated.
+    request_id: the id in the log and in `X-Request-ID`.
+    traceparent: of W3C Trace Context, valid; None where the request brought none.
+    deadline: when calls of providers are cancelled, on the clock of `anyio.current_time()`.
+    call_id: of the provider call that is in work, where somebody follows calls.
+    """
+
+    __slots__ = ("_data", "call_id", "deadline", "principal", "request_id", "traceparent")
+
+    def __init__(
+        self,
+        *,
+        principal: Principal | None = None,
+        provider_data: ProviderData = None,
+        request_id: str | None = None,
+        traceparent: str | None = None,
+        deadline: float | None = None,
+        call_id: str | None = None,
+    ) -> None:
+        self.principal = principal
+        self.request_id = request_id
+        self.traceparent = traceparent
+        self.deadline = deadline
+        self.call_id = call_id
+        self._data = provider_data
+
+    @property
+    def provider_data(self) -> Mapping[str, Any] | None:
+        """The raw data; None where there is none, or a header that holds no JSON object. Never log it."""
+        return self._data.data if isinstance(self._data, ProviderDataHeader) else self._data
+
+    @property
+    def raw_provider_data(self) -> ProviderData:
+        """The same as it came."""
+        return self._data
+
+    def replaced(self, **changes: Unpack[ContextChanges]) -> RequestContext:
+        """A copy with other values."""
+        kept: ContextChanges = {
+            "principal": self.principal,
+            "provider_data": self._data,
+            "request_id": self.request_id,
+            "traceparent": self.traceparent,
+            "deadline": self.deadline,
+            "call_id": self.call_id,
+        }
+        return RequestContext(**(kept | changes))
+
+    def __repr__(self) -> str:
+        return f"<RequestContext {self.request_id}>"  # the rest is nothing for a log
+
+
+_NOTHING = RequestContext()
+_current: ContextVar[RequestContext] = ContextVar("llamastack_request_context", default=_NOTHING)
+
+
+def current_context() -> RequestContext:
+    """The context of the request that is being served; one without values where there is none."""
+    return _current.get()
+
+
+class EnteredContext:
+    """Makes a context the current one inside a `with` block."""
+
+    __slots__ = ("_context", "_token")
+
+    def __init__(self, context: RequestContext) -> None:
+        self._context = context
+        self._token: Token[RequestContext] | None = None
+
+    def __enter__(self) -> RequestContext:
+        self._token = _current.set(self._context)
+        return self._context
 
     def __exit__(self, *_: object) -> None:
-        _current.reset(self._token)
+        if self._token is not None:
+            _current.reset(self._token)
+
+
+def use_context(context: RequestContext | None = None, /, **changes: Unpack[ContextChanges]) -> EnteredContext:
+    """`with use_context(principal=Principal("ann")):` gives the calls inside the block another context.
+
+    context: takes the place of the current one. changes: fields of it that get other values.
+    """
+    base = _current.get() if context is None else context
+    return EnteredContext(base.replaced(**changes) if changes else base)
+
+
+def use_own_context(principal: Principal | None = None) -> EnteredContext:
+    """For work that belongs to no request: nothing of the current context is in it."""
+    return EnteredContext(RequestContext(principal=principal))
+
+
+def use_provider_data(data: ProviderData) -> EnteredContext:
+    """`with use_provider_data(data):` makes `data` the provider data of the calls made inside the block."""
+    return use_context(provider_data=data)
 
 
 def current_provider_data() -> Mapping[str, Any] | None:
     """The raw data of this request; None where there is none, or a header that holds no JSON object. Never log it."""
-    data = _current.get()
-    return data.data if isinstance(data, ProviderDataHeader) else data
+    return _current.get().provider_data
 
 
 def provider_data_to_forward() -> str | None:
@@ -89,7 +202,7 @@ def provider_data_to_forward() -> str | None:
 
     One that holds no JSON object is handed on as it is: that server says whether it needs one.
     """
-    data = _current.get()
+    data = _current.get().raw_provider_data
     if isinstance(data, ProviderDataHeader):
         if data.data is None:
             return _NOT_PRINTABLE.sub("?", data.text)
@@ -103,8 +216,7 @@ def validated_provider_data(model: type[BaseModel], provider_id: str) -> BaseMod
     Fields that belong to other providers are passed over. Raises InvalidRequestError that names the field, or the
     header where that holds no JSON object.
     """
-    given = _current.get()
-    if given is None:
+    if _current.get().raw_provider_data is None:
         return None
     data = current_provider_data()
     if data is None:

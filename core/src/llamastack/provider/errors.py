@@ -185,10 +185,19 @@ class ContextLengthExceededError(InvalidRequestError):
 
 
 class AuthenticationError(LlamaStackError):
-    """A key is missing or was refused; `param` names the header field or config key it belongs in."""
+    """A key is missing or was refused; `param` names the header field or config key it belongs in.
+
+    challenge: how the server wants to be told who asks, as in the header `WWW-Authenticate`.
+    """
 
     status = 401
     code = "authentication_failed"
+
+    def __init__(
+        self, message: str, *, provider_id: str | None = None, param: str | None = None, challenge: str = "Bearer"
+    ) -> None:
+        super().__init__(message, provider_id=provider_id, param=param)
+        self.challenge = challenge
 
 
 class PermissionDeniedError(LlamaStackError):
@@ -345,7 +354,7 @@ def _family(root: type[LlamaStackError]) -> Iterable[type[LlamaStackError]]:
         yield from _family(child)
 
 
-def raise_translated(error: BaseException, told: Exception) -> NoReturn:
+def raise_translated(error: BaseException, told: BaseException) -> NoReturn:
     """Raise `told`, whose cause is `error`; the two may be one.
 
     No variable keeps either: it and the traceback would hold each other, and with them all that the frames have, such

@@ -1,14 +1,16 @@
 """The one-to-many extension points (pluggy; entry-point group `llamastack.plugins`).
 
-Hooks are plain functions, called on the event loop where one runs: they must not block. An implementation may leave out
-arguments that it does not use. A failure in one that only tells something is logged and goes no further.
+Hooks are plain functions unless their specification is async. They are called on the event loop where one runs: they
+must not block. An implementation may leave out arguments that it does not use. A failure in one that only tells
+something is logged and goes no further.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from llamastack.api.definition import ApiDefinition
     from llamastack.provider.commands import CliCommand
     from llamastack.provider.config_sections import ConfigSection
+    from llamastack.provider.context import Principal
+    from llamastack.provider.provider_call import CallEvent, Proceed, ProviderCall
     from llamastack.provider.routes import Middleware, RouteGroup
 
 PROJECT = "llamastack"
@@ -106,3 +110,87 @@ def llamastack_object_unregistered(api: str, object: Any) -> None:
 @hookspec
 def llamastack_request_finished(request: FinishedRequest) -> None:
     """A request over HTTP is done."""
+
+
+OPEN_ROUTE = "/health"
+"""Answered to everybody: what watches a server has no credentials."""
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingRequest:
+    """The head of a request over HTTP.
+
+    method: HTTP method. path: path of the URL, without the query. headers: by name in lower case; of several with one
+    name the first. client: address of the peer, if known.
+    """
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    client: str | None = None
+
+
+class Action(StrEnum):
+    """What somebody wants to do with a resource."""
+
+    READ = "read"
+    """See it: an object in a list, or what an API of the stack itself tells."""
+    CALL = "call"
+    REGISTER = "register"
+    UNREGISTER = "unregister"
+
+
+class Resource(NamedTuple):
+    """What an action is about.
+
+    api: that of the call, such as `inference`; for reading and registration that of the objects, such as `models`.
+    method: the name of the API's method. identifier: of the object, or "" where the API has none.
+    provider_id: of the instance that serves the object, or is to serve it; None where it is open.
+    """
+
+    api: str
+    method: str
+    identifier: str = ""
+    provider_id: str | None = None
+
+
+@hookspec
+async def llamastack_authenticate(request: IncomingRequest) -> Principal | None:
+    """Who makes this request over HTTP. None: this plugin does not know.
+
+    Every plugin is asked. Raise AuthenticationError to refuse; one refusal counts more than all else. Of several
+    principals the first counts. Where no plugin knows who it is, the request is refused with 401. `/health` is open.
+    A plugin that fails otherwise refuses, too. Only plugins of the
+    entry-point group `llamastack.required_plugins` may have it.
+    """
+
+
+@hookspec
+async def llamastack_authorize(principal: Principal | None, action: Action, resource: Resource) -> bool | None:
+    """Whether `principal` may do it, over HTTP and in process. None: this plugin has no opinion.
+
+    Every plugin is asked. One False counts more than all else, and what nobody allows is denied. Asked before every
+    call of a provider, for each object in a list, and before a registration and its end; not for what the stack does
+    by itself. Only plugins of the
+    entry-point group `llamastack.required_plugins` may have it.
+    """
+
+
+@hookspec
+async def llamastack_around_call(call: ProviderCall, proceed: Proceed) -> Any:
+    """Wraps every call of a provider, over HTTP and in process.
+
+    `await proceed(call)` makes the call and gives what this must give: the reply, or an async iterator of pieces where
+    `call.stream` is set. Proceed with `call.replaced(...)` to change the request or to choose another instance, proceed
+    several times to try again, or not at all to answer or to refuse with an error of the family.
+    """
+
+
+@hookspec
+def llamastack_call_started(event: CallEvent) -> None:
+    """A provider is about to be called, over HTTP or in process."""
+
+
+@hookspec
+def llamastack_call_finished(event: CallEvent) -> None:
+    """A call of a provider has ended: of a stream, when it is closed."""

@@ -75,11 +75,18 @@ class OpenAIRequest:
 class OpenAIProtocolPrivate(Protocol):
     """May be implemented by an inference provider whose backend speaks OpenAI's API: a lane without translation."""
 
-    async def forward_openai(self, request: OpenAIRequest) -> bytes | AsyncIterator[bytes] | None:
+    async def takes_openai(self, request: OpenAIRequest) -> bool:
+        """Whether `forward_openai` can answer it; without this it can answer all.
+
+        False where this backend differs from OpenAI's API in one of the fields that are given: the stack then calls the
+        provider's native methods.
+        """
+        ...
+
+    async def forward_openai(self, request: OpenAIRequest) -> bytes | AsyncIterator[bytes]:
         """The backend's answer as it came: JSON, or for a stream blocks of one or several whole events.
 
-        None where this backend differs from OpenAI's API in one of the fields that are given: the stack then calls the
-        provider's native methods. An iterator must not end before `data: [DONE]`, and raises where the backend breaks
+        An iterator must not end before `data: [DONE]`, and raises where the backend breaks
         off. Raises what the native methods raise.
         """
         ...

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from llamastack.provider.errors import LlamaStackError
 
 __all__ = [
+    "ACCESS_ORDER",
     "DEFAULT_ORDER",
     "HOST_CHECK_ORDER",
     "METHODS",
@@ -45,6 +46,8 @@ DEFAULT_ORDER = 500
 """The place of middleware that says nothing of its order."""
 HOST_CHECK_ORDER = 100
 """Where the server's own check of the headers `Host` and `Origin` stands."""
+ACCESS_ORDER = 200
+"""Where the server asks plugins who makes a request."""
 
 
 class ErrorFormat(Protocol):

@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
+from llamastack.provider.context import STACK_ITSELF, current_context, use_own_context
 from llamastack.provider.error_translation import StrayExitError
 
 
@@ -64,7 +65,10 @@ def _was_pressed(raised: KeyboardInterrupt) -> bool:
 
 
 class ContainedTasks(TaskGroup):
-    """A provider's background tasks: what one raises is an `Exception`, which takes the instance down and no more."""
+    """A provider's background tasks: what one raises is an `Exception`, which takes the instance down and no more.
+
+    They outlive the request that starts one, so they see nothing of its context.
+    """
 
     def __init__(self, group: TaskGroup) -> None:
         self._group = group
@@ -93,8 +97,10 @@ def _name_of(func: Callable[..., Any]) -> str:
 
 
 async def _contained(func: Callable[..., Coroutine[Any, Any, Any]], args: tuple[Any, ...]) -> Any:
+    own = STACK_ITSELF if current_context().principal is STACK_ITSELF else None
     try:
-        return await func(*args)
+        with use_own_context(own):
+            return await func(*args)
     except BaseException as raised:
         error = as_exception(raised)
         if error is raised:

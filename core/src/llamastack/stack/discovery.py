@@ -24,6 +24,7 @@ PROVIDER_GROUP_PREFIX = "llamastack.providers."
 RUN_CONFIG_GROUP = "llamastack.distributions"
 STORE_GROUP = "llamastack.stores"
 PLUGIN_GROUP = "llamastack.plugins"
+REQUIRED_PLUGIN_GROUP = "llamastack.required_plugins"
 DISABLE_VARIABLE = "LLAMASTACK_DISABLE_PLUGINS"
 
 _ENTRY_POINT = re.compile(ENTRY_POINT_PATTERN)
@@ -173,6 +174,10 @@ class Discovery:
 
     def group(self, group: str) -> list[Installed]:
         return [i for i in self.installed if i.group == group]
+
+    def plugins(self) -> list[Installed]:
+        """The installed plugins, required ones last."""
+        return self.group(PLUGIN_GROUP) + self.group(REQUIRED_PLUGIN_GROUP)
 
     def providers(self, api: str | None = None) -> list[Installed]:
         """The installed providers, of one API or of all."""

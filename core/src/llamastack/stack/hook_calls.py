@@ -6,8 +6,9 @@ Wrappers are around all of them, the last one outermost.
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, NoReturn
 
@@ -185,3 +186,32 @@ class _OneByOne:
                 function(*[arguments[name] for name in names])
             except _FAILURES:
                 _LOGGER.exception("a plugin failed in %s: %s", self._hook, plugin)
+
+
+class AsyncHook:
+    """One plugin's implementation of an async hook; called with all arguments, of which it gets those that it takes."""
+
+    def __init__(self, implementation: pluggy.HookImpl, name: str) -> None:
+        self.plugin: str = implementation.plugin_name
+        self.name = name
+        self._function: Callable[..., Any] = implementation.function
+        self._arguments = implementation.argnames
+
+    def __call__(self, **arguments: Any) -> Awaitable[Any]:
+        call: Awaitable[Any] = self._function(*[arguments[name] for name in self._arguments])
+        return call
+
+
+def async_hooks(manager: pluggy.PluginManager, hook: str) -> list[AsyncHook]:
+    """The implementations of `hook`, in the order in which they are called."""
+    return [AsyncHook(each, hook) for each in reversed(getattr(manager.hook, hook).get_hookimpls())]
+
+
+def check_async_hooks(manager: pluggy.PluginManager, plugin: object) -> None:
+    """Raises PluginValidationError for a plugin that implements an async hook as a plain function or as a wrapper."""
+    for caller in manager.get_hookcallers(plugin) or ():
+        if caller.spec is None or not inspect.iscoroutinefunction(caller.spec.function):
+            continue
+        for each in caller.get_hookimpls():
+            if each.plugin is plugin and (_is_wrapper(each) or not inspect.iscoroutinefunction(each.function)):
+                raise pluggy.PluginValidationError(plugin, f"{caller.name} must be 'async def', and no wrapper")

@@ -12,8 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from llamastack.provider import hookspecs
-from llamastack.stack.discovery import PLUGIN_GROUP, Discovery, DiscoveryError, Installed
-from llamastack.stack.hook_calls import collected, telling
+from llamastack.stack.discovery import (
+    DISABLE_VARIABLE,
+    REQUIRED_PLUGIN_GROUP,
+    Discovery,
+    DiscoveryError,
+    Installed,
+)
+from llamastack.stack.hook_calls import AsyncHook, async_hooks, check_async_hooks, collected, telling
 
 if TYPE_CHECKING:
     from llamastack.api.definition import ApiDefinition
@@ -22,14 +28,20 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("llamastack.plugins")
 TRACE_VARIABLE = "LLAMASTACK_TRACE_HOOKS"
+_ACCESS_HOOKS = ("llamastack_authenticate", "llamastack_authorize")
 
 
 @dataclass(frozen=True)
 class BrokenPlugin:
-    """A plugin that could not be loaded, and why."""
+    """A plugin that could not be loaded, and why. required: whether the stack must not start without it."""
 
     installed: Installed
     cause: str
+    required: bool = False
+
+
+class _MisplacedPluginError(DiscoveryError):
+    """A plugin decides about access, and its entry point does not say that it is required."""
 
 
 class Plugins:
@@ -43,18 +55,43 @@ class Plugins:
         if self._traced:
             self.manager.trace.root.setwriter(sys.stderr.write)
             self.manager.enable_tracing()
-        for installed in discovery.group(PLUGIN_GROUP):
-            if installed.disabled:
-                continue
-            name = f"{installed.distribution}:{installed.name}"
-            try:
-                self.manager.register(installed.load(), name=name)
-                self.manager.check_pending()
-            except (DiscoveryError, pluggy.PluginValidationError, ValueError) as error:
-                if self.manager.has_plugin(name):
-                    self.manager.unregister(name=name)
-                self.broken.append(BrokenPlugin(installed, str(error)))
-                _LOGGER.warning("plugin left out: %s", error)
+        for installed in discovery.plugins():
+            if not installed.disabled:
+                self._load(installed)
+            elif installed.group == REQUIRED_PLUGIN_GROUP:
+                _LOGGER.warning("the required plugin '%s' is disabled by %s", installed.name, DISABLE_VARIABLE)
+
+    def _load(self, installed: Installed) -> None:
+        name = f"{installed.distribution}:{installed.name}"
+        required = installed.group == REQUIRED_PLUGIN_GROUP
+        try:
+            plugin = installed.load()
+            required = required or any(hasattr(plugin, hook) for hook in _ACCESS_HOOKS)
+            self.manager.register(plugin, name=name)
+            self.manager.check_pending()
+            check_async_hooks(self.manager, plugin)
+            self._check_group(plugin, installed)
+        except (DiscoveryError, pluggy.PluginValidationError, ValueError) as error:
+            if self.manager.has_plugin(name):
+                self.manager.unregister(name=name)
+            required = required or isinstance(error, _MisplacedPluginError)
+            self.broken.append(BrokenPlugin(installed, str(error), required))
+            _LOGGER.warning("plugin left out: %s", error)
+
+    def _check_group(self, plugin: object, installed: Installed) -> None:
+        """Of a plugin in another group that does not load, nobody would know that it was to keep people out."""
+        access = [each.name for each in self.manager.get_hookcallers(plugin) or () if each.name in _ACCESS_HOOKS]
+        if access and installed.group != REQUIRED_PLUGIN_GROUP:
+            raise _MisplacedPluginError(
+                f"'{installed.name}' ({installed.origin}) has {access[0]}, so its entry point must be in the group "
+                f"'{REQUIRED_PLUGIN_GROUP}': no stack may start without it"
+            )
+
+    def check_required(self) -> None:
+        """Raises DiscoveryError where a plugin is broken that the stack must not start without."""
+        for broken in self.broken:
+            if broken.required:
+                raise DiscoveryError(f"a required plugin cannot be used: {broken.cause}")
 
     @property
     def call(self) -> Any:
@@ -66,6 +103,10 @@ class Plugins:
         A failure must not hurt what it is told about, nor the other plugins; it is logged.
         """
         return telling(self.manager, hook, traced=self._traced)
+
+    def async_hooks(self, hook: str) -> list[AsyncHook]:
+        """The implementations of an async hook, in the order in which they are called."""
+        return async_hooks(self.manager, hook)
 
     def notify(self, hook: str, **arguments: Any) -> None:
         """Tell the plugins that implement `hook`, where there are any."""

@@ -17,6 +17,8 @@ from llamastack.api.definition import ApiDefinition, MethodDefinition
 from llamastack.provider.api_handle import ApiHandle, Dispatch
 from llamastack.provider.deps import Progress
 from llamastack.provider.typed_calls import Apis
+from llamastack.stack.access import AccessControl
+from llamastack.stack.call_chain import CallChain
 from llamastack.stack.config import ConfigError, LoadedConfig, load_config
 from llamastack.stack.discovery import STORE_GROUP, Discovery, DiscoveryError, default_discovery, package_of
 from llamastack.stack.hook_calls import contained_lifespan
@@ -74,6 +76,7 @@ class Stack(Apis):
         self._all_apis = apis
         self._on_progress = on_progress
         self._store = self._make_store()
+        self._calls = CallChain(hooks)
         self._life = OwnTask(self._opened, "this stack")
         self.instances: dict[str, list[SupervisedProvider]] = {}
         """Provider instances by API, in config order."""
@@ -97,10 +100,12 @@ class Stack(Apis):
         """Make a stack from a YAML file, the name of an installed run config, or a mapping.
 
         folder: where its files are kept, instead of the place that follows from the source.
-        Raises ConfigError. Nothing is started before `async with`.
+        Raises ConfigError, and DiscoveryError for a required plugin that is broken. Nothing is started before
+        `async with`.
         """
         found = discovery or default_discovery()
         hooks = Plugins(found)
+        hooks.check_required()
         apis = hooks.apis()
         config = load_config(source, apis, found, sections=hooks.config_sections())
         if folder is not None:
@@ -135,6 +140,11 @@ class Stack(Apis):
         for section in self.hooks.config_sections():
             if section.check is not None:
                 section.check(self)
+
+    @property
+    def access(self) -> AccessControl:
+        """Who may do what, as the plugins decide it."""
+        return self._calls.access
 
     @property
     def packages(self) -> set[str]:
@@ -277,7 +287,7 @@ class Stack(Apis):
                     notify=self.hooks.notify,
                 )
         if "inference" in self._tables:
-            self.openai_forwarder = OpenAIForwarder(self._tables["inference"])
+            self.openai_forwarder = OpenAIForwarder(self._tables["inference"], self._calls)
         inspect = StackInspect(self.apis, self.instances, self._tables)
         for name, definition in self._all_apis.items():
             provider_api = self._provider_api(name)
@@ -307,13 +317,13 @@ class Stack(Apis):
     ) -> Callable[[MethodDefinition], Dispatch]:
         def dispatch_of(method: MethodDefinition) -> Dispatch:
             if implementation is not None:
-                return implemented_dispatch(implementation, method)
+                return implemented_dispatch(implementation, method, self.access)
             if definition.pair is None:
-                return direct_dispatch(self.instances[definition.name][0], method)
+                return direct_dispatch(self.instances[definition.name][0], method, self._calls)
             table = self._tables[definition.pair.routed_api]
             if definition.name == definition.pair.resource_api:
-                return resource_dispatch(table, method)
-            return routed_dispatch(table, method)
+                return resource_dispatch(table, method, self.access)
+            return routed_dispatch(table, method, self._calls)
 
         return dispatch_of
 

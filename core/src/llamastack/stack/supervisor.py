@@ -8,7 +8,6 @@ import math
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,11 @@ import anyio
 from anyio.abc import TaskGroup
 from pydantic import BaseModel
 
-from llamastack.api.common import holds_images
-from llamastack.api.definition import IMAGES, ApiDefinition
+from llamastack.api.definition import ApiDefinition
+from llamastack.api.files import File
 from llamastack.api.inspect import ProviderHealth, ProviderProgress, ProviderStatus
 from llamastack.provider.compliance import check_provider
-from llamastack.provider.context import use_provider_data
+from llamastack.provider.context import STACK_ITSELF, use_own_context
 from llamastack.provider.deps import Deps, Progress
 from llamastack.provider.error_translation import as_stack_error, log_traceback, reason_of, shortened, unwrapped
 from llamastack.provider.errors import LlamaStackError, ProviderTimeoutError, ProviderUnavailableError, raise_translated
@@ -28,6 +27,7 @@ from llamastack.provider.import_path import load_dotted
 from llamastack.provider.redaction import redactor, struck_error
 from llamastack.provider.shortage import is_shortage
 from llamastack.provider.streams import Stream, close, closing
+from llamastack.stack.capability_gate import capability_gate
 from llamastack.stack.containment import ContainedTasks, as_exception
 from llamastack.stack.resolver import PlannedProvider
 
@@ -52,15 +52,6 @@ def _permanent() -> Iterator[None]:
     except BaseException as raised:
         error = as_exception(raised)
         raise _PermanentError(str(error)) from error
-
-
-@dataclass(frozen=True, slots=True)
-class UnsupportedUse:
-    """What an instance cannot do: a whole method ("" as parameter), or a value of a parameter that `is_asked_by`."""
-
-    parameter: str
-    capability: str
-    is_asked_by: Callable[[Any], bool]
 
 
 class SupervisedProvider:
@@ -117,21 +108,14 @@ class SupervisedProvider:
         self._next_poll = anyio.Event()
         self.polled_at = -math.inf
         """When it was last asked what it serves, by the event loop's clock."""
-        self.refused = {name: self._refused_uses(name) for name in self.definition.methods}
-        """Method -> the uses of it that need a capability which the spec declares as not there."""
-
-    def _refused_uses(self, name: str) -> list[UnsupportedUse]:
-        web = self.definition.methods[name].web
-        uses = [UnsupportedUse("", web.capability or "", bool)]
-        uses += [UnsupportedUse(param, capability, bool) for param, capability in web.argument_capabilities.items()]
-        uses += [UnsupportedUse(param, IMAGES, holds_images) for param in web.image_arguments]
-        return [use for use in uses if self.plan.spec.capabilities.refused(use.capability)]
+        self.gates = {name: capability_gate(plan, method) for name, method in self.definition.methods.items()}
+        """Method -> what refuses uses of it that need a capability which the spec declares as not there."""
 
     # ---- life ----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Live until `stop`. Never raises for a fault of the provider."""
-        with use_provider_data(None):  # whatever the task that starts the stack is about
+        with use_own_context(STACK_ITSELF):  # whatever the task that starts the stack is about
             await self._run()
 
     async def _run(self) -> None:
@@ -430,6 +414,18 @@ class SupervisedProvider:
             # Many calls fail at once, and one poll is enough for all.
             self._look_at(self.polled_at + _SHORTEST_POLL_S)
         return error
+
+    async def answered(self, call: Awaitable[Any]) -> Any:
+        """What a call of the provider gives, its errors translated."""
+        try:
+            result = await call
+        except BaseException as raised:
+            raise_translated(raised, self.failed(raised))
+        if isinstance(result, AsyncIterator):
+            return self.guarded(result)
+        if isinstance(result, File) and not isinstance(result.content, bytes):
+            return result.with_content(self.guarded(result.content))
+        return result
 
     def guarded(self, pieces: AsyncIterator[Any]) -> Stream[Any]:
         """The pieces of a stream, its errors translated; closing it closes the provider's stream."""

@@ -18,11 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 
+from llamastack.provider.context import use_context
 from llamastack.provider.error_translation import as_stack_error
 from llamastack.provider.printable import for_terminal, indented, json_for_terminal, one_line
 from llamastack.provider.redaction import redactor
 from llamastack_server import logs
-from llamastack_server.context import request_id, request_id_from
+from llamastack_server.context import request_id_from
 from llamastack_server.log_repeats import Repeats
 
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG|INFO|WARNING|ERROR|CRITICAL) \S+ ")
@@ -62,12 +63,9 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
 
 
 def test_loggers_of_plugins_write_as_our_own_do(log: Log) -> None:
-    token = request_id.set("id-1")
-    try:
+    with use_context(request_id="id-1"):
         for name in ("llamastack.server", "llamastack_provider_x", "llamastack_provider_x.deep", "acme.plugin.store"):
             logging.getLogger(name).info("from %s", name)
-    finally:
-        request_id.reset(token)
     lines = log().splitlines()
     assert len(lines) == 4
     for line in lines:
@@ -311,9 +309,8 @@ def test_few_are_remembered() -> None:
 
 def test_the_log_tells_what_it_held_back(log: Log) -> None:
     for n in range(100):
-        token = request_id.set(f"request-{n}")
-        logging.getLogger("llamastack.server").warning("%s: %s", "provider_unavailable", f"refused {n}")
-        request_id.reset(token)
+        with use_context(request_id=f"request-{n}"):
+            logging.getLogger("llamastack.server").warning("%s: %s", "provider_unavailable", f"refused {n}")
         logging.getLogger("llamastack.server").debug("not asked for")
     for _ in range(100):
         logs.log_access("GET", "/health", 200, 0.001)

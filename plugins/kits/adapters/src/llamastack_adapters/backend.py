@@ -13,6 +13,7 @@ from llamastack.http.client import authorities, is_stale_connection, retry_stale
 from llamastack.http.sse import event_data, whole_events
 from llamastack.http.surrogates import decode_json, encode_json, whole_texts
 from llamastack.provider.connection_errors import error_class_of, reason_of_http_error
+from llamastack.provider.context import current_context
 from llamastack.provider.errors import BackendError, LlamaStackError, ProviderTimeoutError
 from llamastack.provider.streams import EventStream, Stream, drain_briefly
 from llamastack_adapters.error_bodies import error_in, error_in_choice, error_of_answer, error_of_event, has_reply
@@ -207,6 +208,9 @@ class HttpBackend:
             "Content-Type": "application/json",
             **self._headers(),
         }
+        trace = current_context().traceparent
+        if trace is not None:
+            headers["traceparent"] = trace
         try:
             answer = await retry_stale_connection(
                 lambda: self._exchanges.send(method, self.url + path, headers, body), is_stale_connection

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from llamastack.stack.discovery import PLUGIN_GROUP, RUN_CONFIG_GROUP, Installed, default_discovery
+from llamastack.stack.discovery import RUN_CONFIG_GROUP, Installed, default_discovery
 from llamastack_cli.output import show_json
 from llamastack_cli.providers import show_installed
 
@@ -31,7 +31,7 @@ def plugins() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_plugins(as_json: bool) -> None:
     """List the installed plugins; those that are not disabled are loaded."""
-    found = default_discovery().group(PLUGIN_GROUP)
+    found = default_discovery().plugins()
     causes: dict[Installed, str] = {}
     if found:
         from llamastack_cli.server_connection import installed_plugins

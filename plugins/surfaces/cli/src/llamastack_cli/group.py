@@ -142,9 +142,9 @@ class TopGroup(LazyGroup):
 
 def _has_plugins() -> bool:
     """Whether any plugin is installed. Without one, nothing that costs time is imported."""
-    from llamastack.stack.discovery import PLUGIN_GROUP, default_discovery
+    from llamastack.stack.discovery import default_discovery
 
-    return not all(plugin.disabled for plugin in default_discovery().group(PLUGIN_GROUP))
+    return not all(plugin.disabled for plugin in default_discovery().plugins())
 
 
 def _commands_of_plugins(group: str | None = None) -> dict[str, CliCommand]:

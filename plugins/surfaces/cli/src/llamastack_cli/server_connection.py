@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+API_KEY_VARIABLE = "LLAMASTACK_API_KEY"
+"""Key for a server that wants one. No option: the arguments of a command are seen by every user of the machine."""
 DEFAULT_URL = "http://127.0.0.1:8321"
 
 
@@ -60,7 +62,11 @@ class Server:
         async def connected() -> _T:
             apis = installed_plugins().apis().values()
             async with LlamaStackClient(
-                self.url, provider_data=self.provider_data, apis=apis, timeout_s=timeout_s
+                self.url,
+                provider_data=self.provider_data,
+                api_key=os.environ.get(API_KEY_VARIABLE) or None,
+                apis=apis,
+                timeout_s=timeout_s,
             ) as client:
                 return await talk(client)
 

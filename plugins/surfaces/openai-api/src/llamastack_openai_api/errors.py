@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from llamastack.provider.context import current_context
 from llamastack.provider.errors import (
     AuthenticationError,
     BackendError,
@@ -27,7 +28,7 @@ from llamastack.provider.errors import (
     RequestTooLargeError,
     ServerBusyError,
 )
-from llamastack_server import ErrorShape, request_id
+from llamastack_server import ErrorShape
 
 PREFIX = "/v1/"
 """What the paths of the surface begin with."""
@@ -92,7 +93,7 @@ class OpenAIErrorShape(ErrorShape):
             kind = error.errors[0]["type"] if error.errors else None
             code = _FAULTS.get(str(kind), "invalid_value") if kind or param else None
         body = {"message": error.message, "type": words.type, "param": param, "code": code}
-        for name, value in (("provider_id", error.provider_id), ("request_id", request_id.get())):
+        for name, value in (("provider_id", error.provider_id), ("request_id", current_context().request_id)):
             if value is not None:
                 body[name] = value
         return {"error": body}

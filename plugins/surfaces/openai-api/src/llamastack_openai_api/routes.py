@@ -118,9 +118,7 @@ class Surface:
         model, stream = given.get("model"), given.get("stream", False)
         if lane is None or not isinstance(model, str) or not model or not isinstance(stream, bool):
             return None  # where it does not fit, the translation says so
-        return await lane.forward(
-            method, route, model, body, given=given.keys(), stream=stream, uses=lambda: uses(given)
-        )
+        return await lane.forward(method, route, model, body, given=given, stream=stream, uses=uses)
 
 
 class OpenAIEndpoint(Endpoint):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llamastack_server.app import create_app
-    from llamastack_server.context import REQUEST_ID_HEADER, request_id
+    from llamastack_server.context import REQUEST_ID_HEADER
     from llamastack_server.encoding import event_of, json_of
     from llamastack_server.endpoint import EVENT_STREAM, JSON, Endpoint, Reply
     from llamastack_server.error_replies import send_error
@@ -42,7 +42,6 @@ _LAZY = {
     "json_object": "requests",
     "json_of": "encoding",
     "operation_responses": "openapi_parts",
-    "request_id": "context",
     "require_discriminators": "openapi_parts",
     "send_error": "error_replies",
 }
@@ -64,7 +63,6 @@ __all__ = [
     "json_object",
     "json_of",
     "operation_responses",
-    "request_id",
     "require_discriminators",
     "send_error",
 ]

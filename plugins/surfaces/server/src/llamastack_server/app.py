@@ -5,17 +5,28 @@ from __future__ import annotations
 import time
 from functools import partial
 
+from llamastack.provider.context import use_context
 from llamastack.provider.hookspecs import FinishedRequest
-from llamastack.provider.routes import HOST_CHECK_ORDER, AsgiApp, ErrorFormat, Middleware, Receive, Scope, Send
+from llamastack.provider.routes import (
+    ACCESS_ORDER,
+    HOST_CHECK_ORDER,
+    AsgiApp,
+    ErrorFormat,
+    Middleware,
+    Receive,
+    Scope,
+    Send,
+)
 from llamastack.stack import Stack
+from llamastack_server.access_check import AccessCheck
 from llamastack_server.connection import Sender
-from llamastack_server.context import REQUEST_ID_HEADER, request_id, request_id_from
+from llamastack_server.context import REQUEST_ID_HEADER, request_context
 from llamastack_server.documentation import documentation_routes
 from llamastack_server.error_replies import send_error
 from llamastack_server.logs import log_access
 from llamastack_server.origins import OriginPolicy
 from llamastack_server.process_limits import ProcessLimits
-from llamastack_server.requests import ClientGoneError, header_of
+from llamastack_server.requests import ClientGoneError
 from llamastack_server.router import Router
 from llamastack_server.settings import ServerConfig
 from llamastack_server.state import STATE, ServerState
@@ -40,6 +51,7 @@ class StackApp:
         router = Router([(_SERVER, documentation_routes(fragments)), *groups])
         self._state = ServerState(ProcessLimits(settings), router.format_for)
         middleware = [Middleware(partial(OriginPolicy, settings=settings, loopback=loopback), HOST_CHECK_ORDER)]
+        middleware += [Middleware(partial(AccessCheck, access=stack.access), ACCESS_ORDER)]
         middleware += [each for _, each in stack.hooks.collect("llamastack_middleware", required=True, stack=stack)]
         self._app: AsgiApp = router
         for each in sorted(middleware, key=lambda each: each.order)[::-1]:
@@ -54,8 +66,11 @@ class StackApp:
         if scope["type"] != "http":
             raise RuntimeError(f"cannot serve {scope['type']}")
         started = time.perf_counter()
-        own_id = request_id_from(header_of(scope, _ID_HEADER))
-        request_id.set(own_id)
+        context = request_context(scope)
+        with use_context(context):
+            await self._answer(scope, receive, send, context.request_id or "", started)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, own_id: str, started: float) -> None:
         scope[STATE] = self._state
         sender = Sender(send, (_ID_HEADER, own_id.encode()))
         try:

@@ -18,9 +18,10 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from llamastack.provider.context import RequestContext, use_context
 from llamastack.provider.errors import LlamaStackError, RequestHeadTooLargeError
 from llamastack.provider.routes import ErrorFormat
-from llamastack_server.context import request_id, request_id_from
+from llamastack_server.context import request_id_from
 from llamastack_server.errors import NATIVE_ERRORS, last_reply
 from llamastack_server.logs import log_access
 from llamastack_server.output import LONGEST_TURN, Output
@@ -282,8 +283,7 @@ class Connection(HttpToolsProtocol):
             self.cycle.message_event.set()
 
     def _reply(self, error: LlamaStackError) -> None:
-        token = request_id.set(request_id_from(None))
-        try:
+        with use_context(RequestContext(request_id=request_id_from(None))):
             path = self.url.decode("ascii", "backslashreplace").partition("?")[0]
             shape = self._format_for(path)
             self._output.end_response()
@@ -291,8 +291,6 @@ class Connection(HttpToolsProtocol):
             self._output.close()
             method = self.parser.get_method().decode() if path else "-"
             log_access(method, path[:_LONGEST_SHOWN] or "-", shape.status(error), 0)
-        finally:
-            request_id.reset(token)
 
     def _close_now(self) -> None:
         self.refused, self._output.lingers = True, False

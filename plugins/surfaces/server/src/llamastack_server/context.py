@@ -1,15 +1,62 @@
-"""What belongs to one request, kept for the log lines written on its behalf."""
+"""Reads the context of a request out of its headers."""
 
 from __future__ import annotations
 
 import random
 import re
-from contextvars import ContextVar
+
+import anyio
+
+from llamastack.provider.context import (
+    PROVIDER_DATA_HEADER,
+    ProviderDataHeader,
+    RequestContext,
+    current_context,
+)
+from llamastack.provider.errors import InvalidRequestError
+from llamastack.provider.hookspecs import IncomingRequest
+from llamastack.provider.routes import Scope
+from llamastack_server.requests import header_of, headers_of
 
 REQUEST_ID_HEADER = "X-Request-ID"
+TIMEOUT_HEADER = "X-Request-Timeout"
+_ID, _DATA, _TIMEOUT = (name.lower().encode() for name in (REQUEST_ID_HEADER, PROVIDER_DATA_HEADER, TIMEOUT_HEADER))
+_TRACEPARENT = b"traceparent"
 _ACCEPTED = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_TRACE = re.compile(r"([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
-request_id: ContextVar[str | None] = ContextVar("llamastack_request_id", default=None)
+
+def request_context(scope: Scope) -> RequestContext:
+    """The context of a request over HTTP. Its time limit is not in it: see `with_deadline`."""
+    data = header_of(scope, _DATA)
+    trace = header_of(scope, _TRACEPARENT)
+    return RequestContext(
+        provider_data=None if data is None else ProviderDataHeader(data),
+        request_id=request_id_from(header_of(scope, _ID)),
+        traceparent=None if trace is None or _is_repeated(scope, _TRACEPARENT) else traceparent_from(trace),
+    )
+
+
+def with_deadline(scope: Scope) -> RequestContext:
+    """The current context, with the time limit that the client asks for. Raises InvalidRequestError."""
+    context = current_context()
+    given = header_of(scope, _TIMEOUT)
+    if given is None:
+        return context
+    seconds = float(given) if _SECONDS.fullmatch(given) else 0.0
+    if not seconds:
+        raise InvalidRequestError(
+            f"the header {TIMEOUT_HEADER} must hold a number of seconds above 0, such as 2.5", param=TIMEOUT_HEADER
+        )
+    return context.replaced(deadline=anyio.current_time() + seconds)
+
+
+def incoming(scope: Scope) -> IncomingRequest:
+    """What an authentication plugin is asked about."""
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers_of(scope).items()}
+    client = scope.get("client")
+    return IncomingRequest(scope["method"], scope["path"], headers, client[0] if client else None)
 
 
 def request_id_from(header: str | None) -> str:
@@ -17,3 +64,22 @@ def request_id_from(header: str | None) -> str:
     if header and _ACCEPTED.fullmatch(header):
         return header
     return f"{random.getrandbits(128):032x}"
+
+
+def traceparent_from(header: str) -> str | None:
+    """The header where it is valid, as a header of version 00; None where it is not.
+
+    Source: https://www.w3.org/TR/trace-context/#traceparent-header.
+    """
+    found = _TRACE.fullmatch(header.strip(" \t"))
+    if found is None:
+        return None
+    version, trace, parent, flags, more = found.groups()
+    if version == "ff" or (version == "00" and more):
+        return None
+    # Of a later version only the sampled flag is known.
+    return f"00-{trace}-{parent}-{flags if version == '00' else f'{int(flags, 16) & 1:02x}'}"
+
+
+def _is_repeated(scope: Scope, name: bytes) -> bool:
+    return sum(1 for each, _ in scope["headers"] if each == name) > 1

@@ -9,23 +9,16 @@ from typing import ClassVar
 
 import anyio
 
-from llamastack.provider.context import (
-    PROVIDER_DATA_HEADER,
-    ProviderDataHeader,
-    current_provider_data,
-    use_provider_data,
-)
 from llamastack.provider.errors import LlamaStackError, ProviderUnavailableError
 from llamastack.provider.routes import AsgiMessage, Receive, Scope, Send
 from llamastack.provider.streams import closing
 from llamastack_server.connection import Sender, connection_of
 from llamastack_server.element_limit import NUMBERS_IN_ONE, refuse_more_elements
 from llamastack_server.errors import ErrorShape
-from llamastack_server.requests import ClientGoneError, header_of
+from llamastack_server.requests import ClientGoneError
 from llamastack_server.state import state_of
 
 _LOGGER = logging.getLogger("llamastack.server")
-_PROVIDER_DATA = PROVIDER_DATA_HEADER.lower().encode()
 JSON = (b"content-type", b"application/json")
 EVENT_STREAM = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -83,15 +76,7 @@ class Endpoint:
             limits.bodies.let_go(body)
 
     async def serve(self, scope: Scope, body: bytes, receive: Receive, send: Sender) -> None:
-        """Answer a request whose body is read, with its provider data."""
-        header = header_of(scope, _PROVIDER_DATA)
-        if header is None and current_provider_data() is None:
-            await self._call(scope, body, receive, send)
-            return
-        with use_provider_data(None if header is None else ProviderDataHeader(header)):
-            await self._call(scope, body, receive, send)
-
-    async def _call(self, scope: Scope, body: bytes, receive: Receive, send: Sender) -> None:
+        """Answer a request whose body is read, as long as the client is there."""
         failure: Exception | None = None
         gone = False
 

@@ -6,9 +6,10 @@ import math
 from http import HTTPStatus
 from typing import Any
 
-from llamastack.provider.errors import LlamaStackError, MethodNotAllowedError
+from llamastack.provider.context import current_context
+from llamastack.provider.errors import AuthenticationError, LlamaStackError, MethodNotAllowedError
 from llamastack.provider.routes import ErrorFormat
-from llamastack_server.context import REQUEST_ID_HEADER, request_id
+from llamastack_server.context import REQUEST_ID_HEADER
 from llamastack_server.encoding import event_of, json_of
 
 
@@ -25,7 +26,7 @@ class ErrorShape:
 
     def body(self, error: LlamaStackError) -> dict[str, Any]:
         """The JSON of an error response, with the id of the current request."""
-        return error.to_wire(request_id.get())
+        return error.to_wire(current_context().request_id)
 
     def event(self, error: LlamaStackError) -> bytes:
         """The same as the last event of a stream that has begun."""
@@ -36,7 +37,8 @@ NATIVE_ERRORS = ErrorShape()
 
 
 def headers_for(error: LlamaStackError) -> dict[str, str]:
-    """The headers that go with an error, whatever its shape: when to ask again, and what else can be asked."""
+    """The headers that go with an error, whatever its shape: when to ask again, how, and what else can
+    be asked."""
     headers: dict[str, str] = {}
     wait = error.retry_after
     if wait is not None:
@@ -45,6 +47,8 @@ def headers_for(error: LlamaStackError) -> dict[str, str]:
             headers["retry-after-ms"] = str(round(wait * 1000))  # which OpenAI's clients heed
     if error.should_retry is not None:
         headers["x-should-retry"] = "true" if error.should_retry else "false"
+    if isinstance(error, AuthenticationError) and error.provider_id is None:  # else it is the backend's key
+        headers["WWW-Authenticate"] = error.challenge
     if isinstance(error, MethodNotAllowedError):
         headers["Allow"] = ", ".join(error.allowed)
     return headers
@@ -58,7 +62,7 @@ def last_reply(error: LlamaStackError, shape: ErrorFormat) -> bytes:
         "content-type": "application/json",
         "content-length": str(len(body)),
         "connection": "close",
-        REQUEST_ID_HEADER.lower(): request_id.get() or "",
+        REQUEST_ID_HEADER.lower(): current_context().request_id or "",
         **headers_for(error),
     }
     lines = [f"HTTP/1.1 {status.value} {status.phrase}", *(f"{name}: {value}" for name, value in head.items())]

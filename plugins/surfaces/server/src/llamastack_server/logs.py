@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import TextIO
 
+from llamastack.provider.context import current_context
 from llamastack.provider.printable import indented, one_line
 from llamastack.provider.redaction import without_known_secrets
-from llamastack_server.context import request_id
 from llamastack_server.log_repeats import Held, Repeats
 
 LEVEL_VARIABLE = "LLAMASTACK_LOG_LEVEL"
@@ -68,7 +68,7 @@ class _Formatter(logging.Formatter):
 
     @staticmethod
     def request() -> str:
-        current = request_id.get()
+        current = current_context().request_id
         return f" [{current}]" if current else ""
 
     def access(self, line: str) -> str:

@@ -236,9 +236,10 @@ class OpenAIInference(RemoteInference, OpenAIProtocolPrivate):
         reply = await self.backend.post(self.path_of("embeddings", body["model"]), body)
         return embeddings_response(reply, self.provider_id, len(contents))
 
-    async def forward_openai(self, request: OpenAIRequest) -> bytes | AsyncIterator[bytes] | None:
-        if not self.dialect.speaks(request.given):
-            return None
+    async def takes_openai(self, request: OpenAIRequest) -> bool:
+        return self.dialect.speaks(request.given)
+
+    async def forward_openai(self, request: OpenAIRequest) -> bytes | AsyncIterator[bytes]:
         name = self.backend_name(request.model)
         path = self.path_of(request.route, name)
         body = request.body_for(name, self.dialect.renamed(request.given, request.route))
