@@ -31,7 +31,9 @@ FAILING = "run_shield.passes"
 
 
 @pytest.fixture(autouse=True)
-def config(pytester: pytest.Pytester) -> Path:
+def config(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
+    # Importing these plugins takes longer than a whole run here, and no run here uses them.
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:schemathesis -p no:hypothesispytest")
     file = pytester.path / "provider.yaml"
     file.write_text(CONFIG)
     return file
