@@ -5,10 +5,12 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,27 +21,24 @@ KEPT = Path(sys.prefix) / "kept-by-tests"
 
 
 class Venv:
-    """A virtual environment with nothing of the workspace in it."""
+    """A virtual environment with nothing of the workspace in it, not even pip: that of the workspace serves all."""
 
     def __init__(self, folder: Path) -> None:
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        _run(sys.executable, "-m", "venv", "--without-pip", folder)
         self.bin = folder / "bin"
         self.python = self.bin / "python"
 
-    def pip(self, *arguments: str) -> None:
-        """Run pip; its output is shown when it fails."""
-        done = subprocess.run(
-            [str(self.python), "-m", "pip", "--disable-pip-version-check", *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+    def pip(self, *arguments: str) -> str:
+        """Run pip and return what it prints; all its output is shown when it fails."""
+        return _run(sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", self.python, *arguments)
+
+    def install(self, *arguments: str) -> None:
+        """Run `pip install`. Python compiles a module when it is first imported; most modules never are."""
+        self.pip("install", "--quiet", "--no-compile", *arguments)
 
     def installed(self) -> list[str]:
-        """The names of the distributions in it, pip's own and its companion left out."""
-        found = json.loads(self.run("python", "-m", "pip", "list", "--format", "json").stdout)
-        return [one["name"] for one in found if one["name"] not in ("pip", "setuptools")]
+        """The names of the distributions in it."""
+        return [one["name"] for one in json.loads(self.pip("list", "--format", "json"))]
 
     def run(self, *command: str, check: bool = True, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run a program of the environment, outside the workspace."""
@@ -60,8 +59,7 @@ def kept(lock: Path, make: Callable[[Path], None]) -> Path:
     folder = KEPT / f"{lock.stem}-{digest[:16]}"
     complete = folder / ".complete"
     KEPT.mkdir(exist_ok=True)
-    with folder.with_suffix(".locked").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with _locked(folder.with_suffix(".locked")):
         if not complete.exists():
             shutil.rmtree(folder, ignore_errors=True)
             make(folder)
@@ -69,9 +67,18 @@ def kept(lock: Path, make: Callable[[Path], None]) -> Path:
     return folder
 
 
-def _run(*command: str | Path, cwd: Path | None = None) -> None:
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    """One process at a time."""
+    with file.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+def _run(*command: str | Path, cwd: Path | None = None) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="session")
@@ -107,16 +114,20 @@ def make_venv(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Venv]
 
 @pytest.fixture(scope="session")
 def build_wheels(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Sequence[Path]], list[str]]:
-    """Build the wheels of some project folders; gives their paths."""
+    """Build the wheels of some project folders; gives their paths, all in one folder. Each is built once per run."""
+    base = tmp_path_factory.getbasetemp()
+    run = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # which the workers of a run share
+    dist = run / "dist"
+    dist.mkdir(exist_ok=True)
 
-    def build(projects: Sequence[Path]) -> list[str]:
-        dist = tmp_path_factory.mktemp("dist")
-        for project in projects:
-            subprocess.run(
-                [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(dist), str(project)],
-                check=True,
-                capture_output=True,
-            )
-        return sorted(str(wheel) for wheel in dist.glob("*.whl"))
+    def wheel_of(project: Path) -> str:
+        fresh = run / hashlib.sha256(str(project).encode()).hexdigest()[:16]
+        with _locked(fresh.with_suffix(".locked")):
+            if not fresh.exists():
+                _run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", fresh, cwd=project)
+                for wheel in fresh.iterdir():
+                    (dist / wheel.name).hardlink_to(wheel)
+            [built] = fresh.iterdir()
+        return str(dist / built.name)
 
-    return build
+    return lambda projects: sorted(map(wheel_of, projects))

@@ -30,7 +30,7 @@ providers:
 
 def test_every_call_of_the_official_client(make_venv: Callable[[str], Any], tmp_path: Path, own_home: Path) -> None:
     venv = make_venv("official-client")
-    venv.pip("install", "--quiet", "llama-stack-client==0.0.41", "httpx<0.28")
+    venv.install("llama-stack-client==0.0.41", "httpx<0.28")
     config = tmp_path / "run.yaml"
     config.write_text(RUN_CONFIG)
     with running_server(config, home=own_home) as server:

@@ -160,7 +160,7 @@ def author(make_venv: Callable[[str], Any], build_wheels: Callable[..., list[str
     [template] = [wheel for wheel in others if "provider_template" in wheel]
     venv = make_venv("author")
     venv.wheels = str(Path(core).parent)
-    venv.pip("install", "--quiet", *CONSTRAINTS, "--find-links", venv.wheels, f"{core}[server]", template)
+    venv.install(*CONSTRAINTS, "--find-links", venv.wheels, f"{core}[server]", template)
     return venv
 
 
@@ -244,7 +244,7 @@ def test_what_is_made_is_sound_and_serves(
     wheel, sdist = sorted((tree / "dist").iterdir(), key=lambda file: file.suffix != ".whl")
     run(str(TOOLS / "twine"), "check", "--strict", str(wheel), str(sdist), cwd=tree)
 
-    author.pip("install", "--quiet", *CONSTRAINTS, "--find-links", author.wheels, f"{wheel}[dev]")
+    author.install(*CONSTRAINTS, "--find-links", author.wheels, f"{wheel}[dev]")
     author.pip("check")
     author.run("python", "-m", "pytest", "-p", "no:cacheprovider", *CHECKED[variant].options, cwd=tree)
 

@@ -36,7 +36,7 @@ def test_they_live_together(
 ) -> None:
     wheels = build_wheels([*SERVER, *map(provider, PACKAGES)])
     venv = make_venv("remote")
-    venv.pip("install", "--quiet", "-c", str(ROOT / "constraints.txt"), *wheels)
+    venv.install("-c", str(ROOT / "constraints.txt"), *wheels)
     venv.pip("check")
     listed = json.loads(venv.run("llamastack", "providers", "list", "--check", "--json", cwd=tmp_path).stdout)
     status = {p["provider_type"]: p["status"] for p in listed if p["distribution"] != "llamastack"}

@@ -112,12 +112,12 @@ def test_a_third_party_provider_from_its_wheel(
     venv = make_venv("third-party")
     constraints = ("-c", str(ROOT / "constraints.txt"))
 
-    venv.pip("install", "--quiet", *constraints, core)
+    venv.install(*constraints, core)
     assert len(venv.installed()) <= 18
     assert venv.run("python", "-c", CORE_ALONE, cwd=tmp_path).stdout.strip() == "slim"
     assert not (venv.bin / "llamastack").exists()
 
-    venv.pip("install", "--quiet", *constraints, "--find-links", str(Path(core).parent), f"{core}[server]", tiny)
+    venv.install(*constraints, "--find-links", str(Path(core).parent), f"{core}[server]", tiny)
     listed = json.loads(venv.run("llamastack", "providers", "list", "--json", cwd=tmp_path).stdout)
     found = {(p["api"], p["provider_type"], p["distribution"], p["version"]) for p in listed}
     assert ("inference", "remote::tiny", "llamastack-provider-tiny", "4.5.6") in found
