@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import select
@@ -9,10 +10,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, chdir, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import pytest
@@ -20,6 +22,8 @@ import yaml
 from backends.llama_server import MODEL, model_path
 from projects import ROOT, SERVER, provider
 from running_server import RunningServer, running_server
+
+from llamastack_cli.group import cli
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 TOOLS = Path(sys.executable).parent
@@ -144,9 +148,25 @@ def run(*command: str, cwd: Path, check: bool = True, **options: Any) -> subproc
     return done
 
 
-def new(*arguments: str, cwd: Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    """The workspace's command, with nothing to ask on."""
+def command(*arguments: str, cwd: Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """`llamastack provider new` of the workspace, with nothing to ask on."""
     return run(str(TOOLS / "llamastack"), "provider", "new", *arguments, cwd=cwd, stdin=subprocess.DEVNULL, **options)
+
+
+def new(*arguments: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """The same in this process: to start one takes longer than to write a package."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        chdir(cwd),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        open(os.devnull) as nothing,
+        patch.object(sys, "stdin", nothing),
+    ):
+        status = cli.run(["provider", "new", *arguments])
+    if check:
+        assert status == 0, f"{arguments}\n{out.getvalue()}\n{err.getvalue()}"
+    return subprocess.CompletedProcess(arguments, status, out.getvalue(), err.getvalue())
 
 
 # ---- what it makes ---------------------------------------------------------------------------------------------------
@@ -343,7 +363,7 @@ def test_answers_that_do_not_fit(arguments: list[str], told: str, tmp_path: Path
     ],
 )
 def test_answers_that_are_missing_where_nobody_can_be_asked(arguments: list[str], missing: str, tmp_path: Path) -> None:
-    done = new(*arguments, cwd=tmp_path, check=False, timeout=60)
+    done = command(*arguments, cwd=tmp_path, check=False, timeout=60)
     assert done.returncode == 2
     assert missing in done.stderr
     assert not list(tmp_path.glob("*acme*"))
@@ -371,7 +391,7 @@ def test_a_folder_that_is_there(tmp_path: Path) -> None:
 
 
 def test_help(tmp_path: Path) -> None:
-    shown = new("--help", cwd=tmp_path).stdout
+    shown = command("--help", cwd=tmp_path).stdout
     for option in ("--name", "--api", "--kind", "--openai / --no-openai", "--defaults", "--force", "DEST"):
         assert option in shown
 
