@@ -18,7 +18,7 @@ from llamastack.api import Model, ProviderStatus, UserMessage
 from llamastack.provider import Deps
 from llamastack.provider.errors import InternalError
 from llamastack.provider.streams import Stream
-from llamastack.stack import Stack
+from llamastack.stack import Stack, supervisor
 from llamastack.stack.discovery import Discovery
 
 pytestmark = pytest.mark.anyio
@@ -42,6 +42,12 @@ def ctrl_c_is_handled() -> Any:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.fixture
+def soon_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A provider that is down is looked at again after 50 ms, not after a second."""
+    monkeypatch.setattr(supervisor, "_FIRST_RETRY_S", 0.05)
+
+
 def raising(monkeypatch: pytest.MonkeyPatch, method: str, provider_id: str, stray: BaseException) -> list[bool]:
     """Have `method` of one instance raise for as long as the list that is given back is empty."""
     original = getattr(ScriptedInference, method)
@@ -61,6 +67,7 @@ async def said(stack: Stack, model: str, **more: Any) -> Any:
 
 
 @strays
+@pytest.mark.usefixtures("soon_tried_again")
 @pytest.mark.parametrize("method", ["initialize", "list_models"])
 async def test_at_start(
     scripted: Scripted, script: Scripts, monkeypatch: pytest.MonkeyPatch, method: str, stray: BaseException
@@ -81,23 +88,28 @@ async def test_at_start(
 
 
 @strays
+@pytest.mark.usefixtures("soon_tried_again")
 @pytest.mark.parametrize("starter", ["start_soon", "start"])
 async def test_in_a_background_task(
     scripted: Scripted, script: Scripts, monkeypatch: pytest.MonkeyPatch, starter: str, stray: BaseException
 ) -> None:
     a = script("a", serves=["x"])
     script("b", serves=["y"])
-    crash = anyio.Event()
+    crash, again = anyio.Event(), anyio.Event()
     made: list[Deps] = []
 
     async def background(*, task_status: Any = anyio.TASK_STATUS_IGNORED) -> None:
+        first = len(made) == 1
         task_status.started()
-        await crash.wait()
-        raise stray
+        if first:
+            await crash.wait()
+            raise stray
 
     async def make(config: scripted_fake.Config, deps: Deps) -> ScriptedInference:
         if deps.provider_id == "a":
             made.append(deps)
+            if len(made) > 1:
+                await again.wait()
             if starter == "start":
                 await deps.task_group.start(background)
             else:
@@ -114,7 +126,7 @@ async def test_in_a_background_task(
                 await anyio.sleep(0.01)
             assert a.shut_down == 1
             await said(stack, "y")
-            crash = anyio.Event()
+            again.set()
             while down.status is not ProviderStatus.healthy:
                 await anyio.sleep(0.02)
             assert len(made) == 2
