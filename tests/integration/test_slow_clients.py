@@ -195,7 +195,10 @@ async def test_a_stream_that_is_read_slowly_goes_on(discovery: Discovery, script
 
 
 async def test_streams_without_end_leave_time_to_others(discovery: Discovery, script: Scripts) -> None:
-    """Their backend always has more, and nobody reads them: what the system keeps for their clients fills up slowly."""
+    """Their backend always has more, and nobody reads them: what the system keeps for their clients fills up slowly.
+
+    What counts is the CPU time of this thread, in which the server runs: how much it did before it did the request.
+    """
     a = script("a", pieces=10**9, always_ready=True)
     script("b", serves=["other"])
     asks = request("POST", PATHS[0], json.dumps({**CHAT, "stream": True}).encode())
@@ -208,12 +211,13 @@ async def test_streams_without_end_leave_time_to_others(discovery: Discovery, sc
         took: list[float] = []
         for _ in range(40):
             await anyio.sleep(0.01)
-            began = time.monotonic()
-            reply = await client.post(PATHS[0], json={**CHAT, "model": "other"})
-            took.append(time.monotonic() - began)
+            began = time.thread_time()
+            with anyio.fail_after(10):
+                reply = await client.post(PATHS[0], json={**CHAT, "model": "other"})
+            took.append(time.thread_time() - began)
             assert reply.status_code == 200
         assert a.in_flight == 50
-        assert sorted(took)[-3] < 0.15
+        assert sorted(took)[-3] < 0.05
 
 
 EVENT = json.dumps(
@@ -247,11 +251,12 @@ async def test_forwarded_streams_and_those_of_adapters_do_so_too(
                     await anyio.sleep(0.01)
             took: list[float] = []
             for _ in range(40):
-                began = time.monotonic()
-                reply = await client.post(PATHS[0], json={**CHAT, "model": "other"})
-                took.append(time.monotonic() - began)
+                began = time.thread_time()
+                with anyio.fail_after(10):
+                    reply = await client.post(PATHS[0], json={**CHAT, "model": "other"})
+                took.append(time.thread_time() - began)
                 assert reply.status_code == 200
-            assert sorted(took)[-3] < 0.3
+            assert sorted(took)[-3] < 0.05
             if path == PATHS[1]:  # these fill what the system keeps for their clients soon
                 with anyio.fail_after(30):
                     while backend.broken_off < 50:
