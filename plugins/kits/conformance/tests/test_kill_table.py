@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("kill_table")  # all against one backend
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # the broken providers are modules that specs name by dotted path
 
