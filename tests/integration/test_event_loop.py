@@ -186,10 +186,13 @@ def inflated(bodies: Iterator[tuple[str, Bodies]], most: Largest) -> Iterator[Ca
 
 def whole(bodies: Iterator[tuple[str, Bodies]], limit: int) -> Iterator[Case]:
     """Bodies that are wrong as a whole; two of them for each route just fit, and so does a valid one."""
-    for number, (route, of_route) in enumerate(bodies):
-        for place, (name, make) in enumerate(WHOLE.items()):
+    routes = list(bodies)
+    for place, (name, make) in enumerate(WHOLE.items()):
+        made = functools.cache(make)  # to make one takes longer than to refuse it, and all routes get the same
+        for number, (route, _) in enumerate(routes):
             fits = (place - 2 * number) % len(WHOLE) < 2
-            yield Case(name, route, lambda make=make, size=limit if fits else INFLATED: make(size - 200))
+            yield Case(name, route, functools.partial(made, (limit if fits else INFLATED) - 200))
+    for route, of_route in routes:
         valid = next((place for place in of_route.places() if place.kind == "string"), None)
         if valid is not None:
             text = f'"{"a" * (limit - 4096)}"'
