@@ -17,7 +17,7 @@ from llamastack.provider import Deps
 from llamastack.provider.context import current_provider_data, use_provider_data
 from llamastack.provider.errors import InvalidRequestError, ProviderUnavailableError
 from llamastack.stack import Stack
-from llamastack.stack.resources import reconciler
+from llamastack.stack.resources import catalogue, reconciler
 from llamastack_adapters.openai_dialect import chat_stream
 
 pytestmark = pytest.mark.anyio
@@ -205,7 +205,7 @@ async def test_the_same_object_from_two_workers_is_no_conflict(
 async def test_asking_sees_no_requests_provider_data(
     scripted: Scripted, script: Scripts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry_module, "_SHORTEST_ROUND_S", 0.0)  # else what is unknown is not asked for so soon
+    monkeypatch.setattr(catalogue, "_SHORTEST_POLL_S", 0.0)  # else what is unknown is not asked for so soon
     script("a")
     seen: list[Any] = []
     original = ScriptedInference.list_models
