@@ -1,4 +1,4 @@
-"""Write core/src/llamastack/provider/typed_calls.py: the APIs as their callers see them, with the types of streaming.
+"""Write core/src/llamastack/provider/typed_calls.pyi: the APIs as their callers see them, with the types of streaming.
 
 A Protocol says that `chat_completion` gives a reply *or* a stream, which is what a provider implements. A caller knows
 which, by `stream=True`; overloads say so. They follow from the Protocols, so they are generated: `make generate`.
@@ -17,7 +17,7 @@ from llamastack.api import definition
 from llamastack.api.definition import ApiDefinition, MethodDefinition
 from llamastack.provider.builtin_apis import BUILTIN_APIS
 
-TARGET = Path(__file__).parents[1] / "core" / "src" / "llamastack" / "provider" / "typed_calls.py"
+TARGET = Path(__file__).parents[1] / "core" / "src" / "llamastack" / "provider" / "typed_calls.pyi"
 API_FOLDER = Path(definition.__file__).parent
 HEADER = '''"""The APIs as callers see them, for type checkers: generated from the Protocols by `make generate`."""
 

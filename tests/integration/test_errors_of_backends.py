@@ -443,7 +443,7 @@ async def test_a_backend_that_speaks_no_http(
     scripted_backend: ScriptedHttp, stream: bool, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if transport == "httpx":
-        monkeypatch.setattr("llamastack.http.client.aiohttp_transport", lambda options, **more: None)
+        monkeypatch.setattr("llamastack_adapters.http_client.aiohttp_transport", lambda options, **more: None)
     async with paths_to(scripted_backend) as paths:
         for steps in NO_HTTP:
             for way, told in (await paths.all_of(steps, stream=stream)).items():
@@ -505,7 +505,7 @@ async def test_many_streams_at_once_from_a_backend_that_closes_without_a_word(
     transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if transport == "httpx":
-        monkeypatch.setattr("llamastack.http.client.aiohttp_transport", lambda options, **more: None)
+        monkeypatch.setattr("llamastack_adapters.http_client.aiohttp_transport", lambda options, **more: None)
     steps = [*sse(chunk("Hello"), chunk(finish="stop"), "[DONE]"), 0.002, CLOSE]
     wrong: list[Told] = []
     with scripted_http() as backend:

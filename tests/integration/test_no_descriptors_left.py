@@ -20,10 +20,10 @@ from served_stack import served_stack
 
 from llamastack import LlamaStackClient
 from llamastack.api import ProviderStatus, UserMessage
-from llamastack.http.client import http_client
 from llamastack.provider.errors import ProviderUnavailableError, ServerBusyError
 from llamastack.provider.shortage import SHORTAGE, is_shortage
 from llamastack.stack.stores.sqlite import SqliteStore, SqliteStoreConfig
+from llamastack_adapters.http_client import http_client
 from llamastack_memory_kit.documents import document_text
 
 pytestmark = pytest.mark.anyio
@@ -53,7 +53,7 @@ def none_left() -> Iterator[None]:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """httpx alone: as where httpx-aiohttp is not installed, or a proxy is asked for."""
     if request.param == "httpx":
-        monkeypatch.setattr("llamastack.http.client.aiohttp_transport", lambda options, **more: None)
+        monkeypatch.setattr("llamastack_adapters.http_client.aiohttp_transport", lambda options, **more: None)
     return str(request.param)
 
 

@@ -35,7 +35,7 @@ _BLOCK = b" " * MIB
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """httpx alone: as where httpx-aiohttp is not installed, or a proxy is asked for."""
     if request.param == "httpx":
-        monkeypatch.setattr("llamastack.http.client.aiohttp_transport", lambda options, **more: None)
+        monkeypatch.setattr("llamastack_adapters.http_client.aiohttp_transport", lambda options, **more: None)
     return str(request.param)
 
 
@@ -214,24 +214,31 @@ async def test_an_answer_within_the_limit_is_read_whatever_its_packing(
     assert scripted_backend.calls()[0].headers["accept-encoding"] == "gzip, deflate"
 
 
-async def test_our_own_client_has_the_same_limits(
-    scripted_backend: ScriptedHttp, bombs: dict[str, bytes], way: str
+async def test_our_own_client_has_limits_and_takes_nothing_compressed(
+    scripted_backend: ScriptedHttp, bombs: dict[str, bytes]
 ) -> None:
     limits = AnswerLimits(response_bytes=LIMIT, event_bytes=MIB)
     head = {"Content-Encoding": "gzip"}
+
+    async def ask(*, stream: bool) -> None:
+        reply: Any = await client.inference.chat_completion(model="m", messages=ASK, stream=stream)
+        async for _ in reply:
+            pass
+
+    not_asked = "answered with content-encoding 'gzip', which was not asked for"
+    event = repeated(100, kind="text/event-stream", begin=b"data: ")
     async with LlamaStackClient(scripted_backend.url, answer_limits=limits) as client, watched():
-        for steps in (answer(200, bombs["answer"], headers=head), repeated(100)):
-            scripted_backend.routes["/inference/chat_completion"] = steps
-            with pytest.raises(BackendError, match="answered more than 4194304 bytes"):
-                await client.inference.chat_completion(model="m", messages=ASK)
-        for steps in (
-            chunked(bombs["event"], headers=head),
-            repeated(100, kind="text/event-stream", begin=b"data: "),
+        for steps, stream, words in (
+            (answer(200, bombs["answer"], headers=head), False, not_asked),
+            (answer(400, bombs["error"], headers=head), False, not_asked),
+            (repeated(100), False, "answered more than 4194304 bytes"),
+            (chunked(bombs["event"], headers=head), True, not_asked),
+            (event, True, "an event of more than 1048576 bytes"),
         ):
             scripted_backend.routes["/inference/chat_completion"] = steps
-            with pytest.raises(BackendError, match="an event of more than 1048576 bytes"):
-                async for _ in await client.inference.chat_completion(model="m", messages=ASK, stream=True):
-                    pass
+            with pytest.raises(BackendError, match=words):
+                await ask(stream=stream)
+    assert {call.headers["accept-encoding"] for call in scripted_backend.calls()} == {"identity"}
 
 
 def _adapters() -> Iterator[tuple[str, dict[str, Any], str]]:

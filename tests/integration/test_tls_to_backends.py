@@ -39,7 +39,7 @@ WORDS = {
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """httpx alone: as where httpx-aiohttp is not installed, or a proxy is asked for."""
     if request.param == "httpx":
-        monkeypatch.setattr("llamastack.http.client.aiohttp_transport", lambda options, **more: None)
+        monkeypatch.setattr("llamastack_adapters.http_client.aiohttp_transport", lambda options, **more: None)
     return str(request.param)
 
 

@@ -15,8 +15,8 @@ from llamastack.provider.errors import (
     ObjectNotFoundError,
     RateLimitError,
     UnsupportedModelError,
-    error_from_wire,
 )
+from llamastack.provider.errors_from_wire import error_from_wire
 
 
 def family(root: type[LlamaStackError]) -> Iterator[type[LlamaStackError]]:

@@ -39,6 +39,7 @@ OF_THE_STACK = {
     "builtin_apis",  # the table of APIs, for plugins that add one
     "compliance",
     "error_translation",
+    "errors_from_wire",
     "import_path",
     "json_members",  # what `OpenAIRequest` is made of
     "printable",

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamastack.http.sse import MOST_EVENT_BYTES, data_of, ends_event, event_data, whole_events, without_empty
+from llamastack.http.sse import MOST_EVENT_BYTES, event_data
 from llamastack.provider.errors import BackendError
+from llamastack_adapters.sse_blocks import data_of, ends_event, whole_events, without_empty
 
 
 async def _blocks(stream: bytes, cuts: list[int]) -> AsyncIterator[bytes]:

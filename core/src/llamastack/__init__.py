@@ -5,27 +5,14 @@ Importing it is cheap; `Stack` and `LlamaStackClient` are imported when they are
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llamastack.lazy_imports import lazy_getattr
+
+__all__ = ["ConfigError", "LlamaStackClient", "Stack", "StackStartError"]
 
 if TYPE_CHECKING:
     from llamastack.client import LlamaStackClient
     from llamastack.stack import ConfigError, Stack, StackStartError
-
-_LAZY = {
-    "ConfigError": "llamastack.stack",
-    "LlamaStackClient": "llamastack.client",
-    "Stack": "llamastack.stack",
-    "StackStartError": "llamastack.stack",
-}
-
-__all__ = ["ConfigError", "LlamaStackClient", "Stack", "StackStartError"]
-
-
-def __getattr__(name: str) -> Any:
-    module = _LAZY.get(name)
-    if module is None:
-        raise AttributeError(f"module 'llamastack' has no attribute {name!r}")
-    found = getattr(importlib.import_module(module), name)
-    globals()[name] = found
-    return found
+else:
+    __getattr__ = lazy_getattr(__name__, (".stack", ".client"), __all__)

@@ -5,9 +5,10 @@ Names are imported on first use, so `from llamastack.api import UserMessage` cos
 
 from __future__ import annotations
 
-import importlib
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llamastack.lazy_imports import lazy_getattr
 
 
 class Api(StrEnum):
@@ -33,29 +34,21 @@ if TYPE_CHECKING:
     from llamastack.api.safety import *
     from llamastack.api.shields import *
     from llamastack.api.telemetry import *
-
-_MODULES = (
-    "common",
-    "inference",
-    "models",
-    "safety",
-    "shields",
-    "memory",
-    "memory_banks",
-    "telemetry",
-    "inspect",
-    "agents",
-    "files",
-    "pages",
-)
-
-
-def __getattr__(name: str) -> Any:
-    if not name.startswith("_"):
-        for module_name in _MODULES:
-            module = importlib.import_module(f"llamastack.api.{module_name}")
-            found = vars(module).get(name)
-            if found is not None:
-                globals()[name] = found
-                return found
-    raise AttributeError(f"module 'llamastack.api' has no attribute {name!r}")
+else:
+    __getattr__ = lazy_getattr(
+        __name__,
+        (
+            ".common",
+            ".inference",
+            ".models",
+            ".safety",
+            ".shields",
+            ".memory",
+            ".memory_banks",
+            ".telemetry",
+            ".inspect",
+            ".agents",
+            ".files",
+            ".pages",
+        ),
+    )

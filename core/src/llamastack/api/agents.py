@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
 
-from llamastack.api.base import WireModel
+from llamastack.api.base import JsonObject, WireModel
 from llamastack.api.common import (
     URL,
     CompletionMessage,
@@ -55,11 +55,11 @@ class RestAPIExecutionConfig(WireModel):
     """Where to call."""
     method: RestAPIMethod
     """How to call."""
-    params: dict[str, Any] | None = None
+    params: JsonObject | None = None
     """Parameters of the query."""
-    headers: dict[str, Any] | None = None
+    headers: JsonObject | None = None
     """HTTP headers."""
-    body: dict[str, Any] | None = None
+    body: JsonObject | None = None
     """The body, sent as JSON."""
 
 
@@ -358,7 +358,7 @@ class AgentTurnResponseStepStartPayload(WireModel):
     """What is done in it."""
     step_id: str
     """Its id."""
-    metadata: dict[str, Any] | None = None
+    metadata: JsonObject | None = None
     """More about it; the provider says what."""
 
 

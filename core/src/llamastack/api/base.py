@@ -13,6 +13,8 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
+JsonObject = dict[str, Any]
+"""A JSON object whose fields are not the API's: what a provider, a tool or a user puts there."""
 OMIT_IF_NONE = Field(exclude_if=_is_none)
 """Marks a field that release 0.0.41 did not have: where it is not set, it is left out of the JSON."""
 
@@ -27,7 +29,7 @@ class WireModel(FailFast):
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
-    def to_wire(self) -> dict[str, Any]:
+    def to_wire(self) -> JsonObject:
         """The JSON-compatible form, without the fields that are not set."""
         return self.model_dump(mode="json", exclude_none=True)
 

@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
-from llamastack.api.base import WireModel
+from llamastack.api.base import JsonObject, WireModel
 
 URL_PATTERN = r"^(https?://|file://|data:)"
 _WHOLE_URL = re.compile(r"(?i)(?:https?|file)://\S+")
@@ -69,7 +69,7 @@ class _AsObject:
     def __init__(self, *, besides: bool) -> None:
         self._besides = besides
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         text = handler(source)
         form = core_schema.no_info_after_validator_function(_uri_of, handler.generate_schema(UrlObject))
         either = core_schema.union_schema([text, form]) if self._besides else form
@@ -153,7 +153,7 @@ class ToolCall(WireModel):
     """Names this call; the answer to it has the same."""
     tool_name: Annotated[ToolName, Field(union_mode="left_to_right")]
     """As in the definition of the tool."""
-    arguments: dict[str, Any]
+    arguments: JsonObject
     """By parameter."""
 
 
@@ -181,7 +181,7 @@ class ToolDefinition(WireModel):
     """What it does, for the model."""
     parameters: dict[str, ToolParamDefinition] | None = None
     """By name."""
-    input_schema: dict[str, Any] | None = None
+    input_schema: JsonObject | None = None
     """The JSON schema of all parameters, an object, where `parameters` cannot say all of it. It goes before them, for a
     provider whose backend takes schemas.
     """

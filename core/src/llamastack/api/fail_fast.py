@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import BaseModel, GetCoreSchemaHandler
 from pydantic_core import CoreSchema
 
 
-def _fail_fast(schema: Any) -> None:
+def _fail_fast(schema: object) -> None:
     """Set it for each list inside; the models inside have done it for theirs."""
     if isinstance(schema, dict):
         if schema.get("type") in ("list", "set", "frozenset", "tuple"):
@@ -24,7 +22,7 @@ class FailFast(BaseModel):
     """A list in it is not read beyond its first fault: one fault for each of a million entries stops a process."""
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(cls, source: type[BaseModel], handler: GetCoreSchemaHandler) -> CoreSchema:
         schema = handler(source)
         _fail_fast(schema)
         return schema

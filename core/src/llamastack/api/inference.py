@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 from pydantic import AfterValidator, Field
 
-from llamastack.api.base import OMIT_IF_NONE, WireModel
+from llamastack.api.base import OMIT_IF_NONE, JsonObject, WireModel
 from llamastack.api.common import (
     CompletionMessage,
     InterleavedTextMedia,
@@ -50,7 +50,7 @@ class TokenUsage(WireModel):
 _OF_THE_WRAPPER = frozenset({"name", "schema", "strict", "description"})
 
 
-def _unwrapped(given: dict[str, Any]) -> dict[str, Any]:
+def _unwrapped(given: JsonObject) -> JsonObject:
     """The schema inside OpenAI's `{"name", "schema", "strict"?, "description"?}`, else what was given.
 
     None of these but `description` is a word of JSON Schema: as a schema the wrapper would allow everything.
@@ -67,7 +67,7 @@ class JsonSchemaResponseFormat(WireModel):
     """Constrain the output to a JSON document that fits a JSON schema (draft 2020-12)."""
 
     type: Literal["json_schema"] = "json_schema"
-    json_schema: Annotated[dict[str, Any], AfterValidator(_unwrapped)]
+    json_schema: Annotated[JsonObject, AfterValidator(_unwrapped)]
     """The schema itself, or as OpenAI's clients wrap it: `{"name": ..., "schema": {...}}`."""
 
 

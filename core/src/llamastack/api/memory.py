@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Protocol
 
 from pydantic import Field
 
-from llamastack.api.base import OMIT_IF_NONE, WireModel
+from llamastack.api.base import OMIT_IF_NONE, JsonObject, WireModel
 from llamastack.api.common import DocumentContent, InterleavedTextMedia
 from llamastack.api.webmethod import not_served, webmethod
 
@@ -20,7 +20,7 @@ class MemoryBankDocument(WireModel):
     """The document itself, or where it is: a URL as plain text, or as `{"uri": ...}`."""
     mime_type: str | None = None
     """Its media type, such as `text/plain`."""
-    metadata: dict[str, Any] = Field(default_factory=dict)
+    metadata: JsonObject = Field(default_factory=dict)
     """Anything; its chunks have it, too."""
 
 
@@ -33,7 +33,7 @@ class MemoryChunk(WireModel):
     """Its length in tokens, as the provider counts them."""
     document_id: str
     """The document that it is a piece of."""
-    metadata: Annotated[dict[str, Any] | None, OMIT_IF_NONE] = None
+    metadata: Annotated[JsonObject | None, OMIT_IF_NONE] = None
     """The metadata of its document."""
 
 
@@ -73,7 +73,7 @@ class Memory(Protocol):
         self,
         bank_id: str,
         query: InterleavedTextMedia,
-        params: dict[str, Any] | None = None,
+        params: JsonObject | None = None,
     ) -> QueryDocumentsResponse:
         """The chunks that fit `query` best, the best first.
 

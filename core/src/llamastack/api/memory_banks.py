@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Protocol, Self
+from typing import Annotated, Literal, Protocol, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -49,7 +49,7 @@ class GraphMemoryBank(RoutedObject):
 _VECTOR_FIELDS = frozenset(VectorMemoryBank.model_fields) - frozenset(KeyValueMemoryBank.model_fields)
 
 
-def _bank_type(bank: Any) -> str | None:
+def _bank_type(bank: object) -> str | None:
     """The bank's `type`; one without is taken for the first type that its fields fit."""
     if not isinstance(bank, dict):
         return getattr(bank, "type", None)

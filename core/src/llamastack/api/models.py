@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 from pydantic import Field, model_validator
 
-from llamastack.api.base import RoutedObject
+from llamastack.api.base import JsonObject, RoutedObject
 from llamastack.api.webmethod import ResourceAction, webmethod
 
 
@@ -17,7 +17,7 @@ class Model(RoutedObject):
     """The Llama model that this is an instance of, where it is one; else the identifier, as clients of release 0.0.41
     want a text here.
     """
-    metadata: dict[str, Any] = Field(default_factory=dict)
+    metadata: JsonObject = Field(default_factory=dict)
     """Anything; the provider says what it reads."""
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from pydantic import Field
 
@@ -20,7 +20,7 @@ class Page(WireModel, Generic[_T]):
     last_id: str | None = Field(default=None, description="What `after` is for the next page")
 
 
-async def all_listed(method: Callable[..., Awaitable[Page[_T] | list[_T]]], **arguments: Any) -> AsyncIterator[_T]:
+async def all_listed(method: Callable[..., Awaitable[Page[_T] | list[_T]]], **arguments: object) -> AsyncIterator[_T]:
     """Every entry of a list, one page after the other: `async for file in all_listed(client.files.list_files)`.
 
     It does the same for a list without pages.

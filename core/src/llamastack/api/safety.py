@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Protocol
 
 from pydantic import Field
 
-from llamastack.api.base import WireModel
+from llamastack.api.base import JsonObject, WireModel
 from llamastack.api.common import Message
 from llamastack.api.webmethod import not_served, webmethod
 
@@ -27,7 +27,7 @@ class SafetyViolation(WireModel):
     """How bad it is."""
     user_message: str | None = None
     """What may be said to the user."""
-    metadata: dict[str, Any] = Field(default_factory=dict)
+    metadata: JsonObject = Field(default_factory=dict)
     """More of what was found, for programs; the provider says what."""
 
 
@@ -46,7 +46,7 @@ class Safety(Protocol):
         self,
         shield_type: str,
         messages: list[Message],
-        params: dict[str, Any] | None = None,
+        params: JsonObject | None = None,
     ) -> RunShieldResponse:
         """Run a shield over messages; one that finds nothing gives an empty response.
 

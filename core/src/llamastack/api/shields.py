@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from pydantic import Field
 
-from llamastack.api.base import RoutedObject
+from llamastack.api.base import JsonObject, RoutedObject
 from llamastack.api.webmethod import ResourceAction, webmethod
 
 
@@ -15,7 +15,7 @@ class Shield(RoutedObject):
 
     type: str
     """The kind of check, e.g. `llama_guard`; the provider says which it knows."""
-    params: dict[str, Any] = Field(default_factory=dict)
+    params: JsonObject = Field(default_factory=dict)
     """Settings of the check; the provider says which."""
 
 

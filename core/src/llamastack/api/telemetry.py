@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 from pydantic import AfterValidator, Field
 
-from llamastack.api.base import WireModel
+from llamastack.api.base import JsonObject, WireModel
 from llamastack.api.webmethod import not_served, webmethod
 
 
@@ -45,7 +45,7 @@ class _Event(WireModel):
     """The span of the trace that it happened in."""
     timestamp: Timestamp
     """When it happened."""
-    attributes: dict[str, Any] | None = None
+    attributes: JsonObject | None = None
     """More about it, by name."""
 
 

@@ -13,29 +13,25 @@ from urllib.parse import unquote
 
 import anyio
 import httpx
+import pydantic_core
 from pydantic import ValidationError
 
 from llamastack.api.definition import ApiDefinition, MethodDefinition, ReplyKind
 from llamastack.api.files import OCTETS, File, is_media_type
 from llamastack.client.multipart import Form
 from llamastack.client.requests import WireRequest, wire_request
-from llamastack.http.answer_limits import AnswerLimits
-from llamastack.http.client import authorities, http_client, is_stale_connection, retry_stale_connection
+from llamastack.http.answer_limits import MOST_ERROR_BYTES, AnswerLimits, beginning_of, whole
+from llamastack.http.client import PlainClient, authorities
+from llamastack.http.connections import UNLIMITED, fresh_connections, is_stale_connection, retry_stale_connection
 from llamastack.http.retry_headers import retry_after_of, should_retry_of
 from llamastack.http.sse import event_data
-from llamastack.http.surrogates import decode_json
-from llamastack.http.transports import UNLIMITED, fresh_connections
 from llamastack.provider.api_handle import ApiHandle, Dispatch
 from llamastack.provider.builtin_apis import BUILTIN_APIS
 from llamastack.provider.connection_errors import error_class_of, reason_of_http_error
 from llamastack.provider.context import PROVIDER_DATA_HEADER, current_context, provider_data_to_forward
-from llamastack.provider.errors import (
-    BackendError,
-    LlamaStackError,
-    ProviderTimeoutError,
-    error_from_wire,
-)
-from llamastack.provider.streams import Stream
+from llamastack.provider.errors import BackendError, LlamaStackError, ProviderTimeoutError
+from llamastack.provider.errors_from_wire import error_from_wire
+from llamastack.provider.streams import Stream, closing
 from llamastack.provider.typed_calls import Apis
 
 _FILENAME = re.compile(r"filename\*=UTF-8''([^;\s]+)", re.IGNORECASE)  # RFC 6266
@@ -78,10 +74,8 @@ class LlamaStackClient(Apis):
         self.base_url = str(url).rstrip("/")
         self._lent = http is not None
         self._limits = answer_limits or AnswerLimits()
-        self._http = http or http_client(
-            timeout=httpx.Timeout(timeout_s, connect=10.0),
-            answer_limits=self._limits,
-            verify=url.scheme == "https" and authorities(ca_file),
+        self._http = http or PlainClient(
+            timeout=httpx.Timeout(timeout_s, connect=10.0), verify=url.scheme == "https" and authorities(ca_file)
         )
         self._headers = {**({} if api_key is None else {"Authorization": f"Bearer {api_key}"}), **(headers or {})}
         self._provider_data = provider_data
@@ -131,25 +125,27 @@ class LlamaStackClient(Apis):
                 if in_blocks:
                     request.headers["Accept-Encoding"] = "identity"  # else the announced size is another one
                     request.extensions[UNLIMITED] = True
-                return await self._http.send(request, stream=events or in_blocks)
+                return await self._http.send(request, stream=True)
 
             try:
                 response = await self._sent(send, wire.form)
                 if response.is_error:
-                    async with _closing(response):
-                        await response.aread()
-                    raise _refusal(response)
+                    async with _closing(response), closing(response.aiter_bytes()) as blocks:
+                        content = await beginning_of(blocks, MOST_ERROR_BYTES)
+                    raise _refusal(response, content)
             except httpx.HTTPError as error:
                 raise self._translated(error) from error
             if events:
                 return await self._opened(method, response)
+            body = Stream(self._blocks(response), response.aclose)
             if in_blocks:
-                blocks = Stream(self._blocks(response), response.aclose)
-                return _file_of(response, blocks) if kind is ReplyKind.FILE else blocks
+                return _file_of(response, body) if kind is ReplyKind.FILE else body
+            async with closing(body):
+                content = await whole(body, self._limits.response_bytes, self.base_url)
             if kind is ReplyKind.BYTES:
-                return response.content
+                return content
             try:
-                return method.result.validate_json(response.content or b"null", extra="ignore")
+                return method.result.validate_json(content or b"null", extra="ignore")
             except ValidationError as error:
                 raise self._odd(method) from error
 
@@ -234,22 +230,22 @@ def _file_of(response: httpx.Response, blocks: Stream[bytes]) -> File:
     )
 
 
-def _refusal(response: httpx.Response) -> LlamaStackError:
+def _refusal(response: httpx.Response, content: bytes) -> LlamaStackError:
     try:
-        body = decode_json(response.content)
+        body = pydantic_core.from_json(content)
     except ValueError:
-        body = response.content.decode(errors="replace")  # not by a charset of the sender
+        body = content.decode(errors="replace")  # not by a charset of the sender
     error = error_from_wire(response.status_code, body)
-    if error.retry_after is None:
-        error.retry_after = retry_after_of(response.headers)  # of a proxy before the server
-    if error.should_retry is None:
-        error.should_retry = should_retry_of(response.headers)
-    return error
+    # What the server does not say a proxy before it may.
+    return error.amend(
+        retry_after=retry_after_of(response.headers) if error.retry_after is None else None,
+        should_retry=should_retry_of(response.headers) if error.should_retry is None else None,
+    )
 
 
 def _error_event(text: bytes) -> LlamaStackError | None:
     try:
-        body = decode_json(text)
+        body = pydantic_core.from_json(text)
     except ValueError:
         return None
     return error_from_wire(0, body) if isinstance(body, dict) and "error" in body else None

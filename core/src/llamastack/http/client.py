@@ -1,131 +1,63 @@
-"""The HTTP client that providers and our own client share."""
+"""The HTTP client of our own client, and the authorities that certificates are checked by."""
 
 from __future__ import annotations
 
 import functools
 import os
 import ssl
-import time
-from collections.abc import Awaitable, Callable, Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.request import getproxies
+from typing import Any
 
 import httpx
 
-from llamastack.http.answer_limits import ACCEPTED, AnswerLimits
-from llamastack.http.transports import fresh_connections, guard
-from llamastack.provider.connection_errors import closed_without_answer, error_kinds
+from llamastack.http.connections import needs_fresh
+from llamastack.provider.errors import BackendError
 
-if TYPE_CHECKING:
-    import aiohttp
-    from httpx_aiohttp import AiohttpTransport
-
-_T = TypeVar("_T")
-_STALE_WITHIN_S = 0.1
-_BLOCK = 2**18  # bytes
 _NOTHING_KEPT = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-_OWN_WAYS = {"transport", "mounts", "proxy", "cert"}
 
 
-def http_client(
-    *, uds: str | None = None, answer_limits: AnswerLimits | None = None, **options: Any
-) -> httpx.AsyncClient:
-    """An `httpx.AsyncClient` for one backend: kept for the life of a provider instance, closed with it.
+class PlainClient(httpx.AsyncClient):
+    """An `httpx.AsyncClient` for one server that asks for no compression, so that answers can be counted as they come.
 
-    uds: path of a Unix socket to speak through.
-    answer_limits: how long answers may be; by default as `AnswerLimits` says.
+    It keeps no cookies: the answer to one caller must not go out with another's request. What is sent inside
+    `fresh_connections` goes out on connections of its own.
+
     options: as `httpx.AsyncClient` takes them.
-
-    Where the package httpx-aiohttp is installed (extra `server`), its transport is used: httpx's own searches its whole
-    pool at every request. Not where a proxy or a client certificate is asked for, by options or by the environment:
-    httpx does these itself.
+    Raises BackendError for an answer that is compressed all the same.
     """
-    # What one client's call is answered must not go out with another's.
-    options.setdefault("cookies", CookieJar(DefaultCookiePolicy(allowed_domains=[])))
-    options["headers"] = {"Accept-Encoding": ACCEPTED, **dict(options.get("headers") or {})}
-    makes_own = "transport" not in options
 
-    def make(*, kept: bool) -> httpx.AsyncClient:
-        own = dict(options)
-        transport = aiohttp_transport({"uds": uds, **options})
-        if not kept:
-            own["limits"] = _NOTHING_KEPT
-            transport = transport and aiohttp_transport({"uds": uds, **options}, kept=False)
-        if transport is not None:
-            own["transport"] = transport
-        elif uds is not None and makes_own:
-            own["transport"] = httpx.AsyncHTTPTransport(uds=uds, limits=own.get("limits") or httpx.Limits())
-        return httpx.AsyncClient(**own)
+    def __init__(self, **options: Any) -> None:
+        own: dict[str, Any] = {
+            "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            "headers": {"Accept-Encoding": "identity"},
+            "event_hooks": {"response": [_refuse_compressed]},
+            **options,
+        }
+        super().__init__(**own)
+        self._own = own
+        self._keeps_nothing: httpx.AsyncClient | None = None
 
-    spare = (lambda: make(kept=False)) if makes_own else None
-    return guard(make(kept=True), answer_limits or AnswerLimits(), spare)
+    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        """As httpx does it."""
+        if not needs_fresh.get():
+            return await super().send(request, **options)
+        if self._keeps_nothing is None:
+            self._keeps_nothing = httpx.AsyncClient(**self._own, limits=_NOTHING_KEPT)
+        return await self._keeps_nothing.send(request, **options)
 
-
-def aiohttp_transport(options: Mapping[str, Any], *, kept: bool = True) -> AiohttpTransport | None:
-    """The transport that `http_client` takes for these options of its; None where that is httpx's own.
-
-    kept: whether connections are kept for further requests.
-    """
-    uds = options.get("uds")
-    if _OWN_WAYS & options.keys() or (uds is None and getproxies()):
-        return None
-    try:
-        import aiohttp
-        from httpx_aiohttp import AiohttpTransport
-    except ImportError:
-        return None
-    limits = options.get("limits") or httpx.Limits()
-    verify = options.get("verify", True)
-    transport = AiohttpTransport(verify=authorities() if verify is True else verify)
-    pool: dict[str, Any] = {"limit": limits.max_connections or 0}
-    pool |= {"keepalive_timeout": limits.keepalive_expiry} if kept else {"force_close": True}
-
-    def session() -> aiohttp.ClientSession:
-        connector: aiohttp.BaseConnector = (
-            aiohttp.TCPConnector(ssl=transport.ssl_context, **pool)
-            if uds is None
-            else aiohttp.UnixConnector(path=uds, **pool)
-        )
-        # Its own jar would keep cookies beside httpx's. What it unpacks it unpacks all at once.
-        return aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            request_class=_request_in_blocks(),
-        )
-
-    transport.client = session
-    return transport
+    async def aclose(self) -> None:
+        """Close all connections; safe to call twice."""
+        await super().aclose()
+        if self._keeps_nothing is not None:
+            await self._keeps_nothing.aclose()
 
 
-@functools.cache
-def _request_in_blocks() -> type[aiohttp.ClientRequest]:
-    """aiohttp's request, which writes a large body in blocks, as fast as they are taken; its own writes it at once."""
-    import aiohttp
-    from aiohttp.payload import BytesPayload
-
-    class InBlocks(BytesPayload):
-        def __init__(self, body: bytes) -> None:
-            super().__init__(b"")  # else it warns of what is not done here
-            self._value = body
-            self._size = len(body)
-
-        async def write_with_length(self, writer: Any, content_length: int | None) -> None:
-            body = memoryview(self._value)[:content_length]
-            for at in range(0, len(body), _BLOCK):
-                await writer.write(body[at : at + _BLOCK])
-
-        async def write(self, writer: Any) -> None:
-            await self.write_with_length(writer, None)
-
-    class Request(aiohttp.ClientRequest):
-        def update_body_from_data(self, body: Any, _stacklevel: int = 3) -> None:
-            large = isinstance(body, bytes) and len(body) > _BLOCK
-            super().update_body_from_data(InBlocks(body) if large else body, _stacklevel)
-
-    return Request
+async def _refuse_compressed(response: httpx.Response) -> None:
+    encoding = response.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        where = f"{response.url.scheme}://{response.url.netloc.decode()}"
+        raise BackendError(f"{where} answered with content-encoding '{encoding[:100]}', which was not asked for")
 
 
 def authorities(ca_file: Path | None = None) -> ssl.SSLContext:
@@ -154,28 +86,3 @@ def check_authorities(ca_file: Path) -> None:
         raise ValueError(f"{ca_file} holds no certificates in PEM") from None
     except OSError as error:
         raise ValueError(f"{ca_file} cannot be read: {os.strerror(error.errno or 0).lower()}") from None
-
-
-async def retry_stale_connection(call: Callable[[], Awaitable[_T]], dropped: Callable[[Exception], bool]) -> _T:
-    """`call`, and again on a fresh connection where it met a kept one that the backend has closed meanwhile.
-
-    Such a call fails at once. One that fails later may have begun at the backend and is not made again. The time that
-    this thread computes meanwhile does not count: with many calls at once, each hears late of its connection.
-    """
-    started = time.monotonic() - time.thread_time()
-    try:
-        return await call()
-    except Exception as error:
-        if not dropped(error) or time.monotonic() - time.thread_time() - started > _STALE_WITHIN_S:
-            raise
-    with fresh_connections():
-        return await call()
-
-
-def is_stale_connection(error: Exception) -> bool:
-    """Whether the connection of a request ended before the answer began."""
-    cause = error.__cause__
-    if isinstance(cause, Exception) and type(cause).__module__.startswith("aiohttp"):
-        kind = type(cause).__name__
-        return kind in ("ClientOSError", "ClientConnectionResetError") or closed_without_answer(error)
-    return bool(error_kinds(error) & {"ReadError", "WriteError"}) or closed_without_answer(error)

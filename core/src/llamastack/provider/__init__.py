@@ -5,45 +5,10 @@ Names are imported on first use: a package's `__init__` with its spec costs what
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llamastack.api import Api
-
-if TYPE_CHECKING:
-    from llamastack.provider.capabilities import Capabilities
-    from llamastack.provider.deps import Deps, Progress
-    from llamastack.provider.errors import (
-        AuthenticationError,
-        BackendError,
-        ConflictError,
-        ContextLengthExceededError,
-        InternalError,
-        InvalidRequestError,
-        LlamaStackError,
-        NotFoundError,
-        NotSupportedError,
-        ObjectNotFoundError,
-        PermissionDeniedError,
-        ProviderTimeoutError,
-        ProviderUnavailableError,
-        RateLimitError,
-        RequestTooLargeError,
-        UnsupportedMemoryBankError,
-        UnsupportedModelError,
-        UnsupportedShieldError,
-    )
-    from llamastack.provider.hookspecs import hookimpl
-    from llamastack.provider.protocols import (
-        MemoryBanksProtocolPrivate,
-        ModelsProtocolPrivate,
-        OpenAIProtocolPrivate,
-        OpenAIRequest,
-        ShieldsProtocolPrivate,
-    )
-    from llamastack.provider.spec import InlineProviderSpec, ProviderSpec, RemoteProviderSpec
-
-_MODULES = ("capabilities", "errors", "hookspecs", "spec", "deps", "protocols")  # the cheapest first
+from llamastack.lazy_imports import lazy_getattr
 
 __all__ = [
     "Api",
@@ -79,13 +44,14 @@ __all__ = [
     "hookimpl",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        for module_name in _MODULES:
-            module = importlib.import_module(f"llamastack.provider.{module_name}")
-            found = vars(module).get(name)
-            if found is not None:
-                globals()[name] = found
-                return found
-    raise AttributeError(f"module 'llamastack.provider' has no attribute {name!r}")
+if TYPE_CHECKING:
+    from llamastack.provider.capabilities import *
+    from llamastack.provider.deps import *
+    from llamastack.provider.errors import *
+    from llamastack.provider.hookspecs import *
+    from llamastack.provider.protocols import *
+    from llamastack.provider.spec import *
+else:
+    __getattr__ = lazy_getattr(
+        __name__, (".capabilities", ".errors", ".hookspecs", ".spec", ".deps", ".protocols"), __all__
+    )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from typing import Any
 
 from llamastack.provider.errors import (
     BackendError,
@@ -108,10 +107,10 @@ def _tls_words(error: ssl.SSLError) -> str:
     return str(reason).lower().replace("_", " ") if reason else ""
 
 
-def reason_of_http_error(error: Any) -> str:
+def reason_of_http_error(error: BaseException) -> str:
     """What failed and where, in a few words: `connection refused at http://gpu-2:8080`."""
     try:
-        url = error.request.url
+        url = getattr(error, "request").url  # noqa: B009 - of httpx or httpx2
     except RuntimeError:
         return _words(error)
     return reason_at(error, f"{url.scheme}://{url.netloc.decode()}")

@@ -90,16 +90,15 @@ def as_stack_error(
         struck_error(error, redact)
         message = shortened(error.message)
         if error.provider_id is None:
-            error.provider_id = provider_id
+            error.amend(provider_id=provider_id)
             if isinstance(error, ProviderUnavailableError):
                 message = f"{who} is down: {message}"
             elif isinstance(error, _OF_THE_BACKEND):
                 message = f"{who}: {message}"
-        return error.reword(message)
+        return error.amend(message)
     made = _error_for(error, who, provider_id, redact)
     struck_error(error, redact)
-    made.hides_cause = keeps_secrets(error, redact)
-    return made
+    return made.amend(hides_cause=keeps_secrets(error, redact))
 
 
 def _error_for(error: Exception, who: str, provider_id: str, redact: Callable[[str], str]) -> LlamaStackError:

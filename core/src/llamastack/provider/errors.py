@@ -24,7 +24,7 @@ LlamaStackError
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn, Self
 
 _MOST_NAMES = 20
@@ -67,32 +67,59 @@ class LlamaStackError(Exception):
         self.should_retry: bool | None = None
         """Whether the backend wants to be asked again at all, if it said."""
 
-    def details(self) -> dict[str, Any]:
+    def details(self) -> dict[str, object]:
         """Further fields of the error object, by name."""
         return {}
 
-    def reword(self, message: str) -> Self:
-        """The same error with another message."""
-        self.message = message
-        self.args = (message,)
+    def amend(
+        self,
+        message: str | None = None,
+        *,
+        provider_id: str | None = None,
+        param: str | None = None,
+        retry_after: float | None = None,
+        should_retry: bool | None = None,
+        backend_status: int | None = None,
+        backend_code: str | None = None,
+        hides_cause: bool | None = None,
+    ) -> Self:
+        """The same error with what is given; what is None stays as it is."""
+        given = {
+            "message": message,
+            "provider_id": provider_id,
+            "param": param,
+            "retry_after": retry_after,
+            "should_retry": should_retry,
+            "backend_status": backend_status,
+            "backend_code": backend_code,
+            "hides_cause": hides_cause,
+        }
+        vars(self).update({name: value for name, value in given.items() if value is not None})
+        if message is not None:
+            self.args = (message,)
         return self
 
-    def to_wire(self, request_id: str | None = None) -> dict[str, Any]:
+    def to_wire(self, request_id: str | None = None) -> dict[str, dict[str, object]]:
         """The error body: `{"error": {"code", "message", "provider_id"?, "param"?, "request_id"?, ...}}`."""
-        body: dict[str, Any] = {"code": self.code, "message": self.message}
-        for name, value in (("provider_id", self.provider_id), ("param", self.param), ("request_id", request_id)):
-            if value is not None:
-                body[name] = value
-        for name, said in (("retry_after", self.retry_after), ("should_retry", self.should_retry)):
-            if said is not None:
-                body[name] = said
-        body.update(self.details())
-        return {"error": body}
+        optional = {
+            "provider_id": self.provider_id,
+            "param": self.param,
+            "request_id": request_id,
+            "retry_after": self.retry_after,
+            "should_retry": self.should_retry,
+        }
+        said = {name: value for name, value in optional.items() if value is not None}
+        return {"error": {"code": self.code, "message": self.message, **said, **self.details()}}
 
-    @classmethod
-    def _rebuild(cls, message: str, body: dict[str, Any]) -> Self:
-        """Make the error again from its wire form."""
-        return cls(message)
+    def read_wire(self, body: Mapping[str, Any]) -> None:
+        """Take from the error object of a server what it says beside its message."""
+        self.provider_id = body.get("provider_id")
+        self.param = body.get("param")
+        seconds, again = body.get("retry_after"), body.get("should_retry")
+        if isinstance(seconds, int | float) and 0 <= seconds <= LONGEST_WAIT_S:
+            self.retry_after = seconds
+        if isinstance(again, bool):
+            self.should_retry = again
 
 
 class InvalidRequestError(LlamaStackError):
@@ -110,20 +137,19 @@ class InvalidRequestError(LlamaStackError):
         *,
         provider_id: str | None = None,
         param: str | None = None,
-        errors: Sequence[dict[str, Any]] = (),
+        errors: Sequence[Mapping[str, object]] = (),
     ) -> None:
         super().__init__(message, provider_id=provider_id, param=param)
         self.errors = list(errors)
 
-    def details(self) -> dict[str, Any]:
+    def details(self) -> dict[str, object]:
         # Clients of the first release read `error.detail.errors`.
         return {"detail": {"errors": self.errors}} if self.errors else {}
 
-    @classmethod
-    def _rebuild(cls, message: str, body: dict[str, Any]) -> Self:
+    def read_wire(self, body: Mapping[str, Any]) -> None:
+        super().read_wire(body)
         detail = body.get("detail")
-        errors = detail.get("errors", ()) if isinstance(detail, dict) else ()
-        return cls(message, errors=errors)
+        self.errors = list(detail.get("errors", ())) if isinstance(detail, dict) else []
 
 
 class UnsupportedObjectError(InvalidRequestError):
@@ -136,6 +162,8 @@ class UnsupportedObjectError(InvalidRequestError):
 
     code = "unsupported_object"
     label: ClassVar[str] = "object"
+    identifier: str = ""
+    """Empty where the error came over HTTP: its message alone has the name then."""
 
     def __init__(
         self,
@@ -151,10 +179,6 @@ class UnsupportedObjectError(InvalidRequestError):
             message += f". Served: {_listing(names)}"
         super().__init__(message, provider_id=provider_id)
         self.identifier = identifier
-
-    @classmethod
-    def _rebuild(cls, message: str, body: dict[str, Any]) -> Self:
-        return cls("").reword(message)
 
 
 class UnsupportedModelError(UnsupportedObjectError):
@@ -192,6 +216,7 @@ class AuthenticationError(LlamaStackError):
 
     status = 401
     code = "authentication_failed"
+    challenge: str = "Bearer"
 
     def __init__(
         self, message: str, *, provider_id: str | None = None, param: str | None = None, challenge: str = "Bearer"
@@ -243,10 +268,6 @@ class ObjectNotFoundError(NotFoundError):
             message += f". {note}"
         super().__init__(message, param=param, provider_id=provider_id)
 
-    @classmethod
-    def _rebuild(cls, message: str, body: dict[str, Any]) -> Self:
-        return cls("", "").reword(message)
-
 
 class MethodNotAllowedError(LlamaStackError):
     """The route does not take this HTTP method. The server raises it.
@@ -256,6 +277,7 @@ class MethodNotAllowedError(LlamaStackError):
 
     status = 405
     code = "method_not_allowed"
+    allowed: tuple[str, ...] = ()
 
     def __init__(
         self, message: str, *, allowed: Sequence[str] = (), provider_id: str | None = None, param: str | None = None
@@ -348,12 +370,6 @@ def _listing(names: Sequence[str]) -> str:
     return shown if len(names) <= _MOST_NAMES else f"{shown} and {len(names) - _MOST_NAMES} more"
 
 
-def _family(root: type[LlamaStackError]) -> Iterable[type[LlamaStackError]]:
-    yield root
-    for child in root.__subclasses__():
-        yield from _family(child)
-
-
 def raise_translated(error: BaseException, told: BaseException) -> NoReturn:
     """Raise `told`, whose cause is `error`; the two may be one.
 
@@ -368,30 +384,3 @@ def raise_translated(error: BaseException, told: BaseException) -> NoReturn:
         raise told from error
     finally:
         del error, told
-
-
-def error_from_wire(status: int, body: Any) -> LlamaStackError:
-    """The error that a llamastack server answered, made again on the client's side.
-
-    status: HTTP status of the answer; 0 for an error event inside a stream, whose kind its code tells.
-    body: the decoded JSON, or the plain text where it was none.
-    """
-    error = body.get("error") if isinstance(body, dict) else None
-    if not isinstance(error, dict):
-        return BackendError(f"the server answered {status} without an error object: {str(body)[:500]}")
-    code = error.get("code")
-    message = str(error.get("message", f"the server answered {status}"))
-    for cls in _family(LlamaStackError):
-        if cls.code == code and status in (0, cls.status):
-            made = cls._rebuild(message, error)
-            break
-    else:
-        made = next((c for c in _family(LlamaStackError) if c.status == status), BackendError)._rebuild(message, error)
-    made.provider_id = error.get("provider_id")
-    made.param = error.get("param")
-    seconds, again = error.get("retry_after"), error.get("should_retry")
-    if isinstance(seconds, int | float) and 0 <= seconds <= LONGEST_WAIT_S:
-        made.retry_after = seconds
-    if isinstance(again, bool):
-        made.should_retry = again
-    return made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 from weakref import WeakSet
 
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr
@@ -172,7 +172,7 @@ def _strike_one(error: BaseException, redact: Callable[[str], str]) -> None:
                 vars(error)[name] = struck
 
 
-def _struck(value: Any, redact: Callable[[str], str], depth: int = _DEEPEST) -> Any:
+def _struck(value: object, redact: Callable[[str], str], depth: int = _DEEPEST) -> object:
     """`value` with its texts redacted, however deep they are inside."""
     if isinstance(value, str):
         return redact(value)
@@ -180,8 +180,9 @@ def _struck(value: Any, redact: Callable[[str], str], depth: int = _DEEPEST) -> 
         return value
     if type(value) is dict:
         return {_struck(k, redact, depth - 1): _struck(v, redact, depth - 1) for k, v in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_struck(item, redact, depth - 1) for item in value)
+    if type(value) is list or type(value) is tuple:
+        struck = [_struck(item, redact, depth - 1) for item in value]
+        return tuple(struck) if type(value) is tuple else struck
     return value
 
 

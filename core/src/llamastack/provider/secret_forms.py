@@ -7,7 +7,6 @@ import html
 import json
 import re
 import sys
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from urllib.parse import quote_plus, unquote
 
@@ -92,7 +91,7 @@ def _places(text: str, forms: tuple[str, ...]) -> Iterator[tuple[int, int]]:
             decoded = view.text
         for start, end in _found(decoded, forms):
             for view in reversed(views):
-                start, end = view.start_of(start), view.end_of(end)
+                start, end = view.begins[start], view.ends[end - 1]
             yield start, end
 
 
@@ -118,39 +117,27 @@ def _without(text: str, places: list[tuple[int, int]]) -> str:
 
 
 class _View:
-    """A text decoded, and where in the encoded text each of its characters comes from."""
+    """A text decoded, and where in the encoded text each of its characters begins and ends."""
 
     def __init__(self, text: str, pattern: re.Pattern[str], meaning: Callable[[str], str]) -> None:
-        self._pieces: list[tuple[int, int, bool]] = []  # begin and end in the encoded text, whether it stood there so
-        self._begins: list[int] = []
-        made: list[str] = []
-        length = last = 0
+        self.begins: list[int] = []
+        self.ends: list[int] = []
+        pieces: list[str] = []
+        last = 0
         for match in pattern.finditer(text):
             start, end = match.span()
-            for begin, until, piece, same in ((last, start, text[last:start], True), (start, end, "", False)):
-                decoded = piece if same else meaning(match.group())
-                if decoded:
-                    self._pieces.append((begin, until, same))
-                    self._begins.append(length)
-                    made.append(decoded)
-                    length += len(decoded)
+            decoded = meaning(match.group())
+            self._add_same(last, start)
+            self.begins += [start] * len(decoded)
+            self.ends += [end] * len(decoded)
+            pieces += (text[last:start], decoded)
             last = end
-        self._pieces.append((last, len(text), True))
-        self._begins.append(length)
-        made.append(text[last:])
-        self.text = "".join(made)
+        self._add_same(last, len(text))
+        self.text = "".join((*pieces, text[last:]))
 
-    def start_of(self, at: int) -> int:
-        """Where what has become the character at `at` begins."""
-        place = bisect_right(self._begins, at) - 1
-        begin, _, same = self._pieces[place]
-        return begin + at - self._begins[place] if same else begin
-
-    def end_of(self, at: int) -> int:
-        """Where what has become the character before `at` ends."""
-        place = bisect_right(self._begins, at - 1) - 1
-        begin, end, same = self._pieces[place]
-        return begin + at - self._begins[place] if same else end
+    def _add_same(self, start: int, end: int) -> None:
+        self.begins.extend(range(start, end))
+        self.ends.extend(range(start + 1, end + 1))
 
 
 def _unescaped(text: str) -> str:

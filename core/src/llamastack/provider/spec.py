@@ -6,8 +6,9 @@ It holds dotted strings, so reading it imports neither the provider's code nor i
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import BaseModel
 
@@ -84,9 +85,10 @@ class ProviderSpec:
             raise TypeError(f"config_class {self.config_class} is no pydantic model")
         return found
 
-    def load_factory(self) -> Any:
+    def load_factory(self) -> Callable[..., Awaitable[object]]:
         """What `factory` names. Raises ImportError or AttributeError when it is not there."""
-        return load_dotted(self.factory)
+        factory: Callable[..., Awaitable[object]] = load_dotted(self.factory)
+        return factory
 
 
 @dataclass(frozen=True, kw_only=True)

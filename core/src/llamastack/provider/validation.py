@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypedDict, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from llamastack.provider.errors import InvalidRequestError
 from llamastack.provider.validation_paths import Shape, Step, path_of, steps_of
@@ -40,13 +41,21 @@ _LONGEST = 300
 _T = TypeVar("_T")
 
 
+class FaultInfo(TypedDict):
+    """One thing that is wrong. loc: keys and places of the caller's value. msg: what. type: pydantic's word for it."""
+
+    loc: list[str | int]
+    msg: str
+    type: str
+
+
 class _Fault(NamedTuple):
     steps: list[Step]
     message: str
     type: str
 
 
-def explain_validation_error(error: ValidationError, shape: Shape, value: object = None) -> list[dict[str, Any]]:
+def explain_validation_error(error: ValidationError, shape: Shape, value: object = None) -> list[FaultInfo]:
     """One `{"loc", "msg", "type"}` per fault, for the first of them; `loc` holds keys and places of the caller's value.
 
     shape: what the value was validated as. Where it could have been one of several types, the faults are told of that
@@ -72,7 +81,7 @@ def _short(part: _T) -> _T | str:
     return f"{part[:_LONGEST]}..." if isinstance(part, str) and len(part) > _LONGEST else part
 
 
-def _first_faults(error: ValidationError, shape: Shape, value: object) -> list[dict[str, Any]]:
+def _first_faults(error: ValidationError, shape: Shape, value: object) -> list[FaultInfo]:
     """The faults of a part of `value` that has few of them, or else their number."""
     try:
         # A list is not read beyond its first fault, so that they all stand in objects with very many fields.
@@ -93,8 +102,8 @@ def _narrowed(value: object) -> object:
     return [_narrowed(item) for item in value] if isinstance(value, list) else value
 
 
-def _worded(steps: list[Step], fault: Any) -> _Fault:
-    kind: str = fault["type"]
+def _worded(steps: list[Step], fault: ErrorDetails) -> _Fault:
+    kind = fault["type"]
     if kind in _TAGS:
         # A discriminator that is a function has no name that a caller knows.
         name = str(fault["ctx"]["discriminator"]).strip("'")
@@ -154,7 +163,9 @@ def _knows_nothing_of_it(member: Sequence[_Fault], depth: int) -> bool:
     return {fault.type for fault in _field_faults(member, depth)} == {_MISSING, _UNKNOWN}
 
 
-def invalid_request(error: ValidationError, shape: Shape, value: object = None, **context: Any) -> InvalidRequestError:
+def invalid_request(
+    error: ValidationError, shape: Shape, value: object = None, *, provider_id: str | None = None
+) -> InvalidRequestError:
     """The error for a request that does not fit `shape`, naming the first fault's path and listing the first few.
 
     value: the request, see `explain_validation_error`.
@@ -168,4 +179,4 @@ def invalid_request(error: ValidationError, shape: Shape, value: object = None, 
     named = [f"{path}: {' or '.join(said)}" if path else " or ".join(said) for path, said in by_path.items()]
     total = error.error_count() if error.error_count() > _MOST_READ else len(named)
     message = "; ".join(named[:3]) + (f"; and {total - 3} more" if total > 3 and len(named) > 1 else "")
-    return InvalidRequestError(message, param=paths[0] or None, errors=faults, **context)
+    return InvalidRequestError(message, param=paths[0] or None, errors=faults, provider_id=provider_id)

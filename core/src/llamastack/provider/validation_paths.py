@@ -13,6 +13,7 @@ from pydantic import BaseModel, TypeAdapter
 
 Shape = type[BaseModel] | TypeAdapter[Any]
 """What a value was validated as."""
+_Schema = Mapping[str, Any]
 
 _INSIDE = ("schema", "json_schema", "lax_schema", "python_schema", "strict_schema")
 _FIELDS = {"model-fields", "typed-dict", "dataclass-args"}
@@ -40,7 +41,7 @@ def steps_of(loc: Sequence[str | int], shape: Shape) -> list[Step]:
     return [Step(part) for part in loc if part != _OF_A_KEY]
 
 
-def _walk(schema: Any, loc: Sequence[str | int], known: Mapping[str, Any]) -> Iterator[list[Step]]:
+def _walk(schema: _Schema, loc: Sequence[str | int], known: Mapping[str, _Schema]) -> Iterator[list[Step]]:
     """Every way in which `schema` explains `loc`, the likeliest first."""
     kind = schema["type"]
     if kind == "definitions":
@@ -77,7 +78,7 @@ def _walk(schema: Any, loc: Sequence[str | int], known: Mapping[str, Any]) -> It
             yield from _walk(schema[name], loc, known)
 
 
-def _choices(schema: Any, label: str | int) -> list[Any]:
+def _choices(schema: _Schema, label: str | int) -> list[_Schema]:
     """The members of a union, that which `label` names first."""
     if schema["type"] == "tagged-union":
         choices = schema["choices"]
@@ -86,12 +87,12 @@ def _choices(schema: Any, label: str | int) -> list[Any]:
     return sorted(members, key=lambda member: _name(member) != label)
 
 
-def _name(schema: Any) -> str:
+def _name(schema: _Schema) -> str:
     cls = schema.get("cls")
     return cls.__name__ if isinstance(cls, type) else str(schema["type"])
 
 
-def _fields(schema: Any, name: str | int, *, last: bool) -> Iterator[Any]:
+def _fields(schema: _Schema, name: str | int, *, last: bool) -> Iterator[_Schema]:
     fields = schema["fields"]
     named = fields.items() if isinstance(fields, dict) else ((field["name"], field) for field in fields)
     for own, field in named:

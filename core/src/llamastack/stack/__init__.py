@@ -5,26 +5,14 @@ Names are imported on first use, so that listing what is installed does not impo
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llamastack.lazy_imports import lazy_getattr
+
+__all__ = ["ConfigError", "Stack", "StackStartError"]
 
 if TYPE_CHECKING:
     from llamastack.stack.config import ConfigError
     from llamastack.stack.stack import Stack, StackStartError
-
-_LAZY = {
-    "ConfigError": "llamastack.stack.config",
-    "Stack": "llamastack.stack.stack",
-    "StackStartError": "llamastack.stack.stack",
-}
-
-__all__ = ["ConfigError", "Stack", "StackStartError"]
-
-
-def __getattr__(name: str) -> Any:
-    module = _LAZY.get(name)
-    if module is None:
-        raise AttributeError(f"module 'llamastack.stack' has no attribute {name!r}")
-    found = getattr(importlib.import_module(module), name)
-    globals()[name] = found
-    return found
+else:
+    __getattr__ = lazy_getattr(__name__, (".config", ".stack"), __all__)

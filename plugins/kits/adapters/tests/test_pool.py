@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from llamastack.http.client import http_client
+from llamastack_adapters.http_client import http_client
 from llamastack_adapters.pool import ConnectionPool
 
 pytestmark = pytest.mark.anyio
@@ -75,7 +75,7 @@ def url() -> Iterator[str]:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """httpx alone: as where httpx-aiohttp is not installed, or a proxy is asked for."""
     if request.param == "httpx":
-        monkeypatch.setattr("llamastack.http.client.aiohttp_transport", lambda options: None)
+        monkeypatch.setattr("llamastack_adapters.http_client.aiohttp_transport", lambda options: None)
     return str(request.param)
 
 

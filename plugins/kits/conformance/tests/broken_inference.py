@@ -507,7 +507,7 @@ class RepeatsTheClientsKey(Base):
         except LlamaStackError as error:
             key = data.openai_api_key.get_secret_value() if data and data.openai_api_key else ""
             _LOGGER.warning("refused with key %s", key)
-            raise error.reword(error.message) from None
+            raise error.amend(error.message) from None
 
 
 # ---- stress ----------------------------------------------------------------------------------------------------------

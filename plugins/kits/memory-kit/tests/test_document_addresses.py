@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from llamastack.http.client import http_client
 from llamastack.provider.errors import InvalidRequestError
+from llamastack_adapters.http_client import http_client
 from llamastack_memory_kit.documents import document_text, fetching
 from llamastack_memory_kit.documents.addresses import is_public
 

@@ -36,7 +36,7 @@ class ProviderCalls:
                 raise instance.unavailable()
             await self._call(instance, self._kind.register_hook, item)
         except ProviderUnavailableError as error:
-            error.reword(f"{error.message}. Nothing was registered.")
+            error.amend(f"{error.message}. Nothing was registered.")
             raise
 
     async def unregister(self, instance: SupervisedProvider, item: RoutedObject) -> None:

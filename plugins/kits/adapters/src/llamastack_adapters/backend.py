@@ -8,17 +8,22 @@ from typing import Any
 import httpx
 import pydantic_core
 
-from llamastack.http.answer_limits import ACCEPTED, whole
-from llamastack.http.client import authorities, is_stale_connection, retry_stale_connection
-from llamastack.http.sse import event_data, whole_events
-from llamastack.http.surrogates import decode_json, encode_json, whole_texts
+from llamastack.http.answer_limits import whole
+from llamastack.http.client import authorities
+from llamastack.http.connections import is_stale_connection, retry_stale_connection
+from llamastack.http.sse import event_data
+from llamastack.http.surrogates import encode_json, whole_texts
 from llamastack.provider.connection_errors import error_class_of, reason_of_http_error
 from llamastack.provider.context import current_context
 from llamastack.provider.errors import BackendError, LlamaStackError, ProviderTimeoutError
-from llamastack.provider.streams import EventStream, Stream, drain_briefly
+from llamastack.provider.streams import Stream
 from llamastack_adapters.error_bodies import error_in, error_in_choice, error_of_answer, error_of_event, has_reply
+from llamastack_adapters.event_streams import EventStream, drain_briefly
 from llamastack_adapters.pool import ConnectionPool, HttpResponse
 from llamastack_adapters.remote_inference import RemoteConfig
+from llamastack_adapters.sse_blocks import whole_events
+from llamastack_adapters.surrogates import decode_json
+from llamastack_adapters.unpacking import ACCEPTED
 from llamastack_adapters.whole_answers import (
     BYTE_ORDER_MARK,
     events_of,

@@ -80,8 +80,10 @@ class ApiKey:
             what = (
                 "the key of this request" if own else f"the configured {self._config_key}" if self._configured else None
             )
-            error.reword(f"{error.message} ({what or 'no key was given'}; {self._ways})")
-            error.param = self._place if own or not self._configured else self._config_key
+            error.amend(
+                f"{error.message} ({what or 'no key was given'}; {self._ways})",
+                param=self._place if own or not self._configured else self._config_key,
+            )
         return error
 
     @property

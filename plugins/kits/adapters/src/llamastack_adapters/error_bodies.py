@@ -244,16 +244,12 @@ def error_of_status(
     too_long = issubclass(kind, InvalidRequestError) or status in (413, 500)
     if too_long and _TOO_LONG.search(f"{code[:200]} {message[:_MOST_SEARCHED]}"):
         kind = ContextLengthExceededError
-    made = kind(message, param=param)
-    made.retry_after = retry_after
-    return made
+    return kind(message, param=param).amend(retry_after=retry_after)
 
 
 def error_of_answer(status: int, headers: Mapping[str, str], body: bytes | str, where: str) -> LlamaStackError:
     """The error for a whole HTTP answer of the backend at `where` (scheme, host and port)."""
-    made = _error_of_answer(status, headers, body, where)
-    made.backend_status = status
-    return made
+    return _error_of_answer(status, headers, body, where).amend(backend_status=status)
 
 
 def _error_of_answer(status: int, headers: Mapping[str, str], body: bytes | str, where: str) -> LlamaStackError:
@@ -266,9 +262,7 @@ def _error_of_answer(status: int, headers: Mapping[str, str], body: bytes | str,
     if status == 500 and said.status not in (None, 400, 500):
         status = said.status  # what a gateway makes of the refusals of what is behind it
     made = error_of_status(status, message, code=said.code, param=said.param, retry_after=retry_after_of(headers))
-    made.should_retry = should_retry_of(headers)
-    made.backend_code = said.own_code
-    return made
+    return made.amend(should_retry=should_retry_of(headers), backend_code=said.own_code)
 
 
 def _place(headers: Mapping[str, str]) -> str:
@@ -286,5 +280,4 @@ def error_of_event(error: Any, who: str, what: str = "broke off") -> LlamaStackE
     made = error_of_status(said.status or 502, message, code=said.code, param=said.param)
     if said.status is None:
         made = BackendError(message)
-    made.backend_code = said.own_code
-    return made
+    return made.amend(backend_code=said.own_code)

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 import httpx
 
-from llamastack.http.answer_limits import AnswerLimits, is_stream_of_lines, too_large, whole
-from llamastack.http.client import http_client
-from llamastack.http.transports import as_httpx, bounded_blocks, needs_fresh
+from llamastack.http.answer_limits import AnswerLimits, too_large, whole
+from llamastack.http.connections import needs_fresh
 from llamastack.provider.errors import raise_translated
+from llamastack_adapters.http_client import http_client
+from llamastack_adapters.transports import as_httpx
+from llamastack_adapters.unpacking import bounded_blocks, is_stream_of_lines
 
 if TYPE_CHECKING:
     import aiohttp

@@ -11,8 +11,9 @@ class TestAcme(InferenceConformance):
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from llamastack.lazy_imports import lazy_getattr
 
 if TYPE_CHECKING:
     from llamastack_conformance.suites.agents import AgentsConformance
@@ -31,10 +32,10 @@ __all__ = [
 SUITES = {name.removesuffix("Conformance").lower(): name for name in __all__}
 """API -> the name of its suite here."""
 
-
-def __getattr__(name: str) -> Any:
+if not TYPE_CHECKING:
     # pytest imports this package in every run; the suites bring the core, which most runs do without.
-    if name in __all__:
-        api = name.removesuffix("Conformance").lower()
-        return getattr(importlib.import_module(f"llamastack_conformance.suites.{api}"), name)
-    raise AttributeError(f"module 'llamastack_conformance' has no attribute {name!r}")
+    __getattr__ = lazy_getattr(
+        __name__,
+        (".suites.inference", ".suites.memory", ".suites.safety", ".suites.telemetry", ".suites.agents"),
+        __all__,
+    )

@@ -17,8 +17,7 @@ from botocore import exceptions as aws  # type: ignore[import-untyped]
 from botocore.eventstream import ParserError  # type: ignore[import-untyped]
 from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
 
-from llamastack.http.answer_limits import limited
-from llamastack.http.client import retry_stale_connection
+from llamastack.http.connections import retry_stale_connection
 from llamastack.http.retry_headers import retry_after_of, should_retry_of
 from llamastack.provider import (
     BackendError,
@@ -34,6 +33,7 @@ from llamastack.provider.shortage import is_shortage
 from llamastack.provider.streams import Stream
 from llamastack_adapters.error_bodies import error_of_status
 from llamastack_adapters.openai_dialect import understood
+from llamastack_adapters.unpacking import limited
 from llamastack_provider_bedrock.config import BedrockConfig
 from llamastack_provider_bedrock.credentials import CallCredentials
 from llamastack_provider_bedrock.sessions import session_class
@@ -222,5 +222,4 @@ def _refused(error: Any, where: str) -> LlamaStackError:
         return BackendError(f"{text}; is the endpoint_url in the config right?")
     headers = meta.get("HTTPHeaders", {})
     made = error_of_status(status, text, code=code, retry_after=retry_after_of(headers))
-    made.should_retry = should_retry_of(headers)
-    return made
+    return made.amend(should_retry=should_retry_of(headers))

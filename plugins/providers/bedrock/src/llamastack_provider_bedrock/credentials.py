@@ -79,8 +79,10 @@ class CallCredentials(AioCredentials):  # type: ignore[misc]
         if isinstance(error, AuthenticationError | PermissionDeniedError):
             own = self._own() is not None
             whose = "those of this request" if own else "those of the config" if self._configured else "those found"
-            error.reword(f"{error.message} (the AWS credentials are {whose}; {self._ways})")
-            error.param = self._place(_PAIR[0]) if own else _PAIR[0]
+            error.amend(
+                f"{error.message} (the AWS credentials are {whose}; {self._ways})",
+                param=self._place(_PAIR[0]) if own else _PAIR[0],
+            )
         return error
 
     @property

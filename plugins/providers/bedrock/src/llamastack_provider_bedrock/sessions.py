@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import aiohttp
 from aiobotocore.httpsession import AIOHTTPSession  # type: ignore[import-untyped]
 
-from llamastack.http.answer_limits import MOST_ERROR_BYTES, beginning_of, limited
-from llamastack.http.transports import needs_fresh
+from llamastack.http.answer_limits import MOST_ERROR_BYTES, beginning_of
+from llamastack.http.connections import needs_fresh
+from llamastack_adapters.unpacking import limited
 
 
 class BoundedSession(AIOHTTPSession):  # type: ignore[misc]

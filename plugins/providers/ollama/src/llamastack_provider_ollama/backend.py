@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import httpx
 from ollama import AsyncClient, ResponseError
 
-from llamastack.http.client import authorities, http_client, is_stale_connection, retry_stale_connection
+from llamastack.http.client import authorities
+from llamastack.http.connections import is_stale_connection, retry_stale_connection
 from llamastack.http.sse import lines_of
-from llamastack.http.surrogates import decode_json
 from llamastack.provider.connection_errors import error_class_of, reason_of_http_error
 from llamastack.provider.errors import (
     BackendError,
@@ -28,7 +28,9 @@ from llamastack.provider.errors import (
 from llamastack.provider.streams import Stream, close, closing
 from llamastack_adapters.credentials import ApiKey
 from llamastack_adapters.error_bodies import error_of_answer, error_of_event
+from llamastack_adapters.http_client import http_client
 from llamastack_adapters.openai_dialect.replies import MALFORMED
+from llamastack_adapters.surrogates import decode_json
 from llamastack_provider_ollama.config import OllamaConfig
 from llamastack_provider_ollama.replies import with_readable_calls
 
@@ -165,7 +167,7 @@ class Backend:
         if isinstance(error, ProviderUnavailableError) and "server busy" in error.message:
             return RateLimitError(error.message)  # its queue is full
         if isinstance(error, NotFoundError):
-            error.param = "model"
+            error.amend(param="model")
         return self._key.explained(error)
 
     @contextmanager

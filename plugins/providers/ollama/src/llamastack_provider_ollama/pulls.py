@@ -9,13 +9,8 @@ from dataclasses import dataclass, field
 import anyio
 
 from llamastack.provider import Deps, Progress
-from llamastack.provider.errors import (
-    BackendError,
-    LlamaStackError,
-    NotFoundError,
-    ProviderUnavailableError,
-    error_from_wire,
-)
+from llamastack.provider.errors import BackendError, LlamaStackError, NotFoundError, ProviderUnavailableError
+from llamastack.provider.errors_from_wire import error_from_wire
 from llamastack_provider_ollama.backend import Backend
 
 _LOGGER = logging.getLogger("llamastack.provider")
@@ -188,5 +183,5 @@ class Pulls:
 
 def _raise_failure(pull: _Pull) -> None:
     if pull.failure is not None:
-        # Each its own: whoever hands an error on may reword it.
+        # Each its own: whoever hands an error on may amend it.
         raise error_from_wire(pull.failure.status, pull.failure.to_wire())

@@ -18,8 +18,8 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from llamastack.http.answer_limits import AnswerLimits
-from llamastack.http.client import authorities, is_stale_connection, retry_stale_connection
-from llamastack.http.transports import guarded_transport
+from llamastack.http.client import authorities
+from llamastack.http.connections import is_stale_connection, retry_stale_connection
 from llamastack.provider import (
     AuthenticationError,
     BackendError,
@@ -36,6 +36,7 @@ from llamastack.provider.connection_errors import error_class_of, reason_of_http
 from llamastack.provider.private_files import make_tree_private, private_folder
 from llamastack.provider.redaction import redactor
 from llamastack_adapters.credentials import fits_header, key_text
+from llamastack_adapters.transports import guarded_transport
 from llamastack_provider_qdrant.config import QdrantConfig
 
 Result = TypeVar("Result")
@@ -209,8 +210,7 @@ class _Server:
 
     def _failed(self, source: Exception) -> LlamaStackError:
         if isinstance(source, LlamaStackError):  # of our own transport: an answer over the limit
-            source.provider_id = self._provider_id
-            return source
+            return source.amend(provider_id=self._provider_id)
         if isinstance(source, httpx.TimeoutException):
             return ProviderTimeoutError(
                 f"qdrant at {self._url} did not answer within {self._config.timeout} s", provider_id=self._provider_id

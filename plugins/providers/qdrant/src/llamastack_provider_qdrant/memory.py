@@ -20,7 +20,6 @@ from llamastack.api.memory import MemoryBankDocument, QueryDocumentsResponse
 from llamastack.api.memory_banks import MemoryBank, VectorMemoryBank
 from llamastack.api.models import Models
 from llamastack.http.answer_limits import AnswerLimits
-from llamastack.http.client import http_client
 from llamastack.provider import (
     ConflictError,
     Deps,
@@ -32,6 +31,7 @@ from llamastack.provider import (
     UnsupportedMemoryBankError,
 )
 from llamastack.provider.validation import invalid_request
+from llamastack_adapters.http_client import http_client
 from llamastack_memory_kit.chunk_sizes import chunk_size_advice, joined_advice
 from llamastack_memory_kit.documents import ExtractionLimits, document_text
 from llamastack_provider_qdrant import points
@@ -292,7 +292,7 @@ class QdrantMemory:
         try:
             reply = await self._inference.embeddings(model=definition.embedding_model, contents=["dimension"])
         except LlamaStackError as error:
-            error.param = "memory_bank.embedding_model"  # where the caller wrote the name
+            error.amend(param="memory_bank.embedding_model")  # where the caller wrote the name
             raise
         try:
             await self._backend.call(

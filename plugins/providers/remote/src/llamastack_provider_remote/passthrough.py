@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 from pydantic import Field
 
 from llamastack.api.definition import MethodDefinition, ResourceKind
 from llamastack.api.pages import all_listed
 from llamastack.api.webmethod import ResourceAction
 from llamastack.client.client import LlamaStackClient
+from llamastack.http.client import authorities
 from llamastack.provider.deps import Deps
 from llamastack.provider.errors import LlamaStackError
 from llamastack.provider.spec import RemoteProviderSpec
+from llamastack_adapters.http_client import http_client
 from llamastack_adapters.remote_inference import AnswersConfig, BackendUrl
 
 
@@ -45,15 +48,16 @@ def __getattr__(name: str) -> Any:
 class Passthrough:
     """Hands every call on; its methods are made from the API's definition."""
 
-    def __init__(self, client: LlamaStackClient) -> None:
+    def __init__(self, client: LlamaStackClient, http: httpx.AsyncClient) -> None:
         self._client = client
+        self._http = http
 
     async def health(self) -> None:
         """Raises when the other server does not answer."""
         await self._client.inspect.health()
 
     async def shutdown(self) -> None:
-        await self._client.aclose()
+        await self._http.aclose()
 
 
 def _handed_on(client: LlamaStackClient, method: MethodDefinition, provider_id: str) -> Any:
@@ -64,7 +68,7 @@ def _handed_on(client: LlamaStackClient, method: MethodDefinition, provider_id: 
             return await call(arguments)
         except LlamaStackError as error:
             if error.provider_id is not None:  # one of the other server's; here it is this one
-                error.provider_id = provider_id
+                error.amend(provider_id=provider_id)
             raise
 
     return handed_on
@@ -92,15 +96,19 @@ def _table_hooks(client: LlamaStackClient, pair: ResourceKind, remote_provider_i
 
 async def get_adapter_impl(config: PassthroughConfig, deps: Deps) -> Passthrough:
     definition = deps.definitions[deps.api]
+    http = http_client(
+        timeout=httpx.Timeout(config.timeout_s, connect=10.0),
+        answer_limits=config.answer_limits,
+        verify=config.url.scheme == "https" and authorities(config.ca_file),
+    )
     client = LlamaStackClient(
         str(config.url),
-        timeout_s=config.timeout_s,
         forward_provider_data=True,
         apis=deps.definitions.values(),
         answer_limits=config.answer_limits,
-        ca_file=config.ca_file,
+        http=http,
     )
-    provider = Passthrough(client)
+    provider = Passthrough(client, http)
     for method in definition.methods.values():
         setattr(provider, method.name, _handed_on(client, method, deps.provider_id))
     if definition.pair is not None:

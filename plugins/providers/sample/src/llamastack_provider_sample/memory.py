@@ -12,7 +12,6 @@ from anyio.lowlevel import checkpoint
 from llamastack.api.common import InterleavedTextMedia, text_of
 from llamastack.api.memory import Memory, MemoryBankDocument, MemoryChunk, QueryDocumentsResponse
 from llamastack.api.memory_banks import KeywordMemoryBank, MemoryBank
-from llamastack.http.client import http_client
 from llamastack.provider import (
     Deps,
     InvalidRequestError,
@@ -20,6 +19,7 @@ from llamastack.provider import (
     ObjectNotFoundError,
     UnsupportedMemoryBankError,
 )
+from llamastack_adapters.http_client import http_client
 from llamastack_memory_kit.documents import document_text
 from llamastack_provider_sample.config import SampleMemoryConfig
 

@@ -22,18 +22,21 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.inference._common import RequestParameters
 
-from llamastack.http.answer_limits import ACCEPTED, AnswerLimits
-from llamastack.http.client import authorities, is_stale_connection, retry_stale_connection
+from llamastack.http.answer_limits import AnswerLimits
+from llamastack.http.client import authorities
+from llamastack.http.connections import is_stale_connection, retry_stale_connection
 from llamastack.http.sse import event_data
-from llamastack.http.surrogates import decode_json
-from llamastack.http.transports import guard
 from llamastack.provider.connection_errors import error_class_of, reason_of_http_error
 from llamastack.provider.errors import BackendError, LlamaStackError, ProviderTimeoutError
-from llamastack.provider.streams import EventStream, close, closing
+from llamastack.provider.streams import close, closing
 from llamastack_adapters.credentials import ApiKey
 from llamastack_adapters.error_bodies import error_in, error_of_answer, error_of_event, error_of_status
+from llamastack_adapters.event_streams import EventStream
 from llamastack_adapters.openai_dialect.replies import MALFORMED
 from llamastack_adapters.remote_inference import RemoteConfig
+from llamastack_adapters.surrogates import decode_json
+from llamastack_adapters.transports import guard
+from llamastack_adapters.unpacking import ACCEPTED
 from llamastack_adapters.whole_answers import events_of, looks_like_events, looks_whole, pieces_of_event
 
 _T = TypeVar("_T")

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from llamastack.api.common import SamplingParams, SamplingStrategy
 from llamastack.api.inference import LogProbConfig, ResponseFormat
-from llamastack.provider.streams import EventStream, closing
+from llamastack.provider.streams import closing
+from llamastack_adapters.event_streams import EventStream
 from llamastack_adapters.openai_dialect import ToolCallAssembler
 from llamastack_provider_tgi.stops import without_stop
 

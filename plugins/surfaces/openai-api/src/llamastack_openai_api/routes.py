@@ -139,7 +139,7 @@ class OpenAIEndpoint(Endpoint):
 
     def complete(self, error: LlamaStackError) -> None:
         if isinstance(error, ContextLengthExceededError):
-            error.param = error.param or self._route.prompt
+            error.amend(param=error.param or self._route.prompt)
 
 
 # ---- answers ---------------------------------------------------------------------------------------------------------

@@ -26,8 +26,7 @@ async def send_error(error: Exception, scope: Scope, receive: Receive, send: Sen
         _LOGGER.error("unexpected %s", type(error).__name__, exc_info=error)
         error = InternalError(f"unexpected {type(error).__name__}; the log has more under this request id")
     # What is wrong may be as long as the request: a name, a path, a key.
-    error.reword(shortened(error.message))
-    error.param = None if error.param is None else shortened(error.param)
+    error.amend(shortened(error.message), param=None if error.param is None else shortened(error.param))
     if error.status >= 500:
         _LOGGER.warning("%s: %s", error.code, error.message)
     form = state_of(scope).format_for(scope["path"])

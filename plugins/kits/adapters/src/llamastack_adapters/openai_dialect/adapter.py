@@ -31,9 +31,10 @@ from llamastack.api.models import Model
 from llamastack.provider.deps import Deps
 from llamastack.provider.errors import BackendError, InvalidRequestError, NotSupportedError
 from llamastack.provider.protocols import OpenAIProtocolPrivate, OpenAIRequest
-from llamastack.provider.streams import EventStream, Stream
+from llamastack.provider.streams import Stream
 from llamastack_adapters.backend import HttpBackend
 from llamastack_adapters.credentials import ApiKey
+from llamastack_adapters.event_streams import EventStream
 from llamastack_adapters.openai_dialect.replies import chat_response, completion_response, embeddings_response
 from llamastack_adapters.openai_dialect.requests import Dialect, chat_request, completion_request, embeddings_request
 from llamastack_adapters.openai_dialect.streams import chat_stream, completion_stream, forwarded

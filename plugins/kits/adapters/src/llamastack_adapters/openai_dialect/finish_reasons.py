@@ -65,7 +65,5 @@ def finish_of(word: Any, provider_id: str, *, said: object = None) -> Finish | N
 def _given_up(word: object, provider_id: str, said: object) -> LlamaStackError:
     where = f"the backend of provider '{provider_id}'"
     if said:
-        error = error_of_event(said, where)
-        error.provider_id = provider_id
-        return error
+        return error_of_event(said, where).amend(provider_id=provider_id)
     return BackendError(f"{where} gave up the reply: finish_reason {str(word)!r}", provider_id=provider_id)

@@ -17,11 +17,10 @@ from llamastack.api.inference import (
     TokenUsage,
     ToolCallDelta,
 )
-from llamastack.http.sse import data_of, ends_event, without_empty
-from llamastack.http.surrogates import SurrogateJoiner, decode_json
 from llamastack.provider.errors import BackendError, LlamaStackError
-from llamastack.provider.streams import EventStream, closing, drain_briefly
+from llamastack.provider.streams import closing
 from llamastack_adapters.error_bodies import error_in, error_in_choice, error_of_event
+from llamastack_adapters.event_streams import EventStream, drain_briefly
 from llamastack_adapters.openai_dialect.call_assembler import ToolCallAssembler
 from llamastack_adapters.openai_dialect.finish_reasons import END_OF_TURN, Finish
 from llamastack_adapters.openai_dialect.replies import (
@@ -39,6 +38,8 @@ from llamastack_adapters.openai_dialect.replies import (
     understood,
     usage_of,
 )
+from llamastack_adapters.sse_blocks import data_of, ends_event, without_empty
+from llamastack_adapters.surrogates import SurrogateJoiner, decode_json
 from llamastack_adapters.whole_answers import pieces_of_event
 
 
@@ -180,8 +181,7 @@ def _choice(chunk: Mapping[str, Any], provider_id: str) -> Mapping[str, Any] | N
 
 def _broke_off(error: Any, provider_id: str) -> LlamaStackError:
     made = error_of_event(error, f"the backend of provider '{provider_id}'")
-    made.provider_id = provider_id
-    return made
+    return made.amend(provider_id=provider_id)
 
 
 async def completion_stream(

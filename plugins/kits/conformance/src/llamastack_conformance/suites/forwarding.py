@@ -9,7 +9,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from llamastack.http.sse import data_of, ends_event
+from llamastack.http.sse import EVENT_ENDS, event_data
 from llamastack.provider.streams import close, closing
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
 from llamastack_conformance.running import Running
@@ -66,10 +66,10 @@ class ForwardingChecks(Suite):
                 blocks = [block async for block in answer]
         if not all(isinstance(block, bytes) for block in blocks):
             raise CheckFailure(f"{ {type(block).__name__ for block in blocks} }", wanted="blocks of bytes")
-        cut = [block for block in blocks if not ends_event(block)]
+        cut = [block for block in blocks if not block.endswith(EVENT_ENDS)]
         if cut:
             raise CheckFailure(f"a block that ends with {cut[0][-40:]!r}", wanted="blocks of whole events")
-        events = [data for block in blocks for _, data in data_of(block) if data]
+        events = [data async for data in event_data(_one_by_one(blocks))]
         if not events or events[-1] != b"[DONE]":
             raise CheckFailure(f"{events[-1:]} as the last event", wanted="[DONE]")
         choices = [choice for data in events[:-1] for choice in _choices_of(data)]
@@ -102,6 +102,11 @@ class ForwardingChecks(Suite):
             if answer is not None:
                 return answer
         raise CheckFailure("None", wanted="an answer to messages alone, which every such backend takes")
+
+
+async def _one_by_one(blocks: list[bytes]) -> AsyncIterator[bytes]:
+    for block in blocks:
+        yield block
 
 
 def _choices_of(content: bytes) -> list[dict[str, Any]]:

@@ -13,10 +13,10 @@ from urllib.request import getproxies, proxy_bypass
 import anyio
 import httpx
 
-from llamastack.http.answer_limits import unpacked
 from llamastack.provider.connection_errors import reason_at
 from llamastack.provider.errors import BackendError, InvalidRequestError, ServerBusyError
 from llamastack.provider.shortage import SHORTAGE, is_shortage
+from llamastack_adapters.unpacking import unpacked
 from llamastack_memory_kit.documents.addresses import is_public
 
 _USERINFO = re.compile(r"//[^/]*@")

@@ -8,40 +8,18 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
 import anyio
 import httpx
 
-from llamastack.http.answer_limits import (
-    MOST_ERROR_BYTES,
-    AnswerLimits,
-    beginning_of,
-    is_stream_of_lines,
-    limited,
-    limited_lines,
-    unpacked,
-)
+from llamastack.http.answer_limits import AnswerLimits
+from llamastack.http.connections import UNLIMITED, needs_fresh
 from llamastack.provider.errors import raise_translated
+from llamastack_adapters.unpacking import bounded_blocks
 
 _Client = TypeVar("_Client")
-needs_fresh: ContextVar[bool] = ContextVar("llamastack_fresh_connection", default=False)
-"""Whether a request must not go out on a connection that was kept."""
-UNLIMITED = "llamastack.unlimited"
-"""An extension of a request whose answer is read block by block and may be of any length."""
-
-
-@contextmanager
-def fresh_connections() -> Iterator[None]:
-    """What is sent inside goes out on connections of its own, which are not kept."""
-    token = needs_fresh.set(True)
-    try:
-        yield
-    finally:
-        needs_fresh.reset(token)
 
 
 class _Guarded:
@@ -110,24 +88,6 @@ class _GuardedStream:
     async def aclose(self) -> None:
         with anyio.CancelScope(shield=True):
             await self._inner.aclose()
-
-
-async def bounded_blocks(
-    blocks: AsyncIterator[bytes], headers: Any, limits: AnswerLimits, where: str, *, is_error: bool
-) -> AsyncIterator[bytes]:
-    """The body of an answer: unpacked, and no longer than the limits allow; of an error, the beginning."""
-    encoding = headers.get("content-encoding")
-    if encoding:
-        blocks = unpacked(blocks, encoding, where)
-    if is_error:
-        yield await beginning_of(blocks, MOST_ERROR_BYTES)
-        return
-    if is_stream_of_lines(headers):
-        blocks = limited_lines(blocks, limits.event_bytes, where)
-    else:
-        blocks = limited(blocks, limits.response_bytes, where)
-    async for block in blocks:
-        yield block
 
 
 @functools.cache

@@ -1,0 +1,43 @@
+"""The decoded events of a backend, and reading a stream to its end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import TypeVar
+
+import anyio
+import anyio.lowlevel
+
+from llamastack.provider.streams import Stream
+
+_T = TypeVar("_T")
+_DRAIN_TIMEOUT_S = 0.25  # more than a round trip to most backends; a client that has all but the end waits as long
+
+
+class EventStream(Stream[_T]):
+    """The decoded events of a backend.
+
+    events: gives them; it is handed what to call when the backend has said that nothing more comes.
+    on_close: lets go of what they come from.
+    """
+
+    def __init__(
+        self, events: Callable[[Callable[[], None]], AsyncIterator[_T]], on_close: Callable[[], Awaitable[object]]
+    ) -> None:
+        super().__init__(events(self._end), on_close)
+        self.done = False
+        """Whether the backend has said that nothing more comes, as OpenAI's dialect does by `[DONE]`."""
+
+    def _end(self) -> None:
+        self.done = True
+
+
+async def drain_briefly(rest: AsyncIterator[object]) -> None:
+    """Wait for the end of a stream that has said all that it has to say, but not for long.
+
+    Only a connection that is read to its end can be used again. What still comes or fails is of no interest.
+    """
+    with anyio.move_on_after(_DRAIN_TIMEOUT_S), suppress(Exception):
+        async for _ in rest:
+            await anyio.lowlevel.checkpoint()  # one that always has more would never let the time be over

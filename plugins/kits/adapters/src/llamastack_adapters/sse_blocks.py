@@ -1,0 +1,91 @@
+"""Blocks of whole server-sent events: the bytes of a stream that are handed on as they are, cut only between events."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterator
+
+from llamastack.http.sse import BYTE_ORDER_MARK, DATA, EVENT_ENDS, MOST_EVENT_BYTES, NO_DATA, too_long_event
+
+_END = re.compile(rb"\n\r?\n")
+_EMPTY = re.compile(rb'(?<![^\n])data:[ \t]*(?:null|"")?[ \t]*[\r\n]')
+_BOUNDARY_OVERLAP = 3  # bytes of a boundary that may be in the block before
+
+
+def ends_event(block: bytes) -> bool:
+    """Whether a block ends where an event does."""
+    return block.endswith(EVENT_ENDS)
+
+
+async def whole_events(
+    blocks: AsyncIterator[bytes], most: int = MOST_EVENT_BYTES, first: bytes = b""
+) -> AsyncIterator[bytes]:
+    """The same bytes, cut only where an event ends, without a byte order mark.
+
+    first: the bytes that were before those of `blocks`.
+    An event that is cut off at the end of the stream is left out. Raises BackendError for one of more than `most`
+    bytes.
+    """
+    begun: list[bytes] = []  # of the event at the end, which may come in many blocks
+    size = 0
+    block = first
+    try:
+        while len(block) < len(BYTE_ORDER_MARK):
+            block += await blocks.__anext__()
+        block = block.removeprefix(BYTE_ORDER_MARK)
+        while True:
+            if begun:
+                # An end may lie across the two: the first of them has its bytes, and they are looked at once.
+                last = begun.pop()
+                size -= len(last)
+                block = last[-_BOUNDARY_OVERLAP:] + block
+                if len(last) > _BOUNDARY_OVERLAP:
+                    begun.append(last[:-_BOUNDARY_OVERLAP])
+                    size += len(last) - _BOUNDARY_OVERLAP
+            if ends_event(block):
+                end = len(block)
+            else:
+                end = max(place + len(mark) if (place := block.rfind(mark)) >= 0 else 0 for mark in EVENT_ENDS)
+            if end:
+                yield b"".join((*begun, block[:end])) if begun else block[:end]
+                begun, size = [], 0
+            rest = block[end:]
+            if rest:
+                begun.append(rest)
+                size += len(rest)
+                if size > most:
+                    raise too_long_event(most)
+            block = await blocks.__anext__()
+    except StopAsyncIteration:
+        pass
+    left = b"".join(begun)
+    if left.endswith(b"\n"):
+        yield left + b"\n"
+
+
+def data_of(block: bytes) -> Iterator[tuple[int, bytes]]:
+    """The events of a block of whole ones: where each ends, and its data."""
+    start = 0
+    while start < len(block):
+        found = _END.search(block, start)
+        end = len(block) if found is None else found.end()
+        lines = block[start:end].splitlines()
+        yield end, b"\n".join(line[len(DATA) :].strip() for line in lines if line.startswith(DATA))
+        start = end
+
+
+def without_empty(block: bytes) -> bytes:
+    """A block of whole events without those whose data is nothing, which some backends send to keep the connection."""
+    if _EMPTY.search(block) is None:
+        return block
+    kept: list[bytes] = []
+    start = 0
+    for end, data in data_of(block):
+        if data.strip() not in NO_DATA or not _has_data(block[start:end]):
+            kept.append(block[start:end])
+        start = end
+    return b"".join(kept)
+
+
+def _has_data(event: bytes) -> bool:
+    return any(line.startswith(DATA) for line in event.splitlines())
