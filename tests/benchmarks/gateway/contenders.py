@@ -122,6 +122,26 @@ LLAMASTACK_LARGE_BY_ID = _with(
     ),
     *_DATA,
 )
+# With plugins that know who asks, decide about each call and follow it.
+_KEY = ("Authorization", "Bearer a-key-of-the-bench")
+HOOKS = _with(
+    _chat(
+        "llamastack-v1-hooks",
+        "llamastack `/v1/chat/completions` with access and call events",
+        openai_request(stream=False),
+    ),
+    *_DATA,
+)
+HOOKS_BY_ID = _with(
+    _chat(
+        "llamastack-v1-hooks-id", "with access and call events, model `provider_id/model`", openai_request(model=_BY_ID)
+    ),
+    *_DATA,
+)
+HOOKS_BY_ALIAS = _with(
+    _chat("llamastack-v1-hooks-alias", "with access and call events, by an alias", openai_request(model=ALIAS)), *_DATA
+)
+LLAMASTACK_HOOKS = tuple(_with(surface, *_KEY) for surface in (HOOKS, HOOKS_BY_ID, HOOKS_BY_ALIAS))
 LLAMASTACK_NATIVE = _with(_native("llamastack-native", "llamastack `/inference/chat_completion`"), *_DATA)
 
 
@@ -147,10 +167,18 @@ def _nginx_proxy(backend: str, port: int, folder: Path) -> Launch:
 
 
 def _llamastack(backend: str, port: int, folder: Path) -> Launch:
+    return _launch_llamastack(backend, port, folder, "listener", "llamastack.plugins")
+
+
+def _llamastack_with_hooks(backend: str, port: int, folder: Path) -> Launch:
+    return _launch_llamastack(backend, port, folder, "doorkeeper", "llamastack.required_plugins")
+
+
+def _launch_llamastack(backend: str, port: int, folder: Path, plugin: str, group: str) -> Launch:
     plugins = folder / "plugins"
     if not plugins.exists():
-        install(plugins, "bench-listener", {"llamastack.plugins": {"listener": "listener"}})
-        shutil.copy(_HERE / "listener.py", plugins)
+        install(plugins, f"bench-{plugin}", {group: {plugin: plugin}})
+        shutil.copy(_HERE / f"{plugin}.py", plugins)
     config = folder / "run.yaml"
     config.write_text(
         "providers:\n"
@@ -227,5 +255,6 @@ CONTENDERS = (
         ),
         _llamastack,
     ),
+    Contender(LLAMASTACK_HOOKS, _llamastack_with_hooks),
 )
 SURFACES = tuple(surface for contender in CONTENDERS for surface in contender.surfaces)

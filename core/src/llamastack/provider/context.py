@@ -142,6 +142,17 @@ class RequestContext:
         }
         return RequestContext(**(kept | changes))
 
+    def within_call(self, call_id: str) -> RequestContext:
+        """A copy for what is done inside a call of a provider."""
+        return RequestContext(
+            principal=self.principal,
+            provider_data=self._data,
+            request_id=self.request_id,
+            traceparent=self.traceparent,
+            deadline=self.deadline,
+            call_id=call_id,
+        )
+
     def __repr__(self) -> str:
         return f"<RequestContext {self.request_id}>"  # the rest is nothing for a log
 

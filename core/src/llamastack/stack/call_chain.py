@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 
@@ -24,8 +23,7 @@ from llamastack.stack.supervisor import SupervisedProvider
 _LOGGER = logging.getLogger("llamastack.plugins")
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """Where a call goes when it has passed the hooks.
 
     identifier, instance: as the stack chose them. make: calls a provider; awaited once per call.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 import time
@@ -9,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from llamastack.api.inference import TokenUsage
-from llamastack.provider.context import RequestContext, current_context, use_context
+from llamastack.provider.context import EnteredContext, RequestContext, current_context
 from llamastack.provider.errors import LlamaStackError
 from llamastack.provider.provider_call import CallEvent, ProviderCall
 from llamastack.provider.streams import close
@@ -18,6 +19,10 @@ from llamastack.provider.streams import close
 _PROMPT_TOKENS = re.compile(rb'"prompt_tokens"\s*:\s*(\d+)')
 _COMPLETION_TOKENS = re.compile(rb'"completion_tokens"\s*:\s*(\d+)')
 _Listener = Callable[..., None]
+_About = tuple[str, str | None, str, str, str, str, str, str | None]
+_PROCESS = f"{random.getrandbits(48):012x}-"
+"""So that ids of several workers differ."""
+_numbers = itertools.count(1)
 
 
 class CallEvents:
@@ -35,8 +40,9 @@ class CallEvents:
     async def around(self, call: ProviderCall, provider_type: str, made: Callable[[], Awaitable[Any]]) -> Any:
         """Await what `made` gives, and tell of it."""
         context = current_context()
-        event = CallEvent(
-            f"{random.getrandbits(64):016x}",
+        call_id = f"{_PROCESS}{next(_numbers):x}"
+        about = (
+            call_id,
             context.call_id,
             call.api,
             call.method,
@@ -46,9 +52,9 @@ class CallEvents:
             context.request_id,
         )
         if self.started is not None:
-            self.started(event=event)
-        followed = _FollowedCall(event, context.replaced(call_id=event.call_id), self.finished)
-        with use_context(followed.context):
+            self.started(event=CallEvent(*about))
+        followed = _FollowedCall(about, context.within_call(call_id), self.finished)
+        with EnteredContext(followed.context):
             try:
                 reply = await made()
             except BaseException as raised:
@@ -64,9 +70,9 @@ class CallEvents:
 class _FollowedCall:
     """What is known of a call that is in work."""
 
-    def __init__(self, event: CallEvent, context: RequestContext, finished: _Listener | None) -> None:
+    def __init__(self, about: _About, context: RequestContext, finished: _Listener | None) -> None:
         self.context = context
-        self._event = event
+        self._about = about
         self._finished = finished
         self._began = time.perf_counter()
         self._first: float | None = None
@@ -102,13 +108,14 @@ class _FollowedCall:
             return
         cancelled = closed or not (raised is None or isinstance(raised, Exception))
         self._finished(
-            event=self._event._replace(
-                status="cancelled" if cancelled else "ok" if raised is None else "error",
-                error_code=raised.code if isinstance(raised, LlamaStackError) else None,
-                duration_s=time.perf_counter() - self._began,
-                first_piece_s=self._first,
-                input_tokens=self._input,
-                output_tokens=self._output,
+            event=CallEvent(
+                *self._about,
+                "cancelled" if cancelled else "ok" if raised is None else "error",
+                raised.code if isinstance(raised, LlamaStackError) else None,
+                time.perf_counter() - self._began,
+                self._first,
+                self._input,
+                self._output,
             )
         )
 
@@ -119,7 +126,7 @@ class _FollowedStream(AsyncIterator[Any]):
         self._call = call
 
     async def __anext__(self) -> Any:
-        with use_context(self._call.context):  # what the provider calls for a piece is a part of this call
+        with EnteredContext(self._call.context):  # what the provider calls for a piece is a part of this call
             try:
                 piece = await self._pieces.__anext__()
             except StopAsyncIteration:

@@ -124,7 +124,7 @@ class OpenAIForwarder:
     ) -> bytes | Stream[bytes] | None:
         def changed(call: ProviderCall) -> OpenAIRequest:
             if call.body is request.body:
-                return replace(request, model=call.identifier)
+                return request if call.identifier == request.model else replace(request, model=call.identifier)
             fields = {name: value for name, value in call.request.items() if value is not None}
             body, named = call.body or b"", str(fields.get("model"))
             return replace(request, model=call.identifier, body=body, given=fields, named=named)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Iterator, Mapping
 
 import anyio
 
@@ -29,34 +30,48 @@ _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 def request_context(scope: Scope) -> RequestContext:
     """The context of a request over HTTP. Its time limit is not in it: see `with_deadline`."""
-    data = header_of(scope, _DATA)
-    trace = header_of(scope, _TRACEPARENT)
+    headers = headers_of(scope)
+    own, data, trace = headers.get(_ID), headers.get(_DATA), headers.get(_TRACEPARENT)
     return RequestContext(
-        provider_data=None if data is None else ProviderDataHeader(data),
-        request_id=request_id_from(header_of(scope, _ID)),
-        traceparent=None if trace is None or _is_repeated(scope, _TRACEPARENT) else traceparent_from(trace),
+        provider_data=None if data is None else ProviderDataHeader(data.decode("latin-1")),
+        request_id=request_id_from(None if own is None else own.decode("latin-1")),
+        traceparent=None if trace is None else _traceparent_of(scope, trace),
     )
 
 
 def with_deadline(scope: Scope) -> RequestContext:
     """The current context, with the time limit that the client asks for. Raises InvalidRequestError."""
-    context = current_context()
     given = header_of(scope, _TIMEOUT)
     if given is None:
-        return context
+        return current_context()
     seconds = float(given) if _SECONDS.fullmatch(given) else 0.0
     if not seconds:
         raise InvalidRequestError(
             f"the header {TIMEOUT_HEADER} must hold a number of seconds above 0, such as 2.5", param=TIMEOUT_HEADER
         )
-    return context.replaced(deadline=anyio.current_time() + seconds)
+    return current_context().replaced(deadline=anyio.current_time() + seconds)
+
+
+class _Headers(Mapping[str, str]):
+    """The headers of a request, decoded when they are read: a plugin reads one or two."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._raw = headers_of(scope)
+
+    def __getitem__(self, name: str) -> str:
+        return self._raw[name.encode("latin-1", "replace")].decode("latin-1")
+
+    def __iter__(self) -> Iterator[str]:
+        return (name.decode("latin-1") for name in self._raw)
+
+    def __len__(self) -> int:
+        return len(self._raw)
 
 
 def incoming(scope: Scope) -> IncomingRequest:
     """What an authentication plugin is asked about."""
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers_of(scope).items()}
     client = scope.get("client")
-    return IncomingRequest(scope["method"], scope["path"], headers, client[0] if client else None)
+    return IncomingRequest(scope["method"], scope["path"], _Headers(scope), client[0] if client else None)
 
 
 def request_id_from(header: str | None) -> str:
@@ -81,5 +96,6 @@ def traceparent_from(header: str) -> str | None:
     return f"00-{trace}-{parent}-{flags if version == '00' else f'{int(flags, 16) & 1:02x}'}"
 
 
-def _is_repeated(scope: Scope, name: bytes) -> bool:
-    return sum(1 for each, _ in scope["headers"] if each == name) > 1
+def _traceparent_of(scope: Scope, header: bytes) -> str | None:
+    given = sum(1 for name, _ in scope["headers"] if name == _TRACEPARENT)
+    return traceparent_from(header.decode("latin-1")) if given == 1 else None
