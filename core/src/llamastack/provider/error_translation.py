@@ -30,6 +30,10 @@ _OF_THE_BACKEND = (AuthenticationError, PermissionDeniedError, RateLimitError, B
 class StrayExitError(Exception):
     """A provider raised what is no `Exception` and would have ended the whole process, or the task that called it."""
 
+    def __init__(self, message: str, cause: BaseException) -> None:
+        super().__init__(message)
+        self.__cause__ = cause
+
 
 def shortened(text: str) -> str:
     """`text` without its middle where it is very long. Only after redacting: a secret that is cut is not found.

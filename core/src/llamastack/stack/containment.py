@@ -25,14 +25,12 @@ def as_exception(raised: BaseException) -> Exception:
         return raised
     if _is_for_us(raised):
         raise raised
-    stray = StrayExitError(_told(raised))
-    stray.__cause__ = raised
-    return stray
+    return StrayExitError(_described(raised), raised)
 
 
-def _told(raised: BaseException) -> str:
+def _described(raised: BaseException) -> str:
     if isinstance(raised, BaseExceptionGroup):
-        return "; ".join(_told(each) for each in raised.exceptions)
+        return "; ".join(_described(each) for each in raised.exceptions)
     text = " ".join(str(raised).split())
     kind = type(raised).__name__
     if isinstance(raised, Exception):

@@ -6,29 +6,29 @@ import functools
 import logging
 import math
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
-from pydantic import BaseModel
 
+from llamastack.api.base import RoutedObject
 from llamastack.api.definition import ApiDefinition
 from llamastack.api.files import File
-from llamastack.api.inspect import ProviderHealth, ProviderProgress, ProviderStatus
-from llamastack.provider.compliance import check_provider
+from llamastack.api.inspect import ProviderHealth, ProviderStatus
+from llamastack.provider.api_handle import ApiHandle
 from llamastack.provider.context import STACK_ITSELF, use_own_context
 from llamastack.provider.deps import Deps, Progress
 from llamastack.provider.error_translation import as_stack_error, log_traceback, reason_of, shortened, unwrapped
 from llamastack.provider.errors import LlamaStackError, ProviderTimeoutError, ProviderUnavailableError, raise_translated
-from llamastack.provider.import_path import load_dotted
 from llamastack.provider.redaction import redactor, struck_error
 from llamastack.provider.shortage import is_shortage
 from llamastack.provider.streams import Stream, close, closing
 from llamastack.stack.capability_gate import capability_gate
 from llamastack.stack.containment import ContainedTasks, as_exception
+from llamastack.stack.progress import ProgressWatch
+from llamastack.stack.provider_factory import PermanentError, load_factory, make_provider
 from llamastack.stack.resolver import PlannedProvider
 
 _LOGGER = logging.getLogger("llamastack.stack")
@@ -38,20 +38,6 @@ _STOP_TIMEOUT_S = 10.0
 _ASK_TIMEOUT_S = 30.0
 _LONGEST_WAIT_S = 5.0
 _SHORTEST_POLL_S = 1.0
-_PROGRESS_COUNTS_S = 10.0
-
-
-class _PermanentError(Exception):
-    """Trying again will not help: the provider is not installed as it should be, or is no provider."""
-
-
-@contextmanager
-def _permanent() -> Iterator[None]:
-    try:
-        yield
-    except BaseException as raised:
-        error = as_exception(raised)
-        raise _PermanentError(str(error)) from error
 
 
 class SupervisedProvider:
@@ -70,7 +56,7 @@ class SupervisedProvider:
         definitions: Mapping[str, ApiDefinition],
         *,
         needs: list[SupervisedProvider],
-        apis: Mapping[str, Any],
+        apis: Mapping[str, ApiHandle],
         folder: Path | None,
         start_timeout_s: float,
         refresh_interval_s: float,
@@ -82,12 +68,12 @@ class SupervisedProvider:
         self._definitions = definitions
         self.api, self.provider_id, self.provider_type = plan.api, plan.provider_id, plan.provider_type
         self.provider: Any = None
-        self.served: dict[str, Any] = {}
+        self.served: dict[str, RoutedObject] = {}
         self.status = ProviderStatus.starting
         self.reason: str | None = None
         self.cause: BaseException | None = None
         self.note: str | None = None
-        """What is to be known of it although it is healthy, such as that it lists nothing without a key."""
+        """What people should know of it although it is healthy, such as that it lists nothing without a key."""
         self.permanent = False
         self.first_attempt = anyio.Event()
         self.stopped = anyio.Event()
@@ -95,11 +81,9 @@ class SupervisedProvider:
         self._needs = needs
         self._apis = apis
         self._folder = folder
-        self._start_timeout_s = start_timeout_s
+        self._progress = ProgressWatch(start_timeout_s, functools.partial(on_progress, self))
         self._refresh_interval_s = refresh_interval_s
-        self._on_progress = on_progress
         self._on_polled = on_polled
-        self._progress: tuple[float, Progress] | None = None
         self._stop = anyio.Event()
         self._wake = anyio.Event()
         self._running: anyio.CancelScope | None = None
@@ -142,8 +126,8 @@ class SupervisedProvider:
             self.stopped.set()
 
     async def _run_once(self) -> Exception | None:
-        """One life, from start to shutdown; gives back what ended it, None for `stop`."""
-        made: list[Any] = []
+        """One life, from start to shutdown. Returns what ended it, None for `stop`."""
+        made: list[object] = []
         failure: Exception | None = None
         try:
             async with anyio.create_task_group() as own:
@@ -173,56 +157,27 @@ class SupervisedProvider:
             self._running.cancel()
         await self.stopped.wait()
 
-    async def _start(self, own: TaskGroup, made: list[Any]) -> None:
-        with _permanent():
-            make, data_model = await self._load()
-        with anyio.move_on_after(self._start_timeout_s) as limit:
-
-            def report(progress: Progress) -> None:
-                limit.deadline = anyio.current_time() + self._start_timeout_s
-                self._progress = (anyio.current_time(), progress)
-                self._on_progress(self, progress)
-
-            try:
-                provider = await make(self._deps(own, report, data_model))
-            except ImportError as error:
-                raise _PermanentError(str(error)) from error
-            faults = check_provider(self.definition, provider, self.plan.spec.capabilities)
-            if faults:  # what is no provider cannot be expected to shut down like one
-                what = f"{self.plan.spec.factory} made no provider of API '{self.api}'"
-                raise _PermanentError(f"{what}: {'; '.join(faults)}")
+    async def _start(self, own: TaskGroup, made: list[object]) -> None:
+        factory, data_model = await load_factory(self.plan)
+        with self._progress.limiting(own):
+            needed = (*self.plan.spec.api_dependencies, *self.plan.spec.optional_api_dependencies)
+            deps = Deps(
+                provider_id=self.provider_id,
+                api=self.api,
+                definitions=self._definitions,
+                apis={name: self._apis[name] for name in needed if name in self._apis},
+                task_group=ContainedTasks(own),
+                state_dir=self._folder,
+                report_progress=self._progress.report,
+                provider_data_validator=data_model,
+            )
+            provider = await make_provider(self.plan, self.definition, factory, deps)
             made.append(provider)
             initialize = getattr(provider, "initialize", None)
             if initialize is not None:
                 await initialize()
             self.provider = provider
-        if limit.cancelled_caught:
-            raise TimeoutError(f"did not start within {self._start_timeout_s:g} s")
         await self._poll()
-
-    async def _load(self) -> tuple[Callable[[Deps], Awaitable[object]], type[BaseModel] | None]:
-        """What makes the provider from its dependencies, and the model of the provider data."""
-        config = self.plan.config
-        if isinstance(config, Exception):
-            raise config
-        validator = self.plan.spec.provider_data_validator
-        # The provider's modules may bring a large SDK: importing them must not stop the loop.
-        data_model = None if validator is None else await anyio.to_thread.run_sync(load_dotted, validator)
-        factory = await anyio.to_thread.run_sync(self.plan.spec.load_factory)
-        return functools.partial(factory, config), data_model
-
-    def _deps(self, own: TaskGroup, report: Callable[[Progress], None], data_model: type[BaseModel] | None) -> Deps:
-        needed = (*self.plan.spec.api_dependencies, *self.plan.spec.optional_api_dependencies)
-        return Deps(
-            provider_id=self.provider_id,
-            api=self.api,
-            definitions=self._definitions,
-            apis={name: self._apis[name] for name in needed if name in self._apis},
-            task_group=ContainedTasks(own),
-            state_dir=self._folder,
-            report_progress=report,
-            provider_data_validator=data_model,
-        )
 
     async def _watch(self) -> None:
         delay = _FIRST_RETRY_S
@@ -249,7 +204,7 @@ class SupervisedProvider:
         self._next_look_at = min(self._next_look_at, time)
         self._wake.set()
 
-    async def _shut_down(self, made: list[Any]) -> None:
+    async def _shut_down(self, made: list[object]) -> None:
         shutdown = getattr(made.pop(), "shutdown", None) if made else None
         if shutdown is None:
             return
@@ -259,7 +214,7 @@ class SupervisedProvider:
             except BaseException as raised:
                 if limit.cancel_called and isinstance(raised, anyio.get_cancelled_exc_class()):
                     raise
-                # A cancellation is none of ours here: the scope shields from those.
+                # Any other cancellation is the provider's own: the scope shields from those of the stack.
                 error = raised if isinstance(raised, anyio.get_cancelled_exc_class()) else as_exception(raised)
                 _LOGGER.warning("%s %s failed to shut down: %s", self.api, self.provider_id, self.explain(error))
         if limit.cancelled_caught:
@@ -272,7 +227,7 @@ class SupervisedProvider:
 
     def _went_down(self, error: Exception) -> None:
         error = unwrapped(error)
-        self.permanent = isinstance(error, _PermanentError)
+        self.permanent = isinstance(error, PermanentError)
         self._is_down(error.__cause__ if isinstance(error.__cause__, Exception) and self.permanent else error)
         trace = self.redact("".join(traceback.format_exception(error)))
         log_traceback(_LOGGER, logging.DEBUG, f"why {self.api} {self.provider_id} is down", trace)
@@ -328,7 +283,7 @@ class SupervisedProvider:
         except BaseException as raised:
             error = as_exception(raised)
             if is_shortage(error) and self.status is ProviderStatus.healthy:
-                # What it served it serves: that it cannot be asked is no fault of its own.
+                # It goes on serving: a shortage in this process is no fault of the provider.
                 _LOGGER.warning("%s %s cannot be asked: %s", self.api, self.provider_id, self.explain(error))
             else:
                 self._is_down(error)
@@ -357,15 +312,12 @@ class SupervisedProvider:
         if pair is None:
             return
         listed = await getattr(self.provider, pair.list_hook)()
-        # A name that is there twice would make the table ambiguous: the first one counts.
-        served: dict[str, Any] = {}
+        # Where the provider lists a name twice, the first one counts.
+        served: dict[str, RoutedObject] = {}
         for item in listed:
-            own = (
-                item
-                if item.provider_id == self.provider_id
-                else item.model_copy(update={"provider_id": self.provider_id})
-            )
-            served.setdefault(own.identifier, own)
+            if item.identifier not in served:
+                is_own = item.provider_id == self.provider_id
+                served[item.identifier] = item if is_own else item.model_copy(update={"provider_id": self.provider_id})
         self.served = served
 
     def unavailable(self) -> ProviderUnavailableError:
@@ -381,7 +333,7 @@ class SupervisedProvider:
             status=self.status,
             reason=self.reason,
             retry_in_s=self._retry_in_s(),
-            progress=self._at_work(),
+            progress=self._progress.shown(),
             note=self.note,
         )
 
@@ -389,13 +341,6 @@ class SupervisedProvider:
         if self.status is not ProviderStatus.down or math.isinf(self._next_look_at):
             return None
         return round(max(0.0, self._next_look_at - anyio.current_time()), 1)
-
-    def _at_work(self) -> ProviderProgress | None:
-        at, progress = self._progress or (float("-inf"), None)
-        # What is not reported any more has ended, one way or the other.
-        if progress is None or progress.done == progress.total or anyio.current_time() - at > _PROGRESS_COUNTS_S:
-            return None
-        return ProviderProgress(task=progress.task, done=progress.done, total=progress.total, unit=progress.unit)
 
     # ---- calls ---------------------------------------------------------------------------------------------------
 
