@@ -58,7 +58,7 @@ class Installed:
         return f"{self.distribution} {self.version}"
 
     def broken(self) -> str | None:
-        """Why it cannot be loaded, as far as can be told without importing it."""
+        """Why it cannot be loaded, as far as that is known without an import."""
         if not _ENTRY_POINT.match(self.value):
             return f"entry point {self.value!r} is not of the form 'package.module:attribute'"
         top = self.value.partition(":")[0].partition(".")[0]
@@ -79,17 +79,10 @@ class Installed:
             ) from error
 
 
-def _names_of_distribution(text: str) -> tuple[str, str]:
-    # Parsing all of METADATA (with the README in it) as an e-mail is what makes listings slow; the head is enough.
-    name = version = "?"
-    for line in text.splitlines():
-        if not line:
-            break
-        if line.startswith("Name: "):
-            name = line[6:].strip()
-        elif line.startswith("Version: "):
-            version = line[9:].strip()
-    return name, version
+def _name_and_version(text: str) -> tuple[str, str]:
+    # Parsing all of METADATA (with the README in it) as an e-mail would make listings slow; the head is enough.
+    head = dict(line.partition(": ")[::2] for line in text.partition("\n\n")[0].splitlines())
+    return head.get("Name", "?").strip(), head.get("Version", "?").strip()
 
 
 def known_packages() -> dict[str, str]:
@@ -100,21 +93,6 @@ def known_packages() -> dict[str, str]:
 
 def _canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def package_of(value: str) -> str:
-    """The package that an entry point or dotted path is in; where several distributions share a namespace, its own."""
-    module = value.partition(":")[0].split(".")
-    package = module[0]
-    for part in module[1:]:
-        try:
-            found = importlib.util.find_spec(package)
-        except (ImportError, ValueError):
-            break
-        if found is None or found.origin is not None:
-            break
-        package += f".{part}"
-    return package
 
 
 class Discovery:
@@ -151,9 +129,7 @@ class Discovery:
                 distribution, version = "?", "?"
             else:
                 if id(dist) not in names:
-                    names[id(dist)] = _names_of_distribution(
-                        dist.read_text("METADATA") or dist.read_text("PKG-INFO") or ""
-                    )
+                    names[id(dist)] = _name_and_version(dist.read_text("METADATA") or dist.read_text("PKG-INFO") or "")
                 distribution, version = names[id(dist)]
             found.append(
                 Installed(
@@ -166,11 +142,6 @@ class Discovery:
                 )
             )
         return tuple(sorted(found, key=lambda i: (i.group, i.name, i.distribution)))
-
-    @property
-    def packages(self) -> set[str]:
-        """The packages that entry points are in, those that are disabled left out."""
-        return {package_of(installed.value) for installed in self.installed if not installed.disabled}
 
     def group(self, group: str) -> list[Installed]:
         return [i for i in self.installed if i.group == group]

@@ -16,11 +16,12 @@ from pydantic import ValidationError
 from llamastack.api.definition import ApiDefinition, MethodDefinition
 from llamastack.provider.api_handle import ApiHandle, Dispatch
 from llamastack.provider.deps import Progress
+from llamastack.provider.spec import ProviderSpec
 from llamastack.provider.typed_calls import Apis
 from llamastack.stack.access import AccessControl
 from llamastack.stack.call_chain import CallChain
 from llamastack.stack.config import ConfigError, LoadedConfig, load_config
-from llamastack.stack.discovery import STORE_GROUP, Discovery, DiscoveryError, default_discovery, package_of
+from llamastack.stack.discovery import STORE_GROUP, Discovery, DiscoveryError, default_discovery
 from llamastack.stack.hook_calls import contained_lifespan
 from llamastack.stack.inspection import StackInspect
 from llamastack.stack.multi_process import check_multi_process
@@ -147,10 +148,9 @@ class Stack(Apis):
         return self._calls.access
 
     @property
-    def packages(self) -> set[str]:
-        """The packages that its parts come from: installed plugins, and the code of its providers."""
-        specs = [planned.spec for planned in self._plan.providers]
-        return self._discovery.packages | {package_of(spec.factory) for spec in specs}
+    def provider_specs(self) -> list[ProviderSpec]:
+        """The specs of its provider instances, in the order of the run config."""
+        return [planned.spec for planned in self._plan.providers]
 
     # ---- the APIs ------------------------------------------------------------------------------------------------
 
@@ -180,7 +180,7 @@ class Stack(Apis):
         """Start the stack. `async with` does the same, and stops it.
 
         It lives in a task of its own, so that another task may stop it, as in a notebook or in the fixture of a test.
-        When the caller is cancelled, what was started is stopped again. A stack that was stopped can be started anew.
+        When the caller is cancelled, what was started is stopped again. A stack that was stopped can be started again.
 
         Raises StackStartError, PluginError where a plugin fails, and RuntimeError where it runs already.
         """

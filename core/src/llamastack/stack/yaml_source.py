@@ -130,7 +130,7 @@ class _Reader:
                 self._fault(key_node, path, "keys must be plain text")
                 continue
             if refers_to_environment(key):
-                self._fault(key_node, path, "keys are not substituted: ${env...} may stand in values alone")
+                self._fault(key_node, path, "keys are not substituted: ${env...} is allowed in values only")
                 continue
             if any(key_node is own_key for own_key in own):
                 if key in written:

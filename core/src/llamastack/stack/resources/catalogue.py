@@ -1,4 +1,7 @@
-"""What is served under which name: asked of the providers, registered by users, declared in the run config."""
+"""The objects of one kind by name: those that providers list, that users register, and of the run config.
+
+An unknown model, shield or memory bank is refused here.
+"""
 
 from __future__ import annotations
 
@@ -154,7 +157,7 @@ class ResourceCatalogue:
     # ---- what users call -----------------------------------------------------------------------------------------
 
     async def list_all(self) -> list[RoutedObject]:
-        """Everything, by provider in config order; what cannot be used now says why."""
+        """All objects, by provider in config order. An object that cannot be used now says why."""
         await self.refresh(self._max_age_s)
         registered: dict[str, list[Registration]] = {instance.provider_id: [] for instance in self.instances}
         for entry in self._registrations.all():
@@ -252,8 +255,8 @@ class ResourceCatalogue:
     async def unregister(self, name: str) -> None:
         """Tell the provider, then forget the object.
 
-        Raises NotFoundError, ConflictError for what stands in the run config, or what the provider raises; it stays
-        registered then.
+        Raises NotFoundError, ConflictError for an object of the run config, or what the provider raises; the object
+        stays registered then.
         """
         entry = self._registration(name)
         if entry is None:
@@ -269,7 +272,7 @@ class ResourceCatalogue:
         async with self._registrations.lock(item.identifier):
             if instance is not None and instance.provider is None:
                 raise instance.unavailable()
-            # Not half: once the provider is told, the record goes too, even when the caller has gone away.
+            # Once the provider has let go, the record goes too, even when the caller has gone away.
             with anyio.CancelScope(shield=True):
                 if instance is not None:
                     await self._calls.unregister(instance, item)
@@ -309,7 +312,7 @@ class ResourceCatalogue:
         self._registrations.apply(item for item in items if item.kind == self.pair.resource_api)
 
     def follow(self, changes: Iterable[StoredObject]) -> None:
-        """Take in what other workers registered and unregistered; the providers of this worker are told, too."""
+        """Take in what other workers registered and unregistered, and have this worker's providers follow."""
         concerned = self._registrations.apply(change for change in changes if change.kind == self.pair.resource_api)
         for instance in self.instances:
             if instance.provider_id in concerned:
@@ -329,7 +332,7 @@ class ResourceCatalogue:
     def refused(self, instance: SupervisedProvider, *, declared: bool = False) -> dict[str, str]:
         """Why it does not take what is registered with it, by identifier; empty while it is down.
 
-        declared: only of what stands in the run config.
+        declared: only for objects of the run config.
         """
         if instance.status is not ProviderStatus.healthy:
             return {}

@@ -1,4 +1,4 @@
-"""Calls of the private protocols: what the stack tells a provider about a model, a shield, a memory bank."""
+"""Calls of the private protocols, which register and unregister an object with its provider."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class ProviderCalls:
             )
 
     async def forget(self, instance: SupervisedProvider, item: RoutedObject) -> None:
-        """Tell this worker's provider that another worker unregistered `item`, which is done where it is shared."""
+        """Have this worker's provider let go of `item`, which another worker unregistered."""
         try:
             await self._call(instance, self._kind.forget_hook, item, HOOK_TIMEOUT_S)
         except LlamaStackError as error:

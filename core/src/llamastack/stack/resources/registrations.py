@@ -1,4 +1,4 @@
-"""What the run config and the users registered, and whether its provider has taken it."""
+"""The objects that the run config and users registered, and whether their providers have taken them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Registration:
         self._warned = False
 
     def wait(self, reason: str = _NOT_YET) -> None:
-        """Its provider has to be told of it (again). An earlier reason stays."""
+        """It has to be registered with its provider (again). An earlier reason stays."""
         self.reason = self.reason or reason
 
     def polled(self, *, listed: bool) -> None:
@@ -88,7 +88,7 @@ class Registrations:
         return lock
 
     def apply(self, changes: Iterable[StoredObject]) -> set[str]:
-        """Take in what the store says. Returns the ids of the providers that have something to catch up with."""
+        """Take in changes of the store. Returns the ids of the providers that they concern."""
         concerned: set[str] = set()
         for change in changes:
             known = self._by_name.get(change.identifier)
@@ -122,7 +122,7 @@ class Registrations:
         return concerned
 
     def gone(self, provider_id: str) -> list[RoutedObject]:
-        """What other workers unregistered, which this worker's provider has not let go of yet."""
+        """Objects that other workers unregistered, and that this worker's provider has not let go of yet."""
         return list(self._gone.get(provider_id, {}).values())
 
     def forget_gone(self, provider_id: str) -> None:

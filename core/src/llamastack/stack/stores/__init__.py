@@ -36,8 +36,8 @@ class Store(Protocol):
     async def changes_since(self, sequence: int) -> tuple[int, list[StoredObject]]:
         """What was put or deleted after `sequence` (0: everything that is there), and the newest sequence number.
 
-        In a store that is shared, the latter is above 0 when nothing is there, too: who asks again with 0 would not be
-        told of what was put and deleted in between.
+        In a store that is shared, the newest number is above 0 even when nothing is there: asking again with 0 would
+        leave out what was put and deleted in between.
         """
         ...
 

@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS objects (
     PRIMARY KEY (kind, identifier)
 )
 """
-# The first is 2: who has seen an empty store has seen up to 1, and is told of what is deleted afterwards, too.
+# The first number is 2: a reader of an empty store has seen up to 1, and later sees what is deleted, too.
 _EMPTY = 1
 _NEXT = f"(SELECT COALESCE(MAX(sequence), {_EMPTY}) + 1 FROM objects)"
 _PUT = f"""

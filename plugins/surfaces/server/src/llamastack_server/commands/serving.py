@@ -21,6 +21,7 @@ from llamastack.provider.commands import CommandOutput, ProgressDisplay, WrongIn
 from llamastack.stack import Stack
 from llamastack.stack.discovery import default_discovery
 from llamastack_server.logs import log_packages, set_up_logging
+from llamastack_server.plugin_packages import packages_of, packages_of_plugins
 from llamastack_server.serve import raise_file_limit, serve, url_of
 
 _MOST_NAMES = 3
@@ -33,7 +34,7 @@ OnStarted = Callable[[Stack, str], Awaitable[Callable[[], None]]]
 def set_up_log() -> None:
     """The log of this process. Raises WrongInputError where its settings are wrong."""
     try:
-        set_up_logging(packages=default_discovery().packages)
+        set_up_logging(packages=packages_of_plugins(default_discovery()))
     except ValueError as error:
         raise WrongInputError(str(error)) from None
 
@@ -67,7 +68,7 @@ def run_stack(
         lines = [serving_line(url), *await show_stack(stack, url, output)]
         return partial(output.say, "\n".join(lines))
 
-    log_packages(stack.packages)
+    log_packages(packages_of(spec.factory for spec in stack.provider_specs))
     options = {"use_uvloop": find_spec("uvloop") is not None}
     raise_file_limit()
     try:

@@ -32,6 +32,7 @@ from llamastack.stack.discovery import default_discovery
 from llamastack_server.commands.heartbeat import Heartbeat, Pulse, end_hanging
 from llamastack_server.commands.serving import SIGNALS, run_stack, serving_line, show_stack
 from llamastack_server.logs import set_up_logging
+from llamastack_server.plugin_packages import packages_of_plugins
 from llamastack_server.serve import own_socket, share, url_of
 from llamastack_server.settings import ServerConfig
 
@@ -274,7 +275,7 @@ def _work(job: _Job, shared: socket.socket, sending: Connection, beating: Connec
         return partial(_say, sending, _Ready(lines))
 
     try:
-        set_up_logging(worker=job.name, packages=default_discovery().packages)
+        set_up_logging(worker=job.name, packages=packages_of_plugins(default_discovery()))
         report = job.output.progress()
         if job.introduces:
             stack = Stack.from_config(job.config, folder=job.folder, on_progress=report)
