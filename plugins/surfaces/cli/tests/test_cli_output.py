@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import re
 from collections.abc import AsyncIterator
 
@@ -17,6 +18,7 @@ from llamastack.api.inference import (
     ChatCompletionResponseEventType,
     ChatCompletionResponseStreamChunk,
 )
+from llamastack.provider.commands import CommandOutput, WrongInputError
 from llamastack_cli import output
 from llamastack_cli.chat import _streamed, _whole
 from llamastack_cli.group import cli
@@ -79,3 +81,16 @@ def test_a_plugin_that_is_left_out_is_told_of_in_one_line(monkeypatch: pytest.Mo
     assert done.stderr.startswith("warning: plugin left out: m\\x1b[2J")
     assert len(done.stderr.splitlines()) == 1
     assert not STEERING.search(done.stderr)
+
+
+def test_the_output_of_commands_can_be_given_to_other_processes(capsys: pytest.CaptureFixture[str]) -> None:
+    given: CommandOutput = pickle.loads(pickle.dumps(output.TerminalOutput(debug=True)))
+    assert given.debug is True
+    given.say("a\x1b[31m")
+    given.json({"b": 1})
+    error = given.to_cli_error(ExceptionGroup("several", [WrongInputError("one", "two")]))
+    assert (error.exit_code, error.lines) == (2, ("one", "two"))
+    given.show_errors(error.lines)
+    shown = capsys.readouterr()
+    assert shown.out == 'a\\x1b[31m\n{\n  "b": 1\n}\n'
+    assert shown.err == "error: one\nerror: two\n"
