@@ -35,8 +35,7 @@ def test_what_is_written_while_a_process_starts_is_seen(
 
     monkeypatch.setattr(basereload, "get_subprocess", lambda **_: Starting())
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    reloader = _Reloader(Config("llamastack", log_config=None, reload_delay=0), target=lambda _: None, sockets=[])
-    reloader.folders = [tmp_path]
+    reloader = _Reloader(Config("llamastack", log_config=None, reload_delay=0), lambda _: None, [], [tmp_path])
     reloader.process = Starting()  # type: ignore[assignment]
     getattr(reloader, way)()
     assert reloader.should_restart() == [file]

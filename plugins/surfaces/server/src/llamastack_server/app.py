@@ -76,7 +76,7 @@ class StackApp:
         try:
             await self._app(scope, receive, sender)
         except ClientGoneError:
-            sender.status = _CLIENT_GONE
+            sender.give_up(_CLIENT_GONE)
         except Exception as error:
             if sender.status:
                 # The head is out: the connection can only be broken off.

@@ -360,6 +360,10 @@ class Sender:
         """`send` itself where it is a Sender, and else one around it, such as around what middleware passes on."""
         return send if isinstance(send, Sender) else cls(send)
 
+    def give_up(self, status: int) -> None:
+        """The client is gone: `status` is what the log has."""
+        self.status = status
+
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]

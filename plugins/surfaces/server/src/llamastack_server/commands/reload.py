@@ -6,7 +6,7 @@ import functools
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,9 +26,8 @@ _PASSED_OVER = ("__pycache__", "node_modules", "site-packages")
 def run_reloading(config: str, listening: socket.socket, output: CommandOutput) -> None:
     """Serve in a process of its own, started again whenever a watched file changes."""
     settings = Config("llamastack", log_config=None, reload_delay=0.5)
-    reloader = _Reloader(settings, target=functools.partial(_child, config, output), sockets=[listening])
-    reloader.folders = watched_folders(config)
-    reloader.run()
+    child = functools.partial(_child, config, output)
+    _Reloader(settings, child, [listening], watched_folders(config)).run()
 
 
 def watched_folders(config: str) -> list[Path]:
@@ -47,7 +46,11 @@ def watched_folders(config: str) -> list[Path]:
 class _Reloader(StatReload):
     """uvicorn's own by time stamps, which sees Python files only, and not what changes while a process starts."""
 
-    folders: list[Path]
+    def __init__(
+        self, config: Config, target: Callable[..., None], sockets: list[socket.socket], folders: list[Path]
+    ) -> None:
+        self.folders = folders
+        super().__init__(config, target, sockets)
 
     def startup(self) -> None:
         self.mtimes = self._written()

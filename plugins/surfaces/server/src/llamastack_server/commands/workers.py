@@ -89,6 +89,19 @@ class _Worker:
     tried: anyio.Event = field(default_factory=anyio.Event)
     failed: bool = False
 
+    def begin(self, process: SpawnProcess) -> None:
+        """A process of it has started."""
+        self.process = process
+
+    def end(self, *, ready: bool) -> None:
+        """Its process has ended."""
+        self.failed = not ready
+
+    def serve(self) -> None:
+        """Its process accepts requests."""
+        self.failed = False
+        self.tried.set()
+
 
 def run_workers(config: LoadedConfig, listening: socket.socket, count: int, output: CommandOutput) -> None:
     """Serve with `count` processes until SIGTERM or SIGINT, then wait until they have let requests finish.
@@ -160,7 +173,7 @@ class _Workers:
         while True:
             began = anyio.current_time()
             said, ready = await self._run_once(worker)
-            worker.failed = not ready
+            worker.end(ready=ready)
             if worker.failed and all(other.failed for other in self._workers):
                 self._failure = _as_error(said) if said is not None else CliError(f"{_ended(worker)} before it served")
                 self._serving.cancel()
@@ -184,17 +197,16 @@ class _Workers:
         with receiving, hearing:
             with sending, beating, _signals_held_back():
                 process.start()
-            worker.process = process
+            worker.begin(process)
             pulse = Pulse(hearing, job.timeout_s) if job.timeout_s else None
             try:
                 await anyio.wait_readable(receiving)
                 said = _received(receiving)
                 if isinstance(said, _Ready):
                     ready = True
-                    worker.failed = False
                     self._lines += said.lines
                     _LOGGER.info("%s serves as process %d", worker.name, process.pid)
-                    worker.tried.set()
+                    worker.serve()
                 elif pulse is not None:
                     pulse.expect_end()
                 await _end_of(process, pulse)
