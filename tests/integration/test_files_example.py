@@ -5,12 +5,15 @@ passthrough, in process, OpenAPI.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
+from click.testing import CliRunner
 from installed_fakes import FILES_EXAMPLE, entry_points_in, install_package
 from llamastack_files_example.api import APIS, EventType, FileEvent, Folder, StoredFile
 from served_stack import served_stack
@@ -20,7 +23,9 @@ from llamastack.api.files import File
 from llamastack.api.pages import all_listed
 from llamastack.provider.builtin_apis import BUILTIN_APIS
 from llamastack.provider.errors import InvalidRequestError, NotFoundError, RequestTooLargeError
+from llamastack.stack import discovery
 from llamastack.stack.discovery import Discovery
+from llamastack_cli.group import cli
 
 pytestmark = pytest.mark.anyio
 LOCAL = {"providers": {"files": [{"provider_id": "disk", "provider_type": "local"}]}}
@@ -248,3 +253,48 @@ async def test_the_openapi_document_describes_it(plugged: Discovery) -> None:
     assert "event" in events["text/event-stream"]["schema"]["properties"]
     ids = [operation["operationId"] for path in paths.values() for operation in path.values()]
     assert len(ids) == len(set(ids))
+
+
+async def test_the_command_line_reaches_every_method(
+    plugged: Discovery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discovery, "_default", plugged)
+    source, target = tmp_path / "a.txt", tmp_path / "b.txt"
+    source.write_bytes(b"hello")
+    async with served_stack(LOCAL, plugged) as (_, http):
+
+        async def run(*arguments: str, status: int = 0) -> str:
+            options = ["--url", str(http.base_url)]
+            done = await anyio.to_thread.run_sync(lambda: CliRunner().invoke(cli, [*arguments, *options]))
+            assert done.exit_code == status, done.output
+            return done.output
+
+        await run("folders", "register", "docs", "--region", "us")
+        assert "docs" in await run("folders", "list", "--region", "us")
+        assert "inbox" not in await run("folders", "list", "--region", "us")
+        assert "note: there are more: --after disk/inbox" in await run("folders", "list", "--limit", "1")
+        assert "region" in await run("folders", "get", "docs")
+        uploaded = await run(
+            "files", "upload-file", "--folder", "docs", "--file", str(source), "--labels", '{"a": "b"}'
+        )
+        assert json.loads(uploaded) == {
+            "id": "file-1",
+            "name": "a.txt",
+            "media_type": "text/plain",
+            "size": 5,
+            "labels": {"a": "b"},
+        }
+        one = ("--folder", "docs", "--file-id", "file-1")
+        assert await run("files", "download-file", *one) == "hello"
+        assert await run("files", "download-file", *one, "--output", str(target)) == ""
+        assert target.read_bytes() == b"hello"
+        assert '"has_more": false' in await run("files", "list-files", "--folder", "docs", "--limit", "5")
+        assert '"size": 5' in await run("files", "replace-content", *one, "--content", str(target))
+        assert await run("files", "delete-file", *one) == ""
+        events = await run("files", "list-events", "--folder", "docs")
+        assert [json.loads(line)["type"] for line in events.splitlines()] == ["stored", "stored", "deleted"]
+        assert "no file 'file-1' in folder 'docs'" in await run("files", "get-file", *one, status=1)
+        assert "Missing option '--file-id'" in await run("files", "get-file", "--folder", "docs", status=2)
+        assert "--labels: is not JSON" in await run("files", "update-file", *one, "--labels", "{", status=2)
+        await run("folders", "unregister", "docs")
+        assert "no folder 'docs' is served" in await run("folders", "get", "docs", status=1)

@@ -112,9 +112,7 @@ class TopGroup(LazyGroup):
         if lazy is not None:
             return with_commands(load_command(lazy), _commands_of_plugins(cmd_name).values())
         if cmd_name in _OBJECT_COMMANDS or cmd_name in _object_commands():
-            from llamastack_cli.resource_commands import object_apis, object_command
-
-            return with_commands(object_command(object_apis()[cmd_name]), _commands_of_plugins(cmd_name).values())
+            return with_commands(_command_of_api(cmd_name), _commands_of_plugins(cmd_name).values())
         if cmd_name in _IN_PACKAGES:
             package = _IN_PACKAGES[cmd_name]
             raise click.UsageError(
@@ -169,17 +167,30 @@ def _hooked_commands(hooks: Plugins) -> list[CliCommand]:
 
 
 def _object_commands() -> dict[str, str]:
-    """The commands for the objects of APIs, with their help lines; plugins may add APIs."""
+    """The commands that follow from APIs, with their help lines; plugins may add APIs."""
     if not _has_plugins():
         return _OBJECT_COMMANDS
     from llamastack_cli.server_connection import installed_plugins
 
     if not installed_plugins().call.llamastack_apis.get_hookimpls():
         return _OBJECT_COMMANDS
+    from llamastack_cli.api_commands import api_command, plugin_apis
     from llamastack_cli.resource_commands import object_apis, object_command
 
     added = {name: object_command(api).get_short_help_str(100) for name, api in object_apis().items()}
+    added |= {name: api_command(api).get_short_help_str(100) for name, api in plugin_apis().items()}
     return {**added, **_OBJECT_COMMANDS}
+
+
+def _command_of_api(name: str) -> click.Group:
+    from llamastack_cli.resource_commands import object_apis, object_command
+
+    resource = object_apis().get(name)
+    if resource is not None:
+        return object_command(resource)
+    from llamastack_cli.api_commands import api_command, plugin_apis
+
+    return api_command(plugin_apis()[name])
 
 
 def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:

@@ -14,11 +14,13 @@ import click
 from pydantic import ValidationError
 
 from llamastack.api.definition import ApiDefinition, ResourceKind
+from llamastack.api.pages import all_listed
 from llamastack.api.webmethod import ResourceAction
 from llamastack.provider.commands import WrongInputError
 from llamastack.provider.errors import ObjectNotFoundError
 from llamastack.provider.validation import invalid_request
 from llamastack_cli.fields import Schema, properties_of, type_of
+from llamastack_cli.method_options import arguments_of, options_of
 from llamastack_cli.output import say, show_json, show_table
 from llamastack_cli.server_connection import Server, installed_plugins, server_options
 
@@ -85,8 +87,8 @@ class _Objects:
         @click.command("list", help=f"List the {self.label}s that are served.")
         @_as_json
         @server_options
-        def command(server: Server, as_json: bool) -> None:
-            found, notes = server.run(self._listed)
+        def command(server: Server, as_json: bool, **given: Any) -> None:
+            found, notes = server.run(lambda client: self._listed(client, given))
             for note in notes:
                 say(f"note: {note}", err=True)
             if as_json:
@@ -96,13 +98,24 @@ class _Objects:
             else:
                 say(f"no {self.label} is served at {server.url}", err=True)
 
+        command.params += options_of(self.definition.method_for(ResourceAction.LIST))
         return command
 
-    async def _listed(self, client: LlamaStackClient) -> tuple[list[Any], list[str]]:
-        found = await self._call(client, ResourceAction.LIST)
+    async def _listed(self, client: LlamaStackClient, given: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
+        method = self.definition.method_for(ResourceAction.LIST)
+        arguments = await arguments_of(method, given)
+        call = client.api(self.definition.name).methods[method.name]
+        notes = []
+        if "limit" in arguments:  # one page is wanted
+            page = await call(**arguments)
+            found = page.data
+            if page.has_more:
+                notes.append(f"there are more: --after {page.last_id}")
+        else:
+            found = [item async for item in all_listed(call, **arguments)]
         health = await client.api("inspect").health()
         mine = (item for item in health.providers if item.api == self.pair.routed_api and item.note)
-        return found, [f"provider '{item.provider_id}' {item.note}" for item in mine]
+        return found, notes + [f"provider '{item.provider_id}' {item.note}" for item in mine]
 
     def _show_list(self, found: Sequence[Any]) -> None:
         # A column that only repeats the identifiers says nothing.
@@ -133,7 +146,7 @@ class _Objects:
             async def talk(client: LlamaStackClient) -> Any:
                 found = await self._call(client, ResourceAction.GET, name)
                 if found is None:
-                    served = await self._call(client, ResourceAction.LIST)
+                    served, _ = await self._listed(client, {})
                     names = [item.identifier for item in served if item.unavailable_reason is None]
                     raise ObjectNotFoundError(self.label, name, available=names)
                 return found
