@@ -82,9 +82,15 @@ class File:
     async def aclose(self) -> None:
         """Let go of what the blocks come from; safe to call twice."""
         close = getattr(self.content, "aclose", None)
-        if close is not None:
-            with anyio.CancelScope(shield=True):
+        if close is None:
+            return
+        with anyio.CancelScope(shield=True):
+            try:
                 await close()
+            except RuntimeError as error:
+                # Another task reads it, such as the one that sends it; what ends that task ends the reading.
+                if "already running" not in str(error):
+                    raise
 
     async def __aenter__(self) -> Self:
         return self
