@@ -2,6 +2,8 @@
 
 A Protocol says that `chat_completion` gives a reply *or* a stream, which is what a provider implements. A caller knows
 which, by `stream=True`; overloads say so. They follow from the Protocols, so they are generated: `make generate`.
+
+A package with APIs of its own gets the same: `generate_calls.py acme.api:APIS src/acme/typed_calls.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import ast
 import importlib
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from llamastack.api import definition
@@ -38,6 +40,16 @@ def definers() -> dict[str, str]:
                 names = [target.id for target in node.targets if isinstance(target, ast.Name)]
             for name in names:
                 found.setdefault(name, f"llamastack.api.{file.stem}")
+    return found
+
+
+def definers_of(apis: Iterable[ApiDefinition]) -> dict[str, str]:
+    """The same for the names that APIs of a package use, by the modules of their Protocols."""
+    found = definers()
+    for api in apis:
+        module = sys.modules[api.protocol.__module__]
+        for name, value in vars(module).items():
+            found.setdefault(name, getattr(value, "__module__", None) or module.__name__)
     return found
 
 
@@ -87,6 +99,8 @@ def method_text(method: MethodDefinition) -> str:
     parts = parts_of_union(returned)
     streamed = next(part for part in parts if part.startswith("AsyncIterator"))
     whole = " | ".join(part for part in parts if part != streamed)
+    if not whole:
+        return signature(method, None, streamed.replace("AsyncIterator", "Stream"))
     return "".join(
         f"    @overload\n{signature(method, stream, returns)}"
         for stream, returns in (
@@ -100,19 +114,20 @@ def class_name(api: ApiDefinition) -> str:
     return f"{api.protocol.__name__}Calls"
 
 
-def generated() -> str:
+def generated(apis: Sequence[ApiDefinition] = BUILTIN_APIS) -> str:
     classes = ""
-    for api in BUILTIN_APIS:
+    for api in apis:
         doc = (api.protocol.__doc__ or "").strip()
         methods = "\n".join(method_text(method) for method in api.methods.values())
         classes += f'\n\nclass {class_name(api)}(Protocol):\n    """{doc}"""\n\n{methods}'
-    doc = "The built-in APIs as attributes; which of them are really there depends on the run config."
-    classes += f'\n\nclass Apis:\n    """{doc}"""\n\n'
-    classes += "".join(f"    {api.name}: {class_name(api)}\n" for api in BUILTIN_APIS)
+    if apis is BUILTIN_APIS:
+        doc = "The built-in APIs as attributes; which of them are really there depends on the run config."
+        classes += f'\n\nclass Apis:\n    """{doc}"""\n\n'
+        classes += "".join(f"    {api.name}: {class_name(api)}\n" for api in apis)
     used = {node.id for node in ast.walk(ast.parse(classes)) if isinstance(node, ast.Name)}
     imports: dict[str, list[str]] = {}
-    for name, module in definers().items():
-        if name in used:
+    for name, module in definers_of(apis).items():
+        if name in used and module not in ("builtins", "typing"):
             imports.setdefault(module, []).append(name)
     for name, module in (
         ("Stream", "llamastack.provider.streams"),
@@ -121,7 +136,7 @@ def generated() -> str:
         ("Protocol", "typing"),
         ("overload", "typing"),
     ):
-        if name in used:
+        if name in used and name not in imports.get(module, ()):
             imports.setdefault(module, []).append(name)
     for module, names in imports.items():
         missing = [name for name in names if not hasattr(importlib.import_module(module), name)]
@@ -131,13 +146,13 @@ def generated() -> str:
     return HEADER + "".join(lines) + classes
 
 
-def formatted() -> str:
+def formatted(apis: Sequence[ApiDefinition] = BUILTIN_APIS, target: Path = TARGET) -> str:
     """The file as it is to be."""
     ruff = [sys.executable, "-m", "ruff"]
-    text = generated()
+    text = generated(apis)
     for command in (["check", "--fix-only", "--quiet"], ["format", "--quiet"]):
         done = subprocess.run(
-            [*ruff, *command, "--stdin-filename", str(TARGET), "-"],
+            [*ruff, *command, "--stdin-filename", str(target), "-"],
             input=text,
             capture_output=True,
             text=True,
@@ -148,4 +163,9 @@ def formatted() -> str:
 
 
 if __name__ == "__main__":
-    TARGET.write_text(formatted(), encoding="utf-8")
+    if len(sys.argv) == 3:
+        module_name, _, attribute = sys.argv[1].partition(":")
+        target = Path(sys.argv[2])
+        target.write_text(formatted(getattr(importlib.import_module(module_name), attribute), target), encoding="utf-8")
+    else:
+        TARGET.write_text(formatted(), encoding="utf-8")

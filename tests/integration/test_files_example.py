@@ -6,6 +6,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -298,3 +301,36 @@ async def test_the_command_line_reaches_every_method(
         assert "--labels: is not JSON" in await run("files", "update-file", *one, "--labels", "{", status=2)
         await run("folders", "unregister", "docs")
         assert "no folder 'docs' is served" in await run("folders", "get", "docs", status=1)
+
+
+def test_a_provider_of_it_is_tried_by_the_suite_of_the_package(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    install_package(site, FILES_EXAMPLE)
+    config = tmp_path / "run.yaml"
+    config.write_text(
+        "providers:\n  files:\n    - {provider_id: disk, provider_type: local}\n"
+        "x-conformance:\n  objects: [{identifier: docs}]\n  unserved: a/b\n"
+    )
+    path = os.pathsep.join([str(site), str(FILES_EXAMPLE / "src")])
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "--rootdir",
+            str(tmp_path),
+            "--llamastack-provider",
+            "files=local",
+            "--llamastack-config",
+            str(config),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path, "LLAMASTACK_HOME": str(tmp_path / "home")},
+    )
+    assert done.returncode == 0, done.stdout
+    print(done.stdout)

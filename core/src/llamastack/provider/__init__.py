@@ -40,6 +40,7 @@ __all__ = [
     "ShieldsProtocolPrivate",
     "UnsupportedMemoryBankError",
     "UnsupportedModelError",
+    "UnsupportedObjectError",
     "UnsupportedShieldError",
     "hookimpl",
 ]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from llamastack_conformance.suites.agents import AgentsConformance
     from llamastack_conformance.suites.inference import InferenceConformance
     from llamastack_conformance.suites.memory import MemoryConformance
+    from llamastack_conformance.suites.plugin_api import PluginApiConformance, RoutedPluginApiConformance
     from llamastack_conformance.suites.safety import SafetyConformance
     from llamastack_conformance.suites.telemetry import TelemetryConformance
 
@@ -26,16 +27,25 @@ __all__ = [
     "AgentsConformance",
     "InferenceConformance",
     "MemoryConformance",
+    "PluginApiConformance",
+    "RoutedPluginApiConformance",
     "SafetyConformance",
     "TelemetryConformance",
 ]
-SUITES = {name.removesuffix("Conformance").lower(): name for name in __all__}
+SUITES = {api: f"{api.capitalize()}Conformance" for api in ("agents", "inference", "memory", "safety", "telemetry")}
 """API -> the name of its suite here."""
 
 if not TYPE_CHECKING:
     # pytest imports this package in every run; the suites bring the core, which most runs do without.
     __getattr__ = lazy_getattr(
         __name__,
-        (".suites.inference", ".suites.memory", ".suites.safety", ".suites.telemetry", ".suites.agents"),
+        (
+            ".suites.inference",
+            ".suites.memory",
+            ".suites.safety",
+            ".suites.telemetry",
+            ".suites.agents",
+            ".suites.plugin_api",
+        ),
         __all__,
     )

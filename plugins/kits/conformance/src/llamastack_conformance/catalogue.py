@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import functools
 
-import llamastack_conformance
 from llamastack_conformance.checks import Check, checks_of
+from llamastack_conformance.installed_suites import suites
 
 
 @functools.cache
 def catalogue() -> tuple[tuple[Check, tuple[str, ...]], ...]:
     """(check, the APIs whose suites have it), in the order that they run in."""
     found: dict[tuple[str, str], tuple[Check, list[str]]] = {}
-    for api, name in llamastack_conformance.SUITES.items():
-        for _, check in checks_of(getattr(llamastack_conformance, name)):
+    for api, suite in suites():
+        for _, check in checks_of(suite):
             found.setdefault((check.id, check.wanted), (check, []))[1].append(api)
     return tuple((check, tuple(apis)) for check, apis in found.values())
 

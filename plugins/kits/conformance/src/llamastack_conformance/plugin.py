@@ -67,13 +67,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _suite(asked: Asked, api: str, kind: str) -> type:
     """The suite of `api` for one provider type, made from the options."""
-    import llamastack_conformance
+    from llamastack_conformance.installed_suites import NoSuiteError, suite_of
 
-    name = llamastack_conformance.SUITES.get(api)
-    if name is None:
-        known = ", ".join(llamastack_conformance.SUITES)
-        raise pytest.UsageError(f"--llamastack-provider: there is no suite of API '{api}'; there are {known}")
-    base = getattr(llamastack_conformance, name)
+    try:
+        base = suite_of(api)
+    except NoSuiteError as error:
+        raise pytest.UsageError(f"--llamastack-provider: {error}") from None
     title = "Test" + "".join(part.capitalize() for part in kind.replace(":", "-").split("-") if part)
     attributes = {"provider_type": kind, "config": asked.config, "__module__": __name__}
     suite: type = type(f"{title}{api.capitalize()}", (base,), attributes)

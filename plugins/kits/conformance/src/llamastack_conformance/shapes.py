@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from llamastack.api.definition import MethodDefinition
+from llamastack.api.definition import MethodDefinition, ReplyKind
+from llamastack.api.files import File
+from llamastack.provider.streams import closing
 from llamastack.provider.validation import explain_validation_error
 from llamastack.provider.validation_paths import path_of
 from llamastack_conformance.checks import CheckFailure
@@ -26,8 +28,42 @@ def well_formed_piece(method: MethodDefinition, piece: Any) -> None:
     _same_over_wire(method.piece, piece, f"a piece of {method.name} is", method.result_types[1])
 
 
+async def well_formed_reply(method: MethodDefinition, result: Any) -> None:
+    """The same for whatever a method gives: an object, a stream, bytes or a file. A stream is read to its end."""
+    kind = method.reply_kind
+    if kind is ReplyKind.BYTES:
+        _is_a(result, bytes, method)
+    elif kind is ReplyKind.JSON:
+        if not isinstance(result, AsyncIterator):
+            well_formed(method, result)
+            return
+        async with closing(result):
+            async for piece in result:
+                well_formed_piece(method, piece)
+    else:
+        _is_a(result, File if kind is ReplyKind.FILE else AsyncIterator, method)
+        size = 0
+        async for block in result:
+            if not isinstance(block, bytes):
+                raise CheckFailure(f"a block of {method.name} is a {type(block).__name__}", wanted="bytes")
+            size += len(block)
+        said = getattr(result, "size", None)
+        if said not in (None, size):
+            raise CheckFailure(
+                f"{method.name} returned {size} bytes in a File of size {said}", wanted="its size, or None"
+            )
+
+
+def _is_a(result: Any, kind: type, method: MethodDefinition) -> None:
+    if not isinstance(result, kind):
+        raise CheckFailure(f"{method.name} returned a {type(result).__name__}", wanted=f"a {kind.__name__}")
+
+
 def _same_over_wire(adapter: TypeAdapter[Any], value: Any, what: str, wanted: Any) -> None:
     name = getattr(wanted, "__name__", str(wanted))
+    if isinstance(wanted, type) and issubclass(wanted, BaseModel):
+        generic: type | None = wanted.__pydantic_generic_metadata__["origin"]  # Page is as good as Page[X]
+        wanted = generic or wanted
     if isinstance(wanted, type) and issubclass(wanted, BaseModel) and not isinstance(value, wanted):
         raise CheckFailure(f"{what} a {type(value).__name__}: {str(value)[:200]}", wanted=f"a {name}")
     try:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from llamastack.api.files import File
 from llamastack.api.pages import Page
-from llamastack.provider import Deps, InvalidRequestError, NotFoundError, RequestTooLargeError
+from llamastack.provider import Deps, NotFoundError, RequestTooLargeError, UnsupportedObjectError
 from llamastack_files_example.api import EventType, FileEvent, Files, Folder, FoldersProtocolPrivate, StoredFile
 
 
@@ -29,6 +29,13 @@ class _Contents:
     count: int = 0
 
 
+class UnsupportedFolderError(UnsupportedObjectError):
+    """The folder cannot be made."""
+
+    code = "unsupported_folder"
+    label = "folder"
+
+
 class LocalFiles(Files, FoldersProtocolPrivate):
     """Keeps everything in memory."""
 
@@ -42,7 +49,7 @@ class LocalFiles(Files, FoldersProtocolPrivate):
 
     async def register_folder(self, folder: Folder) -> None:
         if "/" in folder.identifier:
-            raise InvalidRequestError("the name of a folder has no '/'", param="identifier")
+            raise UnsupportedFolderError(folder.identifier, reason="its name has no '/'")
         self._folders[folder.identifier] = folder
         self._contents.setdefault(folder.identifier, _Contents())
 
