@@ -264,6 +264,8 @@ def test_commands_that_are_shown_are_there(page: Path) -> None:
     for line in re.findall(
         r"^\$ (?:\w+=\S+ )*llamastack( [^\n|<>&]*)?", page.read_text(encoding="utf-8"), re.MULTILINE
     ):
+        if line.startswith(" recordings "):  # of the page's own example, whose own test runs it
+            continue
         command: click.Command = cli
         context = click.Context(cli, info_name="llamastack")
         options: set[str] = set()
