@@ -12,6 +12,7 @@ import ast
 import importlib
 import subprocess
 import sys
+import typing
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -49,7 +50,8 @@ def definers_of(apis: Iterable[ApiDefinition]) -> dict[str, str]:
     for api in apis:
         module = sys.modules[api.protocol.__module__]
         for name, value in vars(module).items():
-            found.setdefault(name, getattr(value, "__module__", None) or module.__name__)
+            defined = value.__module__ if isinstance(value, type) and value.__name__ == name else module.__name__
+            found.setdefault(name, defined)
     return found
 
 
@@ -127,7 +129,7 @@ def generated(apis: Sequence[ApiDefinition] = BUILTIN_APIS) -> str:
     used = {node.id for node in ast.walk(ast.parse(classes)) if isinstance(node, ast.Name)}
     imports: dict[str, list[str]] = {}
     for name, module in definers_of(apis).items():
-        if name in used and module not in ("builtins", "typing"):
+        if name in used and module != "builtins" and not hasattr(typing, name):
             imports.setdefault(module, []).append(name)
     for name, module in (
         ("Stream", "llamastack.provider.streams"),

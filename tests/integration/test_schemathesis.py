@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import httpx
 import jsonschema
 import pytest
-from installed_fakes import SCRIPTED, install
+from installed_fakes import FILES_EXAMPLE, SCRIPTED, install, install_package
 from running_server import RunningServer, running_server
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
@@ -48,6 +49,10 @@ providers:
   telemetry: [{provider_id: t, provider_type: "remote::sample"}]
 memory_banks: [{identifier: bank, type: keyword}]
 """
+FILES = """\
+providers:
+  files: [{provider_id: disk, provider_type: local}]
+"""
 TRANSLATED = """\
 providers:
   inference: [{provider_id: p, provider_type: scripted}]
@@ -64,17 +69,29 @@ class Tried:
     seed: int = 20261128
 
 
+A_PACKAGE = Tried(FILES, "^/folders", 15)
 Case = tuple[Tried, RunningServer]
 TRIED = {"sample providers": Tried(SAMPLE, "^/", 10), "translated": Tried(TRANSLATED, "^/(v1|inference)/", 25)}
 
 
 @pytest.fixture(scope="module", params=list(TRIED))
 def tried(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
-    chosen = TRIED[request.param]
-    folder = tmp_path_factory.mktemp("served")
+    with served(TRIED[request.param], tmp_path_factory.mktemp("served")) as case:
+        yield case
+
+
+@pytest.fixture(scope="module")
+def of_a_package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
+    with served(A_PACKAGE, tmp_path_factory.mktemp("served")) as case:
+        yield case
+
+
+@contextmanager
+def served(chosen: Tried, folder: Path) -> Iterator[Case]:
     install(folder, "llamastack-provider-scripted", SCRIPTED)
+    install_package(folder, FILES_EXAMPLE)
     folder.joinpath("run.yaml").write_text(chosen.config)
-    paths = os.pathsep.join(map(str, (folder, SUPPORT)))
+    paths = os.pathsep.join(map(str, (folder, SUPPORT, FILES_EXAMPLE / "src")))
     with running_server(folder / "run.yaml", home=folder / "home", environment={"PYTHONPATH": paths}) as server:
         yield chosen, server
 
@@ -115,6 +132,11 @@ def test_the_server_does_what_its_document_says(tried: Case, tmp_path: Path) -> 
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 0, done.stdout
     assert "Traceback" not in "".join(server.output)
+
+
+def test_the_server_does_what_the_document_of_an_api_of_a_package_says(of_a_package: Case, tmp_path: Path) -> None:
+    test_the_document_is_valid(of_a_package)
+    test_the_server_does_what_its_document_says(of_a_package, tmp_path)
 
 
 def test_the_document_is_valid(tried: Case) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 from pydantic import Field
 
@@ -13,6 +13,8 @@ from llamastack.api.files import File
 from llamastack.api.pages import Page
 from llamastack.api.webmethod import ResourceAction, webmethod
 from llamastack.provider.builtin_apis import routed_apis
+
+Limit = Annotated[int, Field(ge=1, le=100)]
 
 
 class Folder(RoutedObject):
@@ -48,7 +50,7 @@ class Files(Protocol):
         ...
 
     @webmethod("/folders/{folder}/files", methods=("GET",), routed_by="folder")
-    async def list_files(self, folder: str, limit: int | None = None, after: str | None = None) -> Page[StoredFile]:
+    async def list_files(self, folder: str, limit: Limit | None = None, after: str | None = None) -> Page[StoredFile]:
         """The files of a folder, oldest first."""
         ...
 

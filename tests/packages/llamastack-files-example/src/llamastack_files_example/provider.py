@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from llamastack.api.files import File
 from llamastack.api.pages import Page
-from llamastack.provider import Deps, NotFoundError, RequestTooLargeError, UnsupportedObjectError
+from llamastack.provider import Deps, InvalidRequestError, NotFoundError, RequestTooLargeError, UnsupportedObjectError
 from llamastack_files_example.api import EventType, FileEvent, Files, Folder, FoldersProtocolPrivate, StoredFile
 
 
@@ -87,7 +87,10 @@ class LocalFiles(Files, FoldersProtocolPrivate):
 
     async def list_files(self, folder: str, limit: int | None = None, after: str | None = None) -> Page[StoredFile]:
         files = list(self._contents[folder].files.values())
-        start = 0 if after is None else [file.id for file in files].index(after) + 1
+        ids = [file.id for file in files]
+        if after is not None and after not in ids:
+            raise InvalidRequestError(f"after: no file '{after}' in folder '{folder}'", param="after")
+        start = 0 if after is None else ids.index(after) + 1
         end = start + (limit or 20)
         page = files[start:end]
         return Page(data=page, has_more=end < len(files), last_id=page[-1].id if page else None)

@@ -7,7 +7,7 @@ from typing import Protocol
 from llamastack.api.files import File
 from llamastack.api.pages import Page
 from llamastack.provider.streams import Stream
-from llamastack_files_example.api import FileEvent, Folder, StoredFile
+from llamastack_files_example.api import FileEvent, Folder, Limit, StoredFile
 
 
 class FilesCalls(Protocol):
@@ -15,7 +15,9 @@ class FilesCalls(Protocol):
 
     async def upload_file(self, folder: str, file: File, labels: dict[str, str] | None = None) -> StoredFile: ...
 
-    async def list_files(self, folder: str, limit: int | None = None, after: str | None = None) -> Page[StoredFile]: ...
+    async def list_files(
+        self, folder: str, limit: Limit | None = None, after: str | None = None
+    ) -> Page[StoredFile]: ...
 
     async def get_file(self, folder: str, file_id: str) -> StoredFile: ...
 

@@ -16,6 +16,7 @@ from types import FrameType
 import anyio
 
 from llamastack.api.inspect import ProviderHealth
+from llamastack.api.pages import all_listed
 from llamastack.api.webmethod import ResourceAction
 from llamastack.provider.commands import CommandOutput, ProgressDisplay, WrongInputError
 from llamastack.stack import Stack
@@ -166,7 +167,7 @@ async def _served(stack: Stack, providers: list[ProviderHealth]) -> dict[tuple[s
             continue
         names: dict[str, list[str]] = {}
         method = stack.apis[pair.resource_api].method_for(ResourceAction.LIST).name
-        for item in await stack.api(pair.resource_api).methods[method]():
+        async for item in all_listed(stack.api(pair.resource_api).methods[method]):
             if item.unavailable_reason is None:
                 names.setdefault(item.provider_id, []).append(item.identifier)
         for provider in (p for p in providers if p.api == api):
