@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from served_stack import served_stack
 from llamastack import LlamaStackClient, Stack
 from llamastack.api.files import File
 from llamastack.provider.builtin_apis import BUILTIN_APIS
-from llamastack.provider.errors import BackendError, InternalError
+from llamastack.provider.errors import BackendError, InternalError, ServerBusyError
 from llamastack.stack.discovery import Discovery
 
 pytestmark = pytest.mark.anyio
@@ -116,6 +117,40 @@ async def test_files_texts_and_the_query_of_one_call(plugged: Discovery) -> None
         files = [File(b"x" * 200_000), File(twice()), File(b"")]
         done = await client.blocks.put_blocks(kind="k", files=files, note="n o", numbers=[1, 2])
         assert done == "[200000, 3, 0] n o [1, 2]"
+
+
+async def test_all_uploads_together_have_a_limit(plugged: Discovery) -> None:
+    async def stuck(began: anyio.Event) -> AsyncIterator[bytes]:
+        yield BLOCK * 4
+        began.set()
+        await anyio.sleep_forever()
+
+    server = {"max_upload_bytes": 300_000, "max_spooled_bytes": 400_000}
+    async with served_stack({**CONFIG, "server": server}, plugged) as (_, http), client_of(http) as client:
+        began = anyio.Event()
+        async with anyio.create_task_group() as group:
+            group.start_soon(lambda: client.blocks.put_blocks(kind="k", files=[File(stuck(began))]))
+            await began.wait()
+            refused = ""
+            with anyio.fail_after(5):
+                while not refused:  # until the server has what was sent
+                    try:
+                        await client.blocks.put_blocks(kind="k", files=[File(b"x" * 150_000)])
+                    except ServerBusyError as error:
+                        refused = error.message
+            assert "400000 (server.max_spooled_bytes)" in refused
+            group.cancel_scope.cancel()
+        with anyio.fail_after(5):
+            while True:  # until the server knows that the client has gone
+                with suppress(ServerBusyError):
+                    assert await client.blocks.put_blocks(kind="k", files=[File(b"x" * 150_000)]) == "[150000]  None"
+                    break
+
+
+async def test_a_body_of_bytes_that_may_be_left_out(plugged: Discovery) -> None:
+    async with served_stack(CONFIG, plugged) as (_, http), client_of(http) as client:
+        assert [await client.blocks.put_bytes(content=content) for content in (None, b"ab")] == ["None", "b'ab'"]
+        assert (await http.put("/blocks", params={"content": "x"}, content=b"y")).status_code == 400
 
 
 async def test_no_file_of_an_upload_stays(plugged: Discovery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

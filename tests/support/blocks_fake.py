@@ -34,6 +34,11 @@ class Blocks(Protocol):
         """Takes files."""
         ...
 
+    @webmethod("/blocks", methods=("PUT",))
+    async def put_bytes(self, content: bytes | None = None) -> str:
+        """Takes bytes."""
+        ...
+
 
 API = ApiDefinition("blocks", Blocks)
 
@@ -61,6 +66,9 @@ class BlocksProvider(Blocks):
             return "unread"
         found = [await file.read() for file in files]
         return f"{[len(content) for content in found]} {note} {numbers}"
+
+    async def put_bytes(self, content: bytes | None = None) -> str:
+        return repr(content)
 
     async def _stream(self, kind: str) -> AsyncIterator[Any]:
         self.sent, self.closed = 0, False

@@ -95,8 +95,8 @@ def _of_arguments(method: MethodDefinition) -> Iterator[str]:
     for name, members in kinds.items():
         if any(_holds(member, AsyncIterator) for member in members):
             yield f"argument '{name}' is a stream; allowed is a File, which is read block by block"
-        elif name in binary and {*members} - {bytes, File, list[File], type(None)}:
-            yield f"argument '{name}' is bytes or something else; allowed is one of them, or None"
+        elif name in binary and len([member for member in members if member is not type(None)]) > 1:
+            yield f"argument '{name}' is bytes or something else; allowed is one of bytes, File, list[File], or None"
         elif name not in binary and any(_holds(member, bytes, File) for member in members):
             yield f"argument '{name}' has bytes inside; allowed are the arguments themselves: bytes, File, list[File]"
     bodies = [name for name in binary if name not in method.file_parameters]

@@ -53,15 +53,16 @@ def read_arguments(
     """
     definition = method.definition
     model = definition.request_model
-    takes_bytes = definition.bytes_parameter is not None
-    if not query and not elsewhere and not takes_bytes:
+    whole = definition.bytes_parameter
+    if not query and not elsewhere and whole is None:
         try:
             return model.model_validate_json(body or b"{}").arguments()
         except ValidationError as error:
             raise bad_request(error, model, body) from None
     given: dict[str, Any] = {}
-    if takes_bytes:
-        given[definition.bytes_parameter or ""] = body
+    if whole is not None:
+        if body or model.model_fields[whole].is_required():
+            given[whole] = body
     elif body:
         given.update(json_object(body))
     add_once(given, elsewhere or {})
