@@ -35,7 +35,7 @@ from llamastack_cli.fields import fields_of, type_of
 from llamastack_cli.group import cli
 from llamastack_conformance.settings import Settings
 from llamastack_conformance.waivers import Waiver
-from llamastack_openai_api import to_native
+from llamastack_openai_api import to_form
 from llamastack_openai_api.errors import ERROR_TABLE, PREFIX
 from llamastack_openai_api.routes import ROUTES
 from llamastack_openai_api.stack_routes import STACK_ROUTES
@@ -220,11 +220,11 @@ def stack_routes(_: str) -> str:
 def openai_fields(_: str) -> str:
     """The fields that are translated, and those that change nothing."""
     fields = {
-        "/v1/chat/completions": to_native.CHAT_FIELDS,
-        "/v1/completions": to_native.COMPLETION_FIELDS,
-        "/v1/embeddings": to_native.EMBEDDINGS_FIELDS,
-        "all, without effect": to_native.IGNORED_FIELDS,
-        "inside these, without effect": (*to_native.IGNORED_NESTED_FIELDS, "detail", "strict"),
+        "/v1/chat/completions": to_form.CHAT_FIELDS,
+        "/v1/completions": to_form.COMPLETION_FIELDS,
+        "/v1/embeddings": to_form.EMBEDDINGS_FIELDS,
+        "all, without effect": to_form.IGNORED_FIELDS,
+        "inside these, without effect": (*to_form.IGNORED_NESTED_FIELDS, "detail", "strict"),
     }
     rows = [(f"`{where}`" if "/" in where else where, _named(names)) for where, names in fields.items()]
     return table(("of", "fields"), rows)

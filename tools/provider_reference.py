@@ -399,6 +399,7 @@ def error_classes(_: str) -> str:
 
 HELPERS = (
     "llamastack_adapters.remote_inference",
+    "llamastack_adapters.chat_request",
     "llamastack_adapters.openai_dialect",
     "llamastack_adapters.backend",
     "llamastack.provider.connection_errors",

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llamastack.provider.json_members import renamed, with_string
-from llamastack.provider.protocols import OpenAIRequest
+from llamastack_adapters.openai_dialect import OpenAIRequest
+from llamastack_adapters.openai_dialect.json_members import renamed, with_string
 
 MIB = 2**20
 NAMES = ("model", "Model", "a", "", "x\\", 'x"model', "models", "é", "max_tokens", "\\u006dodel", 'model"', "model:")

@@ -41,7 +41,6 @@ OF_THE_STACK = {
     "error_translation",
     "errors_from_wire",
     "import_path",
-    "json_members",  # what `OpenAIRequest` is made of
     "printable",
     "redaction",
     "secret_forms",

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import contenders
-from payloads import chat_reply, models_reply, stream_events
+from payloads import chat_reply, models_reply, ollama_models_reply, ollama_reply, stream_events
 from servers import HOST, Launch, Request, Server, ServerError, ask, free_port
 
 _SCRIPT = Path(__file__).with_name("backend.mjs")
@@ -32,7 +32,11 @@ def nginx_backend(folder: Path) -> Server:
         "default_type application/json;",
         f"server {{ listen {HOST}:{port} backlog=2048;",
         f"location = /v1/models {{ return 200 '{models_reply()}'; }}",
-        f"location = /v1/chat/completions {{ return 200 '{chat_reply()}'; }} }}",
+        f"location = /v1/chat/completions {{ return 200 '{chat_reply()}'; }}",
+        f"location = /api/tags {{ return 200 '{ollama_models_reply()}'; }}",
+        "location = /api/ps { return 200 '{\"models\":[]}'; }",
+        'location = /api/show { return 200 \'{"capabilities":["completion","tools"]}\'; }',
+        f"location = /api/chat {{ default_type application/x-ndjson; return 200 '{ollama_reply()}'; }} }}",
     )
     return Server(Launch(contenders.nginx_command(config), _MODELS), port, folder / "log")
 

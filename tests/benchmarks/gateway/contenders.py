@@ -122,6 +122,7 @@ LLAMASTACK_LARGE_BY_ID = _with(
     ),
     *_DATA,
 )
+LLAMASTACK_OLLAMA = _chat("llamastack-v1-ollama", "llamastack `/v1` over an Ollama stand-in", openai_request())
 # With plugins that know who asks, decide about each call and follow it.
 _KEY = ("Authorization", "Bearer a-key-of-the-bench")
 HOOKS = _with(
@@ -167,14 +168,29 @@ def _nginx_proxy(backend: str, port: int, folder: Path) -> Launch:
 
 
 def _llamastack(backend: str, port: int, folder: Path) -> Launch:
-    return _launch_llamastack(backend, port, folder, "listener", "llamastack.plugins")
+    return _stack("remote::openai", _openai_config(backend), port, folder)
+
+
+def _openai_config(backend: str) -> str:
+    return f'url: "{backend}/v1", api_key: unused, models: {{{ALIAS}: {MODEL}}}'
 
 
 def _llamastack_with_hooks(backend: str, port: int, folder: Path) -> Launch:
-    return _launch_llamastack(backend, port, folder, "doorkeeper", "llamastack.required_plugins")
+    return _stack("remote::openai", _openai_config(backend), port, folder, "doorkeeper", "llamastack.required_plugins")
 
 
-def _launch_llamastack(backend: str, port: int, folder: Path, plugin: str, group: str) -> Launch:
+def _over_ollama(backend: str, port: int, folder: Path) -> Launch:
+    return _stack("remote::ollama", f'url: "{backend}"', port, folder)
+
+
+def _stack(
+    provider_type: str,
+    provider: str,
+    port: int,
+    folder: Path,
+    plugin: str = "listener",
+    group: str = "llamastack.plugins",
+) -> Launch:
     plugins = folder / "plugins"
     if not plugins.exists():
         install(plugins, f"bench-{plugin}", {group: {plugin: plugin}})
@@ -184,8 +200,8 @@ def _launch_llamastack(backend: str, port: int, folder: Path, plugin: str, group
         "providers:\n"
         "  inference:\n"
         f"  - provider_id: {PROVIDER_ID}\n"
-        "    provider_type: remote::openai\n"
-        f'    config: {{url: "{backend}/v1", api_key: unused, models: {{{ALIAS}: {MODEL}}}}}\n'
+        f"    provider_type: {provider_type}\n"
+        f"    config: {{{provider}}}\n"
         "store: {type: memory}\n"
         f"server: {{host: {HOST}, port: {port}}}\n"
     )
@@ -256,5 +272,6 @@ CONTENDERS = (
         _llamastack,
     ),
     Contender(LLAMASTACK_HOOKS, _llamastack_with_hooks),
+    Contender((LLAMASTACK_OLLAMA,), _over_ollama, lambda: None if NGINX else NGINX_MISSING),
 )
 SURFACES = tuple(surface for contender in CONTENDERS for surface in contender.surfaces)

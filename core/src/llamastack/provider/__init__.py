@@ -27,8 +27,6 @@ __all__ = [
     "NotFoundError",
     "NotSupportedError",
     "ObjectNotFoundError",
-    "OpenAIProtocolPrivate",
-    "OpenAIRequest",
     "PermissionDeniedError",
     "Progress",
     "ProviderSpec",

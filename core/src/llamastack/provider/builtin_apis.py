@@ -16,7 +16,6 @@ from llamastack.api.telemetry import Telemetry
 from llamastack.provider.protocols import (
     MemoryBanksProtocolPrivate,
     ModelsProtocolPrivate,
-    OpenAIProtocolPrivate,
     ShieldsProtocolPrivate,
 )
 
@@ -56,7 +55,6 @@ BUILTIN_APIS: tuple[ApiDefinition, ...] = (
         object_name="model",
         object_type=Model,
         private_protocol=ModelsProtocolPrivate,
-        optional_protocol=OpenAIProtocolPrivate,
     ),
     *routed_apis(
         name=Api.safety.value,

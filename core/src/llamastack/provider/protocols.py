@@ -15,14 +15,11 @@ Each Protocol has two optional hooks, async and with the object as the only argu
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from llamastack.api.memory_banks import MemoryBank
 from llamastack.api.models import Model
 from llamastack.api.shields import Shield
-from llamastack.provider.json_members import renamed, with_string
 
 
 class ModelsProtocolPrivate(Protocol):
@@ -37,57 +34,6 @@ class ModelsProtocolPrivate(Protocol):
 
         Called again with the same model at every start; must be idempotent.
         Raises UnsupportedModelError when it cannot be served.
-        """
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class OpenAIRequest:
-    """A request to the OpenAI-compatible surface, found valid, as the client wrote it.
-
-    Format: https://platform.openai.com/docs/api-reference.
-    """
-
-    route: str
-    """Below `/v1/`: `chat/completions`, `completions` or `embeddings`."""
-    model: str
-    """The identifier of the model, as the stack knows it."""
-    body: bytes
-    """JSON, whose `model` may be another name of the same model, such as `provider_id/identifier`."""
-    given: Collection[str]
-    """Names of the fields in it that have a value."""
-    stream: bool
-    """Whether the client wants events."""
-    named: str
-    """The `model` of the body."""
-
-    def body_for(self, name: str, others: Mapping[str, str] | None = None) -> bytes:
-        """The body for a backend that calls the model `name`: the client's own bytes where it does so too.
-
-        others: names of other fields that it has, and what the backend calls them.
-        """
-        body = self.body if name == self.named else with_string(self.body, "model", name)
-        for field, other in (others or {}).items():
-            body = renamed(body, field, other)
-        return body
-
-
-class OpenAIProtocolPrivate(Protocol):
-    """May be implemented by an inference provider whose backend speaks OpenAI's API: a lane without translation."""
-
-    async def takes_openai(self, request: OpenAIRequest) -> bool:
-        """Whether `forward_openai` can answer it; without this it can answer all.
-
-        False where this backend differs from OpenAI's API in one of the fields that are given: the stack then calls the
-        provider's native methods.
-        """
-        ...
-
-    async def forward_openai(self, request: OpenAIRequest) -> bytes | AsyncIterator[bytes]:
-        """The backend's answer as it came: JSON, or for a stream blocks of one or several whole events.
-
-        An iterator must not end before `data: [DONE]`, and raises where the backend breaks
-        off. Raises what the native methods raise.
         """
         ...
 

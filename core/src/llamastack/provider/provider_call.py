@@ -17,7 +17,7 @@ class ProviderCall:
     identifier: of the object (model, shield, memory bank) that the call is for; "" where its API has none.
     provider_id: of the instance that is to be called.
     stream: whether pieces are wanted.
-    body: JSON in OpenAI's form, which goes to a backend as it is; None for a call of the native method.
+    body: JSON in OpenAI's form, in which the reply is, too: bytes, or mappings; None for a call of the native method.
     """
 
     __slots__ = ("_request", "_to_native", "api", "body", "identifier", "method", "provider_id", "stream")

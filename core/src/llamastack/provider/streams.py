@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Generic, Self, TypeVar
 
 import anyio
@@ -33,6 +33,8 @@ class Stream(AsyncIterator[_T], Generic[_T]):
     async def aclose(self) -> None:
         """Close the stream and what it comes from; safe to call twice."""
         on_close, self._on_close = self._on_close, None
+        if on_close is None and getattr(self._pieces, "ag_frame", self) is None:
+            return
         with anyio.CancelScope(shield=True):
             try:
                 await close(self._pieces)
@@ -48,15 +50,19 @@ async def close(pieces: object) -> None:
         await aclose()
 
 
-def closing(pieces: AsyncIterator[_T]) -> AbstractAsyncContextManager[AsyncIterator[_T]]:
+class closing(AbstractAsyncContextManager[AsyncIterator[_T]]):  # noqa: N801 - as contextlib's
     """`async with closing(pieces)`: close the inner iterator with the outer one, in the same task, at once."""
 
-    @asynccontextmanager
-    async def manager() -> AsyncIterator[AsyncIterator[_T]]:
-        try:
-            yield pieces
-        finally:
-            with anyio.CancelScope(shield=True):
-                await close(pieces)
+    def __init__(self, pieces: AsyncIterator[_T]) -> None:
+        self._pieces = pieces
 
-    return manager()
+    async def __aenter__(self) -> AsyncIterator[_T]:
+        return self._pieces
+
+    async def __aexit__(self, *_: object) -> None:
+        # perf: gateway. Several of these stand around each other, and most of what they close has ended.
+        if isinstance(self._pieces, Stream):
+            await self._pieces.aclose()
+        elif getattr(self._pieces, "ag_frame", self) is not None:
+            with anyio.CancelScope(shield=True):
+                await close(self._pieces)

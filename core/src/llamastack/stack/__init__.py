@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from llamastack.lazy_imports import lazy_getattr
 
-__all__ = ["ConfigError", "Stack", "StackStartError"]
+__all__ = ["ConfigError", "OptionalCall", "Stack", "StackStartError"]
 
 if TYPE_CHECKING:
     from llamastack.stack.config import ConfigError
+    from llamastack.stack.routing import OptionalCall
     from llamastack.stack.stack import Stack, StackStartError
 else:
-    __getattr__ = lazy_getattr(__name__, (".config", ".stack"), __all__)
+    __getattr__ = lazy_getattr(__name__, (".config", ".routing", ".stack"), __all__)

@@ -6,7 +6,7 @@ import itertools
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from llamastack.api.inference import TokenUsage
@@ -89,9 +89,11 @@ class _FollowedCall:
                 made = _COMPLETION_TOKENS.search(piece, at)
                 self._output = 0 if made is None else int(made[1])
             return
-        usage = getattr(piece, "usage", None)
+        usage = piece.get("usage") if isinstance(piece, Mapping) else getattr(piece, "usage", None)
         if isinstance(usage, TokenUsage):
             self._input, self._output = usage.prompt_tokens, usage.completion_tokens
+        elif isinstance(usage, Mapping):
+            self._input, self._output = usage.get("prompt_tokens"), usage.get("completion_tokens")
 
     def count_piece(self, piece: object) -> None:
         """The same of a stream."""

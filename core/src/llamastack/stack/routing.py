@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 from llamastack.api.definition import MethodDefinition
@@ -11,9 +11,7 @@ from llamastack.api.webmethod import ResourceAction
 from llamastack.provider.api_handle import Dispatch
 from llamastack.provider.errors import NotFoundError, ObjectNotFoundError
 from llamastack.provider.hookspecs import OPEN_ROUTE, Action, Resource
-from llamastack.provider.protocols import OpenAIRequest
 from llamastack.provider.provider_call import ProviderCall
-from llamastack.provider.streams import Stream
 from llamastack.stack.access import AccessControl
 from llamastack.stack.call_chain import CallChain, Target
 from llamastack.stack.object_lists import chosen_objects
@@ -68,91 +66,91 @@ async def _find(table: ResourceCatalogue, name: str, key: str, access: AccessCon
     raise ObjectNotFoundError(table.pair.label, name, available=[item.identifier for item in seen], param=key)
 
 
-class _NotForwarded(BaseException):
+class _NotTaken(BaseException):
     """A hook chose an instance that does not take the request as it is. No error, so that no hook takes it for one."""
 
 
-class OpenAIForwarder:
-    """The way of requests in OpenAI's own words to providers whose backends speak its API."""
+@dataclass(frozen=True, slots=True)
+class OptionalCall:
+    """A call of a method that a provider may have beside those of its API's Protocol.
 
-    def __init__(self, table: ResourceCatalogue, calls: CallChain) -> None:
+    optional: its name. takes: name of a method that says whether it takes a request, asked before where it is there.
+    method: the method of the API that does the same; what a provider declares of that counts here, too.
+    name: the object that is asked for, by any of its names. given: the fields of the request that have a value.
+    body: the request as JSON. stream: whether pieces are wanted.
+    make: makes the argument, out of the object's identifier and, where a hook has changed the request, that call.
+    uses: from the fields to the parameters of `method` that need a capability, in their own values.
+    """
+
+    optional: str
+    method: str
+    name: str
+    given: Mapping[str, Any]
+    body: bytes
+    stream: bool
+    make: Callable[[str, ProviderCall | None], object]
+    uses: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    takes: str = ""
+
+    async def is_taken(self, provider: object, request: object) -> bool:
+        if getattr(provider, self.optional, None) is None:
+            return False
+        takes = getattr(provider, self.takes, None) if self.takes else None
+        return takes is None or bool(await takes(request))
+
+    def changed(self, call: ProviderCall) -> object:
+        """The argument for a call that has passed the hooks."""
+        return self.make(call.identifier, None if call.body is self.body else call)
+
+
+class OptionalCalls:
+    """Makes calls of optional methods, for the objects of one API.
+
+    A surface declares such methods by a protocol of its own, and gets this from `Stack.optional_calls`.
+    """
+
+    def __init__(self, table: ResourceCatalogue, methods: Mapping[str, MethodDefinition], calls: CallChain) -> None:
         self._table = table
+        self._keys = {name: method.web.routed_by or "" for name, method in methods.items()}
         self._calls = calls
 
-    async def forward(
-        self,
-        method: str,
-        route: str,
-        name: str,
-        body: bytes,
-        *,
-        given: Mapping[str, Any],
-        stream: bool,
-        uses: Callable[[Mapping[str, Any]], Mapping[str, Any]],
-    ) -> bytes | Stream[bytes] | None:
-        """The backend's answer, or None where the request must be translated.
-
-        method: the native method that does the same; what a provider declares of it counts here, too.
-        route: below `/v1/`.
-        name: the model that the body names.
-        given: the fields in the body that have a value.
-        stream: whether the client wants events.
-        uses: from those fields to the native method's parameters that need a capability, in native values.
+    async def call(self, asked: OptionalCall) -> Any:
+        """What the provider of the object answers; None where it lacks the method, or does not take the request.
 
         Raises ObjectNotFoundError, NotSupportedError, or what the provider raises.
         """
-        found = self._table.resolve(name) or await _find(self._table, name, "model", self._calls.access)
-        item, instance = found
-        empty = self._calls.is_empty(instance, method)
+        key = self._keys[asked.method]
+        item, instance = self._table.resolve(asked.name) or await _find(
+            self._table, asked.name, key, self._calls.access
+        )
+        empty = self._calls.is_empty(instance, asked.method)
         if instance.provider is None and empty:
             raise instance.unavailable()
-        request = OpenAIRequest(route, item.identifier, body, given, stream, named=name)
-        if not await _forwards(instance, request):
+        request = asked.make(item.identifier, None)
+        if not await asked.is_taken(instance.provider, request):
             return None  # nor where it is down: a hook may choose another one for the native call
         if empty:
-            answer: bytes | Stream[bytes] = await instance.answered(instance.provider.forward_openai(request))
-            return answer
-        return await self._run(method, request, instance, given, uses)
+            return await instance.answered(getattr(instance.provider, asked.optional)(request))
+        return await self._run(asked, key, item.identifier, instance)
 
-    async def _run(
-        self,
-        method: str,
-        request: OpenAIRequest,
-        instance: SupervisedProvider,
-        given: Mapping[str, Any],
-        uses: Callable[[Mapping[str, Any]], Mapping[str, Any]],
-    ) -> bytes | Stream[bytes] | None:
-        def changed(call: ProviderCall) -> OpenAIRequest:
-            if call.body is request.body:
-                return request if call.identifier == request.model else replace(request, model=call.identifier)
-            fields = {name: value for name, value in call.request.items() if value is not None}
-            body, named = call.body or b"", str(fields.get("model"))
-            return replace(request, model=call.identifier, body=body, given=fields, named=named)
-
+    async def _run(self, asked: OptionalCall, key: str, identifier: str, instance: SupervisedProvider) -> Any:
         async def make(call: ProviderCall, instance: SupervisedProvider) -> Any:
-            return await instance.provider.forward_openai(changed(call))
+            return await getattr(instance.provider, asked.optional)(asked.changed(call))
 
         async def choose(call: ProviderCall) -> tuple[ProviderCall, SupervisedProvider]:
-            call, instance = await _chosen(self._table, call, "model")
-            if instance.provider is not None and not await _forwards(instance, changed(call)):
-                raise _NotForwarded
+            call, instance = await _chosen(self._table, call, key)
+            if instance.provider is not None and not await asked.is_taken(instance.provider, asked.changed(call)):
+                raise _NotTaken
             return call, instance
 
+        api = self._table.pair.routed_api
         call = ProviderCall(
-            "inference", method, request.model, instance.provider_id, request.stream, given, request.body, uses
+            api, asked.method, identifier, instance.provider_id, asked.stream, asked.given, asked.body, asked.uses
         )
         try:
-            answer: bytes | Stream[bytes] = await self._calls.run(call, Target(request.model, instance, make, choose))
-        except _NotForwarded:
+            return await self._calls.run(call, Target(identifier, instance, make, choose))
+        except _NotTaken:
             return None
-        return answer
-
-
-async def _forwards(instance: SupervisedProvider, request: OpenAIRequest) -> bool:
-    if getattr(instance.provider, "forward_openai", None) is None:
-        return False
-    takes = getattr(instance.provider, "takes_openai", None)
-    return takes is None or await takes(request)
 
 
 def direct_dispatch(instance: SupervisedProvider, method: MethodDefinition, calls: CallChain) -> Dispatch:

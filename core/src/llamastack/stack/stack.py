@@ -31,7 +31,7 @@ from llamastack.stack.resolver import Plan, resolve
 from llamastack.stack.resources.catalogue import ResourceCatalogue
 from llamastack.stack.resources.store_follower import StoreFollower
 from llamastack.stack.routing import (
-    OpenAIForwarder,
+    OptionalCalls,
     direct_dispatch,
     implemented_dispatch,
     resource_dispatch,
@@ -83,10 +83,9 @@ class Stack(Apis):
         """Provider instances by API, in config order."""
         self.apis: dict[str, ApiDefinition] = {}
         """Definitions of the APIs that this stack serves."""
-        self.openai_forwarder: OpenAIForwarder | None = None
-        """The way for requests in OpenAI's own words; None in a stack without inference."""
         self._handles: dict[str, ApiHandle] = {}
         self._tables: dict[str, ResourceCatalogue] = {}
+        self._optional_calls: dict[str, OptionalCalls] = {}
         self._follower = StoreFollower(self._store, self._tables)
 
     @classmethod
@@ -165,6 +164,17 @@ class Stack(Apis):
                 raise LookupError("the stack is not running: use 'async with', or 'await stack.start()'")
             raise LookupError(f"this stack has no API '{name}'; it has {', '.join(self._handles)}")
         return handle
+
+    def optional_calls(self, name: str) -> OptionalCalls:
+        """Calls of methods that providers of the API `name` may have beside it, for requests that name an object.
+
+        Raises LookupError as `api` does, and for an API whose calls are not routed by objects.
+        """
+        calls = self._optional_calls.get(name)
+        if calls is None:
+            self.api(name)
+            raise LookupError(f"the calls of API '{name}' are not routed by the objects that they name")
+        return calls
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -245,7 +255,7 @@ class Stack(Apis):
         """Nothing is served any more. The instances stay: they tell how they ended."""
         self._handles.clear()
         self._tables.clear()
-        self.openai_forwarder = None
+        self._optional_calls.clear()
 
     def _in_start_order(self) -> list[SupervisedProvider]:
         return [instance for api in self._plan.start_order for instance in self.instances[api]]
@@ -286,8 +296,7 @@ class Stack(Apis):
                     max_age_s=run.refresh_interval_s,
                     notify=self.hooks.notify,
                 )
-        if "inference" in self._tables:
-            self.openai_forwarder = OpenAIForwarder(self._tables["inference"], self._calls)
+                self._optional_calls[api] = OptionalCalls(self._tables[api], self._all_apis[api].methods, self._calls)
         inspect = StackInspect(self.apis, self.instances, self._tables)
         for name, definition in self._all_apis.items():
             provider_api = self._provider_api(name)

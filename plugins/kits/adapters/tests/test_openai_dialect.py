@@ -11,6 +11,7 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai_bodies import chat_request, completion_request
 
 from llamastack.api import (
     CompletionMessage,
@@ -31,16 +32,14 @@ from llamastack.api import (
     UserMessage,
 )
 from llamastack.provider.errors import BackendError, InvalidRequestError, LlamaStackError, NotSupportedError
-from llamastack.provider.protocols import OpenAIRequest
 from llamastack_adapters.openai_dialect import (
     Dialect,
-    chat_request,
+    OpenAIRequest,
     chat_response,
     chat_stream,
-    completion_request,
     completion_response,
     completion_stream,
-    embeddings_request,
+    embeddings_body,
     embeddings_response,
 )
 from llamastack_adapters.openai_dialect.streams import forwarded
@@ -157,9 +156,9 @@ def test_tools_logprobs_and_schema() -> None:
 
 def test_completions_and_embeddings_take_text() -> None:
     assert completion_request(PLAIN, model="m", content=["a", "b"])["prompt"] == "a\nb"
-    assert embeddings_request(PLAIN, model="m", contents=["a", ["b", "c"]])["input"] == ["a", "b\nc"]
+    assert embeddings_body(PLAIN, model="m", contents=["a", ["b", "c"]])["input"] == ["a", "b\nc"]
     with pytest.raises(NotSupportedError) as caught:
-        embeddings_request(PLAIN, model="m", contents=["a", ImageMedia(image="http://x/y.png")])
+        embeddings_body(PLAIN, model="m", contents=["a", ImageMedia(image="http://x/y.png")])
     assert caught.value.param == "contents[1]"
 
 

@@ -11,12 +11,13 @@ import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai_bodies import chat_request
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from llamastack.api.common import ToolDefinition, ToolParamDefinition, ToolPromptFormat, UserMessage
 from llamastack.api.inference import JsonSchemaResponseFormat
 from llamastack.provider.errors import InvalidRequestError, NotSupportedError
-from llamastack_adapters.openai_dialect import Dialect, chat_request
+from llamastack_adapters.openai_dialect import Dialect
 from llamastack_adapters.tool_schemas import parameters_schema, type_schema
 from llamastack_provider_ollama.requests import ollama_dialect, tools_of
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from broken_inference import Base, answered, broken
 
-from llamastack.provider.protocols import OpenAIRequest
+from llamastack_adapters.openai_dialect import OpenAIRequest
 
 
 @broken("forwarded.reply")

@@ -48,6 +48,7 @@ from llamastack.provider import (
 )
 from llamastack_provider_bedrock.config import BedrockConfig
 from llamastack_provider_bedrock.inference import get_adapter_impl
+from llamastack_provider_bedrock.requests import converse_request
 
 pytestmark = pytest.mark.anyio
 
@@ -120,6 +121,18 @@ async def test_sampling(running: Any) -> None:
     assert "additionalModelRequestFields" not in body
     with pytest.raises(InvalidRequestError, match=r"'inferenceConfig\.temperature' failed to satisfy"):
         await running.chat(sampling_params=SamplingParams(strategy=SamplingStrategy.top_p, temperature=1.5))
+
+
+async def test_fields_that_only_converse_has_reach_it() -> None:
+    messages = [{"role": "user", "content": "Hi"}]
+    body = {"model": "m", "messages": messages, "top_k": 5, "request_metadata": {"a": "b"}}
+    own = {"additionalModelRequestFields": {"thinking": {"type": "enabled"}}}
+    request = converse_request(body | own, "anthropic.claude")
+    assert request["requestMetadata"] == {"a": "b"}
+    assert request["additionalModelRequestFields"] == {"top_k": 5, "thinking": {"type": "enabled"}}
+    with pytest.raises(InvalidRequestError) as refused:
+        converse_request({**body, "request_metadata": "x"}, "anthropic.claude")
+    assert refused.value.param == "request_metadata"
 
 
 async def test_top_k_where_the_family_has_it(started: Callable[..., Any]) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from llamastack.api.common import SamplingParams, SamplingStrategy, ToolCall, ToolChoice, ToolDefinition, UserMessage
 from llamastack.api.inference import ChatCompletionResponse, LogProbConfig
-from llamastack.provider import Deps, NotSupportedError
+from llamastack.provider import Deps, InvalidRequestError, NotSupportedError
+from llamastack_adapters.openai_dialect import OpenAIForm
 from llamastack_provider_llama_cpp.config import LlamaCppConfig
 from llamastack_provider_llama_cpp.inference import LlamaCppInference, get_provider_impl
 from llamastack_provider_llama_cpp.sampling import defaults_of_file, sampled
@@ -19,7 +20,6 @@ from llamastack_provider_llama_cpp.sampling import defaults_of_file, sampled
 pytestmark = pytest.mark.anyio
 SMOL = "SmolLM2-135M-Instruct"
 QUESTION = "What is the capital of Italy?"
-OWN = SamplingParams(strategy=SamplingStrategy.top_p)
 
 
 @pytest.fixture(scope="module")
@@ -160,14 +160,42 @@ def test_what_a_file_says_of_sampling(tmp_path: Path) -> None:
 
 def test_defaults_count_where_nothing_is_said() -> None:
     own = {"temperature": 0.6, "top_k": 20}
-    assert sampled({"max_tokens": 5}, OWN, {}) == {"temperature": 0.0, "max_tokens": 5}
-    assert sampled({}, OWN, own) == own
-    half = SamplingParams(strategy=SamplingStrategy.top_p, top_p=0.5)
-    assert sampled({"top_p": 0.5}, half, own) == {"temperature": 0.6, "top_p": 0.5}
-    whole = SamplingParams(strategy=SamplingStrategy.top_p, temperature=1.0)
-    assert sampled({"temperature": 1.0, "top_p": 0.95}, whole, own) == {"temperature": 1.0, "top_p": 0.95}
-    assert sampled({"temperature": 0.0}, None, own) == {"temperature": 0.0}
-    assert sampled({"temperature": 0.0}, SamplingParams(), own) == {"temperature": 0.0}
+    assert sampled({"max_tokens": 5}, {}, {}) == {"temperature": 0.0, "max_tokens": 5}
+    assert sampled({}, {}, own) == own
+    assert sampled({"top_p": 0.5}, {"top_p": 0.5}, own) == {"temperature": 0.6, "top_p": 0.5}
+    whole = {"temperature": 1.0, "top_p": 0.95}
+    assert sampled(whole, whole, own) == whole
+    assert sampled({"temperature": 0.0}, {"temperature": 0.0}, own) == {"temperature": 0.0}
+
+
+async def form_reply(provider: LlamaCppInference, extra: dict[str, Any] | None = None, **fields: Any) -> str:
+    messages = [{"role": "user", "content": QUESTION}]
+    form = OpenAIForm(SMOL, {"messages": messages, "max_tokens": 20, **fields}, extra=extra or {})
+    reply = await provider.openai_chat(form)
+    assert isinstance(reply, dict)
+    return str(reply["choices"][0]["message"]["content"])
+
+
+async def test_samplers_of_llama_cpp_in_openais_form(provider: LlamaCppInference) -> None:
+    plain = "The capital of Italy is Rome."
+    assert await form_reply(provider) == plain
+    assert "The" not in await form_reply(provider, logit_bias={"504": -100})
+    hot = {"temperature": 5.0, "top_p": 1.0, "seed": 3}
+    assert await form_reply(provider, **hot) != plain
+    assert await form_reply(provider, **hot, min_p=0.9) == plain
+    assert await form_reply(provider, **hot, top_k=1) == plain
+
+
+async def test_fields_that_only_llama_cpp_has_reach_it(provider: LlamaCppInference) -> None:
+    assert await form_reply(provider, {"grammar": 'root ::= "Roma"'}) == "Roma"
+    hot = {"temperature": 5.0, "top_p": 1.0, "seed": 3}
+    assert await form_reply(provider, {"typical_p": 0.01}, **hot) != await form_reply(provider, **hot)
+    assert await form_reply(provider, {"mirostat": 2, "mirostat_tau": 0.1}, **hot) != await form_reply(provider, **hot)
+    with pytest.raises(InvalidRequestError, match="grammar"):
+        await form_reply(provider, {"grammar": "root ::= "})
+    with pytest.raises(InvalidRequestError) as refused:
+        await form_reply(provider, {"id_slot": 0})
+    assert refused.value.param == "id_slot"
 
 
 def test_the_config_goes_before_the_file() -> None:

@@ -40,6 +40,7 @@ from llamastack.provider import (
     UnsupportedModelError,
 )
 from llamastack.provider.context import PROVIDER_DATA_HEADER, use_provider_data
+from llamastack_adapters.openai_dialect import OpenAIForm
 
 pytestmark = pytest.mark.anyio
 PNG = base64.b64decode("iVBORw0KGgo=")
@@ -181,6 +182,40 @@ async def test_every_kind_of_message(running: Running) -> None:
 async def test_sampling(running: Running, params: dict[str, Any] | None, options: dict[str, Any]) -> None:
     await running.chat(sampling_params=None if params is None else SamplingParams.model_validate(params))
     assert running.ollama.last("/api/chat").body["options"] == options
+
+
+async def asked(running: Running, extra: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """What Ollama is sent for a chat of `/v1`."""
+    messages = [{"role": "user", "content": "What is the capital of France?"}]
+
+    def form(identifier: str) -> OpenAIForm:
+        return OpenAIForm(identifier, {"messages": messages, "max_tokens": 1, **fields}, extra=extra)
+
+    calls = running.stack.optional_calls("inference")
+    reply = await calls.call("openai_chat", "chat_completion", CHAT, form, uses=dict)
+    assert reply["choices"][0]["message"]["content"]
+    return dict(running.ollama.last("/api/chat").body)
+
+
+async def test_fields_that_only_ollama_has_reach_it(running: Running) -> None:
+    own = {"mirostat": 2, "repeat_last_n": 33, "keep_alive": "3m", "options": {"num_batch": 64}}
+    body = await asked(running, own, temperature=0.7, top_p=0.5, top_k=5)
+    assert body["keep_alive"] == "3m"
+    assert body["options"] == {
+        "temperature": 0.7,
+        "top_p": 0.5,
+        "top_k": 5,
+        "min_p": 0.0,
+        "mirostat": 2,
+        "num_batch": 64,
+        "num_predict": 1,
+        "repeat_last_n": 33,
+        "repeat_penalty": 1.0,
+    }
+    for extra, param in (({"options": 5}, "options"), ({"nonsense": 1}, "nonsense")):
+        with pytest.raises(InvalidRequestError) as refused:
+            await asked(running, extra)
+        assert refused.value.param == param
 
 
 async def test_settings_of_the_provider(start: Start) -> None:

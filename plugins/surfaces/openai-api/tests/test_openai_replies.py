@@ -29,8 +29,9 @@ from llamastack.api.inference import (
 )
 from llamastack.api.safety import RunShieldResponse, SafetyViolation, ViolationLevel
 from llamastack.provider.errors import BackendError, InternalError
-from llamastack_openai_api import from_native
-from llamastack_openai_api.from_native import StreamOptions
+from llamastack_adapters.openai_dialect import OpenAIForm, chat_chunks, chat_reply, completion_chunks, completion_reply
+from llamastack_openai_api import replies
+from llamastack_openai_api.replies import StreamOptions
 from llamastack_server.encoding import json_of
 
 CALL = ToolCall(call_id="c1", tool_name="weather", arguments={"place": "Rome"})
@@ -63,20 +64,49 @@ async def several(*pieces: Any) -> AsyncIterator[Any]:
         yield piece
 
 
-def chunks(way: StreamOptions, *streams: AsyncIterator[Any], text: bool = False) -> list[dict[str, Any]]:
+def form(logprobs: LogProbConfig | None = None, *, text: bool = False, most: int | None = None) -> OpenAIForm:
+    fields: dict[str, Any] = {}
+    if logprobs is not None:
+        fields = {"logprobs": logprobs.top_k} if text else {"logprobs": True, "top_logprobs": logprobs.top_k}
+    if most == 1:
+        fields["parallel_tool_calls"] = False
+    return OpenAIForm("m", fields)
+
+
+def chunks(
+    *streams: AsyncIterator[Any],
+    logprobs: LogProbConfig | None = None,
+    usage: bool = False,
+    most: int | None = None,
+    prompts: int = 1,
+    text: bool = False,
+) -> list[dict[str, Any]]:
     """The chunks before `[DONE]`, which must be the last event."""
+    asked = form(logprobs, text=text, most=most)
+
+    async def native(stream: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for chunk in stream:
+            yield chunk.event
 
     async def collect() -> list[bytes]:
-        made = from_native.completion_events(streams, way) if text else from_native.chat_events(streams, way)
-        return [block async for block in made]
+        kind = "text_completion" if text else "chat.completion.chunk"
+        made = [completion_chunks(one, asked) if text else chat_chunks(native(one), asked) for one in streams]
+        return [block async for block in replies.events(made, StreamOptions(kind, "m", usage, prompts))]
 
     *blocks, last = anyio.run(collect)
     assert last == b"data: [DONE]\n\n"
     return [json.loads(block.removeprefix(b"data: ")) for block in blocks]
 
 
-def chat(*replies: ChatCompletionResponse, logprobs: LogProbConfig | None = None, most: int | None = None) -> Any:
-    return json.loads(from_native.chat_completion(replies, "m", logprobs, most_calls=most))
+def chat(*given: ChatCompletionResponse, logprobs: LogProbConfig | None = None, most: int | None = None) -> Any:
+    asked = form(logprobs, most=most)
+    return json.loads(replies.whole("chat.completion", [chat_reply(one, asked) for one in given], "m"))
+
+
+def completion(given: list[CompletionResponse], logprobs: LogProbConfig | None = None, *, prompts: int = 1) -> Any:
+    asked = form(logprobs, text=True)
+    made = [completion_reply(one, asked) for one in given]
+    return json.loads(replies.whole("text_completion", made, "m", prompts))
 
 
 def test_a_chat_completion() -> None:
@@ -130,7 +160,7 @@ def test_log_probabilities_of_a_chat() -> None:
 
 
 def test_a_stream() -> None:
-    made = chunks(StreamOptions("m"), several(START, event("He"), event("llo"), END))
+    made = chunks(several(START, event("He"), event("llo"), END))
     assert {chunk["object"] for chunk in made} == {"chat.completion.chunk"}
     assert len({chunk["id"] for chunk in made}) == 1
     assert made[0]["choices"][0]["delta"] == {"role": "assistant", "content": "", "refusal": None}
@@ -140,14 +170,14 @@ def test_a_stream() -> None:
 
 
 def test_usage_of_a_stream_is_its_last_chunk() -> None:
-    made = chunks(StreamOptions("m", usage=True), several(START, event("Hi"), END))
+    made = chunks(several(START, event("Hi"), END), usage=True)
     assert all(chunk["usage"] is None for chunk in made[:-1])
     assert made[-1]["choices"] == []
     assert made[-1]["usage"] == {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
 
 
 def test_several_streams_take_turns() -> None:
-    made = chunks(StreamOptions("m"), several(START, event("a"), END), several(START, event("b"), event("c"), END))
+    made = chunks(several(START, event("a"), END), several(START, event("b"), event("c"), END))
     assert [chunk["choices"][0]["index"] for chunk in made] == [0, 1, 0, 1, 0, 1, 1]
     assert [c["choices"][0]["index"] for c in made if c["choices"][0]["finish_reason"]] == [0, 1]
 
@@ -155,7 +185,6 @@ def test_several_streams_take_turns() -> None:
 def test_a_tool_call_in_a_stream_comes_whole() -> None:
     status = ToolCallParseStatus
     made = chunks(
-        StreamOptions("m", most_calls=1),
         several(
             START,
             event(ToolCallDelta(content="", parse_status=status.started)),
@@ -164,6 +193,7 @@ def test_a_tool_call_in_a_stream_comes_whole() -> None:
             event(ToolCallDelta(content=CALL, parse_status=status.success)),
             event(stop_reason=StopReason.end_of_message),
         ),
+        most=1,
     )
     deltas = [chunk["choices"][0]["delta"] for chunk in made]
     function = {"name": "weather", "arguments": '{"place":"Rome"}'}
@@ -178,7 +208,7 @@ BROKEN = ToolCallDelta(content="{", parse_status=ToolCallParseStatus.failure, ca
 def test_arguments_that_cannot_be_read_are_told_as_they_are() -> None:
     told = {"id": "c2", "type": "function", "function": {"name": "news", "arguments": "{"}}
     end = event(stop_reason=StopReason.end_of_message)
-    streamed = chunks(StreamOptions("m"), several(START, event(BROKEN), end))
+    streamed = chunks(several(START, event(BROKEN), end))
     assert streamed[1]["choices"][0]["delta"] == {"tool_calls": [{"index": 0, **told}]}
     assert streamed[-1]["choices"][0]["finish_reason"] == "tool_calls"
     given = reply("", reason=StopReason.end_of_message, failed_tool_calls=[BROKEN])
@@ -200,7 +230,7 @@ def test_a_call_that_was_cut_is_left_out(end: dict[str, Any], finish: str) -> No
     assert choice["finish_reason"] == finish
     whole = event(ToolCallDelta(content=CALL, parse_status=ToolCallParseStatus.success))
     last = event(**{"stop_reason" if name == "reason" else name: value for name, value in end.items()})
-    made = chunks(StreamOptions("m"), several(START, whole, event(BROKEN), last))
+    made = chunks(several(START, whole, event(BROKEN), last))
     assert [call["id"] for chunk in made for call in chunk["choices"][0]["delta"].get("tool_calls", ())] == ["c1"]
     assert made[-1]["choices"][0]["finish_reason"] == finish
 
@@ -208,7 +238,7 @@ def test_a_call_that_was_cut_is_left_out(end: dict[str, Any], finish: str) -> No
 def test_arguments_of_nobody_for_certain_are_no_ones() -> None:
     unsure = BROKEN.model_copy(update={"content": '{"x":1}'})
     with pytest.raises(BackendError, match="cannot be told apart"):
-        chunks(StreamOptions("m"), several(START, event(unsure), event(stop_reason=StopReason.end_of_message)))
+        chunks(several(START, event(unsure), event(stop_reason=StopReason.end_of_message)))
     with pytest.raises(BackendError, match="cannot be told apart"):
         chat(reply("", failed_tool_calls=[unsure]))
 
@@ -220,7 +250,7 @@ def test_a_refusal() -> None:
     assert (both["message"]["content"], both["message"]["refusal"]) == ("Well. ", "No.")
     logged = chat(reply("No.", refusal="No.", logprobs=LOGPROBS), logprobs=LogProbConfig())["choices"][0]["logprobs"]
     assert (logged["content"], logged["refusal"][0]["token"]) == (None, "a")
-    made = chunks(StreamOptions("m"), several(START, event("No", refusal=True), event(".", refusal=True), END))
+    made = chunks(several(START, event("No", refusal=True), event(".", refusal=True), END))
     assert [chunk["choices"][0]["delta"] for chunk in made[1:3]] == [{"refusal": "No"}, {"refusal": "."}]
     assert made[-1]["choices"][0]["finish_reason"] == "stop"
 
@@ -229,16 +259,16 @@ def test_a_filter_of_contents() -> None:
     filtered = StopDetail.content_filter
     assert chat(reply("Hi", stop_detail=filtered))["choices"][0]["finish_reason"] == "content_filter"
     end = event(stop_reason=StopReason.end_of_turn, stop_detail=filtered)
-    assert chunks(StreamOptions("m"), several(START, end))[-1]["choices"][0]["finish_reason"] == "content_filter"
-    made = json.loads(from_native.completion([text_reply("a", stop_detail=filtered)], "m", None, prompts=1))
+    assert chunks(several(START, end))[-1]["choices"][0]["finish_reason"] == "content_filter"
+    made = completion([text_reply("a", stop_detail=filtered)])
     assert made["choices"][0]["finish_reason"] == "content_filter"
     piece = CompletionResponseStreamChunk(delta="", stop_reason=StopReason.end_of_turn, stop_detail=filtered)
-    assert chunks(StreamOptions("m"), several(piece), text=True)[-1]["choices"][0]["finish_reason"] == "content_filter"
+    assert chunks(several(piece), text=True)[-1]["choices"][0]["finish_reason"] == "content_filter"
 
 
 def test_a_stream_without_an_end_fails() -> None:
     with pytest.raises(BackendError, match="without a stop reason"):
-        chunks(StreamOptions("m"), several(START, event("Hi")))
+        chunks(several(START, event("Hi")))
 
 
 def text_reply(text: str, **fields: Any) -> CompletionResponse:
@@ -247,8 +277,8 @@ def text_reply(text: str, **fields: Any) -> CompletionResponse:
 
 
 def test_a_text_completion_of_several_prompts() -> None:
-    replies = [text_reply(text, usage=USAGE) for text in ("a", "b", "c", "d")]
-    made = json.loads(from_native.completion(replies, "m", None, prompts=2))
+    given = [text_reply(text, usage=USAGE) for text in ("a", "b", "c", "d")]
+    made = completion(given, prompts=2)
     assert (made["object"], made["id"][:5]) == ("text_completion", "cmpl-")
     assert [(c["index"], c["text"], c["finish_reason"]) for c in made["choices"]] == [
         (0, "a", "stop"),
@@ -263,14 +293,12 @@ def test_what_json_has_no_word_for() -> None:
     impossible = [TokenLogProbs(logprobs_by_token={"a": float("-inf")})]
     content = chat(reply(logprobs=impossible), logprobs=LogProbConfig())["choices"][0]["logprobs"]["content"]
     assert content[0]["logprob"] is None
-    [role, _, _] = chunks(StreamOptions("m"), several(START, event("a\u2028b"), END))
+    [role, _, _] = chunks(several(START, event("a\u2028b"), END))
     assert role["choices"][0]["delta"]["role"] == "assistant"
 
     async def lines() -> list[bytes]:
-        return [
-            block
-            async for block in from_native.chat_events([several(START, event("a\u2028b"), END)], StreamOptions("m"))
-        ]
+        chunk = {"choices": [{"delta": {"content": "a\u2028b"}, "finish_reason": "stop"}]}
+        return [block async for block in replies.events([several(chunk)], StreamOptions("chat.completion.chunk", "m"))]
 
     assert b"a\\u2028b" in b"".join(anyio.run(lines))
     assert chat(reply("a\ud800"))["choices"][0]["message"]["content"] == "a\ufffd"
@@ -280,9 +308,7 @@ def test_what_json_has_no_word_for() -> None:
 
 def test_log_probabilities_of_a_text() -> None:
     entries = [*LOGPROBS, TokenLogProbs(logprobs_by_token={"xy": -1.0})]
-    made = json.loads(
-        from_native.completion([text_reply("axy", logprobs=entries)], "m", LogProbConfig(top_k=1), prompts=1)
-    )
+    made = completion([text_reply("axy", logprobs=entries)], LogProbConfig(top_k=1))
     assert made["choices"][0]["logprobs"] == {
         "tokens": ["a", "xy"],
         "token_logprobs": [-0.5, -1.0],
@@ -297,7 +323,7 @@ def test_a_streamed_text() -> None:
         CompletionResponseStreamChunk(delta="c", logprobs=LOGPROBS),
         CompletionResponseStreamChunk(delta="", stop_reason=StopReason.out_of_tokens, usage=USAGE),
     ]
-    made = chunks(StreamOptions("m", LogProbConfig(), usage=True), several(*pieces), text=True)
+    made = chunks(several(*pieces), logprobs=LogProbConfig(), usage=True, text=True)
     assert [chunk["choices"][0]["text"] for chunk in made[:-1]] == ["ab", "c", ""]
     assert [
         chunk["choices"][0]["logprobs"] and chunk["choices"][0]["logprobs"]["text_offset"] for chunk in made[:-1]
@@ -312,10 +338,10 @@ def test_a_streamed_text() -> None:
 
 def test_embeddings_as_numbers_and_as_bytes() -> None:
     given = EmbeddingsResponse(embeddings=[[0.5, -1.25], [1.0, 2.0]], usage=TokenUsage(prompt_tokens=4))
-    plain = json.loads(from_native.embeddings(given, "m", "float"))
+    plain = json.loads(replies.embeddings(given, "m", "float"))
     assert [(entry["index"], entry["embedding"]) for entry in plain["data"]] == [(0, [0.5, -1.25]), (1, [1.0, 2.0])]
     assert plain["usage"] == {"prompt_tokens": 4, "total_tokens": 4}
-    packed = json.loads(from_native.embeddings(given, "m", "base64"))["data"][0]["embedding"]
+    packed = json.loads(replies.embeddings(given, "m", "base64"))["data"][0]["embedding"]
     assert struct.unpack("<2f", base64.b64decode(packed)) == (0.5, -1.25)
 
 
@@ -329,7 +355,7 @@ def test_moderation() -> None:
             )
         ),
     ]
-    made = json.loads(from_native.moderation(verdicts, "guard"))
+    made = json.loads(replies.moderation(verdicts, "guard"))
     assert [result["flagged"] for result in made["results"]] == [False, False, True]
     assert made["results"][2]["categories"] == {"S1": True}
     assert made["results"][2]["category_scores"] == {"S1": 1.0}

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import pytest
+from openai_bodies import chat_request
 from pydantic import ValidationError
 
 from llamastack.api.common import (
@@ -20,14 +21,10 @@ from llamastack.api.common import (
     UserMessage,
 )
 from llamastack.provider.errors import InvalidRequestError, LlamaStackError, NotSupportedError
-from llamastack_adapters.openai_dialect import Dialect, chat_request
+from llamastack_adapters.openai_dialect import Dialect
 from llamastack_openai_api.requests import CHAT, COMPLETION, EMBEDDINGS
-from llamastack_openai_api.to_native import (
-    chat_arguments,
-    completion_arguments,
-    embeddings_arguments,
-    requested_capabilities,
-)
+from llamastack_openai_api.to_form import chat_form, completion_forms, embeddings_arguments, requested_capabilities
+from llamastack_openai_api.to_native import chat_arguments, completion_arguments
 
 HELLO = [{"role": "user", "content": "Hello"}]
 WEATHER = {
@@ -52,7 +49,8 @@ CLOCK = {"type": "function", "function": {"name": "clock"}}
 
 
 def native(messages: list[dict[str, Any]] | None = None, **fields: Any) -> dict[str, Any]:
-    return chat_arguments(CHAT.validate_python({"model": "m", "messages": messages or HELLO, **fields}))
+    form = chat_form(CHAT.validate_python({"model": "m", "messages": messages or HELLO, **fields}))
+    return {name: value for name, value in chat_arguments(form).items() if name != "model"}
 
 
 def test_every_kind_of_message() -> None:
@@ -340,7 +338,8 @@ def test_what_is_asked_of_a_provider_by_a_request_that_is_forwarded() -> None:
 
 
 def test_prompts_of_a_text_completion() -> None:
-    arguments = completion_arguments(COMPLETION.validate_python({"model": "m", "prompt": ["a", "b"], "logprobs": 2}))
+    forms = completion_forms(COMPLETION.validate_python({"model": "m", "prompt": ["a", "b"], "logprobs": 2}))
+    arguments = [completion_arguments(form) for form in forms]
     assert [each["content"] for each in arguments] == ["a", "b"]
     assert arguments[0]["sampling_params"].max_tokens == 16
     assert arguments[0]["logprobs"].top_k == 2
@@ -355,7 +354,7 @@ def test_prompts_of_a_text_completion() -> None:
         ({"prompt": "a", "suffix": "z"}, "suffix"),
     ):
         with pytest.raises(LlamaStackError) as refused:
-            completion_arguments(COMPLETION.validate_python({"model": "m", **fields}))
+            completion_forms(COMPLETION.validate_python({"model": "m", **fields}))
         assert refused.value.param == param
 
 

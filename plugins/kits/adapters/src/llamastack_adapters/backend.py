@@ -11,12 +11,12 @@ import pydantic_core
 from llamastack.http.answer_limits import whole
 from llamastack.http.client import authorities
 from llamastack.http.connections import is_stale_connection, retry_stale_connection
-from llamastack.http.sse import event_data
+from llamastack.http.sse import event_data, lines_of
 from llamastack.http.surrogates import encode_json, whole_texts
 from llamastack.provider.connection_errors import error_class_of, reason_of_http_error
 from llamastack.provider.context import current_context
 from llamastack.provider.errors import BackendError, LlamaStackError, ProviderTimeoutError
-from llamastack.provider.streams import Stream
+from llamastack.provider.streams import Stream, closing
 from llamastack_adapters.error_bodies import error_in, error_in_choice, error_of_answer, error_of_event, has_reply
 from llamastack_adapters.event_streams import EventStream, drain_briefly
 from llamastack_adapters.pool import ConnectionPool, HttpResponse
@@ -120,6 +120,24 @@ class HttpBackend:
         content = encode_json(body)
         answer, blocks = await self._retries.run(lambda: self._stream(path, content))
         return EventStream(lambda done: self._decoded(answer, blocks, done), answer.aclose)
+
+    async def lines(self, path: str, body: Mapping[str, Any]) -> Stream[Any]:
+        """The decoded JSON of each line that answers `body`. A line `{"error": ...}` raises what it says.
+
+        Returns when the first line is there, so that a refusal is raised here.
+        """
+        content = encode_json(body)
+
+        async def begin() -> tuple[HttpResponse, AsyncIterator[Any], Any]:
+            answer = await self._begin("POST", path, content, "application/x-ndjson")
+            lines = self._decoded_lines(answer)
+            try:
+                return answer, lines, await anext(lines)
+            except StopAsyncIteration:
+                raise BackendError(f"{self.where} ended the stream before the reply was complete") from None
+
+        answer, lines, first = await self._retries.run(begin)
+        return Stream(_from_first(first, lines), answer.aclose)
 
     async def forward(self, path: str, body: bytes) -> bytes:
         """The JSON object that answers `body`, as it came. Raises for one that is broken, or an error.
@@ -275,6 +293,25 @@ class HttpBackend:
         finally:
             await answer.aclose()
 
+    async def _decoded_lines(self, answer: HttpResponse) -> AsyncIterator[Any]:
+        try:
+            async for line in lines_of(_with_last_end(answer.blocks()), self._limits.event_bytes):
+                if not line or line.isspace():
+                    continue
+                try:
+                    decoded = decode_json(line)
+                except ValueError:
+                    said = line[:_SHOWN].decode(errors="replace")
+                    raise BackendError(f"{self.where} answered something that cannot be understood: {said}") from None
+                error = error_in(decoded)
+                if error is not None:
+                    raise self._explained(error_of_event(error, self.where))
+                yield decoded
+        except httpx.HTTPError as error:
+            raise self._broke_off(error) from error
+        finally:
+            await answer.aclose()
+
     def _failed(self, error: httpx.HTTPError) -> LlamaStackError:
         kind = error_class_of(error)
         if kind is ProviderTimeoutError:
@@ -285,6 +322,20 @@ class HttpBackend:
         """The same once the backend has begun to answer: it was there, so it is not said to be down."""
         failed = self._failed(error)
         return BackendError(f"{failed.message}, in the middle of an answer") if failed.status == 503 else failed
+
+
+async def _from_first(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async with closing(rest):
+        yield first
+        async for one in rest:
+            yield one
+
+
+async def _with_last_end(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same blocks, and the end of the last line."""
+    async for block in blocks:
+        yield block
+    yield b"\n"
 
 
 async def _after(first: bytes, blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

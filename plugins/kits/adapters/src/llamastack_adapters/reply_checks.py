@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import pydantic_core
 
 from llamastack.api.common import SamplingParams, StopReason, ToolChoice
 from llamastack.api.inference import (
     ChatCompletionResponse,
+    ChatCompletionResponseEvent,
     ChatCompletionResponseStreamChunk,
     CompletionResponse,
     CompletionResponseStreamChunk,
@@ -19,6 +21,11 @@ from llamastack.api.inference import (
 from llamastack.provider.errors import BackendError, NotSupportedError
 from llamastack.provider.streams import closing
 
+if TYPE_CHECKING:
+    from llamastack_adapters.openai_dialect.protocols import OpenAIForm
+    from llamastack_adapters.openai_dialect.streams import ChatPiece
+
+_T = TypeVar("_T")
 _KINDS: dict[str, type] = {"object": dict, "array": list, "string": str, "boolean": bool}
 
 
@@ -64,6 +71,19 @@ class ReplyChecks:
             tool_call=tool_choice is ToolChoice.required,
         )
 
+    @classmethod
+    def of_form(cls, provider_id: str, form: OpenAIForm) -> ReplyChecks:
+        """The checks for a request in OpenAI's form."""
+        fields, schema = form.fields, form.json_schema
+        return cls(
+            provider_id,
+            logprobs="logprobs" in fields,
+            json=schema is not None,
+            stops="stop" in fields,
+            kind=None if schema is None else schema.get("type"),
+            tool_call=fields.get("tool_choice") == "required",
+        )
+
     def chat(self, reply: ChatCompletionResponse) -> ChatCompletionResponse:
         """The reply. Raises NotSupportedError or BackendError when it lacks what was asked for."""
         message = reply.completion_message
@@ -89,7 +109,15 @@ class ReplyChecks:
         self, events: AsyncIterator[ChatCompletionResponseStreamChunk]
     ) -> AsyncIterator[ChatCompletionResponseStreamChunk]:
         """The events of a stream, which raises where something is missing."""
-        return self._checked_events(events) if self.logprobs or self.json or self.tool_call else events
+        return self._checked_events(events, _event_of) if self._looks else events
+
+    def chat_pieces(self, pieces: AsyncIterator[ChatPiece]) -> AsyncIterator[ChatPiece]:
+        """The same of pieces that are not native yet."""
+        return self._checked_events(pieces, _itself) if self._looks else pieces
+
+    @property
+    def _looks(self) -> bool:
+        return self.logprobs or self.json or self.tool_call
 
     def completion_pieces(
         self, pieces: AsyncIterator[CompletionResponseStreamChunk]
@@ -98,13 +126,13 @@ class ReplyChecks:
         return self._checked_pieces(pieces) if self.logprobs or self.json else pieces
 
     async def _checked_events(
-        self, events: AsyncIterator[ChatCompletionResponseStreamChunk]
-    ) -> AsyncIterator[ChatCompletionResponseStreamChunk]:
+        self, events: AsyncIterator[_T], event_of: Callable[[_T], ChatCompletionResponseEvent | ChatPiece]
+    ) -> AsyncIterator[_T]:
         text: list[str] = []
         called = refused = False
         async with closing(events):
             async for chunk in events:
-                event = chunk.event
+                event = event_of(chunk)
                 if event.refusal:
                     refused = True
                 elif isinstance(event.delta, str):
@@ -153,3 +181,11 @@ class ReplyChecks:
             provider_id=self.provider_id,
             param=param,
         )
+
+
+def _event_of(chunk: ChatCompletionResponseStreamChunk) -> ChatCompletionResponseEvent:
+    return chunk.event
+
+
+def _itself(piece: ChatPiece) -> ChatPiece:
+    return piece

@@ -3,57 +3,44 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import anyio
 
-from llamastack.api.common import (
-    InterleavedTextMedia,
-    Message,
-    SamplingParams,
-    ToolChoice,
-    ToolDefinition,
-    ToolPromptFormat,
-)
-from llamastack.api.inference import (
-    ChatCompletionResponse,
-    ChatCompletionResponseStreamChunk,
-    EmbeddingsResponse,
-    LogProbConfig,
-    ResponseFormat,
-)
+from llamastack.api.common import InterleavedTextMedia
+from llamastack.api.inference import EmbeddingsResponse
 from llamastack.api.models import Model
 from llamastack.provider import Deps, LlamaStackError, PermissionDeniedError
 from llamastack.provider.streams import Stream
 from llamastack_adapters.openai_dialect import (
     Dialect,
-    chat_request,
-    chat_response,
-    chat_stream,
-    embeddings_request,
+    FormChatInference,
+    OpenAIForm,
+    chat_body,
+    embeddings_body,
     embeddings_response,
     understood,
 )
+from llamastack_adapters.openai_dialect.form_inference import BackendReply
 from llamastack_adapters.remote_inference import RemoteInference
-from llamastack_adapters.reply_checks import ReplyChecks
 from llamastack_provider_bedrock.backend import CONTROL, RUNTIME, Bedrock
 from llamastack_provider_bedrock.config import BedrockConfig
 from llamastack_provider_bedrock.embedders import embedder_of
 from llamastack_provider_bedrock.replies import as_chunks, as_reply
-from llamastack_provider_bedrock.requests import converse_request, top_k_field
+from llamastack_provider_bedrock.requests import OWN_FIELDS, converse_request, top_k_field
 
 _CALLS_AT_ONCE = 8
 
 
-class BedrockInference(RemoteInference):
+class BedrockInference(FormChatInference, RemoteInference):
     """Foundation models that are there on demand, and inference profiles."""
 
     def __init__(self, config: BedrockConfig, deps: Deps) -> None:
         super().__init__(config, deps)
         self._bedrock = Bedrock(config, deps)
-        self._dialect = Dialect(deps.provider_id, seed=None)
+        self._dialect = Dialect(deps.provider_id, seed=None, extra=OWN_FIELDS)
         self._behind: dict[str, str] = {}
 
     async def initialize(self) -> None:
@@ -112,46 +99,22 @@ class BedrockInference(RemoteInference):
 
     # ---- calls ---------------------------------------------------------------------------------------------------
 
-    async def chat_completion(
-        self,
-        model: str,
-        messages: list[Message],
-        sampling_params: SamplingParams | None = None,
-        tools: list[ToolDefinition] | None = None,
-        tool_choice: ToolChoice | None = None,
-        tool_prompt_format: ToolPromptFormat | None = None,
-        stream: bool | None = None,
-        logprobs: LogProbConfig | None = None,
-        response_format: ResponseFormat | None = None,
-    ) -> ChatCompletionResponse | AsyncIterator[ChatCompletionResponseStreamChunk]:
-        if logprobs is not None:
+    async def send_chat(self, form: OpenAIForm) -> BackendReply:
+        if "logprobs" in form.fields:
             raise self._dialect.unsupported("logprobs", "log probabilities")
-        name = self.backend_name(model)
+        name = self.backend_name(form.model)
         behind = self._behind.get(name, name)
-        body = chat_request(
-            replace(self._dialect, top_k=top_k_field(behind)),
-            model=name,
-            messages=messages,
-            sampling_params=sampling_params,
-            tools=tools,
-            tool_choice=tool_choice,
-            tool_prompt_format=tool_prompt_format,
-            response_format=response_format,
-        )
+        body = chat_body(replace(self._dialect, top_k=top_k_field(behind)), form, name)
         request = converse_request(body, behind)
-        checks = ReplyChecks.of(
-            self.provider_id, sampling_params=sampling_params, tool_choice=tool_choice, response_format=response_format
-        )
-        if stream:
+        if form.stream:
             events = await self._bedrock.stream("converse_stream", **request)
-            chunks = as_chunks(events, self.provider_id)
-            return Stream(checks.chat_events(chat_stream(chunks, self.provider_id)), events.aclose)
+            return Stream(as_chunks(events, self.provider_id), events.aclose)
         reply = await self._bedrock.call(RUNTIME, "converse", **request)
-        return checks.chat(chat_response(as_reply(reply, self.provider_id), self.provider_id))
+        return as_reply(reply, self.provider_id)
 
     async def embeddings(self, model: str, contents: list[InterleavedTextMedia]) -> EmbeddingsResponse:
         name = self.backend_name(model)
-        texts: list[str] = embeddings_request(self._dialect, model=name, contents=contents)["input"]
+        texts: list[str] = embeddings_body(self._dialect, model=name, contents=contents)["input"]
         embedder = embedder_of(self._behind.get(name, name))
         if embedder is None:
             raise self._dialect.unsupported("model", f"embeddings by '{name}'")

@@ -16,6 +16,16 @@ _TOP_K: dict[str, Callable[[int], dict[str, Any]]] = {
     "amazon.nova": lambda k: {"inferenceConfig": {"topK": k}},
 }
 _EMPTY = "(empty)"
+_OWN = {
+    "additional_model_request_fields": "additionalModelRequestFields",
+    "guardrail_config": "guardrailConfig",
+    "performance_config": "performanceConfig",
+    "request_metadata": "requestMetadata",
+}
+OWN_FIELDS = frozenset({*_OWN, *_OWN.values()})
+"""Fields that only Converse has, in its own spelling or in that of Python, all of them objects:
+https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html
+"""
 
 
 def top_k_field(model: str) -> str | None:
@@ -52,6 +62,15 @@ def converse_request(body: Mapping[str, Any], model: str) -> dict[str, Any]:
         given = body["response_format"]["json_schema"]
         schema = {"schema": json.dumps(given["schema"]), "name": given["name"]}
         out["outputConfig"] = {"textFormat": {"type": "json_schema", "structure": {"jsonSchema": schema}}}
+    return _with_own_fields(out, body)
+
+
+def _with_own_fields(out: dict[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
+    for name in body.keys() & OWN_FIELDS:
+        if not isinstance(body[name], dict):
+            raise InvalidRequestError(f"{name}: must be an object", param=name)
+        there = _OWN.get(name, name)
+        out[there] = {**out.get(there, {}), **body[name]}
     return out
 
 

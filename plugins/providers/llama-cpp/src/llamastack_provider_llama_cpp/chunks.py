@@ -1,4 +1,4 @@
-"""Chunks of llama.cpp made into what was asked for, and native streams collected into whole replies."""
+"""Calls of tools that llama.cpp is made to answer, and its chunks made into such calls."""
 
 from __future__ import annotations
 
@@ -7,17 +7,6 @@ import uuid
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from llamastack.api.common import CompletionMessage, ToolCall
-from llamastack.api.inference import (
-    ChatCompletionResponse,
-    ChatCompletionResponseEvent,
-    ChatCompletionResponseStreamChunk,
-    CompletionResponse,
-    CompletionResponseStreamChunk,
-    TokenLogProbs,
-    ToolCallDelta,
-    ToolCallParseStatus,
-)
 from llamastack.provider import BackendError
 from llamastack_provider_llama_cpp.engine import Chunk
 
@@ -85,53 +74,6 @@ async def calls_from_text(chunks: AsyncIterator[Chunk], provider_id: str) -> Asy
                 choice["finish_reason"] = "tool_calls"
             choice["delta"]["tool_calls"] = [{"index": 0, "id": f"call_{uuid.uuid4().hex}", "function": function}]
         yield chunk
-
-
-async def collect_chat(events: AsyncIterator[ChatCompletionResponseStreamChunk]) -> ChatCompletionResponse:
-    """The whole reply of a stream."""
-    text: list[str] = []
-    refusal: list[str] = []
-    calls: list[ToolCall] = []
-    failed: list[ToolCallDelta] = []
-    logprobs: list[TokenLogProbs] = []
-    last: ChatCompletionResponseEvent | None = None
-    async for chunk in events:
-        last = event = chunk.event
-        logprobs += event.logprobs or ()
-        if isinstance(event.delta, str):
-            (refusal if event.refusal else text).append(event.delta)
-        elif isinstance(event.delta.content, ToolCall):
-            calls.append(event.delta.content)
-        elif event.delta.parse_status is ToolCallParseStatus.failure:
-            failed.append(event.delta)
-    assert last is not None
-    assert last.stop_reason is not None
-    content = "".join((*text, *refusal))
-    return ChatCompletionResponse(
-        completion_message=CompletionMessage(content=content, stop_reason=last.stop_reason, tool_calls=calls),
-        logprobs=logprobs or None,
-        usage=last.usage,
-        stop_detail=last.stop_detail,
-        refusal="".join(refusal) or None,
-        failed_tool_calls=failed or None,
-    )
-
-
-async def collect_completion(chunks: AsyncIterator[CompletionResponseStreamChunk]) -> CompletionResponse:
-    """The whole reply of a stream."""
-    text: list[str] = []
-    logprobs: list[TokenLogProbs] = []
-    last: CompletionResponseStreamChunk | None = None
-    async for chunk in chunks:
-        last = chunk
-        text.append(chunk.delta)
-        logprobs += chunk.logprobs or ()
-    assert last is not None
-    assert last.stop_reason is not None
-    message = CompletionMessage(content="".join(text), stop_reason=last.stop_reason)
-    return CompletionResponse(
-        completion_message=message, logprobs=logprobs or None, usage=last.usage, stop_detail=last.stop_detail
-    )
 
 
 def _json_of(text: str, provider_id: str) -> Any:

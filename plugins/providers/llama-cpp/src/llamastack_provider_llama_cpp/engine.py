@@ -125,6 +125,10 @@ class Reply(AsyncIterator[Chunk]):
     def cancel(self) -> None:
         self._call.cancelled = True
 
+    async def aclose(self) -> None:
+        """As `cancel`."""
+        self.cancel()
+
     def __del__(self) -> None:
         self.cancel()
 

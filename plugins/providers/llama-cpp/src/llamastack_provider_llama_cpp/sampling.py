@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llamastack.api.common import SamplingParams, SamplingStrategy
-
 # Keys of GGUF's metadata, and what a request calls them. Format:
 # https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 _KEYS = {
@@ -20,6 +18,15 @@ _KEYS = {
 _FORMS = {4: "<I", 5: "<i", 6: "<f", 10: "<Q", 11: "<q", 12: "<d"}
 """Numbers, by the type that stands after the key."""
 _HEAD = 2**22
+OWN_FIELDS = frozenset({
+    "chat_template_kwargs", "dry_allowed_length", "dry_base", "dry_multiplier", "dry_penalty_last_n",
+    "dry_sequence_breakers", "dynatemp_exponent", "dynatemp_range", "grammar", "ignore_eos", "min_keep", "mirostat",
+    "mirostat_eta", "mirostat_tau", "n_keep", "repeat_last_n", "repeat_penalty", "samplers", "t_max_predict_ms",
+    "top_n_sigma", "typical_p", "xtc_probability", "xtc_threshold",
+})  # fmt: skip
+"""Fields of a request that only llama.cpp has, without those that choose a slot or change the form of the reply:
+https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md
+"""
 _LAST_SEED = 2**32 - 1
 
 
@@ -40,16 +47,16 @@ def defaults_of_file(path: Path) -> dict[str, Any]:
     return found
 
 
-def sampled(body: dict[str, Any], params: SamplingParams | None, defaults: Mapping[str, Any]) -> dict[str, Any]:
+def sampled(body: dict[str, Any], fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """The body of a request with what it does not say of sampling.
 
-    defaults: the model's own.
+    fields: of the request in OpenAI's form. defaults: the model's own.
     """
     if body.get("seed") == _LAST_SEED:  # which llama.cpp takes for a random one
         body = {**body, "seed": 0}
-    if params is None or params.strategy is SamplingStrategy.greedy:
+    if "temperature" in fields:
         return body
-    if params.strategy is SamplingStrategy.top_p and not params.model_fields_set & {"temperature", "top_p"}:
+    if "top_p" not in fields and "top_k" not in fields:
         # A small model that is sampled as llama.cpp would talks nonsense.
         return {"temperature": 0.0, **defaults, **body}
     if "temperature" in defaults:

@@ -1,4 +1,4 @@
-"""Calling Ollama through its client: keys, refusals, retries; failures as errors of the family."""
+"""Calling Ollama, by its client but for chats and texts: keys, refusals, retries; failures as errors of the family."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from llamastack.provider.errors import (
     RateLimitError,
 )
 from llamastack.provider.streams import Stream, close, closing
+from llamastack_adapters.backend import HttpBackend
 from llamastack_adapters.credentials import ApiKey
 from llamastack_adapters.error_bodies import error_of_answer, error_of_event
 from llamastack_adapters.http_client import http_client
 from llamastack_adapters.openai_dialect.replies import MALFORMED
 from llamastack_adapters.surrogates import decode_json
 from llamastack_provider_ollama.config import OllamaConfig
-from llamastack_provider_ollama.replies import with_readable_calls
 
 _T = TypeVar("_T")
 _LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=100)
@@ -67,16 +67,14 @@ class _Client(AsyncClient):
         return await super()._request(cls, *args, **kwargs)
 
     async def _parts(self, cls: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        """The client's own, which ends a line at all that Unicode has for it, inside of a text too, and knows arguments
-        of tools as objects alone.
-        """
+        """The client's own, which ends a line at all that Unicode has for it, inside of a text too."""
         async with self._client.stream(*args, **kwargs) as response:
             async for line in lines_of(_ended(response.aiter_bytes()), self._most_event_bytes):
                 if line.strip():
                     part = decode_json(line)
                     if part.get("error"):
                         raise ResponseError(part["error"])
-                    yield cls(**with_readable_calls(part))
+                    yield cls(**part)
 
 
 async def _ended(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -97,12 +95,15 @@ class Backend:
         parts = httpx.URL(str(config.url))
         self.where = f"{parts.scheme}://{parts.netloc.decode()}"
         self.client: AsyncClient = _Client(config, self._sign, self._check)
+        # perf: gateway, row `llamastack-v1-ollama`. The client's requests and types cost more than the rest of a call.
+        self.http = HttpBackend(str(config.url), config, headers=key.bearer, explained=self._explained)
         self._key = key
         self._timeout_s = config.timeout_s
         self._retries = config.retries
 
     async def aclose(self) -> None:
         """Close the connections; safe to call twice."""
+        await self.http.aclose()
         await self.client.close()  # type: ignore[no-untyped-call]
 
     async def whole(self, call: Callable[[], Awaitable[_T]]) -> _T:

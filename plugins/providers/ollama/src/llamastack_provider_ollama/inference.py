@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import anyio
 from ollama import ListResponse, ProcessResponse, ShowResponse
 
-from llamastack.api.common import (
-    InterleavedTextMedia,
-    Message,
-    SamplingParams,
-    ToolChoice,
-    ToolDefinition,
-    ToolPromptFormat,
-)
-from llamastack.api.inference import (
-    ChatCompletionResponse,
-    ChatCompletionResponseStreamChunk,
-    CompletionResponse,
-    CompletionResponseStreamChunk,
-    EmbeddingsResponse,
-    LogProbConfig,
-    ResponseFormat,
-    TokenUsage,
-)
+from llamastack.api.common import InterleavedTextMedia
+from llamastack.api.inference import EmbeddingsResponse, TokenUsage
 from llamastack.api.models import Model
 from llamastack.provider import (
     BackendError,
@@ -42,23 +26,21 @@ from llamastack.provider import (
 from llamastack.provider.streams import Stream
 from llamastack_adapters.credentials import ApiKey
 from llamastack_adapters.openai_dialect import (
-    chat_request,
-    chat_response,
-    chat_stream,
-    completion_request,
-    completion_response,
-    completion_stream,
-    embeddings_request,
+    FormChatInference,
+    FormCompletionInference,
+    OpenAIForm,
+    chat_body,
+    completion_body,
+    embeddings_body,
 )
+from llamastack_adapters.openai_dialect.form_inference import BackendReply
 from llamastack_adapters.remote_inference import RemoteInference
-from llamastack_adapters.reply_checks import ReplyChecks
 from llamastack_provider_ollama.backend import Backend
 from llamastack_provider_ollama.config import OllamaConfig
 from llamastack_provider_ollama.pulls import Pulls, tagged
-from llamastack_provider_ollama.replies import chunks_of, collected
+from llamastack_provider_ollama.replies import chunks_of
 from llamastack_provider_ollama.requests import (
-    has_images,
-    logprobs_arguments,
+    logprobs_fields,
     messages_of,
     ollama_dialect,
     options_of,
@@ -78,7 +60,7 @@ class _Facts:
     embedding_length: int | None = None
 
 
-class OllamaInference(RemoteInference):
+class OllamaInference(FormChatInference, FormCompletionInference, RemoteInference):
     """Serves what an Ollama server has."""
 
     def __init__(self, config: OllamaConfig, deps: Deps) -> None:
@@ -203,71 +185,31 @@ class OllamaInference(RemoteInference):
 
     # ---- calls ---------------------------------------------------------------------------------------------------
 
-    async def completion(
-        self,
-        model: str,
-        content: InterleavedTextMedia,
-        sampling_params: SamplingParams | None = None,
-        stream: bool | None = None,
-        logprobs: LogProbConfig | None = None,
-        response_format: ResponseFormat | None = None,
-    ) -> CompletionResponse | AsyncIterator[CompletionResponseStreamChunk]:
+    async def send_text(self, form: OpenAIForm) -> BackendReply:
         """Continue a text as it is, without the model's template."""
-        body = completion_request(self._dialect, model=model, content=content, sampling_params=sampling_params)
-        if not body["prompt"]:
+        if not form.fields["prompt"]:
             raise InvalidRequestError("Ollama cannot continue an empty text", param="content")
-        arguments = self._arguments(model, body, logprobs, response_format)
-        checks = ReplyChecks.of(
-            self.provider_id, sampling_params=sampling_params, logprobs=logprobs, response_format=response_format
+        body = self._body(form, completion_body(self._dialect, form, form.model))
+        replies = await self._backend.http.lines(
+            "/api/generate", {**body, "prompt": form.fields["prompt"], "raw": True}
         )
-        replies = await self._backend.stream(
-            lambda: self._client.generate(prompt=body["prompt"], raw=True, stream=True, **arguments)
-        )
-        chunks = chunks_of(replies, self._backend.cut_short)
-        if stream:
-            pieces = completion_stream(chunks, self.provider_id, logprobs=logprobs)
-            return Stream(checks.completion_pieces(pieces), replies.aclose)
-        return checks.completion(completion_response(await collected(chunks), self.provider_id, logprobs=logprobs))
+        return Stream(chunks_of(replies, self._backend.cut_short, self.provider_id), replies.aclose)
 
-    async def chat_completion(
-        self,
-        model: str,
-        messages: list[Message],
-        sampling_params: SamplingParams | None = None,
-        tools: list[ToolDefinition] | None = None,
-        tool_choice: ToolChoice | None = None,
-        tool_prompt_format: ToolPromptFormat | None = None,
-        stream: bool | None = None,
-        logprobs: LogProbConfig | None = None,
-        response_format: ResponseFormat | None = None,
-    ) -> ChatCompletionResponse | AsyncIterator[ChatCompletionResponseStreamChunk]:
-        body = chat_request(
-            self._dialect,
-            model=model,
-            messages=(),
-            sampling_params=sampling_params,
-            tools=tools,
-            tool_choice=tool_choice,
-            tool_prompt_format=tool_prompt_format,
-        )
-        arguments = self._arguments(model, body, logprobs, response_format)
-        arguments |= {"messages": messages_of(messages, self.provider_id), "tools": tools_of(body)}
-        if has_images(arguments["messages"]):
-            self._refuse_blind(model)
-        checks = ReplyChecks.of(
-            self.provider_id, sampling_params=sampling_params, logprobs=logprobs, response_format=response_format
-        )
-        # Streamed in any case: what the model thinks then stands apart from what it says, log probabilities as well.
-        replies = await self._backend.stream(lambda: self._client.chat(stream=True, **arguments))
-        chunks = chunks_of(replies, self._backend.cut_short)
-        if stream:
-            events = chat_stream(chunks, self.provider_id, logprobs=logprobs)
-            return Stream(checks.chat_events(events), replies.aclose)
-        return checks.chat(chat_response(await collected(chunks), self.provider_id, logprobs=logprobs))
+    async def send_chat(self, form: OpenAIForm) -> BackendReply:
+        """Streamed in any case: what the model thinks then stands apart from what it says, also in logprobs."""
+        given = chat_body(self._dialect, form, form.model)
+        body = self._body(form, given)
+        body["messages"] = messages_of(form.fields["messages"], self.provider_id)
+        if "tools" in given:
+            body["tools"] = tools_of(given["tools"])
+        if any("images" in message for message in body["messages"]):
+            self._refuse_blind(form.model)
+        replies = await self._backend.http.lines("/api/chat", body)
+        return Stream(chunks_of(replies, self._backend.cut_short, self.provider_id), replies.aclose)
 
     async def embeddings(self, model: str, contents: list[InterleavedTextMedia]) -> EmbeddingsResponse:
         """One vector per content. Raises ContextLengthExceededError for one that is too long."""
-        texts = embeddings_request(self._dialect, model=model, contents=contents)["input"]
+        texts = embeddings_body(self._dialect, model=model, contents=contents)["input"]
         length = self._config.context_length
         reply = await self._backend.whole(
             lambda: self._client.embed(
@@ -286,21 +228,20 @@ class OllamaInference(RemoteInference):
         usage = None if read is None else TokenUsage(prompt_tokens=read)
         return EmbeddingsResponse(embeddings=[list(vector) for vector in reply.embeddings], usage=usage)
 
-    def _arguments(
-        self,
-        model: str,
-        body: Mapping[str, Any],
-        logprobs: LogProbConfig | None,
-        response_format: ResponseFormat | None,
-    ) -> dict[str, Any]:
-        """What chats and text completions have in common."""
-        return {
-            "model": self.backend_name(model),
-            "options": options_of(body, self._config.context_length),
-            "format": None if response_format is None else response_format.json_schema,
-            "keep_alive": self._config.keep_alive,
-            **logprobs_arguments(logprobs),
+    def _body(self, form: OpenAIForm, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What chats and text completions have in common. given: the request in the words of the dialect."""
+        body = {
+            "model": self.backend_name(form.model),
+            "stream": True,
+            "options": options_of(given, self._config.context_length),
+            **logprobs_fields(form),
         }
+        if form.json_schema is not None:
+            body["format"] = form.json_schema
+        keep_alive = given.get("keep_alive", self._config.keep_alive)
+        if keep_alive is not None:
+            body["keep_alive"] = keep_alive
+        return {**body, "think": given["think"]} if "think" in given else body
 
     def _refuse_blind(self, model: str) -> None:
         """Ollama passes over images, without a word, for a model that cannot see them."""

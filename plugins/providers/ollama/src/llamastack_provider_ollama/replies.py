@@ -6,31 +6,14 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
-from ollama import ChatResponse, GenerateResponse
-
 from llamastack.provider.errors import LlamaStackError
 from llamastack.provider.streams import closing
-
-_UNREAD = "\0arguments"
-"""Name of the one argument that holds those that are no object, as the client's types have no other place for them."""
-
-
-def with_readable_calls(part: dict[str, Any]) -> dict[str, Any]:
-    """A reply, or a piece of one, as the client's types want it: arguments of tools are an object."""
-    message = part.get("message")
-    for call in (message.get("tool_calls") or ()) if isinstance(message, dict) else ():
-        function = call.get("function") or {}
-        if not isinstance(function.get("arguments"), dict):
-            function["arguments"] = {_UNREAD: function.get("arguments")}
-    return part
-
-
-def _arguments(given: Mapping[str, Any]) -> Any:
-    return given[_UNREAD] if _UNREAD in given else dict(given)
+from llamastack_adapters.event_streams import drain_briefly
+from llamastack_adapters.openai_dialect import understood
 
 
 async def chunks_of(
-    replies: AsyncIterator[ChatResponse] | AsyncIterator[GenerateResponse], cut_short: Callable[[], LlamaStackError]
+    replies: AsyncIterator[dict[str, Any]], cut_short: Callable[[], LlamaStackError], provider_id: str
 ) -> AsyncIterator[dict[str, Any]]:
     """One chunk for each reply; it serves chats (`delta`) and text completions (`text`).
 
@@ -39,56 +22,38 @@ async def chunks_of(
     called = 0
     async with closing(replies):
         async for reply in replies:
-            message = reply.message if isinstance(reply, ChatResponse) else None
-            text = (reply.response if isinstance(reply, GenerateResponse) else reply.message.content) or ""
-            thinking = reply.thinking if isinstance(reply, GenerateResponse) else reply.message.thinking
-            calls = [
-                # Older versions of Ollama give calls no id, and its client hands none on.
-                {
-                    "index": called + number,
-                    "id": f"call_{uuid.uuid4().hex}",
-                    "function": {"name": call.function.name, "arguments": _arguments(call.function.arguments)},
-                }
-                for number, call in enumerate((message.tool_calls if message else None) or ())
-            ]
-            called += len(calls)
-            choice: dict[str, Any] = {"text": text, "delta": {"content": text, "tool_calls": calls}}
-            if reply.logprobs and not (thinking and not text):
-                choice["logprobs"] = {"content": [entry.model_dump() for entry in reply.logprobs]}
-            if reply.done:
-                reason = reply.done_reason or "stop"
-                choice["finish_reason"] = reason
-            yield {"choices": [choice], "usage": _usage(reply) if reply.done else None}
-            if reply.done:
+            with understood(provider_id):
+                message = reply.get("message") or reply
+                text = message.get("content") or reply.get("response") or ""
+                calls = [_call(call, called + number) for number, call in enumerate(message.get("tool_calls") or ())]
+                called += len(calls)
+                choice: dict[str, Any] = {"text": text, "delta": {"content": text, "tool_calls": calls}}
+                if reply.get("logprobs") and not (message.get("thinking") and not text):
+                    choice["logprobs"] = {"content": reply["logprobs"]}
+                done = reply.get("done")
+                if done:
+                    choice["finish_reason"] = reply.get("done_reason") or "stop"
+                chunk = {"choices": [choice], "usage": _usage(reply) if done else None}
+            if done:
+                await drain_briefly(replies)
+            yield chunk
+            if done:
                 return
     raise cut_short()
 
 
-def _usage(reply: ChatResponse | GenerateResponse) -> dict[str, int] | None:
-    """None where the whole prompt was in Ollama's cache, which older versions then do not count."""
-    if reply.prompt_eval_count is None or reply.eval_count is None:
-        return None
-    return {"prompt_tokens": reply.prompt_eval_count, "completion_tokens": reply.eval_count}
-
-
-async def collected(chunks: AsyncIterator[dict[str, Any]]) -> dict[str, Any]:
-    """All chunks of one reply as a whole reply of the dialect."""
-    text: list[str] = []
-    calls: list[dict[str, Any]] = []
-    logprobs: list[dict[str, Any]] = []
-    reason: str | None = None
-    usage: dict[str, int] | None = None
-    async for chunk in chunks:
-        usage = chunk["usage"]
-        choice = chunk["choices"][0]
-        text.append(choice["text"])
-        calls += choice["delta"]["tool_calls"]
-        logprobs += choice.get("logprobs", {}).get("content", ())
-        reason = choice.get("finish_reason", reason)
-    whole: dict[str, Any] = {
-        "text": "".join(text),
-        "message": {"content": "".join(text), "tool_calls": calls},
-        "finish_reason": reason,
+def _call(call: Mapping[str, Any], index: int) -> dict[str, Any]:
+    # Older versions of Ollama give calls no id.
+    function = call["function"]
+    call_id = call.get("id") or f"call_{uuid.uuid4().hex}"
+    return {
+        "index": index,
+        "id": call_id,
+        "function": {"name": function["name"], "arguments": function.get("arguments")},
     }
-    choices = [{**whole, "logprobs": {"content": logprobs}} if logprobs else whole]
-    return {"choices": choices, "usage": usage}
+
+
+def _usage(reply: Mapping[str, Any]) -> dict[str, int] | None:
+    """None where the whole prompt was in Ollama's cache, which older versions then do not count."""
+    prompt, made = reply.get("prompt_eval_count"), reply.get("eval_count")
+    return None if prompt is None or made is None else {"prompt_tokens": prompt, "completion_tokens": made}

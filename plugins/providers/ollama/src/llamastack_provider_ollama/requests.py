@@ -1,29 +1,27 @@
-"""Native arguments -> those of Ollama's client."""
+"""Requests in OpenAI's form -> those of Ollama: https://docs.ollama.com/api/chat and /api/generate."""
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llamastack.api.common import (
-    CompletionMessage,
-    ImageMedia,
-    InterleavedTextMedia,
-    Message,
-    SamplingStrategy,
-    SystemMessage,
-    ToolResponseMessage,
-    UserMessage,
-)
-from llamastack.api.inference import LogProbConfig
+from llamastack.api.common import SamplingStrategy
 from llamastack.provider.errors import InvalidRequestError, NotSupportedError
 from llamastack_adapters.data_urls import is_data_url, read_data_url
-from llamastack_adapters.openai_dialect import Dialect
+from llamastack_adapters.openai_dialect import Dialect, OpenAIForm, as_json_schema
 
 _MOST_LOGPROBS = 20
 _SAMPLERS = ("frequency_penalty", "presence_penalty", "min_p")
-_OPTIONS = ("temperature", "top_p", "top_k", "num_predict", "repeat_penalty", "stop", "seed", *_SAMPLERS)
+OWN_OPTIONS = (
+    "mirostat", "mirostat_eta", "mirostat_tau", "num_ctx", "num_keep", "penalize_newline", "repeat_last_n", "tfs_z",
+    "typical_p",
+)  # fmt: skip
+"""Options that only Ollama has, which a request of `/v1` may name by themselves; `options` holds any:
+https://github.com/ollama/ollama/blob/main/docs/modelfile.mdx
+"""
+_OPTIONS = (*OWN_OPTIONS, "temperature", "top_p", "top_k", "num_predict", "repeat_penalty", "stop", "seed", *_SAMPLERS)
 # Ollama applies all its samplers unless told otherwise; a strategy means its own alone.
 _ONLY: dict[SamplingStrategy, dict[str, Any]] = {
     SamplingStrategy.top_p: {"top_k": 0, "min_p": 0.0},
@@ -39,6 +37,8 @@ def ollama_dialect(provider_id: str) -> Dialect:
         top_k="top_k",
         repetition_penalty="repeat_penalty",
         tool_choice_required=None,
+        completion_response_format=as_json_schema,
+        extra=(*OWN_OPTIONS, "options", "keep_alive", "think"),
         only=_ONLY,
         samplers=_SAMPLERS,
     )
@@ -47,27 +47,33 @@ def ollama_dialect(provider_id: str) -> Dialect:
 def options_of(body: Mapping[str, Any], context_length: int | None) -> dict[str, Any]:
     """Ollama's `options`. body: the request in the words of `ollama_dialect`.
 
-    A repetition penalty is always named: Ollama's own default is to penalize.
+    A repetition penalty is always named: Ollama's own default is to penalize. Raises InvalidRequestError for `options`
+    of a client that are no object.
     """
     options = {"repeat_penalty": 1.0, **{name: body[name] for name in _OPTIONS if name in body}}
-    return options if context_length is None else {**options, "num_ctx": context_length}
+    if context_length is not None:
+        options.setdefault("num_ctx", context_length)
+    own = body.get("options", {})
+    if not isinstance(own, dict):
+        raise InvalidRequestError("options: must be an object", param="options")
+    return {**options, **own} if own else options
 
 
-def logprobs_arguments(logprobs: LogProbConfig | None) -> dict[str, Any]:
+def logprobs_fields(form: OpenAIForm) -> dict[str, Any]:
     """`logprobs` and `top_logprobs`. Raises InvalidRequestError for more than Ollama gives."""
-    if logprobs is None:
+    if "logprobs" not in form.fields:
         return {}
-    if logprobs.top_k > _MOST_LOGPROBS:
+    most = form.fields["top_logprobs"] if "messages" in form.fields else form.fields["logprobs"]
+    if most > _MOST_LOGPROBS:
         raise InvalidRequestError(
             f"Ollama gives the log probabilities of at most {_MOST_LOGPROBS} tokens", param="logprobs.top_k"
         )
-    return {"logprobs": True, "top_logprobs": logprobs.top_k}
+    return {"logprobs": True, "top_logprobs": most}
 
 
-def tools_of(body: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+def tools_of(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The tools of the request. Ollama passes over the default of a parameter, so the description says it."""
-    tools: list[dict[str, Any]] | None = body.get("tools")
-    return None if tools is None else [{**tool, "function": _function(tool["function"])} for tool in tools]
+    return [{**tool, "function": _function(tool["function"])} for tool in tools]
 
 
 def _function(function: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,55 +96,43 @@ def _with_default_in_words(parameter: Any) -> dict[str, Any]:
     return told
 
 
-def messages_of(messages: Sequence[Message], provider_id: str) -> list[dict[str, Any]]:
+def messages_of(messages: Sequence[Mapping[str, Any]], provider_id: str) -> list[dict[str, Any]]:
     """Ollama's messages: text, and the bytes of images beside it. Ollama fetches no images."""
     return [_message(message, provider_id) for message in messages]
 
 
-def has_images(messages: Sequence[Mapping[str, Any]]) -> bool:
-    return any(message.get("images") for message in messages)
+def _message(message: Mapping[str, Any], provider_id: str) -> dict[str, Any]:
+    content, role = message["content"], message["role"]
+    out: dict[str, Any] = {"role": role}
+    if isinstance(content, str):
+        out["content"] = content
+    else:
+        out["content"] = "\n".join(part["text"] for part in content if part["type"] == "text")
+        images = [_image(part["image_url"]["url"], provider_id) for part in content if part["type"] == "image_url"]
+        if images:
+            out["images"] = images
+    if role == "tool":
+        out["tool_name"] = message["name"]
+    if "tool_calls" in message:
+        if not out["content"]:
+            del out["content"]
+        out["tool_calls"] = [_call(call["function"]) for call in message["tool_calls"]]
+    return out
 
 
-def _message(message: Message, provider_id: str) -> dict[str, Any]:
-    match message:
-        case UserMessage(content=content, context=context):
-            return {"role": "user", **_parts([*_as_list(content), *_as_list(context)], provider_id)}
-        case SystemMessage(content=content):
-            return {"role": "system", **_parts(_as_list(content), provider_id)}
-        case ToolResponseMessage(tool_name=name, content=content):
-            return {"role": "tool", "tool_name": str(name), **_parts(_as_list(content), provider_id)}
-        case CompletionMessage(content=content, tool_calls=calls):
-            out = {"role": "assistant", **_parts(_as_list(content), provider_id)}
-            if calls:
-                out["tool_calls"] = [
-                    {"function": {"name": str(call.tool_name), "arguments": call.arguments}} for call in calls
-                ]
-            return out
+def _call(function: Mapping[str, Any]) -> dict[str, Any]:
+    return {"function": {"name": function["name"], "arguments": json.loads(function["arguments"])}}
 
 
-def _as_list(content: InterleavedTextMedia | None) -> list[str | ImageMedia]:
-    if content is None:
-        return []
-    return list(content) if isinstance(content, list) else [content]
-
-
-def _parts(parts: Sequence[str | ImageMedia], provider_id: str) -> dict[str, Any]:
-    out: dict[str, Any] = {"content": "\n".join(part for part in parts if isinstance(part, str))}
-    images = [_image(part, provider_id) for part in parts if not isinstance(part, str)]
-    return {**out, "images": images} if images else out
-
-
-def _image(part: ImageMedia, provider_id: str) -> bytes:
-    """The bytes of an image. Never a text: Ollama's client would take that for the path of a file to send."""
-    if not isinstance(part.image, str):
-        raise InvalidRequestError("an image needs a URL (data: URLs carry the bytes)", param="messages")
-    if not is_data_url(part.image):
+def _image(url: str, provider_id: str) -> str:
+    """The bytes of an image, in base64."""
+    if not is_data_url(url):
         raise NotSupportedError(
             f"provider '{provider_id}' takes images as data: URLs alone: Ollama does not fetch any",
             provider_id=provider_id,
             param="messages",
         )
-    data = read_data_url(part.image, "messages").data
+    data = read_data_url(url, "messages").data
     if not data:
         raise InvalidRequestError("the data: URL of an image is empty", param="messages")
-    return data
+    return base64.b64encode(data).decode()

@@ -4,17 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 
-from llamastack.api.common import (
-    CompletionMessage,
-    InterleavedTextMedia,
-    Message,
-    SamplingParams,
-    StopReason,
-    ToolChoice,
-    ToolDefinition,
-    ToolPromptFormat,
-    text_of,
-)
+from llamastack.api.common import CompletionMessage, SamplingParams, StopReason, text_of
 from llamastack.api.inference import (
     ChatCompletionResponse,
     ChatCompletionResponseEvent,
@@ -22,16 +12,21 @@ from llamastack.api.inference import (
     ChatCompletionResponseStreamChunk,
     CompletionResponse,
     CompletionResponseStreamChunk,
-    Inference,
-    LogProbConfig,
-    ResponseFormat,
 )
 from llamastack.api.models import Model
 from llamastack.provider import Deps, ModelsProtocolPrivate, UnsupportedModelError
+from llamastack_adapters.chat_request import (
+    ChatInference,
+    ChatReply,
+    ChatRequest,
+    CompletionInference,
+    CompletionReply,
+    CompletionRequest,
+)
 from llamastack_provider_sample.config import SampleInferenceConfig
 
 
-class SampleInference(Inference, ModelsProtocolPrivate):
+class SampleInference(ChatInference, CompletionInference, ModelsProtocolPrivate):
     """A "token" is a word here: `max_tokens` counts words."""
 
     def __init__(self, config: SampleInferenceConfig) -> None:
@@ -44,39 +39,19 @@ class SampleInference(Inference, ModelsProtocolPrivate):
         if model.identifier not in self._config.models:
             raise UnsupportedModelError(model.identifier, available=self._config.models)
 
-    async def completion(
-        self,
-        model: str,
-        content: InterleavedTextMedia,
-        sampling_params: SamplingParams | None = None,
-        stream: bool | None = None,
-        logprobs: LogProbConfig | None = None,
-        response_format: ResponseFormat | None = None,
-    ) -> CompletionResponse | AsyncIterator[CompletionResponseStreamChunk]:
-        text, reason = self._reply(text_of(content), sampling_params)
-        if stream:
+    async def complete(self, request: CompletionRequest) -> CompletionReply:
+        text, reason = self._reply(text_of(request.content), request.sampling)
+        if request.stream:
             return self._completion_pieces(text, reason)
         return CompletionResponse(completion_message=CompletionMessage(content=text, stop_reason=reason))
 
-    async def chat_completion(
-        self,
-        model: str,
-        messages: list[Message],
-        sampling_params: SamplingParams | None = None,
-        tools: list[ToolDefinition] | None = None,
-        tool_choice: ToolChoice | None = None,
-        tool_prompt_format: ToolPromptFormat | None = None,
-        stream: bool | None = None,
-        logprobs: LogProbConfig | None = None,
-        response_format: ResponseFormat | None = None,
-    ) -> ChatCompletionResponse | AsyncIterator[ChatCompletionResponseStreamChunk]:
-        text, reason = self._reply(text_of(messages[-1].content), sampling_params)
-        if stream:
+    async def chat(self, request: ChatRequest) -> ChatReply:
+        text, reason = self._reply(text_of(request.messages[-1].content), request.sampling)
+        if request.stream:
             return self._chat_events(text, reason)
         return ChatCompletionResponse(completion_message=CompletionMessage(content=text, stop_reason=reason))
 
-    def _reply(self, text: str, sampling_params: SamplingParams | None) -> tuple[str, StopReason]:
-        params = sampling_params or SamplingParams()
+    def _reply(self, text: str, params: SamplingParams) -> tuple[str, StopReason]:
         text = self._config.prefix + text
         for stop in filter(None, params.stop or ()):
             text = text.partition(stop)[0]

@@ -9,14 +9,14 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from llamastack.api.common import SamplingParams, SamplingStrategy
-from llamastack.api.inference import LogProbConfig, ResponseFormat
 from llamastack.provider.streams import closing
 from llamastack_adapters.event_streams import EventStream
-from llamastack_adapters.openai_dialect import ToolCallAssembler
+from llamastack_adapters.openai_dialect import OpenAIForm, ToolCallAssembler, unknown_field
 from llamastack_provider_tgi.stops import without_stop
 
 PENALTY = "repetition_penalty"
+OWN_TEXT_FIELDS = frozenset({"adapter_id", "truncate", "typical_p", "watermark"})
+"""Parameters that only text-generation-inference has for a text; its chats have none."""
 _T = TypeVar("_T")
 
 
@@ -49,33 +49,34 @@ def _messages(messages: Sequence[dict[str, Any]], *, tgi: bool) -> Iterator[dict
         yield message
 
 
-def text_arguments(
-    params: SamplingParams | None, logprobs: LogProbConfig | None, response_format: ResponseFormat | None
-) -> dict[str, Any]:
+def text_arguments(form: OpenAIForm) -> dict[str, Any]:
     """The arguments of the SDK's `text_generation`."""
-    params = params or SamplingParams()
-    sampled = params.strategy is not SamplingStrategy.greedy
-    temperature = params.temperature if sampled and "temperature" in params.model_fields_set else None
-    # With neither number given, the server's own count.
-    says_top_p = params.strategy is SamplingStrategy.top_p and bool(params.model_fields_set & {"temperature", "top_p"})
+    fields = form.fields
+    for name in form.extra:
+        if name not in OWN_TEXT_FIELDS:
+            raise unknown_field(name)
+    greedy = fields.get("temperature") == 0 and not fields.keys() & {"top_p", "top_k"}
+    top_p = fields.get("top_p", 1.0)
+    most = fields.get("logprobs")
     arguments: dict[str, Any] = {
         "details": True,
         "decoder_input_details": False,
         "return_full_text": False,
         # A temperature of zero is refused: greedy is the absence of sampling.
-        "do_sample": sampled and temperature != 0,
-        "temperature": temperature or None,
-        "top_p": params.top_p if says_top_p and params.top_p < 1 else None,
-        "top_k": params.top_k or None if params.strategy is SamplingStrategy.top_k else None,
-        "max_new_tokens": params.max_tokens or None,
-        PENALTY: params.repetition_penalty if params.repetition_penalty != 1.0 else None,
-        "stop": params.stop or None,
-        "seed": params.seed,
-        "top_n_tokens": (logprobs and logprobs.top_k) or None,
+        "do_sample": not greedy and fields.get("temperature") != 0,
+        "temperature": fields.get("temperature") or None,
+        "top_p": top_p if top_p < 1 else None,
+        "top_k": fields.get("top_k") or None,
+        "max_new_tokens": fields.get("max_tokens"),
+        PENALTY: fields.get(PENALTY),
+        "stop": fields.get("stop"),
+        "seed": fields.get("seed"),
+        "top_n_tokens": most or None,
+        **form.extra,
     }
-    if response_format is not None:
+    if form.json_schema is not None:
         # As text: from an object the SDK takes out what is null.
-        arguments["grammar"] = {"type": "json", "value": json.dumps(response_format.json_schema)}
+        arguments["grammar"] = {"type": "json", "value": json.dumps(form.json_schema)}
     return arguments
 
 
@@ -125,13 +126,13 @@ def _with_calls(finish: object) -> object:
     return "tool_calls" if finish in ("stop", "eos_token", "stop_sequence") else finish
 
 
-def text_reply(reply: Mapping[str, Any], stops: Sequence[str], logprobs: LogProbConfig | None) -> Mapping[str, Any]:
+def text_reply(reply: Mapping[str, Any], stops: Sequence[str], *, logprobs: bool) -> Mapping[str, Any]:
     """A generated text as OpenAI's text completion. Raises TypeError or KeyError for another form."""
     details = reply["details"]
     finish = details["finish_reason"]
     text = without_stop(reply["generated_text"], finish, stops)
     choice: dict[str, Any] = {"text": text, "finish_reason": finish}
-    if logprobs is not None:
+    if logprobs:
         tops = details.get("top_tokens") or [[]] * len(details["tokens"])
         places = [(token, top) for token, top in zip(details["tokens"], tops, strict=True) if not token["special"]]
         choice["logprobs"] = _logprobs(list(_up_to(len(text), places, lambda place: place[0]["text"])))
@@ -147,16 +148,14 @@ def _up_to(length: int, places: Sequence[_T], text_of: Callable[[_T], str]) -> I
         yield place
 
 
-async def text_chunks(
-    pieces: AsyncIterator[Mapping[str, Any]], logprobs: LogProbConfig | None
-) -> AsyncIterator[Mapping[str, Any]]:
+async def text_chunks(pieces: AsyncIterator[Mapping[str, Any]], *, logprobs: bool) -> AsyncIterator[Mapping[str, Any]]:
     """The tokens of a stream as chunks of a text completion of OpenAI's."""
     async with closing(pieces):
         async for piece in pieces:
             token, details = piece["token"], piece.get("details")
             special = token["special"]
             choice: dict[str, Any] = {"text": "" if special else token["text"]}
-            if logprobs is not None and not special:
+            if logprobs and not special:
                 choice["logprobs"] = _logprobs([(token, piece.get("top_tokens") or ())])
             choice["finish_reason"] = details["finish_reason"] if details else None
             yield {"choices": [choice]}

@@ -9,22 +9,6 @@ from typing import Any, TypeVar
 
 from huggingface_hub import AsyncInferenceClient, InferenceEndpoint, ModelInfo
 
-from llamastack.api.common import (
-    InterleavedTextMedia,
-    Message,
-    SamplingParams,
-    ToolChoice,
-    ToolDefinition,
-    ToolPromptFormat,
-)
-from llamastack.api.inference import (
-    ChatCompletionResponse,
-    ChatCompletionResponseStreamChunk,
-    CompletionResponse,
-    CompletionResponseStreamChunk,
-    LogProbConfig,
-    ResponseFormat,
-)
 from llamastack.api.models import Model
 from llamastack.provider.context import use_provider_data
 from llamastack.provider.deps import Deps
@@ -40,17 +24,15 @@ from llamastack.provider.streams import Stream
 from llamastack_adapters.credentials import ApiKey
 from llamastack_adapters.openai_dialect import (
     Dialect,
+    FormChatInference,
+    FormCompletionInference,
+    OpenAIForm,
     as_json_schema,
-    chat_request,
-    chat_response,
-    chat_stream,
-    completion_request,
-    completion_response,
-    completion_stream,
+    chat_body,
     understood,
 )
+from llamastack_adapters.openai_dialect.form_inference import BackendReply
 from llamastack_adapters.remote_inference import RemoteInference
-from llamastack_adapters.reply_checks import ReplyChecks
 from llamastack_provider_tgi.backend import HuggingFaceBackend, where
 from llamastack_provider_tgi.config import EndpointConfig, HuggingFaceConfig, ServerlessConfig, TGIConfig
 from llamastack_provider_tgi.dialect import (
@@ -84,7 +66,7 @@ class Target:
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
-class HuggingFaceInference(RemoteInference):
+class HuggingFaceInference(FormChatInference, FormCompletionInference, RemoteInference):
     """One model at one place; a subclass says where."""
 
     def __init__(self, config: HuggingFaceConfig, deps: Deps) -> None:
@@ -127,15 +109,7 @@ class HuggingFaceInference(RemoteInference):
             stream_usage=self._stream_usage,
         )
 
-    async def completion(
-        self,
-        model: str,
-        content: InterleavedTextMedia,
-        sampling_params: SamplingParams | None = None,
-        stream: bool | None = None,
-        logprobs: LogProbConfig | None = None,
-        response_format: ResponseFormat | None = None,
-    ) -> CompletionResponse | AsyncIterator[CompletionResponseStreamChunk]:
+    async def send_text(self, form: OpenAIForm) -> BackendReply:
         target = await self._target_of_call()
         if not target.speaks_tgi:
             raise NotSupportedError(
@@ -143,89 +117,51 @@ class HuggingFaceInference(RemoteInference):
                 "text-generation-inference",
                 provider_id=self.provider_id,
             )
-        dialect = self._dialect(target)
-        prompt = completion_request(dialect, model=model, content=content)["prompt"]
-        if sampling_params is not None:
-            dialect.samplers_of(sampling_params)  # refuses what is not in these arguments
-        arguments = text_arguments(sampling_params, logprobs, response_format)
+        self._dialect(target).samplers_of(form.fields)  # refuses what is not in these arguments
+        arguments = text_arguments(form)
         stops = arguments["stop"] or ()
-        checks = ReplyChecks.of(
-            self.provider_id, sampling_params=sampling_params, logprobs=logprobs, response_format=response_format
-        )
+        wanted = "logprobs" in form.fields
 
         async def call(client: AsyncInferenceClient) -> Any:
             # The model is named so that what the SDK remembers of other servers does not count for this one.
-            return await client.text_generation(prompt, stream=bool(stream), model=target.url, **arguments)
+            return await client.text_generation(
+                form.fields["prompt"], stream=form.stream, model=target.url, **arguments
+            )
 
-        if stream:
+        if form.stream:
             pieces = await self._made(lambda: self.backend.stream(target.url, call))
-            chunks: AsyncIterator[Mapping[str, Any]] = text_chunks(pieces, logprobs)
+            chunks: AsyncIterator[Mapping[str, Any]] = text_chunks(pieces, logprobs=wanted)
             chunks = stream_without_stop(chunks, stops) if stops else chunks
-            texts = completion_stream(_understood(chunks, self.provider_id), self.provider_id, logprobs=logprobs)
-            return Stream(checks.completion_pieces(texts), pieces.aclose)
+            return Stream(_understood(chunks, self.provider_id), pieces.aclose)
         reply = await self._made(lambda: self.backend.whole(target.url, call))
         with understood(self.provider_id):
-            reply = text_reply(reply, stops, logprobs)
-        return checks.completion(completion_response(reply, self.provider_id, logprobs=logprobs))
+            return text_reply(reply, stops, logprobs=wanted)
 
-    async def chat_completion(
-        self,
-        model: str,
-        messages: list[Message],
-        sampling_params: SamplingParams | None = None,
-        tools: list[ToolDefinition] | None = None,
-        tool_choice: ToolChoice | None = None,
-        tool_prompt_format: ToolPromptFormat | None = None,
-        stream: bool | None = None,
-        logprobs: LogProbConfig | None = None,
-        response_format: ResponseFormat | None = None,
-    ) -> ChatCompletionResponse | AsyncIterator[ChatCompletionResponseStreamChunk]:
+    async def send_chat(self, form: OpenAIForm) -> BackendReply:
         target = await self._target_of_call()
         dialect = self._dialect(target)
-        if tools and response_format is not None:
+        if "tools" in form.fields and form.json_schema is not None:
             raise dialect.unsupported("response_format", "a JSON schema together with tools")
-        body = chat_request(
-            dialect,
-            model=target.called,
-            messages=messages,
-            sampling_params=sampling_params,
-            tools=tools,
-            tool_choice=tool_choice,
-            tool_prompt_format=tool_prompt_format,
-            stream=stream,
-            logprobs=logprobs,
-            response_format=response_format,
-        )
-        arguments = chat_arguments(body, tgi=target.speaks_tgi)
+        arguments = chat_arguments(chat_body(dialect, form, target.called), tgi=target.speaks_tgi)
         stops = arguments.get("stop") or ()
-        checks = ReplyChecks.of(
-            self.provider_id,
-            sampling_params=sampling_params,
-            tool_choice=tool_choice,
-            logprobs=logprobs,
-            response_format=response_format,
-        )
 
         async def call(client: AsyncInferenceClient) -> Any:
             return await client.chat_completion(**arguments)
 
         try:
-            if stream:
+            if form.stream:
                 pieces = await self._made(lambda: self.backend.stream(target.url, call))
                 chunks = _understood(chat_chunks(pieces), self.provider_id)
                 chunks = stream_without_stop(chunks, stops) if stops else chunks
-                return Stream(
-                    checks.chat_events(chat_stream(chunks, self.provider_id, logprobs=logprobs)), pieces.aclose
-                )
+                return Stream(chunks, pieces.aclose)
             reply = await self._made(lambda: self.backend.whole(target.url, call))
         except InvalidRequestError as error:
-            if tool_choice is ToolChoice.required and "Tool with name required" in error.message:
+            if form.fields.get("tool_choice") == "required" and "Tool with name required" in error.message:
                 # Before version 3 the word is taken for the name of a tool.
                 raise dialect.unsupported("tool_choice", "tool_choice 'required': its server is too old") from error
             raise
         with understood(self.provider_id):
-            reply = chat_reply(reply, stops)
-        return checks.chat(chat_response(reply, self.provider_id, logprobs=logprobs))
+            return chat_reply(reply, stops)
 
     async def _made(self, call: Callable[[], Awaitable[_T]]) -> _T:
         try:

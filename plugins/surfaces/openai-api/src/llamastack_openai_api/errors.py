@@ -89,9 +89,11 @@ class OpenAIErrorShape(ErrorShape):
         if isinstance(error, NotSupportedError) and param is None:
             # Not some parameter of it: this model cannot do it at all.
             param, code = "model", "unsupported_model"
-        elif code is None and isinstance(error, InvalidRequestError) and error.provider_id is None:
+        elif code is None and isinstance(error, InvalidRequestError):
             kind = error.errors[0]["type"] if error.errors else None
-            code = _FAULTS.get(str(kind), "invalid_value") if kind or param else None
+            code = _FAULTS.get(str(kind))
+            if code is None and error.provider_id is None and (kind or param):
+                code = "invalid_value"
         body = {"message": error.message, "type": words.type, "param": param, "code": code}
         for name, value in (("provider_id", error.provider_id), ("request_id", current_context().request_id)):
             if value is not None:

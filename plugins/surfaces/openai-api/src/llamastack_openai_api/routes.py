@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -21,13 +21,17 @@ from llamastack.provider.errors import (
     LlamaStackError,
     ObjectNotFoundError,
 )
+from llamastack.provider.provider_call import ProviderCall
 from llamastack.provider.routes import Route, RouteGroup, Scope
 from llamastack.provider.streams import Stream, close
 from llamastack.provider.validation import invalid_request
-from llamastack.stack import Stack
-from llamastack_openai_api import from_native, to_native
+from llamastack.stack import OptionalCall, Stack
+from llamastack_adapters.openai_dialect import OpenAIForm, OpenAIRequest
+from llamastack_openai_api import replies, to_form
 from llamastack_openai_api.errors import OPENAI_ERRORS, PREFIX
+from llamastack_openai_api.native_calls import NATIVE, FormAnswer
 from llamastack_openai_api.openapi import openai_openapi
+from llamastack_openai_api.replies import Reply, StreamOptions
 from llamastack_openai_api.requests import (
     CHAT,
     COMPLETION,
@@ -48,6 +52,7 @@ _MOST_AT_ONCE = 128
 _MADE_AT_ONCE = 1000
 _LARGE = 2**16  # bytes
 _T = TypeVar("_T")
+_A = TypeVar("_A")
 Answer = bytes | AsyncIterator[bytes]
 
 
@@ -114,11 +119,27 @@ class Surface:
 
         given: the request, of which only the model and `stream` are looked at: the backend judges the rest.
         """
-        lane = self.stack.openai_forwarder
         model, stream = given.get("model"), given.get("stream", False)
-        if lane is None or not isinstance(model, str) or not model or not isinstance(stream, bool):
-            return None  # where it does not fit, the translation says so
-        return await lane.forward(method, route, model, body, given=given, stream=stream, uses=uses)
+        if not isinstance(model, str) or not model or not isinstance(stream, bool):
+            return None  # where it does not fit, the validation says so
+
+        def make(identifier: str, changed: ProviderCall | None) -> OpenAIRequest:
+            if changed is None:
+                return OpenAIRequest(route, identifier, body, given, stream, named=model)
+            fields = {name: value for name, value in changed.request.items() if value is not None}
+            named = str(fields.get("model"))
+            return OpenAIRequest(route, identifier, changed.body or b"", fields, stream, named=named)
+
+        asked = OptionalCall("forward_openai", method, model, given, body, stream, make, uses, takes="takes_openai")
+        answer: Answer | None = await self.stack.optional_calls("inference").call(asked)
+        return answer
+
+    async def answered(self, asked: OptionalCall, form: OpenAIForm) -> FormAnswer:
+        """The provider's answer to a request in OpenAI's form; by its native method where it knows no other."""
+        answer: FormAnswer | None = await self.stack.optional_calls("inference").call(asked)
+        if answer is not None:
+            return answer
+        return await NATIVE[asked.method](self.call("inference", asked.method), form)
 
 
 class OpenAIEndpoint(Endpoint):
@@ -155,58 +176,87 @@ def _read(adapter: TypeAdapter[_T], given: Mapping[str, Any]) -> _T:
 
 async def _chat(surface: Surface, given: Mapping[str, Any], body: bytes) -> Answer:
     forwarded = await surface.forwarded(
-        "chat/completions", "chat_completion", given, body, to_native.requested_capabilities
+        "chat/completions", "chat_completion", given, body, to_form.requested_capabilities
     )
     if forwarded is not None:
         return forwarded
     await _let_others(body)
     request = _read(CHAT, given)
     await _let_others(body)
-    arguments = to_native.chat_arguments(request, await _in_turns(to_native.messages_of(request.messages)))
+    form = to_form.chat_form(request, await _in_turns(to_form.messages_of(request.messages)))
     await _let_others(body)
-    logprobs = arguments.get("logprobs")
-    call = surface.call("inference", "chat_completion")
-    calls = [{"model": request.model, **each} for each in _times(arguments, request.n or 1)]
-    most_calls = 1 if request.parallel_tool_calls is False else None
-    if not request.stream:
-        replies = await _together(call, calls)
-        return from_native.chat_completion(replies, request.model, logprobs, most_calls=most_calls)
-    way = from_native.StreamOptions(request.model, logprobs, _wants_usage(request), most_calls)
-    return await _streams(call, calls, lambda streams: from_native.chat_events(streams, way))
+    forms = [(number, another_seed(form, number)) for number in range(request.n or 1)]
+
+    def call(numbered: tuple[int, OpenAIForm]) -> Awaitable[FormAnswer]:
+        number, one = numbered
+
+        def make(identifier: str, changed: ProviderCall | None) -> OpenAIForm:
+            if changed is None:
+                return replace(one, model=identifier)
+            again = to_form.chat_form(_read(CHAT, _with_values(changed.request)))
+            return replace(another_seed(again, number), model=identifier, stream=one.stream)
+
+        uses = to_form.requested_capabilities
+        asked = OptionalCall("openai_chat", "chat_completion", one.model, given, body, one.stream, make, uses)
+        return surface.answered(asked, one)
+
+    answers = await _together(call, forms)
+    if not form.stream:
+        return replies.whole("chat.completion", cast("list[Reply]", answers), request.model)
+    options = StreamOptions("chat.completion.chunk", request.model, _wants_usage(request))
+    return _streams(cast("list[AsyncIterator[Reply]]", answers), options)
 
 
 async def _completion(surface: Surface, given: Mapping[str, Any], body: bytes) -> Answer:
-    forwarded = await surface.forwarded("completions", "completion", given, body, to_native.asked_of_completion)
+    forwarded = await surface.forwarded("completions", "completion", given, body, to_form.asked_of_completion)
     if forwarded is not None:
         return forwarded
-    to_native.refuse_tokens(given.get("prompt"), "prompt")
+    to_form.refuse_tokens(given.get("prompt"), "prompt")
     request = _read(COMPLETION, given)
-    prompts = to_native.completion_arguments(request)
+    prompts = to_form.completion_forms(request)
     _refuse_more_answers(len(prompts) * (request.n or 1), "prompt")
-    logprobs = prompts[0].get("logprobs")
-    call = surface.call("inference", "completion")
-    calls = [{"model": request.model, **each} for prompt in prompts for each in _times(prompt, request.n or 1)]
+    numbers = [(place, number) for place in range(len(prompts)) for number in range(request.n or 1)]
+    forms = [(place, number, another_seed(prompts[place], number)) for place, number in numbers]
+
+    def call(numbered: tuple[int, int, OpenAIForm]) -> Awaitable[FormAnswer]:
+        place, number, one = numbered
+
+        def make(identifier: str, changed: ProviderCall | None) -> OpenAIForm:
+            if changed is None:
+                return replace(one, model=identifier)
+            again = to_form.completion_forms(_read(COMPLETION, _with_values(changed.request)))
+            form = again[min(place, len(again) - 1)]
+            return replace(another_seed(form, number), model=identifier, stream=one.stream)
+
+        uses = to_form.asked_of_completion
+        asked = OptionalCall("openai_completion", "completion", one.model, given, body, one.stream, make, uses)
+        return surface.answered(asked, one)
+
+    answers = await _together(call, forms)
     if not request.stream:
-        replies = await _together(call, calls)
-        return from_native.completion(replies, request.model, logprobs, prompts=len(prompts))
-    way = from_native.StreamOptions(request.model, logprobs, _wants_usage(request), prompts=len(prompts))
-    return await _streams(call, calls, lambda streams: from_native.completion_events(streams, way))
+        return replies.whole("text_completion", cast("list[Reply]", answers), request.model, len(prompts))
+    options = StreamOptions("text_completion", request.model, _wants_usage(request), len(prompts))
+    return _streams(cast("list[AsyncIterator[Reply]]", answers), options)
+
+
+def _with_values(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value is not None}
 
 
 async def _embeddings(surface: Surface, given: Mapping[str, Any], body: bytes) -> Answer:
     forwarded = await surface.forwarded("embeddings", "embeddings", given, body, lambda _: {})
     if forwarded is not None:
         return forwarded
-    to_native.refuse_tokens(given.get("input"), "input")
+    to_form.refuse_tokens(given.get("input"), "input")
     request = _read(EMBEDDINGS, given)
-    arguments = to_native.embeddings_arguments(request)
+    arguments = to_form.embeddings_arguments(request)
     if request.dimensions is not None:
         model = await surface.call("models", "get_model")({"identifier": request.model})
         _check_dimensions(request.dimensions, None if model is None else model.metadata.get("embedding_dimension"))
     reply = await surface.call("inference", "embeddings")({"model": request.model, **arguments})
     if request.dimensions is not None:
         _check_dimensions(request.dimensions, len(reply.embeddings[0]))
-    return from_native.embeddings(reply, request.model, request.encoding_format or "float")
+    return replies.embeddings(reply, request.model, request.encoding_format or "float")
 
 
 def _check_dimensions(wanted: int, own: object) -> None:
@@ -231,7 +281,7 @@ async def _moderations(surface: Surface, given: Mapping[str, Any], body: bytes) 
     verdicts = await _together(
         call, [{"shield_type": shield, "messages": [UserMessage(content=text)]} for text in texts]
     )
-    return from_native.moderation(verdicts, shield)
+    return replies.moderation(verdicts, shield)
 
 
 async def _only_shield(surface: Surface) -> str:
@@ -253,7 +303,7 @@ async def _models(surface: Surface, name: str | None, body: bytes) -> bytes:
             known = await surface.call("models", "get_model")({"identifier": model.identifier})
             plain = known is not None and known.provider_id == model.provider_id
             shown = model.identifier if plain else f"{model.provider_id}/{model.identifier}"
-            data[shown] = from_native.model_entry(model, shown)
+            data[shown] = replies.model_entry(model, shown)
     return json_of({"object": "list", "data": list(data.values())})
 
 
@@ -262,33 +312,27 @@ async def _model(surface: Surface, name: str, body: bytes) -> bytes:
     if model is None:
         served = await surface.call("models", "list_models")({})
         raise ObjectNotFoundError("model", name, available=[one.identifier for one in served], param="model")
-    return json_of(from_native.model_entry(model, name))
+    return json_of(replies.model_entry(model, name))
 
 
 def _wants_usage(request: ChatCompletionRequest | CompletionRequest) -> bool:
     return request.stream_options is not None and bool(request.stream_options.include_usage)
 
 
-def _times(arguments: dict[str, Any], n: int) -> list[dict[str, Any]]:
-    """Arguments for `n` answers; a seed makes each repeatable, and one seed would make them all the same."""
-    params = arguments["sampling_params"]
-    return [{**arguments, "sampling_params": another_seed(params, number)} for number in range(n)]
-
-
-async def _together(call: Callable[[dict[str, Any]], Awaitable[_T]], several: Sequence[dict[str, Any]]) -> list[_T]:
+async def _together(call: Callable[[_A], Awaitable[_T]], several: Sequence[_A]) -> list[_T]:
     """The replies to several calls, many of them made at the same time. Raises the first failure, which ends the
     others.
     """
     if len(several) == 1:
-        return [await call(dict(several[0]))]
-    replies: dict[int, _T] = {}
+        return [await call(several[0])]
+    made: dict[int, _T] = {}
     failures: list[Exception] = []
     waiting = iter(enumerate(several))
 
     async def work() -> None:
-        for place, arguments in waiting:
+        for place, argument in waiting:
             try:
-                replies[place] = await call(dict(arguments))
+                made[place] = await call(argument)
             except Exception as error:
                 failures.append(error)
                 group.cancel_scope.cancel()
@@ -300,15 +344,15 @@ async def _together(call: Callable[[dict[str, Any]], Awaitable[_T]], several: Se
             for _ in range(min(len(several), _MOST_AT_ONCE)):
                 group.start_soon(work)
     except BaseException:
-        await _close_all(replies.values())
+        await _close_all(made.values())
         raise
     if failures:
-        await _close_all(replies.values())
+        await _close_all(made.values())
         try:
             raise failures[0]
         finally:
             failures.clear()  # else it and this frame would hold each other
-    return [replies[place] for place in range(len(several))]
+    return [made[place] for place in range(len(several))]
 
 
 def _refuse_more_answers(number: int, param: str) -> None:
@@ -341,14 +385,8 @@ async def _close_all(several: Iterable[object]) -> None:
                 closing.push_async_callback(close, one)
 
 
-async def _streams(
-    call: Dispatch,
-    several: Sequence[dict[str, Any]],
-    events: Callable[[Sequence[AsyncIterator[Any]]], AsyncIterator[bytes]],
-) -> Stream[bytes]:
-    streams = await _together(call, [{**arguments, "stream": True} for arguments in several])
-
-    return Stream(events(streams), lambda: _close_all(streams))
+def _streams(streams: Sequence[AsyncIterator[Reply]], options: StreamOptions) -> Stream[bytes]:
+    return Stream(replies.events(streams, options), lambda: _close_all(streams))
 
 
 _REFERENCE = "https://platform.openai.com/docs/api-reference"

@@ -1,4 +1,4 @@
-"""How OpenAI's requests say that tokens are chosen -> native `SamplingParams` and `LogProbConfig`."""
+"""How OpenAI's requests say that tokens are chosen -> fields of the one form inside."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from llamastack.api.common import SamplingParams, SamplingStrategy
+from llamastack.api.common import SamplingParams
 from llamastack.api.inference import LogProbConfig
 from llamastack.provider.errors import InvalidRequestError
 from llamastack.provider.validation import invalid_request
+from llamastack_adapters.openai_dialect import OpenAIForm
 from llamastack_openai_api.requests import ChatCompletionRequest, CompletionRequest, GenerationRequest
 
 _HIGHEST_TEMPERATURE = 2
@@ -36,31 +37,37 @@ def made(kind: type[_Made], values: Mapping[str, Any], params: Mapping[str, str]
         ) from None
 
 
-def sampling(request: GenerationRequest, longest: int | None, longest_param: str = "max_tokens") -> SamplingParams:
-    """What a client says of sampling. Where it says nothing, the model's own defaults count.
+def sampling(request: GenerationRequest, longest: int | None, longest_param: str = "max_tokens") -> dict[str, Any]:
+    """What a client says of sampling, in the form's fields. Where it says nothing, the model's own defaults count.
 
     longest: tokens of the reply, which the field `longest_param` gives.
     """
-    given: dict[str, Any] = {"max_tokens": longest or 0, **_strategy(request)}
+    fields = _strategy(request)
+    if longest:
+        fields["max_tokens"] = longest
     stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
     if any(stops):
-        given["stop"] = stops
+        fields["stop"] = stops
     if request.seed is not None:
         if not -(2**63) <= request.seed < 2**64:
             raise InvalidRequestError("must have at most 64 bits", param="seed")
-        given["seed"] = request.seed % _SEEDS
+        fields["seed"] = request.seed % _SEEDS
     for name in _SAME_NAME:
         value = getattr(request, name)
         if value not in (None, {}):
-            given[name] = value
-    return made(SamplingParams, given, {"max_tokens": longest_param})
+            fields[name] = value
+    # The native type has the bounds of each.
+    params = made(SamplingParams, fields, {"max_tokens": longest_param})
+    fields = {name: getattr(params, name) for name in fields}
+    if fields.get("repetition_penalty") == 1.0:
+        del fields["repetition_penalty"]
+    return fields
 
 
-def another_seed(params: SamplingParams, number: int) -> SamplingParams:
+def another_seed(form: OpenAIForm, number: int) -> OpenAIForm:
     """The same for a further answer: one seed would make them all the same."""
-    if params.seed is None or not number:
-        return params
-    return params.model_copy(update={"seed": (params.seed + number) % _SEEDS})
+    seed = form.fields.get("seed")
+    return form if seed is None or not number else form.with_fields(seed=(seed + number) % _SEEDS)
 
 
 def _strategy(request: GenerationRequest) -> dict[str, Any]:
@@ -68,28 +75,28 @@ def _strategy(request: GenerationRequest) -> dict[str, Any]:
     if temperature is not None and temperature > _HIGHEST_TEMPERATURE:
         raise InvalidRequestError(f"must be at most {_HIGHEST_TEMPERATURE}", param="temperature")
     if temperature == 0:
-        return {"strategy": SamplingStrategy.greedy}
-    given: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
+        return {"temperature": 0.0}
+    fields: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
     if request.top_k is not None and request.top_k > 0:
-        if top_p is not None and top_p < 1:
-            raise InvalidRequestError("cannot be given together with 'top_p' for this model", param="top_k")
-        return {"strategy": SamplingStrategy.top_k, "top_k": request.top_k, **given}
-    if temperature is not None and top_p is None:
+        fields["top_k"] = request.top_k
+    elif temperature is not None and top_p is None:
         top_p = 1.0  # as OpenAI has it
-    return {"strategy": SamplingStrategy.top_p, **given, **({} if top_p is None else {"top_p": top_p})}
+    if top_p is not None:
+        fields["top_p"] = top_p
+    return fields
 
 
-def chat_logprobs(request: ChatCompletionRequest) -> LogProbConfig | None:
-    """Raises InvalidRequestError."""
+def chat_logprobs(request: ChatCompletionRequest) -> int | None:
+    """How many of the likeliest tokens are told; None where no log probabilities are. Raises InvalidRequestError."""
     if request.logprobs:
-        return made(LogProbConfig, {"top_k": request.top_logprobs or 0}, {"top_k": "top_logprobs"})
+        return made(LogProbConfig, {"top_k": request.top_logprobs or 0}, {"top_k": "top_logprobs"}).top_k
     if request.top_logprobs:
         raise InvalidRequestError("'top_logprobs' needs 'logprobs': true", param="top_logprobs")
     return None
 
 
-def completion_logprobs(request: CompletionRequest) -> LogProbConfig | None:
-    """Raises InvalidRequestError."""
+def completion_logprobs(request: CompletionRequest) -> int | None:
+    """As `chat_logprobs`."""
     if request.logprobs is None:
         return None
-    return made(LogProbConfig, {"top_k": request.logprobs}, {"top_k": "logprobs"})
+    return made(LogProbConfig, {"top_k": request.logprobs}, {"top_k": "logprobs"}).top_k

@@ -1,270 +1,124 @@
-"""OpenAI's requests -> arguments of native calls. What a native call has no word for is refused, by its name."""
+"""Requests in OpenAI's form -> arguments of native calls, for providers that know no other."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from llamastack.api.common import (
     CompletionMessage,
     ImageMedia,
     InterleavedTextMedia,
+    Message,
+    SamplingParams,
+    SamplingStrategy,
     StopReason,
     SystemMessage,
+    ToolCall,
     ToolChoice,
     ToolDefinition,
     ToolParamDefinition,
     ToolResponseMessage,
-)
-from llamastack.api.common import Message as NativeMessage
-from llamastack.api.common import ToolCall as NativeToolCall
-from llamastack.api.common import UserMessage as NativeUserMessage
-from llamastack.api.inference import JsonSchemaResponseFormat
-from llamastack.provider.errors import InvalidRequestError, NotSupportedError
-from llamastack_adapters.openai_dialect import parse_arguments
-from llamastack_openai_api.requests import (
-    AssistantMessage,
-    ChatCompletionRequest,
-    CompletionRequest,
-    Content,
-    EmbeddingsRequest,
-    FunctionMessage,
-    ImagePart,
-    InstructionMessage,
-    Message,
-    OpenAIModel,
-    OtherPart,
-    ResponseFormat,
-    TextPart,
-    Tool,
-    ToolMessage,
     UserMessage,
 )
-from llamastack_openai_api.sampling import chat_logprobs, completion_logprobs, made, sampling
+from llamastack.api.inference import JsonSchemaResponseFormat, LogProbConfig
+from llamastack.provider.errors import InvalidRequestError
+from llamastack_adapters.openai_dialect import OpenAIForm, unknown_field
 
-IGNORED_FIELDS = (
-    "user", "metadata", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "prediction",
-    "store", "reasoning_effort", "verbosity",
-)  # fmt: skip
-"""Fields that say where and how a request is handled at OpenAI, or that only its own models know."""
-IGNORED_NESTED_FIELDS = (
-    "name", "description", "index", "parsed", "parsed_arguments", "include_obfuscation", "continuous_usage_stats",
-    "cache_control", "annotations", "refusal", "reasoning", "reasoning_content", "reasoning_details", "thinking",
-    "thinking_blocks", "provider_specific_fields",
-)  # fmt: skip
-"""The same of what is inside the fields; most are there because a client sends back what it has been given."""
-UNTRANSLATABLE_FIELDS = (
-    "modalities", "audio", "web_search_options", "functions", "function_call", "echo", "suffix", "best_of",
-)  # fmt: skip
-"""OpenAI's fields that no native call has a word for."""
-_INSTEAD = {"functions": "tools", "function_call": "tool_choice"}
-# What these say is what happens anyway.
-NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
-    "modalities": (["text"],),
-    "echo": (False,),
-    "suffix": ("",),
-    "best_of": (1,),
-    "functions": ([],),
-    "function_call": ("none", "auto"),
-}
-_SAMPLING_FIELDS = (
-    "n", "max_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "frequency_penalty",
-    "presence_penalty", "repetition_penalty", "logit_bias",
-)  # fmt: skip
-CHAT_FIELDS = (
-    "model", "messages", "stream", "stream_options", *_SAMPLING_FIELDS, "max_completion_tokens", "tools", "tool_choice",
-    "parallel_tool_calls", "response_format", "logprobs", "top_logprobs",
-)  # fmt: skip
-"""Fields of a chat that can be said natively."""
-COMPLETION_FIELDS = ("model", "prompt", "stream", "stream_options", *_SAMPLING_FIELDS, "logprobs")
-"""The same of a text completion."""
-EMBEDDINGS_FIELDS = ("model", "input", "encoding_format", "dimensions")
-"""The same of embeddings."""
+Fields = Mapping[str, Any]
 
 
-def _unsupported(param: str, what: str | None = None) -> NotSupportedError:
-    return NotSupportedError(f"{what or f'{param!r}'} is not supported with this model", param=param)
+def chat_arguments(form: OpenAIForm) -> dict[str, Any]:
+    """Arguments of `chat_completion`.
 
-
-def _refuse_others(request: OpenAIModel, known: Iterable[str]) -> None:
-    for name in (*type(request).model_fields, *(request.model_extra or ())):
-        value = getattr(request, name)
-        if name in known:
-            _refuse_extras(value, name)
-        if value is None or name in known or name in IGNORED_FIELDS or value in NEUTRAL_VALUES.get(name, ()):
-            continue
-        if name not in UNTRANSLATABLE_FIELDS:
-            fault = {"loc": [name], "msg": "unknown field", "type": "extra_forbidden"}
-            raise InvalidRequestError(f"{name}: unknown field", param=name, errors=[fault])
-        instead = _INSTEAD.get(name)
-        raise _unsupported(name, f"'{name}', which '{instead}' has replaced," if instead else None)
-
-
-def _refuse_extras(part: object, where: str) -> None:
-    """Of an object inside a request, and what is in it: replies that are sent back have fields that are empty."""
-    if isinstance(part, list):
-        for place, one in enumerate(part):
-            _refuse_extras(one, f"{where}[{place}]")
-    elif isinstance(part, OtherPart):
-        raise _unsupported(where, f"a part of type '{part.type}'")
-    elif isinstance(part, OpenAIModel):
-        for name, value in (part.model_extra or {}).items():
-            if (
-                name not in IGNORED_NESTED_FIELDS
-                and value not in (None, [], {}, "")
-                and (name, value) != ("type", "function")
-            ):
-                raise _unsupported(f"{where}.{name}")
-        for name, value in vars(part).items():
-            _refuse_extras(value, f"{where}.{name}")
-
-
-def chat_arguments(request: ChatCompletionRequest, messages: list[Any] | None = None) -> dict[str, Any]:
-    """Arguments of `chat_completion` but for `model`, `stream` and the number of answers.
-
-    messages: what `messages_of` makes of the request's, where that has been done. Raises InvalidRequestError,
-    NotSupportedError, naming the field.
+    Raises InvalidRequestError, naming the field, for what no native argument says.
     """
-    _refuse_others(request, CHAT_FIELDS)
-    arguments: dict[str, Any] = {"messages": list(messages_of(request.messages)) if messages is None else messages}
-    if request.max_completion_tokens is None:
-        arguments["sampling_params"] = sampling(request, request.max_tokens)
-    else:
-        arguments["sampling_params"] = sampling(request, request.max_completion_tokens, "max_completion_tokens")
-    if request.tools and request.tool_choice != "none":
-        arguments |= _tools(request.tools, request.tool_choice)
-    elif request.tool_choice not in (None, "none", "auto"):
-        raise InvalidRequestError("'tool_choice' needs 'tools'", param="tool_choice")
-    logprobs = chat_logprobs(request)
-    if logprobs is not None:
-        arguments["logprobs"] = logprobs
-    response_format = _response_format(request.response_format)
-    if response_format is not None:
-        arguments["response_format"] = response_format
+    arguments = _common(form)
+    arguments["messages"] = [_message(message) for message in form.fields["messages"]]
+    if "tools" in form.fields:
+        arguments["tools"] = [_tool(tool["function"]) for tool in form.fields["tools"]]
+    if "tool_choice" in form.fields:
+        arguments["tool_choice"] = ToolChoice(form.fields["tool_choice"])
+    if "logprobs" in form.fields:
+        arguments["logprobs"] = LogProbConfig(top_k=form.fields["top_logprobs"])
     return arguments
 
 
-def completion_arguments(request: CompletionRequest) -> list[dict[str, Any]]:
-    """Arguments of `completion` for each prompt, but for `model`, `stream` and the number of answers."""
-    _refuse_others(request, COMPLETION_FIELDS)
-    prompts = _texts(request.prompt, "prompt")
-    if request.max_tokens == 0:
-        raise InvalidRequestError("must be at least 1 for this model", param="max_tokens")
-    # 16 where it is left out, as OpenAI has it.
-    common: dict[str, Any] = {
-        "sampling_params": sampling(request, 16 if request.max_tokens is None else request.max_tokens)
-    }
-    logprobs = completion_logprobs(request)
-    if logprobs is not None:
-        common["logprobs"] = logprobs
-    return [{"content": prompt, **common} for prompt in prompts]
+def completion_arguments(form: OpenAIForm) -> dict[str, Any]:
+    """Arguments of `completion`; as `chat_arguments`."""
+    arguments = {**_common(form), "content": form.fields["prompt"]}
+    if "logprobs" in form.fields:
+        arguments["logprobs"] = LogProbConfig(top_k=form.fields["logprobs"])
+    return arguments
 
 
-def embeddings_arguments(request: EmbeddingsRequest) -> dict[str, Any]:
-    """Arguments of `embeddings` but for `model`."""
-    _refuse_others(request, EMBEDDINGS_FIELDS)
-    return {"contents": _texts(request.input, "input")}
+def _common(form: OpenAIForm) -> dict[str, Any]:
+    for name in form.extra:
+        raise unknown_field(name)
+    arguments: dict[str, Any] = {"model": form.model, "sampling_params": _sampling(form.fields)}
+    if form.stream:
+        arguments["stream"] = True
+    if form.json_schema is not None:
+        arguments["response_format"] = JsonSchemaResponseFormat(json_schema=form.json_schema)
+    return arguments
 
 
-def requested_capabilities(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters of `chat_completion` that a provider may declare it cannot take, as far as they are asked for.
-
-    given: the request, of which nothing is known yet.
-    """
-    response_format = given.get("response_format")
-    kind = response_format.get("type") if isinstance(response_format, dict) else None
-    messages = given.get("messages")
-    contents = [message.get("content") for message in _objects_of(messages)]
-    images = any(part.get("type") == "image_url" for content in contents for part in _objects_of(content))
-    return {
-        "stream": given.get("stream"),
-        "tools": given.get("tools"),
-        "logprobs": given.get("logprobs"),
-        "response_format": kind not in (None, "text"),
-        "messages": [ImageMedia(image="data:,")] if images else [],
-    }
+_SAMPLING = (
+    "temperature", "top_p", "top_k", "max_tokens", "stop", "seed", "frequency_penalty", "presence_penalty", "min_p",
+    "repetition_penalty", "logit_bias",
+)  # fmt: skip
 
 
-def asked_of_completion(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The same of `completion`."""
-    return {"stream": given.get("stream"), "logprobs": given.get("logprobs") is not None}
+def _sampling(fields: Fields) -> SamplingParams:
+    """What is not said must not be said natively either: there the model's own defaults count."""
+    given = {name: fields[name] for name in _SAMPLING if name in fields}
+    if given.get("temperature") == 0:
+        given = {name: value for name, value in given.items() if name not in ("temperature", "top_p", "top_k")}
+        return SamplingParams(strategy=SamplingStrategy.greedy, **given)
+    if "top_k" in given:
+        if given.pop("top_p", 1) < 1:
+            raise InvalidRequestError("cannot be given together with 'top_p' for this model", param="top_k")
+        return SamplingParams(strategy=SamplingStrategy.top_k, **given)
+    return SamplingParams(strategy=SamplingStrategy.top_p, **given)
 
 
-def _objects_of(value: object) -> Iterator[dict[str, Any]]:
-    return (item for item in value if isinstance(item, dict)) if isinstance(value, list) else iter(())
-
-
-def refuse_tokens(given: object, param: str) -> None:
-    """Raises NotSupportedError for ids of tokens instead of text, seen by the first: there may be a million."""
-    first = given[0] if isinstance(given, list) and given else None
-    if isinstance(first, list) or (isinstance(first, int) and not isinstance(first, bool)):
-        raise _unsupported(param, f"'{param}' as token ids instead of text")
-
-
-def _texts(given: object, param: str) -> list[str]:
-    if isinstance(given, str):
-        return [given]
-    texts = given if isinstance(given, list) else []
-    if not texts:
-        raise InvalidRequestError(f"'{param}' must not be empty", param=param)
-    refuse_tokens(texts, param)
-    return texts
-
-
-# ---- forms -----------------------------------------------------------------------------------------------------------
-
-
-def _response_format(given: ResponseFormat | None) -> JsonSchemaResponseFormat | None:
-    if given is None or given.type == "text":
-        return None
-    if given.type == "json_object":
-        return JsonSchemaResponseFormat(json_schema={"type": "object"})
-    if given.type != "json_schema":
-        raise _unsupported("response_format.type", f"response_format '{given.type}'")
-    schema = None if given.json_schema is None else given.json_schema.schema_
-    if schema is None:
-        raise InvalidRequestError(
-            "'response_format.json_schema.schema' is missing", param="response_format.json_schema.schema"
+def _message(message: Fields) -> Message:
+    content = _content(message["content"])
+    match message["role"]:
+        case "system":
+            return SystemMessage(content=content)
+        case "user":
+            return UserMessage(content=content)
+        case "tool":
+            return ToolResponseMessage(call_id=message["tool_call_id"], tool_name=message["name"], content=content)
+    calls = [
+        ToolCall(
+            call_id=call["id"],
+            tool_name=call["function"]["name"],
+            arguments=json.loads(call["function"]["arguments"]),
         )
-    return made(
-        JsonSchemaResponseFormat, {"json_schema": schema}, {"json_schema": "response_format.json_schema.schema"}
-    )
+        for call in message.get("tool_calls", ())
+    ]
+    reason = StopReason.end_of_message if calls else StopReason.end_of_turn
+    return CompletionMessage(content=content, stop_reason=reason, tool_calls=calls)
 
 
-# ---- tools -----------------------------------------------------------------------------------------------------------
+def _content(content: str | list[Fields]) -> InterleavedTextMedia:
+    if isinstance(content, str):
+        return content
+    return [part["text"] if part["type"] == "text" else ImageMedia(image=part["image_url"]["url"]) for part in content]
 
 
-def _tools(tools: Sequence[Tool], choice: str | dict[str, Any] | None) -> dict[str, Any]:
-    defined = [_tool(tool, f"tools[{place}]") for place, tool in enumerate(tools)]
-    if choice is None or choice == "auto":
-        return {"tools": defined}
-    if choice == "required":
-        return {"tools": defined, "tool_choice": ToolChoice.required}
-    function = choice.get("function") if isinstance(choice, dict) and choice.get("type") == "function" else None
-    if not isinstance(function, dict):
-        raise InvalidRequestError(
-            "must be 'none', 'auto', 'required' or a function; allowed tools and custom tools are not supported",
-            param="tool_choice",
-        )
-    # A model that has one tool and must call one calls this one.
-    chosen = [tool for tool in defined if tool.tool_name == function.get("name")]
-    if not chosen:
-        raise InvalidRequestError(f"there is no tool {function.get('name')!r} in 'tools'", param="tool_choice")
-    return {"tools": chosen, "tool_choice": ToolChoice.required}
-
-
-def _tool(tool: Tool, where: str) -> ToolDefinition:
-    if tool.type != "function" or tool.function is None:
-        raise _unsupported(f"{where}.type", "a tool that is not a function")
-    function = tool.function
-    schema = function.parameters or {"type": "object", "properties": {}}
+def _tool(function: Fields) -> ToolDefinition:
+    schema = function["parameters"]
     properties = schema.get("properties")
     if not isinstance(properties, dict) or not all(isinstance(value, dict) for value in properties.values()):
         properties = {}
     required = schema.get("required")
     return ToolDefinition(
-        tool_name=function.name,
-        description=function.description,
+        tool_name=function["name"],
+        description=function.get("description"),
         parameters={
             name: _parameter(value, required=isinstance(required, list) and name in required)
             for name, value in properties.items()
@@ -283,78 +137,3 @@ def _parameter(schema: Mapping[str, Any], *, required: bool) -> ToolParamDefinit
         required=required,
         default=schema.get("default"),
     )
-
-
-# ---- messages --------------------------------------------------------------------------------------------------------
-
-
-def messages_of(messages: Sequence[Message]) -> Iterator[NativeMessage]:
-    called: dict[str, str] = {}
-    for place, message in enumerate(messages):
-        where = f"messages[{place}]"
-        match message:
-            case InstructionMessage():
-                yield SystemMessage(content=_content(message.content, where))
-            case UserMessage():
-                yield NativeUserMessage(content=_content(message.content, where))
-            case AssistantMessage():
-                calls = [
-                    _call(call, f"{where}.tool_calls[{number}]") for number, call in enumerate(message.tool_calls or ())
-                ]
-                called |= {call.call_id: str(call.tool_name) for call in calls}
-                yield CompletionMessage(
-                    content=_content(message.content or _refusal(message), where),
-                    stop_reason=StopReason.end_of_message if calls else StopReason.end_of_turn,
-                    tool_calls=calls,
-                )
-            case ToolMessage():
-                name = called.get(message.tool_call_id)
-                if name is None:
-                    raise InvalidRequestError(
-                        f"no message before it has a tool call with the id '{message.tool_call_id}'",
-                        param=f"{where}.tool_call_id",
-                    )
-                yield ToolResponseMessage(
-                    call_id=message.tool_call_id, tool_name=name, content=_content(message.content, where)
-                )
-            case FunctionMessage():
-                raise _unsupported(f"{where}.role", "role 'function', which 'tool' has replaced,")
-
-
-def _refusal(message: AssistantMessage) -> str:
-    """What stands in the place of the content where a model has refused."""
-    text = (message.model_extra or {}).get("refusal")
-    return text if isinstance(text, str) else ""
-
-
-def _call(call: Any, where: str) -> NativeToolCall:
-    if call.function is None:
-        raise _unsupported(where, "a tool call that is not one of a function")
-    arguments = parse_arguments(call.function.arguments or "")
-    if arguments is None:
-        raise InvalidRequestError("must be a JSON object", param=f"{where}.function.arguments")
-    return NativeToolCall(call_id=call.id, tool_name=call.function.name, arguments=arguments)
-
-
-def _parts(content: Content | None) -> Sequence[Any]:
-    return content if isinstance(content, list) else ()
-
-
-def _content(content: Content, where: str) -> InterleavedTextMedia:
-    if isinstance(content, str):
-        return content
-    made: list[str | ImageMedia] = []
-    for place, part in enumerate(content):
-        match part:
-            case TextPart():
-                made.append(part.text)
-            case ImagePart():
-                made.append(_image(part, f"{where}.content[{place}].image_url.url"))
-    return made[0] if len(made) == 1 and isinstance(made[0], str) else made
-
-
-def _image(part: ImagePart, where: str) -> ImageMedia:
-    try:
-        return ImageMedia(image=part.image_url.url)
-    except ValueError:
-        raise InvalidRequestError("must be an http, https or data URL", param=where) from None

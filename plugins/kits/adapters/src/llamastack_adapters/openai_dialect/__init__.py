@@ -5,6 +5,15 @@ Format: https://platform.openai.com/docs/api-reference/chat and /completions.
 
 from llamastack_adapters.openai_dialect.adapter import OpenAIConfig, OpenAIInference, StreamUsageConfig
 from llamastack_adapters.openai_dialect.call_assembler import ToolCallAssembler
+from llamastack_adapters.openai_dialect.form_inference import FormChatInference, FormCompletionInference
+from llamastack_adapters.openai_dialect.form_replies import (
+    chat_chunks,
+    chat_reply,
+    completion_chunks,
+    completion_reply,
+)
+from llamastack_adapters.openai_dialect.forms import as_json_schema, chat_form, completion_form
+from llamastack_adapters.openai_dialect.protocols import OpenAIForm, OpenAIProtocolPrivate, OpenAIRequest
 from llamastack_adapters.openai_dialect.replies import (
     chat_response,
     completion_response,
@@ -13,29 +22,41 @@ from llamastack_adapters.openai_dialect.replies import (
 )
 from llamastack_adapters.openai_dialect.requests import (
     Dialect,
-    as_json_schema,
-    chat_request,
-    completion_request,
-    embeddings_request,
+    chat_body,
+    completion_body,
+    embeddings_body,
+    unknown_field,
 )
 from llamastack_adapters.openai_dialect.streams import chat_stream, completion_stream
 from llamastack_adapters.openai_dialect.tool_calls import parse_arguments
 
 __all__ = [
     "Dialect",
+    "FormChatInference",
+    "FormCompletionInference",
     "OpenAIConfig",
+    "OpenAIForm",
     "OpenAIInference",
+    "OpenAIProtocolPrivate",
+    "OpenAIRequest",
     "StreamUsageConfig",
     "ToolCallAssembler",
     "as_json_schema",
-    "chat_request",
+    "chat_body",
+    "chat_chunks",
+    "chat_form",
+    "chat_reply",
     "chat_response",
     "chat_stream",
-    "completion_request",
+    "completion_body",
+    "completion_chunks",
+    "completion_form",
+    "completion_reply",
     "completion_response",
     "completion_stream",
-    "embeddings_request",
+    "embeddings_body",
     "embeddings_response",
     "parse_arguments",
     "understood",
+    "unknown_field",
 ]

@@ -10,36 +10,27 @@ from typing import Any, ClassVar
 
 from pydantic import Field, SecretStr
 
-from llamastack.api.common import (
-    InterleavedTextMedia,
-    Message,
-    SamplingParams,
-    ToolChoice,
-    ToolDefinition,
-    ToolPromptFormat,
-)
-from llamastack.api.inference import (
-    ChatCompletionResponse,
-    ChatCompletionResponseStreamChunk,
-    CompletionResponse,
-    CompletionResponseStreamChunk,
-    EmbeddingsResponse,
-    LogProbConfig,
-    ResponseFormat,
-)
+from llamastack.api.base import Identifier
+from llamastack.api.common import InterleavedTextMedia
+from llamastack.api.inference import EmbeddingsResponse
 from llamastack.api.models import Model
 from llamastack.provider.deps import Deps
 from llamastack.provider.errors import BackendError, InvalidRequestError, NotSupportedError
-from llamastack.provider.protocols import OpenAIProtocolPrivate, OpenAIRequest
 from llamastack.provider.streams import Stream
 from llamastack_adapters.backend import HttpBackend
 from llamastack_adapters.credentials import ApiKey
 from llamastack_adapters.event_streams import EventStream
-from llamastack_adapters.openai_dialect.replies import chat_response, completion_response, embeddings_response
-from llamastack_adapters.openai_dialect.requests import Dialect, chat_request, completion_request, embeddings_request
-from llamastack_adapters.openai_dialect.streams import chat_stream, completion_stream, forwarded
+from llamastack_adapters.openai_dialect.form_inference import (
+    BackendReply,
+    FormChatInference,
+    FormCompletionInference,
+)
+from llamastack_adapters.openai_dialect.model_families import FamilyName, families
+from llamastack_adapters.openai_dialect.protocols import OpenAIForm, OpenAIRequest
+from llamastack_adapters.openai_dialect.replies import embeddings_response
+from llamastack_adapters.openai_dialect.requests import Dialect, chat_body, completion_body, embeddings_body
+from llamastack_adapters.openai_dialect.streams import forwarded
 from llamastack_adapters.remote_inference import BackendUrl, RemoteConfig, RemoteInference
-from llamastack_adapters.reply_checks import ReplyChecks
 
 _LOGGER = logging.getLogger("llamastack.provider")
 _USAGE_REFUSED = re.compile("stream_options|include_usage")
@@ -62,9 +53,16 @@ class OpenAIConfig(StreamUsageConfig):
     api_key: SecretStr | None = Field(
         default=None, description="Key for the backend. Without one, clients send their own as provider data."
     )
+    model_families: dict[Identifier, FamilyName] = Field(
+        default_factory=dict,
+        description="What a model takes, where its name does not tell: public name or the backend's -> `plain` (all), "
+        "`openai-reasoning` (`max_completion_tokens`, no sampling, role `developer`), `openai-chat` "
+        "(`max_completion_tokens`), `openai-first-reasoning` (o1-preview, o1-mini). Names such as o3 and gpt-5 are "
+        "known.",
+    )
 
 
-class OpenAIInference(RemoteInference, OpenAIProtocolPrivate):
+class OpenAIInference(FormChatInference, FormCompletionInference, RemoteInference):
     """Serves models of a backend that speaks the OpenAI dialect.
 
     A subclass says where its backend differs: the class variables, its `Dialect`, and how the models are listed.
@@ -101,7 +99,9 @@ class OpenAIInference(RemoteInference, OpenAIProtocolPrivate):
         super().__init__(config, deps)
         if isinstance(config, StreamUsageConfig) and not config.stream_usage:
             dialect = replace(dialect, stream_usage=False)
-        self.dialect = dialect
+        overrides = config.model_families if isinstance(config, OpenAIConfig) else {}
+        family = families({self.backend_name(name): chosen for name, chosen in overrides.items()})
+        self.dialect = replace(dialect, family=family)
         """Where the backend differs."""
         if not isinstance(key, ApiKey):
             key = ApiKey(deps, key, field=self.key_field, config_key=self.key_name, needed=self.key_needed)
@@ -147,71 +147,21 @@ class OpenAIInference(RemoteInference, OpenAIProtocolPrivate):
         """The models of a list. Metadata: `context_length` in tokens, where the backend says it."""
         return self.named((entry["id"], _about(entry)) for entry in entries)
 
-    async def completion(
-        self,
-        model: str,
-        content: InterleavedTextMedia,
-        sampling_params: SamplingParams | None = None,
-        stream: bool | None = None,
-        logprobs: LogProbConfig | None = None,
-        response_format: ResponseFormat | None = None,
-    ) -> CompletionResponse | AsyncIterator[CompletionResponseStreamChunk]:
-        body = completion_request(
-            self.dialect,
-            model=self.backend_name(model),
-            content=content,
-            sampling_params=sampling_params,
-            stream=stream,
-            logprobs=logprobs,
-            response_format=response_format,
-        )
-        checks = ReplyChecks.of(
-            self.provider_id, sampling_params=sampling_params, logprobs=logprobs, response_format=response_format
-        )
-        if stream:
-            chunks = await self._events("completions", body)
-            pieces = completion_stream(chunks, self.provider_id, logprobs=logprobs)
-            return Stream(checks.completion_pieces(pieces), chunks.aclose)
-        reply = await self.backend.post(self.path_of("completions", body["model"]), body)
-        return checks.completion(completion_response(reply, self.provider_id, logprobs=logprobs))
+    async def send_chat(self, form: OpenAIForm) -> BackendReply:
+        body = chat_body(self.dialect, form, self.backend_name(form.model))
+        if form.stream:
+            return await self._events("chat/completions", body)
+        return await self._whole("chat/completions", body)
 
-    async def chat_completion(
-        self,
-        model: str,
-        messages: list[Message],
-        sampling_params: SamplingParams | None = None,
-        tools: list[ToolDefinition] | None = None,
-        tool_choice: ToolChoice | None = None,
-        tool_prompt_format: ToolPromptFormat | None = None,
-        stream: bool | None = None,
-        logprobs: LogProbConfig | None = None,
-        response_format: ResponseFormat | None = None,
-    ) -> ChatCompletionResponse | AsyncIterator[ChatCompletionResponseStreamChunk]:
-        body = chat_request(
-            self.dialect,
-            model=self.backend_name(model),
-            messages=messages,
-            sampling_params=sampling_params,
-            tools=tools,
-            tool_choice=tool_choice,
-            tool_prompt_format=tool_prompt_format,
-            stream=stream,
-            logprobs=logprobs,
-            response_format=response_format,
-        )
-        checks = ReplyChecks.of(
-            self.provider_id,
-            sampling_params=sampling_params,
-            tool_choice=tool_choice,
-            logprobs=logprobs,
-            response_format=response_format,
-        )
-        if stream:
-            chunks = await self._events("chat/completions", body)
-            events = chat_stream(chunks, self.provider_id, logprobs=logprobs)
-            return Stream(checks.chat_events(events), chunks.aclose)
-        reply = await self.backend.post(self.path_of("chat/completions", body["model"]), body)
-        return checks.chat(chat_response(reply, self.provider_id, logprobs=logprobs))
+    async def send_text(self, form: OpenAIForm) -> BackendReply:
+        body = completion_body(self.dialect, form, self.backend_name(form.model))
+        if form.stream:
+            return await self._events("completions", body)
+        return await self._whole("completions", body)
+
+    async def _whole(self, route: str, body: dict[str, Any]) -> Mapping[str, Any]:
+        reply = await self.backend.post(self.path_of(route, body["model"]), body)
+        return reply if isinstance(reply, dict) else {}  # which is then found to have no choices
 
     async def _events(self, route: str, body: dict[str, Any]) -> EventStream[Any]:
         """The events of a stream. A backend that refuses to be asked for the usage is not asked for it again."""
@@ -233,14 +183,16 @@ class OpenAIInference(RemoteInference, OpenAIProtocolPrivate):
         return await self.backend.events(path, body)
 
     async def embeddings(self, model: str, contents: list[InterleavedTextMedia]) -> EmbeddingsResponse:
-        body = embeddings_request(self.dialect, model=self.backend_name(model), contents=contents)
+        body = embeddings_body(self.dialect, model=self.backend_name(model), contents=contents)
         reply = await self.backend.post(self.path_of("embeddings", body["model"]), body)
         return embeddings_response(reply, self.provider_id, len(contents))
 
     async def takes_openai(self, request: OpenAIRequest) -> bool:
+        """As `OpenAIProtocolPrivate` describes it."""
         return self.dialect.speaks(request.given)
 
     async def forward_openai(self, request: OpenAIRequest) -> bytes | AsyncIterator[bytes]:
+        """As `OpenAIProtocolPrivate` describes it."""
         name = self.backend_name(request.model)
         path = self.path_of(request.route, name)
         body = request.body_for(name, self.dialect.renamed(request.given, request.route))

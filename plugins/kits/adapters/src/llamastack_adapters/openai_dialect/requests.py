@@ -1,34 +1,18 @@
-"""Native arguments -> the body of a request in the OpenAI dialect."""
+"""OpenAI's form -> the body of a request to a backend that speaks OpenAI's dialect."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from llamastack.api.common import (
-    CompletionMessage,
-    ImageMedia,
-    InterleavedTextMedia,
-    Message,
-    SamplingParams,
-    SamplingStrategy,
-    SystemMessage,
-    ToolChoice,
-    ToolDefinition,
-    ToolPromptFormat,
-    ToolResponseMessage,
-    UserMessage,
-)
-from llamastack.api.inference import LogProbConfig, ResponseFormat
+from llamastack.api.common import InterleavedTextMedia, SamplingStrategy
 from llamastack.provider.errors import InvalidRequestError, NotSupportedError
-from llamastack_adapters.tool_schemas import parameters_schema
+from llamastack_adapters.openai_dialect.forms import as_json_schema, text_only
+from llamastack_adapters.openai_dialect.model_families import FamilyOf, no_family
+from llamastack_adapters.openai_dialect.protocols import OpenAIForm
 
-
-def as_json_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    """OpenAI's `response_format` for a JSON schema."""
-    return {"type": "json_schema", "json_schema": {"name": "response", "strict": True, "schema": schema}}
+__all__ = ["Dialect", "as_json_schema", "chat_body", "completion_body", "embeddings_body"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +35,9 @@ class Dialect:
         requests that are forwarded.
     not_forwarded: fields of OpenAI's API that it refuses; a request that has one is translated, which does without.
     only: fields that a strategy adds, where the backend would apply other samplers of its own accord, too.
+    extra: fields beside OpenAI's that only this backend knows. A request of `/v1` may have them; they are passed on as
+        they are.
+    family: finds what is special about a model, by its name.
     """
 
     SAMPLERS: ClassVar[tuple[str, ...]] = ("frequency_penalty", "presence_penalty", "min_p", "logit_bias")
@@ -71,6 +58,8 @@ class Dialect:
     other_names: Mapping[str, str] = field(default_factory=dict)
     not_forwarded: frozenset[str] = frozenset()
     only: Mapping[SamplingStrategy, Mapping[str, Any]] = field(default_factory=dict)
+    extra: Collection[str] = frozenset()
+    family: FamilyOf = no_family
 
     def speaks(self, fields: Collection[str]) -> bool:
         """Whether the backend takes each of these fields of OpenAI's API in OpenAI's own form, under whatever name."""
@@ -95,14 +84,20 @@ class Dialect:
                 raise InvalidRequestError(f"'{name}' and '{other}' are the same here: give one of them", param=name)
         return others
 
-    def samplers_of(self, params: SamplingParams) -> dict[str, Any]:
+    def samplers_of(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Those of `SAMPLERS` that are asked for. Raises NotSupportedError for one that the backend lacks."""
-        given = {name: getattr(params, name) for name in self.SAMPLERS}
-        given = {name: value for name, value in given.items() if value not in (None, {})}
+        given = {name: fields[name] for name in self.SAMPLERS if name in fields}
         for name, value in given.items():
             if name not in self.samplers and value != 0:
                 raise self.unsupported(f"sampling_params.{name}", f"'{name}'")
         return {name: value for name, value in given.items() if name in self.samplers}
+
+    def extra_of(self, form: OpenAIForm) -> dict[str, Any]:
+        """The fields that only this backend knows. Raises InvalidRequestError for one that it does not know either."""
+        for name in form.extra:
+            if name not in self.extra:
+                raise unknown_field(name)
+        return dict(form.extra)
 
     def unsupported(self, param: str, what: str) -> NotSupportedError:
         """The error for `what`, which the argument `param` asks for."""
@@ -111,76 +106,68 @@ class Dialect:
         )
 
 
-def chat_request(
-    dialect: Dialect,
-    *,
-    model: str,
-    messages: Sequence[Message],
-    sampling_params: SamplingParams | None = None,
-    tools: Sequence[ToolDefinition] | None = None,
-    tool_choice: ToolChoice | None = None,
-    tool_prompt_format: ToolPromptFormat | None = None,
-    stream: bool | None = None,
-    logprobs: LogProbConfig | None = None,
-    response_format: ResponseFormat | None = None,
-) -> dict[str, Any]:
+def unknown_field(name: str) -> InvalidRequestError:
+    """The error for a field that neither OpenAI's API nor the backend has."""
+    fault = {"loc": [name], "msg": "unknown field", "type": "extra_forbidden"}
+    return InvalidRequestError(f"{name}: unknown field", param=name, errors=[fault])
+
+
+def chat_body(dialect: Dialect, form: OpenAIForm, model: str) -> dict[str, Any]:
     """The body of `POST /chat/completions`.
 
-    Raises NotSupportedError, naming the parameter, for what the dialect has no word for.
+    model: the backend's name for the model. Raises NotSupportedError, naming the native parameter, for what the dialect
+    has no word for.
     """
-    body: dict[str, Any] = {"model": model, "messages": [_message(dialect, message) for message in messages]}
-    body.update(_sampling(dialect, sampling_params))
-    if tools:
-        if tool_prompt_format not in (None, ToolPromptFormat.json):
-            raise dialect.unsupported("tool_prompt_format", f"tool_prompt_format '{tool_prompt_format}'")
-        body["tools"] = [_tool(tool, f"tools[{place}]") for place, tool in enumerate(tools)]
-        if tool_choice is ToolChoice.required and dialect.tool_choice_required is None:
+    family = dialect.family(model)
+    if family is not None:
+        form = family.adapted(form, dialect.provider_id)
+        if family.max_tokens is not None and dialect.max_tokens == "max_tokens":
+            dialect = replace(dialect, max_tokens=family.max_tokens)
+    fields = form.fields
+    body: dict[str, Any] = {"model": model, "messages": _messages(dialect, fields["messages"])}
+    body.update(sampling_of(dialect, fields))
+    if "tools" in fields:
+        body["tools"] = fields["tools"]
+        choice = fields.get("tool_choice")
+        if choice == "required" and dialect.tool_choice_required is None:
             raise dialect.unsupported("tool_choice", "tool_choice 'required'")
-        if tool_choice is not None:
-            required = tool_choice is ToolChoice.required
-            body["tool_choice"] = dialect.tool_choice_required if required else tool_choice.value
-    elif tool_choice is ToolChoice.required:
-        raise InvalidRequestError("tool_choice 'required' needs at least one tool", param="tool_choice")
-    if stream:
+        if choice is not None:
+            body["tool_choice"] = dialect.tool_choice_required if choice == "required" else choice
+    if form.stream:
         body |= _streaming(dialect)
-    if logprobs is not None:
+    if "logprobs" in fields:
         # Not 0: some backends then give none at all, not even that of the chosen token.
-        most = max(logprobs.top_k, 1)
+        most = max(fields.get("top_logprobs", 0), 1)
         body |= {"logprobs": True, "top_logprobs": most} if dialect.top_logprobs else {"logprobs": most}
-    if response_format is not None:
+    schema = form.json_schema
+    if schema is not None:
         if dialect.response_format is None:
             raise dialect.unsupported("response_format", "a JSON schema")
-        body["response_format"] = dialect.response_format(response_format.json_schema)
-    return body
+        body["response_format"] = dialect.response_format(schema)
+    return body | dialect.extra_of(form) if form.extra else body
 
 
-def completion_request(
-    dialect: Dialect,
-    *,
-    model: str,
-    content: InterleavedTextMedia,
-    sampling_params: SamplingParams | None = None,
-    stream: bool | None = None,
-    logprobs: LogProbConfig | None = None,
-    response_format: ResponseFormat | None = None,
-) -> dict[str, Any]:
-    """The body of `POST /completions`. Images are refused: a text completion has no place for them."""
-    body: dict[str, Any] = {"model": model, "prompt": _text_only(dialect, content, "content")}
-    body.update(_sampling(replace(dialect, max_tokens="max_tokens"), sampling_params))
-    if stream:
+def completion_body(dialect: Dialect, form: OpenAIForm, model: str) -> dict[str, Any]:
+    """The body of `POST /completions`; as `chat_body`."""
+    body: dict[str, Any] = {"model": model, "prompt": form.fields["prompt"]}
+    if dialect.max_tokens == "max_completion_tokens":  # which is a field of chats alone
+        dialect = replace(dialect, max_tokens="max_tokens")
+    body.update(sampling_of(dialect, form.fields))
+    if form.stream:
         body |= _streaming(dialect)
-    if logprobs is not None:
-        body["logprobs"] = max(logprobs.top_k, 1)
-    if response_format is not None:
+    if "logprobs" in form.fields:
+        body["logprobs"] = max(form.fields["logprobs"], 1)
+    schema = form.json_schema
+    if schema is not None:
         if dialect.completion_response_format is None:
             raise dialect.unsupported("response_format", "a JSON schema for a text completion")
-        body["response_format"] = dialect.completion_response_format(response_format.json_schema)
-    return body
+        body["response_format"] = dialect.completion_response_format(schema)
+    return body | dialect.extra_of(form) if form.extra else body
 
 
-def embeddings_request(dialect: Dialect, *, model: str, contents: Sequence[InterleavedTextMedia]) -> dict[str, Any]:
+def embeddings_body(dialect: Dialect, *, model: str, contents: Sequence[InterleavedTextMedia]) -> dict[str, Any]:
     """The body of `POST /embeddings`."""
-    texts = [_text_only(dialect, content, f"contents[{place}]") for place, content in enumerate(contents)]
+    texts = [text_only(content, dialect.provider_id, f"contents[{place}]") for place, content in enumerate(contents)]
     return {"model": model, "input": texts, "encoding_format": "float"}
 
 
@@ -188,98 +175,48 @@ def _streaming(dialect: Dialect) -> dict[str, Any]:
     return {"stream": True, "stream_options": {"include_usage": True}} if dialect.stream_usage else {"stream": True}
 
 
-def _text_only(dialect: Dialect, content: InterleavedTextMedia, where: str) -> str:
-    parts = content if isinstance(content, list) else [content]
-    texts: list[str] = []
-    for part in parts:
-        if not isinstance(part, str):
-            raise dialect.unsupported(where, "images here")
-        texts.append(part)
-    return "\n".join(texts)
+def _messages(dialect: Dialect, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    out: list[dict[str, Any]] = []
+    for message in messages:
+        if not dialect.images and has_images(message):
+            raise dialect.unsupported("messages", "images in messages")
+        if message["role"] == "tool":  # OpenAI's have no name
+            message = {name: value for name, value in message.items() if name != "name"}
+        out.append(message)
+    return out
 
 
-def _content(dialect: Dialect, content: InterleavedTextMedia) -> str | list[dict[str, Any]]:
-    if isinstance(content, str):
-        return content
-    parts = content if isinstance(content, list) else [content]
-    return [_part(dialect, part) for part in parts]
+def has_images(message: Mapping[str, Any]) -> bool:
+    """Whether a message in OpenAI's form has an image in it."""
+    content = message["content"]
+    return isinstance(content, list) and any(part["type"] == "image_url" for part in content)
 
 
-def _part(dialect: Dialect, part: str | ImageMedia) -> dict[str, Any]:
-    if isinstance(part, str):
-        return {"type": "text", "text": part}
-    if not dialect.images:
-        raise dialect.unsupported("messages", "images in messages")
-    if not isinstance(part.image, str):
-        raise InvalidRequestError("an image needs a URL (data: URLs carry the bytes)", param="messages")
-    return {"type": "image_url", "image_url": {"url": part.image}}
-
-
-def _message(dialect: Dialect, message: Message) -> dict[str, Any]:
-    match message:
-        case UserMessage(content=content, context=None):
-            return {"role": "user", "content": _content(dialect, content)}
-        case UserMessage(content=content, context=context):
-            parts = [*_as_list(content), *_as_list(context)]
-            return {"role": "user", "content": _content(dialect, parts)}
-        case SystemMessage(content=content):
-            return {"role": "system", "content": _content(dialect, content)}
-        case ToolResponseMessage(call_id=call_id, content=content):
-            return {"role": "tool", "tool_call_id": call_id, "content": _content(dialect, content)}
-        case CompletionMessage(content=content, tool_calls=calls):
-            out: dict[str, Any] = {"role": "assistant", "content": _content(dialect, content)}
-            if calls:
-                out["tool_calls"] = [
-                    {
-                        "id": call.call_id,
-                        "type": "function",
-                        "function": {"name": str(call.tool_name), "arguments": json.dumps(call.arguments)},
-                    }
-                    for call in calls
-                ]
-            return out
-
-
-def _as_list(content: InterleavedTextMedia | None) -> list[str | ImageMedia]:
-    if content is None:
-        return []
-    return list(content) if isinstance(content, list) else [content]
-
-
-def _sampling(dialect: Dialect, params: SamplingParams | None) -> dict[str, Any]:
-    if params is None:
-        return {"temperature": 0.0}
-    given = params.model_fields_set
-    own_defaults = params.strategy is SamplingStrategy.top_p and not given & {"temperature", "top_p"}
-    body: dict[str, Any] = {} if own_defaults else {**dialect.only.get(params.strategy, {})}
-    if params.strategy is SamplingStrategy.greedy:
-        body["temperature"] = 0.0
-    elif "temperature" in given:
-        body["temperature"] = params.temperature
-    if params.strategy is SamplingStrategy.top_p and not own_defaults:
-        body["top_p"] = params.top_p
-    if params.strategy is SamplingStrategy.top_k and params.top_k:
+def sampling_of(dialect: Dialect, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What a request in OpenAI's form says of sampling, in the backend's words."""
+    body: dict[str, Any] = {}
+    if "top_k" in fields:
+        body.update(dialect.only.get(SamplingStrategy.top_k, ()))
+    elif "top_p" in fields:
+        body.update(dialect.only.get(SamplingStrategy.top_p, ()))
+    for name in ("temperature", "top_p"):
+        if name in fields:
+            body[name] = fields[name]
+    if fields.get("top_k"):
         if dialect.top_k is None:
             raise dialect.unsupported("sampling_params.top_k", "top_k sampling")
-        body[dialect.top_k] = params.top_k
-    if params.max_tokens:
-        body[dialect.max_tokens] = params.max_tokens
-    if params.repetition_penalty != 1.0:
+        body[dialect.top_k] = fields["top_k"]
+    if "max_tokens" in fields:
+        body[dialect.max_tokens] = fields["max_tokens"]
+    if "repetition_penalty" in fields:
         if dialect.repetition_penalty is None:
             raise dialect.unsupported("sampling_params.repetition_penalty", "a repetition penalty")
-        body[dialect.repetition_penalty] = params.repetition_penalty
-    body |= dialect.samplers_of(params)
-    if params.stop:
-        body["stop"] = params.stop
-    if params.seed is not None:
+        body[dialect.repetition_penalty] = fields["repetition_penalty"]
+    body |= dialect.samplers_of(fields)
+    if "stop" in fields:
+        body["stop"] = fields["stop"]
+    if "seed" in fields:
         if dialect.seed is None:
             raise dialect.unsupported("sampling_params.seed", "a seed")
-        body[dialect.seed] = params.seed
+        body[dialect.seed] = fields["seed"]
     return body
-
-
-def _tool(tool: ToolDefinition, where: str) -> dict[str, Any]:
-    function: dict[str, Any] = {"name": str(tool.tool_name), "parameters": parameters_schema(tool, where)}
-    if tool.description:
-        function["description"] = tool.description
-    return {"type": "function", "function": function}

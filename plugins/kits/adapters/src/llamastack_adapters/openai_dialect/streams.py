@@ -6,14 +6,17 @@ import re
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+from llamastack.api.common import StopReason
 from llamastack.api.inference import (
     ChatCompletionResponseEvent,
     ChatCompletionResponseEventType,
     ChatCompletionResponseStreamChunk,
     CompletionResponseStreamChunk,
     LogProbConfig,
+    StopDetail,
+    TokenLogProbs,
     TokenUsage,
     ToolCallDelta,
 )
@@ -43,11 +46,22 @@ from llamastack_adapters.surrogates import SurrogateJoiner, decode_json
 from llamastack_adapters.whole_answers import pieces_of_event
 
 
-def _event(
-    event_type: ChatCompletionResponseEventType, delta: str | ToolCallDelta = "", **more: Any
-) -> ChatCompletionResponseStreamChunk:
+class ChatPiece(NamedTuple):
+    """A piece of a streamed chat, with what `ChatCompletionResponseEvent` has."""
+
+    event_type: ChatCompletionResponseEventType
+    delta: str | ToolCallDelta = ""
+    logprobs: list[TokenLogProbs] | None = None
+    stop_reason: StopReason | None = None
+    usage: TokenUsage | None = None
+    stop_detail: StopDetail | None = None
+    refusal: bool | None = None
+
+
+def _native(piece: ChatPiece) -> ChatCompletionResponseStreamChunk:
     # Validated, which takes half as long as `model_construct`.
-    event = ChatCompletionResponseEvent(event_type=event_type, delta=delta, **more)
+    given = {name: value for name, value in piece._asdict().items() if value is not None}
+    event = ChatCompletionResponseEvent(**given)
     return ChatCompletionResponseStreamChunk(event=event)
 
 
@@ -58,9 +72,23 @@ def _cut_short(provider_id: str) -> BackendError:
     )
 
 
-async def chat_stream(
+def chat_stream(
     chunks: AsyncIterator[Mapping[str, Any]], provider_id: str, *, logprobs: LogProbConfig | None = None
 ) -> AsyncIterator[ChatCompletionResponseStreamChunk]:
+    """start, progress..., complete out of `chat.completion.chunk` objects, as `chat_pieces` has them."""
+    return native_chat(chat_pieces(chunks, provider_id, logprobs=logprobs))
+
+
+async def native_chat(pieces: AsyncIterator[ChatPiece]) -> AsyncIterator[ChatCompletionResponseStreamChunk]:
+    """The same pieces as native chunks."""
+    async with closing(pieces) as open_pieces:
+        async for piece in open_pieces:
+            yield _native(piece)
+
+
+async def chat_pieces(
+    chunks: AsyncIterator[Mapping[str, Any]], provider_id: str, *, logprobs: LogProbConfig | None = None
+) -> AsyncIterator[ChatPiece]:
     """start, progress..., complete out of `chat.completion.chunk` objects.
 
     chunks: an `EventStream` also tells whether a stream without a finish_reason is complete.
@@ -75,16 +103,16 @@ async def chat_stream(
             reader.usage = usage_of(chunk) or reader.usage
             if choice is None:
                 continue
-            events = reader.read(choice)
+            pieces = reader.read(choice)
             if not started:
                 # Not before the reply has begun: until then a failure can still be answered with its own status.
-                events = iter(list(events))
+                pieces = iter(list(pieces))
                 started = True
-                yield _event(ChatCompletionResponseEventType.start)
-            for event in events:
-                yield event
-    for event in reader.end(done=_is_done(chunks)):
-        yield event
+                yield ChatPiece(ChatCompletionResponseEventType.start)
+            for piece in pieces:
+                yield piece
+    for piece in reader.end(done=_is_done(chunks)):
+        yield piece
 
 
 _PROGRESS = ChatCompletionResponseEventType.progress
@@ -104,8 +132,8 @@ class _ChatReader:
         self._text = SurrogateJoiner()
         self._refusal = SurrogateJoiner()
 
-    def read(self, choice: Mapping[str, Any]) -> Iterator[ChatCompletionResponseStreamChunk]:
-        """The events of a piece. Raises the error of a reply that the backend gave up after what came with it."""
+    def read(self, choice: Mapping[str, Any]) -> Iterator[ChatPiece]:
+        """The pieces of a choice. Raises the error of a reply that the backend gave up after what came with it."""
         try:
             delta = choice.get("delta") or self._whole(choice)
             given = logprobs_of(choice, self._logprobs)
@@ -118,23 +146,23 @@ class _ChatReader:
         if refusal:
             refusal = self._refusal.add(refusal)
             if text:
-                yield _event(_PROGRESS, text)
+                yield ChatPiece(_PROGRESS, text)
             if refusal or given:
-                yield _event(_PROGRESS, refusal, logprobs=given, refusal=True)
+                yield ChatPiece(_PROGRESS, refusal, logprobs=given, refusal=True)
         elif given:
-            yield _event(_PROGRESS, text, logprobs=given)
+            yield ChatPiece(_PROGRESS, text, logprobs=given)
         elif text:
-            yield _event(_PROGRESS, text)
+            yield ChatPiece(_PROGRESS, text)
         for tool_delta in tool_deltas:
-            yield _event(_PROGRESS, tool_delta)
+            yield ChatPiece(_PROGRESS, tool_delta)
         self.finish = finish_of_choice(choice, self._provider_id) or self.finish
 
     def _whole(self, choice: Mapping[str, Any]) -> Any:
         """What a choice without a delta says, unless it says again what is told already."""
         return {} if self.has_said else said_in_choice(choice) or {}
 
-    def end(self, *, done: bool) -> Iterator[ChatCompletionResponseStreamChunk]:
-        """The last events. Raises BackendError for a reply that is not complete.
+    def end(self, *, done: bool) -> Iterator[ChatPiece]:
+        """The last pieces. Raises BackendError for a reply that is not complete.
 
         done: whether the backend has said that nothing more comes.
         """
@@ -143,12 +171,12 @@ class _ChatReader:
         if self.finish is None and calls.failures:
             raise _cut_short(self._provider_id)
         if rest := self._text.end():
-            yield _event(_PROGRESS, rest)
+            yield ChatPiece(_PROGRESS, rest)
         if rest := self._refusal.end():
-            yield _event(_PROGRESS, rest, refusal=True)
+            yield ChatPiece(_PROGRESS, rest, refusal=True)
         for tool_delta in calls.deltas:
-            yield _event(_PROGRESS, tool_delta)
-        yield _event(
+            yield ChatPiece(_PROGRESS, tool_delta)
+        yield ChatPiece(
             ChatCompletionResponseEventType.complete,
             stop_reason=stop_reason(finish, called=bool(self._calls)),
             usage=self.usage,

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from llamastack.http.sse import EVENT_ENDS, event_data
 from llamastack.provider.streams import close, closing
+from llamastack.stack import OptionalCall
+from llamastack_adapters.openai_dialect import OpenAIRequest
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
 from llamastack_conformance.running import Running
 from llamastack_conformance.subject import Subject
@@ -80,9 +83,8 @@ class ForwardingChecks(Suite):
             raise CheckFailure("no finish_reason")
 
     async def _forwarded(self, running: Running, **more: Any) -> Any:
-        """What the stack's lane for OpenAI's requests gives, as at `/v1/chat/completions`."""
-        lane = running.stack.openai_forwarder
-        if lane is None or not hasattr(running.provider, "forward_openai"):
+        """What the provider answers through the stack, as at `/v1/chat/completions`."""
+        if not hasattr(running.provider, "forward_openai"):
             raise NotApplicable("the provider forwards no requests in OpenAI's form")
         # By a name that no backend knows: the provider has to put its own there.
         model = await self._model(running)
@@ -90,14 +92,19 @@ class ForwardingChecks(Suite):
         # A backend may know one of these names alone, and what it does not know is rightly not forwarded.
         for limit in ({"max_tokens": 12}, {"max_completion_tokens": 12}, {}):
             body = {**asked, **limit}
-            answer = await lane.forward(
-                "chat_completion",
-                "chat/completions",
-                model,
-                json.dumps(body).encode(),
-                given=body,
-                stream=bool(more.get("stream")),
-                uses=lambda _: {},
+            content, stream = json.dumps(body).encode(), bool(more.get("stream"))
+            answer = await running.stack.optional_calls("inference").call(
+                OptionalCall(
+                    "forward_openai",
+                    "chat_completion",
+                    model,
+                    body,
+                    content,
+                    stream,
+                    partial(_request, model, body, content, stream),
+                    lambda _: {},
+                    takes="takes_openai",
+                )
             )
             if answer is not None:
                 return answer
@@ -107,6 +114,12 @@ class ForwardingChecks(Suite):
 async def _one_by_one(blocks: list[bytes]) -> AsyncIterator[bytes]:
     for block in blocks:
         yield block
+
+
+def _request(
+    named: str, body: dict[str, Any], content: bytes, stream: bool, identifier: str, _: object
+) -> OpenAIRequest:
+    return OpenAIRequest("chat/completions", identifier, content, body.keys(), stream, named=named)
 
 
 def _choices_of(content: bytes) -> list[dict[str, Any]]:

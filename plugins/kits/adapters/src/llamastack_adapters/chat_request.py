@@ -1,0 +1,144 @@
+"""What a chat and a text completion ask for, each as one value, and the bases that make it out of a call.
+
+A provider derives from `ChatInference`, `CompletionInference` or both, and implements `chat` and `complete`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from llamastack.api.common import (
+    InterleavedTextMedia,
+    Message,
+    SamplingParams,
+    ToolChoice,
+    ToolDefinition,
+    ToolPromptFormat,
+)
+from llamastack.api.inference import (
+    ChatCompletionResponse,
+    ChatCompletionResponseStreamChunk,
+    CompletionResponse,
+    CompletionResponseStreamChunk,
+    Inference,
+    LogProbConfig,
+    ResponseFormat,
+)
+
+__all__ = ["ChatInference", "ChatReply", "ChatRequest", "CompletionInference", "CompletionReply", "CompletionRequest"]
+
+ChatReply = ChatCompletionResponse | AsyncIterator[ChatCompletionResponseStreamChunk]
+"""The answer to a chat: a stream where the request asks for one."""
+CompletionReply = CompletionResponse | AsyncIterator[CompletionResponseStreamChunk]
+"""The answer to a text completion: a stream where the request asks for one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """The arguments of `chat_completion`, as `Inference` describes them."""
+
+    model: str
+    """The identifier of the model, as the stack knows it."""
+    messages: Sequence[Message]
+    """In order, the newest last."""
+    sampling_params: SamplingParams | None = None
+    """Greedy where it is left out; see `sampling`."""
+    tools: Sequence[ToolDefinition] | None = None
+    """The tools that the model may call."""
+    tool_choice: ToolChoice | None = None
+    """Whether it must call one."""
+    tool_prompt_format: ToolPromptFormat | None = None
+    """How calls are written in the prompt, for models that are prompted by text."""
+    stream: bool = False
+    """Whether a stream is wanted."""
+    logprobs: LogProbConfig | None = None
+    """Ask for log probabilities, one entry per token."""
+    response_format: ResponseFormat | None = None
+    """The form that the reply must have."""
+
+    @property
+    def sampling(self) -> SamplingParams:
+        """The sampling parameters; those of a greedy reply where the call has none."""
+        return self.sampling_params or SamplingParams()
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionRequest:
+    """The arguments of `completion`, as `Inference` describes them."""
+
+    model: str
+    """The identifier of the model, as the stack knows it."""
+    content: InterleavedTextMedia
+    """The text to continue."""
+    sampling_params: SamplingParams | None = None
+    """Greedy where it is left out; see `sampling`."""
+    stream: bool = False
+    """Whether a stream is wanted."""
+    logprobs: LogProbConfig | None = None
+    """Ask for log probabilities, one entry per token."""
+    response_format: ResponseFormat | None = None
+    """The form that the reply must have."""
+
+    @property
+    def sampling(self) -> SamplingParams:
+        """The sampling parameters; those of a greedy reply where the call has none."""
+        return self.sampling_params or SamplingParams()
+
+
+class ChatInference(Inference):
+    """Base of providers that answer chats. A subclass implements `chat`."""
+
+    async def chat_completion(
+        self,
+        model: str,
+        messages: list[Message],
+        sampling_params: SamplingParams | None = None,
+        tools: list[ToolDefinition] | None = None,
+        tool_choice: ToolChoice | None = None,
+        tool_prompt_format: ToolPromptFormat | None = None,
+        stream: bool | None = None,
+        logprobs: LogProbConfig | None = None,
+        response_format: ResponseFormat | None = None,
+    ) -> ChatReply:
+        """Make the request of the call's arguments, and answer it with `chat`."""
+        return await self.chat(
+            ChatRequest(
+                model,
+                messages,
+                sampling_params,
+                tools,
+                tool_choice,
+                tool_prompt_format,
+                bool(stream),
+                logprobs,
+                response_format,
+            )
+        )
+
+    @abstractmethod
+    async def chat(self, request: ChatRequest) -> ChatReply:
+        """Answer the last message of a conversation, as `Inference.chat_completion` describes it."""
+
+
+class CompletionInference(Inference):
+    """Base of providers that continue texts. A subclass implements `complete`."""
+
+    async def completion(
+        self,
+        model: str,
+        content: InterleavedTextMedia,
+        sampling_params: SamplingParams | None = None,
+        stream: bool | None = None,
+        logprobs: LogProbConfig | None = None,
+        response_format: ResponseFormat | None = None,
+    ) -> CompletionReply:
+        """Make the request of the call's arguments, and answer it with `complete`."""
+        return await self.complete(
+            CompletionRequest(model, content, sampling_params, bool(stream), logprobs, response_format)
+        )
+
+    @abstractmethod
+    async def complete(self, request: CompletionRequest) -> CompletionReply:
+        """Continue a text, as `Inference.completion` describes it."""

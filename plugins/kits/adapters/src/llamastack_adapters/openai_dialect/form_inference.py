@@ -1,0 +1,123 @@
+"""Bases of providers that have requests and replies in OpenAI's form inside.
+
+A subclass implements `send_chat`, and `send_text` where it continues texts. Native calls and `/v1`
+both come out of them.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from llamastack.api.inference import (
+    ChatCompletionResponse,
+    CompletionResponse,
+    CompletionResponseStreamChunk,
+    LogProbConfig,
+)
+from llamastack.provider.streams import Stream, close, closing
+from llamastack_adapters.chat_request import (
+    ChatInference,
+    ChatReply,
+    ChatRequest,
+    CompletionInference,
+    CompletionReply,
+    CompletionRequest,
+)
+from llamastack_adapters.openai_dialect.collecting import collect_chat, collect_completion
+from llamastack_adapters.openai_dialect.form_replies import (
+    Reply,
+    chat_chunks,
+    chat_reply,
+    completion_chunks,
+    completion_reply,
+)
+from llamastack_adapters.openai_dialect.forms import chat_form, completion_form
+from llamastack_adapters.openai_dialect.protocols import OpenAIForm
+from llamastack_adapters.openai_dialect.replies import chat_response, completion_response
+from llamastack_adapters.openai_dialect.streams import ChatPiece, chat_pieces, completion_stream, native_chat
+from llamastack_adapters.reply_checks import ReplyChecks
+
+__all__ = ["BackendReply", "FormChatInference", "FormCompletionInference"]
+
+BackendReply = Mapping[str, Any] | AsyncIterator[Mapping[str, Any]]
+"""What a backend answers, in OpenAI's form as far as backends keep to it: a reply, or chunks for a stream."""
+
+
+class FormChatInference(ChatInference):
+    """Base of providers that answer chats in OpenAI's form. A subclass has a `provider_id`, and a `send_chat`."""
+
+    provider_id: str
+    """The id that this instance has in the run config, for error messages."""
+
+    @abstractmethod
+    async def send_chat(self, form: OpenAIForm) -> BackendReply:
+        """Have the backend answer; chunks where the form asks for a stream.
+
+        Chunks where it does not are collected. What backends have otherwise than OpenAI is read all the same: calls of
+        tools in pieces of any kind, halves of surrogate pairs, words for the end of a reply. An `EventStream` also
+        tells whether a stream that does not say why it ended is complete.
+        """
+
+    async def chat(self, request: ChatRequest) -> ChatReply:
+        answer = await self._chat(chat_form(request, self.provider_id), request.logprobs)
+        if isinstance(answer, ChatCompletionResponse):
+            return answer
+        return Stream(native_chat(answer), answer.aclose)
+
+    async def openai_chat(self, form: OpenAIForm) -> Reply | AsyncIterator[Reply]:
+        """As `OpenAIProtocolPrivate` describes it."""
+        wanted = LogProbConfig(top_k=form.fields.get("top_logprobs", 0)) if "logprobs" in form.fields else None
+        answer = await self._chat(form, wanted)
+        if isinstance(answer, ChatCompletionResponse):
+            return chat_reply(answer, form)
+        return Stream(chat_chunks(answer, form), answer.aclose)
+
+    async def _chat(
+        self, form: OpenAIForm, logprobs: LogProbConfig | None
+    ) -> ChatCompletionResponse | Stream[ChatPiece]:
+        checks = ReplyChecks.of_form(self.provider_id, form)
+        reply = await self.send_chat(form)
+        if isinstance(reply, Mapping):
+            return checks.chat(chat_response(reply, self.provider_id, logprobs=logprobs))
+        pieces = checks.chat_pieces(chat_pieces(reply, self.provider_id, logprobs=logprobs))
+        if form.stream:
+            return Stream(pieces, lambda: close(reply))
+        async with closing(reply):
+            return await collect_chat(pieces)
+
+
+class FormCompletionInference(CompletionInference):
+    """Base of providers that continue texts in OpenAI's form; as `FormChatInference`, with `send_text`."""
+
+    provider_id: str
+    """The id that this instance has in the run config, for error messages."""
+
+    @abstractmethod
+    async def send_text(self, form: OpenAIForm) -> BackendReply:
+        """Have the backend continue the text; as `send_chat`."""
+
+    async def complete(self, request: CompletionRequest) -> CompletionReply:
+        return await self._complete(completion_form(request, self.provider_id), request.logprobs)
+
+    async def openai_completion(self, form: OpenAIForm) -> Reply | AsyncIterator[Reply]:
+        """As `OpenAIProtocolPrivate` describes it."""
+        wanted = LogProbConfig(top_k=form.fields["logprobs"]) if "logprobs" in form.fields else None
+        answer = await self._complete(form, wanted)
+        if isinstance(answer, CompletionResponse):
+            return completion_reply(answer, form)
+        return Stream(completion_chunks(answer, form), answer.aclose)
+
+    async def _complete(
+        self, form: OpenAIForm, logprobs: LogProbConfig | None
+    ) -> CompletionResponse | Stream[CompletionResponseStreamChunk]:
+        checks = ReplyChecks.of_form(self.provider_id, form)
+        reply = await self.send_text(form)
+        if isinstance(reply, Mapping):
+            return checks.completion(completion_response(reply, self.provider_id, logprobs=logprobs))
+        pieces = checks.completion_pieces(completion_stream(reply, self.provider_id, logprobs=logprobs))
+        if form.stream:
+            return Stream(pieces, lambda: close(reply))
+        async with closing(reply):
+            return await collect_completion(pieces)

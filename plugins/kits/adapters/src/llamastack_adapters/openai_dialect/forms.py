@@ -1,0 +1,162 @@
+"""Native requests -> OpenAI's form."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from llamastack.api.common import (
+    CompletionMessage,
+    ImageMedia,
+    InterleavedTextMedia,
+    Message,
+    SamplingParams,
+    SamplingStrategy,
+    SystemMessage,
+    ToolChoice,
+    ToolDefinition,
+    ToolPromptFormat,
+    ToolResponseMessage,
+    UserMessage,
+)
+from llamastack.provider.errors import InvalidRequestError, NotSupportedError
+from llamastack_adapters.chat_request import ChatRequest, CompletionRequest
+from llamastack_adapters.openai_dialect.protocols import OpenAIForm
+from llamastack_adapters.tool_schemas import parameters_schema
+
+_SAME_NAME = ("frequency_penalty", "presence_penalty", "min_p", "logit_bias")
+
+
+def as_json_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """OpenAI's `response_format` for a JSON schema."""
+    return {"type": "json_schema", "json_schema": {"name": "response", "strict": True, "schema": schema}}
+
+
+def chat_form(request: ChatRequest, provider_id: str) -> OpenAIForm:
+    """A chat in OpenAI's form. Raises InvalidRequestError or NotSupportedError, naming the native parameter."""
+    fields: dict[str, Any] = {
+        "messages": [_message(message) for message in request.messages],
+        **_sampling(request.sampling_params),
+    }
+    if request.tools:
+        if request.tool_prompt_format not in (None, ToolPromptFormat.json):
+            raise NotSupportedError(
+                f"provider '{provider_id}' does not support tool_prompt_format '{request.tool_prompt_format}'",
+                provider_id=provider_id,
+                param="tool_prompt_format",
+            )
+        fields["tools"] = [_tool(tool, f"tools[{place}]") for place, tool in enumerate(request.tools)]
+        if request.tool_choice is not None:
+            fields["tool_choice"] = request.tool_choice.value
+    elif request.tool_choice is ToolChoice.required:
+        raise InvalidRequestError("tool_choice 'required' needs at least one tool", param="tool_choice")
+    if request.logprobs is not None:
+        fields |= {"logprobs": True, "top_logprobs": request.logprobs.top_k}
+    if request.response_format is not None:
+        fields["response_format"] = as_json_schema(request.response_format.json_schema)
+    return OpenAIForm(request.model, fields, request.stream)
+
+
+def completion_form(request: CompletionRequest, provider_id: str) -> OpenAIForm:
+    """A text completion in OpenAI's form. Images are refused: it has no place for them."""
+    prompt = text_only(request.content, provider_id, "content")
+    fields: dict[str, Any] = {"prompt": prompt, **_sampling(request.sampling_params)}
+    if request.logprobs is not None:
+        fields["logprobs"] = request.logprobs.top_k
+    if request.response_format is not None:
+        fields["response_format"] = as_json_schema(request.response_format.json_schema)
+    return OpenAIForm(request.model, fields, request.stream)
+
+
+def text_only(content: InterleavedTextMedia, provider_id: str, where: str) -> str:
+    """The text of a content, parts joined by a line break. Raises NotSupportedError, naming `where`, for images."""
+    parts = content if isinstance(content, list) else [content]
+    texts: list[str] = []
+    for part in parts:
+        if not isinstance(part, str):
+            raise NotSupportedError(
+                f"provider '{provider_id}' does not support images here", provider_id=provider_id, param=where
+            )
+        texts.append(part)
+    return "\n".join(texts)
+
+
+def _sampling(params: SamplingParams | None) -> dict[str, Any]:
+    if params is None:
+        return {"temperature": 0.0}
+    given = params.model_fields_set
+    fields: dict[str, Any] = {}
+    if params.strategy is SamplingStrategy.greedy:
+        fields["temperature"] = 0.0
+    elif "temperature" in given:
+        fields["temperature"] = params.temperature
+    if params.strategy is SamplingStrategy.top_p and given & {"temperature", "top_p"}:
+        fields["top_p"] = params.top_p
+    elif params.strategy is SamplingStrategy.top_k:
+        fields["top_k"] = params.top_k
+    if params.max_tokens:
+        fields["max_tokens"] = params.max_tokens
+    if params.repetition_penalty != 1.0:
+        fields["repetition_penalty"] = params.repetition_penalty
+    for name in _SAME_NAME:
+        value = getattr(params, name)
+        if value not in (None, {}):
+            fields[name] = value
+    if params.stop:
+        fields["stop"] = params.stop
+    if params.seed is not None:
+        fields["seed"] = params.seed
+    return fields
+
+
+def _content(content: InterleavedTextMedia) -> str | list[dict[str, Any]]:
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else [content]
+    return [_part(part) for part in parts]
+
+
+def _part(part: str | ImageMedia) -> dict[str, Any]:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    if not isinstance(part.image, str):
+        raise InvalidRequestError("an image needs a URL (data: URLs carry the bytes)", param="messages")
+    return {"type": "image_url", "image_url": {"url": part.image}}
+
+
+def _message(message: Message) -> dict[str, Any]:
+    match message:
+        case UserMessage(content=content, context=None):
+            return {"role": "user", "content": _content(content)}
+        case UserMessage(content=content, context=context):
+            parts = [*_as_list(content), *_as_list(context)]
+            return {"role": "user", "content": _content(parts)}
+        case SystemMessage(content=content):
+            return {"role": "system", "content": _content(content)}
+        case ToolResponseMessage(call_id=call_id, tool_name=name, content=content):
+            return {"role": "tool", "tool_call_id": call_id, "name": str(name), "content": _content(content)}
+        case CompletionMessage(content=content, tool_calls=calls):
+            out: dict[str, Any] = {"role": "assistant", "content": _content(content)}
+            if calls:
+                out["tool_calls"] = [
+                    {
+                        "id": call.call_id,
+                        "type": "function",
+                        "function": {"name": str(call.tool_name), "arguments": json.dumps(call.arguments)},
+                    }
+                    for call in calls
+                ]
+            return out
+
+
+def _as_list(content: InterleavedTextMedia | None) -> list[str | ImageMedia]:
+    if content is None:
+        return []
+    return list(content) if isinstance(content, list) else [content]
+
+
+def _tool(tool: ToolDefinition, where: str) -> dict[str, Any]:
+    function: dict[str, Any] = {"name": str(tool.tool_name), "parameters": parameters_schema(tool, where)}
+    if tool.description:
+        function["description"] = tool.description
+    return {"type": "function", "function": function}

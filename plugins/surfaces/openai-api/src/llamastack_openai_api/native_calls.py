@@ -1,0 +1,51 @@
+"""Requests in OpenAI's form, answered by native methods: the one place that adapts providers that know no other."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+from llamastack.api.inference import ChatCompletionResponseEvent, ChatCompletionResponseStreamChunk
+from llamastack.provider.api_handle import Dispatch
+from llamastack.provider.streams import Stream, close, closing
+from llamastack_adapters.openai_dialect import (
+    OpenAIForm,
+    chat_chunks,
+    chat_reply,
+    completion_chunks,
+    completion_reply,
+)
+from llamastack_openai_api.to_native import chat_arguments, completion_arguments
+
+Reply = Mapping[str, Any]
+FormAnswer = Reply | AsyncIterator[Reply]
+"""A reply, or chunks for a stream, as `OpenAIProtocolPrivate` has them."""
+
+
+async def _chat(call: Dispatch, form: OpenAIForm) -> FormAnswer:
+    answer = await call(chat_arguments(form))
+    if isinstance(answer, AsyncIterator):
+        return Stream(chat_chunks(_events(answer), form), lambda: close(answer))
+    return chat_reply(answer, form)
+
+
+async def _completion(call: Dispatch, form: OpenAIForm) -> FormAnswer:
+    answer = await call(completion_arguments(form))
+    if isinstance(answer, AsyncIterator):
+        return Stream(completion_chunks(answer, form), lambda: close(answer))
+    return completion_reply(answer, form)
+
+
+async def _events(
+    chunks: AsyncIterator[ChatCompletionResponseStreamChunk],
+) -> AsyncIterator[ChatCompletionResponseEvent]:
+    async with closing(chunks):
+        async for chunk in chunks:
+            yield chunk.event
+
+
+NATIVE: dict[str, Callable[[Dispatch, OpenAIForm], Awaitable[FormAnswer]]] = {
+    "chat_completion": _chat,
+    "completion": _completion,
+}
+"""By native method, what answers a request in OpenAI's form with it."""
