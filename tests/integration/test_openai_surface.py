@@ -183,7 +183,7 @@ async def test_a_stream_that_fails_is_not_ended_in_silence(front: Front) -> None
 async def test_the_connection_of_a_stream_is_used_again_though_its_end_comes_late(
     front: Front, faulty: Callable[..., FaultProxy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llamastack.provider.streams._DRAIN_TIMEOUT_S", 5.0)  # however busy the machine is
+    monkeypatch.setattr("llamastack_adapters.event_streams._DRAIN_TIMEOUT_S", 5.0)  # however busy the machine is
     backend, url = front()
     proxy = faulty(url.removesuffix("/v1"))
 
