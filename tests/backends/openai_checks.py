@@ -293,7 +293,7 @@ class OpenAIDialectChecks:
 
     async def test_a_backend_that_passes_over_tool_choice(self, running: Running) -> None:
         running.front.answers.append(JSONResponse(whole(content="I would rather talk.")))
-        with pytest.raises(NotSupportedError, match="passed over 'tool_choice'") as caught:
+        with pytest.raises(NotSupportedError, match="ignored 'tool_choice'") as caught:
             await running.chat(tools=[WEATHER], tool_choice=ToolChoice.required)
         assert (caught.value.param, caught.value.provider_id) == ("tool_choice", "p")
 

@@ -378,7 +378,7 @@ def test_a_folder_that_is_there(tmp_path: Path) -> None:
     (made / "run.yaml").write_text("old")
     refused = new(*given, "made", cwd=tmp_path, check=False)
     assert refused.returncode == 2
-    assert "made is there already, and is not empty; --force" in refused.stderr
+    assert "made already exists, and is not empty; --force" in refused.stderr
     assert (made / "run.yaml").read_text() == "old"
     new(*given, "made", "--force", cwd=tmp_path)
     assert "safety:" in (made / "run.yaml").read_text()
@@ -387,7 +387,7 @@ def test_a_folder_that_is_there(tmp_path: Path) -> None:
     (tmp_path / "llamastack-provider-acme").write_text("a file")
     refused = new(*given, cwd=tmp_path, check=False)
     assert refused.returncode == 2
-    assert "llamastack-provider-acme is there already, and is no folder" in refused.stderr
+    assert "llamastack-provider-acme already exists, and is no folder" in refused.stderr
 
 
 def test_help(tmp_path: Path) -> None:
@@ -460,7 +460,7 @@ def test_it_asks(tmp_path: Path, scratch: Path) -> None:
     terminal.type("n")
     terminal.read_until("What it does, in one line")
     terminal.type("\r")
-    terminal.read_until("Who writes it")
+    terminal.read_until("Author of the package")
     terminal.type("\r")
     terminal.read_until("Next:")
     assert terminal.close() == 0

@@ -166,7 +166,7 @@ async def test_a_stream_that_nobody_reads_is_cut(
                 await anyio.sleep(0.05)
         assert a.closed_streams == 1
         assert (await client.get("/health")).status_code == 200
-    assert "takes nothing of its reply" in caplog.text
+    assert "has read nothing of its reply" in caplog.text
 
 
 async def test_a_whole_reply_that_nobody_reads_is_cut(discovery: Discovery, script: Scripts) -> None:

@@ -25,16 +25,16 @@ def provider() -> None:
 @click.argument("dest", required=False, type=click.Path(path_type=Path))
 @click.option("--name", help="Name of the provider, such as acme.")
 @click.option("--api", help="API that it implements: inference, safety, memory ...")
-@click.option("--kind", help="remote: a service elsewhere does the work. inline: the stack's process does.")
+@click.option("--kind", help="remote: a service over a network does the work. inline: the stack's process does it.")
 @click.option("--openai/--no-openai", default=None, help="Whether the service speaks OpenAI's dialect.")
 @click.option("--description", help="What it does, in one line.")
-@click.option("--author", help="Who writes it.")
-@click.option("--defaults", is_flag=True, help="Ask nothing; take the default of what is not given.")
-@click.option("--force", is_flag=True, help="Write into a folder that is not empty, over files of the same name.")
+@click.option("--author", help="Author of the package.")
+@click.option("--defaults", is_flag=True, help="Ask nothing; use the defaults for missing options.")
+@click.option("--force", is_flag=True, help="Write into a folder that is not empty; replace files of the same name.")
 def new(dest: Path | None, defaults: bool, force: bool, **options: Any) -> None:
-    """Make the package of a new provider, which works at once.
+    """Make the package of a new provider. It works at once.
 
-    DEST is the folder to make, by default llamastack-provider-NAME. What is not given by an option is asked for.
+    DEST is the folder to make, by default llamastack-provider-NAME. The command asks for each missing option.
     """
     if dest is not None:
         _require_room(dest, force)
@@ -51,13 +51,13 @@ def new(dest: Path | None, defaults: bool, force: bool, **options: Any) -> None:
 
 def _require_room(dest: Path, force: bool) -> None:
     if dest.exists() and not dest.is_dir():
-        raise click.UsageError(f"{dest} is there already, and is no folder")
+        raise click.UsageError(f"{dest} already exists, and is no folder")
     if not force and dest.exists() and any(dest.iterdir()):
-        raise click.UsageError(f"{dest} is there already, and is not empty; --force writes into it all the same")
+        raise click.UsageError(f"{dest} already exists, and is not empty; --force writes into it anyway")
 
 
 def _render(rendered: Path, given: Mapping[str, Any], *, asks: bool, defaults: bool) -> Mapping[str, Any]:
-    """Render into a folder that is not there yet; gives all answers. Raises UsageError for answers that do not fit."""
+    """Render into a new folder and return all answers. Raises UsageError for invalid answers."""
     import copier
     from copier.errors import CopierAnswersInterrupt, CopierError
 
@@ -80,7 +80,7 @@ def _missing(names: Sequence[str]) -> str:
 
 
 def _reworded(message: str) -> str:
-    """Copier's words for an answer that does not fit, with the option in front."""
+    """Copier's message for an invalid answer, with the option in front."""
     required = re.fullmatch(r'Question "(\w+)" is required', message)
     if required:
         return f"--{required[1]} is missing"
@@ -89,7 +89,7 @@ def _reworded(message: str) -> str:
 
 
 def _put(rendered: Path, dest: Path) -> None:
-    """Copy what was rendered to its place; a new folder that cannot be completed is removed again."""
+    """Copy the rendered package to its place. If that fails, a new folder is removed again."""
     is_new = not dest.exists()
     try:
         shutil.copytree(rendered, dest, dirs_exist_ok=True)

@@ -224,7 +224,7 @@ class UserMessage(WireModel):
 
 
 class SystemMessage(WireModel):
-    """What the model is told about its task."""
+    """Instructions to the model about its task."""
 
     role: Literal["system"] = "system"
     content: InterleavedTextMedia

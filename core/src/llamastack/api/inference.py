@@ -28,7 +28,7 @@ class LogProbConfig(WireModel):
     """Ask for log probabilities: of the chosen token, and of the `top_k` likeliest at each place."""
 
     top_k: Annotated[int, Field(ge=0, le=100)] = 0
-    """How many of the likeliest tokens are told beside the chosen one."""
+    """How many of the likeliest tokens to return in addition to the chosen one."""
 
 
 class TokenLogProbs(WireModel):
@@ -59,7 +59,7 @@ def _unwrapped(given: JsonObject) -> JsonObject:
         return given
     schema = given.get("schema")
     if not isinstance(schema, dict):
-        raise ValueError("it holds no JSON schema: neither is it one, nor has it one in 'schema'")  # noqa: TRY004 - told to clients
+        raise ValueError("it holds no JSON schema: neither is it one, nor has it one in 'schema'")  # noqa: TRY004 - shown to clients
     return schema
 
 

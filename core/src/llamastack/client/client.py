@@ -70,7 +70,7 @@ class LlamaStackClient(Apis):
     ) -> None:
         url = httpx.URL(base_url)
         if url.userinfo:
-            raise ValueError("credentials do not belong into the URL; send them as headers")
+            raise ValueError("the URL must not hold credentials; send them as headers")
         self.base_url = str(url).rstrip("/")
         self._lent = http is not None
         self._limits = answer_limits or AnswerLimits()
@@ -91,7 +91,7 @@ class LlamaStackClient(Apis):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections, unless the `http` client was only lent; safe to call twice."""
+        """Close the connections, unless the caller gave the `http` client; safe to call twice."""
         if not self._lent:
             await self._http.aclose()
 
@@ -154,7 +154,7 @@ class LlamaStackClient(Apis):
     async def _sent(self, send: Callable[[], Awaitable[httpx.Response]], form: Form | None) -> httpx.Response:
         if form is None or form.repeatable:
             return await retry_stale_connection(send, is_stale_connection)
-        # It can be sent once, so that it must not meet a kept connection that the server has closed.
+        # It can be sent only once, so it must not use a kept connection, which the server may have closed.
         try:
             with fresh_connections():
                 return await send()
@@ -203,7 +203,7 @@ class LlamaStackClient(Apis):
                 raise self._translated(error) from error
 
     def _odd(self, method: MethodDefinition) -> BackendError:
-        return BackendError(f"{self.base_url} answered something else than {method.name} does")
+        return BackendError(f"{self.base_url} did not answer as {method.name} does")
 
     def _translated(self, error: httpx.HTTPError) -> LlamaStackError:
         made = error_class_of(error)

@@ -32,7 +32,7 @@ class Form:
 
     @property
     def repeatable(self) -> bool:
-        """Whether it can be sent once more."""
+        """Whether the form can be sent again."""
         return all(isinstance(value.content, bytes) for _, value in self._parts if isinstance(value, File))
 
     @property
@@ -58,7 +58,7 @@ class Form:
         yield self._end
 
     async def aclose(self) -> None:
-        """Let go of the files."""
+        """Release the files."""
         for _, value in self._parts:
             if isinstance(value, File):
                 await value.aclose()

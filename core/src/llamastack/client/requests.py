@@ -1,4 +1,4 @@
-"""From the arguments of a call to what is sent: path, query and body."""
+"""Turns the arguments of a call into a request: path, query and body."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _text(value: Any) -> str:
 
 
 def _segment(name: str, text: str) -> str:
-    """A value as one segment of a path. What would mean another path is refused, percent-encoded or not.
+    """A value as one segment of a path. A segment that would change the path is refused, percent-encoded or not.
 
     Source: https://url.spec.whatwg.org/#double-dot-path-segment.
     """

@@ -9,9 +9,9 @@ from llamastack.http.sse import MOST_EVENT_BYTES
 from llamastack.provider.errors import BackendError
 
 MOST_ERROR_BYTES = 64 * 1024
-"""How much of the body of an error is read."""
+"""The most bytes to read of an error's body."""
 MOST_RESPONSE_BYTES = 64 * 2**20
-"""The default of how long a whole answer may be."""
+"""The default limit for a whole answer, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ def too_large(where: str, most: int) -> BackendError:
 async def whole(blocks: AsyncIterator[bytes], most: int, where: str, first: bytes = b"") -> bytes:
     """`first` and what the blocks have, as one. Raises BackendError when that is more than `most` bytes.
 
-    For what is read to its end, whatever it says that it is: an answer that calls itself a stream has no limit else.
+    Use it for any body that is read to its end: an answer that claims to be a stream has no other limit.
     """
     kept = [first]
     size = len(first)

@@ -61,16 +61,16 @@ async def _refuse_compressed(response: httpx.Response) -> None:
 
 
 def authorities(ca_file: Path | None = None) -> ssl.SSLContext:
-    """Those that a certificate must be of: the ones in the environment, or else the usual; and those of `ca_file`.
+    """The trusted authorities: those in the environment or else the usual ones, and those of `ca_file`.
 
-    Raises ValueError for a file that cannot be read, or that holds no certificates in PEM.
+    Raises ValueError if the file cannot be read or holds no certificates in PEM.
     """
     return _read_authorities(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"), ca_file)
 
 
 @functools.cache
 def _read_authorities(file: str | None, folder: str | None, further: Path | None) -> ssl.SSLContext:
-    """One for all clients: reading the certificates of a hundred authorities takes 20 ms each time."""
+    """One context for all clients: reading the certificates of a hundred authorities takes 20 ms."""
     context = httpx.create_ssl_context()
     if further is not None:
         check_authorities(further)
@@ -79,7 +79,7 @@ def _read_authorities(file: str | None, folder: str | None, further: Path | None
 
 
 def check_authorities(ca_file: Path) -> None:
-    """Raises ValueError for a file of certificates that cannot be used, saying why."""
+    """Raise ValueError, with the reason, if a file of certificates cannot be used."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=ca_file)
     except ssl.SSLError:

@@ -31,8 +31,8 @@ def fresh_connections() -> Iterator[None]:
 async def retry_stale_connection(call: Callable[[], Awaitable[_T]], dropped: Callable[[Exception], bool]) -> _T:
     """`call`, and again on a fresh connection where it met a kept one that the backend has closed meanwhile.
 
-    Such a call fails at once. One that fails later may have begun at the backend and is not made again. The time that
-    this thread computes meanwhile does not count: with many calls at once, each hears late of its connection.
+    Such a call fails at once. A call that fails later may have begun at the backend and is not made again. The time
+    that this thread computes meanwhile does not count: with many calls at once, each hears late of its connection.
     """
     started = time.monotonic() - time.thread_time()
     try:

@@ -1,4 +1,4 @@
-"""What the headers of an error say about asking again."""
+"""Reads the headers of an error that concern retries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llamastack.provider.errors import LONGEST_WAIT_S
 
 
 def retry_after_of(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a backend wants to be left alone, at least 0 and at most a day; None where it does not say.
+    """Seconds to wait before a retry, from 0 to a day; None if the backend does not say.
 
     `retry-after-ms` counts, which OpenAI's clients know, else `Retry-After` as a number or as a date (RFC 9110,
     10.2.3).
@@ -44,5 +44,5 @@ def _clamped(seconds: float) -> float:
 
 
 def should_retry_of(headers: Mapping[str, str]) -> bool | None:
-    """What `x-should-retry` says, which OpenAI's clients heed; None where it says nothing."""
+    """The value of `x-should-retry`, which OpenAI's clients obey; None if it is missing."""
     return {"true": True, "false": False}.get(headers.get("x-should-retry", "").strip().lower())

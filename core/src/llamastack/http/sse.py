@@ -13,13 +13,13 @@ from llamastack.provider.errors import BackendError
 DATA = b"data:"
 """The name of the field that holds what an event says."""
 NO_DATA = (b"", b"null", b'""')
-"""The data of events that say nothing, which some backends send to keep the connection. They are left out."""
+"""The data of empty events, which some backends send to keep the connection open. They are left out."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 """What some senders put before UTF-8."""
 EVENT_ENDS = (b"\n\n", b"\n\r\n")
 """How a block of whole events ends. After CR LF an empty line ends an event whatever the line before it ends by."""
 MOST_EVENT_BYTES = 16 * 2**20
-"""The default of how long an event may be."""
+"""The default limit for one event, in bytes."""
 
 
 async def event_data(blocks: AsyncIterator[bytes], most: int = MOST_EVENT_BYTES) -> AsyncIterator[bytes]:

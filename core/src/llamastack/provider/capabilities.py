@@ -20,8 +20,9 @@ class Capabilities(Mapping[str, str]):
     - `not implemented`: the backend can, the provider does not yet.
     - `since X`: supported from version X of the backend on, numbers between dots.
 
-    The stack refuses what is declared as unsupported or not implemented with a 501, without asking the provider. What
-    is not named it does not refuse: the provider decides. The conformance suite wants each one of the API named.
+    The stack refuses what is declared as unsupported or not implemented with a 501, without asking the provider. The
+    stack never refuses a capability that is not named: the provider decides. The conformance suite wants each one of
+    the API named.
     """
 
     def __init__(self, **support: str) -> None:

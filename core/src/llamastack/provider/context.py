@@ -66,7 +66,7 @@ ProviderData = Mapping[str, Any] | ProviderDataHeader | None
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who makes a request.
+    """The maker of a request.
 
     id: stands in error messages and may stand in logs; never a secret.
     attributes: what an authentication plugin knows beside it, such as groups. They are in no log.
@@ -211,7 +211,7 @@ def current_provider_data() -> Mapping[str, Any] | None:
 def provider_data_to_forward() -> str | None:
     """The header for a server that this request is handed on to, in printable ASCII.
 
-    One that holds no JSON object is handed on as it is: that server says whether it needs one.
+    A header without a JSON object is forwarded unchanged: that server says whether it needs one.
     """
     data = _current.get().raw_provider_data
     if isinstance(data, ProviderDataHeader):

@@ -98,8 +98,8 @@ class Deps(Mapping[str, Any]):
     def task_group(self) -> TaskGroup:
         """Owns the background tasks of this instance; cancelled after `shutdown`.
 
-        One that fails takes the instance down, which is then started again. None sees the context of the request that
-        starts it.
+        A task that fails takes the instance down, and the stack starts it again. No task sees the context of the
+        request that starts it.
         """
         if self._task_group is None:
             raise RuntimeError("this provider was made outside a stack, without a task group")

@@ -87,7 +87,7 @@ def log_traceback(logger: logging.Logger, level: int, message: str, trace: str) 
 def as_stack_error(
     error: Exception, provider_id: str, provider_type: str, redact: Callable[[str], str]
 ) -> LlamaStackError:
-    """What a caller is told when a provider raised `error`. Secrets are struck out of `error`, too."""
+    """The error that a caller gets when a provider raised `error`. Secrets are also redacted in `error`."""
     who = f"provider '{provider_id}' ({provider_type})"
     error = unwrapped(error)
     if isinstance(error, LlamaStackError):

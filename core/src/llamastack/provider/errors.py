@@ -211,7 +211,7 @@ class ContextLengthExceededError(InvalidRequestError):
 class AuthenticationError(LlamaStackError):
     """A key is missing or was refused; `param` names the header field or config key it belongs in.
 
-    challenge: how the server wants to be told who asks, as in the header `WWW-Authenticate`.
+    challenge: how the client must authenticate, as in the header `WWW-Authenticate`.
     """
 
     status = 401

@@ -95,7 +95,7 @@ def llamastack_stack_lifespan(stack: Any) -> AbstractAsyncContextManager[object]
 
 @hookspec
 def llamastack_object_registered(api: str, object: Any) -> None:
-    """A user registered an object. Those of the run config, and those that another process registered, are not told.
+    """A user registered an object. The hook is not called for those of the run config and of other processes.
 
     api: name of the registry API, such as `models`.
     object: the object, such as a `Model`.
@@ -156,7 +156,7 @@ class Resource(NamedTuple):
 
 @hookspec
 async def llamastack_authenticate(request: IncomingRequest) -> Principal | None:
-    """Who makes this request over HTTP. None: this plugin does not know.
+    """The principal of this request over HTTP; None if this plugin does not know.
 
     Every plugin is asked. Raise AuthenticationError to refuse; one refusal counts more than all else. Of several
     principals the first counts. Where no plugin knows who it is, the request is refused with 401. `/health` is open.

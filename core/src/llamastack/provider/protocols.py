@@ -26,7 +26,7 @@ class ModelsProtocolPrivate(Protocol):
     """Implemented by every inference provider."""
 
     async def list_models(self) -> list[Model]:
-        """What is served now; asked again and again, so keep it cheap. `provider_id` may be left empty."""
+        """The resources that are served; asked again and again, so keep it cheap. `provider_id` may be left empty."""
         ...
 
     async def register_model(self, model: Model) -> None:
@@ -42,7 +42,7 @@ class ShieldsProtocolPrivate(Protocol):
     """Implemented by every safety provider."""
 
     async def list_shields(self) -> list[Shield]:
-        """What is served now. `provider_id` may be left empty."""
+        """The resources that are served now. `provider_id` may be left empty."""
         ...
 
     async def register_shield(self, shield: Shield) -> None:
@@ -57,7 +57,7 @@ class MemoryBanksProtocolPrivate(Protocol):
     """Implemented by every memory provider."""
 
     async def list_memory_banks(self) -> list[MemoryBank]:
-        """What is served now. `provider_id` may be left empty."""
+        """The resources that are served now. `provider_id` may be left empty."""
         ...
 
     async def register_memory_bank(self, memory_bank: MemoryBank) -> None:

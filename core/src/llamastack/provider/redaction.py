@@ -104,7 +104,7 @@ def redactor(config: object) -> Redactor:
 def without_known_secrets(text: str) -> str:
     """`text` without the secrets of every config that is in use in this process, and of the current request.
 
-    For what is told outside of any provider, such as the traceback of a command.
+    For text that is shown outside of any provider, such as the traceback of a command.
     """
     for known in list(_known):
         text = known.strike(text)

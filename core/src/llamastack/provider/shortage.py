@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 _NUMBERS = (errno.EMFILE, errno.ENFILE)
 SHORTAGE = "this server has no file descriptors left (the limit is that of `ulimit -n`)"
-"""What a user is told."""
+"""The message for users."""
 
 
 def is_shortage(error: BaseException) -> bool:
@@ -40,6 +40,6 @@ def chain_of(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(one))
         yield one
-        # aiohttp keeps what it was told in attributes of its own.
+        # aiohttp keeps the arguments in its own attributes.
         waiting += [getattr(one, "certificate_error", None), getattr(one, "os_error", None)]
         waiting.append(one.__cause__ or one.__context__)

@@ -34,7 +34,7 @@ _WORDS = {
 }
 
 MOST_FAULTS = 20
-"""How many are told of one request."""
+"""The most errors to report of one request."""
 _MOST_READ = 500
 _WIDE, _NARROW = 64, 8
 _LONGEST = 300
@@ -58,9 +58,9 @@ class _Fault(NamedTuple):
 def explain_validation_error(error: ValidationError, shape: Shape, value: object = None) -> list[FaultInfo]:
     """One `{"loc", "msg", "type"}` per fault, for the first of them; `loc` holds keys and places of the caller's value.
 
-    shape: what the value was validated as. Where it could have been one of several types, the faults are told of that
-    which it was most likely meant to be.
-    value: the value. With it the first of very many faults are found, else their number alone is told.
+    shape: what the value was validated as. Where it could have been one of several types, the errors are those of the
+    most likely type.
+    value: the value. With it the first of very many errors are reported, else only their number.
     """
     if error.error_count() > _MOST_READ:  # to read them takes longer than to find them
         return _first_faults(error, shape, value)

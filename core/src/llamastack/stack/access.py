@@ -1,4 +1,4 @@
-"""Who asks, and whether they may: plugins decide. Every plugin is asked; one that denies or fails counts most."""
+"""Authentication and authorization by plugins. Every plugin is asked; one that denies or fails counts most."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class CallEvents:
 
 
 class _FollowedCall:
-    """What is known of a call that is in work."""
+    """The state of a running call."""
 
     def __init__(self, about: _About, context: RequestContext, finished: _Listener | None) -> None:
         self.context = context

@@ -1,4 +1,4 @@
-"""What is installed: entry points read from package metadata; nothing is imported to list it."""
+"""Finds installed providers and plugins: reads entry points from package metadata, and imports nothing to list them."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def _left_out(plugin: str, hook: str, error: BaseException) -> None:
 
 
 class _Wrapping:
-    """One wrapper around a call, of either kind that pluggy has. One that fails changes nothing."""
+    """One wrapper around a call, of either kind that pluggy has. A wrapper that fails changes nothing."""
 
     def __init__(
         self, implementation: pluggy.HookImpl, hook: str, arguments: Mapping[str, Any], failed: _Failed
@@ -150,7 +150,8 @@ async def contained_lifespan(plugin: str, lifespan: AbstractAsyncContextManager[
 
 
 def telling(manager: pluggy.PluginManager, hook: str, *, traced: bool) -> Callable[..., None] | None:
-    """What tells all plugins that implement `hook`; None where none does. A failure is logged, and the next is told.
+    """A function that calls all plugins that implement `hook`; None if there is none. A failure is logged, and the next
+    plugin is called.
 
     traced: call it through pluggy, which prints what it calls.
     """

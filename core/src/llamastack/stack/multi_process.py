@@ -49,7 +49,7 @@ def _brings_shared_store(installed: Installed) -> bool:
 
 
 def _kept_apart_by(provider: PlannedProvider) -> str | None:
-    """None where instances in several processes work as one; else what to say of it behind the provider's type."""
+    """None if instances in several processes work as one; else a remark to show after the provider's type."""
     single = provider.spec.single_process
     if single is True:
         return ""

@@ -98,9 +98,8 @@ class Plugins:
         return self.manager.hook
 
     def listener(self, hook: str) -> Callable[..., None] | None:
-        """What tells the plugins that implement `hook`; None where none does.
-
-        A failure must not hurt what it is told about, nor the other plugins; it is logged.
+        """A function that calls the plugins that implement `hook`; None if there is none. A failure is logged; it must
+        not affect the event that the hook reports, nor the other plugins.
         """
         return telling(self.manager, hook, traced=self._traced)
 

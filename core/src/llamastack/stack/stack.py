@@ -143,7 +143,7 @@ class Stack(Apis):
 
     @property
     def access(self) -> AccessControl:
-        """Who may do what, as the plugins decide it."""
+        """The decisions of plugins about who may do what."""
         return self._calls.access
 
     @property

@@ -62,12 +62,12 @@ def test_a_report_is_the_same_whatever_came_first() -> None:
     "text", ["", "[]", "{}", '{"format": 1}', '{"format": 1, "providers": [{}]}', '{"format": 1, "providers": 7}']
 )
 def test_what_is_no_report(text: str) -> None:
-    with pytest.raises(ReportError, match="it is no conformance report"):
+    with pytest.raises(ReportError, match="this is no conformance report"):
         from_json(text)
 
 
 def test_a_report_of_another_format() -> None:
-    with pytest.raises(ReportError, match="it has format 2, and 1 is known"):
+    with pytest.raises(ReportError, match="it has format 2, but only 1 is known"):
         from_json('{"format": 2, "providers": []}')
 
 

@@ -361,7 +361,7 @@ async def test_a_json_schema(running: Any) -> None:
     events = await running.events(response_format=SUNNY, sampling_params=limit)
     assert json.loads("".join(e.delta for e in events)).keys() == {"sunny"}
     running.front.answers.append(converse("end_turn", {"text": "Here: {}"}))
-    with pytest.raises(BackendError, match="did not hold the model to the JSON schema"):
+    with pytest.raises(BackendError, match="did not apply the JSON schema"):
         await running.chat(response_format=SUNNY)
 
 

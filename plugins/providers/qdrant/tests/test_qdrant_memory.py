@@ -227,7 +227,7 @@ async def test_banks_are_listed_and_registering_is_idempotent(memory: QdrantMemo
 async def test_another_definition_is_a_conflict(memory: QdrantMemory, changes: dict[str, Any]) -> None:
     await memory.register_memory_bank(bank())
     await memory.insert_documents("handbook", documents(a="text"))
-    with pytest.raises(ConflictError, match="'handbook' is there already") as caught:
+    with pytest.raises(ConflictError, match="'handbook' already exists") as caught:
         await memory.register_memory_bank(bank(**changes))
     assert caught.value.provider_id == "docs"
     assert await found(memory) == ["a"]
@@ -333,7 +333,7 @@ async def test_foreign_collections_are_left_alone(memory: QdrantMemory) -> None:
     for name in ("llamastack_other", "someone_elses", collection_name("llamastack_", "handbook")):
         await memory._backend.call("create_collection", collection_name=name, vectors_config=vectors)
     assert await memory.list_memory_banks() == []
-    with pytest.raises(ConflictError, match="is not, or not only, this provider's"):
+    with pytest.raises(ConflictError, match="does not belong to this provider alone"):
         await memory.register_memory_bank(bank())
 
 

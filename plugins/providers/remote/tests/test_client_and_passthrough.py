@@ -216,5 +216,5 @@ async def test_something_that_is_no_llamastack(discovery: Discovery) -> None:
 
     http = httpx.AsyncClient(transport=httpx.MockTransport(answer))
     async with LlamaStackClient("http://any", http=http) as client:
-        with pytest.raises(Exception, match="answered something else than list_models does"):
+        with pytest.raises(Exception, match="did not answer as list_models does"):
             await client.models.list_models()

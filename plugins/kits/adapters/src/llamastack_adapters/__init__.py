@@ -1,1 +1,1 @@
-"""For authors of providers that speak HTTP or OpenAI's dialect."""
+"""Help for authors of providers that speak HTTP or OpenAI's dialect."""

@@ -1,4 +1,4 @@
-"""A backend over HTTP: one client for the life of a provider, failures as errors of the family."""
+"""A backend over HTTP: one client for the life of a provider; failures become llamastack errors."""
 
 from __future__ import annotations
 
@@ -34,10 +34,9 @@ from llamastack_adapters.whole_answers import (
 )
 
 _DONE = b"[DONE]"
-_TELLING = 16  # bytes at the beginning of a body that tell what it is
-_SHOWN = 16 * 1024  # bytes of an event in a message; the stack strikes out what is secret, and then shortens it
-# As many as there are clients: a call that waits for a connection would wait without a word, and so would the asking of
-# how the backend is.
+_PEEK_BYTES = 16  # bytes at the beginning of a body that show what it is
+_MOST_SHOWN = 16 * 1024  # bytes of an event in a message; the stack redacts secrets and then shortens it
+# No limit: a full pool would block without an error, health checks included.
 _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=100)
 
 
@@ -45,21 +44,21 @@ def _nothing() -> dict[str, str]:
     return {}
 
 
-def _as_it_is(error: LlamaStackError) -> LlamaStackError:
+def _unchanged(error: LlamaStackError) -> LlamaStackError:
     return error
 
 
 class HttpBackend:
     """JSON over HTTP, with server-sent events.
 
-    url: of the backend; paths are put behind it.
-    config: its limits of time and size, its certificate authority and its retries count.
-    headers: called for each request; gives the headers to add to it.
-    explained: takes the error of an answer and gives the one to raise.
-    options: for `http_client`.
+    url: the backend's URL; paths are appended to it.
+    config: sets the limits of time and size, the certificate authority and the retries.
+    headers: called for each request; returns the headers to add to it.
+    explained: takes the error of an answer and returns the error to raise.
+    options: passed to `http_client`.
 
-    Calls raise errors of the family; they carry no provider_id, which the stack puts in. Cancelling a call, or closing
-    a stream, closes its connection, by which the backend knows.
+    Calls raise llamastack errors without a provider_id; the stack adds it. Cancelling a call or closing a stream closes
+    its connection, so the backend can stop its work.
     """
 
     def __init__(
@@ -68,11 +67,11 @@ class HttpBackend:
         config: RemoteConfig,
         *,
         headers: Callable[[], Mapping[str, str]] = _nothing,
-        explained: Callable[[LlamaStackError], LlamaStackError] = _as_it_is,
+        explained: Callable[[LlamaStackError], LlamaStackError] = _unchanged,
         **options: Any,
     ) -> None:
         self.url: str = url.rstrip("/")
-        """Of the backend, without a slash at its end."""
+        """The backend's URL, without a slash at its end."""
         parts = httpx.URL(url)
         self.where: str = f"{parts.scheme}://{parts.netloc.decode()}"
         """Scheme, host and port of the backend, for error messages."""
@@ -81,12 +80,12 @@ class HttpBackend:
         self._headers = headers
         self._explained = explained
         if parts.scheme == "http":
-            # There is no certificate to verify, and no reason to read those of the authorities.
+            # There is no certificate to verify, so the files of the authorities need not be read.
             options.setdefault("verify", False)
         else:
             options.setdefault("verify", authorities(config.ca_file))
         self._limits = config.answer_limits
-        self._exchanges = ConnectionPool(
+        self._pool = ConnectionPool(
             timeout=httpx.Timeout(config.timeout_s, connect=config.connect_timeout_s),
             answer_limits=self._limits,
             **{"limits": _LIMITS, **options},
@@ -94,14 +93,14 @@ class HttpBackend:
 
     async def aclose(self) -> None:
         """Close the connections; safe to call twice."""
-        await self._exchanges.aclose()
+        await self._pool.aclose()
 
     async def get(self, path: str) -> Any:
-        """The decoded JSON at `path`. Raises what an error in it says."""
+        """The decoded JSON at `path`. Raises the error that the answer holds."""
         return self._json(path, await self._retries.run(lambda: self._whole("GET", path, None)))
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """The decoded JSON that answers `body`. Raises what an error in it says."""
+        """The decoded JSON that answers `body`. Raises the error that the answer holds."""
         content = encode_json(body)
 
         async def once() -> Any:
@@ -112,10 +111,10 @@ class HttpBackend:
     async def events(self, path: str, body: Mapping[str, Any]) -> EventStream[Any]:
         """The decoded data of each event that answers `body`, until `[DONE]` or the end.
 
-        Texts in it may have halves of surrogate pairs, whose other halves are in other events.
+        A text may hold half of a surrogate pair; the other half is in another event.
 
-        Returns when the backend has begun to answer, so that a refusal is raised here. A whole answer counts as a
-        stream of it all at once.
+        Returns when the backend has begun to answer, so a refusal is raised here. A whole answer becomes a stream with
+        one event for all of it.
         """
         content = encode_json(body)
         answer, blocks = await self._retries.run(lambda: self._stream(path, content))
@@ -140,9 +139,9 @@ class HttpBackend:
         return Stream(_from_first(first, lines), answer.aclose)
 
     async def forward(self, path: str, body: bytes) -> bytes:
-        """The JSON object that answers `body`, as it came. Raises for one that is broken, or an error.
+        """The JSON object that answers `body`, unchanged. Raises if it is broken or an error.
 
-        At a rate limit it is not made again: the client whose body it is does that itself.
+        A rate limit is raised at once: the client decides whether to send its request again.
         """
         content = await self._whole("POST", path, body)
         field = "data" if path.partition("?")[0].endswith("/embeddings") else "choices"
@@ -156,16 +155,16 @@ class HttpBackend:
         return content.removeprefix(BYTE_ORDER_MARK)
 
     async def forward_events(self, path: str, body: bytes) -> Stream[bytes]:
-        """The events that answer `body`, as they come: blocks of one or several whole events.
+        """The events that answer `body`, unchanged: blocks of one or several whole events.
 
-        Returns when the backend has begun to answer, so that a refusal is raised here. A whole answer becomes a stream
-        of it all at once.
+        Returns when the backend has begun to answer, so a refusal is raised here. A whole answer becomes a stream that
+        yields all of it at once.
         """
         answer, blocks = await self._stream(path, body)
         return Stream(self._events(answer, blocks, body), answer.aclose)
 
     async def _stream(self, path: str, body: bytes) -> tuple[HttpResponse, AsyncIterator[bytes]]:
-        """The answer, and the blocks of its body. Raises for one that is no stream, and no whole answer either."""
+        """The answer, and the blocks of its body. Raises if it is neither a stream nor a whole answer."""
         answer = await self._begin("POST", path, body, "text/event-stream")
         blocks = answer.blocks()
         kind = answer.headers.get("content-type", "")
@@ -185,18 +184,18 @@ class HttpBackend:
             raise
 
     async def _first(self, blocks: AsyncIterator[bytes]) -> bytes:
-        """The beginning of a body, as much as tells what it is. Blocks of nothing but space before it are left out."""
+        """The beginning of a body, long enough to show what it is. Leading blocks of white space are dropped."""
         first = b""
         async for block in blocks:
             if not first and block.isspace():
-                continue  # kept and looked at again and again, they would take quadratic time
+                continue  # keeping them and looking at them each time would take quadratic time
             first += block
-            if len(first.lstrip()) > _TELLING:
+            if len(first.lstrip()) > _PEEK_BYTES:
                 break
         return first
 
     def _as_events(self, path: str, content: bytes, body: bytes, kind: str = "text/event-stream") -> bytes:
-        """A whole answer, as the events of a stream. kind: its content-type."""
+        """A whole answer as the events of a stream. kind: its content-type."""
         if not looks_whole(content):
             raise BackendError(f"{self.where} answered a stream with {kind[:100] or 'no content-type'}")
         answer = self._json(path, content)
@@ -209,13 +208,13 @@ class HttpBackend:
         return await self._read(await self._begin(method, path, body, "application/json"))
 
     def _json(self, path: str, content: bytes) -> Any:
-        """The decoded answer. Raises what an error in it says."""
+        """The decoded answer. Raises the error that it holds."""
         content = content.removeprefix(BYTE_ORDER_MARK)
         try:
             try:
                 answer = pydantic_core.from_json(content)
             except ValueError:
-                answer = whole_texts(decode_json(content))  # it may have lone surrogates, which this reads
+                answer = whole_texts(decode_json(content))  # this decoder accepts lone surrogates
         except ValueError:
             raise BackendError(f"{self.where}{path} answered something else than JSON") from None
         error = error_in_choice(answer) if has_reply(answer) else error_in(answer)
@@ -224,7 +223,7 @@ class HttpBackend:
         return answer
 
     async def _begin(self, method: str, path: str, body: bytes | None, accept: str) -> HttpResponse:
-        """The answer up to its head. Raises for one that is an error."""
+        """The answer, once its head has arrived. Raises if it is an error."""
         headers = {
             "Accept": accept,
             "Accept-Encoding": ACCEPTED,
@@ -236,7 +235,7 @@ class HttpBackend:
             headers["traceparent"] = trace
         try:
             answer = await retry_stale_connection(
-                lambda: self._exchanges.send(method, self.url + path, headers, body), is_stale_connection
+                lambda: self._pool.send(method, self.url + path, headers, body), is_stale_connection
             )
         except httpx.HTTPError as error:
             raise self._failed(error) from error
@@ -285,8 +284,8 @@ class HttpBackend:
                 try:
                     decoded = decode_json(data)
                 except ValueError:
-                    said = data[:_SHOWN].decode(errors="replace")
-                    raise BackendError(f"{self.where} sent an event that is not JSON: {said}") from None
+                    shown = data[:_MOST_SHOWN].decode(errors="replace")
+                    raise BackendError(f"{self.where} sent an event that is not JSON: {shown}") from None
                 yield decoded
         except httpx.HTTPError as error:
             raise self._broke_off(error) from error
@@ -301,8 +300,8 @@ class HttpBackend:
                 try:
                     decoded = decode_json(line)
                 except ValueError:
-                    said = line[:_SHOWN].decode(errors="replace")
-                    raise BackendError(f"{self.where} answered something that cannot be understood: {said}") from None
+                    shown = line[:_MOST_SHOWN].decode(errors="replace")
+                    raise BackendError(f"{self.where} answered something that cannot be understood: {shown}") from None
                 error = error_in(decoded)
                 if error is not None:
                     raise self._explained(error_of_event(error, self.where))
@@ -319,7 +318,7 @@ class HttpBackend:
         return kind(reason_of_http_error(error))
 
     def _broke_off(self, error: httpx.HTTPError) -> LlamaStackError:
-        """The same once the backend has begun to answer: it was there, so it is not said to be down."""
+        """The error of a call whose answer had begun: the backend was up, so this is no ProviderUnavailableError."""
         failed = self._failed(error)
         return BackendError(f"{failed.message}, in the middle of an answer") if failed.status == 503 else failed
 

@@ -1,4 +1,4 @@
-"""What an adapter of an inference service mostly can do; it imports no HTTP, as specs must be cheap."""
+"""The usual capabilities of an adapter. This module imports no HTTP client, because specs must load fast."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _USUAL = {
 
 
 def inference_capabilities(**differences: str) -> Capabilities:
-    """The capabilities of a service that does all of the inference API, and has its models without being told.
+    """The capabilities of a service that implements all of the inference API and knows its models without registration.
 
-    differences: those that are otherwise, by name, in the words of `Capabilities`.
-    Raises ValueError for a name that the inference API does not have.
+    differences: the capabilities that differ, by name, with the values of `Capabilities`.
+    Raises ValueError for a name that is no capability of the inference API.
     """
     unknown = sorted(differences.keys() - _USUAL.keys())
     if unknown:

@@ -10,24 +10,24 @@ from llamastack.provider.errors import AuthenticationError, InvalidRequestError,
 
 
 def key_text(secret: SecretStr | str | None) -> str:
-    """A key as it is sent: without the white space around it, such as the line break of the file that it came from."""
+    """The key as it is sent: without surrounding white space, such as the line break at the end of a file."""
     return (secret.get_secret_value() if isinstance(secret, SecretStr) else secret or "").strip()
 
 
 def fits_header(key: str) -> bool:
-    """Whether a header can hold it; one with a line break inside would be two headers."""
+    """Whether a header can hold the key; a line break inside it would start a second header."""
     return key.isascii() and key.isprintable()
 
 
 class ApiKey:
     """The key that one provider instance sends.
 
-    deps: as the factory was given it.
+    deps: what the factory received.
     configured: the key of the config.
-    field: the field of the provider data that holds a client's own key, which comes first; the spec's
-        `provider_data_validator` must have it.
+    field: the field of the provider data that holds a client's own key; that key is preferred. The spec's
+    `provider_data_validator` must have this field.
     config_key: where `configured` stands in the config, for error messages.
-    needed: whether the backend takes no call without one.
+    needed: whether the backend refuses calls without a key.
     """
 
     def __init__(
@@ -47,13 +47,14 @@ class ApiKey:
 
     @property
     def configured(self) -> bool:
-        """Whether the operator has given one."""
+        """Whether the config has a key."""
         return bool(self._configured)
 
     def value(self) -> str | None:
-        """The key for a call of this request; None where none is needed and none is given.
+        """The key for a call of this request; None if none is needed and none is given.
 
-        Raises AuthenticationError that says where to give one, InvalidRequestError for a key that no header can hold.
+        Raises AuthenticationError, which says where to give a key, and InvalidRequestError for a key that no header can
+        hold.
         """
         own = self._own()
         key = own or self._configured or None
@@ -74,7 +75,7 @@ class ApiKey:
         return {} if key is None else {"Authorization": f"Bearer {key}"}
 
     def explained(self, error: LlamaStackError) -> LlamaStackError:
-        """`error`; one about the key says whose it is and where another can be given."""
+        """`error`. If it is about the key, it also says whose key was sent and where to give another."""
         if isinstance(error, AuthenticationError | PermissionDeniedError):
             own = self._own()
             what = (

@@ -1,4 +1,4 @@
-"""data: URLs, by which clients hand over images and documents."""
+"""data: URLs, in which clients send images and documents."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def is_data_url(url: str) -> bool:
 def read_data_url(url: str, param: str) -> DataUrl:
     """What a data: URL holds: `data:[<mediatype>][;base64],<data>` (RFC 2397).
 
-    Raises InvalidRequestError, naming `param`, for a URL without a comma, and for base64 that is malformed.
+    Raises InvalidRequestError, naming `param`, for a URL without a comma or with malformed base64.
     """
     end = url.find(",", 0, _LONGEST_HEAD)
     if end < 0:
@@ -52,7 +52,7 @@ def read_data_url(url: str, param: str) -> DataUrl:
 
 
 def _base64_of(data: str) -> bytes:
-    """Without line breaks and the escapes that URLs need for what base64 has."""
+    """Base64 without line breaks, and with its characters no longer escaped for a URL."""
     raw = data.encode("ascii")
     if b"%" in raw:
         for escaped, plain in _ESCAPED:
@@ -61,7 +61,7 @@ def _base64_of(data: str) -> bytes:
 
 
 def _unquoted(data: str) -> bytes:
-    """In steps: `unquote_to_bytes` makes an object of each escape, a hundred times the size of the text."""
+    """Decode in steps: `unquote_to_bytes` makes an object for each escape, a hundred times the size of the text."""
     if "%" not in data:
         return data.encode("utf-8", "replace")
     parts: list[bytes] = []

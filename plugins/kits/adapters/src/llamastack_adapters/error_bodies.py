@@ -1,6 +1,6 @@
-"""What a backend says that is an error -> one of the error family, whatever form the backend gives its errors.
+"""Turns an error of a backend, in whatever form, into a llamastack error.
 
-The same reading counts for an HTTP answer that is an error, an error inside a 200, and an error event of a stream.
+The same rules hold for an HTTP answer that is an error, an error inside a 200, and an error event of a stream.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from llamastack.provider.errors import (
 _BY_STATUS: dict[int, type[LlamaStackError]] = {
     400: InvalidRequestError,
     401: AuthenticationError,
-    402: PermissionDeniedError,  # the account is not paid up
+    402: PermissionDeniedError,  # the account has unpaid bills
     403: PermissionDeniedError,
     404: NotFoundError,
     408: ProviderTimeoutError,
@@ -46,7 +46,7 @@ _BY_STATUS: dict[int, type[LlamaStackError]] = {
     504: ProviderTimeoutError,
     529: ProviderUnavailableError,  # overloaded
 }
-# Backends have no common code for a prompt that is too long; these are the words of OpenAI, vLLM, llama.cpp, Text
+# Backends have no common code for a prompt that is too long; these are the messages of OpenAI, vLLM, llama.cpp, Text
 # Generation Inference, Together, Fireworks, Ollama and Bedrock.
 _TOO_LONG = re.compile(
     r"context[ _-]?(?:length|size|window)|maximum context|exceed_context|input is too long|prompt is too long"
@@ -56,8 +56,8 @@ _TOO_LONG = re.compile(
 )
 
 
-# What backends call their faults, in small letters and without `_error` and `_exception` at the end -> the HTTP status
-# that it has elsewhere. The words are those of OpenAI, vLLM, llama.cpp, Anthropic, Google (google.rpc.Code), AWS, Text
+# The error codes of backends, in lower case and without `_error` and `_exception` at the end -> the HTTP status for
+# them. The codes are those of OpenAI, vLLM, llama.cpp, Anthropic, Google (google.rpc.Code), AWS, Text
 # Generation Inference and OpenRouter.
 _STATUS_OF_WORD: dict[str, int] = {
     word: status
@@ -101,25 +101,25 @@ _OF_STATUS = (
 _OF_MESSAGE = ("message", "detail", "error", "msg", "error_msg")
 _DIGITS = re.compile(r"(?:HTTP[ _/-]?)?([45]\d\d)(?!\w)", re.IGNORECASE)
 _MOST_TEXT = 64 * 1024  # characters of a body that are read
-_MOST_MESSAGE = 16 * 1024  # characters of its message; the stack shows far less, and strikes secrets out before
-_MOST_SEARCHED = 4000  # characters of a message that are searched for words
+_MOST_MESSAGE = 16 * 1024  # characters of its message; the stack redacts secrets, and then shows far less
+_MOST_SEARCHED = 4000  # characters of a message that are searched
 
 
 class ErrorBody(NamedTuple):
-    """What an error body says.
+    """The contents of an error body.
 
     message: its text, in one line.
-    param: the parameter that it names, or None.
-    code: the backend's own words for the fault, "" where it has none.
-    told: whether it is the backend's own error object, not some page.
+    param: the parameter that the error names, or None.
+    code: the backend's own codes for the error, or "".
+    structured: whether the body holds an error object, and is not some page.
     own_code: the `code` of an error as OpenAI has it.
-    status: the HTTP status that its code, type or status stands for, or None.
+    status: the HTTP status that the code, type or status stands for, or None.
     """
 
     message: str
     param: str | None
     code: str
-    told: bool
+    structured: bool
     own_code: str | None = None
     status: int | None = None
 
@@ -132,23 +132,23 @@ def parse_error_body(body: bytes | str) -> ErrorBody:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        # A tag ends before the next begins, so that the time is linear in the length.
-        return ErrorBody(_one_line(re.sub(r"<[^<>]*>", " ", text)), None, "", told=False)
-    return said_by(value)
+        # A tag ends before the next begins, so the time is linear in the length.
+        return ErrorBody(_one_line(re.sub(r"<[^<>]*>", " ", text)), None, "", structured=False)
+    return read_error_object(value)
 
 
-def said_by(value: Any) -> ErrorBody:
-    """The same for a body that is decoded, or an error that stands in one."""
+def read_error_object(value: Any) -> ErrorBody:
+    """The contents of a decoded error body, or of an error inside one."""
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
-        value = value[0]  # Google wraps it so
-    if value == {"detail": "Not Found"}:  # FastAPI's for a path that is not there
-        return ErrorBody("Not Found", None, "", told=False)
+        value = value[0]  # Google's form
+    if value == {"detail": "Not Found"}:  # FastAPI's answer for an unknown path
+        return ErrorBody("Not Found", None, "", structured=False)
     outer = value if isinstance(value, dict) else {}
     error = outer.get("error") or value
     if isinstance(error, dict) and isinstance(error.get("error"), dict):
-        error = error["error"]  # gateways wrap it once more
+        error = error["error"]  # gateways add one more level
     if not isinstance(error, dict):
-        return ErrorBody(_one_line(error), None, _codes(outer), told=True, status=_status_in(outer))
+        return ErrorBody(_one_line(error), None, _codes(outer), structured=True, status=_status_in(outer))
     message = next((error[name] for name in _OF_MESSAGE if error.get(name)), error)
     param = error.get("param")
     own = error.get("code") if outer.get("error") else None
@@ -156,7 +156,7 @@ def said_by(value: Any) -> ErrorBody:
         _one_line(message),
         param if isinstance(param, str) and param else None,
         _codes(error),
-        told=True,
+        structured=True,
         own_code=own if isinstance(own, str) and own else None,
         status=_status_in(error) or (_status_in(outer) if error is not outer else None),
     )
@@ -167,12 +167,12 @@ def _codes(error: Mapping[str, Any]) -> str:
 
 
 def _status_in(error: Mapping[str, Any]) -> int | None:
-    """The HTTP status that an error object stands for. A word counts before a number: proxies put 500 beside it."""
+    """The HTTP status that an error object stands for. A text code is preferred: proxies add a status of 500."""
     given = [error[name] for name in _OF_STATUS if error.get(name) is not None]
     words = [_STATUS_OF_WORD.get(_plain_word(value)) for value in given if isinstance(value, str)]
     numbers = [number for value in given if (number := _number(value)) is not None]
     known = [status for status in words if status is not None]
-    # The general words (`server_error`, `invalid_request_error`) say less than a number does.
+    # A number says more than the general codes (`server_error`, `invalid_request_error`).
     exact = [status for status in known if status not in (400, 500)]
     return next(iter((*exact, *numbers, *known)), None)
 
@@ -195,7 +195,7 @@ def _number(value: object) -> int | None:
 
 
 def error_in(answer: Any) -> Any:
-    """A decoded answer, or event of a stream, that is an error, in whatever form; None for one that is none."""
+    """The error in a decoded answer or event of a stream, in whatever form; None if there is none."""
     if isinstance(answer, list) and len(answer) == 1:
         answer = answer[0]
     if not isinstance(answer, dict):
@@ -212,12 +212,12 @@ def error_in(answer: Any) -> Any:
 
 
 def has_reply(answer: Any) -> bool:
-    """Whether a decoded answer has something of what was asked for, whatever else it has."""
+    """Whether a decoded answer has part of a reply, whatever else it has."""
     return isinstance(answer, dict) and bool(answer.get("choices") or answer.get("data"))
 
 
 def error_in_choice(answer: Any) -> Any:
-    """The error in the choice of a reply that ended by it, as OpenRouter has it; None where there is none."""
+    """The error that ended the choice of a reply, in OpenRouter's form; None if there is none."""
     choices = answer.get("choices") if isinstance(answer, dict) else None
     choice = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(choice, dict) or not choice.get("error"):
@@ -236,9 +236,9 @@ def _one_line(value: object) -> str:
 def error_of_status(
     status: int, message: str, *, code: str = "", param: str | None = None, retry_after: float | None = None
 ) -> LlamaStackError:
-    """The error for an HTTP status. `code` is the backend's own word for the fault, where it has one.
+    """The error for an HTTP status. `code` is the backend's own code for the error, or "".
 
-    It carries no provider_id: the stack puts it in.
+    It has no provider_id; the stack adds it.
     """
     kind = _BY_STATUS.get(status, BackendError)
     too_long = issubclass(kind, InvalidRequestError) or status in (413, 500)
@@ -255,14 +255,14 @@ def error_of_answer(status: int, headers: Mapping[str, str], body: bytes | str, 
 def _error_of_answer(status: int, headers: Mapping[str, str], body: bytes | str, where: str) -> LlamaStackError:
     if 300 <= status < 400:
         return BackendError(f"{where} redirects to {_place(headers)}; is the url in the config right?")
-    said = parse_error_body(body)
-    message = f"{where} answered {status}" + (f": {said.message}" if said.message else "")
-    if status in (404, 405) and not said.told:
+    found = parse_error_body(body)
+    message = f"{where} answered {status}" + (f": {found.message}" if found.message else "")
+    if status in (404, 405) and not found.structured:
         return BackendError(f"{message}; is the url in the config right?")
-    if status == 500 and said.status not in (None, 400, 500):
-        status = said.status  # what a gateway makes of the refusals of what is behind it
-    made = error_of_status(status, message, code=said.code, param=said.param, retry_after=retry_after_of(headers))
-    return made.amend(should_retry=should_retry_of(headers), backend_code=said.own_code)
+    if status == 500 and found.status not in (None, 400, 500):
+        status = found.status  # a gateway may report the error of its own backend as a 500
+    made = error_of_status(status, message, code=found.code, param=found.param, retry_after=retry_after_of(headers))
+    return made.amend(should_retry=should_retry_of(headers), backend_code=found.own_code)
 
 
 def _place(headers: Mapping[str, str]) -> str:
@@ -271,13 +271,13 @@ def _place(headers: Mapping[str, str]) -> str:
 
 
 def error_of_event(error: Any, who: str, what: str = "broke off") -> LlamaStackError:
-    """The error for an error inside an answer whose status said nothing of it.
+    """The error inside an answer whose status is no error.
 
-    error: what `error_in` gives, or the error object itself. who: the backend, for the message. what: what it did.
+    error: the result of `error_in`, or the error object itself. who: the backend, for the message. what: what it did.
     """
-    said = said_by({"error": error} if isinstance(error, dict) and "error" not in error else error)
-    message = f"{who} {what}: {said.message}"
-    made = error_of_status(said.status or 502, message, code=said.code, param=said.param)
-    if said.status is None:
+    found = read_error_object({"error": error} if isinstance(error, dict) and "error" not in error else error)
+    message = f"{who} {what}: {found.message}"
+    made = error_of_status(found.status or 502, message, code=found.code, param=found.param)
+    if found.status is None:
         made = BackendError(message)
-    return made.amend(backend_code=said.own_code)
+    return made.amend(backend_code=found.own_code)

@@ -27,17 +27,17 @@ _OWN_WAYS = {"transport", "mounts", "proxy", "cert"}
 def http_client(
     *, uds: str | None = None, answer_limits: AnswerLimits | None = None, **options: Any
 ) -> httpx.AsyncClient:
-    """An `httpx.AsyncClient` for one backend: kept for the life of a provider instance, closed with it.
+    """An `httpx.AsyncClient` for one backend. The provider instance keeps it and closes it at the end.
 
     uds: path of a Unix socket to speak through.
     answer_limits: how long answers may be; by default as `AnswerLimits` says.
     options: as `httpx.AsyncClient` takes them.
 
     Where the package httpx-aiohttp is installed (extra `server`), its transport is used: httpx's own searches its whole
-    pool at every request. Not where a proxy or a client certificate is asked for, by options or by the environment:
-    httpx does these itself.
+    pool at every request. It is not used with a proxy or a client certificate, from the options or the environment:
+    httpx handles these.
     """
-    # What one client's call is answered must not go out with another's.
+    # A cookie from one client's answer must not be sent with another client's call.
     options.setdefault("cookies", CookieJar(DefaultCookiePolicy(allowed_domains=[])))
     options["headers"] = {"Accept-Encoding": ACCEPTED, **dict(options.get("headers") or {})}
     makes_own = "transport" not in options
@@ -59,7 +59,7 @@ def http_client(
 
 
 def aiohttp_transport(options: Mapping[str, Any], *, kept: bool = True) -> AiohttpTransport | None:
-    """The transport that `http_client` takes for these options of its; None where that is httpx's own.
+    """The transport that `http_client` uses for these options; None if it is httpx's own.
 
     kept: whether connections are kept for further requests.
     """
@@ -83,7 +83,7 @@ def aiohttp_transport(options: Mapping[str, Any], *, kept: bool = True) -> Aioht
             if uds is None
             else aiohttp.UnixConnector(path=uds, **pool)
         )
-        # Its own jar would keep cookies beside httpx's. What it unpacks it unpacks all at once.
+        # Its own jar would keep cookies in addition to httpx's, and it decompresses each block in one step.
         return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -97,13 +97,13 @@ def aiohttp_transport(options: Mapping[str, Any], *, kept: bool = True) -> Aioht
 
 @functools.cache
 def _request_in_blocks() -> type[aiohttp.ClientRequest]:
-    """aiohttp's request, which writes a large body in blocks, as fast as they are taken; its own writes it at once."""
+    """aiohttp's request, but it writes a large body in blocks, as fast as the peer reads them, and not at once."""
     import aiohttp
     from aiohttp.payload import BytesPayload
 
     class InBlocks(BytesPayload):
         def __init__(self, body: bytes) -> None:
-            super().__init__(b"")  # else it warns of what is not done here
+            super().__init__(b"")  # else it warns about features that are not used here
             self._value = body
             self._size = len(body)
 

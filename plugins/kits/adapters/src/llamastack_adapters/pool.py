@@ -1,7 +1,7 @@
-"""HTTP exchanges with one backend: httpx to configure, and as little as can be between a request and the wire.
+"""Connections to one backend. It is configured like httpx and adds little between a request and the wire.
 
-Where the transport of `http_client` is aiohttp's, its session is used directly: making httpx's requests and responses
-costs more than all the rest of an exchange (`make bench`). Failures are httpx's errors either way.
+If `http_client` has aiohttp's transport, its session is used directly: building httpx's requests and responses costs
+more than all the rest of a request (`make bench`). Failures are httpx's errors in both cases.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ if TYPE_CHECKING:
     from httpx_aiohttp import AiohttpTransport
 
 _CONTENT_ENCODING = "Content-Encoding"
-# What both ways do alike; anything else that httpx can do is left to it.
+# Options that mean the same to both clients; with any other option httpx sends the requests.
 _COMMON = {"limits", "uds", "verify"}
 
 
 class HttpResponse(Protocol):
-    """An answer whose head is there; its body is read on demand. To be closed, whatever happens."""
+    """An answer whose head has arrived; its body is read on demand. The caller must close it in any case."""
 
     status: int
     """HTTP status."""
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """By name, whose case does not count."""
+        """The headers by name, in any case."""
         ...
 
     async def read(self) -> bytes:
-        """The whole body, decompressed; of an error, its beginning. Raises BackendError for one over the limit."""
+        """The whole body, decompressed; of an error, its beginning. Raises BackendError if it is over the limit."""
         ...
 
     def blocks(self) -> AsyncIterator[bytes]:
-        """The body, decompressed, as it comes."""
+        """The body, decompressed, in blocks as they arrive."""
         ...
 
     async def aclose(self) -> None:
-        """Let go of the connection; one whose body was not read to its end is closed."""
+        """Release the connection. It is closed if the body was not read to its end."""
         ...
 
 
@@ -58,10 +58,10 @@ class ConnectionPool:
 
     timeout: how long the backend may be silent, and connecting may take.
     answer_limits: how long answers may be.
-    options: for `http_client`.
+    options: passed to `http_client`.
 
-    Everything raises httpx's errors, with their request set, and BackendError for an answer over the limit, or one that
-    cannot be unpacked.
+    All methods raise httpx's errors, with `request` set, and BackendError for an answer that is over the limit or
+    cannot be decompressed.
     """
 
     def __init__(self, *, timeout: httpx.Timeout, answer_limits: AnswerLimits | None = None, **options: Any) -> None:
@@ -77,7 +77,7 @@ class ConnectionPool:
         await self._client.aclose()
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> HttpResponse:
-        """Send a request; gives its answer when the head is there. Redirects are not followed."""
+        """Send a request and return its answer when the head has arrived. Redirects are not followed."""
         if self._direct is not None:
             return await self._direct.send(method, url, headers, content)
         request = self._client.build_request(method, url, content=content, headers=headers)
@@ -108,7 +108,7 @@ class _HttpxAnswer:
 
 
 class _AiohttpPool:
-    """Sends by the session of the aiohttp transport that stands behind `guarded`."""
+    """Sends with the session of the aiohttp transport inside `guarded`."""
 
     def __init__(self, guarded: Any, timeout: httpx.Timeout) -> None:
         import aiohttp
@@ -123,7 +123,7 @@ class _AiohttpPool:
         transport: AiohttpTransport = self.guarded.spare() if needs_fresh.get() else self.guarded.inner
         session = transport.client
         if session is None or callable(session):
-            # In the loop, which a session needs; the transport keeps it, and closes it.
+            # Made here because a session needs a running loop; the transport keeps and closes it.
             session = transport.client = transport.get_client()
         try:
             response = await session.request(
@@ -179,7 +179,7 @@ class _DirectAnswer:
     def blocks(self) -> AsyncIterator[bytes]:
         headers = self._response.headers
         if self.status < 400 and _CONTENT_ENCODING not in headers and is_stream_of_lines(headers):
-            return self._raw()  # its reader limits each event
+            return self._raw()  # the reader of the events limits their size
         return bounded_blocks(self._raw(), headers, self._limits, self._where(), is_error=self.status >= 400)
 
     async def _raw(self) -> AsyncIterator[bytes]:
@@ -190,5 +190,5 @@ class _DirectAnswer:
             raise_translated(error, as_httpx(error, self._response.method, str(self._response.url)))
 
     async def aclose(self) -> None:
-        # Never waits for the backend: a body that is not read to its end costs its connection.
+        # This never waits for the backend: a body that was not read to its end costs the connection.
         self._response.release()

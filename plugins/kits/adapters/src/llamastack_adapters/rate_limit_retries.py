@@ -1,4 +1,4 @@
-"""Asking again where a backend asks to slow down."""
+"""Retries of calls that met a rate limit."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from llamastack.provider.errors import RateLimitError
 
 _T = TypeVar("_T")
 _FIRST_WAIT_S = 0.5
-_SHORTEST_WAIT_S = 0.25  # for a backend that asks for none at all: it has just said that it has too much to do
+_SHORTEST_WAIT_S = 0.25  # also for a backend that asks for no wait: it is overloaded
 
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How often, and for how long, a call that met a rate limit is made again.
+    """How often a call that met a rate limit is retried, and with which waits.
 
-    most: further attempts.
-    longest_wait_s: seconds before one; a backend that wants more is not waited for.
+    most: the number of retries.
+    longest_wait_s: the most seconds before a retry; if the backend asks for more, the call fails.
 
-    Only rate limits: the backend has not begun then. What is down or broken is told at once.
+    Only a rate limit is retried, because the backend has not begun to work then. All other errors are raised at once.
     """
 
     most: int = 2
     longest_wait_s: float = 10.0
 
     async def run(self, call: Callable[[], Awaitable[_T]]) -> _T:
-        """What `call` gives, which must have had no effect when it raises RateLimitError.
+        """The result of `call`, which must have no effect when it raises RateLimitError.
 
-        Raises what it raises. Without a Retry-After the wait doubles from half a second, with jitter, so that many
-        clients do not come back at once. A backend that says that it need not be asked again is not.
+        Raises what `call` raises. Without a Retry-After the wait doubles from half a second, with jitter, so that many
+        clients do not come back at once. There is no retry if the backend says that it should not be retried.
         """
         for attempt in range(self.most):
             try:
@@ -46,7 +46,7 @@ class Retries:
         return await call()
 
     def _pause(self, attempt: int, error: RateLimitError) -> float | None:
-        """Seconds until the next attempt; None where there is to be none."""
+        """Seconds until the next attempt; None if there must be none."""
         wanted = error.retry_after
         if error.should_retry is False or max(wanted or 0, _SHORTEST_WAIT_S) > self.longest_wait_s:
             return None

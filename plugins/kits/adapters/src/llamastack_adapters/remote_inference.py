@@ -1,4 +1,4 @@
-"""What adapters of inference services elsewhere share: their config, and how they say what they serve."""
+"""What all adapters of inference services share: their config, and how they list their models."""
 
 from __future__ import annotations
 
@@ -41,31 +41,29 @@ def _without_credentials(url: HttpUrl) -> HttpUrl:
 
 
 BackendUrl = Annotated[HttpUrl, AfterValidator(_without_credentials)]
-"""An http(s) URL without user and password, which would show up wherever the URL does."""
+"""An http(s) URL without user and password, because URLs are shown in logs and errors."""
 
 
-def _can_be_used(path: Path) -> Path:
+def _check_ca_file(path: Path) -> Path:
     path = path.expanduser().absolute()
     check_authorities(path)
     return path
 
 
-CaFile = Annotated[Path, AfterValidator(_can_be_used)]
-"""A file of certificates that can be used."""
+CaFile = Annotated[Path, AfterValidator(_check_ca_file)]
+"""A file of certificates that can be read."""
 
 
 class AnswersConfig(BaseModel):
-    """What the config of every provider with a backend elsewhere has: how long its answers may be, and whose
-    certificate it has.
-    """
+    """The fields of every config with a backend over a network: limits for its answers, and certificates."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     max_response_bytes: int = Field(
-        default=MOST_RESPONSE_BYTES, ge=1024, description="Bytes that a whole answer of the backend may have, unpacked"
+        default=MOST_RESPONSE_BYTES, ge=1024, description="Most bytes of a whole answer of the backend, decompressed"
     )
     max_event_bytes: int = Field(
-        default=MOST_EVENT_BYTES, ge=1024, description="Bytes that one event of a stream of the backend may have"
+        default=MOST_EVENT_BYTES, ge=1024, description="Most bytes of one event of a stream of the backend"
     )
     ca_file: CaFile | None = Field(
         default=None,
@@ -80,12 +78,12 @@ class AnswersConfig(BaseModel):
 
 
 class RemoteConfig(AnswersConfig):
-    """What the config of every remote inference provider has."""
+    """The fields of the config of every remote inference provider."""
 
     models: dict[Identifier, Identifier] = Field(
         default_factory=dict,
-        description="Further names for what is served: public name -> the backend's name. A name of your own can move "
-        "between backends.",
+        description="Further names for models that the backend serves: "
+        "public name -> the backend's name. A name of your own can move between backends.",
     )
     trust_models: bool = Field(
         default=False,
@@ -98,38 +96,38 @@ class RemoteConfig(AnswersConfig):
         default=10.0, gt=0, allow_inf_nan=False, description="Seconds that connecting to the backend may take"
     )
     max_retries: int = Field(
-        default=2, ge=0, le=10, description="How often a call that meets a rate limit (429) is made again"
+        default=2, ge=0, le=10, description="How often a call that meets a rate limit (429) is retried"
     )
     max_retry_wait_s: float = Field(
         default=10.0,
         ge=0,
         allow_inf_nan=False,
-        description="Seconds to wait at most before it is made again; where the backend wants more, the client is told",
+        description="Most seconds to wait before a retry; if the backend asks for more, the client gets the error",
     )
 
     @property
     def configured_names(self) -> list[str]:
-        """Names that it serves when all is well, by this config alone."""
+        """The names in this config; they are served when the backend works."""
         return list(self.models)
 
     @property
     def retries(self) -> Retries:
-        """How often, and for how long, a call that met a rate limit is made again."""
+        """How often a call that met a rate limit is retried, and with which waits."""
         return Retries(self.max_retries, self.max_retry_wait_s)
 
 
 class RemoteInference(Inference, ModelsProtocolPrivate):
-    """Base of adapters: names, listing and registering. A subclass says what is `served`, and makes the calls."""
+    """Base of adapters: names, listing and registering. A subclass implements `served` and the calls."""
 
     def __init__(self, config: RemoteConfig, deps: Deps) -> None:
         self.deps = deps
-        """As the factory was given it."""
+        """What the factory received."""
         self.provider_id: str = deps.provider_id
         """The id that this instance has in the run config."""
         self.wanted: set[str] = set(config.models.values())
-        """The backend's names that the config has: it is logged when one is not served."""
+        """The backend's names in the config; a warning is logged if the backend does not serve one of them."""
         self.note: str | None = None
-        """What people should know about the listing although it worked; the stack shows it."""
+        """A remark for people about a listing that succeeded; the stack shows it."""
         self._aliases = config.models
         self._trusts = config.trust_models
         self._missing: set[str] = set()
@@ -138,11 +136,11 @@ class RemoteInference(Inference, ModelsProtocolPrivate):
 
     @property
     def has_key(self) -> bool:
-        """Whether there is a key that the backend may want before it lists anything; else each client brings one."""
+        """Whether there is a key to list models with; without one, each client sends its own."""
         return True
 
     async def served(self) -> list[Model]:
-        """What the backend says that it serves, by its own names. A subclass must have it."""
+        """The models that the backend lists, by its own names. A subclass must implement this."""
         raise NotImplementedError
 
     def backend_name(self, identifier: str) -> str:
@@ -150,10 +148,10 @@ class RemoteInference(Inference, ModelsProtocolPrivate):
         return self._aliases.get(identifier, identifier)
 
     async def list_models(self) -> list[Model]:
-        """What the backend serves, then the configured names for it.
+        """The models that the backend lists, then the configured names for them.
 
-        Where the backend cannot be asked without a client's key, the configured names alone. So it is where it does
-        not list its models and `trust_models` is set.
+        Only the configured names, if the backend lists nothing without a client's key, or if it has no list and
+        `trust_models` is set.
         """
         self.note = None
         try:
@@ -177,15 +175,15 @@ class RemoteInference(Inference, ModelsProtocolPrivate):
         else:
             self._warn_of(missing)
             served_to = served
-        # A name that the config gives to something else is not that of what the backend calls so.
+        # If the config gives a listed name to another model, the listed model is hidden.
         own = {name: model for name, model in served.items() if self.backend_name(name) in served}
         aliases = {name: _alias(name, served_to[to]) for name, to in self._aliases.items() if to in served_to}
         return list((own | aliases).values())
 
     async def register_model(self, model: Model) -> None:
-        """Take a model that the backend serves, or that is served on trust.
+        """Accept a model that the backend serves, or that is served on trust.
 
-        Raises UnsupportedModelError for any other, AuthenticationError when the backend cannot be asked.
+        Raises UnsupportedModelError for any other model, AuthenticationError if the backend refuses the key.
         """
         name = self.backend_name(model.identifier)
         if self.is_trusted(model.identifier):
@@ -194,7 +192,7 @@ class RemoteInference(Inference, ModelsProtocolPrivate):
             served = {m.identifier for m in await self.served()}
         except LlamaStackError as error:
             if self.deps.replaying and self._needs_a_key(error):
-                return  # it was taken from a client that had a key
+                return  # it was registered by a client that had a key
             self._advise(error)
             raise
         if name not in served:
@@ -205,26 +203,28 @@ class RemoteInference(Inference, ModelsProtocolPrivate):
         return isinstance(error, AuthenticationError | PermissionDeniedError) and not self.has_key
 
     def is_trusted(self, identifier: str) -> bool:
-        """Whether the config says to serve it although the backend may not list it."""
+        """Whether the config says to serve the model although the backend may not list it."""
         return self._trusts and self.backend_name(identifier) in self._aliases.values()
 
     def _advise(self, error: LlamaStackError) -> None:
-        """Have the log say once what serves models of a backend that has no list."""
+        """Log once how to serve the models of a backend that has no list."""
         if self._advised or not _does_not_list(error):
             return
         self._advised = True
         how = "set 'trust_models: true'" if self._aliases else "name them in 'models' and set 'trust_models: true'"
-        _LOGGER.warning("provider '%s' gets no list of models; to serve some all the same, %s", self.provider_id, how)
+        _LOGGER.warning("provider '%s' gets no list of models; to serve models without one, %s", self.provider_id, how)
 
     def named(self, entries: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Model]:
-        """Models by name and metadata. One whose name cannot be asked for is left out, and told to the log."""
+        """Models by name and metadata. A model with an invalid name is left out, with a warning in the log."""
         models: list[Model] = []
         for name, metadata in entries:
             try:
                 models.append(Model(identifier=name, metadata=dict(metadata)))
             except ValidationError:
                 if name not in self._odd:
-                    _LOGGER.warning("provider '%s' leaves out %.100r: no name of a model", self.provider_id, name)
+                    _LOGGER.warning(
+                        "provider '%s' leaves out %.100r: not a valid name of a model", self.provider_id, name
+                    )
                 self._odd.add(name)
         return models
 
@@ -234,7 +234,7 @@ class RemoteInference(Inference, ModelsProtocolPrivate):
                 "provider '%s' does not serve '%s', which its config names%s",
                 self.provider_id,
                 name,
-                " (trust_models: true serves it all the same)" if name in self._aliases.values() else "",
+                " (trust_models: true serves it anyway)" if name in self._aliases.values() else "",
             )
         self._missing = missing
 
@@ -247,7 +247,7 @@ def _alias(name: str, model: Model) -> Model:
 
 
 def _does_not_list(error: LlamaStackError) -> bool:
-    """Whether the backend is there, and has no list of models or does not show it."""
+    """Whether the backend is up but has no list of models, or refuses to show it."""
     if error.backend_status is not None and error.backend_status >= 500:
         return error.backend_status == 501
     return isinstance(error, _NO_LIST)

@@ -1,4 +1,4 @@
-"""What a request asks for must be in the reply: a backend that passes over a parameter is found out."""
+"""Checks that a reply has what its request asked for: some backends ignore parameters without an error."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _KINDS: dict[str, type] = {"object": dict, "array": list, "string": str, "boolea
 class ReplyChecks:
     """What to look for in the replies to one request. A stream is checked as it passes.
 
-    A model that refuses to answer, and a filter of contents that ends the reply, keep nothing of it.
+    Nothing is required of a reply in which the model refuses to answer or a content filter ends the reply.
 
-    provider_id: of the provider, for error messages.
+    provider_id: the provider's id, for error messages.
     logprobs: log probabilities beside text.
     json: text that is JSON.
-    stops: the beginning of that JSON is enough, as a stop text may end it.
-    kind: the `type` that the schema has at its top, which the JSON must be of; None for any.
+    stops: the beginning of that JSON is enough, because a stop text may end it.
+    kind: the `type` at the top of the schema, which the JSON must have; None for any.
     tool_call: a call of a tool.
     """
 
@@ -61,7 +61,7 @@ class ReplyChecks:
         response_format: ResponseFormat | None = None,
     ) -> ReplyChecks:
         """The checks for a request with these arguments."""
-        stops = sampling_params is not None and bool(sampling_params.stop)  # which may end the JSON early, as asked
+        stops = sampling_params is not None and bool(sampling_params.stop)  # a stop text may end the JSON early
         return cls(
             provider_id,
             logprobs=logprobs is not None,
@@ -89,26 +89,26 @@ class ReplyChecks:
         message = reply.completion_message
         text = message.content if isinstance(message.content, str) else ""
         if reply.refusal is not None or reply.stop_detail is not None:
-            return reply  # it is no answer to what was asked for
+            return reply  # it is no normal answer
         if self.logprobs and text and not reply.logprobs:
-            raise self._passed_over("logprobs")
+            raise self._ignored("logprobs")
         self._finished(text, message.stop_reason, called=bool(message.tool_calls or reply.failed_tool_calls))
         return reply
 
     def completion(self, reply: CompletionResponse) -> CompletionResponse:
-        """The reply, as with `chat`, of a text completion."""
+        """The reply of a text completion. Raises as `chat` does."""
         text = str(reply.completion_message.content)
         if reply.stop_detail is not None:
             return reply
         if self.logprobs and text and not reply.logprobs:
-            raise self._passed_over("logprobs")
+            raise self._ignored("logprobs")
         self._finished(text, reply.completion_message.stop_reason, called=True)
         return reply
 
     def chat_events(
         self, events: AsyncIterator[ChatCompletionResponseStreamChunk]
     ) -> AsyncIterator[ChatCompletionResponseStreamChunk]:
-        """The events of a stream, which raises where something is missing."""
+        """The events of a stream. It raises if something is missing."""
         return self._checked_events(events, _event_of) if self._looks else events
 
     def chat_pieces(self, pieces: AsyncIterator[ChatPiece]) -> AsyncIterator[ChatPiece]:
@@ -122,7 +122,7 @@ class ReplyChecks:
     def completion_pieces(
         self, pieces: AsyncIterator[CompletionResponseStreamChunk]
     ) -> AsyncIterator[CompletionResponseStreamChunk]:
-        """The pieces of a stream, which raises where something is missing."""
+        """The pieces of a stream. It raises if something is missing."""
         return self._checked_pieces(pieces) if self.logprobs or self.json else pieces
 
     async def _checked_events(
@@ -138,7 +138,7 @@ class ReplyChecks:
                 elif isinstance(event.delta, str):
                     text.append(event.delta)
                     if self.logprobs and event.delta and not event.logprobs:
-                        raise self._passed_over("logprobs")
+                        raise self._ignored("logprobs")
                 else:
                     called = True
                 if event.stop_reason is not None and event.stop_detail is None and not refused:
@@ -153,7 +153,7 @@ class ReplyChecks:
             async for piece in pieces:
                 text.append(piece.delta)
                 if self.logprobs and piece.delta and not piece.logprobs:
-                    raise self._passed_over("logprobs")
+                    raise self._ignored("logprobs")
                 if piece.stop_reason is not None and piece.stop_detail is None:
                     self._finished("".join(text), piece.stop_reason, called=True)
                 yield piece
@@ -162,7 +162,7 @@ class ReplyChecks:
         if reason is StopReason.out_of_tokens:
             return
         if self.tool_call and not called:
-            raise self._passed_over("tool_choice")
+            raise self._ignored("tool_choice")
         if self.json and (text or not called):
             try:
                 value = pydantic_core.from_json(text, allow_partial=self.stops)
@@ -170,14 +170,13 @@ class ReplyChecks:
                 value = ValueError
             if not isinstance(value, _KINDS.get(str(self.kind), object)) or value is ValueError:
                 raise BackendError(
-                    f"the backend of provider '{self.provider_id}' did not hold the model to the JSON schema: {text}",
+                    f"the backend of provider '{self.provider_id}' did not apply the JSON schema: {text}",
                     provider_id=self.provider_id,
                 )
 
-    def _passed_over(self, param: str) -> NotSupportedError:
+    def _ignored(self, param: str) -> NotSupportedError:
         return NotSupportedError(
-            f"the backend of provider '{self.provider_id}' passed over '{param}': its reply has none of what that "
-            "asks for",
+            f"the backend of provider '{self.provider_id}' ignored '{param}': its reply lacks what that asks for",
             provider_id=self.provider_id,
             param=param,
         )

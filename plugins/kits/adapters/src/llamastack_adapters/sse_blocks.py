@@ -35,7 +35,7 @@ async def whole_events(
         block = block.removeprefix(BYTE_ORDER_MARK)
         while True:
             if begun:
-                # An end may lie across the two: the first of them has its bytes, and they are looked at once.
+                # A boundary may lie across two blocks.
                 last = begun.pop()
                 size -= len(last)
                 block = last[-_BOUNDARY_OVERLAP:] + block
@@ -75,7 +75,7 @@ def data_of(block: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def without_empty(block: bytes) -> bytes:
-    """A block of whole events without those whose data is nothing, which some backends send to keep the connection."""
+    """A block of whole events without the empty ones, which some backends send to keep the connection open."""
     if _EMPTY.search(block) is None:
         return block
     kept: list[bytes] = []

@@ -1,4 +1,4 @@
-"""The JSON schema of a tool's parameters, whose types clients write as JSON Schema, Python or TypeScript does."""
+"""The JSON schema of a tool's parameters. Clients write types as in JSON Schema, Python or TypeScript."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _BUILTIN = {
 def parameters_schema(tool: ToolDefinition, where: str) -> Schema:
     """The JSON schema, an object, of all parameters of `tool`.
 
-    That is its `input_schema` where it has one. A built-in tool that is given none has those that models know it by.
+    This is `input_schema` if the tool has one. A built-in tool without parameters gets those that models know.
 
     where: the path of the tool in the request, such as `tools[0]`.
 
@@ -89,7 +89,7 @@ def _parameter(parameter: ToolParamDefinition, where: str) -> Schema:
 
 
 def type_schema(text: str) -> Schema | None:
-    """The JSON schema of a type that is written in words; None where they are not understood.
+    """The JSON schema of a type given as text; None if the text is not understood.
 
     `str`, `string`, `list[int]`, `Dict[str, float]`, `Optional[bool]`, `int | None`, `Literal['a', 'b']`, `string[]`.
     """
@@ -106,7 +106,7 @@ def type_schema(text: str) -> Schema | None:
 
 
 class _NotUnderstoodError(Exception):
-    """The words are no type."""
+    """The text is no type."""
 
 
 def _tokens(text: str) -> Iterator[tuple[str, str]]:
@@ -235,14 +235,14 @@ def _with_arguments(name: str, inner: list[Schema | None]) -> Schema:
             return types[0]
         if name in _LISTS | _SETS:
             return {**_plain(name), "items": types[0]}
-    # The keys of a JSON object are texts, whatever the mapping's are.
+    # The keys of a JSON object are always strings, whatever the mapping says.
     if len(types) == 2 and name in _MAPPINGS:
         return {"type": "object", "additionalProperties": types[1]}
     raise _NotUnderstoodError
 
 
 def _union(members: list[Schema]) -> Schema:
-    """One schema with several types where that says it: many backends know no `anyOf` in a parameter."""
+    """One schema with several types, if that is possible: many backends do not support `anyOf` in a parameter."""
     different: list[Schema] = []
     for member in members:
         for each in member.get("anyOf", [member]):

@@ -1,7 +1,7 @@
 """The bodies of answers: decompressed in small steps, and limited while they come.
 
-A compressed body may be a thousandth of what it unpacks to, so that it is unpacked step by step, counted, and the loop
-runs in between.
+A body may decompress to a thousand times its size, so it is decompressed in steps. Each step is counted, and the event
+loop runs between two steps.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from llamastack.http.sse import too_long_event
 from llamastack.provider.errors import BackendError
 
 ACCEPTED = "gzip, deflate"
-"""The content encodings that are asked for, and understood."""
+"""The content encodings that requests accept."""
 _STEP = 64 * 1024
 _MOST_ENCODINGS = 2
 _LINES = ("text/event-stream", "application/x-ndjson", "application/stream+json", "application/jsonl")
 
 
 def is_stream_of_lines(headers: Mapping[str, str]) -> bool:
-    """Whether an answer is a stream, of which each event alone is limited."""
+    """Whether an answer is a stream; then only the size of each event is limited."""
     return headers.get("content-type", "").lower().startswith(_LINES)
 
 
 async def unpacked(blocks: AsyncIterator[bytes], encoding: str, where: str) -> AsyncIterator[bytes]:
     """The body of an answer with this content encoding, in blocks of at most 64 KiB.
 
-    Raises BackendError for an encoding that was not asked for, and for a body that is not in it or ends early.
+    Raises BackendError if the encoding was not requested, or if the body is not in it or ends early.
     """
     names = [name for part in encoding.lower().split(",") if (name := part.strip()) not in ("", "identity")]
     if len(names) > _MOST_ENCODINGS or not {"gzip", "x-gzip", "deflate"}.issuperset(names):
@@ -51,7 +51,7 @@ async def _inflated(blocks: AsyncIterator[bytes], name: str, where: str) -> Asyn
                     yield made
                 await anyio.lowlevel.checkpoint()  # a block may become a thousand, of events that take time to read
     except zlib.error as error:
-        raise BackendError(f"{where} answered what cannot be unpacked as {name}") from error
+        raise BackendError(f"{where} answered with a body that cannot be decompressed as {name}") from error
     if inflater.cut_off:
         raise BackendError(f"the answer was cut short at {where}")
 
@@ -65,7 +65,7 @@ class _Inflater:
         self._inflate = zlib.decompressobj(31 if self._gzip else 15)
 
     def step(self, block: bytes) -> tuple[bytes, bytes]:
-        """What is made of the beginning of `block`, and the rest of it."""
+        """The decompressed beginning of `block`, and the rest of the block."""
         if self._inflate.eof:
             if not self._gzip or not block.lstrip(b"\0"):
                 return b"", b""  # padding

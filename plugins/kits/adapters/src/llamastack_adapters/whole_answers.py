@@ -1,4 +1,4 @@
-"""Whole answers in OpenAI's form: whether one is what was asked for, and one as the stream that was asked for."""
+"""Whole answers in OpenAI's form: checks, and conversion into the stream that a client asked for."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _form_with(field: str, items: core_schema.ListSchema) -> SchemaValidator:
 
 
 # They parse all of the JSON but make almost no objects: 2 microseconds for a short chat, 3 to 5 milliseconds for each
-# MiB, half of what decoding it takes.
+# MiB, half of the time that decoding takes.
 _FORMS = {
     "choices": _form_with("choices", core_schema.list_schema(_CHOICE, min_length=1)),
     "data": _form_with("data", core_schema.list_schema(_OBJECT)),
@@ -34,7 +34,7 @@ _FORMS = {
 def has_form(content: bytes, field: str) -> bool:
     """Whether `content` is a JSON object with a list `field` ("choices" or "data"), and without an error in it.
 
-    There is at least one choice. Vectors may be none, as for an empty list of texts.
+    There must be at least one choice. The list of vectors may be empty.
     """
     try:
         found = _FORMS[field].validate_json(content)
@@ -46,21 +46,21 @@ def has_form(content: bytes, field: str) -> bool:
 
 
 def looks_whole(beginning: bytes) -> bool:
-    """Whether an answer that begins so is JSON, and no events."""
+    """Whether an answer that begins like this is JSON, and not events."""
     return beginning.removeprefix(BYTE_ORDER_MARK).lstrip()[:1] in (b"{", b"[")
 
 
 def looks_like_events(beginning: bytes) -> bool:
-    """Whether an answer that begins so is server-sent events."""
+    """Whether an answer that begins like this is server-sent events."""
     start = beginning.removeprefix(BYTE_ORDER_MARK).lstrip()
     return start.startswith(_BEGINNINGS_OF_EVENTS) or not start
 
 
 def chunks_of(answer: Mapping[str, Any], *, usage_apart: bool) -> Iterator[dict[str, Any]]:
-    """The chunks of a stream that says the same as a whole completion: all of it at once, then why it ended.
+    """The chunks of a stream that equals a whole completion: all of its text at once, then the finish_reason.
 
-    usage_apart: the usage stands in a chunk of its own, as where `stream_options.include_usage` is asked for.
-    Raises KeyError, TypeError, ValueError, AttributeError for what is no completion.
+    usage_apart: put the usage into its own chunk, as with `stream_options.include_usage`.
+    Raises KeyError, TypeError, ValueError or AttributeError if the answer is no completion.
     """
     choices = [dict(choice) for choice in answer["choices"]]
     if not choices:
@@ -93,12 +93,12 @@ def _delta(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def events_of(answer: Mapping[str, Any], *, usage_apart: bool) -> bytes:
-    """The same as server-sent events, to their end."""
+    """The same as server-sent events, [DONE] included."""
     return b"".join((*_data_events(answer, usage_apart=usage_apart), b"data: [DONE]\n\n"))
 
 
 def pieces_of_event(data: bytes) -> list[bytes] | None:
-    """The events of a stream for an event whose data is a whole completion of a chat; None for another."""
+    """The events of a stream for an event whose data is a whole chat completion; None for any other event."""
     if b'"delta"' in data or b'"message"' not in data:
         return None
     try:

@@ -36,7 +36,7 @@ SUITES = {api: f"{api.capitalize()}Conformance" for api in ("agents", "inference
 """API -> the name of its suite here."""
 
 if not TYPE_CHECKING:
-    # pytest imports this package in every run; the suites bring the core, which most runs do without.
+    # pytest imports this package in every run; the suites import the core, which most runs do not need.
     __getattr__ = lazy_getattr(
         __name__,
         (

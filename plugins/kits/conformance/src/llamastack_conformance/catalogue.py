@@ -1,4 +1,4 @@
-"""Every check that there is, over all suites."""
+"""The checks of all suites."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llamastack_conformance.installed_suites import suites
 
 @functools.cache
 def catalogue() -> tuple[tuple[Check, tuple[str, ...]], ...]:
-    """(check, the APIs whose suites have it), in the order that they run in."""
+    """(check, the APIs whose suites have it), in the order of a run."""
     found: dict[tuple[str, str], tuple[Check, list[str]]] = {}
     for api, suite in suites():
         for _, check in checks_of(suite):

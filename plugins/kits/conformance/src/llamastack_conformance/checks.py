@@ -1,4 +1,4 @@
-"""What a check is: an async method of a suite with an id, a tier, what it wants and how to mend what fails it."""
+"""A check is an async method of a suite with an id, a tier, a requirement, and advice for a provider that fails."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ID = re.compile(r"^[a-z0-9_]+(-[a-z0-9_]+)*\.[a-z0-9_]+(-[a-z0-9_]+)*$")
 
 
 class Tier(StrEnum):
-    """static: no network, no provider started. live: against the backend. stress: many calls. failure: faults."""
+    """static: no network, no started provider. live: against the backend. stress: many calls. failure: faults."""
 
     static = "static"
     live = "live"
@@ -29,10 +29,10 @@ class Tier(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """id: stable name, `<topic>.<what>`. since: version of the suite that it came with.
+    """id: stable name, `<topic>.<what>`. since: the version of the suite that added it.
 
-    wanted: what a provider must do. mend: what to change when it does not. capability: it is about this one; then
-    `declared` says whether it is for providers that declare it as there, or for those that do not.
+    wanted: what a provider must do. mend: what to change if it does not. capability: the capability that the check is
+    about; `declared`: whether the check applies to providers that declare the capability, or to those that do not.
     """
 
     id: str
@@ -54,7 +54,7 @@ class Check:
 class CheckFailure(AssertionError):
     """A provider does not do what a check wants.
 
-    got: what it did instead. wanted, mend: where something more exact can be said than the check itself does.
+    got: what it did instead. wanted, mend: texts that are more exact than those of the check.
     """
 
     def __init__(self, got: str, *, wanted: str | None = None, mend: str | None = None) -> None:
@@ -65,7 +65,7 @@ class CheckFailure(AssertionError):
 
 
 class NotApplicable(Exception):
-    """A check that cannot be tried on this provider with this configuration; the report says why."""
+    """The check cannot be tried on this provider with this configuration; the report says why."""
 
 
 Body = Callable[[Any, "Subject"], Awaitable[None]]
@@ -74,10 +74,11 @@ Body = Callable[[Any, "Subject"], Awaitable[None]]
 def check(
     id: str, *, tier: Tier, mend: str, since: str = "1.0", capability: str | None = None, declared: bool = True
 ) -> Callable[[Body], Callable[[Any, Subject], None]]:
-    """Make a test of an async method `(self, subject)`; its docstring says what is wanted.
+    """Make a test of an async method `(self, subject)`; its docstring states the requirement.
 
-    The test itself is a plain function that runs the method in the subject's own event loop: no other plugin decides
-    whether, and in what loop, it runs. Raises ValueError for an id that is not `topic.what`, or without a docstring.
+    The test is a plain function that runs the method in the subject's own event loop, so no other plugin decides
+    whether and in which loop it runs. Raises ValueError if the id is not like `topic.what`, or if there is no
+    docstring.
     """
     if not _ID.match(id):
         raise ValueError(f"{id!r}: the id of a check is like 'topic.what-it-is'")
@@ -85,7 +86,7 @@ def check(
     def mark(body: Body) -> Callable[[Any, Subject], None]:
         wanted = " ".join((inspect.getdoc(body) or "").split())
         if not wanted:
-            raise ValueError(f"check '{id}' has no docstring that says what is wanted")
+            raise ValueError(f"check '{id}' has no docstring that states the requirement")
         described = Check(id, tier, since, wanted, mend, capability, declared)
 
         def test(self: Any, llamastack_subject: Subject) -> None:
@@ -99,13 +100,13 @@ def check(
 
 
 def check_of(function: object) -> Check | None:
-    """The check that a test is, or None."""
+    """The check of a test, or None."""
     found = getattr(function, _CHECK, None)
     return found if isinstance(found, Check) else None
 
 
 def checks_of(suite: type) -> Iterator[tuple[str, Check]]:
-    """(method name, check) of every check of a suite, in the order they are written in, base classes first."""
+    """(method name, check) of every check of a suite, in the order of the source, base classes first."""
     seen: set[str] = set()
     for cls in reversed(suite.__mro__):
         for name in vars(cls):
@@ -116,7 +117,7 @@ def checks_of(suite: type) -> Iterator[tuple[str, Check]]:
 
 
 def version_key(version: str) -> tuple[int, ...]:
-    """`"1.10"` -> `(1, 10)`. Raises ValueError for anything but numbers between dots."""
+    """`"1.10"` -> `(1, 10)`. Raises ValueError if the text is not numbers between dots."""
     if not re.fullmatch(r"\d+(\.\d+)*", version):
-        raise ValueError(f"{version!r} is no version: numbers between dots are")
+        raise ValueError(f"{version!r} is no version; a version is numbers between dots")
     return tuple(int(number) for number in version.split("."))

@@ -1,4 +1,4 @@
-"""The provider under test as its package and its run config say it: nothing is started here."""
+"""The provider under test, read from its package and its run config. Nothing is started here."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _SHORTEST_SECRET = 4
 
 
 class SubjectError(Exception):
-    """The suite cannot begin: the run config, or what it names, is not there or is wrong."""
+    """The suite cannot begin: the run config, or something it names, is missing or wrong."""
 
 
 class ConfiguredProvider:
     """An installed provider and its place in a run config.
 
-    api, provider_type: which one. document: the run config, environment substituted; the provider is the first of that
-    type in it. Raises SubjectError for an API that there is not, and for settings that are wrong.
+    api, provider_type: the provider. document: the run config, with its environment substituted; the first provider of
+    that type in it is used. Raises SubjectError for an unknown API and for wrong settings.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class ConfiguredProvider:
 
     @cached_property
     def installed(self) -> Installed:
-        """Raises CheckFailure when it is not installed."""
+        """The installed provider. Raises CheckFailure if it is not installed."""
         distribution = self.entry.get("distribution") if self.has_entry else None
         try:
             return self.discovery.find(f"{PROVIDER_GROUP_PREFIX}{self.api}", self.provider_type, distribution)
@@ -70,7 +70,7 @@ class ConfiguredProvider:
 
     @cached_property
     def spec(self) -> ProviderSpec:
-        """Raises CheckFailure when it cannot be loaded."""
+        """The provider's spec. Raises CheckFailure if it cannot be loaded."""
         try:
             return self.discovery.load_spec(self.installed)
         except DiscoveryError as error:
@@ -79,14 +79,14 @@ class ConfiguredProvider:
     @property
     def pair(self) -> ResourceKind:
         if self.definition.pair is None:
-            raise NotApplicable(f"API '{self.api}' has no objects to list or register")
+            raise NotApplicable(f"API '{self.api}' has no resources to list or register")
         return self.definition.pair
 
     def method(self, name: str) -> MethodDefinition:
         return self.definition.methods[name]
 
     def declares(self, capability: str) -> bool:
-        """Whether the spec says that the provider has it, with the backend's version that the settings tell."""
+        """Whether the spec declares the capability for the backend's version in the settings."""
         return self.spec.capabilities.holds(capability, self.settings.backend_version)
 
     # ---- its config ----------------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ class ConfiguredProvider:
 
     @property
     def entry(self) -> dict[str, Any]:
-        """Its entry in the run config. Raises SubjectError when there is none."""
+        """The provider's entry in the run config. Raises SubjectError if there is none."""
         for entry in self._entries():
             if entry.get("provider_type") == self.provider_type:
                 return entry
@@ -121,14 +121,14 @@ class ConfiguredProvider:
 
     @cached_property
     def secret_names(self) -> tuple[str, ...]:
-        """Fields of the config, at its top, that are secrets."""
+        """The secret fields at the top of the config."""
         schema = self.config_class.model_json_schema()
         properties = schema.get("properties", {})
         return tuple(name for name in dict.fromkeys(secret_fields(schema)) if name in properties)
 
     @property
     def backend_url_field(self) -> str | None:
-        """The field of the config with the backend's URL, where there is one."""
+        """The field of the config that holds the backend's URL, or None."""
         if self.settings.backend_url_field is not None:
             return None if self.settings.backend_url_field == "none" else self.settings.backend_url_field
         fields = self.config_class.model_json_schema().get("properties", {})
@@ -154,7 +154,7 @@ class ConfiguredProvider:
         return None if self.backend_url_field is None else self._url_of(self.backend_url_field)
 
     def require_backend(self) -> str:
-        """The backend's URL. Raises NotApplicable where the suite cannot get between the two."""
+        """The backend's URL. Raises NotApplicable if the suite cannot put a tap before the backend."""
         url = self.backend_url
         if url is None:
             raise NotApplicable("the config has no single http(s) URL of a backend whose connection could be broken")
@@ -162,7 +162,7 @@ class ConfiguredProvider:
 
     @property
     def short_timeouts(self) -> dict[str, Any]:
-        """Changes to the config that make the provider impatient. Raises CheckFailure when it has no time limit."""
+        """Changes to the config that shorten the provider's time limits. Raises CheckFailure if it has none."""
         if self.settings.short_timeouts is not None:
             return self.settings.short_timeouts
         fields = self.config_class.model_json_schema().get("properties", {})
@@ -180,7 +180,7 @@ class ConfiguredProvider:
         return found
 
     def redact(self, text: str) -> str:
-        """`text` without the secrets of the config; without all its texts where it cannot be told which are secret."""
+        """`text` without the secrets of the config; if those are unknown, without all texts of the config."""
         try:
             config: Any = self.config_class.model_validate(self.config)
         except (CheckFailure, ValidationError):
@@ -190,9 +190,9 @@ class ConfiguredProvider:
         return redactor(config)(text)
 
     def secret_values(self) -> dict[str, str]:
-        """Secrets of the config, by field: the configured ones; where there are none, markers that can be looked for.
+        """The secrets of the config, by field: the configured ones, or markers to search for if there are none.
 
-        A key may be for another kind of config only, such as one for a server beside a folder: it is left out then.
+        A key that belongs to another kind of config, such as a server's key in a config with a folder, is left out.
         """
         given = self.config
         configured = {
@@ -219,7 +219,7 @@ class ConfiguredProvider:
         return found
 
     def client_data(self, key: str) -> dict[str, str] | None:
-        """The provider data of a client with `key`; None where the provider reads no keys of clients."""
+        """The provider data of a client with `key`; None if the provider reads no keys of clients."""
         if self.settings.client_data is not None:
             return {name: text.replace("{key}", key) for name, text in self.settings.client_data.items()}
         fields = {} if self.data_model is None else self.data_model.model_fields
@@ -227,7 +227,7 @@ class ConfiguredProvider:
         return None if found is None else {found: key}
 
     def run_config(self, provider_id: str, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """The run config with the provider under `provider_id`, with changes, and without others of its API."""
+        """The run config with the provider under `provider_id`, with changes, without other providers of its API."""
         document = {name: copy.deepcopy(v) for name, v in self.document.items() if not is_extension(name)}
         document.pop("image_name", None)
         entry = self.entry
@@ -244,7 +244,7 @@ class ConfiguredProvider:
 
 
 def merged(config: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with the changes in it; mappings are merged, None takes a key away."""
+    """The config with the changes applied. Mappings are merged; None removes a key."""
     result = dict(config)
     for name, value in change.items():
         if value is None:

@@ -1,4 +1,4 @@
-"""The options of the pytest plugin, and what they ask for. Brings nothing of the core before an option wants it."""
+"""The options of the pytest plugin. This module imports nothing of the core before an option needs it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _TIERS = ("static", "live", "stress", "failure")
 
 @dataclass(frozen=True)
 class Asked:
-    """What a run is asked for.
+    """The options of a run.
 
-    providers: (API, type) of those to check without a test file, with the run config `config`. tiers: those to run.
-    pinned: version of the suite, or "". waivers, reports, compare: files.
+    providers: (API, type) of the providers to check without a test file, with the run config `config`. tiers: the tiers
+    to run. pinned: a version of the suite, or "". waivers, reports, compare: files.
     """
 
     providers: tuple[tuple[str, str], ...]
@@ -29,7 +29,7 @@ class Asked:
 
 
 def add_options(group: pytest.OptionGroup) -> None:
-    """Add them to a group of pytest's."""
+    """Add the options to a group of pytest."""
     group.addoption(
         "--llamastack-provider",
         action="append",
@@ -37,12 +37,14 @@ def add_options(group: pytest.OptionGroup) -> None:
         metavar="API=TYPE",
         help="Check this installed provider, such as inference=remote::tgi, without a test file. May be repeated.",
     )
-    group.addoption("--llamastack-config", metavar="FILE", help="Run config with the provider in it.")
+    group.addoption("--llamastack-config", metavar="FILE", help="Run config that contains the provider.")
     group.addoption(
         "--llamastack-tiers", metavar="LIST", default=",".join(_TIERS), help=f"Of {','.join(_TIERS)}; all by default."
     )
     group.addoption(
-        "--llamastack-suite-version", metavar="X.Y", help="Pin the suite: failures of newer checks only warn."
+        "--llamastack-suite-version",
+        metavar="X.Y",
+        help="Pin the suite to a version: failures of newer checks only warn.",
     )
     group.addoption("--llamastack-waivers", metavar="FILE", help="YAML file of checks that are known to fail.")
     group.addoption(
@@ -52,12 +54,14 @@ def add_options(group: pytest.OptionGroup) -> None:
         metavar="FILE",
         help="Write a report: JSON to FILE.json, Markdown to FILE.md. May be repeated.",
     )
-    group.addoption("--llamastack-compare", metavar="OLD.json", help="Fail for what passed in an earlier report.")
-    group.addoption("--llamastack-list", action="store_true", help="List every check, and stop.")
+    group.addoption(
+        "--llamastack-compare", metavar="OLD.json", help="Fail if a check fails that passed in an earlier report."
+    )
+    group.addoption("--llamastack-list", action="store_true", help="List every check and exit.")
 
 
 def read_options(given: argparse.Namespace) -> Asked:
-    """What the options ask for. Raises UsageError for what they do not take, and for a report that cannot be read."""
+    """The parsed options. Raises UsageError for a wrong value and for a report that cannot be read."""
     asked = Asked(
         providers=tuple(_provider(text) for text in given.llamastack_provider),
         config=_path(given.llamastack_config),
@@ -106,7 +110,9 @@ def _require_version(text: str) -> None:
     except ValueError as error:
         raise pytest.UsageError(f"--llamastack-suite-version: {error}") from None
     if newer:
-        raise pytest.UsageError(f"--llamastack-suite-version: {text} is not out yet; this suite is {SUITE_VERSION}")
+        raise pytest.UsageError(
+            f"--llamastack-suite-version: {text} is not released yet; this suite is {SUITE_VERSION}"
+        )
 
 
 def _require_report(file: Path) -> None:

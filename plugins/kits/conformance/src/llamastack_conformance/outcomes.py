@@ -1,4 +1,4 @@
-"""What becomes of a check: its result, and what pytest is told of it."""
+"""The outcome of a check: its result, and the report that pytest gets."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def result_of(
     pinned: str,
     redact: Callable[[str], str],
 ) -> Result:
-    """The result of a check that came to an end.
+    """The result of a check that has ended.
 
-    report: what pytest makes of it. error: what it raised. waiver: the one for it. ran: whether its body was entered.
+    report: pytest's report. error: what the check raised. waiver: its waiver. ran: whether its body was entered.
     pinned: version that the suite is pinned to, or "".
     """
 
-    def result(status: str, told: str = "") -> Result:
-        return Result(check.id, check.tier.value, check.since, check.capability, status, told)
+    def result(status: str, detail: str = "") -> Result:
+        return Result(check.id, check.tier.value, check.since, check.capability, status, detail)
 
     if isinstance(error, NotApplicable):
         if waiver is not None:
@@ -47,35 +47,35 @@ def result_of(
         return result(NOT_APPLICABLE, redact(str(error)))
     if report.passed:
         if not ran:
-            return result(FAILED, "it was called, and did not run")
+            return result(FAILED, "it was called but did not run")
         if waiver is not None:
-            return result(FAILED, "the waiver is not needed: the check passes. Take the waiver out")
+            return result(FAILED, "the waiver is not needed: the check passes. Remove the waiver")
         return result(PASSED)
     if report.skipped:
-        return result(FAILED, f"it was skipped, which is no outcome of a check; waive it instead: {error}")
-    told = redact(_told(error, check))
+        return result(FAILED, f"a check must not be skipped; waive it instead: {error}")
+    explanation = redact(_explanation(error, check))
     if not isinstance(error, CheckFailure):
-        return result(FAILED, told)
+        return result(FAILED, explanation)
     if waiver is not None:
         if waiver.expired():
-            return result(FAILED, f"its waiver expired on {waiver.expires}\n{told}")
+            return result(FAILED, f"its waiver expired on {waiver.expires}\n{explanation}")
         return result(WAIVED, f"{waiver.kind}: {waiver.reason}{f' ({waiver.link})' if waiver.link else ''}")
     if pinned and check.newer_than(pinned):
-        return result(WARNED, f"(since {check.since}, pinned to {pinned})\n{told}")
-    return result(FAILED, told)
+        return result(WARNED, f"(since {check.since}, pinned to {pinned})\n{explanation}")
+    return result(FAILED, explanation)
 
 
-def _told(error: BaseException | None, check: Check) -> str:
+def _explanation(error: BaseException | None, check: Check) -> str:
     if isinstance(error, CheckFailure):
         return f"wanted: {error.wanted or check.wanted}\ngot:    {error.got}\nmend:   {error.mend or check.mend}"
     if isinstance(error, pytest.UsageError):
         return str(error)
-    # Of a fixture. Not as pytest has it: it shows the arguments, and the run config with its keys is one.
-    return "".join(traceback.format_exception(error)) if error is not None else "it failed before it began"
+    # The error of a fixture. pytest's own form shows the arguments, and one of them is the run config with its keys.
+    return "".join(traceback.format_exception(error)) if error is not None else "it failed before it started"
 
 
 def settle(report: pytest.TestReport, result: Result, title: str) -> None:
-    """Make of the test what became of the check."""
+    """Set the outcome of the test to that of the check."""
     if result.status in (WAIVED, WARNED):
         report.outcome = "skipped"
         report.wasxfail = f"{result.status}: {result.told.splitlines()[0]}"
@@ -89,7 +89,7 @@ def settle(report: pytest.TestReport, result: Result, title: str) -> None:
 
 
 def as_property(suite: str, provider: ConfiguredProvider, result: Result) -> dict[str, Any]:
-    """The result as what goes from a worker of pytest-xdist to the controller: of plain types."""
+    """The result in plain types, to go from a worker of pytest-xdist to the controller."""
     try:
         origin = (provider.installed.distribution, provider.installed.version, dict(provider.spec.capabilities))
     except CheckFailure:

@@ -1,6 +1,6 @@
-"""The pytest plugin: options, the run without a test file, which checks apply, and what their outcomes mean.
+"""The pytest plugin: options, runs without a test file, the choice of checks, and their outcomes.
 
-Inert until it is asked: nothing of the core is imported before an option or a suite wants it.
+It does nothing until it is used: it imports nothing of the core before an option or a suite needs it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _STATE = pytest.StashKey["State"]()
 
 @dataclass
 class State:
-    """What one run is asked for, and what it found."""
+    """The options and the results of one run."""
 
     asked: Asked
     suites: list[type] = field(default_factory=list)
@@ -62,11 +62,11 @@ def pytest_configure(config: pytest.Config) -> None:
     if asked.providers:
         state.suites = [_suite(asked, api, kind) for api, kind in asked.providers]
         if config.args_source is not pytest.Config.ArgsSource.ARGS:
-            config.args = []  # no test file was named, and none is looked for
+            config.args = []  # no test file was named, so none is searched for
 
 
 def _suite(asked: Asked, api: str, kind: str) -> type:
-    """The suite of `api` for one provider type, made from the options."""
+    """A suite of `api` for one provider type, made from the options."""
     from llamastack_conformance.installed_suites import NoSuiteError, suite_of
 
     try:
@@ -80,7 +80,7 @@ def _suite(asked: Asked, api: str, kind: str) -> type:
 
 
 class _SuiteModule(pytest.Module):
-    """A module of tests without a file: it holds the suites that the options ask for."""
+    """A module of tests without a file. It holds the suites that the options ask for."""
 
     def _getobj(self) -> ModuleType:
         made = ModuleType("llamastack_conformance_run")
@@ -120,7 +120,9 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
         in_tier = check.tier.value in state.asked.tiers
         (kept if applies and in_tier else dropped).append(item)
         if config.pluginmanager.hasplugin("xdist"):
-            item.add_marker(pytest.mark.xdist_group(suite.__name__))  # its checks share what one process has started
+            item.add_marker(
+                pytest.mark.xdist_group(suite.__name__)
+            )  # its checks share a stack that one process has started
     for suite, count in suites.items():
         _require_whole(suite)
         if not count:
@@ -131,7 +133,7 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
 
 
 def _applies(check: Check, suite: type, config: pytest.Config) -> bool:
-    """Whether a check is for this provider: the matrix is made from its installed spec."""
+    """Whether a check applies to this provider, by its installed spec."""
     from llamastack_conformance.checks import CheckFailure
 
     if check.capability is None:
@@ -139,7 +141,7 @@ def _applies(check: Check, suite: type, config: pytest.Config) -> bool:
     try:
         support = _provider(suite, config).spec.capabilities
     except CheckFailure:
-        return False  # static.entry-point says why
+        return False  # the check static.entry-point says why
     return support.holds(check.capability) is check.declared
 
 
@@ -160,15 +162,15 @@ def _provider(suite: Any, config: pytest.Config) -> ConfiguredProvider:
 
 
 def _require_whole(suite: type) -> None:
-    """Raises UsageError for a suite some check of which was overridden by something that is none."""
+    """Raise UsageError if a suite overrides a check with something that is no check."""
     from llamastack_conformance.checks import check_of
 
     for base in suite.__mro__[1:]:
         for name, value in vars(base).items():
             if check_of(value) is not None and check_of(getattr(suite, name, None)) is None:
                 raise pytest.UsageError(
-                    f"{suite.__name__}.{name} takes the place of a check and is none itself; waive checks, or override "
-                    "what they are made of (call, stream, prepare, ...)"
+                    f"{suite.__name__}.{name} overrides a check but is no check; waive the check, or override the "
+                    "methods that it uses (call, stream, prepare, ...)"
                 )
 
 
@@ -177,7 +179,7 @@ def _require_whole(suite: type) -> None:
 
 @pytest.fixture(scope="class")
 def llamastack_config(request: pytest.FixtureRequest) -> Any:
-    """The run config, a file or a mapping: the suite's `config`. Override it where the config has to be made."""
+    """The run config, a file or a mapping: the suite's `config`. Override it if the config must be made."""
     config = request.cls.config
     if config is None:
         raise pytest.UsageError(f"{request.cls.__name__}: set `config`, or override the fixture `llamastack_config`")
@@ -257,7 +259,7 @@ def _of_workers(config: pytest.Config) -> bool:
 
 
 class _Collector:
-    """Collects the results where the whole run is seen: not in the workers of pytest-xdist."""
+    """Collects the results of the whole run, so not in the workers of pytest-xdist."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -275,7 +277,7 @@ class _Collector:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """What a worker of pytest-xdist found wrong with waivers: the controller collects no tests."""
+        """Take the errors in waivers from a worker of pytest-xdist: the controller collects no tests."""
         for fault in getattr(node, "workeroutput", {}).get(_FAULTS, ()):
             if fault not in self._state.faults:
                 self._state.faults.append(fault)
@@ -289,7 +291,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Read every file of waivers before the first check runs, and see that each waiver is of a check that will."""
+    """Read every file of waivers before the first check runs. Each waiver must be for a check that will run."""
     state = session.config.stash[_STATE]
     checks: dict[type, set[str]] = {}
     for item in session.items:
@@ -301,7 +303,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             mine = waiver.provider in (None, suite.provider_type)  # type: ignore[attr-defined]
             if mine and waiver.id not in ids and not _selected(session.config) and _any_tier(waiver.id, state):
                 state.faults.append(
-                    f"the waiver of '{waiver.id}' is not needed: the check is none of {suite.provider_type}"  # type: ignore[attr-defined]
+                    f"the waiver of '{waiver.id}' is not needed: the check does not apply to {suite.provider_type}"  # type: ignore[attr-defined]
                 )
 
 

@@ -1,4 +1,4 @@
-"""What a run found: for the terminal, as JSON and Markdown, compared with an earlier one, and as a badge."""
+"""The report of a run: for the terminal, as JSON and Markdown, compared with an earlier one, and as a badge."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class ReportError(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """What one check found. status: passed, failed, waived, warned (failed, but newer than the pinned suite) or not
-    applicable. told: what it got, or why it was waived or could not be tried.
+    """The result of one check. status: passed, failed, waived, warned (failed, but newer than the pinned suite) or not
+    applicable. `told`: what the check got, or why it was waived or not applicable.
     """
 
     id: str
@@ -37,7 +37,7 @@ class Result:
 
 @dataclass
 class ProviderResults:
-    """All results of one suite. suite: the name of its class, as a provider may have several, with other configs."""
+    """All results of one suite. suite: the name of its class; a provider may have several, with different configs."""
 
     suite: str
     api: str
@@ -57,7 +57,7 @@ class ProviderResults:
 
     @property
     def conforms(self) -> bool:
-        """Whether something was tried, and nothing failed."""
+        """Whether a check passed and none failed."""
         return bool(self.counts[PASSED]) and not self.counts[FAILED]
 
     def summary(self) -> str:
@@ -116,7 +116,7 @@ def terminal_table(provider: ProviderResults) -> list[str]:
 
 
 def to_json(providers: Iterable[ProviderResults], suite_version: str) -> str:
-    """The report as JSON, the same for the same results, in whatever order they came."""
+    """The report as JSON. The order of the results does not change it."""
     found = [
         {
             **{name: value for name, value in asdict(provider).items() if name != "results"},
@@ -128,11 +128,11 @@ def to_json(providers: Iterable[ProviderResults], suite_version: str) -> str:
 
 
 def from_json(text: str) -> list[ProviderResults]:
-    """Raises ReportError for what is no report."""
+    """The results in a JSON report. Raises ReportError if it is no report."""
     try:
         document = json.loads(text)
         if document["format"] != FORMAT:
-            raise ReportError(f"it has format {document['format']}, and {FORMAT} is known")
+            raise ReportError(f"it has format {document['format']}, but only {FORMAT} is known")
         return [
             ProviderResults(
                 **{name: value for name, value in provider.items() if name != "checks"},
@@ -141,7 +141,7 @@ def from_json(text: str) -> list[ProviderResults]:
             for provider in document["providers"]
         ]
     except (ValueError, TypeError, KeyError) as error:
-        raise ReportError(f"it is no conformance report: {error}") from None
+        raise ReportError(f"this is no conformance report: {error}") from None
 
 
 def to_markdown(providers: Iterable[ProviderResults]) -> str:
@@ -156,9 +156,9 @@ def to_markdown(providers: Iterable[ProviderResults]) -> str:
             *(f"| {topic} | {declared} | {verdict} |" for topic, declared, verdict in provider.rows()),
             "",
         ]
-        told = [r for r in provider.results if r.status != PASSED]
-        if told:
-            parts += [f"- `{r.id}` {r.status}: {' '.join(r.told.split())}" for r in told] + [""]
+        others = [r for r in provider.results if r.status != PASSED]
+        if others:
+            parts += [f"- `{r.id}` {r.status}: {' '.join(r.told.split())}" for r in others] + [""]
     return "\n".join(parts)
 
 
@@ -183,12 +183,12 @@ def read(file: Path) -> list[ProviderResults]:
 
 
 def regressions(before: Iterable[ProviderResults], now: Iterable[ProviderResults], tiers: Iterable[str]) -> list[str]:
-    """What passed before and does not now, in words. Providers and tiers that this run left out do not count."""
+    """The checks that passed before and do not now, as text. Providers and tiers that did not run do not count."""
     current = list(now)
     found = []
     for provider in before:
         mine = [p for p in current if p.name == provider.name]
-        # A class that has another name now is still the only one of its provider.
+        # If a class was renamed, it is found as the only suite of its provider.
         same = mine if len(mine) == 1 else [p for p in mine if p.suite == provider.suite]
         if not same:
             continue

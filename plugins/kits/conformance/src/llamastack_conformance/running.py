@@ -1,4 +1,4 @@
-"""A stack that runs with the provider under test in it."""
+"""A running stack with the provider under test."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from llamastack_conformance.watching import becomes
 
 
 class Running:
-    """A started stack with the provider under test in it.
+    """A started stack with the provider under test.
 
-    tap: what stands between it and its backend, where a check asked for one.
+    tap: the tap between the provider and its backend, if a check asked for one.
     """
 
     def __init__(self, subject: ConfiguredProvider, stack: Stack, provider_id: str, tap: Tap | None = None) -> None:
@@ -40,7 +40,7 @@ class Running:
 
     @property
     def provider(self) -> Any:
-        """The provider itself, without the stack around it. Raises CheckFailure while it is down."""
+        """The provider itself, not wrapped by the stack. Raises CheckFailure while it is down."""
         found = self.instance.provider
         if found is None:
             raise CheckFailure(f"the provider is down: {self.instance.reason}", wanted="a provider that runs")
@@ -53,17 +53,17 @@ class Running:
 
     @property
     def table(self) -> Any:
-        """The API that objects are registered with."""
+        """The resource API."""
         return self.stack.api(self.subject.pair.resource_api)
 
     async def list_objects(self) -> list[Any]:
-        """What the provider itself says that it serves."""
+        """The provider's own listing."""
         return list(await getattr(self.provider, self.subject.pair.list_hook)())
 
     def first_object(self) -> str:
-        """The first name that the stack knows of what the provider serves; any name while the provider is down.
+        """The first name in the provider's listing, as the stack knows it; any name while the provider is down.
 
-        Raises CheckFailure when there is none.
+        Raises CheckFailure if there is none.
         """
         pair = self.subject.pair
         if self.instance.status is ProviderStatus.down:
@@ -82,18 +82,18 @@ class Running:
         self._registered = [name for name in self._registered if name != identifier]
 
     async def clean_up(self) -> None:
-        """Unregister what the checks registered and left: a backend outlives the stack."""
+        """Unregister what the checks have left registered: a backend outlives the stack."""
         if self._tap is not None:
             self._tap.clear()
             await self._tap.listen()
         for identifier in dict.fromkeys(self._registered):
-            with suppress(LlamaStackError):  # which the check has found already, or has made
+            with suppress(LlamaStackError):  # the check has reported it already, or has caused it
                 await self.unregister(identifier)
 
     def qualified(self, identifier: str) -> str:
-        """A name that means this provider's object, whoever else serves one of that name."""
+        """A name that means this provider's resource, even if another provider has the same name."""
         return f"{self.provider_id}/{identifier}"
 
     async def becomes_healthy(self, within_s: float) -> bool:
-        """Whether the provider is healthy before the time is over."""
+        """Whether the provider becomes healthy within the time."""
         return await becomes(lambda: self.instance.status is ProviderStatus.healthy, within_s)

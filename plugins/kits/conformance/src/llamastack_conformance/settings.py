@@ -1,4 +1,4 @@
-"""What the suite cannot know of a provider: the key `x-conformance` of the run config it is tested with."""
+"""Settings that the suite cannot find out: the key `x-conformance` of the run config."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ Name = Annotated[str, Field(min_length=1)]
 
 
 class Settings(BaseModel):
-    """All of it is optional."""
+    """All fields are optional."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     chat_model: Name | None = Field(None, description="Model to generate with; the first that is listed by default")
     embedding_model: Name | None = Field(None, description="Model to embed with; `chat_model` by default")
     tool_model: Name | None = Field(None, description="Model that calls tools; `chat_model` by default")
-    image_model: Name | None = Field(None, description="Model that sees images; without one they are not tried")
+    image_model: Name | None = Field(None, description="Model that accepts images; without one, images are not tried")
     shield: Name | None = Field(None, description="Shield to run; the first that is listed by default")
     safe: str = Field("What is the capital of France?", description="A message that the shield lets pass")
-    unsafe: Name | None = Field(None, description="A message that the shield objects to")
+    unsafe: Name | None = Field(None, description="A message that the shield reports as a violation")
     objects: list[dict[str, Any]] = Field(
         default_factory=list,
-        description="Objects that can be registered (models, shields, memory banks) and that nobody minds to lose; "
-        "they are registered before they are needed, and unregistered",
+        description="Resources that can be registered (models, shields, memory banks) and may be lost; the suite "
+        "registers and unregisters them",
     )
-    unserved: Name = Field("no-such-object-7f3a", description="A name that the backend serves nothing under")
+    unserved: Name = Field("no-such-object-7f3a", description="A name that the backend does not serve")
     client_data: dict[str, str] | None = Field(
         None,
-        description="Provider data of a client, where `{key}` stands for the key that the backend is sent; the first "
-        "secret of the provider data by default",
+        description="Provider data of a client, where `{key}` stands for the key that is sent to the backend; the "
+        "first secret of the provider data by default",
     )
     backend_version: Name | None = Field(None, description="Version of the backend, for capabilities `since X`")
     backend_url_field: Name | None = Field(
@@ -48,11 +48,11 @@ class Settings(BaseModel):
     second: dict[str, Any] = Field(
         default_factory=dict, description="Changes to the config for a second instance beside the first"
     )
-    parallel_calls: int = Field(50, ge=2, le=1000, description="Calls at once in the stress tier")
+    parallel_calls: int = Field(50, ge=2, le=1000, description="Concurrent calls in the stress tier")
     time_limit_s: float = Field(60.0, gt=0, description="Seconds that one check may take")
     max_block_ms: float = Field(100.0, gt=0, description="Milliseconds that the event loop may stand still")
 
 
 def settings_of(document: Mapping[str, Any]) -> Settings:
-    """The settings in a run config. Raises pydantic.ValidationError."""
+    """The settings in a run config. Raises pydantic.ValidationError if they are wrong."""
     return Settings.model_validate(document.get(KEY) or {})

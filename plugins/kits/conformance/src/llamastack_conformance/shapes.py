@@ -1,4 +1,4 @@
-"""Whether a result has the shape that the API's Protocol says, field by field."""
+"""Checks that a result has the shape that the API's Protocol defines, field by field."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from llamastack_conformance.checks import CheckFailure
 
 
 def well_formed(method: MethodDefinition, result: Any) -> None:
-    """Raises CheckFailure unless `result` is what `method` returns, and goes over the wire and back unchanged."""
+    """Raise CheckFailure unless `result` has the type that `method` returns, and JSON keeps it unchanged."""
     _same_over_wire(method.result, result, f"{method.name} returned", method.result_types[0])
 
 
 def well_formed_piece(method: MethodDefinition, piece: Any) -> None:
-    """The same for a piece of a stream."""
+    """Raise CheckFailure unless a piece of a stream has its type, and JSON keeps it unchanged."""
     if method.piece is None:
-        raise CheckFailure(f"{method.name} returned a stream, which it never does")
+        raise CheckFailure(f"{method.name} returned a stream, but it never streams")
     _same_over_wire(method.piece, piece, f"a piece of {method.name} is", method.result_types[1])
 
 

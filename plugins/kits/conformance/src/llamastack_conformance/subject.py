@@ -1,4 +1,4 @@
-"""The provider under test: stacks that are started with it, and checks that are run on it."""
+"""The provider under test: starts stacks with it, and runs checks on it."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class _Shared:
 
 
 def _nobody_watches(_: Check) -> None:
-    """That a check runs."""
+    """A check that runs."""
 
 
 class Subject(ConfiguredProvider):
-    """A provider under test, and the event loop that its checks run in."""
+    """A provider under test, and the event loop of its checks."""
 
     def __init__(
         self, api: str, provider_type: str, document: Mapping[str, Any], *, discovery: Discovery | None = None
@@ -63,14 +63,14 @@ class Subject(ConfiguredProvider):
         tapped: bool = False,
         down: bool = False,
     ) -> AsyncIterator[Running]:
-        """A stack of its own.
+        """Start a separate stack.
 
-        changes: to the provider's config. second: the instance that is to run beside another, under an id of its own.
-        tapped: with a tap before the backend; NotApplicable where that cannot be. down: the backend cannot be reached
-        at first (`tap.listen()`). The shared stack is stopped before.
-        Raises CheckFailure when it does not become healthy, unless `down`.
+        changes: to the provider's config. second: start the second instance, with another id. tapped: put a tap before
+        the backend; raises NotApplicable if that is impossible. down: the backend cannot be reached until
+        `tap.listen()`. The shared stack is stopped first. Raises CheckFailure if the provider does not become healthy,
+        unless `down`.
         """
-        if not second:  # the shared one may hold what there is once: a folder, a port, a GPU's memory
+        if not second:  # the shared stack may hold something exclusive: a folder, a port, a GPU's memory
             await self.stop_shared()
         provider_id = str(self.entry.get("provider_id") or "under-test") + (SECOND if second else "")
         async with AsyncExitStack() as opened:
@@ -100,7 +100,7 @@ class Subject(ConfiguredProvider):
 
     @asynccontextmanager
     async def shared(self) -> AsyncIterator[Running]:
-        """The one stack that all checks share which change nothing for the others."""
+        """The stack for all checks that change nothing for other checks."""
         if self._shared is None:
             if self._group is None:
                 raise RuntimeError("a check runs while its subject is open")
@@ -108,7 +108,7 @@ class Subject(ConfiguredProvider):
         yield self._shared.running
 
     async def _hold_shared(self, *, task_status: TaskStatus[_Shared]) -> None:
-        # In a task of its own: what a check opens, its own task has to close.
+        # A separate task: cancel scopes must close in the task that opened them.
         stopped = anyio.Event()
         try:
             async with self.start() as running:
@@ -119,7 +119,7 @@ class Subject(ConfiguredProvider):
             stopped.set()
 
     async def stop_shared(self) -> None:
-        """Stop the shared stack, if it runs; the next check that wants it starts it again."""
+        """Stop the shared stack if it runs; the next check that needs it starts it again."""
         shared, self._shared = self._shared, None
         if shared is not None:
             shared.stopping.set()
@@ -129,7 +129,7 @@ class Subject(ConfiguredProvider):
 
     @contextmanager
     def open(self) -> Iterator[Subject]:
-        """Its own event loop in a thread of its own, for as long as the block lasts."""
+        """Run an event loop in a separate thread while the block lasts."""
         with start_blocking_portal("asyncio", name="llamastack-conformance") as portal:
             self._portal = portal
             tasks = portal.wrap_async_context_manager(self._tasks())
@@ -137,7 +137,7 @@ class Subject(ConfiguredProvider):
             try:
                 yield self
             finally:
-                # In order, whatever the block failed with: that is no fault of the tasks.
+                # This happens in order even if the block failed: the tasks did not cause its error.
                 tasks.__exit__(None, None, None)
                 self._portal = None
 
@@ -167,16 +167,18 @@ class Subject(ConfiguredProvider):
         except Exception as error:
             raise _as_failure(error) from error
         if scope.cancelled_caught:
-            raise CheckFailure(f"nothing for {limit:g} s", mend="find what waits for ever; x-conformance.time_limit_s")
+            raise CheckFailure(
+                f"nothing for {limit:g} s", mend="find the call that never returns; x-conformance.time_limit_s"
+            )
 
 
 def _as_failure(error: Exception) -> Exception:
-    """What a check is told to have found where something else was raised than it looks for."""
+    """The failure of a check whose call raised an unexpected error."""
     error = unwrapped(error)
     if isinstance(error, CheckFailure | NotApplicable):
         return error
     if isinstance(error, LlamaStackError) and not isinstance(error, InternalError):
         return CheckFailure(f"{type(error).__name__} ({error.status}): {error.message}")
-    # Nobody expects it: where it comes from is what one has to know.
+    # The error is unexpected, so its traceback is shown.
     trace = "".join(traceback.format_exception(error)).rstrip()
     return CheckFailure(f"{type(error).__name__}: {error}\n{trace}")

@@ -1,6 +1,6 @@
 """A tap in the connection between a provider and its backend: it listens, injects answers, and breaks things.
 
-It speaks TCP and understands of HTTP/1.1 (RFC 9112) only where a request ends.
+It works on TCP; of HTTP/1.1 (RFC 9112) it understands only where a request ends.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ def answer(status: int, body: str, **headers: str) -> bytes:
 
 @dataclass
 class Tap:
-    """Stands between a provider and `target`; the provider is given `url` instead.
+    """A relay between a provider and `target`; the provider gets `url` instead.
 
-    inject: gives the answer to a request, which then is not handed on; None hands it on. hangs: requests are taken and
+    inject: returns the answer to a request, which is not forwarded then; None forwards it. hangs: requests are read and
     never answered. cuts: an answer ends in the middle of its body. holds: an answer stops in the middle of its body,
-    and its connection stays open. trickles: answers are handed on in little pieces.
-    requests: what came. handed_on: bytes of answers. left: how often the provider closed a connection whose answer was
-    held back.
+    and its connection stays open. trickles: answers are forwarded in small parts.
+    requests: the requests so far. handed_on: forwarded bytes of answers. left: how often the provider closed a
+    connection whose answer was held back.
     """
 
     target: str
@@ -77,18 +77,18 @@ class Tap:
         return urlunsplit(("http", f"127.0.0.1:{self._port}", parts.path, parts.query, ""))
 
     def clear(self) -> None:
-        """Break nothing any more."""
+        """Stop all faults."""
         self.inject, self.hangs, self.cuts, self.holds, self.trickles = None, False, False, False, False
 
     async def refuse(self) -> None:
-        """Close every connection and refuse new ones, as where nothing listens."""
+        """Close every connection and refuse new ones, as if nothing listened."""
         if self._listeners is not None:
             self._listeners.cancel()
             self._listeners = None
             await self._closed.wait()
 
     async def listen(self) -> None:
-        """Take connections, at the same port as before."""
+        """Accept connections, at the same port as before."""
         if self._listeners is not None or self._group is None:
             return
         listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=self._port)
@@ -116,12 +116,12 @@ class Tap:
     # ---- one connection ------------------------------------------------------------------------------------------
 
     async def _connected(self, client: ByteStream) -> None:
-        # Entered first: connecting to the backend may be cancelled, and the client must not stay open then.
+        # This block comes first: connecting to the backend may be cancelled, and then the client must be closed.
         async with client:
             try:
                 async with await self._connect() as backend, anyio.create_task_group() as group:
-                    group.start_soon(self._answers, backend, client, group.cancel_scope, name="tap")
-                    await self._questions(client, backend)
+                    group.start_soon(self._relay_answers, backend, client, group.cancel_scope, name="tap")
+                    await self._relay_requests(client, backend)
                     group.cancel_scope.cancel()
             except (BaseExceptionGroup, OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
                 _only_broken(error)
@@ -136,7 +136,7 @@ class Tap:
             )
         return await anyio.connect_tcp(host, parts.port or 80)
 
-    async def _questions(self, client: ByteStream, backend: ByteStream) -> None:
+    async def _relay_requests(self, client: ByteStream, backend: ByteStream) -> None:
         real = urlsplit(self.target)
         waiting = b""
         while True:
@@ -157,11 +157,11 @@ class Tap:
                     self.holding += 1
                     continue
                 head = request.head
-                if real.scheme == "https":  # whose certificate and virtual host go by the real name
+                if real.scheme == "https":  # its certificate and virtual host need the real name
                     head = _HOST.sub(b"host: " + real.netloc.encode(), head, count=1)
                 await backend.send(head + request.body)
 
-    async def _answers(self, backend: ByteStream, client: ByteStream, whole: anyio.CancelScope) -> None:
+    async def _relay_answers(self, backend: ByteStream, client: ByteStream, whole: anyio.CancelScope) -> None:
         while True:
             try:
                 block = await backend.receive()
@@ -184,7 +184,7 @@ class Tap:
 
 
 def _only_broken(error: BaseException) -> None:
-    """Connections that break are what a tap is for; anything else is a fault of its own."""
+    """Ignore broken connections, which a tap causes; raise any other error."""
     for part in error.exceptions if isinstance(error, BaseExceptionGroup) else (error,):
         if isinstance(part, BaseExceptionGroup):
             _only_broken(part)
@@ -197,7 +197,7 @@ def _pieces(block: bytes) -> list[bytes]:
 
 
 def _body_of(block: bytes) -> bytes:
-    """The part of a block of an answer that is body: all of one that begins no answer."""
+    """The part of a block that is body: all of it, unless an answer begins in the block."""
     return block.partition(_HEAD_END)[2] if block.startswith(b"HTTP/1.") else block
 
 
@@ -215,7 +215,7 @@ def _first_request(waiting: bytes) -> Request | None:
 
 @asynccontextmanager
 async def tap(target: str, *, listens: bool = True) -> AsyncIterator[Tap]:
-    """A tap before the server at `target`. listens: whether it takes connections from the beginning."""
+    """A tap before the server at `target`. listens: whether it accepts connections from the beginning."""
     async with anyio.create_task_group() as group:
         made = await Tap(target).start(group)
         if listens:

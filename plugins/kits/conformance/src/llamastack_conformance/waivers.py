@@ -1,4 +1,4 @@
-"""Waivers: checks that are known to fail, by name, with a reason, and never for ever or for nothing."""
+"""Waivers: checks that are known to fail, each with a reason. A waiver must be needed and may expire."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llamastack.provider.validation_paths import path_of
 
 
 class WaiverError(Exception):
-    """A file of waivers is wrong; the message has a line for each fault."""
+    """A file of waivers is wrong; the message has a line for each error."""
 
 
 class Waiver(BaseModel):
@@ -28,11 +28,9 @@ class Waiver(BaseModel):
         description="`unsupported`: the backend cannot. `future`: the provider does not yet. `bug`: it should"
     )
     reason: Annotated[str, Field(min_length=1)] = Field(description="Why, for people")
-    link: str | None = Field(
-        None, pattern=r"^https?://", description="Where it is talked about; for `future` and `bug`"
-    )
-    expires: date | None = Field(None, description="The last day that it holds, YYYY-MM-DD; for `future` and `bug`")
-    provider: str | None = Field(None, description="The provider type it is for; any by default")
+    link: str | None = Field(None, pattern=r"^https?://", description="Where it is discussed; for `future` and `bug`")
+    expires: date | None = Field(None, description="The last day of its validity, YYYY-MM-DD; for `future` and `bug`")
+    provider: str | None = Field(None, description="The provider type that it is for; any by default")
 
     @model_validator(mode="after")
     def _is_followed(self) -> Self:
@@ -53,8 +51,8 @@ _FILE = TypeAdapter(list[Waiver])
 def read_waivers(file: Path, known: Collection[str]) -> Sequence[Waiver]:
     """The waivers in a YAML file: a list of mappings.
 
-    known: ids of the checks that there are. Raises WaiverError for a file that cannot be read, a waiver that is
-    incomplete, an id that no check has, and two for the same check.
+    known: the ids of all checks. Raises WaiverError if the file cannot be read, if a waiver is incomplete or has an
+    unknown id, and if there are two for the same check.
     """
     try:
         waivers = _FILE.validate_python(yaml.safe_load(file.read_text(encoding="utf-8")) or [])

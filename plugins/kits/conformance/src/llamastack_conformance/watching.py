@@ -1,4 +1,4 @@
-"""What a provider does to its process: whether it stops the event loop, and what it leaves open."""
+"""Watches what a provider does to its process: whether it blocks the event loop, and what it leaves open."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ import anyio
 _BEAT_S = 0.01
 _POLL_S = 0.02
 _OPEN_FILES = next((p for p in (Path("/proc/self/fd"), Path("/dev/fd")) if p.is_dir()), None)
-# Pools that belong to the loop, and to who asked for a thread: idle ones stay, whatever a provider does.
+# Pools of the event loop and of the suite: their idle threads stay, whatever a provider does.
 _POOLS = ("AnyIO worker thread", "asyncio_", "event-loop-watch")
 _OWN_TASKS = ("tap", "event-loop-beat")
 
 
 @dataclass
 class LoopWatch:
-    """longest_s: the longest time that the event loop stood still. stack: where it stood."""
+    """longest_s: the longest time that the event loop was blocked. stack: the call stack at that time."""
 
     longest_s: float = 0.0
     stack: str = ""
@@ -36,7 +36,7 @@ class LoopWatch:
 def watched_loop() -> Iterator[LoopWatch]:
     """Watch this event loop from a thread.
 
-    Time in which either thread was ready to run and the machine was busy with others is not held against the loop.
+    Time does not count if a thread was ready to run and the machine was busy with other processes.
     """
     watch = LoopWatch()
     loop_thread, loop = threading.get_ident(), asyncio.get_running_loop()
@@ -84,7 +84,7 @@ def _queued_s(scheduling: Path) -> float:
 
 @dataclass(frozen=True)
 class Holdings:
-    """What this process holds: names of tasks and threads, and open files and sockets by number."""
+    """What this process holds: tasks and threads by name, and open files and sockets by number."""
 
     tasks: frozenset[tuple[int, str]]
     threads: frozenset[tuple[int, str]]
@@ -97,7 +97,7 @@ class Holdings:
         return cls(frozenset(tasks), frozenset(threads), frozenset(_open_files()))
 
     def beyond(self, before: Holdings) -> list[str]:
-        """What is held now and was not before, in words."""
+        """What is held now and was not held before, as text."""
         found = [f"task {name}" for _, name in self.tasks - before.tasks if not name.startswith(_OWN_TASKS)]
         found += [f"thread {name}" for _, name in self.threads - before.threads]
         found += [f"open {target}" for _, target in self.files - before.files]
@@ -110,12 +110,12 @@ def _open_files() -> Iterator[tuple[str, str]]:
     for number in os.listdir(_OPEN_FILES):
         try:
             yield number, os.readlink(_OPEN_FILES / number)
-        except OSError:  # the one that this listing itself had open
+        except OSError:  # the descriptor that this listing had open
             continue
 
 
 async def becomes(condition: Callable[[], object], within_s: float) -> bool:
-    """Whether `condition` is so before the time is over: what it is about has no event to wait for."""
+    """Whether `condition` becomes true within the time. It is polled, because there is no event to wait for."""
     with anyio.move_on_after(within_s):
         while not condition():  # noqa: ASYNC110
             await anyio.sleep(_POLL_S)
@@ -123,6 +123,6 @@ async def becomes(condition: Callable[[], object], within_s: float) -> bool:
 
 
 async def left_after(before: Holdings, within_s: float) -> list[str]:
-    """What is still held beyond `before` when it had time to go away."""
+    """What is still held beyond `before` after some time for it to go away."""
     await becomes(lambda: not Holdings.now().beyond(before), within_s)
     return Holdings.now().beyond(before)

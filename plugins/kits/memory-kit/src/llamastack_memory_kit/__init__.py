@@ -1,1 +1,1 @@
-"""For authors of memory providers."""
+"""Help for authors of memory providers."""

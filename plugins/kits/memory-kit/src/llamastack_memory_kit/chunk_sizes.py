@@ -14,9 +14,9 @@ _MOST_TOLD = 3
 
 
 async def chunk_size_advice(bank: VectorMemoryBank, models: Models) -> str | None:
-    """What to say of a bank whose chunks are longer than its embedding model reads.
+    """The warning for a bank whose chunks are longer than its embedding model reads.
 
-    None where they fit, or where nothing is known of the model.
+    None if they fit, or if nothing is known about the model.
     """
     try:
         model = await models.get_model(bank.embedding_model)

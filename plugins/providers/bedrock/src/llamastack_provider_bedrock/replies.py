@@ -20,7 +20,7 @@ def as_reply(reply: Mapping[str, Any], provider_id: str) -> dict[str, Any]:
         message = {
             "content": "".join(block.get("text", "") for block in blocks),
             "tool_calls": [
-                # One that max_tokens cut before its input has none, or an empty one.
+                # A call that max_tokens cut before its input has no input or an empty one.
                 _call(block["toolUse"], block["toolUse"].get("input") or "", index)
                 for index, block in enumerate(blocks)
                 if "toolUse" in block and _is_the_clients(block["toolUse"])

@@ -17,7 +17,7 @@ class DatabricksConfig(StreamUsageConfig):
         default=None, description="Access token. Without one, clients send their own as provider data."
     )
     endpoints: Annotated[list[Identifier], Field(min_length=1)] = Field(
-        description="Names of the serving endpoints to use. One that is not there or not ready is not served."
+        description="Names of the serving endpoints to use. An endpoint that is missing or not ready is not served."
     )
 
     @property

@@ -18,7 +18,7 @@ from llamastack_provider_databricks.config import DatabricksConfig
 
 
 class DatabricksInference(OpenAIInference):
-    """Serves those of the configured endpoints that are there and ready."""
+    """Serves the configured endpoints that exist and are ready."""
 
     key_field = "databricks_api_token"
     key_name = "api_token"
@@ -31,7 +31,7 @@ class DatabricksInference(OpenAIInference):
         self.wanted |= set(config.endpoints)
 
     async def served(self) -> list[Model]:
-        """Metadata: `task`, such as `llm/v1/chat`, where Databricks says it."""
+        """Metadata: `task`, such as `llm/v1/chat`, if Databricks reports one."""
         found: dict[str, Model] = {}
         failures: list[LlamaStackError] = []
 
@@ -50,7 +50,7 @@ class DatabricksInference(OpenAIInference):
         async with anyio.create_task_group() as group:
             for name in self._endpoints:
                 group.start_soon(look, name)
-        # The token need not be good for all of them.
+        # The token may lack access to some endpoints.
         hard = [error for error in failures if not isinstance(error, PermissionDeniedError)]
         if hard or (failures and not found):
             raise (hard or failures)[0]
@@ -59,7 +59,7 @@ class DatabricksInference(OpenAIInference):
     async def _endpoint(self, name: str) -> dict[str, Any]:
         endpoint = await self.backend.get(f"/api/2.0/serving-endpoints/{quote(name, safe='')}")
         if not isinstance(endpoint, dict) or not isinstance(endpoint.get("state", {}), dict):
-            raise BackendError(f"{self.backend.where} answered something else than a serving endpoint for '{name}'")
+            raise BackendError(f"{self.backend.where} did not answer with a serving endpoint for '{name}'")
         return endpoint
 
 

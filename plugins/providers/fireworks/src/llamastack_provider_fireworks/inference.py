@@ -11,7 +11,7 @@ from llamastack_provider_fireworks.config import FireworksConfig
 
 
 class FireworksInference(OpenAIInference):
-    """The dialect, with more ways to sample, and JSON schemas for text completions too."""
+    """OpenAI's dialect with more sampling parameters, and with JSON schemas for text completions."""
 
     key_field = "fireworks_api_key"
 

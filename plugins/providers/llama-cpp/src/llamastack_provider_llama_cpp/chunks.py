@@ -80,6 +80,4 @@ def _json_of(text: str, provider_id: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise BackendError(
-            f"llama.cpp did not hold the model to the JSON schema: {text[:300]}", provider_id=provider_id
-        ) from error
+        raise BackendError(f"llama.cpp did not apply the JSON schema: {text[:300]}", provider_id=provider_id) from error

@@ -102,7 +102,7 @@ class LlamaCppConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     models: Annotated[list[ModelConfig], Field(min_length=1)] = Field(
-        default_factory=default_models, description="What is served. Default: SmolLM2-135M-Instruct."
+        default_factory=default_models, description="The model to serve. Default: SmolLM2-135M-Instruct."
     )
     context_length: ContextLength = Field(
         default=4096,

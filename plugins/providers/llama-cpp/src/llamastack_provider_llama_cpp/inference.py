@@ -37,7 +37,7 @@ from llamastack_provider_llama_cpp.engine import Engine
 from llamastack_provider_llama_cpp.prepare import prepare
 from llamastack_provider_llama_cpp.sampling import OWN_FIELDS, sampled
 
-# llama.cpp applies all its samplers unless told otherwise; a strategy means its own alone.
+# llama.cpp applies all its samplers by default; a strategy means only its own.
 _ONLY = {
     SamplingStrategy.top_p: {"top_k": 0, "min_p": 0.0},
     SamplingStrategy.top_k: {"top_p": 1.0, "min_p": 0.0},
@@ -105,7 +105,7 @@ class LlamaCppInference(FormChatInference, FormCompletionInference, ModelsProtoc
         body = sampled(completion_body(self._dialect, form, form.model), form.fields, engine.facts.sampling)
         schema = form.json_schema
         if schema is not None:
-            # llama.cpp drops a constraint that it cannot use, without a word.
+            # llama.cpp ignores a constraint that it cannot use, without an error.
             await engine.check_schema(body.pop("response_format"))
             body["json_schema"] = schema
         return await engine.complete(body)

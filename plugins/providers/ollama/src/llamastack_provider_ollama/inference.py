@@ -53,7 +53,7 @@ _LATEST = ":latest"
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """What Ollama says about a model. capabilities: None where it does not say."""
+    """What Ollama says about a model. capabilities: None if Ollama does not say."""
 
     capabilities: tuple[str, ...] | None = None
     context_length: int | None = None
@@ -244,7 +244,7 @@ class OllamaInference(FormChatInference, FormCompletionInference, RemoteInferenc
         return {**body, "think": given["think"]} if "think" in given else body
 
     def _refuse_blind(self, model: str) -> None:
-        """Ollama passes over images, without a word, for a model that cannot see them."""
+        """Ollama ignores images, without an error, for a model that cannot see them."""
         digest = self._digests.get(tagged(self.backend_name(model)), "")
         capabilities = self._facts.get(digest, _Facts()).capabilities
         if capabilities is not None and "vision" not in capabilities:

@@ -128,7 +128,7 @@ class Pulls:
 
     def _cancel(self, pull: _Pull) -> None:
         pull.scope.cancel()
-        self._forget(pull)  # who comes now begins anew
+        self._forget(pull)  # the next caller starts a new pull
 
     def _forget(self, pull: _Pull) -> None:
         if self._pulls.get(tagged(pull.name)) is pull:

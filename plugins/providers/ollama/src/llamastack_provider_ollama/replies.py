@@ -54,6 +54,6 @@ def _call(call: Mapping[str, Any], index: int) -> dict[str, Any]:
 
 
 def _usage(reply: Mapping[str, Any]) -> dict[str, int] | None:
-    """None where the whole prompt was in Ollama's cache, which older versions then do not count."""
+    """None if the whole prompt was in Ollama's cache: older versions do not count it then."""
     prompt, made = reply.get("prompt_eval_count"), reply.get("eval_count")
     return None if prompt is None or made is None else {"prompt_tokens": prompt, "completion_tokens": made}

@@ -22,7 +22,7 @@ OWN_OPTIONS = (
 https://github.com/ollama/ollama/blob/main/docs/modelfile.mdx
 """
 _OPTIONS = (*OWN_OPTIONS, "temperature", "top_p", "top_k", "num_predict", "repeat_penalty", "stop", "seed", *_SAMPLERS)
-# Ollama applies all its samplers unless told otherwise; a strategy means its own alone.
+# Ollama applies all its samplers by default; a strategy means only its own.
 _ONLY: dict[SamplingStrategy, dict[str, Any]] = {
     SamplingStrategy.top_p: {"top_k": 0, "min_p": 0.0},
     SamplingStrategy.top_k: {"top_p": 1.0, "min_p": 0.0},

@@ -1,4 +1,4 @@
-"""Vector memory banks in Qdrant: the spec, cheap to import."""
+"""Vector memory banks in Qdrant. This module holds the spec and is fast to import."""
 
 from llamastack.provider import Api, Capabilities, RemoteProviderSpec
 

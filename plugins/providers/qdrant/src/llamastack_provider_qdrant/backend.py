@@ -1,4 +1,4 @@
-"""Calling Qdrant: an embedded one in a thread, a server over HTTP; failures as errors of the family."""
+"""Calls to Qdrant: embedded, in a thread, or a server over HTTP. Failures become llamastack errors."""
 
 from __future__ import annotations
 
@@ -49,35 +49,35 @@ _MAKES_FILES = ("create_collection", "delete_collection")
 
 
 class Backend(Protocol):
-    """A Qdrant that may be asked anything that `QdrantClient` has a method for."""
+    """A Qdrant. `call` takes the name of any method of `QdrantClient`."""
 
     has_indexes: bool
-    """Whether payload indexes do anything."""
+    """Whether payload indexes have an effect."""
 
     async def open(self) -> None:
-        """Get ready; called once."""
+        """Open the backend; called once."""
         ...
 
     async def close(self) -> None:
-        """Let go of everything; may be called twice, and without `open`."""
+        """Release everything; safe to call twice, and without `open`."""
         ...
 
     async def call(self, method: str, **arguments: Any) -> Any:
         """`QdrantClient.<method>(**arguments)`.
 
-        Raises NotFoundError and ConflictError for a collection that is not or already there, ProviderUnavailableError
-        when Qdrant is down, and the error that fits for anything else it refuses.
+        Raises NotFoundError if the collection does not exist, ConflictError if it exists already,
+        ProviderUnavailableError if Qdrant is down, and the error that fits for anything else that Qdrant refuses.
         """
         ...
 
 
 def make_backend(config: QdrantConfig, provider_id: str) -> Backend:
-    """The backend that `config` names; nothing is opened."""
+    """The backend that `config` names. It is not opened yet."""
     return _Embedded(config, provider_id) if config.url is None else _Server(config, config.url, provider_id)
 
 
 class _Embedded:
-    """Qdrant inside this process. Its calls block, and it is not thread-safe: one thread at a time."""
+    """Qdrant inside this process. Its calls block and it is not thread-safe, so one thread uses it at a time."""
 
     has_indexes = False
 
@@ -100,7 +100,7 @@ class _Embedded:
         try:
             self._client = await self._in_thread(make)
         except RuntimeError as error:
-            # The only RuntimeError while opening is that of the lock file.
+            # Only the lock file raises RuntimeError while opening.
             raise ProviderUnavailableError(
                 f"qdrant {self._where} is in use by another process or provider; only one at a time may have it open, "
                 "a server (url) serves many",
@@ -122,7 +122,7 @@ class _Embedded:
                     make_tree_private(Path(self._path))
                 return answer
             except ValueError as error:
-                # Where a server answers 404 and 409, the embedded Qdrant has only these words.
+                # A server answers 404 and 409; the embedded Qdrant has only these messages.
                 if re.fullmatch(r"Collection \S+ not found", str(error)):
                     raise NotFoundError(str(error), provider_id=self._provider_id) from error
                 if re.fullmatch(r"Collection \S+ already exists", str(error)):
@@ -165,13 +165,13 @@ class _Server:
             url=self._url,
             api_key=key or None,
             timeout=self._config.timeout,
-            # The check is a request in a thread of its own, with a warning as its only answer.
+            # The check makes a request in a separate thread, and its only result is a warning.
             check_compatibility=False,
             transport=self._transport(),
         )
 
     def _transport(self) -> httpx.AsyncBaseTransport:
-        """What the client sends by: it keeps connections to localhost alive, too, and answers have limits."""
+        """The client's transport: it also keeps connections to localhost alive, and it limits the size of answers."""
         verify = self._url.startswith("https:") and authorities(self._config.ca_file)
 
         def made(kept: int) -> httpx.AsyncHTTPTransport:
@@ -205,11 +205,11 @@ class _Server:
         except ResponseHandlingException as error:
             raise self._failed(error.source) from error
         except (AssertionError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            # What the client makes of a reply without JSON, or with JSON without a result.
+            # The client raises these for a reply without JSON, or for JSON without a result.
             raise self._failed(error) from error
 
     def _failed(self, source: Exception) -> LlamaStackError:
-        if isinstance(source, LlamaStackError):  # of our own transport: an answer over the limit
+        if isinstance(source, LlamaStackError):  # our transport raised it: the answer is over the limit
             return source.amend(provider_id=self._provider_id)
         if isinstance(source, httpx.TimeoutException):
             return ProviderTimeoutError(
@@ -238,6 +238,6 @@ class _Server:
         return kinds.get(status, BackendError)(message, provider_id=self._provider_id)
 
     def _detail(self, error: UnexpectedResponse) -> str:
-        # A proxy in between may answer with what it was sent, the key included.
+        # A proxy in between may repeat the request in its answer, with the key.
         text = error.content.decode("utf-8", errors="replace").strip() or error.reason_phrase
         return redactor(self._config)(text)[:_MOST_DETAIL]

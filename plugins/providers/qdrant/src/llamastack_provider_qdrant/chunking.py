@@ -1,4 +1,4 @@
-"""Cutting text into overlapping chunks of tokens; every chunk is an exact slice of the text."""
+"""Cuts text into overlapping chunks of tokens. Every chunk is an exact slice of the text."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class Chunker:
     """Counts tokens by a tokenizer.json, or by words.
 
     Without a file a token is a word, a punctuation mark, or one character of a script that is written without spaces;
-    a longer word counts one token for every 12 characters begun. English prose has about 15 % more tokens by the
-    WordPiece vocabulary of BERT than by this count.
+    a longer word counts as one token for each 12 characters or part of them. English prose has about 15 % more tokens
+    by the WordPiece vocabulary of BERT than by this count.
     """
 
     def __init__(self, tokenizer: Path | None = None) -> None:
-        """Raises ValueError when `tokenizer` cannot be read as a tokenizer.json."""
+        """Raises ValueError if `tokenizer` cannot be read as a tokenizer.json."""
         self._tokenizer: Tokenizer | None = None
         if tokenizer is not None:
             try:
                 self._tokenizer = Tokenizer.from_str(tokenizer.read_text(encoding="utf-8"))
-            except Exception as error:  # the library raises no narrower type
+            except Exception as error:  # the library raises nothing more specific
                 raise ValueError(f"tokenizer: {tokenizer} cannot be read as a tokenizer.json: {error}") from error
             self._tokenizer.no_truncation()
             self._tokenizer.no_padding()
@@ -55,9 +55,9 @@ class Chunker:
         )
 
     def split(self, text: str, size: int, overlap: int) -> list[Chunk]:
-        """Chunks of `size` tokens, the last perhaps smaller; neighbours share `overlap` tokens.
+        """Chunks of `size` tokens; the last may be smaller. Neighbours share `overlap` tokens.
 
-        Every character that is not white space is in a chunk; text without any has no chunks.
+        Every character that is not white space is in a chunk; a text of white space has no chunks.
         size: at least 1. overlap: 0 to size - 1. Keeps a CPU busy.
         """
         starts, ends = self._spans(text)
@@ -73,7 +73,7 @@ class Chunker:
         return chunks
 
     def _spans(self, text: str) -> tuple[array[int], array[int]]:
-        """Where each token starts and ends; what a tokenizer drops belongs to the token before it."""
+        """Where each token starts and ends. Characters that the tokenizer drops belong to the token before them."""
         starts, ends = array("q"), array("q")
         for offset, window in _windows(text):
             for start, end in self._offsets(window):
@@ -81,7 +81,7 @@ class Chunker:
                     starts.append(offset + start)
                     ends.append(offset + end)
         if not starts:
-            # A tokenizer may drop every character, of zero width for example; white space alone is no content.
+            # A tokenizer may drop every character, such as those of zero width. Only white space is no content.
             return (array("q", [0]), array("q", [len(text)])) if text.strip() else (starts, ends)
         starts[0] = 0
         for place in range(len(starts) - 1):
@@ -96,9 +96,9 @@ class Chunker:
 
 
 def _windows(text: str) -> Iterator[tuple[int, str]]:
-    """Pieces with their offsets, cut at white space where there is some.
+    """Parts of the text with their offsets, cut at white space if there is any.
 
-    The tokenizers make several objects per token: of a whole document at once they would take many times its size.
+    The tokenizers make several objects per token; for a whole document these would take many times its size.
     """
     start = 0
     while start < len(text):

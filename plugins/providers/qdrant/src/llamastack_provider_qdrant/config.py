@@ -19,10 +19,10 @@ class QdrantConfig(BaseModel):
 
     path: Annotated[
         Path | None,
-        Field(description="Folder of an embedded Qdrant; one process at a time, up to some 20 000 chunks per bank."),
+        Field(description="Folder of an embedded Qdrant, for one process and up to about 20 000 chunks per bank."),
     ] = None
     location: Annotated[
-        Literal[":memory:"] | None, Field(description="An embedded Qdrant that forgets all when it stops.")
+        Literal[":memory:"] | None, Field(description="An embedded Qdrant that loses its data when it stops.")
     ] = None
     url: Annotated[
         str | None,
@@ -31,7 +31,7 @@ class QdrantConfig(BaseModel):
     api_key: Annotated[SecretStr | None, Field(description="Key for the server, only with `url`.")] = None
     timeout: Annotated[int, Field(ge=1, description="Seconds that one request to the server may take.")] = 30
     max_response_bytes: Annotated[
-        int, Field(ge=1024, description="Bytes that an answer of the server may have, unpacked.")
+        int, Field(ge=1024, description="Most bytes of an answer of the server, decompressed.")
     ] = MOST_RESPONSE_BYTES
     ca_file: Annotated[
         CaFile | None,
@@ -44,7 +44,7 @@ class QdrantConfig(BaseModel):
         str,
         Field(
             pattern=r"^[a-z0-9_-]{1,64}$",
-            description="How the names of the provider's collections start. Stacks that share a server and a prefix "
+            description="Prefix of the names of the provider's collections. Stacks that share a server and a prefix "
             "share their banks.",
         ),
     ] = "llamastack_"
@@ -56,16 +56,14 @@ class QdrantConfig(BaseModel):
         ),
     ] = None
     embedding_batch_size: Annotated[
-        int, Field(ge=1, le=4096, description="Chunks that the embedding model is asked for at once.")
+        int, Field(ge=1, le=4096, description="Most chunks in one call of the embedding model.")
     ] = 64
-    max_document_bytes: Annotated[int, Field(ge=1, description="The most bytes of UTF-8 that a document may have.")] = (
-        32 * 2**20
-    )
+    max_document_bytes: Annotated[int, Field(ge=1, description="Most bytes of a document, as UTF-8.")] = 32 * 2**20
     fetch_timeout: Annotated[
         float, Field(gt=0, allow_inf_nan=False, description="Seconds that fetching a document's URL may take.")
     ] = 30.0
 
-    max_document_pages: Annotated[int, Field(ge=1, description="The most pages that a PDF may have.")] = 2000
+    max_document_pages: Annotated[int, Field(ge=1, description="Most pages of a PDF.")] = 2000
     extraction_timeout: Annotated[
         float,
         Field(

@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 _POINTS_PER_CALL = 256
 _CLEAN_UP_SECONDS = 5
-_MARGIN_BYTES = 2**20  # so that a document over the limit is told as one
+_MARGIN_BYTES = 2**20  # lets a document over the limit be reported as too large
 _LONGEST_TTL_SECONDS = 10**10
 
 
@@ -56,7 +56,7 @@ class _QueryParams(BaseModel):
 
 
 class _Query(BaseModel):
-    """Puts `params.` in front of the paths in errors."""
+    """Prefixes the paths in errors with `params.`."""
 
     params: _QueryParams
 
@@ -65,7 +65,7 @@ class QdrantMemory:
     """The memory provider. Documents are embedded by the stack's inference API."""
 
     def __init__(self, config: QdrantConfig, deps: Deps) -> None:
-        """Raises ValueError for a tokenizer file that cannot be read."""
+        """Raises ValueError if the tokenizer file cannot be read."""
         self._config = config
         self._provider_id = deps.provider_id
         self._inference: Inference = deps["inference"]
@@ -80,7 +80,7 @@ class QdrantMemory:
         self._last_generation = 0
 
     async def initialize(self) -> None:
-        """Open the folder, or make the client; a server is asked nothing yet.
+        """Open the folder, or make the client. No request is sent to a server yet.
 
         Raises ProviderUnavailableError when the folder is in use or cannot be written.
         """
@@ -90,14 +90,14 @@ class QdrantMemory:
             self._http = http_client(timeout=self._config.fetch_timeout, answer_limits=limits)
 
     async def shutdown(self) -> None:
-        """Close everything; may be called twice."""
+        """Close everything; safe to call twice."""
         client, self._http = self._http, None
         if client is not None:
             await client.aclose()
         await self._backend.close()
 
     async def health(self) -> None:
-        """Ask Qdrant something. Raises ProviderUnavailableError, ProviderTimeoutError ... when it does not answer."""
+        """Send Qdrant a request. Raises ProviderUnavailableError, ProviderTimeoutError ... if it does not answer."""
         await self._backend.call("get_collections")
 
     @property
@@ -106,7 +106,7 @@ class QdrantMemory:
         return joined_advice(advice for name, advice in self._advice.items() if name in self._banks)
 
     async def list_memory_banks(self) -> list[MemoryBank]:
-        """The banks that are in Qdrant now, whoever made them."""
+        """The banks that are in Qdrant now, including those of other processes."""
         found = await self._backend.call("get_collections")
         names = sorted(c.name for c in found.collections if c.name.startswith(self._config.collection_prefix))
         banks: dict[str, Bank] = {}
@@ -118,10 +118,10 @@ class QdrantMemory:
         return [bank.definition for bank in banks.values()]
 
     async def register_memory_bank(self, memory_bank: MemoryBank) -> None:
-        """Make the bank's collection, or find it there.
+        """Make the bank's collection, or find the existing one.
 
-        Raises UnsupportedMemoryBankError for a bank that is not of vectors, ConflictError when the bank is there with
-        another definition, and whatever the embedding model is refused with; nothing is made then.
+        Raises UnsupportedMemoryBankError if the bank is not of type `vector`, ConflictError if it exists with another
+        definition, and the error of the embedding model if it cannot be used. Then nothing is made.
         """
         if not isinstance(memory_bank, VectorMemoryBank):
             raise UnsupportedMemoryBankError(
@@ -136,12 +136,12 @@ class QdrantMemory:
                 bank = await self._make_bank(memory_bank, name)
             if not points.same_definition(bank.definition, memory_bank):
                 raise ConflictError(
-                    f"memory bank '{memory_bank.identifier}' is there already with another definition: "
+                    f"memory bank '{memory_bank.identifier}' already exists with another definition: "
                     f"{bank.definition.model_dump_json(exclude={'provider_id', 'unavailable_reason'})}",
                     provider_id=self._provider_id,
                 )
             if self._backend.has_indexes:
-                # Also for a bank that is there: an earlier registration may have been broken off before this.
+                # An existing bank needs it too: an earlier registration may have stopped before this step.
                 for field, schema in points.INDEXES.items():
                     await self._backend.call(
                         "create_payload_index", collection_name=name, field_name=field, field_schema=schema
@@ -153,7 +153,7 @@ class QdrantMemory:
     async def unregister_memory_bank(self, memory_bank: MemoryBank) -> None:
         """Delete the bank with all its documents.
 
-        One that is not there is no error. One of another definition stays: it was made anew since.
+        A missing bank is no error. A bank with another definition stays: someone registered it again in the meantime.
         """
         async with self._registering, self._writing[memory_bank.identifier]:
             self._banks.pop(memory_bank.identifier, None)
@@ -165,14 +165,15 @@ class QdrantMemory:
     async def insert_documents(
         self, bank_id: str, documents: list[MemoryBankDocument], ttl_seconds: int | None = None
     ) -> None:
-        """Store documents; one with a known `document_id` replaces the earlier one, which is found until then.
+        """Store documents. A document with a known `document_id` replaces the earlier one, which queries find until
+        then.
 
-        Everything is fetched, cut and embedded before anything is written. What is written shows only when all of it is
-        there. A document without text has no chunks. `ttl_seconds` count from the end of embedding.
+        Everything is fetched, cut and embedded before anything is written. Queries find the new chunks only when all
+        are written. A document without text has no chunks. `ttl_seconds` starts at the end of embedding.
 
-        Raises ObjectNotFoundError for an unknown bank; InvalidRequestError, with `param` `documents[i]...`, for an id
-        that is there twice and for content that is no text, too large, or cannot be fetched; ConflictError when the
-        embedding model makes vectors of another dimension than before.
+        Raises ObjectNotFoundError for an unknown bank; InvalidRequestError, with `param` `documents[i]...`, for a
+        duplicate id and for content that is no text, too large, or cannot be fetched; ConflictError if the embedding
+        model makes vectors of another dimension than before.
         """
         bank = await self._bank(bank_id)
         if not documents:
@@ -194,7 +195,7 @@ class QdrantMemory:
             pieces += [(document, index, chunk) for index, chunk in enumerate(chunks)]
         vectors = await self._embed(bank, [chunk.text for _, _, chunk in pieces])
         async with self._writing[bank_id]:
-            # It may have been unregistered, and even registered anew, while this waited.
+            # The bank may have been unregistered, and even registered again, in the meantime.
             if await self._bank(bank_id) != bank:
                 raise ConflictError(
                     f"memory bank '{bank_id}' was replaced during the insert", provider_id=self._provider_id
@@ -207,7 +208,7 @@ class QdrantMemory:
                 for (document, index, chunk), vector in zip(pieces, vectors, strict=True)
             ]
             await self._write(bank, written, generation)
-            # Not undone when it fails: Qdrant may have carried it out, and then the documents would be gone.
+            # A failure is not undone: Qdrant may have done it, and then undoing it would delete the documents.
             operations = points.completing(generation, places, now)
             await self._on(bank, "batch_update_points", update_operations=operations)
 
@@ -218,7 +219,7 @@ class QdrantMemory:
 
         params: `max_chunks`, 1 to 1000, default 3; `score_threshold`, the least score.
 
-        Raises ObjectNotFoundError for an unknown bank, InvalidRequestError for params that do not fit and for images.
+        Raises ObjectNotFoundError for an unknown bank, InvalidRequestError for invalid params and for images.
         """
         try:
             wanted = _Query.model_validate({"params": params or {}}).params
@@ -228,7 +229,7 @@ class QdrantMemory:
         parts = query if isinstance(query, list) else [query]
         if not all(isinstance(part, str) for part in parts):
             raise InvalidRequestError(
-                "query: images cannot be searched by", param="query", provider_id=self._provider_id
+                "query: a query cannot contain images", param="query", provider_id=self._provider_id
             )
         (vector,) = await self._embed(bank, [text_of(query)])
         found = await self._on(
@@ -245,7 +246,7 @@ class QdrantMemory:
         )
 
     async def delete_documents(self, bank_id: str, document_ids: list[str]) -> None:
-        """Remove documents with all their chunks; ids that are not there are no error.
+        """Remove documents with all their chunks; unknown ids are no error.
 
         Raises ObjectNotFoundError for an unknown bank.
         """
@@ -272,7 +273,7 @@ class QdrantMemory:
         return ObjectNotFoundError("memory bank", bank_id, available=sorted(self._banks), param="bank_id")
 
     async def _read_bank(self, collection: str) -> Bank | None:
-        """The bank in `collection`; None when there is none, or the collection is someone else's."""
+        """The bank in `collection`; None if there is none or the collection belongs to something else."""
         try:
             info: models.CollectionInfo = await self._backend.call("get_collection", collection_name=collection)
         except NotFoundError:
@@ -292,7 +293,7 @@ class QdrantMemory:
         try:
             reply = await self._inference.embeddings(model=definition.embedding_model, contents=["dimension"])
         except LlamaStackError as error:
-            error.amend(param="memory_bank.embedding_model")  # where the caller wrote the name
+            error.amend(param="memory_bank.embedding_model")  # the name's path in the caller's request
             raise
         try:
             await self._backend.call(
@@ -302,12 +303,12 @@ class QdrantMemory:
                 metadata=points.to_metadata(definition),
             )
         except ConflictError:
-            # Another process on the same server was faster; what it made is compared by the caller.
-            logger.info("collection %s was made by another process", name)
+            # Another process on the same server made it first; the caller compares the definitions.
+            logger.info("another process made collection %s", name)
         made = await self._read_bank(name)
         if made is None:
             raise ConflictError(
-                f"collection '{name}' is not, or not only, this provider's; servers before 1.16 keep no metadata",
+                f"collection '{name}' does not belong to this provider alone; servers before 1.16 keep no metadata",
                 provider_id=self._provider_id,
             )
         return made
@@ -354,14 +355,14 @@ class QdrantMemory:
         for vector in vectors:
             if len(vector) != bank.dimension:
                 raise ConflictError(
-                    f"embedding model '{bank.definition.embedding_model}' makes vectors of {len(vector)} numbers, "
+                    f"embedding model '{bank.definition.embedding_model}' makes vectors of {len(vector)} numbers, but "
                     f"memory bank '{bank.definition.identifier}' was made for {bank.dimension}",
                     provider_id=self._provider_id,
                 )
         return vectors
 
     async def _write(self, bank: Bank, written: Sequence[models.PointStruct], generation: int) -> None:
-        """Write pending points; remove them again when that fails or is cancelled."""
+        """Write pending points; remove them if writing fails or is cancelled."""
         try:
             for first in range(0, len(written), _POINTS_PER_CALL):
                 await self._on(bank, "upsert", points=list(written[first : first + _POINTS_PER_CALL]))
@@ -371,7 +372,9 @@ class QdrantMemory:
                     selector = models.FilterSelector(filter=points.pending_of(generation))
                     await self._on(bank, "delete", points_selector=selector)
                 except LlamaStackError as second:
-                    error.add_note(f"the points written so far could not be removed, they are never found: {second}")
+                    error.add_note(
+                        f"the points written so far could not be removed, but queries never find them: {second}"
+                    )
             raise
 
 

@@ -3,7 +3,7 @@
 A bank is a collection, with its definition in the collection's metadata. A chunk is a point with the payload
 
     document_id, content, token_count, metadata   as `MemoryChunk` has them
-    chunk_index                                   place in the document, from 0
+    chunk_index                                   position in the document, from 0
     expires_at                                    seconds since 1970; absent without a time to live
     generation                                    the insert that wrote it, microseconds since 1970, rising
     pending                                       true until the insert is complete; such points are never found
@@ -37,9 +37,9 @@ _ABANDONED_AFTER_SECONDS = 3600
 
 @dataclass(frozen=True, slots=True)
 class Bank:
-    """A bank as it is in Qdrant.
+    """A bank in Qdrant.
 
-    dimension: numbers of its vectors.
+    dimension: length of its vectors.
     """
 
     definition: VectorMemoryBank
@@ -48,7 +48,7 @@ class Bank:
 
     @property
     def overlap(self) -> int:
-        """Tokens that neighbouring chunks share: a quarter of a chunk where the definition does not say."""
+        """Tokens that neighbouring chunks share; by default a quarter of a chunk."""
         given = self.definition.overlap_size_in_tokens
         return self.definition.chunk_size_in_tokens // 4 if given is None else given
 
@@ -56,7 +56,7 @@ class Bank:
 def collection_name(prefix: str, identifier: str) -> str:
     """The bank's collection: readable, and safe as a name in Qdrant and as a folder on any file system.
 
-    Identifiers may be longer than both allow and differ in case only, so a digest tells them apart.
+    Identifiers may be too long for both, and may differ only in case, so a digest makes the name unique.
     """
     readable = re.sub(r"[^a-z0-9]+", "-", identifier.lower()).strip("-")[:40]
     digest = hashlib.sha256(identifier.encode()).hexdigest()[:32]
@@ -64,12 +64,12 @@ def collection_name(prefix: str, identifier: str) -> str:
 
 
 def to_metadata(bank: MemoryBank) -> dict[str, Any]:
-    """The collection's metadata; `provider_id` is left out, it may be renamed in the run config."""
+    """The collection's metadata, without `provider_id`: the run config may rename it."""
     return {DEFINITION_KEY: bank.model_dump(mode="json", exclude={"provider_id", "unavailable_reason"})}
 
 
 def same_definition(one: MemoryBank, other: MemoryBank) -> bool:
-    """Whether chunks of the one bank are as the other wants them."""
+    """Whether two definitions produce the same chunks."""
     return to_metadata(one) == to_metadata(other)
 
 
@@ -98,7 +98,7 @@ def to_point(
 
 
 def to_chunk(payload: dict[str, Any]) -> MemoryChunk:
-    """The chunk of a point that was found."""
+    """The chunk of a point in a query's result."""
     return MemoryChunk(
         content=payload["content"],
         token_count=payload["token_count"],
@@ -120,28 +120,28 @@ def _is_of(document_ids: Iterable[str]) -> models.FieldCondition:
 
 
 def findable(now: float) -> models.Filter:
-    """Complete and not expired at `now` (seconds since 1970)."""
+    """Filter: complete, and not expired at `now` (seconds since 1970)."""
     return models.Filter(must_not=[_is_pending(), _is_expired(now)])
 
 
 def of_documents(document_ids: Iterable[str]) -> models.Filter:
-    """What is complete of these documents; an insert that is under way elsewhere is not disturbed."""
+    """Filter: the complete points of these documents. It leaves out inserts that are still running."""
     return models.Filter(must=[_is_of(document_ids)], must_not=[_is_pending()])
 
 
 def pending_of(generation: int) -> models.Filter:
-    """What an insert has written and not yet shown."""
+    """Filter: the points that an insert has written and queries cannot find yet."""
     return models.Filter(
         must=[models.FieldCondition(key="generation", match=models.MatchValue(value=generation)), _is_pending()]
     )
 
 
 def completing(generation: int, document_ids: Iterable[str], now: float) -> list[models.UpdateOperation]:
-    """Show what the insert `generation` wrote, then remove what it replaces.
+    """Make the points of the insert `generation` visible, then remove the points that they replace.
 
-    In this order the documents are there at every moment. Only older generations are removed, so two processes that
-    replace a document at once cannot remove each other's. Along with it goes what expired, and what inserts that were
-    broken off more than an hour ago left behind.
+    In this order queries always find the documents. Only older generations are removed, so two processes that replace a
+    document at once cannot remove each other's points. Expired points, and pending ones of inserts that stopped more
+    than an hour ago, are removed too.
     """
     older = models.FieldCondition(key="generation", range=models.Range(lt=generation))
     abandoned = models.FieldCondition(

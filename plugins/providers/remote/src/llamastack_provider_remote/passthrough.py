@@ -1,7 +1,7 @@
 """`provider_type: remote`: another llamastack server as the provider, for every API.
 
-The module has one spec per API, made on demand, so that an API of a plugin gets its passthrough by one more line of
-entry points: `remote = "llamastack_provider_remote.passthrough:<name of the API>"`.
+The module makes one spec per API on demand. An API of a plugin needs only one more entry point for its passthrough:
+`remote = "llamastack_provider_remote.passthrough:<name of the API>"`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class PassthroughConfig(AnswersConfig):
     url: BackendUrl = Field(description="Base URL of the other llamastack server")
     timeout_s: float = Field(default=600.0, gt=0, description="Seconds between bytes of an answer")
     remote_provider_id: str = Field(
-        default="", description="Provider there to register objects with; may be left out when it has only one"
+        default="", description="Its `provider_id` to register resources with; optional if that server has only one"
     )
 
 
@@ -46,14 +46,14 @@ def __getattr__(name: str) -> Any:
 
 
 class Passthrough:
-    """Hands every call on; its methods are made from the API's definition."""
+    """Forwards every call. Its methods are made from the API's definition."""
 
     def __init__(self, client: LlamaStackClient, http: httpx.AsyncClient) -> None:
         self._client = client
         self._http = http
 
     async def health(self) -> None:
-        """Raises when the other server does not answer."""
+        """Raises if the other server does not answer."""
         await self._client.inspect.health()
 
     async def shutdown(self) -> None:
@@ -67,7 +67,7 @@ def _handed_on(client: LlamaStackClient, method: MethodDefinition, provider_id: 
         try:
             return await call(arguments)
         except LlamaStackError as error:
-            if error.provider_id is not None:  # one of the other server's; here it is this one
+            if error.provider_id is not None:  # the other server's provider_id; here it is this provider's
                 error.amend(provider_id=provider_id)
             raise
 

@@ -1,4 +1,4 @@
-"""The smallest honest provider of every API: it says back what it is told."""
+"""The smallest working provider of every API: it repeats its input."""
 
 from llamastack.provider import Api, Capabilities, RemoteProviderSpec
 

@@ -1,4 +1,4 @@
-"""Sentence embeddings in this process: the spec, cheap to import."""
+"""Sentence embeddings in this process. This module holds the spec and is fast to import."""
 
 from llamastack.provider import Api, Capabilities, InlineProviderSpec
 

@@ -17,17 +17,17 @@ class SentenceEmbeddingsConfig(BaseModel):
         Field(
             ge=3,
             le=512,
-            description="Tokens of a text that are read, the two that mark its start and end included. "
-            "256 is what the model was trained with.",
+            description="Most tokens of a text that the model reads, including the two that mark its start and end. "
+            "The model was trained with 256.",
         ),
     ] = 256
     too_long: Annotated[
         Literal["truncate", "refuse"],
-        Field(description="What to do with a text of more tokens: read its start only, or refuse the request."),
+        Field(description="What to do with a longer text: read only its start, or refuse the request."),
     ] = "truncate"
     batch_size: Annotated[
         int,
-        Field(ge=1, le=1024, description="Texts that go through the model at once."),
+        Field(ge=1, le=1024, description="Texts in one batch."),
     ] = 8
     threads: Annotated[
         int, Field(ge=0, le=1024, description="CPU threads for one batch; 0 lets onnxruntime take every core.")

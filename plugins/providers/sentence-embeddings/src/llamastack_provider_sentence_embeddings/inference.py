@@ -1,4 +1,4 @@
-"""The provider: embeddings off the event loop, in small batches."""
+"""The provider: it makes embeddings outside of the event loop, in small batches."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class SentenceEmbeddings:
         self._config = config
         self._provider_id = provider_id
         self._model: MiniLM | None = None
-        # Requests take turns batch by batch; a second batch at a time would only fight for the same cores.
+        # Requests take turns batch by batch: two batches at once would compete for the same cores.
         self._turn = anyio.CapacityLimiter(1)
 
     async def initialize(self) -> None:
-        """Load the model, in about a second. Raises RuntimeError for damaged weights."""
+        """Load the model; this takes about a second. Raises RuntimeError for damaged weights."""
         if self._model is None:
             config = self._config
             self._model = await anyio.to_thread.run_sync(
@@ -45,11 +45,11 @@ class SentenceEmbeddings:
             )
 
     async def shutdown(self) -> None:
-        """Let go of the model; a batch that is running ends by itself."""
+        """Release the model. A running batch still completes."""
         self._model = None
 
     async def health(self) -> None:
-        """Raises ProviderUnavailableError while the model is not loaded."""
+        """Raise ProviderUnavailableError while the model is not loaded."""
         self._loaded()
 
     def _loaded(self) -> MiniLM:
@@ -67,27 +67,27 @@ class SentenceEmbeddings:
         ]
 
     async def register_model(self, model: Model) -> None:
-        """Accept the model that is served anyway.
+        """Accept the only model, which is always served.
 
-        Raises UnsupportedModelError for any other.
+        Raises UnsupportedModelError for any other model.
         """
         if model.identifier != IDENTIFIER:
             raise UnsupportedModelError(model.identifier, available=[IDENTIFIER], provider_id=self._provider_id)
 
     async def embeddings(self, model: str, contents: list[InterleavedTextMedia]) -> EmbeddingsResponse:
-        """One vector per content, 384 numbers, length 1; the parts of a content are joined by line breaks.
+        """One vector of 384 numbers and length 1 for each content. The parts of a content are joined with line breaks.
 
-        A text of more than `max_tokens` tokens is cut there, or refused where the config says so.
+        A text of more than `max_tokens` tokens is cut there, or refused if the config says so.
 
         Raises ObjectNotFoundError for another model, InvalidRequestError for an image (`param` is `contents[i]`),
-        ContextLengthExceededError for a text that is too long.
+        ContextLengthExceededError if a text is too long.
         """
         if model != IDENTIFIER:
             raise ObjectNotFoundError("model", model, available=[IDENTIFIER], param="model")
         texts = [self._text(content, place) for place, content in enumerate(contents)]
         vectors: list[list[float]] = []
         tokens = 0
-        # Windows bound the memory, and how long a cancelled request goes on tokenizing.
+        # A window limits the memory, and the time that a cancelled request goes on tokenizing.
         window = self._config.batch_size * _BATCHES_PER_WINDOW
         for first in range(0, len(texts), window):
             made, read = await self._embed(texts[first : first + window], first)
@@ -125,7 +125,7 @@ class SentenceEmbeddings:
             )
         if cut:
             logger.info("%d of %d texts were cut at %d tokens", len(cut), len(texts), self._config.max_tokens)
-        # Neighbours of similar length need little padding.
+        # Texts of similar length in a batch need little padding.
         order = sorted(range(len(texts)), key=lambda place: len(encodings[place].ids))
         vectors: list[list[float]] = [[]] * len(texts)
         for start in range(0, len(order), self._config.batch_size):
@@ -138,5 +138,5 @@ class SentenceEmbeddings:
 
 
 async def get_provider_impl(config: SentenceEmbeddingsConfig, deps: Deps) -> SentenceEmbeddings:
-    """Make the provider; the model is loaded by `initialize`."""
+    """Make the provider; `initialize` loads the model."""
     return SentenceEmbeddings(config, deps.provider_id)

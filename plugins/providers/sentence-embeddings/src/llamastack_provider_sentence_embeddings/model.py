@@ -26,10 +26,10 @@ class MiniLM:
     def __init__(self, *, max_tokens: int, threads: int) -> None:
         """Load the tokenizer and the weights.
 
-        max_tokens: tokens of a text that are read, [CLS] and [SEP] included; 3 to 512.
+        max_tokens: the most tokens of a text that the model reads, including [CLS] and [SEP]; 3 to 512.
         threads: CPU threads of one `embed`; 0 for every core.
 
-        Raises RuntimeError when the installed weights are not the ones that this package was made for.
+        Raises RuntimeError if the installed weights are not those that this package was made for.
         """
         data = resources.files(__package__) / "data" / "tokenizer.json"
         self._tokenizer = Tokenizer.from_str(data.read_text(encoding="utf-8"))
@@ -47,7 +47,7 @@ class MiniLM:
         self._session = onnxruntime.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
 
     def tokenize(self, texts: Sequence[str]) -> list[Encoding]:
-        """One encoding per text; one that was cut has something in `overflowing`."""
+        """One encoding per text. The encoding of a cut text has a non-empty `overflowing`."""
         return self._tokenizer.encode_batch(list(texts))
 
     def embed(self, encodings: Sequence[Encoding]) -> list[list[float]]:

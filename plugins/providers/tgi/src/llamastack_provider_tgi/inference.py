@@ -53,8 +53,8 @@ _FRESH_S = 60.0
 
 @dataclass(frozen=True)
 class Target:
-    """What is called. url: without /v1. model: its public name; called: the one in requests. speaks_tgi: whether it has
-    the API of text-generation-inference; is_tgi: whether it is one for certain. images: whether it can take them.
+    """The server to call. url: without /v1. model: its public name; called: the one in requests. speaks_tgi: whether it
+    has the API of text-generation-inference; is_tgi: whether it is one for certain. images: whether it can take them.
     """
 
     url: str
@@ -88,7 +88,7 @@ class HuggingFaceInference(FormChatInference, FormCompletionInference, RemoteInf
         return self.named([(target.model, target.metadata)])
 
     async def find(self) -> Target:
-        """What is served now."""
+        """The models that are served now."""
         raise NotImplementedError
 
     async def after(self) -> None:

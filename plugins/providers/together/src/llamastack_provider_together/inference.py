@@ -14,13 +14,13 @@ _GENERATES_OR_EMBEDS = {"chat", "code", "embedding", "language"}
 
 
 class TogetherInference(OpenAIInference):
-    """Together lists models of every kind, and counts log probabilities in `logprobs` itself."""
+    """Together lists models of every kind, and takes the number of log probabilities in `logprobs`."""
 
     key_field = "together_api_key"
 
     async def served(self) -> list[Model]:
         entries = await self.listed(f"{self.api_path}/models")
-        # One of a user's own, fine-tuned or on a dedicated endpoint, need not have a type.
+        # A user's own model, fine-tuned or on a dedicated endpoint, may have no type.
         return self.models_of(entry for entry in entries if entry.get("type", "chat") in _GENERATES_OR_EMBEDS)
 
 

@@ -29,8 +29,8 @@ class InlineVLLMInference(VLLMInference):
     async def initialize(self) -> None:
         """Start vLLM and wait until the model is loaded.
 
-        Raises ProviderTimeoutError when that takes too long. When vLLM ends, now or later, the task that follows it
-        raises, by which the stack starts this provider anew.
+        Raises ProviderTimeoutError when that takes too long. When vLLM ends, now or later, the task that watches it
+        raises, and the stack starts this provider again.
         """
         await self._process.start()
         self.deps.task_group.start_soon(self._process.follow)

@@ -12,7 +12,7 @@ from llamastack.provider import Deps
 from llamastack_adapters.openai_dialect import Dialect, OpenAIInference, as_json_schema
 from llamastack_provider_vllm.config import RemoteVLLMConfig
 
-# vLLM samples as the model's `generation_config.json` says unless told otherwise; a strategy means its own alone.
+# vLLM samples by default as the model's `generation_config.json` says; a strategy means only its own.
 _ONLY: dict[SamplingStrategy, dict[str, Any]] = {
     SamplingStrategy.top_p: {"top_k": -1},
     SamplingStrategy.top_k: {"top_p": 1.0},

@@ -1,4 +1,4 @@
-"""The fields of a JSON schema, told to people."""
+"""The fields of a JSON schema, described for people."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class TopGroup(LazyGroup):
         except click.Abort:
             return _INTERRUPTED
         except Exception as error:
-            # Outside any command: `--help` itself, where it asks plugins that do not go together.
+            # Outside any command: `--help` itself, if plugins conflict with each other.
             failed = to_cli_error(error)
             show_errors(error_lines(failed))
             return failed.exit_code
@@ -154,13 +154,13 @@ def _commands_of_plugins(group: str | None = None) -> dict[str, CliCommand]:
     return {command.name: command for command in _hooked_commands(installed_plugins()) if command.group == group}
 
 
-@functools.cache  # a command line asks several times, and should warn once
+@functools.cache  # a command line calls this several times and should warn once
 def _hooked_commands(hooks: Plugins) -> list[CliCommand]:
     found: dict[tuple[str | None, str], CliCommand] = {}
     for plugin, command in hooks.collect("llamastack_cli_commands"):
         key = (command.group, command.name)
         if key in found or (command.group is None and command.name in (*_COMMANDS, *_OBJECT_COMMANDS)):
-            _LOGGER.warning("command '%s' is there already; that of plugin %s is left out", command.name, plugin)
+            _LOGGER.warning("command '%s' already exists; that of plugin %s is left out", command.name, plugin)
         else:
             found[key] = command
     return list(found.values())

@@ -15,7 +15,7 @@ _LOGGER = logging.getLogger("llamastack.cli")
 
 
 class LazyGroup(click.Group):
-    """lazy: commands that are imported when they are run, beside those that are there already."""
+    """lazy: further commands, which are imported when they are run."""
 
     def __init__(self, *arguments: Any, lazy: Mapping[str, CliCommand] | None = None, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
@@ -56,14 +56,14 @@ def load_command(command: CliCommand) -> click.Command:
 
 
 def with_commands(group: click.Command, added: Iterable[CliCommand]) -> click.Command:
-    """The group with more commands; a command that is there already is kept."""
+    """The group with more commands; an existing command is kept."""
     lazy = {command.name: command for command in added}
     if not lazy:
         return group
     if not isinstance(group, click.Group):
         raise CliError(f"command '{group.name}' is no group; '{min(lazy)}' cannot be added to it")
     for name in [name for name in lazy if name in group.commands]:
-        _LOGGER.warning("command '%s %s' is there already; that of a plugin is left out", group.name, name)
+        _LOGGER.warning("command '%s %s' already exists; that of a plugin is left out", group.name, name)
         del lazy[name]
     return LazyGroup(
         group.name, group.commands, callback=group.callback, params=group.params, help=group.help, lazy=lazy

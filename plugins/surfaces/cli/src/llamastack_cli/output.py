@@ -1,6 +1,6 @@
 """What the commands print: tables for people, JSON for programs, errors for both.
 
-What others wrote, such as a model, a backend or a plugin, is printed in ways that cannot steer a terminal.
+Text from a model, a backend or a plugin is escaped, so that it cannot control the terminal.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PREFIX = "error: "
 
 
 def to_cli_error(error: Exception) -> CliError:
-    """What to say about an exception that left a command."""
+    """The message for an exception that left a command."""
     from llamastack.provider.errors import LlamaStackError
     from llamastack.stack import ConfigError, StackStartError
     from llamastack.stack.discovery import DiscoveryError
@@ -62,12 +62,12 @@ class _Warnings(logging.Handler):
 
 
 def show_warnings() -> None:
-    """Have them on stderr where nothing else takes them."""
+    """Write warnings to stderr if no log takes them."""
     logging.lastResort = _Warnings(logging.WARNING)
 
 
 def say(text: str, *, err: bool = False, nl: bool = True) -> None:
-    """Text that others wrote, or that has names in it which others gave; on stderr with `err`."""
+    """Print text from others, or text with names from others; on stderr with `err`."""
     click.echo(for_terminal(text), err=err, nl=nl)
 
 

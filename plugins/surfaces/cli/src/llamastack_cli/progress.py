@@ -1,4 +1,4 @@
-"""What providers are preparing while somebody waits for it, on stderr."""
+"""Shows on stderr what providers prepare while a person waits."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Redirectable(Protocol):
 class ProgressReport:
     """Takes the progress of all providers: bars on a terminal while somebody waits, else a line at start and end.
 
-    A task ends when `done` reaches `total`, or with the waiting.
+    A task ends when `done` reaches `total`, or when the waiting ends.
     """
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class ProgressReport:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Around what somebody waits for."""
+        """Show progress while the block runs."""
         if not sys.stderr.isatty():
             yield
         else:
@@ -107,7 +107,7 @@ class ProgressReport:
 
 
 async def watched(client: LlamaStackClient, call: Awaitable[_Result]) -> _Result:
-    """The result of a call of `client`, with what the server's providers say of their progress meanwhile."""
+    """The result of a call of `client`. Meanwhile the progress of the server's providers is shown."""
     report = ProgressReport()
     results: list[_Result] = []
     failure: Exception | None = None
@@ -118,7 +118,7 @@ async def watched(client: LlamaStackClient, call: Awaitable[_Result]) -> _Result
             try:
                 health = await client.inspect.health()
             except Exception as error:
-                # Looking on must not disturb the call, which tells of a server that has gone itself.
+                # A failure to show progress must not disturb the call; the call itself reports a lost server.
                 _LOGGER.debug("no progress is shown: %s", error)
                 return
             for provider in health.providers:

@@ -1,7 +1,6 @@
-"""`llamastack models`, `shields`, `memory-banks`: one group per routed pair of the API table, made from the pair.
+"""`llamastack models`, `shields`, `memory-banks`: one group per kind of resource, made from its definition.
 
-The options of `register` are the fields of the object's pydantic type, so a new field or a new kind of object needs
-nothing here.
+The options of `register` are the fields of the resource's pydantic type, so a new field or kind needs no code here.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def object_apis() -> dict[str, ApiDefinition]:
-    """The registry APIs by the name of their command."""
+    """The resource APIs by the name of their command."""
     return {
         name.replace("_", "-"): definition
         for name, definition in installed_plugins().apis().items()
@@ -43,14 +42,14 @@ def object_apis() -> dict[str, ApiDefinition]:
 
 
 def object_command(definition: ApiDefinition) -> click.Group:
-    """The command group of one registry API."""
+    """The command group of one resource API."""
     if definition.pair is None:
-        raise TypeError(f"API '{definition.name}' registers no objects")
+        raise TypeError(f"API '{definition.name}' registers no resources")
     return _Objects(definition, definition.pair).group()
 
 
 class _Objects:
-    """Makes the commands for the objects of one pair."""
+    """Makes the commands for the resources of one kind."""
 
     def __init__(self, definition: ApiDefinition, pair: ResourceKind) -> None:
         self.definition = definition
@@ -118,7 +117,7 @@ class _Objects:
         return found, notes + [f"provider '{item.provider_id}' {item.note}" for item in mine]
 
     def _show_list(self, found: Sequence[Any]) -> None:
-        # A column that only repeats the identifiers says nothing.
+        # A column that only repeats the identifiers is left out.
         used = [
             name
             for name in self.fields
@@ -162,7 +161,7 @@ class _Objects:
     def _register(self) -> click.Command:
         @click.command("register", help=f"Register a {self.label}.")
         @click.argument("name")
-        @click.option("--provider-id", help="The provider that is to serve it; not needed when there is only one.")
+        @click.option("--provider-id", help="The provider that is to serve it; optional if there is only one.")
         @_as_json
         @server_options
         def command(server: Server, name: str, provider_id: str | None, as_json: bool, **given: str | None) -> None:
@@ -174,7 +173,7 @@ class _Objects:
                 await watched(client, self._call(client, ResourceAction.REGISTER, item))
                 return await self._call(client, ResourceAction.GET, name)
 
-            # Someone else may have unregistered it since: then what was sent is what is shown.
+            # Another client may have unregistered it since: then the sent resource is shown.
             registered = server.run(talk, timeout_s=_LONGEST_REGISTRATION_S) or item
             if as_json:
                 show_json(registered.to_wire())
@@ -198,7 +197,7 @@ class _Objects:
 
         return command
 
-    # ---- the fields of an object ---------------------------------------------------------------------------------
+    # ---- the fields of a resource ---------------------------------------------------------------------------------
 
     def _option(self, field: str, schemas: list[Schema]) -> click.Option:
         constants = [schema["const"] for schema in schemas if "const" in schema]

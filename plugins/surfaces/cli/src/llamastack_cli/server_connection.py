@@ -1,4 +1,4 @@
-"""What the commands that talk to a running server share: its address, and one call after the other."""
+"""Shared by the commands that talk to a running server: its address, and the calls."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DEFAULT_URL = "http://127.0.0.1:8321"
 
 
 def installed_plugins() -> Plugins:
-    """The installed plugins, loaded once, so that what is wrong with one is said once."""
+    """The installed plugins, loaded once, so that an error in one is reported once."""
     from llamastack.stack.discovery import default_discovery
 
     return _hooks_of(default_discovery())
@@ -80,7 +80,7 @@ class Server:
 
 
 def _why(error: BaseException) -> str:
-    """What the operating system said, out of the layers of clients around it."""
+    """The operating system's message, taken from inside the errors of the HTTP clients."""
     at: BaseException | None = error
     while at is not None:
         if isinstance(at, OSError) and at.errno:

@@ -37,7 +37,7 @@ _SERVER = "server_error"
 
 
 class OpenAIError(NamedTuple):
-    """type, code: OpenAI's words. status: where it is another one than the family's."""
+    """type, code: OpenAI's values. status: set if OpenAI's status differs from ours."""
 
     type: str
     code: str | None
@@ -47,7 +47,7 @@ class OpenAIError(NamedTuple):
 ERROR_TABLE: dict[type[LlamaStackError], OpenAIError] = {
     ContextLengthExceededError: OpenAIError(_INVALID, "context_length_exceeded"),
     InvalidRequestError: OpenAIError(_INVALID, None),
-    # OpenAI says so of a parameter that a model cannot take. Its clients would try a 501 again.
+    # OpenAI answers like this if a model does not support a parameter. Its clients would retry a 501.
     NotSupportedError: OpenAIError(_INVALID, "unsupported_parameter", 400),
     ConflictError: OpenAIError(_INVALID, "conflict"),
     AuthenticationError: OpenAIError(_INVALID, "invalid_api_key"),
@@ -87,7 +87,7 @@ class OpenAIErrorShape(ErrorShape):
         code = error.backend_code or words.code
         param = None if error.param is None else _PARAMS.get(error.param, error.param).removeprefix(_SAMPLING)
         if isinstance(error, NotSupportedError) and param is None:
-            # Not some parameter of it: this model cannot do it at all.
+            # It is not about one parameter: this model cannot do it at all.
             param, code = "model", "unsupported_model"
         elif code is None and isinstance(error, InvalidRequestError):
             kind = error.errors[0]["type"] if error.errors else None

@@ -1,6 +1,6 @@
 """The requests of OpenAI's API that are translated: what they must look like.
 
-A request that is forwarded is judged by its backend alone. Fields that are null are as if they were left out.
+Only the backend checks a request that is forwarded. A field that is null counts as left out.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class StreamOptions(OpenAIModel):
 
 
 class GenerationRequest(OpenAIModel):
-    """What both kinds of completion take."""
+    """The fields of both kinds of completion."""
 
     model: Name
     stream: StrictBool | None = None

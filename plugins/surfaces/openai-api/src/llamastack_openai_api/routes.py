@@ -299,7 +299,7 @@ async def _models(surface: Surface, name: str | None, body: bytes) -> bytes:
     data: dict[str, dict[str, Any]] = {}
     for model in await surface.call("models", "list_models")({}):
         if model.unavailable_reason is None:
-            # The plain name is that of the one who answers to it.
+            # The short name belongs to the model that answers to it.
             known = await surface.call("models", "get_model")({"identifier": model.identifier})
             plain = known is not None and known.provider_id == model.provider_id
             shown = model.identifier if plain else f"{model.provider_id}/{model.identifier}"
@@ -351,7 +351,7 @@ async def _together(call: Callable[[_A], Awaitable[_T]], several: Sequence[_A]) 
         try:
             raise failures[0]
         finally:
-            failures.clear()  # else it and this frame would hold each other
+            failures.clear()  # else the error and this frame would hold each other
     return [made[place] for place in range(len(several))]
 
 
@@ -362,7 +362,7 @@ def _refuse_more_answers(number: int, param: str) -> None:
 
 
 async def _let_others(body: bytes) -> None:
-    """Others get a turn between the steps of what takes long."""
+    """Let other requests run between the steps of long work."""
     if len(body) > _LARGE:
         await checkpoint()
 

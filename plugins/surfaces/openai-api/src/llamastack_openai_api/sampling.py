@@ -87,7 +87,7 @@ def _strategy(request: GenerationRequest) -> dict[str, Any]:
 
 
 def chat_logprobs(request: ChatCompletionRequest) -> int | None:
-    """How many of the likeliest tokens are told; None where no log probabilities are. Raises InvalidRequestError."""
+    """How many of the likeliest tokens to return; None without log probabilities. Raises InvalidRequestError."""
     if request.logprobs:
         return made(LogProbConfig, {"top_k": request.top_logprobs or 0}, {"top_k": "top_logprobs"}).top_k
     if request.top_logprobs:

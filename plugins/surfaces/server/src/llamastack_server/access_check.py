@@ -1,4 +1,4 @@
-"""Who makes a request, and how long it may take: asked before plugins' middleware and the routes."""
+"""Finds the principal and the deadline of a request, before plugins' middleware and the routes."""
 
 from __future__ import annotations
 

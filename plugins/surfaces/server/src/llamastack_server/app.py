@@ -39,7 +39,7 @@ _SERVER = "llamastack-server"
 class StackApp:
     """Serves one running stack.
 
-    loopback: whether only this machine reaches it; requests for hosts of other names are refused then.
+    loopback: whether only this machine can reach it; then requests for other host names are refused.
     Raises DiscoveryError where two plugins claim a route, PluginError where a plugin fails.
     """
 
@@ -84,7 +84,7 @@ class StackApp:
             await send_error(error, scope, receive, sender)
         finally:
             took = time.perf_counter() - started
-            # As it came, percent-encoded: a decoded path could hold line breaks and forge lines of the log.
+            # The path stays percent-encoded: a decoded path could hold line breaks and forge lines of the log.
             path = scope.get("raw_path", b"?").decode("latin-1")
             log_access(scope["method"], path, sender.status, took)
             if self._finished is not None:

@@ -19,7 +19,7 @@ _FOR_SMALL_BODIES = 8
 
 
 class Bodies:
-    """The bodies of the requests that one process has in work.
+    """The request bodies that one process holds.
 
     largest: bytes that one may have. most: bytes that all may have together; an eighth of it is only for small ones,
     so that a few clients that send large ones do not shut out all others. settings: the names of both limits.
@@ -29,7 +29,7 @@ class Bodies:
         self, largest: int, most: int, settings: tuple[str, str] = ("max_body_bytes", "max_buffered_bytes")
     ) -> None:
         self.held = 0
-        """Bytes of those that were read or are being read, and not yet let go."""
+        """Bytes of all bodies that were read or are being read, and are not released yet."""
         self._most = most
         self._most_large = most - most // _FOR_SMALL_BODIES
         self._largest = min(largest, self._most_large)
@@ -89,7 +89,7 @@ class Bodies:
             expected = int(announced) if len(announced) < _MOST_DIGITS else 10**_MOST_DIGITS
             if expected > self._largest:
                 raise self._too_large()
-            # Only bytes that have come count: by announcing large bodies a client could keep all others out.
+            # Only received bytes count: else a client could block all others by announcing large bodies.
             if self.held + expected > self._most_large:
                 self._check(expected, expected)
 
@@ -102,7 +102,7 @@ class Bodies:
         self.held += len(block)
 
     def let_go(self, body: bytes) -> None:
-        """The request of this body is done."""
+        """Release a body: its request is done."""
         self.held -= len(body)
 
     def _check(self, more: int, size: int) -> None:

@@ -39,11 +39,11 @@ _ABSOLUTE_TARGET = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
 
 
 def _nothing() -> None:
-    """That a response is complete."""
+    """A response is complete."""
 
 
 class _Flow(FlowControl):
-    """Reads nothing as long as requests wait for the reply to the one before them."""
+    """Pauses reading while requests wait for the reply to an earlier request."""
 
     def __init__(self, transport: asyncio.Transport, queue: deque[Any]) -> None:
         super().__init__(transport)
@@ -71,7 +71,7 @@ class Connection(HttpToolsProtocol):
     watched: Any = None
     """What `slow_clients` knows of it."""
     refused: bool = False
-    """Nothing that still comes is read: the refusal is sent, and the connection will be closed."""
+    """Whether further input is ignored: the refusal was sent, and the connection will be closed."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class Connection(HttpToolsProtocol):
 
     @property
     def unsent_bytes(self) -> int:
-        """What is written, and the client does not take."""
+        """Bytes that are written and that the client does not read."""
         return self.transport.get_write_buffer_size()
 
     def on_message_begin(self) -> None:
@@ -130,7 +130,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.when_lost = set()
         self._output = Output(transport, self.loop)
-        # Weak, as the connection has the scope: else each would stay until garbage is collected.
+        # A weak reference, because the connection holds the scope: else both stay until garbage is collected.
         self._itself = weakref.ref(self)
         super().connection_made(transport)
         self.flow = _Flow(transport, self.pipeline)
@@ -178,7 +178,7 @@ class Connection(HttpToolsProtocol):
                 return
 
     def _head_without_upgrade(self) -> bytes:
-        """The head that came, for a new parser: another protocol that is asked for is passed over, as a server may.
+        """The received head, for a new parser. A request for another protocol is ignored, as a server may do.
 
         Source: https://www.rfc-editor.org/rfc/rfc9110#section-7.8.
         """
@@ -268,8 +268,8 @@ class Connection(HttpToolsProtocol):
         )
 
     def refuse(self, error: LlamaStackError) -> None:
-        """End it with this error: in place of an endpoint, or by the one that waits for the rest of a body. Where a
-        request is in work, it is closed without a word.
+        """End the connection with this error: in place of an endpoint, or by the endpoint that waits for the rest of a
+        body. If another request is running, the connection is closed without a reply.
         """
         self.refused = self._output.lingers = True
         if self.is_idle:
@@ -298,7 +298,7 @@ class Connection(HttpToolsProtocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request is in work."""
+        """Whether no request is running."""
         return self.cycle is None or self.cycle.response_complete
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:

@@ -15,14 +15,14 @@ def refuse_more_elements(body: bytes, limit: int, numbers_in_one: int = NUMBERS_
     """
     if len(body) <= 2 * limit:  # none is shorter than two bytes
         return
-    # As few counts as can be: each takes as long as it takes to forward a small request.
+    # As few counts as possible: each takes as long as forwarding a small request.
     texts = body.count(b'"') // 2
     containers = body.count(b"{") + body.count(b"[")
     if texts + containers + len(body) // (2 * numbers_in_one) <= limit:
         return
     if texts + containers + (body.count(b",") + containers) // numbers_in_one <= limit:
         return
-    # Marks inside texts are none. What is escaped goes first, then what is between quotation marks.
+    # Marks inside texts do not count. Escaped characters are removed first, then quoted texts.
     outside = body.replace(b"\\\\", b"").replace(b'\\"', b"")
     texts = outside.count(b'"') // 2
     if texts > limit or texts + _marks(b"".join(outside.split(b'"')[::2]), numbers_in_one) > limit:

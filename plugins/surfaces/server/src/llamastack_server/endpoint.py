@@ -58,12 +58,12 @@ class Endpoint:
     async def respond(self, scope: Scope, body: bytes) -> bytes | AsyncIterator[bytes] | Reply:
         """JSON, or an iterator of server-sent events, each block one or several whole ones, or another `Reply`.
 
-        Raises what a client is to be told.
+        Raises the error that the client gets.
         """
         raise NotImplementedError
 
     def complete(self, error: LlamaStackError) -> None:
-        """Put into an error what only this endpoint knows of it."""
+        """Add to an error what only this endpoint knows about it."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         limits = state_of(scope).limits
@@ -116,7 +116,7 @@ class Endpoint:
                         await answer()
                         group.cancel_scope.cancel()
         except anyio.get_cancelled_exc_class():
-            # Not by the client: the time that requests have to finish after a signal is over.
+            # The client did not cancel: the time for requests to finish after a signal is over.
             if gone or send.complete:
                 raise
             failure = ProviderUnavailableError("the server is stopping")
@@ -163,7 +163,7 @@ class Endpoint:
         try:
             async for block in blocks:
                 if not started:
-                    # Only now: a failure before the first piece is still answered with its own status.
+                    # The head is sent only now: a failure before the first piece still gets its own status.
                     started = True
                     await send(head)
                 await send({"type": "http.response.body", "body": block, "more_body": True})

@@ -29,7 +29,7 @@ class ErrorShape:
         return error.to_wire(current_context().request_id)
 
     def event(self, error: LlamaStackError) -> bytes:
-        """The same as the last event of a stream that has begun."""
+        """An error as the last event of a stream that has begun."""
         return event_of(json_of(self.body(error)))
 
 
@@ -44,7 +44,7 @@ def headers_for(error: LlamaStackError) -> dict[str, str]:
     if wait is not None:
         headers["Retry-After"] = str(max(1, math.ceil(wait)))
         if wait != int(wait):
-            headers["retry-after-ms"] = str(round(wait * 1000))  # which OpenAI's clients heed
+            headers["retry-after-ms"] = str(round(wait * 1000))  # OpenAI's clients obey it
     if error.should_retry is not None:
         headers["x-should-retry"] = "true" if error.should_retry else "false"
     if isinstance(error, AuthenticationError) and error.provider_id is None:  # else it is the backend's key

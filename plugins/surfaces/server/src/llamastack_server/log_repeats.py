@@ -36,7 +36,7 @@ class Repeats:
     most: how often the same line is, within `window_s` seconds; 0 writes all. Lines that differ in numbers and ids
     alone are of one kind, and twice as many of a kind are written: each may be about another thing. most_of_a_place:
     lines of all kinds that one place in the code writes within that time. most_kept: how many lines, kinds and places
-    are told apart at a time; what is over that counts by its place alone.
+    are distinguished at a time; the rest are counted only by place.
     """
 
     def __init__(
@@ -92,5 +92,5 @@ class Repeats:
                 yield kind.held
 
     def next_over(self) -> float | None:
-        """When there is next something to tell of; None where nothing is held back."""
+        """The time of the next summary; None if nothing is held back."""
         return min((kind.until for kind in list(self._kinds.values()) if kind.held is not None), default=None)

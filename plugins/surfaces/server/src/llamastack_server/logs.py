@@ -36,7 +36,7 @@ class _Formatter(logging.Formatter):
     """Lines with the worker's name, where there is one, and the request's id; the text of a second is made once.
 
     A message is one line, whatever is in it; a traceback follows it indented. So nothing that comes from outside can
-    be taken for a line of the log, or steers the terminal that shows it. Secrets are struck out of every record.
+    be taken for a line of the log, or steers the terminal that shows it. Secrets are redacted in every record.
     """
 
     def __init__(self, worker: str | None) -> None:
@@ -84,9 +84,9 @@ class _Formatter(logging.Formatter):
 class _BatchingHandler(logging.Handler):
     """Leaves writing to a thread of its own: a slow reader must not hold up requests.
 
-    The thread gathers lines for a moment, as each of its awakenings takes the interpreter from the event loop. Where
-    nobody reads what is written, lines are dropped, and their number told. So are lines that repeat themselves, but
-    those of the access log and of `DEBUG`, which are asked for.
+    The thread gathers lines for a moment, as each of its awakenings takes the interpreter from the event loop. If
+    nobody reads the output, lines are dropped and their number is written. Repeated lines are dropped too, except in
+    the access log and at `DEBUG`.
     """
 
     def __init__(self, stream: TextIO, formatter: _Formatter, repeats: Repeats) -> None:
@@ -157,7 +157,7 @@ class _BatchingHandler(logging.Handler):
             self._put("\n".join(lines))
 
     def _put(self, lines: str) -> None:
-        with suppress(OSError, ValueError):  # there is no place to say it
+        with suppress(OSError, ValueError):  # there is no place to report it
             self._stream.write(f"{lines}\n")
             self._stream.flush()
 
@@ -256,5 +256,5 @@ def _log_end_of_thread(arguments: threading.ExceptHookArgs) -> None:
 
 
 def _log_ignored(arguments: sys.UnraisableHookArgs) -> None:
-    """The same of an exception where none can be raised, such as in `__del__`."""
+    """Log an exception that cannot be raised, such as in `__del__`."""
     _SERVER.error("exception ignored in %r", arguments.object, exc_info=arguments.exc_value)

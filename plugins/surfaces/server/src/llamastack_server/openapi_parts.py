@@ -20,7 +20,7 @@ _PROVIDER_DATA: dict[str, Any] = {
     "in": "header",
     "required": False,
     "description": 'A JSON object for the providers of this request, such as keys of its own: `{"api_key": ...}`. '
-    "A provider reads the fields that it knows, and says by a 400 when one is wrong. Where no provider reads any, it "
+    "A provider reads the fields that it knows, and answers a 400 if a field is wrong. Where no provider reads any, it "
     "is passed over, whatever it holds.",
     "content": {"application/json": {"schema": {"type": "object", "additionalProperties": True}}},
 }
@@ -69,7 +69,7 @@ def _take_in(into: dict[str, Any], added: Mapping[str, Any], where: str) -> None
 
 
 def require_discriminators(definitions: Mapping[str, dict[str, Any]]) -> None:
-    """A member of a union is told by its discriminator, which must be there although its class has a default for it."""
+    """The discriminator identifies a member of a union, so it is required although its class has a default for it."""
     for schema in _all_in(definitions):
         discriminator = schema.get("discriminator")
         if not isinstance(discriminator, dict) or "oneOf" not in schema:

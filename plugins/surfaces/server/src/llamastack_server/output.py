@@ -12,11 +12,11 @@ _LINGERS_S = 2.0
 
 
 class Output:
-    """What a response is written to, in as few calls of the system as can be: a head goes out with the first block of
+    """Writes a response with as few system calls as possible: a head goes out with the first block of
     its body, and the blocks after it together, as many as there are before the loop turns to something else.
 
-    A call is a tenth of a request that is only forwarded, and two fifths of a piece of a native stream; each one less
-    also is an awakening less of the client.
+    A call is a tenth of a request that is only forwarded, and two fifths of a piece of a native stream; each write
+    saved also saves the client one wake-up.
     """
 
     __slots__ = ("_head", "_loop", "_new", "_transport", "_waiting", "_waiting_bytes", "blocks", "lingers", "written")

@@ -63,7 +63,9 @@ def json_value(text: bytes, what: str, param: str | None = None) -> object:
 
 
 def add_once(given: dict[str, Any], more: Mapping[str, Any]) -> None:
-    """Add arguments from another place of the request. Raises InvalidRequestError where one is there already."""
+    """Add arguments from another place of the request. Raises InvalidRequestError for an argument that is already
+    there.
+    """
     for name, value in more.items():
         if name in given:
             raise InvalidRequestError(f"'{name}' is given twice", param=name)

@@ -30,7 +30,7 @@ _LONGEST_REST_S = 30.0
 
 
 class _Wait(Enum):
-    """What a connection waits for its client to do or to send."""
+    """What a connection waits for: input from the client, or the client to read."""
 
     FIRST_HEAD = "the first byte"
     HEAD = "the rest of a head"
@@ -109,7 +109,7 @@ def _is_over(watched: _Watched, limit: float, done: int, now: float) -> bool:
 
 
 def _wait_of(connection: Connection) -> _Wait | None:
-    """None where it is the server's turn, or the connection's end has begun."""
+    """None if it is the server's turn, or if the connection is ending."""
     if connection.unsent_bytes:
         return _Wait.READER
     if connection.refused:
@@ -139,7 +139,7 @@ def _end(connection: Connection, wait: _Wait, limit: float) -> None:
             )
         )
     elif wait is _Wait.READER:
-        _LOGGER.warning("a client takes nothing of its reply for %g s: its connection is cut", limit)
+        _LOGGER.warning("a client has read nothing of its reply for %g s: its connection is closed", limit)
         connection.transport.abort()
     else:
         connection.transport.close()

@@ -11,7 +11,7 @@ _AT_ONCE = 4
 class StreamTurns:
     """The streams of one event loop that wait for their turn.
 
-    Merely to let the loop run once is not enough: a new request takes half a dozen runs of it, and in each of them all
+    Letting the loop run once is not enough: a new request takes half a dozen runs of it, and in each of them all
     of these streams would go on.
     """
 
@@ -19,7 +19,7 @@ class StreamTurns:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def next(self) -> None:
-        """Wait until it is the caller's turn; everything else that can run has run meanwhile."""
+        """Wait for the caller's turn. Everything else that can run has run by then."""
         loop = asyncio.get_running_loop()
         turn = loop.create_future()
         if not self._waiting:

@@ -224,7 +224,7 @@ class ToolCallAssembler:
         return piece
 
     def _made_call(self, piece: _Call) -> _Call:
-        """What was taken for a piece of another call is a call."""
+        """A piece that seemed to belong to another call is a call of its own."""
         piece.continues = None
         for group in self._groups_of(piece):
             group.add(piece)

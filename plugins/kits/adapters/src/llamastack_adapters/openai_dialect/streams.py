@@ -158,7 +158,7 @@ class _ChatReader:
         self.finish = finish_of_choice(choice, self._provider_id) or self.finish
 
     def _whole(self, choice: Mapping[str, Any]) -> Any:
-        """What a choice without a delta says, unless it says again what is told already."""
+        """The text of a choice without a delta, unless it repeats earlier text."""
         return {} if self.has_said else said_in_choice(choice) or {}
 
     def end(self, *, done: bool) -> Iterator[ChatPiece]:

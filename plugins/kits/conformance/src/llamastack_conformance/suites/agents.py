@@ -21,7 +21,7 @@ _QUESTION = "What is the capital of France?"
 
 
 class AgentsConformance(ProviderConformance):
-    """Everything that an agents provider has to do. Source of the shapes: `llamastack.api.agents`."""
+    """All checks of an agents provider. Source of the shapes: `llamastack.api.agents`."""
 
     api: ClassVar[str] = "agents"
 
@@ -38,7 +38,7 @@ class AgentsConformance(ProviderConformance):
         )
 
     async def _session(self, running: Running) -> dict[str, str]:
-        """A new agent and a session with it."""
+        """Make an agent and a session with it."""
         agent = await running.calls.create_agent(agent_config=await self._config(running))
         well_formed(running.subject.method("create_agent"), agent)
         session = await running.calls.create_agent_session(agent_id=agent.agent_id, session_name="a session")
@@ -63,7 +63,7 @@ class AgentsConformance(ProviderConformance):
     async def probe(self, running: Running, capability: str) -> Probe:
         config = await self._config(running)
         ids, turn_id, step_id = {"agent_id": "a", "session_id": "s"}, "t", "s"
-        # Past the stack, which may refuse what is needed to get this far; where the provider lacks it, any id will do.
+        # The provider is called directly: the stack may refuse these calls. If the provider lacks them, any id will do.
         with suppress(LlamaStackError, NotImplementedError, AttributeError):
             made = await running.provider.create_agent(agent_config=config)
             ids["agent_id"] = made.agent_id
@@ -88,9 +88,9 @@ class AgentsConformance(ProviderConformance):
 
     # ---- agents and sessions -------------------------------------------------------------------------------------
 
-    @check("create_agent.works", tier=Tier.live, capability="create_agent", mend="give every agent an id of its own")
+    @check("create_agent.works", tier=Tier.live, capability="create_agent", mend="give every agent its own id")
     async def test_create_agent_works(self, subject: Subject) -> None:
-        """each agent gets an id of its own"""
+        """each agent gets its own id"""
         async with subject.shared() as running:
             config = await self._config(running)
             made = [await running.calls.create_agent(agent_config=config) for _ in range(2)]
@@ -101,9 +101,14 @@ class AgentsConformance(ProviderConformance):
 
     test_create_agent_refused = refused("create_agent")
 
-    @check("create_session.works", tier=Tier.live, capability="create_session", mend="raise NotFoundError for no agent")
+    @check(
+        "create_session.works",
+        tier=Tier.live,
+        capability="create_session",
+        mend="raise NotFoundError for an unknown agent",
+    )
     async def test_create_session_works(self, subject: Subject) -> None:
-        """an agent has sessions with ids of their own; one of an agent that is not there is NotFoundError (404)"""
+        """each session of an agent gets its own id; a session of an unknown agent is NotFoundError (404)"""
         async with subject.shared() as running:
             ids = await self._session(running)
             again = await running.calls.create_agent_session(agent_id=ids["agent_id"], session_name="a session")
@@ -118,10 +123,10 @@ class AgentsConformance(ProviderConformance):
         "create_turn.works",
         tier=Tier.live,
         capability="create_turn",
-        mend="return a Turn with the messages as they came, the steps, and the output message",
+        mend="return a Turn with the unchanged messages, the steps, and the output message",
     )
     async def test_create_turn_works(self, subject: Subject) -> None:
-        """a turn has its input, at least one step, an output, its session, and when it began and ended"""
+        """a turn has its input, at least one step, an output, its session, and the times of its start and end"""
         async with subject.shared() as running:
             ids = await self._session(running)
             turn = await self._turn(running, ids)
@@ -139,7 +144,7 @@ class AgentsConformance(ProviderConformance):
         "streaming.order",
         tier=Tier.live,
         capability="streaming",
-        mend="yield turn_start, for each step its start, progress and completion, and last turn_complete with the Turn",
+        mend="yield turn_start, then the start, progress and completion of each step, then turn_complete with the Turn",
     )
     async def test_streaming_order(self, subject: Subject) -> None:
         """a streamed turn begins with turn_start, ends with turn_complete, and every step that starts completes"""
@@ -156,11 +161,11 @@ class AgentsConformance(ProviderConformance):
 
     test_streaming_refused = refused("streaming")
 
-    # ---- looking back --------------------------------------------------------------------------------------------
+    # ---- reading again --------------------------------------------------------------------------------------------
 
     @check("get_turn.works", tier=Tier.live, capability="get_turn", mend="keep turns as they were returned")
     async def test_get_turn_works(self, subject: Subject) -> None:
-        """a turn that was taken can be had again, the same; one that was not is NotFoundError (404)"""
+        """a turn can be read again, unchanged; an unknown turn is NotFoundError (404)"""
         async with subject.shared() as running:
             ids = await self._session(running)
             turn = await self._turn(running, ids)
@@ -173,7 +178,7 @@ class AgentsConformance(ProviderConformance):
 
     @check("get_step.works", tier=Tier.live, capability="get_step", mend="keep steps as they were returned")
     async def test_get_step_works(self, subject: Subject) -> None:
-        """a step of a turn can be had again, the same"""
+        """a step of a turn can be read again, unchanged"""
         async with subject.shared() as running:
             ids = await self._session(running)
             turn = await self._turn(running, ids)
@@ -189,7 +194,7 @@ class AgentsConformance(ProviderConformance):
         "get_session.works", tier=Tier.live, capability="get_session", mend="keep each session's turns in their order"
     )
     async def test_get_session_works(self, subject: Subject) -> None:
-        """a session has its turns in their order, and those of no other session"""
+        """a session has its own turns in their order, and no others"""
         async with subject.shared() as running:
             ids = await self._session(running)
             turns = [await self._turn(running, ids, text) for text in ("Hello.", "And again.")]
@@ -215,7 +220,7 @@ class AgentsConformance(ProviderConformance):
 
     @check("delete_agent.works", tier=Tier.live, capability="delete_agent", mend="forget the agent and its sessions")
     async def test_delete_agent_works(self, subject: Subject) -> None:
-        """a deleted agent takes no turns any more: NotFoundError (404)"""
+        """a turn with a deleted agent is NotFoundError (404)"""
         async with subject.shared() as running:
             ids = await self._session(running)
             await running.calls.delete_agent(agent_id=ids["agent_id"])

@@ -1,4 +1,4 @@
-"""Checks of what a provider does when things go wrong, with the faults made by a tap before the real backend."""
+"""Checks of a provider's behaviour at faults, which a tap before the real backend makes."""
 
 from __future__ import annotations
 
@@ -41,11 +41,13 @@ _ERROR = json.dumps({"error": {"message": _WORDS, "type": "invalid_request_error
 
 
 class FailureChecks(Suite):
-    """Of every provider; those of the connection need a backend with a URL in the config."""
+    """Checks of every provider; those of the connection need a backend with a URL in the config."""
 
-    @check("failure.down-at-start", tier=Tier.failure, mend="let nothing but health, lists and calls need the backend")
+    @check("failure.down-at-start", tier=Tier.failure, mend="need the backend only for health, listings and calls")
     async def test_failure_down_at_start(self, subject: Subject) -> None:
-        """with its backend down the provider is reported down, calls get a 503, and it recovers by itself"""
+        """if its backend is down, the provider is reported down, calls get a 503, and it recovers when the backend is
+        back
+        """
         async with subject.start(down=True) as running:
             if running.instance.status is not ProviderStatus.down or not running.instance.reason:
                 raise CheckFailure(f"with no backend it is {running.instance.status}: {running.instance.reason}")
@@ -69,7 +71,7 @@ class FailureChecks(Suite):
 
     @check("failure.silent-backend", tier=Tier.failure, mend="give every call to the backend a time limit")
     async def test_failure_silent_backend(self, subject: Subject) -> None:
-        """a backend that takes a request and never answers is an error (504, 503) in time, not waiting for ever"""
+        """if a backend reads a request and never answers, the call fails in time with a 504 or 503"""
         subject.require_backend()
         async with self._tapped(subject, changes=subject.short_timeouts) as running:
             running.tap.hangs = True
@@ -93,7 +95,7 @@ class FailureChecks(Suite):
         mend="treat the end of the connection before the last event as an error",
     )
     async def test_failure_cut_stream(self, subject: Subject) -> None:
-        """a stream that is cut in the middle ends with an error of the backend (502, 503), never as if complete"""
+        """a stream that is cut in the middle ends with an error of the backend (502, 503), never as complete"""
         async with self._tapped(subject) as running:
             running.tap.cuts = True
 
@@ -117,7 +119,7 @@ class FailureChecks(Suite):
         "failure.rate-limit", tier=Tier.failure, mend="map 429 to RateLimitError with retry_after; wait only briefly"
     )
     async def test_failure_rate_limit(self, subject: Subject) -> None:
-        """a 429 with a long Retry-After is RateLimitError (429), told at once, with the backend's seconds"""
+        """a 429 with a long Retry-After is RateLimitError (429), raised at once, with the backend's seconds"""
         limited = answer(429, _ERROR, retry_after=str(_RETRY_AFTER_S))
         error = await self._injected(subject, limited, RateLimitError)
         if isinstance(error, RateLimitError) and error.retry_after != _RETRY_AFTER_S:
@@ -137,10 +139,10 @@ class FailureChecks(Suite):
     @check(
         "failure.bad-parameter",
         tier=Tier.failure,
-        mend="map 400 to InvalidRequestError, with the backend's words in it",
+        mend="map 400 to InvalidRequestError, with the backend's message in it",
     )
     async def test_failure_bad_parameter(self, subject: Subject) -> None:
-        """a 400 of the backend is InvalidRequestError (400) that says what the backend said"""
+        """a 400 of the backend is InvalidRequestError (400) with the backend's message"""
         error = await self._injected(subject, answer(400, _ERROR), InvalidRequestError)
         if _WORDS not in error.message:
             raise CheckFailure(f"the error says: {error.message}", wanted=f"an error that says: {_WORDS}")
@@ -148,10 +150,10 @@ class FailureChecks(Suite):
     @check(
         "failure.cancelled-call",
         tier=Tier.failure,
-        mend="await the backend in the caller's task, or cancel what awaits it",
+        mend="await the backend in the caller's task, or cancel the task that awaits it",
     )
     async def test_failure_cancelled_call(self, subject: Subject) -> None:
-        """when the caller goes away during a call, the backend's connection is closed"""
+        """when the caller is cancelled during a call, the backend's connection is closed"""
         async with self._tapped(subject) as running:
             running.tap.hangs = True
             with anyio.move_on_after(_SEEN_BY_S) as caller:
@@ -164,7 +166,7 @@ class FailureChecks(Suite):
         "failure.cancelled-stream", tier=Tier.failure, mend="close the backend's stream in `finally` or `async with`"
     )
     async def test_failure_cancelled_stream(self, subject: Subject) -> None:
-        """when the caller goes away while it waits for a piece of a stream, the backend's connection is closed"""
+        """when the caller is cancelled while it waits for a piece of a stream, the backend's connection is closed"""
         async with self._tapped(subject) as running:
             running.tap.holds = True
             with anyio.move_on_after(_SEEN_BY_S) as caller:
@@ -185,20 +187,20 @@ class FailureChecks(Suite):
         mend="return a `streams.Stream` with `on_close`, or an async generator",
     )
     async def test_failure_abandoned_stream(self, subject: Subject) -> None:
-        """a stream that is closed in its middle is closed at once, more than once, and leaves the provider working"""
+        """a stream can be closed in its middle, at once and more than once, and the provider still works"""
         async with subject.shared() as running:
             await self.prepare(running)
             pieces = await self.stream(running)
             async for _ in pieces:
                 break
-            began = anyio.current_time()  # what closes may shield itself from being cancelled
+            began = anyio.current_time()  # the code that closes may shield itself from cancellation
             await close(pieces)
             await close(pieces)
             if anyio.current_time() - began > _SEEN_BY_S:
                 raise CheckFailure(f"closing takes {anyio.current_time() - began:.1f} s")
             await self.call(running)
 
-    @check("failure.shutdown-twice", tier=Tier.failure, mend="let shutdown look whether there is something to close")
+    @check("failure.shutdown-twice", tier=Tier.failure, mend="let shutdown check whether there is something to close")
     async def test_failure_shutdown_twice(self, subject: Subject) -> None:
         """`shutdown` can be called twice, and before any call"""
         async with subject.start() as running:
@@ -208,11 +210,11 @@ class FailureChecks(Suite):
             await shutdown()
             await shutdown()
 
-    @check("failure.leaves-nothing", tier=Tier.failure, mend="close in `shutdown` what is listed here")
+    @check("failure.leaves-nothing", tier=Tier.failure, mend="close in `shutdown` everything that is listed here")
     async def test_failure_leaves_nothing(self, subject: Subject) -> None:
         """after `shutdown` no task, thread, socket or file of the provider is left"""
         await subject.stop_shared()
-        # Once before: what is loaded once and kept for all, as an SDK's modules are, is no leak.
+        # The first round is a warm-up: what is loaded once and kept, such as an SDK's modules, is no leak.
         for _ in range(2):
             before = Holdings.now()
             async with subject.start() as running:
@@ -252,15 +254,15 @@ class FailureChecks(Suite):
         for name, value in secrets.items():
             places = [text for text in shown if value in text]
             if places:
-                told = places[0].replace(value, "***")
-                raise CheckFailure(f"{name} is in: {told[:300]}")
+                shown_text = places[0].replace(value, "***")
+                raise CheckFailure(f"{name} is in: {shown_text[:300]}")
 
     async def _shown(self, subject: Subject, running: Running, tapped: bool) -> list[str]:
         provider, config = running.provider, subject.config_class.model_validate(running.instance.plan.config)
         shown = [repr(config), str(config), repr(provider), repr(running.instance.plan.config)]
 
         def echo(request: Request) -> bytes:
-            # As backends do that tell which key was wrong.
+            # Some backends repeat the wrong key in their error.
             return answer(401, json.dumps({"error": {"message": f"wrong key in {request.whole.decode('latin-1')}"}}))
 
         for data in (None, subject.client_data(_CLIENTS_KEY)):
@@ -300,9 +302,9 @@ async def _expect_error(running: Running, attempt: Callable[[], Any], *kinds: ty
     try:
         result = await attempt()
     except LlamaStackError as error:
-        told = f"{type(error).__name__} ({error.status}): {error.message}"
+        described = f"{type(error).__name__} ({error.status}): {error.message}"
         if not isinstance(error, kinds):
-            raise CheckFailure(told, wanted=wanted) from None
+            raise CheckFailure(described, wanted=wanted) from None
         if error.provider_id != running.provider_id:
             raise CheckFailure(
                 f"it names provider '{error.provider_id}'", wanted="its provider_id in the error"
@@ -318,9 +320,9 @@ async def _leave_when(condition: Callable[[], Any], caller: anyio.CancelScope) -
 
 async def _expect_left(running: Running) -> None:
     if not running.tap.holding:
-        raise CheckFailure("the call was over before the backend had answered it")
+        raise CheckFailure("the call ended before the backend had answered")
     if not await becomes(lambda: running.tap.left, _SEEN_BY_S):
-        raise CheckFailure(f"the connection is still open {_SEEN_BY_S:g} s after the caller has gone")
+        raise CheckFailure(f"the connection is still open {_SEEN_BY_S:g} s after the caller was cancelled")
 
 
 def _lines_of(error: BaseException) -> list[str]:
@@ -328,7 +330,7 @@ def _lines_of(error: BaseException) -> list[str]:
 
 
 class _everything_logged(logging.Handler):  # noqa: N801 - used like a function
-    """What is logged inside the block, by any logger and at any level."""
+    """The log records inside the block, of all loggers and levels."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)

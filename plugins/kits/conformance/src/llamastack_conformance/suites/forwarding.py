@@ -23,18 +23,18 @@ _QUESTION = "What is the capital of France?"
 
 
 class ForwardingChecks(Suite):
-    """What comes back of a request in OpenAI's form is in OpenAI's form."""
+    """The answer to a request in OpenAI's form is in OpenAI's form."""
 
     async def _model(self, running: Running) -> str:
-        """A name of a model that chats, with the provider's id."""
+        """The name of a chat model, with the provider's id."""
         raise NotImplementedError
 
     @check(
         "forwarded.reply",
         tier=Tier.live,
         capability="chat_completion",
-        mend="hand `request.body_for(the backend's name of the model)` on, and back what is answered, as bytes; raise "
-        "for an answer that is an error",
+        mend="send `request.body_for(the backend's name of the model)`, and return the answer as bytes; raise if the "
+        "answer is an error",
     )
     async def test_forwarded_reply(self, subject: Subject) -> None:
         """a request in OpenAI's form comes back as OpenAI's JSON: choices with a message and a finish_reason"""
@@ -86,10 +86,10 @@ class ForwardingChecks(Suite):
         """What the provider answers through the stack, as at `/v1/chat/completions`."""
         if not hasattr(running.provider, "forward_openai"):
             raise NotApplicable("the provider forwards no requests in OpenAI's form")
-        # By a name that no backend knows: the provider has to put its own there.
+        # The name is one that no backend knows: the provider must replace it with the backend's name.
         model = await self._model(running)
         asked = {"model": model, "messages": [{"role": "user", "content": _QUESTION}], **more}
-        # A backend may know one of these names alone, and what it does not know is rightly not forwarded.
+        # A backend may know only one of these names, and a provider need not forward the other.
         for limit in ({"max_tokens": 12}, {"max_completion_tokens": 12}, {}):
             body = {**asked, **limit}
             content, stream = json.dumps(body).encode(), bool(more.get("stream"))
@@ -108,7 +108,7 @@ class ForwardingChecks(Suite):
             )
             if answer is not None:
                 return answer
-        raise CheckFailure("None", wanted="an answer to messages alone, which every such backend takes")
+        raise CheckFailure("None", wanted="an answer to a request with only messages, which every such backend accepts")
 
 
 async def _one_by_one(blocks: list[bytes]) -> AsyncIterator[bytes]:
@@ -123,7 +123,7 @@ def _request(
 
 
 def _choices_of(content: bytes) -> list[dict[str, Any]]:
-    """The choices of what OpenAI's API answers, or of one event of it: the one with the usage has none."""
+    """The choices of an answer of OpenAI's API, or of one event; the event with the usage has none."""
     try:
         choices = json.loads(content)["choices"]
     except (ValueError, LookupError, TypeError):

@@ -65,7 +65,7 @@ _SUNNY = JsonSchemaResponseFormat(
 _DOT = ImageMedia(
     image="data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
 )
-# By the parameter that each is about.
+# By the parameter that each value is for.
 _SAMPLING: dict[str, dict[str, Any]] = {
     "top_p": {"strategy": SamplingStrategy.top_p, "temperature": 0.7, "top_p": 0.9},
     "top_k": {"strategy": SamplingStrategy.top_k, "temperature": 0.7, "top_k": 20},
@@ -78,7 +78,7 @@ _LEAST_TIME_S = 0.2
 
 
 class InferenceConformance(RoutedProviderConformance, ForwardingChecks):
-    """Everything that an inference provider has to do. Source of the shapes: `llamastack.api.inference`."""
+    """All checks of an inference provider. Source of the shapes: `llamastack.api.inference`."""
 
     api: ClassVar[str] = "inference"
 
@@ -148,7 +148,8 @@ class InferenceConformance(RoutedProviderConformance, ForwardingChecks):
                 {**chat, "response_format": _SUNNY},
                 lambda r: _is_sunny(r.completion_message.content),
             ),
-            # Whether an image was seen cannot be told from a reply; a model that is said to see them counts.
+            # A reply does not show whether the model saw the image, so a model that is declared to see images is
+            # trusted.
             "images": Probe(
                 "chat_completion",
                 {**chat, "messages": [UserMessage(content=["What is this?", _DOT])]},
@@ -166,13 +167,15 @@ class InferenceConformance(RoutedProviderConformance, ForwardingChecks):
         mend="return a ChatCompletionResponse with a CompletionMessage: text, stop_reason, tool_calls []",
     )
     async def test_chat_completion_works(self, subject: Subject) -> None:
-        """a question gets a ChatCompletionResponse with text, a stop_reason, and neither tool calls nor logprobs"""
+        """the answer to a question is a ChatCompletionResponse with text and a stop_reason, without tool calls and
+        logprobs
+        """
         async with subject.shared() as running:
             reply = await self._chat(running)
         well_formed(subject.method("chat_completion"), reply)
         _plain_message(reply.completion_message)
         if reply.logprobs is not None:
-            raise CheckFailure("logprobs, which nobody asked for")
+            raise CheckFailure("logprobs, although the request did not ask for them")
 
     @check(
         "chat_completion.conversation",
@@ -181,7 +184,7 @@ class InferenceConformance(RoutedProviderConformance, ForwardingChecks):
         mend="take system, user and assistant messages in their order, and content in parts",
     )
     async def test_chat_completion_conversation(self, subject: Subject) -> None:
-        """a conversation with a system message, an earlier answer, context, and text in parts is answered"""
+        """a conversation with a system message, an earlier answer, context and text in parts gets an answer"""
         messages = [
             SystemMessage(content="You are brief."),
             UserMessage(content="Name a city."),
@@ -196,7 +199,7 @@ class InferenceConformance(RoutedProviderConformance, ForwardingChecks):
         "chat_completion.max-tokens",
         tier=Tier.live,
         capability="chat_completion",
-        mend="hand `max_tokens` on, and say StopReason.out_of_tokens when it ended the reply",
+        mend="pass `max_tokens` to the backend, and return StopReason.out_of_tokens if it ended the reply",
     )
     async def test_chat_completion_max_tokens(self, subject: Subject) -> None:
         """a reply that `max_tokens` cuts off has the stop_reason out_of_tokens"""
@@ -209,13 +212,13 @@ class InferenceConformance(RoutedProviderConformance, ForwardingChecks):
         "chat_completion.stop",
         tier=Tier.live,
         capability="chat_completion",
-        mend="hand `stop` on, and leave the text that ended the reply out of it",
+        mend="pass `stop` to the backend, and leave the text that ended the reply out of it",
     )
     async def test_chat_completion_stop(self, subject: Subject) -> None:
         """a text of `stop` ends the reply and is no part of it"""
         async with subject.shared() as running:
             whole = _text(await self._chat(running))
-            # A whole word: where tokens are compared, less than one would not be found.
+            # A whole word is used: a backend that compares tokens would not find a part of one.
             words = [word for word in whole.split()[1:] if word not in whole.partition(word)[0] and len(word) > 1]
             if not words:
                 raise NotApplicable(f"the model's reply is too short to be stopped: {whole!r}")
@@ -228,10 +231,10 @@ class InferenceConformance(RoutedProviderConformance, ForwardingChecks):
         "chat_completion.sampling",
         tier=Tier.live,
         capability="chat_completion",
-        mend="hand the parameter on, or raise NotSupportedError with param='sampling_params.<name>'",
+        mend="pass the parameter to the backend, or raise NotSupportedError with param='sampling_params.<name>'",
     )
     async def test_chat_completion_sampling(self, subject: Subject) -> None:
-        """each sampling parameter is taken, or refused with NotSupportedError (501) that names it"""
+        """each sampling parameter is accepted, or refused with a NotSupportedError (501) that names it"""
         async with subject.shared() as running:
             for name, given in _SAMPLING.items():
                 try:
@@ -253,7 +256,7 @@ class InferenceConformance(RoutedProviderConformance, ForwardingChecks):
         mend="yield one `start`, then `progress` with the text, then one `complete` with the stop_reason",
     )
     async def test_streaming_order(self, subject: Subject) -> None:
-        """a stream is: one start, progress with the text, one complete that alone has the stop_reason"""
+        """a stream is one start, progress with the text, and one complete; only complete has the stop_reason"""
         async with subject.shared() as running:
             pieces = [piece async for piece in await self.stream(running)]
         name = "chat_completion" if subject.declares("chat_completion") else "completion"
@@ -269,10 +272,10 @@ class InferenceConformance(RoutedProviderConformance, ForwardingChecks):
         "streaming.completion",
         tier=Tier.live,
         capability="streaming",
-        mend="yield CompletionResponseStreamChunk: deltas, the stop_reason in the last one alone",
+        mend="yield CompletionResponseStreamChunk: deltas, with the stop_reason only in the last one",
     )
     async def test_streaming_completion(self, subject: Subject) -> None:
-        """a streamed text completion is pieces of text, of which the last alone has the stop_reason"""
+        """a streamed text completion is pieces of text, and only the last one has the stop_reason"""
         if not subject.declares("completion"):
             raise NotApplicable("the provider declares no `completion`")
         async with subject.shared() as running:
@@ -290,7 +293,7 @@ class InferenceConformance(RoutedProviderConformance, ForwardingChecks):
         mend="yield each piece when it comes from the backend; read the backend's stream as a stream",
     )
     async def test_streaming_as_it_comes(self, subject: Subject) -> None:
-        """the first piece of text is there before the last one is made"""
+        """the first piece of text arrives before the last one is made"""
         if subject.backend_url is None:
             await self._in_time(subject)
             return
@@ -325,7 +328,7 @@ class InferenceConformance(RoutedProviderConformance, ForwardingChecks):
         mend="return a CompletionResponse with a CompletionMessage",
     )
     async def test_completion_works(self, subject: Subject) -> None:
-        """a text is continued by a CompletionResponse with text and a stop_reason"""
+        """the completion of a text is a CompletionResponse with text and a stop_reason"""
         async with subject.shared() as running:
             reply = await self._complete(running)
         well_formed(subject.method("completion"), reply)
@@ -340,7 +343,7 @@ class InferenceConformance(RoutedProviderConformance, ForwardingChecks):
         mend="return one vector per content, in their order, all of the model's dimension",
     )
     async def test_embeddings_works(self, subject: Subject) -> None:
-        """contents get one vector each, in their order, of one dimension, finite, and the same for the same text"""
+        """each content gets one vector, in order, of one dimension, finite, and the same for the same text"""
         async with subject.shared() as running:
             reply = await self._embed(running, ["a llama", "an entirely different thing, a car", "a llama"])
         well_formed(subject.method("embeddings"), reply)
@@ -363,10 +366,10 @@ class InferenceConformance(RoutedProviderConformance, ForwardingChecks):
         "logprobs.works",
         tier=Tier.live,
         capability="logprobs",
-        mend="return one TokenLogProbs per place, natural logarithms, the chosen token first",
+        mend="return one TokenLogProbs per position, natural logarithms, the chosen token first",
     )
     async def test_logprobs_works(self, subject: Subject) -> None:
-        """log probabilities come for each place: the chosen token and the likeliest ones, none above 0"""
+        """each position has log probabilities: the chosen token and the likeliest ones, none above 0"""
         config = LogProbConfig(top_k=_MOST_TOP_LOGPROBS)
         async with subject.shared() as running:
             ask = self._chat if subject.declares("chat_completion") else self._complete
@@ -384,10 +387,10 @@ class InferenceConformance(RoutedProviderConformance, ForwardingChecks):
         "json_schema.works",
         tier=Tier.live,
         capability="json_schema",
-        mend="hand the schema on in the backend's way, and raise when the backend passed over it",
+        mend="pass the schema in the backend's form, and raise if the backend ignored it",
     )
     async def test_json_schema_works(self, subject: Subject) -> None:
-        """a reply with a JSON schema is JSON that fits it, whole and streamed"""
+        """a reply to a request with a JSON schema is JSON that fits it, whole and streamed"""
         async with subject.shared() as running:
             asked: dict[str, Any] = {"response_format": _SUNNY, "sampling_params": _LONG}
             texts = [_text(await self._chat(running, _IS_IT_SUNNY, **asked))]
@@ -404,7 +407,7 @@ class InferenceConformance(RoutedProviderConformance, ForwardingChecks):
         "tools.works",
         tier=Tier.live,
         capability="tools",
-        mend="hand tools and tool_choice on, and return ToolCall with the arguments as a dict, not as text",
+        mend="pass tools and tool_choice to the backend, and return ToolCall with the arguments as a dict, not as text",
     )
     async def test_tools_works(self, subject: Subject) -> None:
         """a required tool is called: a ToolCall with an id, the tool's name and its arguments"""
@@ -447,7 +450,7 @@ class InferenceConformance(RoutedProviderConformance, ForwardingChecks):
         except NotSupportedError as error:
             if error.param != "tool_choice":
                 raise
-            # The backend has tools, and leaves it to the model whether one is called.
+            # The backend supports tools, but the model decides whether to call one.
             return await self._chat(running, question, **given)
 
     test_tools_refused = refused("tools")
@@ -456,10 +459,10 @@ class InferenceConformance(RoutedProviderConformance, ForwardingChecks):
         "images.works",
         tier=Tier.live,
         capability="images",
-        mend="hand the image's bytes on in the backend's way",
+        mend="pass the image's bytes in the backend's form",
     )
     async def test_images_works(self, subject: Subject) -> None:
-        """a message with an image in a data: URL is answered"""
+        """a message with an image in a data: URL gets an answer"""
         if subject.settings.image_model is None:
             raise NotApplicable("name a model that sees images in x-conformance.image_model")
         async with subject.shared() as running:
@@ -497,7 +500,7 @@ def _stops_once(pieces: list[ChatCompletionResponseStreamChunk | CompletionRespo
     if not reasons or sum(reasons) != 1 or not reasons[-1]:
         raise CheckFailure(
             f"of {len(reasons)} pieces, those with a stop_reason: {[i for i, has in enumerate(reasons) if has]}",
-            wanted="a stop_reason in the last piece alone",
+            wanted="a stop_reason only in the last piece",
         )
 
 

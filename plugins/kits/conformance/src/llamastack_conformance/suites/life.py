@@ -1,4 +1,4 @@
-"""Checks of how a provider starts, and of what its instances share."""
+"""Checks of how a provider starts, and that its instances share no state."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _CONTAINERS = (list, dict, set)
 
 
 class LifeChecks(Suite):
-    """Of every provider."""
+    """Checks of every provider."""
 
-    @check("life.starts", tier=Tier.live, mend="see the reason; the run config must name a backend that is there")
+    @check("life.starts", tier=Tier.live, mend="see the reason; the run config must name a running backend")
     async def test_life_starts(self, subject: Subject) -> None:
         """the provider starts with this run config and answers a call"""
         async with subject.start() as running:
@@ -25,7 +25,7 @@ class LifeChecks(Suite):
 
     @check("life.two-instances", tier=Tier.live, mend="keep state in the instance; close only what it opened itself")
     async def test_life_two_instances(self, subject: Subject) -> None:
-        """two instances with two provider_ids work side by side, and one goes on when the other is shut down"""
+        """two instances with two provider_ids work side by side, and one still works after the other is shut down"""
         async with subject.start(second=True) as second:
             async with subject.start() as first:
                 for one in (first, second):

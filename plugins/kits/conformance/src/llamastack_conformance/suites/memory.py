@@ -28,13 +28,13 @@ _TTL_OVER_S = 2.5
 
 
 class MemoryConformance(RoutedProviderConformance):
-    """Everything that a memory provider has to do. Source of the shapes: `llamastack.api.memory`."""
+    """All checks of a memory provider. Source of the shapes: `llamastack.api.memory`."""
 
     api: ClassVar[str] = "memory"
 
     def _bank(self, running: Running) -> Any:
         bank = new_object(running.subject)
-        # Names are of the whole stack: the second instance cannot have the first one's.
+        # Names are unique in the stack, so the second instance needs other names.
         second = running.provider_id.endswith(SECOND)
         return bank.model_copy(update={"identifier": bank.identifier + SECOND}) if second else bank
 
@@ -84,7 +84,7 @@ class MemoryConformance(RoutedProviderConformance):
         return probes[capability]
 
     def unserved_objects(self, subject: Subject) -> list[Any]:
-        """Banks of the kinds that the settings name none of."""
+        """Banks of the types that the settings do not name."""
         taken = {item.get("type", "vector") for item in subject.settings.objects}
         fields = {"vector": {"embedding_model": "no-such-model-7f3a", "chunk_size_in_tokens": 64}}
         return [
@@ -119,10 +119,10 @@ class MemoryConformance(RoutedProviderConformance):
         "insert_documents.data-url",
         tier=Tier.live,
         capability="insert_documents",
-        mend="read content that is a URL with llamastack_memory_kit.documents.document_text",
+        mend="read the text of a URL with llamastack_memory_kit.documents.document_text",
     )
     async def test_insert_documents_data_url(self, subject: Subject) -> None:
-        """content that is a data: URL is what the URL holds"""
+        """for content that is a data: URL, the bank stores the text in the URL"""
         document = MemoryBankDocument(
             document_id="url", content="data:text/plain;base64,QSB6ZXBwZWxpbiBsYW5kcyBxdWlldGx5Lg=="
         )
@@ -141,7 +141,7 @@ class MemoryConformance(RoutedProviderConformance):
         mend="read and check every document before the first is stored",
     )
     async def test_insert_documents_all_or_none(self, subject: Subject) -> None:
-        """when one document of several cannot be read, none is stored"""
+        """if one of several documents cannot be read, none is stored"""
         good = MemoryBankDocument(document_id="good", content="The violin is out of tune.")
         bad = MemoryBankDocument(document_id="bad", content="http://127.0.0.1:1/nothing-listens-here")
         async with subject.start() as running:
@@ -161,10 +161,12 @@ class MemoryConformance(RoutedProviderConformance):
         "query_documents.works",
         tier=Tier.live,
         capability="query_documents",
-        mend="return QueryDocumentsResponse: chunks with the metadata of their document, a score each, best first",
+        mend="return QueryDocumentsResponse: chunks with the metadata of their document and a score each, best first",
     )
     async def test_query_documents_works(self, subject: Subject) -> None:
-        """what is nearest to the query comes first, with the metadata of its document, and finite, falling scores"""
+        """the nearest chunk to the query comes first, with the metadata of its document, and the scores are finite and
+        falling
+        """
         async with subject.start() as running:
             await self.prepare(running)
             found = await self._query(running)
@@ -184,10 +186,10 @@ class MemoryConformance(RoutedProviderConformance):
         "query_documents.params",
         tier=Tier.live,
         capability="query_documents",
-        mend="take `max_chunks` from params (3 by default) and refuse what is no number of chunks",
+        mend="read `max_chunks` from params (3 by default) and refuse invalid values",
     )
     async def test_query_documents_params(self, subject: Subject) -> None:
-        """`max_chunks` is kept to, 3 by default; nonsense in it is InvalidRequestError (400)"""
+        """`max_chunks` (3 by default) limits the result; an invalid value is InvalidRequestError (400)"""
         words = ("first", "second", "third", "fourth", "fifth")
         many = [MemoryBankDocument(document_id=w, content=f"Llamas graze on the {w} hill.") for w in words]
         async with subject.start() as running:
@@ -211,7 +213,7 @@ class MemoryConformance(RoutedProviderConformance):
         mend="keep each bank's documents apart",
     )
     async def test_query_documents_other_bank(self, subject: Subject) -> None:
-        """a bank finds nothing that was put into another"""
+        """a query of one bank finds nothing of another bank"""
         async with subject.start() as running:
             await self.prepare(running)
             bank = self._bank(running)
@@ -227,10 +229,10 @@ class MemoryConformance(RoutedProviderConformance):
         "delete_documents.works",
         tier=Tier.live,
         capability="delete_documents",
-        mend="remove every chunk of the documents; ids that are not there are no error",
+        mend="remove every chunk of the documents; unknown ids are no error",
     )
     async def test_delete_documents_works(self, subject: Subject) -> None:
-        """a deleted document is found no more, the others are; ids that are not there are no error"""
+        """a deleted document is not found any more, the others are; unknown ids are no error"""
         async with subject.start() as running:
             await self.prepare(running)
             bank_id = self._bank(running).identifier
@@ -245,10 +247,13 @@ class MemoryConformance(RoutedProviderConformance):
     test_delete_documents_refused = refused("delete_documents")
 
     @check(
-        "ttl.works", tier=Tier.live, capability="ttl", mend="leave out of queries what is older than its ttl_seconds"
+        "ttl.works",
+        tier=Tier.live,
+        capability="ttl",
+        mend="leave documents that are older than their ttl_seconds out of queries",
     )
     async def test_ttl_works(self, subject: Subject) -> None:
-        """a document with ttl_seconds is found before they are over, and not after; others stay"""
+        """a document with ttl_seconds is found until they are over, and not after; other documents stay"""
         brief = MemoryBankDocument(document_id="brief", content="The comet passes tonight.")
         async with subject.start() as running:
             await self.prepare(running)
@@ -271,7 +276,7 @@ class MemoryConformance(RoutedProviderConformance):
         mend="delete the bank's documents with the bank",
     )
     async def test_unregister_documents(self, subject: Subject) -> None:
-        """a bank that was unregistered and registered anew is empty"""
+        """a bank that was unregistered and registered again is empty"""
         if not subject.declares("registration"):
             raise NotApplicable("the provider declares no `registration`")
         async with subject.start() as running:

@@ -1,4 +1,4 @@
-"""What every suite has."""
+"""The checks that every suite has."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ class ProviderConformance(StaticChecks, LifeChecks, FailureChecks, StressChecks)
 
 
 class RoutedProviderConformance(ProviderConformance, RegistrationChecks):
-    """The checks of every provider whose API is routed by objects: models, shields, memory banks."""
+    """The checks of every provider whose API is routed by resources: models, shields, memory banks."""

@@ -1,4 +1,4 @@
-"""Checks of listing, registering and unregistering: idempotent, honest, never by halves."""
+"""Checks of listing, registering and unregistering: they are idempotent, and complete or without effect."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llamastack_conformance.suites.suite import Suite
 
 
 def new_object(subject: ConfiguredProvider) -> Any:
-    """An object of the settings. Raises NotApplicable when they name none."""
+    """A resource of the settings. Raises NotApplicable if they name none."""
     if not subject.settings.objects:
         raise NotApplicable(f"name a {subject.pair.label} that can be registered in x-conformance.objects")
     return subject.pair.adapter.validate_python(subject.settings.objects[0])
@@ -27,13 +27,15 @@ async def names(running: Running) -> list[str]:
 
 
 class RegistrationChecks(Suite):
-    """Of providers whose API is routed by objects."""
+    """Checks of providers whose API is routed by resources."""
 
     @check(
-        "listing.objects", tier=Tier.live, mend="give each object once, complete, and with its own provider_id or none"
+        "listing.objects",
+        tier=Tier.live,
+        mend="list each resource once, complete, and with its own provider_id or none",
     )
     async def test_listing_objects(self, subject: Subject) -> None:
-        """what the provider lists are objects of its kind, each name once, of no other provider"""
+        """the provider lists resources of its kind, each name once, and none of another provider"""
         async with subject.shared() as running:
             await self.prepare(running)
             listed = await running.list_objects()
@@ -42,14 +44,14 @@ class RegistrationChecks(Suite):
                 raise CheckFailure(f"it lists a {type(item).__name__}", wanted=f"a {subject.pair.label}")
             subject.pair.adapter.validate_json(subject.pair.adapter.dump_json(item))
             if item.provider_id not in ("", None, running.provider_id):
-                raise CheckFailure(f"'{item.identifier}' is said to be of provider '{item.provider_id}'")
+                raise CheckFailure(f"'{item.identifier}' has the provider_id '{item.provider_id}'")
         twice = [name for name, count in Counter(item.identifier for item in listed).items() if count > 1]
         if twice:
             raise CheckFailure(f"listed more than once: {', '.join(twice)}")
 
-    @check("listing.steady", tier=Tier.live, mend="list what is served, in an order that stays")
+    @check("listing.steady", tier=Tier.live, mend="list what is served, in a stable order")
     async def test_listing_steady(self, subject: Subject) -> None:
-        """asked twice, the provider lists the same"""
+        """the provider lists the same twice"""
         async with subject.shared() as running:
             await self.prepare(running)
             first = [item.identifier for item in await running.list_objects()]
@@ -57,9 +59,9 @@ class RegistrationChecks(Suite):
         if first != again:
             raise CheckFailure(f"first {first}, then {again}")
 
-    @check("registration.listed", tier=Tier.live, mend="take an object that is served already, as often as it is told")
+    @check("registration.listed", tier=Tier.live, mend="accept a resource that is served already, every time")
     async def test_registration_listed(self, subject: Subject) -> None:
-        """an object that the provider lists can be registered, and again, and nothing changes"""
+        """a resource that the provider lists can be registered repeatedly, and nothing changes"""
         async with subject.start() as running:
             await self.prepare(running)
             listed = await running.list_objects()
@@ -79,15 +81,19 @@ class RegistrationChecks(Suite):
         mend="raise UnsupportedModelError, UnsupportedShieldError or UnsupportedMemoryBankError, naming what is served",
     )
     async def test_registration_unserved(self, subject: Subject) -> None:
-        """what the backend does not serve is refused with an Unsupported...Error (400) that names it"""
+        """a resource that the backend does not serve is refused with an Unsupported...Error (400) that names it"""
         async with subject.start() as running:
             await self.prepare(running)
             for item in self._refused_objects(subject):
                 await _expect_refusal(running, item)
 
-    @check("registration.not-half", tier=Tier.live, mend="change nothing before it is certain that the object is taken")
+    @check(
+        "registration.not-half",
+        tier=Tier.live,
+        mend="change nothing before it is certain that the resource is accepted",
+    )
     async def test_registration_not_half(self, subject: Subject) -> None:
-        """after a refusal the provider lists what it listed before, and the stack does not know the object"""
+        """after a refusal the provider lists the same as before, and the stack does not know the resource"""
         async with subject.start() as running:
             await self.prepare(running)
             before = await names(running)
@@ -104,17 +110,17 @@ class RegistrationChecks(Suite):
     def _refused_objects(self, subject: Subject) -> list[Any]:
         found = self.unserved_objects(subject)
         if not found:
-            raise NotApplicable("the suite knows of nothing that this provider would have to refuse")
+            raise NotApplicable("the suite knows no resource that this provider must refuse")
         return found
 
     @check(
         "registration.works",
         tier=Tier.live,
         capability="registration",
-        mend="serve and list the object once register_* has returned",
+        mend="serve and list the resource once register_* has returned",
     )
     async def test_registration_works(self, subject: Subject) -> None:
-        """a new object can be registered, twice; then it is listed once"""
+        """a new resource can be registered twice, and then it is listed once"""
         async with subject.start() as running:
             item = new_object(subject)
             for _ in range(2):
@@ -133,7 +139,7 @@ class RegistrationChecks(Suite):
         mend="declare `registration` as supported in the spec's capabilities where it works",
     )
     async def test_registration_refused(self, subject: Subject) -> None:
-        """a provider that does not declare `registration` takes no object that it does not list"""
+        """a provider that does not declare `registration` accepts no resource that it does not list"""
         async with subject.start() as running:
             await self.prepare(running)
             listed = await names(running)
@@ -145,10 +151,10 @@ class RegistrationChecks(Suite):
         "unregister.works",
         tier=Tier.live,
         capability="unregister",
-        mend="undo in unregister_* what register_* did, and list the object no more",
+        mend="undo in unregister_* what register_* did, and do not list the resource any more",
     )
     async def test_unregister_works(self, subject: Subject) -> None:
-        """an object that was registered and unregistered is listed no more and can be registered anew"""
+        """a resource that was unregistered is not listed any more and can be registered again"""
         async with subject.start() as running:
             item = new_object(subject)
             for _ in range(2):
@@ -157,7 +163,7 @@ class RegistrationChecks(Suite):
                 if item.identifier in await names(running):
                     raise CheckFailure(f"'{item.identifier}' was unregistered and is still listed")
             hook = getattr(running.provider, subject.pair.unregister_hook)
-            with suppress(NotFoundError):  # both are honest about an object that is gone
+            with suppress(NotFoundError):  # both are correct for a resource that is gone
                 await hook(**{subject.pair.object_name: item})
 
     @check(
@@ -168,7 +174,7 @@ class RegistrationChecks(Suite):
         mend="declare `unregister` as supported in the spec's capabilities where it works",
     )
     async def test_unregister_refused(self, subject: Subject) -> None:
-        """a provider that does not declare `unregister` still serves an object after it was unregistered"""
+        """a provider that does not declare `unregister` still serves a resource after it was unregistered"""
         async with subject.start() as running:
             await self.prepare(running)
             listed = await running.list_objects()

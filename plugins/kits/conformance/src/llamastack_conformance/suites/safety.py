@@ -17,7 +17,7 @@ from llamastack_conformance.suites.suite import Probe, refused
 
 
 class SafetyConformance(RoutedProviderConformance):
-    """Everything that a safety provider has to do. Source of the shapes: `llamastack.api.safety`."""
+    """All checks of a safety provider. Source of the shapes: `llamastack.api.safety`."""
 
     api: ClassVar[str] = "safety"
 
@@ -33,9 +33,9 @@ class SafetyConformance(RoutedProviderConformance):
         return running.qualified(running.first_object())
 
     async def call(self, running: Running, text: str | None = None) -> Any:
-        said = running.subject.settings.safe if text is None else text
+        content = running.subject.settings.safe if text is None else text
         shield = await self._shield(running)
-        return await running.calls.run_shield(shield_type=shield, messages=[UserMessage(content=said)])
+        return await running.calls.run_shield(shield_type=shield, messages=[UserMessage(content=content)])
 
     def answers(self, text: str, result: Any) -> bool:
         return isinstance(result, RunShieldResponse)
@@ -51,7 +51,7 @@ class SafetyConformance(RoutedProviderConformance):
         "run_shield.passes",
         tier=Tier.live,
         capability="run_shield",
-        mend="return RunShieldResponse() without a violation for what is fine",
+        mend="return RunShieldResponse() without a violation for a safe message",
     )
     async def test_run_shield_passes(self, subject: Subject) -> None:
         """a safe message passes: a RunShieldResponse without a violation"""
@@ -69,7 +69,7 @@ class SafetyConformance(RoutedProviderConformance):
         mend="return a SafetyViolation with a level and, for the user, a message",
     )
     async def test_run_shield_objects(self, subject: Subject) -> None:
-        """an unsafe message gets a violation of level warn or error, wherever in the conversation it stands"""
+        """an unsafe message gets a violation of level warn or error, at any place in the conversation"""
         unsafe = _unsafe(subject)
         conversations = [[unsafe], [unsafe, subject.settings.safe], [subject.settings.safe, unsafe]]
         async with subject.shared() as running:
@@ -89,7 +89,7 @@ class SafetyConformance(RoutedProviderConformance):
         mend="keep what belongs to a call in local variables",
     )
     async def test_run_shield_each_its_own(self, subject: Subject) -> None:
-        """of many checks at once, exactly those of unsafe messages find a violation"""
+        """in many concurrent calls, exactly the unsafe messages get a violation"""
         unsafe = _unsafe(subject)
         texts = [(unsafe if n % 2 else subject.settings.safe) for n in range(subject.settings.parallel_calls)]
         async with subject.shared() as running:
@@ -104,5 +104,5 @@ class SafetyConformance(RoutedProviderConformance):
 
 def _unsafe(subject: Subject) -> str:
     if subject.settings.unsafe is None:
-        raise NotApplicable("name a message that the shield objects to in x-conformance.unsafe")
+        raise NotApplicable("name a message that the shield reports as a violation in x-conformance.unsafe")
     return subject.settings.unsafe

@@ -1,4 +1,4 @@
-"""Checks of the package and its spec: no network, no provider started."""
+"""Checks of the package and its spec, without network and without a started provider."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from llamastack_conformance.suites.suite import Suite
 _IMPORT_BUDGET_S = 0.25
 _SECRET_NAME = re.compile(r"(^|_)(key|token|secret|password|credential|credentials)$")
 _HOLDS_SECRETS = (SecretStr.__name__, SecretBytes.__name__)
-# Run in an interpreter of its own. What the core's spec needs is there first: it is no cost of the provider's.
+# It runs in a separate interpreter. The core's modules are imported first, so they do not count as the provider's.
 _IMPORT = """
 import sys, time
 from llamastack.provider import Api, Capabilities, InlineProviderSpec, RemoteProviderSpec
@@ -37,7 +37,7 @@ print(spent, *sorted(m for m in set(sys.modules) - before))
 
 @functools.cache
 def _imported(module: str) -> tuple[float, list[str]]:
-    """CPU seconds that importing the spec's module takes at best, and the modules that it brings."""
+    """The least CPU seconds that importing the spec's module takes, and the modules that it imports."""
     best, brought = float("inf"), list[str]()
     for _ in range(3):
         done = subprocess.run(  # noqa: S603 - this interpreter, and the name of an installed module
@@ -74,7 +74,7 @@ class StaticChecks(Suite):
         mend="import the SDK in the module that the spec's `factory` names, not in the one that holds the spec",
     )
     async def test_static_import(self, subject: Subject) -> None:
-        """importing the spec's module brings no other package: no SDK, no client, no framework"""
+        """importing the spec's module imports no other package: no SDK, no client, no framework"""
         _, brought = _imported(_spec_module(subject))
         own = _spec_module(subject).partition(".")[0]
         allowed = {own, "llamastack", *sys.stdlib_module_names}
@@ -82,9 +82,7 @@ class StaticChecks(Suite):
         if foreign:
             raise CheckFailure(f"it brings {', '.join(foreign)}")
 
-    @check(
-        "static.import-time", tier=Tier.static, mend="do nothing at import; let the spec be all that is in its module"
-    )
+    @check("static.import-time", tier=Tier.static, mend="do nothing at import; put only the spec into its module")
     async def test_static_import_time(self, subject: Subject) -> None:
         """importing the spec's module takes at most 0.25 s of CPU time"""
         spent, _ = _imported(_spec_module(subject))
@@ -93,7 +91,7 @@ class StaticChecks(Suite):
 
     @check("static.metadata", tier=Tier.static, mend="complete the [project] table of pyproject.toml")
     async def test_static_metadata(self, subject: Subject) -> None:
-        """the distribution says its summary, license, README and Python versions, and that it depends on llamastack"""
+        """the distribution declares its summary, license, README and Python versions, and depends on llamastack"""
         metadata = importlib_metadata.distribution(subject.installed.distribution).metadata
         described = metadata.get("Description")
         wanted = {
@@ -112,14 +110,14 @@ class StaticChecks(Suite):
 
     @check("static.typed", tier=Tier.static, mend="put an empty file `py.typed` into the package")
     async def test_static_typed(self, subject: Subject) -> None:
-        """the package says that it has types (PEP 561)"""
+        """the package declares that it has types (PEP 561)"""
         from importlib.resources import files
 
         package = _spec_module(subject).partition(".")[0]
         try:
             typed = files(package).joinpath("py.typed").is_file()
         except TypeError:
-            raise CheckFailure(f"{package} is a module, and types need a package") from None
+            raise CheckFailure(f"{package} is a module, but types need a package") from None
         if not typed:
             raise CheckFailure(f"{package} has no py.typed")
 
@@ -129,7 +127,7 @@ class StaticChecks(Suite):
         if subject.spec.accepts_api_version((API_VERSION[0] + 1, 0)):
             raise CheckFailure(f"api_version is {subject.spec.api_version}, which takes {API_VERSION[0] + 1}.0, too")
 
-    @check("static.dependencies", tier=Tier.static, mend="name APIs that there are, and not the provider's own")
+    @check("static.dependencies", tier=Tier.static, mend="name existing APIs, and not the provider's own")
     async def test_static_dependencies(self, subject: Subject) -> None:
         """the APIs that the spec depends on exist"""
         needed = (*subject.spec.api_dependencies, *subject.spec.optional_api_dependencies)
@@ -139,7 +137,7 @@ class StaticChecks(Suite):
 
     @check("static.capabilities", tier=Tier.static, mend="name every capability of the API in the spec, and no other")
     async def test_static_capabilities(self, subject: Subject) -> None:
-        """the spec says of every capability of its API whether the provider has it"""
+        """the spec declares for every capability of its API whether the provider has it"""
         declared, known = set(subject.spec.capabilities), set(subject.definition.capabilities)
         faults = [f"does not say `{name}`" for name in sorted(known - declared)]
         faults += [f"says `{name}`, which is no capability of this API" for name in sorted(declared - known)]
@@ -148,7 +146,7 @@ class StaticChecks(Suite):
 
     @check("static.factory", tier=Tier.static, mend="write `async def get_adapter_impl(config: C, deps: Deps) -> P`")
     async def test_static_factory(self, subject: Subject) -> None:
-        """the factory is `async def`, takes (config, deps), and says which class it returns"""
+        """the factory is `async def`, takes (config, deps), and declares the class that it returns"""
         factory = _loaded_factory(subject)
         if not inspect.iscoroutinefunction(factory):
             raise CheckFailure(f"{subject.spec.factory} is not async")
@@ -157,7 +155,7 @@ class StaticChecks(Suite):
         except TypeError as error:
             raise CheckFailure(f"{subject.spec.factory} cannot be called with (config, deps): {error}") from None
         if _provider_class(subject) is None:
-            raise CheckFailure(f"{subject.spec.factory} does not say what it returns")
+            raise CheckFailure(f"{subject.spec.factory} declares no return type")
 
     @check(
         "static.protocol", tier=Tier.static, mend="give the class the methods of its Protocols, with their arguments"
@@ -166,7 +164,7 @@ class StaticChecks(Suite):
         """the class that the factory returns has every method of its API, async and with the right arguments"""
         cls = _provider_class(subject)
         if cls is None:
-            raise CheckFailure("the class is not known: the factory does not say what it returns")
+            raise CheckFailure("the class is not known: the factory declares no return type")
         faults = check_provider(subject.definition, object.__new__(cls), subject.spec.capabilities)
         if faults:
             raise CheckFailure(f"{cls.__name__}: {'; '.join(faults)}")
@@ -191,7 +189,7 @@ class StaticChecks(Suite):
 
     @check("static.secrets", tier=Tier.static, mend="make it a pydantic.SecretStr")
     async def test_static_secrets(self, subject: Subject) -> None:
-        """fields that are named like a key, token, secret or password are of a secret type"""
+        """fields with a name such as key, token, secret or password have a secret type"""
         open_ones = [
             f"{model.__name__}.{name}"
             for model in _models(subject)

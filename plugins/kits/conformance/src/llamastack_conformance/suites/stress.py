@@ -1,4 +1,4 @@
-"""Checks of many calls at once: each gets its own answer, with its own provider data, and none stops the others."""
+"""Checks of concurrent calls: each gets its own answer, with its own provider data, and none blocks the others."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _LOOKS = 2
 
 
 class StressChecks(Suite):
-    """Of every provider."""
+    """Checks of every provider."""
 
     @check("stress.parallel-calls", tier=Tier.stress, mend="keep what belongs to a call in local variables")
     async def test_stress_parallel_calls(self, subject: Subject) -> None:
-        """fifty calls at once are all answered, each by the answer to its own question"""
+        """fifty concurrent calls all get an answer, each the answer to its own question"""
         tapped = subject.backend_url is not None
         async with subject.start(tapped=tapped) as running:
             await self.prepare(running)
@@ -45,7 +45,7 @@ class StressChecks(Suite):
         mend="read `deps.request_data()` inside each call, and keep none of it",
     )
     async def test_stress_provider_data(self, subject: Subject) -> None:
-        """of fifty calls at once, each reaches the backend with the key of its own client and with no other's"""
+        """each of fifty concurrent calls reaches the backend with the key of its own client and no other key"""
         if subject.client_data("") is None:
             raise NotApplicable("the provider takes no keys of clients")
         async with subject.start(tapped=True) as running:
@@ -67,23 +67,23 @@ class StressChecks(Suite):
                     raise CheckFailure(f"the call of {own} was sent with {sent_with}")
 
     @check(
-        "stress.event-loop", tier=Tier.stress, mend="use an async client, or anyio.to_thread.run_sync for what blocks"
+        "stress.event-loop", tier=Tier.stress, mend="use an async client, or anyio.to_thread.run_sync for blocking code"
     )
     async def test_stress_event_loop(self, subject: Subject) -> None:
-        """fifty calls beside each other never keep the event loop from running for 100 ms"""
+        """fifty concurrent calls never block the event loop for 100 ms"""
         limit_s = subject.settings.max_block_ms / 1000
         async with subject.shared() as running:
             await self.prepare(running)
             await self.call(running)
             texts = [self.question(number) for number in range(subject.settings.parallel_calls)]
             await self.prepare_questions(running, texts)
-            # What blocks does so each time; a machine that is busy with others looks like it now and then.
+            # Blocking code blocks each time; a busy machine looks like that only now and then.
             for _ in range(_LOOKS):
                 with watched_loop() as watch:
                     await self._all_at_once(running, texts, [None] * len(texts), between_s=_BETWEEN_S)
                 if watch.longest_s <= limit_s:
                     return
-        raise CheckFailure(f"it stood still for {watch.longest_s * 1000:.0f} ms, at\n{watch.stack}")
+        raise CheckFailure(f"it was blocked for {watch.longest_s * 1000:.0f} ms, at\n{watch.stack}")
 
     async def _all_at_once(
         self,
@@ -94,7 +94,7 @@ class StressChecks(Suite):
         refusals_are_fine: bool = False,
         between_s: float = 0.0,
     ) -> list[Any]:
-        """The results of one call for each text. between_s: seconds between the starts of two."""
+        """The results of one call for each text. between_s: seconds between the starts of two calls."""
         results: list[Any] = [None] * len(texts)
 
         async def one(place: int) -> None:
@@ -102,7 +102,7 @@ class StressChecks(Suite):
                 with use_provider_data(data[place]):
                     results[place] = await self.call(running, texts[place])
             except LlamaStackError:
-                if not refusals_are_fine:  # a backend need not know the keys that are made up here
+                if not refusals_are_fine:  # the backend may refuse the keys that are made up here
                     raise
 
         async with anyio.create_task_group() as group:

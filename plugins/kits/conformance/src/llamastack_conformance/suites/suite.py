@@ -1,4 +1,4 @@
-"""What every suite says about its API, for the checks that all of them share."""
+"""The base of all suites: what they tell the shared checks about their API."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llamastack_conformance.subject import Subject
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A call that needs a capability, and how one sees in its result that the provider has it."""
+    """A call that needs a capability, and how its result shows that the provider has it."""
 
     method: str
     arguments: Mapping[str, Any]
@@ -24,10 +24,10 @@ class Probe:
 
 
 class Suite:
-    """Inherit from the suite of an API, not from this.
+    """The base of the suites. Inherit from the suite of an API instead.
 
     provider_type: the type under test. config: its run config, a file or a mapping; override the fixture
-    `llamastack_config` where it has to be made. waivers: a file of waivers.
+    `llamastack_config` if it must be made. waivers: a file of waivers.
     """
 
     api: ClassVar[str]
@@ -36,25 +36,25 @@ class Suite:
     waivers: ClassVar[Path | str | None] = None
 
     async def prepare(self, running: Running) -> None:
-        """Make what the calls below need, such as a memory bank."""
+        """Set up what the calls below need, such as a memory bank."""
 
     async def call(self, running: Running, text: str = "Say hello.") -> Any:
-        """One plain call about `text`, as a user makes it."""
+        """Make one plain call about `text`, as a user does."""
         raise NotImplementedError
 
     async def stream(self, running: Running) -> AsyncIterator[Any]:
-        """One call with a stream of a dozen pieces or more, where the provider declares streams."""
+        """Make one call with a stream of a dozen pieces or more, if the provider declares streams."""
         raise NotApplicable(f"the provider declares no streams of API '{self.api}'")
 
     def question(self, number: int) -> str:
-        """A text for `call` that no other number has."""
+        """A text for `call` that is unique to this number."""
         return f"Repeat the word number{number:03d}."
 
     async def prepare_questions(self, running: Running, texts: list[str]) -> None:
-        """Make what calls about these texts need, beside `prepare`."""
+        """Set up what calls about these texts need in addition to `prepare`."""
 
     def answers(self, text: str, result: Any) -> bool:
-        """Whether `result` can be the answer to `call(text)` and not to another's."""
+        """Whether `result` can be the answer to `call(text)` and not to another call."""
         return True
 
     async def probe(self, running: Running, capability: str) -> Probe:
@@ -62,12 +62,12 @@ class Suite:
         raise NotImplementedError
 
     def unserved_objects(self, subject: Subject) -> list[Any]:
-        """Objects that the provider has to refuse to register."""
+        """Resources that the provider must refuse to register."""
         return [subject.pair.adapter.validate_python({"identifier": subject.settings.unserved})]
 
 
 def refused(capability: str) -> Any:
-    """The check that a capability which is not declared is not there."""
+    """The check that the provider lacks a capability that it does not declare."""
 
     async def body(self: Suite, subject: Subject) -> None:
         async with subject.shared() as running:
@@ -83,7 +83,7 @@ def refused(capability: str) -> Any:
                 raise CheckFailure(f"{type(error).__name__} ({error.status}): {error.message}") from None
             else:
                 raise CheckFailure(f"{probe.method} was answered")
-            # Past the stack, which refuses by the spec: the spec must not hide what is there.
+            # The provider is called directly: the stack refuses by the spec, and the spec must not hide a capability.
             routed_by = subject.method(probe.method).web.routed_by
             if routed_by is not None:
                 arguments[routed_by] = arguments[routed_by].removeprefix(running.qualified(""))
@@ -102,13 +102,13 @@ def refused(capability: str) -> Any:
 
     body.__name__ = body.__qualname__ = f"test_{capability}_refused"
     body.__doc__ = (
-        f"what needs `{capability}`, which the spec does not declare, is refused with NotSupportedError (501)"
+        f"the spec does not declare `{capability}`, so a call that needs it is refused with NotSupportedError (501)"
     )
     return check(
         f"{capability}.refused",
         tier=Tier.live,
         capability=capability,
         declared=False,
-        mend=f"declare `{capability}` as supported in the spec's capabilities where it works, as unsupported or not "
-        "implemented where it does not",
+        mend=f"declare `{capability}` in the spec's capabilities: as supported if it works, else as unsupported or not "
+        "implemented",
     )(body)

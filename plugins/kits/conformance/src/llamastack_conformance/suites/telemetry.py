@@ -28,7 +28,7 @@ _BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 class TelemetryConformance(ProviderConformance):
-    """Everything that a telemetry provider has to do. Source of the shapes: `llamastack.api.telemetry`."""
+    """All checks of a telemetry provider. Source of the shapes: `llamastack.api.telemetry`."""
 
     api: ClassVar[str] = "telemetry"
 
@@ -41,7 +41,7 @@ class TelemetryConformance(ProviderConformance):
         return text in (result, getattr(result, "trace_id", None))
 
     async def probe(self, running: Running, capability: str) -> Probe:
-        # Past the stack; a provider may leave out what it does not declare.
+        # The provider is called directly; it may lack a method that it does not declare.
         with suppress(LlamaStackError, NotImplementedError, AttributeError):
             await running.provider.log_event(event=_line("a"))
         probes = {
@@ -54,10 +54,10 @@ class TelemetryConformance(ProviderConformance):
         "log_event.works",
         tier=Tier.live,
         capability="log_event",
-        mend="take events of every type, in any order of time",
+        mend="accept events of every type, in any order of time",
     )
     async def test_log_event_works(self, subject: Subject) -> None:
-        """events of every type are taken"""
+        """events of every type are accepted"""
         trace_id = uuid.uuid4().hex
         async with subject.shared() as running:
             for event in (*_span(trace_id), _line(trace_id), _metric(trace_id)):
@@ -69,10 +69,10 @@ class TelemetryConformance(ProviderConformance):
         "get_trace.works",
         tier=Tier.live,
         capability="get_trace",
-        mend="build the trace from its events: the root span, the first and the last moment",
+        mend="build the trace from its events: the root span, the first and the last time",
     )
     async def test_get_trace_works(self, subject: Subject) -> None:
-        """a trace has its id, its root span, and the moments of its first and last event"""
+        """a trace has its id, its root span, and the times of its first and last event"""
         trace_id = uuid.uuid4().hex
         async with subject.shared() as running:
             for event in _span(trace_id):
@@ -82,11 +82,13 @@ class TelemetryConformance(ProviderConformance):
         if (trace.trace_id, trace.root_span_id) != (trace_id, "root"):
             raise CheckFailure(f"{trace}", wanted=f"trace {trace_id} with the root span 'root'")
         if (trace.start_time, trace.end_time) != (_BEGAN, _BEGAN + timedelta(seconds=2)):
-            raise CheckFailure(f"from {trace.start_time} to {trace.end_time}", wanted="2 s from the first event on")
+            raise CheckFailure(
+                f"from {trace.start_time} to {trace.end_time}", wanted="2 s from the first event to the last"
+            )
 
     @check("get_trace.unknown", tier=Tier.live, capability="get_trace", mend="raise NotFoundError")
     async def test_get_trace_unknown(self, subject: Subject) -> None:
-        """a trace that nobody logged is NotFoundError (404)"""
+        """an unknown trace is NotFoundError (404)"""
         async with subject.shared() as running:
             try:
                 trace = await running.calls.get_trace(trace_id=uuid.uuid4().hex)

@@ -1,4 +1,4 @@
-"""The text of a document that may be content, a data: URL or an http(s) URL; plain text, HTML and PDF are read."""
+"""The text of a document: content, a data: URL or an http(s) URL, as plain text, HTML or PDF."""
 
 from llamastack_memory_kit.documents.extraction import ExtractionLimits
 from llamastack_memory_kit.documents.reading import document_text

@@ -1,4 +1,4 @@
-"""Which addresses a server may connect to on behalf of a client: those that anybody on the internet could.
+"""The addresses that a server may connect to for a client: only public ones.
 
 Sources: the IANA registries of special-purpose addresses, RFC 6890; forms of IPv6 that carry an IPv4 address: RFC 4291
 (mapped, compatible), RFC 3056 (6to4), RFC 6052 (NAT64), RFC 5214 (ISATAP).
@@ -14,7 +14,7 @@ _NAT64 = IPv6Network("64:ff9b::/96")
 _MAPPED = IPv6Network("::ffff:0:0/96")
 _6TO4 = IPv6Network("2002::/16")
 _ISATAP = (0x00005EFE, 0x02005EFE)
-# Beside what `ipaddress` of every Python version knows.
+# Networks that not every Python version's `ipaddress` knows.
 _NOT_PUBLIC_4 = (
     IPv4Network("0.0.0.0/8"),
     IPv4Network("100.64.0.0/10"),
@@ -24,14 +24,14 @@ _NOT_PUBLIC_4 = (
     IPv4Network("224.0.0.0/3"),
 )
 _NOT_PUBLIC_6 = (
-    IPv6Network("2001::/23"),  # Teredo among them, which any client can make lead anywhere
+    IPv6Network("2001::/23"),  # including Teredo, which a client can point anywhere
     IPv6Network("2001:db8::/32"),
     IPv6Network("3fff::/20"),
 )
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet, and so is the IPv4 address that it carries."""
+    """Whether an IP address is public. An IPv4 address inside it must be public too."""
     found = ip_address(address.partition("%")[0])
     if isinstance(found, IPv4Address):
         return found.is_global and not any(found in network for network in _NOT_PUBLIC_4)
@@ -39,7 +39,7 @@ def is_public(address: str) -> bool:
         return False
     if found in _MAPPED or found in _NAT64:
         return True
-    # Not `is_global`: which blocks it knows depends on the Python version.
+    # `is_global` is not used: its list of networks depends on the Python version.
     return found in _GLOBAL_UNICAST and not any(found in network for network in _NOT_PUBLIC_6)
 
 

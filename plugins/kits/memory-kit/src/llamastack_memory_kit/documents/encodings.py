@@ -1,7 +1,7 @@
-"""Bytes of documents -> text, by encodings of text alone.
+"""Decodes the bytes of documents, with text encodings only.
 
-Python knows codecs that are none, such as punycode, which takes quadratic time. Names come from clients and from the
-servers that they choose: they are looked up in a list, never handed to Python as they are.
+Python also has codecs for other purposes, such as punycode, which takes quadratic time. Clients and the servers that
+they choose send the names of encodings, so a name is looked up in a list and never passed to Python directly.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ENCODINGS = frozenset(
         *("iso2022_kr", "euc_kr", "johab", "gb2312", "gbk", "gb18030", "hz", "big5", "big5hkscs"),
     )
 )
-"""The names that Python's modules have."""
+"""The names of Python's codec modules."""
 _ALSO = {
     "utf8mb4": "utf_8",
     "unicode_1_1_utf_8": "utf_8",
@@ -73,7 +73,7 @@ _AT_ONCE = 64 * 1024
 
 
 def encoding_named(charset: str) -> str | None:
-    """Python's name of an encoding of text; None for what is none, or not known."""
+    """Python's name of a text encoding; None if it is unknown or no text encoding."""
     if _NAME.fullmatch(charset) is None:
         return None
     name = normalize_encoding(charset.lower())
@@ -82,16 +82,16 @@ def encoding_named(charset: str) -> str | None:
 
 
 async def decoded(raw: bytes, charset: str | None, param: str, *, plain: bool = False) -> str:
-    """`raw` as text: by its byte order mark, else by `charset`, else as UTF-8. Much of it is read in a thread.
+    """`raw` as text: by its byte order mark, else by `charset`, else as UTF-8. Large documents are decoded in a thread.
 
-    plain: refuse NUL and control characters too, which text has none of.
+    plain: also refuse NUL and control characters, which plain text does not contain.
 
-    Raises InvalidRequestError, naming `param`, for bytes that are no such text, and for a charset that is none of text.
+    Raises InvalidRequestError, naming `param`, if the bytes cannot be decoded or the charset is no text encoding.
     """
     encoding = "utf_8" if charset is None else encoding_named(charset)
     if encoding is None:
         raise InvalidRequestError(
-            f"the document is not text in {charset:.60}: that is no known encoding of text", param=param
+            f"the document is not text in {charset:.60}: it is no known text encoding", param=param
         )
     if charset is None or encoding.startswith("utf"):
         encoding = next((name for mark, name in _BOMS if raw.startswith(mark)), encoding)
@@ -105,7 +105,7 @@ async def decoded(raw: bytes, charset: str | None, param: str, *, plain: bool = 
 
 
 def _decode(raw: bytes, encoding: str, plain: bool) -> str:
-    """In steps: a decoder holds the interpreter's lock as long as it runs."""
+    """Decode in steps: a decoder holds the interpreter's lock while it runs."""
     decoder = codecs.getincrementaldecoder(encoding)()
     parts: list[str] = []
     for at in range(0, len(raw), _STEP):

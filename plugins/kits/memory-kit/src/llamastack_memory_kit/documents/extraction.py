@@ -1,4 +1,4 @@
-"""The readable text of HTML and PDF files, by programs of the extra `documents`."""
+"""The readable text of HTML and PDF files, with the packages of the extra `documents`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WORKER = Path(__file__).with_name("worker.py")
 _NEEDS = {"html": ("inscriptis", "HTML pages"), "pdf": ("pypdf", "PDF files")}
 _MOST_AT_ONCE = 2
 _MEMORY_BYTES = 2**30
-# Not the whole environment: it may hold keys, which what reads hostile files has no use for.
+# The environment may hold keys, and a program that reads hostile files must not see them.
 _KEPT_VARIABLES = (
     "PATH",
     "LD_LIBRARY_PATH",
@@ -36,9 +36,9 @@ _slots: RunVar[anyio.CapacityLimiter] = RunVar("llamastack_document_slots")
 
 @dataclass(frozen=True, slots=True)
 class ExtractionLimits:
-    """What reading one HTML or PDF document may take.
+    """The limits for reading one HTML or PDF document.
 
-    seconds: of time. pages: of a PDF. memory_bytes: of the process that does it.
+    seconds: the time limit. pages: the most pages of a PDF. memory_bytes: the most memory of the reading process.
     """
 
     seconds: float = 30.0
@@ -47,12 +47,11 @@ class ExtractionLimits:
 
 
 async def extracted(kind: str, raw: bytes, limits: ExtractionLimits, max_bytes: int, param: str) -> str:
-    """The text of a document; a process of its own reads it, two at most at once.
+    """The text of a document. A separate process reads it; at most two run at once.
 
     kind: `html`, where `raw` is UTF-8, or `pdf`. max_bytes: the most bytes of text.
 
-    Raises InvalidRequestError, naming `param`, for a document that is broken, encrypted, without text, or over a
-    limit.
+    Raises InvalidRequestError, naming `param`, if the document is broken, encrypted, without text, or over a limit.
     """
     arguments = (limits.pages, max_bytes, limits.memory_bytes, math.ceil(limits.seconds) + 1)
     command = [sys.executable, "-P", str(_WORKER), kind, *map(str, arguments)]
@@ -75,12 +74,12 @@ def _answered(done: subprocess.CompletedProcess[bytes], kind: str, param: str) -
         raise InvalidRequestError(f"the document {done.stdout[1:].decode()}", param=param)
     if done.returncode in (2, NOT_INSTALLED):
         raise InternalError("the program that reads documents could not be started")
-    # Killed, or out of memory: by the limits that it has set itself.
+    # Killed or out of memory, because of the limits that the process sets for itself.
     raise InvalidRequestError(f"the document is {kind.upper()} that takes too much time or memory to read", param=param)
 
 
 def _limiter() -> anyio.CapacityLimiter:
-    """One for each event loop."""
+    """One limiter for each event loop."""
     try:
         return _slots.get()
     except LookupError:

@@ -1,4 +1,4 @@
-"""A document from an http(s) URL of a client's, without reaching what only this server can reach."""
+"""Fetches a document from a client's http(s) URL, without reaching private addresses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Fetching:
     """How documents are fetched.
 
     client: sends the requests. max_bytes: the most bytes of a body. allow_private: fetch from private addresses too.
-    timeout_s: seconds for all of it, redirects too; None for no limit beside the client's.
+    timeout_s: seconds for the whole fetch, redirects included; None for no limit but the client's.
     """
 
     client: httpx.AsyncClient
@@ -42,8 +42,8 @@ class Fetching:
 async def fetched(url: str, how: Fetching, param: str) -> tuple[bytes, str | None]:
     """(body, Content-Type) of the page at `url`.
 
-    Raises InvalidRequestError, naming `param`, where it cannot be fetched; ServerBusyError where this server has no
-    file descriptors left.
+    Raises InvalidRequestError, naming `param`, if it cannot be fetched; ServerBusyError if this server has no file
+    descriptors left.
     """
     shown = _shown(url)
     try:
@@ -58,7 +58,7 @@ async def fetched(url: str, how: Fetching, param: str) -> tuple[bytes, str | Non
 
 
 def _shown(url: str) -> str:
-    """Without what may be secret: user, password, query."""
+    """The URL without its possibly secret parts: user, password, query."""
     return _USERINFO.sub("//", url.partition("?")[0].partition("#")[0], count=1)[:500]
 
 
@@ -70,7 +70,7 @@ async def _follow(target: httpx.URL, shown: str, how: Fetching, param: str) -> t
             async with _answer(target, shown, how, param) as reply:
                 if not reply.has_redirect_location:
                     return await _body(reply, shown, how.max_bytes, param), reply.headers.get("content-type")
-                # Not the reply's own idea of it: it was asked for at an address, not at the name.
+                # The URL of the reply is not used: the request went to an address, not to the name.
                 target = target.join(reply.headers["location"])
         except httpx.HTTPError as error:
             where = f"{target.scheme}://{target.netloc.decode()}"
@@ -91,7 +91,7 @@ async def _answer(target: httpx.URL, shown: str, how: Fetching, param: str) -> A
         return
     addresses = await _public_addresses(target, shown, param)
     if _goes_through_a_proxy(target):
-        # The proxy looks the name up by itself, and cannot reach what this server can.
+        # The proxy resolves the name, and it cannot reach this server's private network.
         async with how.client.stream("GET", target, follow_redirects=False) as reply:
             yield reply
         return
@@ -104,14 +104,14 @@ async def _answer(target: httpx.URL, shown: str, how: Fetching, param: str) -> A
 
 
 async def _connected(target: httpx.URL, addresses: list[str], client: httpx.AsyncClient) -> httpx.Response:
-    """The answer from the first address that can be reached. The name is looked up once, before it is judged: a second
-    look-up, by the HTTP client, could find another address.
+    """The answer from the first address that can be reached. The name is resolved only once and then checked: a second
+    look-up by the HTTP client could return another address.
     """
     host = target.raw_host.decode("ascii")
     extensions: dict[str, Any] = {}
     if target.scheme == "https" and not _is_address(host):
-        extensions["sni_hostname"] = host.rstrip(".")  # whose certificate it must be
-    # No connection is kept: the pool tells them apart by address, not by the name that TLS was checked for.
+        extensions["sni_hostname"] = host.rstrip(".")  # the certificate must match the name
+    # No connection is kept: the pool identifies connections by address, not by the name that TLS verified.
     headers = {"Host": target.netloc.decode("ascii"), "Connection": "close"}
     for address in addresses[:-1]:
         try:
@@ -130,7 +130,7 @@ async def _get(
 
 
 async def _public_addresses(url: httpx.URL, shown: str, param: str) -> list[str]:
-    """The addresses of the host. Raises InvalidRequestError where any of them is not public."""
+    """The addresses of the host. Raises InvalidRequestError if any of them is not public."""
     try:
         found = await anyio.getaddrinfo(url.raw_host.decode("ascii"), url.port or _SCHEMES[url.scheme])
     except (OSError, UnicodeError) as error:

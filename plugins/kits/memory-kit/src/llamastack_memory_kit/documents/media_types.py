@@ -1,4 +1,4 @@
-"""Media types: what a document is, by what its sender says and, where that says nothing, by its first bytes.
+"""Media types: the kind of a document, by its declared type or, if that is missing or general, by its first bytes.
 
 Forms: RFC 9110, section 8.3.1; the suffixes +json and +xml: RFC 6838 and RFC 7303.
 """
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 _FORM = re.compile(r"\s*([a-z0-9!#$&^_.+-]{1,127}/[a-z0-9!#$&^_.+-]{1,127})\s*(?:;|$)", re.IGNORECASE)
 _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\";\s]{1,100})\"?", re.IGNORECASE)
-_SAYS_NOTHING = {"application/octet-stream", "binary/octet-stream", "application/x-unknown", "unknown/unknown"}
+_GENERAL = {"application/octet-stream", "binary/octet-stream", "application/x-unknown", "unknown/unknown"}
 _HTML = {"text/html", "application/xhtml+xml", "application/vnd.wap.xhtml+xml"}
 _PDF = {"application/pdf", "application/x-pdf", "application/acrobat", "text/pdf"}
 _TEXT = {
@@ -32,23 +32,23 @@ class Kind(Enum):
     HTML = auto()
     PDF = auto()
     UNKNOWN = auto()
-    """As text, where it is one."""
+    """Read as text, if the bytes are text."""
     BINARY = auto()
 
 
 class MediaType(NamedTuple):
-    """name: in small letters, without parameters; "" where nothing is said. charset: its parameter of that name."""
+    """name: in lower case, without parameters; "" if none is given. charset: the parameter of that name."""
 
     name: str = ""
     charset: str | None = None
 
     @property
-    def says_nothing(self) -> bool:
-        return not self.name or self.name in _SAYS_NOTHING
+    def is_general(self) -> bool:
+        return not self.name or self.name in _GENERAL
 
 
 def media_type_of(text: str | None) -> MediaType:
-    """The media type in a header or a `mime_type`; an empty one where the text is none."""
+    """The media type in a header or a `mime_type`; an empty one if the text is no media type."""
     found = _FORM.match(text or "")
     if text is None or found is None:
         return MediaType()
@@ -57,7 +57,7 @@ def media_type_of(text: str | None) -> MediaType:
 
 
 def kind_of(name: str, raw: bytes) -> Kind:
-    """How a document of the media type `name` is read. raw: its bytes, looked at where the name says nothing."""
+    """How a document of the media type `name` is read. raw: its bytes, used if the name is missing or general."""
     if name in _HTML:
         return Kind.HTML
     if name in _PDF:
@@ -66,7 +66,7 @@ def kind_of(name: str, raw: bytes) -> Kind:
         return Kind.TEXT
     if name.startswith(_NEVER_TEXT):
         return Kind.BINARY
-    if MediaType(name).says_nothing:
+    if MediaType(name).is_general:
         if raw.startswith(_PDF_MARK):
             return Kind.PDF
         if _HTML_MARK.match(raw[:_PEEK_BYTES]):

@@ -1,4 +1,4 @@
-"""From the content of a document, whatever it is, to its text."""
+"""Reads the text of a document from its content."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from llamastack_memory_kit.documents.media_types import Kind, MediaType, kind_of
 _DEFAULT_LIMITS = ExtractionLimits()
 _PEEK_BYTES = 1024
 _LARGE = 64 * 1024
-# What a file says of its own encoding: https://html.spec.whatwg.org/multipage/parsing.html, and XML 1.0, section 4.3.3.
+# How a file declares its own encoding: https://html.spec.whatwg.org/multipage/parsing.html, and XML 1.0, section 4.3.3.
 _DECLARED = re.compile(
     rb"<meta[^>]{1,200}?charset\s*=\s*[\"']?\s*([a-z0-9_.:-]{1,40})|<\?xml[^>]{1,200}?encoding\s*=\s*[\"']([a-z0-9_.:-]{1,40})",
     re.IGNORECASE,
@@ -36,24 +36,24 @@ async def document_text(
     fetch_timeout_s: float | None = None,
     limits: ExtractionLimits = _DEFAULT_LIMITS,
 ) -> str:
-    """The text of `content`, fetched with `client` where it is an http(s) URL.
+    """The text of `content`, fetched with `client` if it is an http(s) URL.
 
-    mime_type: the document's own, which counts before that of the URL or of the answer.
-    max_bytes: the most bytes that are fetched, and the most bytes of text that HTML and PDF are made into.
-    allow_private: fetch from loopback, private and link-local addresses, too; only where every client may see what
+    mime_type: the document's type; it overrides the type in the URL or the answer.
+    max_bytes: the most bytes to fetch, and the most bytes of text to extract from HTML and PDF.
+    allow_private: also fetch from loopback, private and link-local addresses; set it only if every client may see what
         they serve.
-    param: where the content stands in the request, for errors.
-    fetch_timeout_s: seconds that fetching may take, beside the limits of `client`.
-    limits: what reading HTML and PDF may take.
+    param: the path of the content in the request, for errors.
+    fetch_timeout_s: seconds that fetching may take, in addition to the limits of `client`.
+    limits: the limits for reading HTML and PDF.
 
-    Raises InvalidRequestError for images, types that are no text, file: URLs (a server does not read its files out to
+    Raises InvalidRequestError for images, types that are no text, file: URLs (a server must not show its files to
     clients), documents that cannot be read, and URLs that cannot be fetched or answer with an error; NotSupportedError
-    for HTML and PDF where the extra `documents` is not installed.
+    for HTML and PDF if the extra `documents` is not installed.
     """
     own = media_type_of(mime_type)
     given: MediaType
     if not isinstance(content, str) or not is_url(content):
-        return await _written(_joined(content, param), own, max_bytes, param, limits)
+        return await _inline_text(_joined(content, param), own, max_bytes, param, limits)
     if content[:5].lower() == "file:":
         raise InvalidRequestError("file: URLs are not read here; send the text itself", param=param)
     if content[:5].lower() == "data:":
@@ -69,7 +69,7 @@ async def document_text(
         how = Fetching(client, max_bytes, allow_private, fetch_timeout_s)
         raw, header = await fetched(content, how, param)
         given = media_type_of(header)
-    name = given.name if own.says_nothing else own.name
+    name = given.name if own.is_general else own.name
     return await _read(raw, MediaType(name, own.charset or given.charset), max_bytes, param, limits)
 
 
@@ -85,8 +85,8 @@ def _joined(content: InterleavedTextMedia, param: str) -> str:
     return "\n".join(texts)
 
 
-async def _written(text: str, own: MediaType, max_bytes: int, param: str, limits: ExtractionLimits) -> str:
-    """Content that stands in the request itself. It is text already; of HTML, what a reader would see is taken."""
+async def _inline_text(text: str, own: MediaType, max_bytes: int, param: str, limits: ExtractionLimits) -> str:
+    """The text of content inside the request. It is already text; only HTML is reduced to its visible text."""
     if kind_of(own.name, b"") is not Kind.HTML:
         return text
     return await extracted("html", text.encode("utf-8", "replace"), limits, max_bytes, param)
@@ -119,7 +119,7 @@ async def _html_source(raw: bytes, kind: MediaType, param: str) -> str:
     try:
         return await decoded(raw, None, param)
     except InvalidRequestError:
-        # As browsers take a page that says nothing.
+        # Browsers read a page without a declared encoding like this.
         return await decoded(raw, "windows-1252", param)
 
 

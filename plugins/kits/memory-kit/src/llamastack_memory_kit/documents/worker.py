@@ -1,8 +1,8 @@
-"""The program that reads HTML and PDF files, in a process of its own: they can be made to take all time and memory.
+"""The program that reads HTML and PDF files, in a separate process: a hostile file could use up all time and memory.
 
-It is started by `extraction.py` as a file, and imports nothing of llamastack. Arguments: the kind (`html` or `pdf`),
+`extraction.py` starts it as a file; it imports nothing of llamastack. Arguments: the kind (`html` or `pdf`),
 the most pages, the most bytes of text, the most bytes of memory, the most seconds of processor time. The document comes
-from stdin, HTML as UTF-8. The answer goes to stdout: `+` and the text as UTF-8, or `-` and what is wrong with it.
+from stdin, HTML as UTF-8. The answer goes to stdout: `+` and the text as UTF-8, or `-` and the error.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import sys
 from typing import Any
 
 NOT_INSTALLED = 3
-"""The exit status where a package is missing."""
+"""The exit status if a package is missing."""
 _LOCKED = "is an encrypted PDF; send it without a password"
 
 
 class UnreadableError(Exception):
-    """What is wrong with the document, in words that follow `the document`."""
+    """The document cannot be read. The message continues the words `the document`."""
 
 
 def limit_resources(memory_bytes: int, seconds: int) -> None:
@@ -57,7 +57,7 @@ def pdf_text(data: bytes, most_pages: int, most_bytes: int) -> str:
         parts.append(page.extract_text().strip())
         size += len(parts[-1])
         if size > most_bytes:
-            break  # told below
+            break  # `answer` reports it
     text = "\n\n".join(filter(None, parts))
     if not text:
         raise UnreadableError("is a PDF without text; pages that are pictures are not read")
@@ -65,7 +65,7 @@ def pdf_text(data: bytes, most_pages: int, most_bytes: int) -> str:
 
 
 def _is_locked(reader: Any) -> bool:
-    """Whether it takes a password, or a cipher that is not installed."""
+    """Whether the PDF needs a password or a cipher that is not installed."""
     from pypdf.errors import DependencyError
 
     try:
@@ -81,7 +81,7 @@ def answer(kind: str, data: bytes, most_pages: int, most_bytes: int) -> bytes:
         return b"-" + str(error).encode()
     except (MemoryError, ImportError):
         raise
-    except Exception as error:  # whatever a broken file makes of the program that reads it
+    except Exception as error:  # a broken file can make the parser raise anything
         return f"-is no {kind.upper()} that can be read ({type(error).__name__})".encode()
     made = text.encode("utf-8", "replace")
     if len(made) > most_bytes:

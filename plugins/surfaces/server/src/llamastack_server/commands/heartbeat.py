@@ -38,7 +38,7 @@ class Heartbeat:
         self._pause_s = _pause_for(limit_s)
         # A parent that does not read, as it is stopped itself, must not stop its workers.
         os.set_blocking(sending.fileno(), False)
-        # The parent asks where it hangs before it ends it.
+        # Before the parent ends a worker, it asks for the stacks of its threads.
         faulthandler.register(_TELL, file=sys.__stderr__ or sys.stderr, all_threads=True)
 
     def start(self) -> None:
@@ -59,7 +59,7 @@ class Heartbeat:
 
 
 class Pulse:
-    """What a parent hears of a worker.
+    """The parent's view of a worker's heartbeat.
 
     limit_s: how long it may be silent.
     """
@@ -70,17 +70,17 @@ class Pulse:
         os.set_blocking(receiving.fileno(), False)
 
     def expect_end(self) -> None:
-        """It is about to end: for a moment it may be silent."""
+        """The worker is about to end, so it may be silent for a short time."""
         self.limit_s = max(self.limit_s, _FLUSH_TIMEOUT_S)
 
     async def silence(self) -> None:
-        """Wait until it has been silent for so long."""
+        """Wait until the worker has been silent for the limit."""
         pause = _pause_for(self.limit_s)
         silent_for = 0.0
         while silent_for < self.limit_s:
             before = time.monotonic()
             await anyio.sleep(pause)
-            # A longer pause than that was one of this process itself: it says nothing of the worker.
+            # After a longer pause this process itself was stopped, so the pause says nothing about the worker.
             silent_for = 0.0 if self._heard() else silent_for + min(time.monotonic() - before, 2 * pause)
 
     def _heard(self) -> bool:

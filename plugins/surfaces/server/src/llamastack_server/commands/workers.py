@@ -40,7 +40,7 @@ _LOGGER = logging.getLogger("llamastack.workers")
 _SPAWN = get_context("spawn")
 _SHORTEST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
-# A worker that ran for so long did not die of how it started.
+# After this time a worker's end has nothing to do with its start.
 _STEADY_AFTER_S = 30.0
 
 
@@ -157,7 +157,7 @@ class _Workers:
 
     async def _serve(self) -> None:
         async with anyio.create_task_group() as group:
-            # The first one starts alone: what is wrong is found, and what must be fetched is fetched, once.
+            # The first worker starts alone, so that errors are found once and downloads are made once.
             for names in ([1], range(2, self._count + 1)):
                 begun = [_Worker(f"worker-{number}") for number in names]
                 self._workers += begun
@@ -307,13 +307,13 @@ def _work(job: _Job, shared: socket.socket, sending: Connection, beating: Connec
 
 
 def _say(sending: Connection, message: _Ready | _Failed) -> None:
-    # Without a parent there is nobody to tell, and the signal to stop is on its way.
+    # The parent is gone, so nobody reads this, and the signal to stop follows.
     with suppress(OSError):
         sending.send(message)
 
 
 def _stop_with_parent() -> None:
-    """A worker whose parent was killed would serve for ever: it stops as after SIGTERM."""
+    """Stop as after SIGTERM when the parent was killed; else the worker would serve for ever."""
     parent = parent_process()
     if parent is not None:
         parent.join()

@@ -1,0 +1,99 @@
+"""Comments, docstrings and messages are plain English: some constructions that hide the subject are forbidden."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted(
+    path
+    for pattern in ("core/src", "plugins/*/*/src", "provider_template/src")
+    for folder in ROOT.glob(pattern)
+    for path in folder.rglob("*.py")
+)
+START = r"(?:^|[.!?:] )"
+"""The beginning of a sentence."""
+FORBIDDEN = {
+    START + r"Who (?!are\b|is\b)\w+": "name the subject: 'The client that ...'",
+    START + r"One (?:that|whose|who|which)\b": "repeat the noun: 'A model that ...'",
+    START
+    + r"What (?:is|was|has been|cannot be) (?:not )?\w+(?:ed|en|wn)\b": "name the subject: 'The text that was ...'",
+    START + r"None (?:where|for one)\b": "say 'None if ...'",
+    START + r"(?:So it is|Likewise it is) ": "name the subject again",
+    r"\b[Aa]new\b": "say 'again'",
+    r"\btold\b(?! apart)": "say 'reported', 'raised', 'shown' or 'was called'",
+    r"\bthe latter(?:'s)?\b": "name the thing again",
+    r"\bsuch as it is\b": "leave it out",
+    r"\bthe asking of\b": "use the verb: 'asking ...'",
+    r"\bwithout a word\b": "say 'without an error' or 'silently'",
+    r"\bis said to be\b": "say who says it, or use 'is'",
+}
+
+
+def texts(source: str) -> Iterator[tuple[int, str]]:
+    """(line, text) of the comments, docstrings and messages in a module. A comment of several lines is one text."""
+    last = -1
+    comment: list[str] = []
+    first = 0
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            if comment and token.start[0] != last + 1:
+                yield first, " ".join(comment)
+                comment = []
+            first = first if comment else token.start[0]
+            comment.append(token.string.lstrip("# "))
+            last = token.start[0]
+    if comment:
+        yield first, " ".join(comment)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value.strip():
+            yield node.lineno, " ".join(node.value.split())
+
+
+def faults(source: str) -> list[tuple[int, str]]:
+    """(line, what is wrong) of each forbidden construction."""
+    return [
+        (line, f"{found[0]!r}: {advice}")
+        for line, text in texts(source)
+        for pattern, advice in FORBIDDEN.items()
+        for found in re.finditer(pattern, re.sub(r"`[^`]*`", "``", text))
+    ]
+
+
+def test_the_sources_are_plain_english() -> None:
+    assert len(SOURCES) > 100
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {fault}"
+        for path in SOURCES
+        for line, fault in faults(path.read_text(encoding="utf-8"))
+    ]
+    assert not found, "\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "# Who reads has read enough.",
+        '"""A call. One that fails later may have begun."""',
+        "# The limit. What is\n# refused is not sent.",
+        'raise ValueError("the bank was made anew")',
+        'f"{1} the client is told"',
+        "# None where there is none.",
+    ],
+)
+def test_a_forbidden_construction_is_found(source: str) -> None:
+    assert faults(source)
+
+
+@pytest.mark.parametrize(
+    "source", ["# The reader closed the pipe.", 'told = "x"', '"""None if the method never streams."""', "# Who is it?"]
+)
+def test_plain_sentences_and_names_are_not_reported(source: str) -> None:
+    assert not faults(source)
