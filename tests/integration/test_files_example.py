@@ -16,7 +16,7 @@ from typing import Any
 
 import anyio
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from installed_fakes import FILES_EXAMPLE, entry_points_in, install_package
 from llamastack_files_example.api import APIS, EventType, FileEvent, Folder, StoredFile
 from served_stack import served_stack
@@ -32,6 +32,7 @@ from llamastack_cli.group import cli
 
 pytestmark = pytest.mark.anyio
 LOCAL = {"providers": {"files": [{"provider_id": "disk", "provider_type": "local"}]}}
+WITHOUT_FILES = {"providers": {"telemetry": [{"provider_id": "log", "provider_type": "remote::sample"}]}}
 DEFINITIONS = [*BUILTIN_APIS, *APIS]
 
 
@@ -301,6 +302,60 @@ async def test_the_command_line_reaches_every_method(
         assert "--labels: is not JSON" in await run("files", "update-file", *one, "--labels", "{", status=2)
         await run("folders", "unregister", "docs")
         assert "no folder 'docs' is served" in await run("folders", "get", "docs", status=1)
+
+
+async def test_a_route_of_its_own_is_served_with_its_form_of_errors(plugged: Discovery) -> None:
+    async with served_stack(LOCAL, plugged) as (stack, http):
+        await stack.files.upload_file(folder="inbox", file=File(blocks(3), filename="a.bin", media_type="image/png"))
+        reply = await http.get("/shared/inbox/file-1")
+        assert (reply.status_code, len(reply.content)) == (200, 300_000)
+        assert reply.headers["content-type"] == "image/png"
+        assert "x-request-id" in reply.headers
+        assert (await http.head("/shared/inbox/file-1")).content == b""
+        for method, path, problem in (
+            ("GET", "/shared/inbox/gone", ("Not Found", 404, "no file 'gone' in folder 'inbox'")),
+            ("GET", "/shared/nowhere/gone", ("Not Found", 404, "no folder 'nowhere' is served")),
+            ("DELETE", "/shared/inbox/file-1", ("Method Not Allowed", 405, "does not take DELETE; allowed: GET")),
+            ("GET", "/shared/inbox", ("Not Found", 404, "there is nothing at")),
+        ):
+            reply = await http.request(method, path)
+            body = reply.json()
+            assert ([*body], reply.status_code) == (["title", "status", "detail"], problem[1]), reply.text
+            assert (body["title"], body["status"], problem[2] in body["detail"]) == (*problem[:2], True), reply.text
+        # Outside of it errors have the native form.
+        assert (await http.get("/folders/inbox/files/gone")).json()["error"]["code"] == "not_found"
+        document = (await http.get("/openapi.json")).json()
+        shown = document["paths"]["/shared/{folder}/{file_id}"]["get"]
+        problem_of = shown["responses"]["default"]["content"]["application/json"]["schema"]["$ref"]
+        assert problem_of.removeprefix("#/components/schemas/") in document["components"]["schemas"]
+    async with served_stack(WITHOUT_FILES, plugged) as (_, http):
+        assert "error" in (await http.get("/shared/inbox/file-1")).json()
+
+
+async def test_a_command_of_its_own_is_listed_and_runs(
+    plugged: Discovery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discovery, "_default", plugged)
+    page = tmp_path / "a.html"
+    page.write_bytes(b"<b>hello</b>")
+    async with served_stack(LOCAL, plugged) as (_, http):
+
+        async def run(*arguments: str) -> Result:
+            return await anyio.to_thread.run_sync(lambda: CliRunner().invoke(cli, [*arguments]))
+
+        assert ["share", "Upload", "a", "file", "and", "print", "its", "address."] in [
+            line.split() for line in (await run("--help")).output.splitlines()
+        ]
+        url = str(http.base_url).rstrip("/")
+        done = await run("share", str(page), "--media-type", "text/html", "--url", url)
+        assert (done.exit_code, done.output) == (0, f"{url}/shared/inbox/file-1\n")
+        reply = await http.get(done.output.strip())
+        assert (reply.content, reply.headers["content-type"]) == (b"<b>hello</b>", "text/html")
+        refused = await run("share", str(page), "--folder", "nowhere", "--url", url)
+        assert refused.exit_code == 1
+        assert "error: no folder 'nowhere' is served" in refused.output
+        assert "Traceback" not in refused.output
+        assert (await run("share", str(tmp_path / "gone"), "--url", url)).exit_code == 2
 
 
 def test_a_provider_of_it_is_tried_by_the_suite_of_the_package(tmp_path: Path) -> None:

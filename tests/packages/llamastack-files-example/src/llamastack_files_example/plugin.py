@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from llamastack.provider import hookimpl
+from llamastack.provider.commands import CliCommand
 
 if TYPE_CHECKING:
     from llamastack.api.definition import ApiDefinition
+    from llamastack.provider.routes import RouteGroup
+    from llamastack.stack import Stack
 
 
 @hookimpl
@@ -16,3 +19,16 @@ def llamastack_apis() -> Sequence[ApiDefinition]:
     from llamastack_files_example.api import APIS
 
     return APIS
+
+
+@hookimpl
+def llamastack_routes(stack: Stack) -> Sequence[RouteGroup]:
+    from llamastack_files_example.shared_files import shared_files
+
+    # A stack without a provider of files has nothing to show.
+    return [shared_files(stack.files)] if "files" in stack.apis else []
+
+
+@hookimpl
+def llamastack_cli_commands() -> Sequence[CliCommand]:
+    return [CliCommand("share", "Upload a file and print its address.", "llamastack_files_example.commands:share")]
