@@ -143,7 +143,7 @@ def allowed_s(size: int) -> float:
     return max(MOST_S, MOST_S_PER_MIB * size / MIB)
 
 
-async def explain_validation_error(server: Server, cases: Iterable[Case]) -> list[str]:
+async def find_slow_or_failed(server: Server, cases: Iterable[Case]) -> list[str]:
     """What was too slow, and what was no answer."""
     faults: list[str] = []
     for case in cases:
@@ -202,7 +202,7 @@ def whole(bodies: Iterator[tuple[str, Bodies]], limit: int) -> Iterator[Case]:
 @pytest.mark.parametrize("openai", [False, True], ids=["native", "openai"])
 async def test_each_place_of_each_body(openai: bool) -> None:
     async with watched(CONFIG) as server:
-        faults = await explain_validation_error(
+        faults = await find_slow_or_failed(
             server, inflated(bodies_of(server.stack, openai=openai), server.largest(openai=openai))
         )
     check(faults)
@@ -211,7 +211,7 @@ async def test_each_place_of_each_body(openai: bool) -> None:
 @pytest.mark.parametrize("openai", [False, True], ids=["native", "openai"])
 async def test_whole_bodies(openai: bool) -> None:
     async with watched(CONFIG) as server:
-        faults = await explain_validation_error(server, whole(bodies_of(server.stack, openai=openai), server.limit))
+        faults = await find_slow_or_failed(server, whole(bodies_of(server.stack, openai=openai), server.limit))
     check(faults)
 
 
@@ -236,9 +236,9 @@ async def test_requests_that_are_forwarded(model: str, backend: ScriptedHttp) ->
         if route.request is not None and route.api == "inference"
     ]
     async with watched(config, *backend_threads()) as server:
-        faults = await explain_validation_error(server, whole(iter(routes), server.limit))
+        faults = await find_slow_or_failed(server, whole(iter(routes), server.limit))
         if model == "p/m":  # its name in the body is another at the backend
-            faults += await explain_validation_error(server, inflated(iter(routes), server.largest(openai=True)))
+            faults += await find_slow_or_failed(server, inflated(iter(routes), server.largest(openai=True)))
     check(faults)
 
 
@@ -265,7 +265,7 @@ async def test_many_answers_and_long_streams() -> None:
         for route, body in bodies.items()
     ]
     async with watched(CONFIG) as server:
-        faults = await explain_validation_error(server, cases)
+        faults = await find_slow_or_failed(server, cases)
     check(faults)
 
 
@@ -286,7 +286,7 @@ async def test_heads_and_queries() -> None:
                     yield Case("headers", route, nothing, http_method, heads)
 
     async with watched(CONFIG) as server:
-        faults = await explain_validation_error(server, cases(server))
+        faults = await find_slow_or_failed(server, cases(server))
     check(faults)
 
 
