@@ -24,10 +24,10 @@ from worker_processes import asked, pids, runs, says, wait_until, worker_of
 
 from llamastack.provider import InlineProviderSpec
 from llamastack.stack import ConfigError, Stack
-from llamastack.stack.multi_process import is_shared
 from llamastack.stack.stores import StoredObject
 from llamastack.stack.stores.sqlite import SqliteStore, SqliteStoreConfig
 from llamastack_cli.group import cli
+from llamastack_server.worker_checks import check_workers, is_shared
 
 NOBODY = "http://127.0.0.1:1"
 SAMPLE = 'providers:\n  inference:\n  - {provider_id: foo, provider_type: "remote::sample", config: {models: [a, b]}}\n'
@@ -267,11 +267,10 @@ def test_wrong_usage(tmp_path: Path, more: str, options: list[str], says: str) -
 def test_one_worker_shares_with_nobody(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text(ALONE)
-    Stack.from_config(file).check_workers(1)
+    check_workers(Stack.from_config(file), 1)
+    sample = {"provider_id": "f", "provider_type": "remote::sample"}
     with pytest.raises(ConfigError, match="the default store of a stack without a folder keeps"):
-        Stack.from_config(
-            {"providers": {"inference": [{"provider_id": "f", "provider_type": "remote::sample"}]}}
-        ).check_workers(2)
+        check_workers(Stack.from_config({"providers": {"inference": [sample]}}), 2)
 
 
 async def test_what_comes_and_goes_between_two_looks_at_an_empty_store_is_told(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ async def test_a_store_that_fails_is_undone_at_the_provider(
         async def full(_: StoredObject, *, replace: bool = False) -> bool:
             raise OSError("disk full")
 
-        monkeypatch.setattr(stack._store, "put", full)
+        monkeypatch.setattr(stack.store, "put", full)
         with pytest.raises(OSError, match="disk full"):
             await stack.models.register_model(Model(identifier="new"))
         assert a.registered == []

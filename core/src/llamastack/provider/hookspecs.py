@@ -58,6 +58,14 @@ def llamastack_apis() -> Sequence[ApiDefinition]:  # type: ignore[empty-body]
 
 
 @hookspec
+def llamastack_check_apis(apis: Mapping[str, ApiDefinition], added: Mapping[str, str]) -> None:
+    """Raise DiscoveryError where a surface cannot serve an API that a plugin adds, before anything starts.
+
+    apis: all APIs by name. added: those of plugins, with the name of the plugin. Not called where no plugin adds one.
+    """
+
+
+@hookspec
 def llamastack_cli_commands() -> Sequence[CliCommand]:  # type: ignore[empty-body]
     """Commands to add to `llamastack`, each imported when it is used; a command that is there already is kept."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +116,7 @@ class Plugins:
     def apis(self) -> dict[str, ApiDefinition]:
         """The built-in APIs and those of plugins, by name.
 
-        Raises DiscoveryError when two claim one name.
+        Raises DiscoveryError when two claim one name, or when a surface cannot serve one.
         """
         from llamastack.provider.builtin_apis import BUILTIN_APIS  # what a command's help does without
 
@@ -132,7 +132,7 @@ class Plugins:
                 raise DiscoveryError(f"plugin {plugin} adds an API '{definition.name}' that nobody implements")
             table[definition.name] = definition
         if adds:
-            _check_served(table, adds)
+            self.call.llamastack_check_apis(apis=table, added=adds)
         return table
 
     def config_sections(self) -> tuple[ConfigSection, ...]:
@@ -159,17 +159,3 @@ class Plugins:
         required: one that fails is a PluginError instead.
         """
         return collected(self.manager, hook, arguments, required=required)
-
-
-def _check_served(table: Mapping[str, ApiDefinition], adds: Mapping[str, str]) -> None:
-    """Raises DiscoveryError naming plugin, API, method and fault where an API of a plugin cannot be served."""
-    from llamastack.api.definition_checks import conflicts_of, issues_of
-
-    for name, plugin in adds.items():
-        issues = issues_of(table[name])
-        if issues:
-            raise DiscoveryError(
-                "\n  ".join((f"plugin {plugin} adds an API that cannot be served:", *(f"{name}.{i}" for i in issues)))
-            )
-    for conflict in conflicts_of(table.values()):
-        raise DiscoveryError(conflict)

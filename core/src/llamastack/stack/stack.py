@@ -16,7 +16,6 @@ from pydantic import ValidationError
 from llamastack.api.definition import ApiDefinition, MethodDefinition
 from llamastack.provider.api_handle import ApiHandle, Dispatch
 from llamastack.provider.deps import Progress
-from llamastack.provider.spec import ProviderSpec
 from llamastack.provider.typed_calls import Apis
 from llamastack.stack.access import AccessControl
 from llamastack.stack.call_chain import CallChain
@@ -24,7 +23,6 @@ from llamastack.stack.config import ConfigError, LoadedConfig, load_config
 from llamastack.stack.discovery import STORE_GROUP, Discovery, DiscoveryError, default_discovery
 from llamastack.stack.hook_calls import contained_lifespan
 from llamastack.stack.inspection import StackInspect
-from llamastack.stack.multi_process import check_multi_process
 from llamastack.stack.own_task import OwnTask
 from llamastack.stack.plugins import Plugins
 from llamastack.stack.resolver import Plan, resolve
@@ -72,11 +70,11 @@ class Stack(Apis):
     ) -> None:
         self.config = config
         self.hooks = hooks
-        self._plan: Plan = resolve(config, apis, discovery)
-        self._discovery = discovery
+        self.plan: Plan = resolve(config, apis, discovery)
+        self.discovery = discovery
         self._all_apis = apis
         self._on_progress = on_progress
-        self._store = self._make_store()
+        self.store = self._make_store()
         self._calls = CallChain(hooks)
         self._life = OwnTask(self._opened, "this stack")
         self.instances: dict[str, list[SupervisedProvider]] = {}
@@ -86,7 +84,7 @@ class Stack(Apis):
         self._handles: dict[str, ApiHandle] = {}
         self._tables: dict[str, ResourceCatalogue] = {}
         self._optional_calls: dict[str, OptionalCalls] = {}
-        self._follower = StoreFollower(self._store, self._tables)
+        self._follower = StoreFollower(self.store, self._tables)
 
     @classmethod
     def from_config(
@@ -117,7 +115,7 @@ class Stack(Apis):
         name = configured.type if configured else ("sqlite" if self.config.folder else "memory")
         settings = configured.config if configured else {}
         try:
-            cls = self._discovery.find(STORE_GROUP, name).load()
+            cls = self.discovery.find(STORE_GROUP, name).load()
             try:
                 store: Store = cls(cls.config_class.model_validate(settings), self.config.folder)
             except ValidationError as error:
@@ -129,12 +127,6 @@ class Stack(Apis):
             raise self.config.error(("store",), str(error)) from None
         return store
 
-    def check_workers(self, workers: int) -> None:
-        """Raises ConfigError when so many processes could not serve this stack together, with every reason."""
-        faults = [*check_multi_process(self.config, self._plan, type(self._store), self._discovery, workers)]
-        if workers > 1 and faults:
-            raise ConfigError(self.config.source, faults)
-
     def check_sections(self) -> None:
         """Raises ConfigError when a section of the config does not fit this stack."""
         for section in self.hooks.config_sections():
@@ -145,11 +137,6 @@ class Stack(Apis):
     def access(self) -> AccessControl:
         """The decisions of plugins about who may do what."""
         return self._calls.access
-
-    @property
-    def provider_specs(self) -> list[ProviderSpec]:
-        """The specs of its provider instances, in the order of the run config."""
-        return [planned.spec for planned in self._plan.providers]
 
     # ---- the APIs ------------------------------------------------------------------------------------------------
 
@@ -216,10 +203,10 @@ class Stack(Apis):
     async def _opened(self) -> AsyncIterator[None]:
         async with AsyncExitStack() as opened:
             try:
-                await self._store.open()
+                await self.store.open()
             except OSError as error:
                 raise StackStartError(str(error)) from error
-            opened.push_async_callback(self._store.close)
+            opened.push_async_callback(self.store.close)
             background = await opened.enter_async_context(CancellingTaskGroup())
             opened.callback(self._forget)
             self._assemble()
@@ -258,7 +245,7 @@ class Stack(Apis):
         self._optional_calls.clear()
 
     def _in_start_order(self) -> list[SupervisedProvider]:
-        return [instance for api in self._plan.start_order for instance in self.instances[api]]
+        return [instance for api in self.plan.start_order for instance in self.instances[api]]
 
     async def _stop_instances(self) -> None:
         with anyio.CancelScope(shield=True):
@@ -269,9 +256,9 @@ class Stack(Apis):
     def _assemble(self) -> None:
         handles = self._handles
         run = self.config.run
-        self.instances = {api: [] for api in dict.fromkeys(p.api for p in self._plan.providers)}
-        for api in self._plan.start_order:
-            for plan in (p for p in self._plan.providers if p.api == api):
+        self.instances = {api: [] for api in dict.fromkeys(p.api for p in self.plan.providers)}
+        for api in self.plan.start_order:
+            for plan in (p for p in self.plan.providers if p.api == api):
                 needs = {*plan.spec.api_dependencies, *plan.spec.optional_api_dependencies}
                 self.instances[api].append(
                     SupervisedProvider(
@@ -292,7 +279,7 @@ class Stack(Apis):
                 self._tables[api] = ResourceCatalogue(
                     pair,
                     instances,
-                    self._store,
+                    self.store,
                     max_age_s=run.refresh_interval_s,
                     notify=self.hooks.notify,
                 )

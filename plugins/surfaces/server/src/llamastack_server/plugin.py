@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from llamastack.provider import hookimpl
 from llamastack.provider.commands import CliCommand
 
 if TYPE_CHECKING:
+    from llamastack.api.definition import ApiDefinition
     from llamastack.provider.config_sections import ConfigSection
     from llamastack.provider.routes import RouteGroup
     from llamastack.stack import Stack
+
+
+@hookimpl
+def llamastack_check_apis(apis: Mapping[str, ApiDefinition], added: Mapping[str, str]) -> None:
+    from llamastack_server.api_checks import check_apis
+
+    check_apis(apis, added)
 
 
 @hookimpl
@@ -29,8 +37,9 @@ def llamastack_config_sections() -> Sequence[ConfigSection]:
 
 def _check_workers(stack: Stack) -> None:
     from llamastack_server.settings import ServerConfig
+    from llamastack_server.worker_checks import check_workers
 
-    stack.check_workers(stack.config.section("server", ServerConfig).workers)
+    check_workers(stack, stack.config.section("server", ServerConfig).workers)
 
 
 @hookimpl

@@ -9,6 +9,7 @@ from llamastack.stack import Stack
 from llamastack_server.commands.serving import run_stack, set_up_log
 from llamastack_server.serve import BindError, bind
 from llamastack_server.settings import ServerConfig
+from llamastack_server.worker_checks import check_workers
 
 
 @click.command()
@@ -38,7 +39,7 @@ def run(
     count = settings.workers if workers is None else workers
     if reloads and count > 1:
         raise click.UsageError(f"--reload serves with one process, not with {count} workers; add --workers 1")
-    stack.check_workers(count)
+    check_workers(stack, count)
     try:
         listening = bind(host or settings.host, settings.port if port is None else port)
     except BindError as error:

@@ -69,7 +69,7 @@ def run_stack(
         lines = [serving_line(url), *await show_stack(stack, url, output)]
         return partial(output.say, "\n".join(lines))
 
-    log_packages(packages_of(spec.factory for spec in stack.provider_specs))
+    log_packages(packages_of(planned.spec.factory for planned in stack.plan.providers))
     options = {"use_uvloop": find_spec("uvloop") is not None}
     raise_file_limit()
     try:

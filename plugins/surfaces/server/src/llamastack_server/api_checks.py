@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
@@ -13,11 +13,25 @@ from llamastack.api.definition import ApiDefinition, BodyKind, MethodDefinition,
 from llamastack.api.files import File, is_media_type
 from llamastack.api.pages import Page
 from llamastack.api.webmethod import HttpMethod, ResourceAction
+from llamastack.stack.discovery import DiscoveryError
 
 _VERBS: tuple[str, ...] = get_args(HttpMethod)
 _SEGMENT = re.compile(r"[^/{}?#%\s]+|{[A-Za-z]\w*}")
 _NO_BODY_STATUS = (204, 205)
 _PAGING = ("limit", "after")
+
+
+def check_apis(apis: Mapping[str, ApiDefinition], added: Mapping[str, str]) -> None:
+    """Raises DiscoveryError naming plugin, API, method and fault where an API of a plugin cannot be served.
+
+    added: API -> plugin.
+    """
+    for name, plugin in added.items():
+        issues = [f"{name}.{issue}" for issue in issues_of(apis[name])]
+        if issues:
+            raise DiscoveryError("\n  ".join((f"plugin {plugin} adds an API that cannot be served:", *issues)))
+    for conflict in conflicts_of(apis.values()):
+        raise DiscoveryError(conflict)
 
 
 def issues_of(api: ApiDefinition) -> list[str]:

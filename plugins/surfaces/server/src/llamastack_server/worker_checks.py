@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from llamastack.stack.config import LoadedConfig
-from llamastack.stack.discovery import STORE_GROUP, Discovery, DiscoveryError, Installed
-from llamastack.stack.resolver import Plan, PlannedProvider
+from llamastack.stack import ConfigError, Stack
+from llamastack.stack.discovery import STORE_GROUP, DiscoveryError, Installed
+from llamastack.stack.resolver import PlannedProvider
 from llamastack.stack.stores import Store
 from llamastack.stack.yaml_source import ConfigIssue
 
 
-def check_multi_process(
-    config: LoadedConfig, plan: Plan, store: type[Store], discovery: Discovery, workers: int
-) -> Iterator[ConfigIssue]:
-    """Why `workers` processes cannot serve this stack together: its store, and providers for one process."""
-    if not is_shared(store):
+def check_workers(stack: Stack, workers: int) -> None:
+    """Raises ConfigError when so many processes could not serve this stack together, with every reason."""
+    faults = list(_faults(stack, workers)) if workers > 1 else []
+    if faults:
+        raise ConfigError(stack.config.source, faults)
+
+
+def _faults(stack: Stack, workers: int) -> Iterator[ConfigIssue]:
+    config = stack.config
+    if not is_shared(type(stack.store)):
         names = ", ".join(
-            installed.name for installed in discovery.group(STORE_GROUP) if _brings_shared_store(installed)
+            installed.name for installed in stack.discovery.group(STORE_GROUP) if _brings_shared_store(installed)
         )
         chosen = config.run.store
         yield config.fault(
@@ -25,7 +30,7 @@ def check_multi_process(
             f"{'the default store of a stack without a folder' if chosen is None else repr(chosen.type)} keeps what is "
             f"registered in one process, and {workers} workers must share it; allowed: {names}, or one worker",
         )
-    for provider in plan.providers:
+    for provider in stack.plan.providers:
         reason = _kept_apart_by(provider)
         if reason is not None:
             ids = [one.provider_id for one in config.run.providers[provider.api]]

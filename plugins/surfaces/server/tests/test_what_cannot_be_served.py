@@ -13,7 +13,6 @@ from pydantic import BaseModel, Field
 
 from llamastack.api.base import RoutedObject, WireModel
 from llamastack.api.definition import ApiDefinition
-from llamastack.api.definition_checks import conflicts_of, issues_of
 from llamastack.api.files import File
 from llamastack.api.pages import Page
 from llamastack.api.webmethod import ResourceAction, webmethod
@@ -21,6 +20,7 @@ from llamastack.provider import hookimpl
 from llamastack.provider.builtin_apis import BUILTIN_APIS, routed_apis
 from llamastack.stack.discovery import Discovery, DiscoveryError
 from llamastack.stack.plugins import Plugins
+from llamastack_server.api_checks import conflicts_of, issues_of
 
 
 class Thing(RoutedObject):
