@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -23,10 +22,19 @@ KEPT = Path(sys.prefix) / "kept-by-tests"
 class Venv:
     """A virtual environment with nothing of the workspace in it, not even pip: that of the workspace serves all."""
 
-    def __init__(self, folder: Path) -> None:
-        _run(sys.executable, "-m", "venv", "--without-pip", folder)
+    def __init__(self, folder: Path, like: Venv | None = None) -> None:
+        """like: one that it begins with a copy of; its files are linked, not written again."""
         self.bin = folder / "bin"
         self.python = self.bin / "python"
+        if like is None:
+            _run(sys.executable, "-m", "venv", "--without-pip", folder)
+        else:
+            shutil.copytree(like.bin.parent, folder, symlinks=True, copy_function=os.link)
+            for script in (script for script in self.bin.iterdir() if not script.is_symlink()):
+                text = script.read_bytes().replace(bytes(like.bin), bytes(self.bin))
+                script.unlink()  # it is a link
+                script.write_bytes(text)
+                script.chmod(0o755)
 
     def pip(self, *arguments: str) -> str:
         """Run pip and return what it prints; all its output is shown when it fails."""
@@ -35,10 +43,6 @@ class Venv:
     def install(self, *arguments: str) -> None:
         """Run `pip install`. Python compiles a module when it is first imported; most modules never are."""
         self.pip("install", "--quiet", "--no-compile", *arguments)
-
-    def installed(self) -> list[str]:
-        """The names of the distributions in it."""
-        return [one["name"] for one in json.loads(self.pip("list", "--format", "json"))]
 
     def run(self, *command: str, check: bool = True, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run a program of the environment, outside the workspace."""
@@ -108,8 +112,8 @@ def locked_node_modules() -> Callable[[Path], Path]:
 
 
 @pytest.fixture(scope="session")
-def make_venv(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Venv]:
-    return lambda name: Venv(tmp_path_factory.mktemp(name) / "venv")
+def make_venv(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Venv]:
+    return lambda name, like=None: Venv(tmp_path_factory.mktemp(name) / "venv", like)
 
 
 @pytest.fixture(scope="session")

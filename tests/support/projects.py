@@ -7,7 +7,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "core"
 SURFACES = tuple(ROOT / "plugins" / "surfaces" / name for name in ("cli", "openai-api", "server"))
-ADAPTERS = ROOT / "plugins" / "kits" / "adapters"
+KITS = tuple(ROOT / "plugins" / "kits" / name for name in ("adapters", "conformance", "memory-kit"))
+ADAPTERS = KITS[0]
 SERVER = (CORE, *SURFACES, ADAPTERS)
 """What `pip install "llamastack[server]"` brings of this repository."""
 

@@ -1,0 +1,224 @@
+"""Each package from its wheel, in a virtual environment with nothing but what it asks for, and what it does there."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from installed_fakes import FILES_EXAMPLE
+from projects import CORE, KITS, ROOT, SURFACES, provider
+from reportlab.pdfgen.canvas import Canvas
+from running_server import running_server
+
+# One process makes the environments, most of them out of another.
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300), pytest.mark.xdist_group("each_wheel")]
+
+# package: (the one whose environment it is added to, what is installed)
+ADDED: Mapping[str, tuple[str | None, str]] = {
+    "core": (None, "llamastack"),
+    "adapters": ("core", "llamastack-adapters"),
+    "memory-kit": ("adapters", "llamastack-memory-kit"),
+    "conformance": ("adapters", "llamastack-conformance"),
+    "server": ("core", "llamastack-server"),
+    "cli": ("core", "llamastack-cli"),
+    "server-and-remote": ("server", "llamastack-provider-remote"),
+    "all-of-server": ("server-and-remote", "llamastack[server]"),
+    "files-example": ("all-of-server", "llamastack-files-example[conformance]"),
+}
+# A server that does not answer: what is tried is the stack before it.
+FAR = {
+    "providers": {"inference": [{"provider_id": "far", "provider_type": "remote", "config": {"url": "http://[::1]:1"}}]}
+}
+INSTALLED = """
+from importlib.metadata import distributions
+print(*(distribution.name for distribution in distributions()))
+"""
+EVERY_MODULE = """
+import importlib, pkgutil, sys
+package = importlib.import_module(sys.argv[1])
+for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+"""
+READ = """
+import sys
+import anyio, httpx
+from llamastack_memory_kit.documents import document_text
+
+async def main():
+    async with httpx.AsyncClient() as client:
+        for document in sys.stdin.read().split():
+            print(await document_text(document, client))
+
+anyio.run(main)
+"""
+SERVE = """
+import json, sys
+import anyio, httpx
+from llamastack import Stack
+from llamastack_server.serve import bind, serve, url_of
+
+async def main():
+    listening, ready = bind("127.0.0.1", 0), anyio.Event()
+    async with Stack.from_config(json.loads(sys.argv[1])) as stack, anyio.create_task_group() as group:
+        group.start_soon(serve, stack, listening, ready.set)
+        await ready.wait()
+        async with httpx.AsyncClient(base_url=url_of(listening)) as client:
+            for path in ("/models/list", "/providers/list", "/v1/models"):
+                print(path, (await client.get(path)).status_code)
+        group.cancel_scope.cancel()
+
+anyio.run(main)
+"""
+CALL = """
+import sys
+import anyio
+from llamastack import LlamaStackClient
+from llamastack.api.files import File
+from llamastack.provider.builtin_apis import BUILTIN_APIS
+from llamastack_files_example.api import APIS
+
+async def main():
+    async with LlamaStackClient(sys.argv[1], apis=[*BUILTIN_APIS, *APIS]) as client:
+        stored = await client.files.upload_file(folder="docs", file=File(b"hello", filename="a.txt"))
+        async with await client.files.download_file(folder="docs", file_id=stored.id) as file:
+            print((await file.read()).decode(), file.filename)
+        await client.files.delete_file(folder="docs", file_id=stored.id)
+        print(len((await client.files.list_files(folder="docs")).data))
+
+anyio.run(main)
+"""
+CONFORMANCE = """
+providers:
+  files:
+  - {provider_id: disk, provider_type: local}
+x-conformance:
+  objects: [{identifier: docs}]
+  unserved: a/b
+"""
+
+
+@dataclass(frozen=True)
+class Environments:
+    """The environments of this module, each made when it is first asked for."""
+
+    make_venv: Callable[..., Any]
+    wheels: Path
+    made: dict[str, Any]
+
+    def __call__(self, package: str) -> Any:
+        if package not in self.made:
+            like, requirement = ADDED[package]
+            venv = self.make_venv(package, self(like) if like else None)
+            venv.install("-c", str(ROOT / "constraints.txt"), "--find-links", str(self.wheels), requirement)
+            self.made[package] = venv
+        return self.made[package]
+
+
+@pytest.fixture(scope="module")
+def environment(make_venv: Callable[..., Any], build_wheels: Callable[..., list[str]]) -> Environments:
+    wheels = build_wheels([CORE, *SURFACES, *KITS, provider("remote"), FILES_EXAMPLE])
+    return Environments(make_venv, Path(wheels[0]).parent, {})
+
+
+@pytest.mark.parametrize(
+    ("package", "module", "absent"),
+    [
+        ("core", "llamastack", ("starlette", "uvicorn", "click", "rich", "aiohttp")),
+        ("adapters", "llamastack_adapters", ("llamastack-server", "llamastack-cli", "click", "starlette")),
+        ("memory-kit", "llamastack_memory_kit", ("llamastack-server", "llamastack-cli", "click", "starlette")),
+        ("conformance", "llamastack_conformance", ("llamastack-server", "llamastack-cli", "click", "starlette")),
+        ("server", "llamastack_server", ("llamastack-cli", "llamastack-openai-api", "llamastack-adapters", "rich")),
+        ("cli", "llamastack_cli", ("llamastack-server", "llamastack-adapters", "starlette", "uvicorn", "aiohttp")),
+        ("server-and-remote", "llamastack_provider_remote", ("llamastack-cli", "llamastack-openai-api", "rich")),
+        ("all-of-server", "llamastack_openai_api", ()),
+    ],
+)
+def test_it_brings_what_it_imports_and_no_more(
+    package: str, module: str, absent: tuple[str, ...], environment: Environments, tmp_path: Path
+) -> None:
+    venv = environment(package)
+    installed = venv.run("python", "-c", INSTALLED + EVERY_MODULE, module, cwd=tmp_path).stdout.split()
+    assert module.replace("_", "-") in installed
+    assert not {*absent} & {*installed}
+    assert (venv.bin / "llamastack").exists() == ("llamastack-cli" in installed)
+    if package == "core":
+        assert len(installed) <= 18
+
+
+def test_the_memory_kit_reads_html_and_pdf(environment: Environments, tmp_path: Path) -> None:
+    page = io.BytesIO()
+    canvas = Canvas(page)
+    canvas.drawString(72, 720, "Hello from a PDF")
+    canvas.save()
+    documents = {"text/html": b"<p>Hello from <b>HTML</b></p>", "application/pdf": page.getvalue()}
+    urls = [f"data:{kind};base64,{base64.b64encode(raw).decode()}" for kind, raw in documents.items()]
+    python = environment("memory-kit").python
+    read = subprocess.run([python, "-c", READ], input=" ".join(urls), capture_output=True, text=True, cwd=tmp_path)
+    assert read.stdout.splitlines() == ["Hello from HTML", "Hello from a PDF"], read.stderr
+
+
+def test_the_conformance_suite_is_a_plugin_of_pytest(environment: Environments, tmp_path: Path) -> None:
+    listed = environment("conformance").run("python", "-m", "pytest", "--llamastack-list", cwd=tmp_path).stdout
+    assert "static.entry-point" in listed
+
+
+def test_the_server_needs_no_command_line(environment: Environments, tmp_path: Path, own_home: Path) -> None:
+    venv = environment("server-and-remote")
+    assert not (venv.bin / "llamastack").exists()
+    served = venv.run("python", "-c", SERVE, json.dumps(FAR), cwd=tmp_path).stdout
+    assert served.splitlines() == ["/models/list 200", "/providers/list 200", "/v1/models 404"]
+
+
+def test_the_command_line_needs_no_server(environment: Environments, tmp_path: Path, own_home: Path) -> None:
+    venv = environment("cli")
+    assert json.loads(venv.run("llamastack", "providers", "list", "--json", cwd=tmp_path).stdout) == []
+    refused = venv.run("llamastack", "run", "run.yaml", check=False, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "No such command 'run': it comes with llamastack-server (pip install llamastack-server)" in refused.stderr
+
+
+def test_the_extra_server_brings_the_openai_surface(environment: Environments, tmp_path: Path, own_home: Path) -> None:
+    venv = environment("all-of-server")
+    config = tmp_path / "run.json"
+    config.write_text(json.dumps(FAR))
+    with running_server(config, home=own_home, command=(str(venv.bin / "llamastack"),)) as server:
+        assert httpx.get(f"{server.url}/v1/models").json() == {"object": "list", "data": []}
+        assert server.stop() == 0
+
+
+def test_a_package_of_a_stranger_gets_everything(environment: Environments, tmp_path: Path, own_home: Path) -> None:
+    venv = environment("files-example")
+    config, note = tmp_path / "run.yaml", tmp_path / "note.txt"
+    config.write_text(CONFORMANCE)
+    note.write_text("a note")
+
+    def command(*arguments: str) -> str:
+        return str(venv.run("llamastack", *arguments, cwd=tmp_path).stdout)
+
+    listed = [line.split()[:1] for line in command("--help").splitlines()]
+    assert all([name] in listed for name in ("run", "files", "folders", "share"))
+    with running_server(config, home=own_home, command=(str(venv.bin / "llamastack"),)) as server:
+        url = ("--url", server.url)
+        command("folders", "register", "docs", *url)
+        assert "docs" in command("folders", "list", *url)
+        assert venv.run("python", "-c", CALL, server.url, cwd=tmp_path).stdout.splitlines() == ["hello a.txt", "0"]
+        shared = command("share", str(note), "--folder", "docs", *url).strip()
+        assert httpx.get(shared).text == "a note"
+        assert httpx.get(f"{shared}0").json()["title"] == "Not Found"
+        assert "a note" in command("files", "download-file", "--folder", "docs", "--file-id", "file-2", *url)
+        paths = httpx.get(f"{server.url}/openapi.json").json()["paths"]
+        assert {"/shared/{folder}/{file_id}", "/folders/{folder}/files/{file_id}"} <= {*paths}
+        assert server.stop() == 0
+    options = ("--llamastack-provider", "files=local", "--llamastack-config", str(config))
+    tried = venv.run("python", "-m", "pytest", "-p", "no:cacheprovider", *options, check=False, cwd=tmp_path)
+    assert tried.returncode == 0, tried.stdout
+    assert "conforms" in tried.stdout, tried.stdout
