@@ -23,12 +23,12 @@ PACKAGES = {CORE.name: CORE} | {
 EVERY_PACKAGE = pytest.mark.parametrize("package", PACKAGES)
 
 # Bounds that go down only.
-MOST_LINES = 11_200  # 7,500 is the goal
-MOST_ANY = 250  # 150 is the goal
+MOST_LINES = 10_600  # 7,500 is the goal
+MOST_ANY = 150
 MOST_LINES_OF_A_FILE = 400
 MOST_LINES_OF_A_FUNCTION = 45
-LONG_FILES: set[str] = {"api/agents.py", "stack/supervisor.py"}
-LONG_FUNCTIONS: set[str] = {"stack/config.py: check_references", "stack/supervisor.py: __init__"}
+LONG_FILES: set[str] = set()
+LONG_FUNCTIONS: set[str] = set()
 
 OF_OTHERS = {
     # Python
@@ -71,25 +71,8 @@ OF_OTHERS = {
 }
 """Attributes of objects of the standard library and of other projects, which have no other way."""
 NOT_YET: dict[str, set[str]] = {
-    "llamastack_cli": {
-        "chat.py: params.strategy",
-        "chat.py: params.temperature",
-    },
-    "llamastack_openai_api": {
-        "from_native.py: choice.begun",
-        "from_native.py: choice.calls",
-        "from_native.py: choice.ended",
-        "from_native.py: choice.offset",
-        "from_native.py: choice.usage",
-    },
     "llamastack_server": {
-        "app.py: sender.status",
-        "commands/reload.py: reloader.folders",
-        "commands/workers.py: worker.failed",
-        "commands/workers.py: worker.process",
         "connection.py: self._output.lingers",
-        "log_repeats.py: full.held",
-        "log_repeats.py: kind.written",
         "slow_clients.py: connection.watched",
         "slow_clients.py: watched.began",
         "slow_clients.py: watched.done",
@@ -111,20 +94,6 @@ NOT_YET: dict[str, set[str]] = {
         "openai_dialect/call_assembler.py: newest.index",
         "openai_dialect/call_assembler.py: newest.unsure",
         "openai_dialect/call_assembler.py: piece.continues",
-        "openai_dialect/streams.py: reader.usage",
-    },
-    "llamastack_conformance": {
-        "plugin.py: state.compared",
-        "plugin.py: state.suites",
-        "plugin.py: subject.on_run",
-        "suites/failure.py: running.tap.cuts",
-        "suites/failure.py: running.tap.hangs",
-        "suites/failure.py: running.tap.holds",
-        "suites/failure.py: running.tap.inject",
-        "suites/inference.py: running.tap.trickles",
-        "watching.py: watch._beat",
-        "watching.py: watch.longest_s",
-        "watching.py: watch.stack",
     },
 }
 """Of our own classes: to be mended. Nothing is to be added."""

@@ -22,6 +22,7 @@ class Api(StrEnum):
 
 
 if TYPE_CHECKING:
+    from llamastack.api.agent_tools import *
     from llamastack.api.agents import *
     from llamastack.api.common import *
     from llamastack.api.files import *
@@ -47,6 +48,7 @@ else:
             ".memory_banks",
             ".telemetry",
             ".inspect",
+            ".agent_tools",
             ".agents",
             ".files",
             ".pages",

@@ -48,7 +48,7 @@ class ReplyKind(StrEnum):
     BYTE_STREAM = "byte stream"
 
 
-def members_of(hint: Any) -> Iterator[Any]:
+def members_of(hint: object) -> Iterator[Any]:
     """The types that a value may have: the members of a union, without what `Annotated` adds."""
     if get_origin(hint) is Annotated:
         yield from members_of(get_args(hint)[0])
@@ -64,7 +64,7 @@ class Request(FailFast):
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, object]:
         """The arguments that were given, ready to be passed on."""
         given = self.__dict__
         return {name: given[name] for name in self.model_fields_set}
@@ -78,7 +78,7 @@ class MethodDefinition:
     name: str
     web: WebMethod
     signature: inspect.Signature
-    hints: Mapping[str, Any]
+    hints: Mapping[str, object]
     doc: str
 
     @property
@@ -170,18 +170,18 @@ class MethodDefinition:
             return ReplyKind.BYTE_STREAM
         return ReplyKind.BYTES if plain is bytes else ReplyKind.FILE if plain is File else ReplyKind.JSON
 
-    def streams_events(self, arguments: Mapping[str, Any]) -> bool:
+    def streams_events(self, arguments: Mapping[str, object]) -> bool:
         """Whether a call with these arguments is answered with server-sent events."""
         plain, piece = self.result_types
         return piece is not None and piece is not bytes and (plain is None or bool(arguments.get("stream")))
 
     @functools.cached_property
-    def result(self) -> TypeAdapter[Any]:
+    def result(self) -> TypeAdapter[object]:
         """Reads and writes the plain result."""
         return TypeAdapter(self.result_types[0])
 
     @functools.cached_property
-    def piece(self) -> TypeAdapter[Any] | None:
+    def piece(self) -> TypeAdapter[object] | None:
         """Reads and writes a streamed piece; None for a method that never streams."""
         streamed = self.result_types[1]
         return None if streamed is None else TypeAdapter(streamed)

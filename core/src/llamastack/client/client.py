@@ -58,7 +58,7 @@ class LlamaStackClient(Apis):
         self,
         base_url: str = "http://127.0.0.1:8321",
         *,
-        provider_data: Mapping[str, Any] | None = None,
+        provider_data: Mapping[str, object] | None = None,
         forward_provider_data: bool = False,
         api_key: str | None = None,
         headers: Mapping[str, str] | None = None,
@@ -116,7 +116,7 @@ class LlamaStackClient(Apis):
         kind = method.reply_kind
         in_blocks = kind in (ReplyKind.FILE, ReplyKind.BYTE_STREAM)
 
-        async def dispatch(arguments: dict[str, Any]) -> Any:
+        async def dispatch(arguments: dict[str, object]) -> object:
             events = method.streams_events(arguments)
             wire = wire_request(method, arguments)
 
@@ -173,13 +173,13 @@ class LlamaStackClient(Apis):
             wire.verb, self.base_url + wire.path, params=wire.query, content=wire.form or wire.content, headers=headers
         )
 
-    async def _opened(self, method: MethodDefinition, response: httpx.Response) -> Stream[Any]:
+    async def _opened(self, method: MethodDefinition, response: httpx.Response) -> Stream[object]:
         if not response.headers.get("content-type", "").startswith("text/event-stream"):
             await response.aclose()
             raise self._odd(method)
         return Stream(self._pieces(method, response), response.aclose)
 
-    async def _pieces(self, method: MethodDefinition, response: httpx.Response) -> AsyncIterator[Any]:
+    async def _pieces(self, method: MethodDefinition, response: httpx.Response) -> AsyncIterator[object]:
         adapter = method.piece
         if adapter is None:
             raise TypeError(f"{method.name} does not stream")

@@ -50,7 +50,7 @@ def wire_request(method: MethodDefinition, arguments: Mapping[str, Any]) -> Wire
     return WireRequest(verb, path, query, content, None, {"Content-Type": "application/json"})
 
 
-def _form(method: MethodDefinition, body: Mapping[str, Any]) -> Form:
+def _form(method: MethodDefinition, body: Mapping[str, object]) -> Form:
     fields: list[tuple[str, Any]] = []
     for name, value in body.items():
         if name in method.file_parameters:
@@ -63,11 +63,11 @@ def _form(method: MethodDefinition, body: Mapping[str, Any]) -> Form:
     return Form(fields)
 
 
-def _texts(value: Any) -> str | list[str]:
+def _texts(value: object) -> str | list[str]:
     return [_text(item) for item in value] if isinstance(value, list) else _text(value)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     plain = pydantic_core.to_jsonable_python(value)
     return plain if isinstance(plain, str) else pydantic_core.to_json(plain).decode()
 

@@ -27,7 +27,7 @@ class PlainClient(httpx.AsyncClient):
     Raises BackendError for an answer that is compressed all the same.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **options: object) -> None:
         own: dict[str, Any] = {
             "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             "headers": {"Accept-Encoding": "identity"},

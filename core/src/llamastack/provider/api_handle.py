@@ -25,7 +25,7 @@ class ApiMethod:
         self._request = definition.request_model
         self._names = tuple(definition.parameters)
 
-    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    async def __call__(self, *args: object, **kwargs: object) -> Any:
         """Raises InvalidRequestError for arguments that do not fit, and whatever the provider raises."""
         if args:
             if len(args) > len(self._names):

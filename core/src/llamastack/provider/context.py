@@ -37,10 +37,10 @@ class ProviderDataHeader:
     def __init__(self, text: str) -> None:
         self.text = text
         self._read = False
-        self._data: dict[str, Any] | None = None
+        self._data: dict[str, object] | None = None
 
     @property
-    def data(self) -> dict[str, Any] | None:
+    def data(self) -> dict[str, object] | None:
         """The JSON object in it; None where it holds something else."""
         if not self._read:
             self._read = True
@@ -61,7 +61,7 @@ def _json_in(text: str) -> object:
         return None
 
 
-ProviderData = Mapping[str, Any] | ProviderDataHeader | None
+ProviderData = Mapping[str, object] | ProviderDataHeader | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class RequestContext:
         self._data = provider_data
 
     @property
-    def provider_data(self) -> Mapping[str, Any] | None:
+    def provider_data(self) -> Mapping[str, object] | None:
         """The raw data; None where there is none, or a header that holds no JSON object. Never log it."""
         return self._data.data if isinstance(self._data, ProviderDataHeader) else self._data
 
@@ -203,7 +203,7 @@ def use_provider_data(data: ProviderData) -> EnteredContext:
     return use_context(provider_data=data)
 
 
-def current_provider_data() -> Mapping[str, Any] | None:
+def current_provider_data() -> Mapping[str, object] | None:
     """The raw data of this request; None where there is none, or a header that holds no JSON object. Never log it."""
     return _current.get().provider_data
 

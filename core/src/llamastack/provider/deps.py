@@ -66,7 +66,7 @@ class Deps(Mapping[str, Any]):
         provider_id: str,
         api: str = "",
         definitions: Mapping[str, ApiDefinition] | None = None,
-        apis: Mapping[str, Any] | None = None,
+        apis: Mapping[str, object] | None = None,
         task_group: TaskGroup | None = None,
         state_dir: Path | None = None,
         report_progress: Callable[[Progress], None] = _ignore,

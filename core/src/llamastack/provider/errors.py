@@ -146,7 +146,7 @@ class InvalidRequestError(LlamaStackError):
         # Clients of the first release read `error.detail.errors`.
         return {"detail": {"errors": self.errors}} if self.errors else {}
 
-    def read_wire(self, body: Mapping[str, Any]) -> None:
+    def read_wire(self, body: Mapping[str, object]) -> None:
         super().read_wire(body)
         detail = body.get("detail")
         self.errors = list(detail.get("errors", ())) if isinstance(detail, dict) else []

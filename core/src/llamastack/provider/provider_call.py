@@ -29,9 +29,9 @@ class ProviderCall:
         identifier: str,
         provider_id: str,
         stream: bool,
-        request: Mapping[str, Any] | None,
+        request: Mapping[str, object] | None,
         body: bytes | None = None,
-        to_native: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
+        to_native: Callable[[Mapping[str, object]], Mapping[str, object]] | None = None,
     ) -> None:
         self.api = api
         self.method = method
@@ -57,7 +57,7 @@ class ProviderCall:
     def replaced(
         self,
         *,
-        request: Mapping[str, Any] | None = None,
+        request: Mapping[str, object] | None = None,
         provider_id: str | None = None,
         identifier: str | None = None,
     ) -> ProviderCall:

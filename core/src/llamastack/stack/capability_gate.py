@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from llamastack.api.common import holds_images
 from llamastack.api.definition import IMAGES, MethodDefinition
@@ -19,7 +18,7 @@ class UnsupportedUse:
 
     parameter: str
     capability: str
-    is_asked_by: Callable[[Any], bool]
+    is_asked_by: Callable[[object], bool]
 
 
 class CapabilityGate:
@@ -30,7 +29,7 @@ class CapabilityGate:
         self._name = name
         self._refused = refused
 
-    async def around_call(self, call: ProviderCall, proceed: Proceed) -> Any:
+    async def around_call(self, call: ProviderCall, proceed: Proceed) -> object:
         """Raises NotSupportedError."""
         request = call.native_request if any(use.parameter for use in self._refused) else {}
         for use in self._refused:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, create_model
 
-from llamastack.api.definition import ApiDefinition
+from llamastack.api.definition import ApiDefinition, ResourceKind
 from llamastack.provider.config_sections import ConfigSection
 from llamastack.provider.redaction import Redactor, redactor, shown_value, without_userinfo
 from llamastack.provider.validation import explain_validation_error
@@ -89,7 +89,7 @@ class RunConfig(_Strict):
 
 
 @functools.lru_cache(maxsize=8)
-def _model_for(pairs: tuple[tuple[str, Any, str], ...], sections: tuple[ConfigSection, ...]) -> type[RunConfig]:
+def _model_for(pairs: tuple[tuple[str, object, str], ...], sections: tuple[ConfigSection, ...]) -> type[RunConfig]:
     fields: dict[str, Any] = {
         name: (dict[str, Any] | None, Field(None, description=f"Read by {package}, which is not installed"))
         for name, package in _KNOWN_SECTIONS.items()
@@ -159,7 +159,7 @@ class LoadedConfig:
         """What the config registers at start for one registry API."""
         return list(getattr(self.run, resource_api, []))
 
-    def faults_in(self, error: ValidationError, path: Path, value: Any, model: type[BaseModel]) -> list[ConfigIssue]:
+    def faults_in(self, error: ValidationError, path: Path, value: object, model: type[BaseModel]) -> list[ConfigIssue]:
         """The faults that pydantic found in `value`, which stands at `path` and should fit `model`."""
         secret = tuple(secret_fields(model.model_json_schema()))
         return validation_faults(error, model, path, value, self.document, secret)
@@ -169,7 +169,7 @@ def validation_faults(
     error: ValidationError,
     model: type[BaseModel],
     base: Path,
-    value: Any,
+    value: object,
     document: YamlDocument,
     secret: Collection[str] = (),
 ) -> list[ConfigIssue]:
@@ -197,7 +197,7 @@ def validation_faults(
     return list(found.values())
 
 
-def secret_fields(schema: Any) -> Iterator[str]:
+def secret_fields(schema: object) -> Iterator[str]:
     """Names of the fields that a JSON schema says are secrets."""
     if isinstance(schema, Mapping):
         for name, field_schema in schema.get("properties", {}).items():
@@ -207,7 +207,7 @@ def secret_fields(schema: Any) -> Iterator[str]:
             yield from secret_fields(nested)
 
 
-def _shown(path: Path, value: Any, document: YamlDocument, secret: Collection[str]) -> str:
+def _shown(path: Path, value: object, document: YamlDocument, secret: Collection[str]) -> str:
     substituted = document.from_environment.get(path)
     shown = shown_value(path, value, secret)
     return shown if substituted is None or shown == "***" else without_userinfo(substituted)
@@ -219,7 +219,7 @@ def home_folder() -> FilePath:
 
 
 def load_config(
-    source: str | FilePath | Mapping[str, Any],
+    source: str | FilePath | Mapping[str, object],
     apis: Mapping[str, ApiDefinition],
     discovery: Discovery,
     environment: Mapping[str, str] | None = None,
@@ -283,59 +283,55 @@ def _validated(document: YamlDocument, source: str, folder: FilePath | None, mod
 
 def check_references(config: LoadedConfig, apis: Mapping[str, ApiDefinition]) -> list[ConfigIssue]:
     """What no single field can know: names of APIs, ids that are there twice, objects of no provider."""
-    found: list[ConfigIssue] = []
     allowed = [name for name, definition in apis.items() if not definition.implemented_by_stack]
     run = config.run
+    found: list[ConfigIssue] = []
     if not run.providers:
         found.append(config.fault(("providers",), f"names no provider at all; APIs: {', '.join(allowed)}"))
-    for api, providers in run.providers.items():
-        if api not in allowed:
-            found.append(
-                config.fault(("providers", api), f"there is no such API for providers; allowed: {', '.join(allowed)}")
-            )
-            continue
-        if not providers:
-            found.append(config.fault(("providers", api), f"API '{api}' has no provider; add one or remove the key"))
-        if apis[api].pair is None and len(providers) > 1:
-            found.append(
-                config.fault(
-                    ("providers", api, 1),
-                    f"API '{api}' takes one provider: its requests name no object that could choose between several",
-                )
-            )
-        seen: dict[str, int] = {}
-        for place, provider in enumerate(providers):
-            if provider.provider_id in seen:
-                first = key_path(("providers", api, seen[provider.provider_id]))
-                found.append(
-                    config.fault(
-                        ("providers", api, place, "provider_id"),
-                        f"'{provider.provider_id}' is the id of {first} already; ids are unique within an API",
-                    )
-                )
-            seen.setdefault(provider.provider_id, place)
+    for api in run.providers:
+        if api in allowed:
+            found += _provider_faults(config, apis[api])
+        else:
+            what = f"there is no such API for providers; allowed: {', '.join(allowed)}"
+            found.append(config.fault(("providers", api), what))
     for place, api in enumerate(run.apis or ()):
         if api not in allowed:
             found.append(config.fault(("apis", place), f"there is no API '{api}'; allowed: {', '.join(allowed)}"))
         elif not run.providers.get(api):
             found.append(config.fault(("apis", place), f"API '{api}' has no provider; add one to providers.{api}"))
     for pair in {d.pair.resource_api: d.pair for d in apis.values() if d.pair}.values():
-        ids = [p.provider_id for p in run.providers.get(pair.routed_api, ())]
-        identifiers: set[str] = set()
-        for place, item in enumerate(config.objects(pair.resource_api)):
-            path = (pair.resource_api, place)
-            if run.apis is not None and pair.routed_api not in run.apis:
-                found.append(config.fault(path, f"API '{pair.routed_api}' is left out of 'apis'"))
-            elif not ids:
-                found.append(config.fault(path, f"API '{pair.routed_api}' has no provider to register it with"))
-            elif item.provider_id not in ids and (item.provider_id or len(ids) > 1):
-                found.append(
-                    config.fault(
-                        (*path, "provider_id"),
-                        f"'{item.provider_id}' is no provider of API '{pair.routed_api}'; allowed: {', '.join(ids)}",
-                    )
-                )
-            if item.identifier in identifiers:
-                found.append(config.fault((*path, "identifier"), f"'{item.identifier}' is there twice"))
-            identifiers.add(item.identifier)
+        found += _object_faults(config, pair)
     return found
+
+
+def _provider_faults(config: LoadedConfig, api: ApiDefinition) -> Iterator[ConfigIssue]:
+    path, providers = ("providers", api.name), config.run.providers[api.name]
+    if not providers:
+        yield config.fault(path, f"API '{api.name}' has no provider; add one or remove the key")
+    if api.pair is None and len(providers) > 1:
+        what = f"API '{api.name}' takes one provider: its requests name no object that could choose between several"
+        yield config.fault((*path, 1), what)
+    seen: dict[str, str] = {}
+    for place, provider in enumerate(providers):
+        first = seen.setdefault(provider.provider_id, key_path((*path, place)))
+        if first != key_path((*path, place)):
+            what = f"'{provider.provider_id}' is the id of {first} already; ids are unique within an API"
+            yield config.fault((*path, place, "provider_id"), what)
+
+
+def _object_faults(config: LoadedConfig, pair: ResourceKind) -> Iterator[ConfigIssue]:
+    api, run = pair.routed_api, config.run
+    ids = [provider.provider_id for provider in run.providers.get(api, ())]
+    identifiers: set[str] = set()
+    for place, item in enumerate(config.objects(pair.resource_api)):
+        path = (pair.resource_api, place)
+        if run.apis is not None and api not in run.apis:
+            yield config.fault(path, f"API '{api}' is left out of 'apis'")
+        elif not ids:
+            yield config.fault(path, f"API '{api}' has no provider to register it with")
+        elif item.provider_id not in ids and (item.provider_id or len(ids) > 1):
+            what = f"'{item.provider_id}' is no provider of API '{api}'; allowed: {', '.join(ids)}"
+            yield config.fault((*path, "provider_id"), what)
+        if item.identifier in identifiers:
+            yield config.fault((*path, "identifier"), f"'{item.identifier}' is there twice")
+        identifiers.add(item.identifier)

@@ -73,14 +73,14 @@ class ContainedTasks(TaskGroup):
         self.cancel_scope = group.cancel_scope
 
     def start_soon(  # type: ignore[override, misc]  # final in later versions of anyio only, abstract in earlier ones
-        self, func: Callable[..., Coroutine[Any, Any, Any]], *args: Any, name: object = None
-    ) -> Any:
+        self, func: Callable[..., Coroutine[object, object, object]], *args: object, name: object = None
+    ) -> object:
         return self._group.start_soon(_contained, func, args, name=name or _name_of(func))
 
-    async def start(self, func: Callable[..., Any], *args: Any, name: object = None, **options: Any) -> Any:
+    async def start(self, func: Callable[..., object], *args: object, name: object = None, **options: Any) -> Any:
         return await self._group.start(_contained_start, func, args, name=name or _name_of(func), **options)
 
-    def create_task(self, coro: Coroutine[Any, Any, Any], **options: Any) -> Any:
+    def create_task(self, coro: Coroutine[object, object, object], **options: Any) -> Any:
         return self._group.create_task(_contained(lambda: coro, ()), **options)
 
     async def __aenter__(self) -> TaskGroup:
@@ -90,11 +90,11 @@ class ContainedTasks(TaskGroup):
         raise RuntimeError("the stack enters and leaves the task group of a provider")
 
 
-def _name_of(func: Callable[..., Any]) -> str:
+def _name_of(func: Callable[..., object]) -> str:
     return f"{func.__module__}.{getattr(func, '__qualname__', '')}"
 
 
-async def _contained(func: Callable[..., Coroutine[Any, Any, Any]], args: tuple[Any, ...]) -> Any:
+async def _contained(func: Callable[..., Coroutine[object, object, object]], args: tuple[object, ...]) -> object:
     own = STACK_ITSELF if current_context().principal is STACK_ITSELF else None
     try:
         with use_own_context(own):
@@ -107,9 +107,9 @@ async def _contained(func: Callable[..., Coroutine[Any, Any, Any]], args: tuple[
 
 
 async def _contained_start(
-    func: Callable[..., Coroutine[Any, Any, Any]],
-    args: tuple[Any, ...],
+    func: Callable[..., Coroutine[object, object, object]],
+    args: tuple[object, ...],
     *,
-    task_status: TaskStatus[Any] = anyio.TASK_STATUS_IGNORED,
-) -> Any:
+    task_status: TaskStatus[object] = anyio.TASK_STATUS_IGNORED,
+) -> object:
     return await _contained(functools.partial(func, task_status=task_status), args)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import importlib_metadata
 
-from llamastack.provider.import_path import ENTRY_POINT_PATTERN, load_dotted
+from llamastack.provider.import_path import load_dotted
 
 if TYPE_CHECKING:
     from llamastack.provider.spec import ProviderSpec
@@ -26,8 +25,6 @@ STORE_GROUP = "llamastack.stores"
 PLUGIN_GROUP = "llamastack.plugins"
 REQUIRED_PLUGIN_GROUP = "llamastack.required_plugins"
 DISABLE_VARIABLE = "LLAMASTACK_DISABLE_PLUGINS"
-
-_ENTRY_POINT = re.compile(ENTRY_POINT_PATTERN)
 
 
 class DiscoveryError(Exception):
@@ -56,15 +53,6 @@ class Installed:
     @property
     def origin(self) -> str:
         return f"{self.distribution} {self.version}"
-
-    def broken(self) -> str | None:
-        """Why it cannot be loaded, as far as that is known without an import."""
-        if not _ENTRY_POINT.match(self.value):
-            return f"entry point {self.value!r} is not of the form 'package.module:attribute'"
-        top = self.value.partition(":")[0].partition(".")[0]
-        if importlib.util.find_spec(top) is None:
-            return f"package '{top}' is not there"
-        return None
 
     def load(self) -> Any:
         """Import what it names. Raises DiscoveryError with distribution, version, entry point and cause."""

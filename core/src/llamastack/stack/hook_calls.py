@@ -24,8 +24,8 @@ class PluginError(Exception):
 
 
 def collected(
-    manager: pluggy.PluginManager, hook: str, arguments: Mapping[str, Any], *, required: bool
-) -> Iterator[tuple[str, Any]]:
+    manager: pluggy.PluginManager, hook: str, arguments: Mapping[str, object], *, required: bool
+) -> Iterator[tuple[str, object]]:
     """(plugin, thing) for each thing in the lists that the plugins give.
 
     required: whether a plugin that fails is a PluginError; otherwise what it gives is left out with a warning.
@@ -65,9 +65,9 @@ def _given(
     manager: pluggy.PluginManager,
     hook: str,
     implementation: pluggy.HookImpl,
-    arguments: Mapping[str, Any],
+    arguments: Mapping[str, object],
     failed: _Failed,
-) -> list[Any]:
+) -> list[object]:
     others = [plugin for plugin in manager.get_plugins() if plugin is not implementation.plugin]
     try:
         given = manager.subset_hook_caller(hook, others)(**arguments)
@@ -77,7 +77,7 @@ def _given(
         return []
 
 
-def _listed(given: Any) -> Iterable[Any]:
+def _listed(given: object) -> Iterable[object]:
     """What one implementation gives, as several things: some hooks give one."""
     return given if isinstance(given, Iterable) else [given]
 
@@ -95,7 +95,7 @@ class _Wrapping:
     """One wrapper around a call, of either kind that pluggy has. A wrapper that fails changes nothing."""
 
     def __init__(
-        self, implementation: pluggy.HookImpl, hook: str, arguments: Mapping[str, Any], failed: _Failed
+        self, implementation: pluggy.HookImpl, hook: str, arguments: Mapping[str, object], failed: _Failed
     ) -> None:
         self.plugin: str = implementation.plugin_name
         self._arguments = arguments
@@ -118,7 +118,7 @@ class _Wrapping:
             return False
         return True
 
-    def end(self, results: list[Any]) -> list[Any]:
+    def end(self, results: list[object]) -> list[Any]:
         old = self._implementation.hookwrapper
         outcome: pluggy.Result[list[Any]] = pluggy.Result(list(results), None)
         try:
@@ -165,11 +165,11 @@ def telling(manager: pluggy.PluginManager, hook: str, *, traced: bool) -> Callab
 
 
 class _Through:
-    def __init__(self, hook: str, caller: Callable[..., Any]) -> None:
+    def __init__(self, hook: str, caller: Callable[..., object]) -> None:
         self._hook = hook
         self._caller = caller
 
-    def __call__(self, **arguments: Any) -> None:
+    def __call__(self, **arguments: object) -> None:
         try:
             self._caller(**arguments)
         except _FAILURES:
@@ -177,11 +177,11 @@ class _Through:
 
 
 class _OneByOne:
-    def __init__(self, hook: str, listeners: list[tuple[str, Callable[..., Any], tuple[str, ...]]]) -> None:
+    def __init__(self, hook: str, listeners: list[tuple[str, Callable[..., object], tuple[str, ...]]]) -> None:
         self._hook = hook
         self._listeners = listeners
 
-    def __call__(self, **arguments: Any) -> None:
+    def __call__(self, **arguments: object) -> None:
         for plugin, function, names in self._listeners:
             try:
                 function(*[arguments[name] for name in names])
@@ -198,7 +198,7 @@ class AsyncHook:
         self._function: Callable[..., Any] = implementation.function
         self._arguments = implementation.argnames
 
-    def __call__(self, **arguments: Any) -> Awaitable[Any]:
+    def __call__(self, **arguments: object) -> Awaitable[Any]:
         call: Awaitable[Any] = self._function(*[arguments[name] for name in self._arguments])
         return call
 

@@ -13,7 +13,7 @@ _PAGE_SIZE = 100
 _MISSING = object()
 
 
-def chosen_objects(method: MethodDefinition, objects: Sequence[Any], arguments: Mapping[str, Any]) -> Any:
+def chosen_objects(method: MethodDefinition, objects: Sequence[Any], arguments: Mapping[str, Any]) -> object:
     """The objects whose fields have the values of the arguments that are given; a list of values means any of them.
 
     A method that returns `Page` gets one, of `limit` objects (100 where it is not given). Raises InvalidRequestError.
@@ -35,7 +35,7 @@ def chosen_objects(method: MethodDefinition, objects: Sequence[Any], arguments: 
     )
 
 
-def _page_type(method: MethodDefinition) -> type[Page[Any]] | None:
+def _page_type(method: MethodDefinition) -> type[Page[object]] | None:
     plain = method.result_types[0]
     return plain if isinstance(plain, type) and issubclass(plain, Page) else None
 

@@ -153,7 +153,7 @@ class Plugins:
 
         return run_config_model(self.apis(), self.config_sections())
 
-    def collect(self, hook: str, *, required: bool = False, **arguments: Any) -> Iterator[tuple[str, Any]]:
+    def collect(self, hook: str, *, required: bool = False, **arguments: object) -> Iterator[tuple[str, Any]]:
         """(plugin, thing) for each thing that the plugins give, in pluggy's order; one that fails is left out.
 
         required: one that fails is a PluginError instead.

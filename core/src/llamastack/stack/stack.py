@@ -89,7 +89,7 @@ class Stack(Apis):
     @classmethod
     def from_config(
         cls,
-        source: str | Path | Mapping[str, Any],
+        source: str | Path | Mapping[str, object],
         *,
         discovery: Discovery | None = None,
         folder: Path | None = None,

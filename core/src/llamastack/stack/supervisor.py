@@ -18,6 +18,7 @@ from llamastack.api.definition import ApiDefinition
 from llamastack.api.files import File
 from llamastack.api.inspect import ProviderHealth, ProviderStatus
 from llamastack.provider.api_handle import ApiHandle
+from llamastack.provider.backoff import pause_s
 from llamastack.provider.context import STACK_ITSELF, use_own_context
 from llamastack.provider.deps import Deps, Progress
 from llamastack.provider.error_translation import as_stack_error, log_traceback, reason_of, shortened, unwrapped
@@ -67,7 +68,7 @@ class SupervisedProvider:
         self.definition = definitions[plan.api]
         self._definitions = definitions
         self.api, self.provider_id, self.provider_type = plan.api, plan.provider_id, plan.provider_type
-        self.provider: Any = None
+        self.provider: object = None
         self.served: dict[str, RoutedObject] = {}
         self.status = ProviderStatus.starting
         self.reason: str | None = None
@@ -75,8 +76,7 @@ class SupervisedProvider:
         self.note: str | None = None
         """What people should know of it although it is healthy, such as that it lists nothing without a key."""
         self.permanent = False
-        self.first_attempt = anyio.Event()
-        self.stopped = anyio.Event()
+        self.first_attempt, self.stopped = anyio.Event(), anyio.Event()
         self.redact = redactor(plan.config)
         self._needs = needs
         self._apis = apis
@@ -84,8 +84,7 @@ class SupervisedProvider:
         self._progress = ProgressWatch(start_timeout_s, functools.partial(on_progress, self))
         self._refresh_interval_s = refresh_interval_s
         self._on_polled = on_polled
-        self._stop = anyio.Event()
-        self._wake = anyio.Event()
+        self._stop, self._wake = anyio.Event(), anyio.Event()
         self._running: anyio.CancelScope | None = None
         self._next_look_at = math.inf
         self._current_poll: anyio.Event | None = None
@@ -106,21 +105,19 @@ class SupervisedProvider:
         try:
             for needed in self._needs:
                 await needed.first_attempt.wait()
-            delay = _FIRST_RETRY_S
+            failures = 0
             while not self._stop.is_set():
                 started = anyio.current_time()
                 failure = await self._run_once()
                 if failure is None:
                     break
                 self._went_down(failure)
-                if anyio.current_time() - started > _LAST_RETRY_S:
-                    delay = _FIRST_RETRY_S
+                failures = 1 if anyio.current_time() - started > _LAST_RETRY_S else failures + 1
                 if self.permanent:
                     self.first_attempt.set()
                     await self._stop.wait()
                 else:
-                    await self._pause(delay)
-                    delay = min(delay * 2, _LAST_RETRY_S)
+                    await self._pause(pause_s(failures, _FIRST_RETRY_S, _LAST_RETRY_S))
         finally:
             self.first_attempt.set()
             self.stopped.set()
@@ -180,14 +177,13 @@ class SupervisedProvider:
         await self._poll()
 
     async def _watch(self) -> None:
-        delay = _FIRST_RETRY_S
+        failures = 0
         while not self._stop.is_set():
-            healthy = self.status is ProviderStatus.healthy
-            await self._pause(self._refresh_interval_s if healthy else delay)
+            failures = 0 if self.status is ProviderStatus.healthy else failures + 1
+            await self._pause(pause_s(failures, _FIRST_RETRY_S, _LAST_RETRY_S) or self._refresh_interval_s)
             if self._stop.is_set():
                 return
             await self._poll()
-            delay = _FIRST_RETRY_S if self.status is ProviderStatus.healthy else min(delay * 2, _LAST_RETRY_S)
 
     async def _pause(self, seconds: float) -> None:
         """Wait until the time is over, `stop`, or somebody wants a look earlier."""
@@ -360,7 +356,7 @@ class SupervisedProvider:
             self._look_at(self.polled_at + _SHORTEST_POLL_S)
         return error
 
-    async def answered(self, call: Awaitable[Any]) -> Any:
+    async def answered(self, call: Awaitable[object]) -> object:
         """What a call of the provider gives, its errors translated."""
         try:
             result = await call
@@ -372,17 +368,17 @@ class SupervisedProvider:
             return result.with_content(self.guarded(result.content))
         return result
 
-    def guarded(self, pieces: AsyncIterator[Any]) -> Stream[Any]:
+    def guarded(self, pieces: AsyncIterator[object]) -> Stream[Any]:
         """The pieces of a stream, its errors translated; closing it closes the provider's stream."""
         return Stream(self._translated(pieces), lambda: self._closed(pieces))
 
-    async def _closed(self, pieces: AsyncIterator[Any]) -> None:
+    async def _closed(self, pieces: AsyncIterator[object]) -> None:
         try:
             await close(pieces)
         except BaseException as raised:
             raise_translated(raised, self.translate_error(raised))
 
-    async def _translated(self, pieces: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async def _translated(self, pieces: AsyncIterator[object]) -> AsyncIterator[object]:
         try:
             async with closing(pieces):
                 async for piece in pieces:

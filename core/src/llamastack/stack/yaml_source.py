@@ -99,7 +99,7 @@ class _Reader:
             self._loader.dispose()
         return YamlDocument(value, self._lines, self._from_environment)
 
-    def _read(self, node: yaml.Node, path: Path) -> Any:
+    def _read(self, node: yaml.Node, path: Path) -> object:
         self._lines.setdefault(path, node.start_mark.line + 1)
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, path)
@@ -119,10 +119,10 @@ class _Reader:
     def _fault(self, node: yaml.Node, path: Path, message: str) -> None:
         self.faults.append(ConfigIssue(node.start_mark.line + 1, path, message))
 
-    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, object]:
         own = [key_node for key_node, _ in node.value]
         self._loader.flatten_mapping(node)  # puts what is merged before what is written here
-        found: dict[str, Any] = {}
+        found: dict[str, object] = {}
         written: set[str] = set()
         for key_node, value_node in node.value:
             key = self._loader.construct_object(key_node, deep=True) if isinstance(key_node, yaml.ScalarNode) else None
@@ -140,7 +140,7 @@ class _Reader:
             found[key] = self._read(value_node, (*path, key))
         return found
 
-    def _scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
+    def _scalar(self, node: yaml.ScalarNode, path: Path) -> object:
         text = node.value
         if not refers_to_environment(text):
             return self._constructed(node, node, path)
@@ -157,7 +157,7 @@ class _Reader:
         )
         return self._constructed(yaml.ScalarNode(tag, value, node.start_mark, node.end_mark), node, path)
 
-    def _constructed(self, made: yaml.ScalarNode, node: yaml.ScalarNode, path: Path) -> Any:
+    def _constructed(self, made: yaml.ScalarNode, node: yaml.ScalarNode, path: Path) -> object:
         try:
             return self._loader.construct_object(made, deep=True)
         except (ValueError, LookupError, AttributeError):

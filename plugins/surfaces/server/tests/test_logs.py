@@ -20,8 +20,9 @@ from pydantic import BaseModel, SecretStr
 
 from llamastack.provider.context import use_context
 from llamastack.provider.error_translation import as_stack_error
-from llamastack.provider.printable import for_terminal, indented, json_for_terminal, one_line
+from llamastack.provider.printable import indented, one_line
 from llamastack.provider.redaction import redactor
+from llamastack_cli.terminal_text import for_terminal, json_for_terminal
 from llamastack_server import logs
 from llamastack_server.context import request_id_from
 from llamastack_server.log_repeats import Repeats

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import anyio
 
+from llamastack.provider.backoff import pause_s
 from llamastack.provider.errors import RateLimitError
 
 _T = TypeVar("_T")
@@ -51,7 +52,7 @@ class Retries:
         if error.should_retry is False or max(wanted or 0, _SHORTEST_WAIT_S) > self.longest_wait_s:
             return None
         if wanted is None:
-            wanted = min(_FIRST_WAIT_S * 2**attempt, self.longest_wait_s)
+            wanted = pause_s(attempt + 1, _FIRST_WAIT_S, self.longest_wait_s)
             wanted *= random.uniform(0.5, 1)  # noqa: S311 - spreads load, guards nothing
         else:
             wanted += random.uniform(0, 0.1 * wanted)  # noqa: S311

@@ -58,11 +58,9 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
 def pytest_configure(config: pytest.Config) -> None:
     asked = read_options(config.option)
-    state = config.stash[_STATE] = State(asked)
-    if asked.providers:
-        state.suites = [_suite(asked, api, kind) for api, kind in asked.providers]
-        if config.args_source is not pytest.Config.ArgsSource.ARGS:
-            config.args = []  # no test file was named, so none is searched for
+    config.stash[_STATE] = State(asked, [_suite(asked, api, kind) for api, kind in asked.providers])
+    if asked.providers and config.args_source is not pytest.Config.ArgsSource.ARGS:
+        config.args = []  # no test file was named, so none is searched for
 
 
 def _suite(asked: Asked, api: str, kind: str) -> type:
@@ -197,11 +195,15 @@ def llamastack_subject(request: pytest.FixtureRequest, llamastack_config: Any) -
         document: Mapping[str, Any] = (
             llamastack_config if isinstance(llamastack_config, Mapping) else load_run_config(Path(llamastack_config))
         )
-        subject = Subject(suite.api, suite.provider_type, document)
+        subject = Subject(
+            suite.api,
+            suite.provider_type,
+            document,
+            on_run=lambda check: state.ran.add(f"{suite.__name__}:{check.id}"),
+        )
         _ = subject.entry
     except SubjectError as error:
         raise pytest.UsageError(f"{suite.__name__}: {error}") from None
-    subject.on_run = lambda check: state.ran.add(f"{suite.__name__}:{check.id}")
     with subject.open():
         yield subject
 
@@ -334,7 +336,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if state.asked.compare is not None:
         from llamastack_conformance.report import read, regressions
 
-        state.compared = regressions(read(state.asked.compare), found, state.asked.tiers)
+        state.compared.extend(regressions(read(state.asked.compare), found, state.asked.tiers))
     for file in state.asked.reports:
         from llamastack_conformance.checks import SUITE_VERSION
         from llamastack_conformance.report import ReportError, write

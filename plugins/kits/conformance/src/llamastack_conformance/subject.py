@@ -44,13 +44,19 @@ class Subject(ConfiguredProvider):
     """A provider under test, and the event loop of its checks."""
 
     def __init__(
-        self, api: str, provider_type: str, document: Mapping[str, Any], *, discovery: Discovery | None = None
+        self,
+        api: str,
+        provider_type: str,
+        document: Mapping[str, Any],
+        *,
+        discovery: Discovery | None = None,
+        on_run: Callable[[Check], None] = _nobody_watches,
     ) -> None:
         super().__init__(api, provider_type, document, discovery=discovery)
         self._portal: BlockingPortal | None = None
         self._group: TaskGroup | None = None
         self._shared: _Shared | None = None
-        self.on_run: Callable[[Check], None] = _nobody_watches
+        self._on_run = on_run
 
     # ---- starting stacks -----------------------------------------------------------------------------------------
 
@@ -154,7 +160,7 @@ class Subject(ConfiguredProvider):
         """Run a check to its end. Raises CheckFailure or NotApplicable."""
         if self._portal is None:
             raise RuntimeError("a check runs while its subject is open")
-        self.on_run(described)
+        self._on_run(described)
         self._portal.call(self._bounded, described, body, suite)
 
     async def _bounded(self, described: Check, body: Body, suite: Any) -> None:

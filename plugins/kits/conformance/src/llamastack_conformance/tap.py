@@ -76,9 +76,21 @@ class Tap:
         parts = urlsplit(self.target)
         return urlunsplit(("http", f"127.0.0.1:{self._port}", parts.path, parts.query, ""))
 
+    def disturb(
+        self,
+        *,
+        inject: Callable[[Request], bytes | None] | None = None,
+        hangs: bool = False,
+        cuts: bool = False,
+        holds: bool = False,
+        trickles: bool = False,
+    ) -> None:
+        """Begin these faults, and stop all others."""
+        self.inject, self.hangs, self.cuts, self.holds, self.trickles = inject, hangs, cuts, holds, trickles
+
     def clear(self) -> None:
         """Stop all faults."""
-        self.inject, self.hangs, self.cuts, self.holds, self.trickles = None, False, False, False, False
+        self.disturb()
 
     async def refuse(self) -> None:
         """Close every connection and refuse new ones, as if nothing listened."""

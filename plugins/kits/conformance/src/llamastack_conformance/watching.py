@@ -29,7 +29,15 @@ class LoopWatch:
 
     longest_s: float = 0.0
     stack: str = ""
-    _beat: float = field(default_factory=time.monotonic)
+    last_beat: float = field(default_factory=time.monotonic)
+
+    def beat(self) -> None:
+        """The event loop runs."""
+        self.last_beat = time.monotonic()
+
+    def blocked(self, seconds: float, stack: str) -> None:
+        """It did not run for so long."""
+        self.longest_s, self.stack = seconds, stack
 
 
 @contextmanager
@@ -45,22 +53,21 @@ def watched_loop() -> Iterator[LoopWatch]:
 
     def look() -> None:
         stolen, looked = 0.0, time.monotonic()
-        beat, queued = watch._beat, _queued_s(scheduling)
+        beat, queued = watch.last_beat, _queued_s(scheduling)
         while not done.wait(_BEAT_S):
             now = time.monotonic()
-            if watch._beat != beat:
-                beat, stolen, queued = watch._beat, 0.0, _queued_s(scheduling)
+            if watch.last_beat != beat:
+                beat, stolen, queued = watch.last_beat, 0.0, _queued_s(scheduling)
             stolen += max(0.0, now - looked - 2 * _BEAT_S)
             looked = now
             still = now - beat - max(stolen, _queued_s(scheduling) - queued)
             if still > watch.longest_s:
-                watch.longest_s = still
                 frame = sys._current_frames().get(loop_thread)
-                watch.stack = "".join(traceback.format_stack(frame)[-4:]) if frame else ""
+                watch.blocked(still, "".join(traceback.format_stack(frame)[-4:]) if frame else "")
 
     async def beat() -> None:
         while True:
-            watch._beat = time.monotonic()
+            watch.beat()
             await asyncio.sleep(_BEAT_S)
 
     beating = loop.create_task(beat(), name="event-loop-beat")

@@ -83,11 +83,10 @@ def _message(words: Sequence[str]) -> str:
 def _sampling(max_tokens: int | None, temperature: float | None) -> SamplingParams | None:
     if max_tokens is None and not temperature:
         return None
-    params = SamplingParams(max_tokens=max_tokens or 0)
-    if temperature:
-        params.strategy = SamplingStrategy.top_p  # greedy has no use for a temperature
-        params.temperature = temperature
-    return params
+    if not temperature:
+        return SamplingParams(max_tokens=max_tokens or 0)
+    # Greedy has no use for a temperature.
+    return SamplingParams(max_tokens=max_tokens or 0, strategy=SamplingStrategy.top_p, temperature=temperature)
 
 
 def _default_model(server: Server) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from llamastack.stack.discovery import RUN_CONFIG_GROUP, Installed, default_discovery
+from llamastack_cli.broken_entry_points import fault_of
 from llamastack_cli.output import show_json
 from llamastack_cli.providers import show_installed
 
@@ -43,7 +44,7 @@ def list_plugins(as_json: bool) -> None:
 def _fault(installed: Installed) -> str | None:
     if installed.disabled:
         return "disabled by LLAMASTACK_DISABLE_PLUGINS"
-    broken = installed.broken()
+    broken = fault_of(installed)
     return None if broken is None else f"broken: {broken}"
 
 

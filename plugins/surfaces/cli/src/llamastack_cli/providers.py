@@ -9,6 +9,7 @@ import click
 
 from llamastack.provider.commands import CliError, WrongInputError
 from llamastack.stack.discovery import PROVIDER_GROUP_PREFIX, Discovery, DiscoveryError, Installed, default_discovery
+from llamastack_cli.broken_entry_points import fault_of
 from llamastack_cli.output import say, show_json, show_table
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def _require_api(api: str) -> None:
 def _fault(installed: Installed, all_of_them: Sequence[Installed], loads: Discovery | None) -> str | None:
     if installed.disabled:
         return "disabled by LLAMASTACK_DISABLE_PLUGINS"
-    fault = installed.broken()
+    fault = fault_of(installed)
     if fault is None and loads is not None:
         try:
             loads.load_spec(installed)

@@ -29,6 +29,15 @@ class _Kind:
     written: int = 0
     held: Held | None = None
 
+    def write(self) -> None:
+        """One more is written."""
+        self.written += 1
+
+    def hold(self, record: logging.LogRecord, request: str, text: str) -> None:
+        """One more is held back."""
+        number = self.held.number if self.held is not None else 0
+        self.held = Held(number + 1, record.levelname, record.name, request, text)
+
 
 class Repeats:
     """Decides which records are written.
@@ -67,10 +76,9 @@ class Repeats:
         full = next((kind for kind, most in reversed(kinds) if kind.written >= most), None)
         if full is None:
             for kind, _ in kinds:
-                kind.written += 1
+                kind.write()
             return True
-        number = full.held.number if full.held is not None else 0
-        full.held = Held(number + 1, record.levelname, record.name, request, compared)
+        full.hold(record, request, compared)
         return False
 
     def _kind(self, key: Hashable, now: float) -> _Kind:

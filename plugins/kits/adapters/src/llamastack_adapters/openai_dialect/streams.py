@@ -100,7 +100,7 @@ async def chat_pieces(
     async with closing(chunks) as open_chunks:
         async for chunk in open_chunks:
             choice = _choice(chunk, provider_id)
-            reader.usage = usage_of(chunk) or reader.usage
+            reader.count(chunk)
             if choice is None:
                 continue
             pieces = reader.read(choice)
@@ -131,6 +131,10 @@ class _ChatReader:
         self._calls = ToolCallAssembler()
         self._text = SurrogateJoiner()
         self._refusal = SurrogateJoiner()
+
+    def count(self, chunk: Mapping[str, Any]) -> None:
+        """Take in the numbers of tokens, where a chunk has them."""
+        self.usage = usage_of(chunk) or self.usage
 
     def read(self, choice: Mapping[str, Any]) -> Iterator[ChatPiece]:
         """The pieces of a choice. Raises the error of a reply that the backend gave up after what came with it."""

@@ -74,7 +74,7 @@ class FailureChecks(Suite):
         """if a backend reads a request and never answers, the call fails in time with a 504 or 503"""
         subject.require_backend()
         async with self._tapped(subject, changes=subject.short_timeouts) as running:
-            running.tap.hangs = True
+            running.tap.disturb(hangs=True)
             with anyio.move_on_after(_GIVES_UP_BY_S) as scope:
                 await self._expect(running, ProviderTimeoutError, ProviderUnavailableError)
             if scope.cancelled_caught:
@@ -86,7 +86,7 @@ class FailureChecks(Suite):
     async def test_failure_cut_reply(self, subject: Subject) -> None:
         """a reply that is cut in the middle is an error of the backend (502, 503), never a shorter reply"""
         async with self._tapped(subject) as running:
-            running.tap.cuts = True
+            running.tap.disturb(cuts=True)
             await self._expect(running, BackendError, ProviderUnavailableError)
 
     @check(
@@ -97,7 +97,7 @@ class FailureChecks(Suite):
     async def test_failure_cut_stream(self, subject: Subject) -> None:
         """a stream that is cut in the middle ends with an error of the backend (502, 503), never as complete"""
         async with self._tapped(subject) as running:
-            running.tap.cuts = True
+            running.tap.disturb(cuts=True)
 
             async def read() -> None:
                 async for _ in await self.stream(running):
@@ -155,7 +155,7 @@ class FailureChecks(Suite):
     async def test_failure_cancelled_call(self, subject: Subject) -> None:
         """when the caller is cancelled during a call, the backend's connection is closed"""
         async with self._tapped(subject) as running:
-            running.tap.hangs = True
+            running.tap.disturb(hangs=True)
             with anyio.move_on_after(_SEEN_BY_S) as caller:
                 async with anyio.create_task_group() as group:
                     group.start_soon(_leave_when, lambda: running.tap.holding, caller)
@@ -168,7 +168,7 @@ class FailureChecks(Suite):
     async def test_failure_cancelled_stream(self, subject: Subject) -> None:
         """when the caller is cancelled while it waits for a piece of a stream, the backend's connection is closed"""
         async with self._tapped(subject) as running:
-            running.tap.holds = True
+            running.tap.disturb(holds=True)
             with anyio.move_on_after(_SEEN_BY_S) as caller:
                 async with anyio.create_task_group() as group:
                     group.start_soon(_leave_when, lambda: running.tap.holding, caller)
@@ -267,7 +267,7 @@ class FailureChecks(Suite):
 
         for data in (None, subject.client_data(_CLIENTS_KEY)):
             if tapped:
-                running.tap.inject = echo
+                running.tap.disturb(inject=echo)
             try:
                 with use_provider_data(data):
                     await self.call(running)
@@ -290,7 +290,7 @@ class FailureChecks(Suite):
 
     async def _injected(self, subject: Subject, injected: bytes, kind: type[LlamaStackError]) -> LlamaStackError:
         async with self._tapped(subject) as running:
-            running.tap.inject = lambda _: injected
+            running.tap.disturb(inject=lambda _: injected)
             return await self._expect(running, kind)
 
     async def _expect(self, running: Running, *kinds: type[LlamaStackError]) -> LlamaStackError:

@@ -298,7 +298,7 @@ class InferenceConformance(RoutedProviderConformance, ForwardingChecks):
             await self._in_time(subject)
             return
         async with subject.start(tapped=True) as running:
-            running.tap.trickles = True
+            running.tap.disturb(trickles=True)
             already, at_first = running.tap.handed_on, None
             async for piece in await self.stream(running):
                 if at_first is None and _delta(piece):

@@ -25,6 +25,7 @@ from typing import Any
 
 import anyio
 
+from llamastack.provider.backoff import pause_s
 from llamastack.provider.commands import CliError, CommandOutput, WrongInputError
 from llamastack.stack import Stack
 from llamastack.stack.config import LoadedConfig
@@ -169,7 +170,7 @@ class _Workers:
 
     async def _keep(self, worker: _Worker) -> None:
         """Run a worker, again whenever it ends."""
-        pause = 0.0
+        failures = 0
         while True:
             began = anyio.current_time()
             said, ready = await self._run_once(worker)
@@ -179,7 +180,8 @@ class _Workers:
                 self._serving.cancel()
                 return
             steady = anyio.current_time() - began > _STEADY_AFTER_S
-            pause = 0.0 if steady else min(max(2 * pause, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S)
+            failures = 0 if steady else failures + 1
+            pause = pause_s(failures, _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S)
             why = f": {'; '.join(said.lines)}" if said is not None else ""
             _LOGGER.error("%s%s; starting it again in %g s", _ended(worker), why, pause)
             worker.tried.set()
