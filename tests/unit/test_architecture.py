@@ -65,7 +65,6 @@ OF_OTHERS = {
     "cycle.more_body",
     "cycle.on_response",
     "self.cycle.keep_alive",
-    "self.cycle.transport",
     "self.server_state.total_requests",
     "server.should_exit",
 }

@@ -31,14 +31,11 @@ class CallEvents:
     def __init__(self, started: _Listener | None, finished: _Listener | None) -> None:
         self.started = started
         self.finished = finished
-
-    @property
-    def are_heard(self) -> bool:
+        self.are_heard = started is not None or finished is not None
         """Whether anybody listens."""
-        return self.started is not None or self.finished is not None
 
-    async def around(self, call: ProviderCall, provider_type: str, made: Callable[[], Awaitable[Any]]) -> Any:
-        """Await what `made` gives, and tell of it."""
+    async def around(self, call: ProviderCall, provider_type: str, made: Awaitable[Any]) -> Any:
+        """Await `made`, and tell of it."""
         context = current_context()
         call_id = f"{_PROCESS}{next(_numbers):x}"
         about = (
@@ -56,7 +53,7 @@ class CallEvents:
         followed = _FollowedCall(about, context.within_call(call_id), self.finished)
         with EnteredContext(followed.context):
             try:
-                reply = await made()
+                reply = await made
             except BaseException as raised:
                 followed.end(raised)
                 raise
@@ -69,6 +66,8 @@ class CallEvents:
 
 class _FollowedCall:
     """The state of a running call."""
+
+    __slots__ = ("_about", "_began", "_ended", "_finished", "_first", "_input", "_output", "context")
 
     def __init__(self, about: _About, context: RequestContext, finished: _Listener | None) -> None:
         self.context = context

@@ -11,10 +11,11 @@ import pytest
 from starlette.types import Scope
 
 from llamastack.provider.errors import BackendError, LlamaStackError, raise_translated
-from llamastack_server.connection import Connection, Sender
+from llamastack_server.connection import Connection
 from llamastack_server.endpoint import Endpoint
 from llamastack_server.errors import NATIVE_ERRORS
 from llamastack_server.process_limits import ProcessLimits
+from llamastack_server.sender import Sender
 from llamastack_server.settings import ServerConfig
 from llamastack_server.state import STATE, ServerState
 

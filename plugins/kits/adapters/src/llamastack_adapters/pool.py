@@ -6,7 +6,7 @@ more than all the rest of a request (`make bench`). Failures are httpx's errors 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
@@ -76,10 +76,13 @@ class ConnectionPool:
         """Close the connections; safe to call twice."""
         await self._client.aclose()
 
-    async def send(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> HttpResponse:
+    def send(
+        self, method: str, url: str, headers: Mapping[str, str], content: bytes | None
+    ) -> Coroutine[Any, Any, HttpResponse]:
         """Send a request and return its answer when the head has arrived. Redirects are not followed."""
-        if self._direct is not None:
-            return await self._direct.send(method, url, headers, content)
+        return (self._by_httpx if self._direct is None else self._direct.send)(method, url, headers, content)
+
+    async def _by_httpx(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> HttpResponse:
         request = self._client.build_request(method, url, content=content, headers=headers)
         return _HttpxAnswer(await self._client.send(request, stream=True, follow_redirects=False), self._limits)
 

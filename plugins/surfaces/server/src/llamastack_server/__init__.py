@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from llamastack_server.app import create_app
     from llamastack_server.context import REQUEST_ID_HEADER
     from llamastack_server.encoding import event_of, json_of
-    from llamastack_server.endpoint import EVENT_STREAM, JSON, Endpoint, Reply
+    from llamastack_server.endpoint import EVENT_STREAM, Endpoint, Reply
     from llamastack_server.error_replies import send_error
     from llamastack_server.errors import NATIVE_ERRORS, ErrorShape
     from llamastack_server.openapi_parts import (
@@ -23,13 +23,14 @@ if TYPE_CHECKING:
         require_discriminators,
     )
     from llamastack_server.requests import json_object
+    from llamastack_server.sender import JSON
     from llamastack_server.settings import ServerConfig
 
 _LAZY = {
     "EVENT_STREAM": "endpoint",
     "Endpoint": "endpoint",
     "ErrorShape": "errors",
-    "JSON": "endpoint",
+    "JSON": "sender",
     "NATIVE_ERRORS": "errors",
     "REFERENCE": "openapi_parts",
     "REQUEST_ID_HEADER": "context",

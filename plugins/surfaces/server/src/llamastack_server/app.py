@@ -19,7 +19,6 @@ from llamastack.provider.routes import (
 )
 from llamastack.stack import Stack
 from llamastack_server.access_check import AccessCheck
-from llamastack_server.connection import Sender
 from llamastack_server.context import REQUEST_ID_HEADER, request_context
 from llamastack_server.documentation import documentation_routes
 from llamastack_server.error_replies import send_error
@@ -28,6 +27,7 @@ from llamastack_server.origins import OriginPolicy
 from llamastack_server.process_limits import ProcessLimits
 from llamastack_server.requests import ClientGoneError
 from llamastack_server.router import Router
+from llamastack_server.sender import Sender
 from llamastack_server.settings import ServerConfig
 from llamastack_server.state import STATE, ServerState
 

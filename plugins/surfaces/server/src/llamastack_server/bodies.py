@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope
 
 from llamastack.provider.errors import RequestTooLargeError, ServerBusyError
 from llamastack_server.connection import connection_of
+from llamastack_server.cycle import body_at_hand
 from llamastack_server.requests import ClientGoneError, header_of
 
 _RETRY_AFTER_S = 2.0
@@ -43,7 +44,8 @@ class Bodies:
         are, ClientGoneError, and RequestTimeoutError where it does not come.
         """
         self._expect(scope)
-        block, more = await _next_block(scope, receive)
+        at_hand = body_at_hand(receive)
+        block, more = await _next_block(scope, receive) if at_hand is None else (at_hand, False)
         if not more:
             self._hold(block, len(block))
             return block

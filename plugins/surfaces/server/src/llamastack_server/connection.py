@@ -7,12 +7,13 @@ import contextvars
 import re
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
+from urllib.parse import unquote
 
 import httptools
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Scope
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -22,6 +23,7 @@ from llamastack.provider.context import RequestContext, use_context
 from llamastack.provider.errors import LlamaStackError, RequestHeadTooLargeError
 from llamastack.provider.routes import ErrorFormat
 from llamastack_server.context import request_id_from
+from llamastack_server.cycle import Cycle
 from llamastack_server.errors import NATIVE_ERRORS, last_reply
 from llamastack_server.logs import log_access
 from llamastack_server.output import LONGEST_TURN, Output
@@ -35,6 +37,7 @@ _MOST_QUEUED = 1000
 _LONGEST_SHOWN = 200  # characters
 _NO_HTTP = "Invalid HTTP request received."
 _UPGRADING = (b"upgrade", b"http2-settings")
+_PLAIN_TARGET = re.compile(rb"/[A-Za-z0-9_./:-]*")
 _ABSOLUTE_TARGET = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
 
 
@@ -219,13 +222,46 @@ class Connection(HttpToolsProtocol):
         self.requests += 1
         if not self.url.startswith(b"/"):
             self._take_target_apart()
-        super().on_headers_complete()
+        self._begin_cycle()
         self.headers = []  # for trailers, which must not become headers
-        if self.cycle is not None:
-            self.cycle.transport = self._output  # type: ignore[assignment]
         if len(self.pipeline) > _MOST_QUEUED:
             self.logger.warning("more than %d requests on one connection wait for replies: closed", _MOST_QUEUED)
             self._close_now()
+
+    def _begin_cycle(self) -> None:
+        """As uvicorn has it, without a limit of connections, and with a cycle that writes a whole reply at once."""
+        url, scope, before = self.url, self.scope, self.cycle
+        version = self.parser.get_http_version()
+        scope["method"] = self.parser.get_method().decode("ascii")
+        scope["http_version"] = version
+        # perf: llamastack-v1. Most targets are a path alone, and need no parser.
+        if not _PLAIN_TARGET.fullmatch(url):
+            parsed = httptools.parse_url(url)
+            url = parsed.path
+            scope["query_string"] = parsed.query or b""
+        else:
+            scope["query_string"] = b""
+        path = url.decode("ascii")
+        scope["path"] = self.root_path + (unquote(path) if "%" in path else path)
+        scope["raw_path"] = self.root_path.encode("ascii") + url
+        self.cycle = Cycle(
+            scope=scope,
+            transport=self._output,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
 
     def _take_target_apart(self) -> None:
         """Split a target in absolute form. Its host counts, not that in the header.
@@ -338,41 +374,3 @@ def connection_of(scope: Scope) -> Connection | None:
     """The connection where it is one of ours; None under another server."""
     found: weakref.ref[Connection] | None = scope.get("extensions", {}).get(_EXTENSION)
     return None if found is None else found()
-
-
-class Sender:
-    """Sends the messages of one response.
-
-    header: added to its head.
-    status: of the response; 0 until its head is sent. complete: whether its last byte is.
-    """
-
-    __slots__ = ("_header", "_send", "complete", "status")
-
-    def __init__(self, send: Send, header: tuple[bytes, bytes] | None = None) -> None:
-        self._send = send
-        self._header = header
-        self.status = 0
-        self.complete = False
-
-    @classmethod
-    def around(cls, send: Send) -> Sender:
-        """`send` itself where it is a Sender, and else one around it, such as around what middleware passes on."""
-        return send if isinstance(send, Sender) else cls(send)
-
-    def give_up(self, status: int) -> None:
-        """The client is gone: `status` is what the log has."""
-        self.status = status
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            if self._header is not None:
-                message["headers"].append(self._header)
-        elif not message.get("more_body", False):
-            self.complete = True
-        await self._send(message)
-
-
-App = Callable[[Scope, Receive, Sender], Awaitable[None]]
-"""An ASGI app inside the server, which answers through a `Sender`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,14 +12,14 @@ import anyio
 from llamastack.provider.errors import LlamaStackError, ProviderUnavailableError
 from llamastack.provider.routes import AsgiMessage, Receive, Scope, Send
 from llamastack.provider.streams import closing
-from llamastack_server.connection import Sender, connection_of
+from llamastack_server.connection import connection_of
 from llamastack_server.element_limit import NUMBERS_IN_ONE, refuse_more_elements
 from llamastack_server.errors import ErrorShape
 from llamastack_server.requests import ClientGoneError
+from llamastack_server.sender import Sender
 from llamastack_server.state import state_of
 
 _LOGGER = logging.getLogger("llamastack.server")
-JSON = (b"content-type", b"application/json")
 EVENT_STREAM = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -77,6 +77,7 @@ class Endpoint:
 
     async def serve(self, scope: Scope, body: bytes, receive: Receive, send: Sender) -> None:
         """Answer a request whose body is read, as long as the client is there."""
+        connection = connection_of(scope)
         failure: Exception | None = None
         gone = False
 
@@ -85,36 +86,21 @@ class Endpoint:
             gone = not send.complete  # servers say "disconnect" after a complete reply too
             present.cancel()
 
-        async def answer() -> None:
-            nonlocal failure
-            try:
-                await self._answer(scope, body, send)
-            except Exception as error:  # raised below, outside the scope and the group, so that it is not wrapped
-                failure = error
-                if isinstance(error, LlamaStackError):
-                    self.complete(error)
-
-        async def watch() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            leave()
-
-        connection = connection_of(scope)
         if connection is not None and connection.lost:
             raise ClientGoneError
         try:
             with anyio.CancelScope() as present:
-                if connection is not None:
+                # perf: llamastack-v1. Our connection tells by a callback that the client goes, so no task waits for it.
+                if connection is None:
+                    failure = await self._answer_watching(scope, body, receive, send, leave)
+                else:
                     connection.watch(leave)
                     try:
-                        await answer()
+                        await self._answer(scope, body, send)
                     finally:
                         connection.when_lost.discard(leave)
-                else:
-                    async with anyio.create_task_group() as group:
-                        group.start_soon(watch)
-                        await answer()
-                        group.cancel_scope.cancel()
+        except Exception as error:  # raised below, outside the handler, so that it does not keep this frame
+            failure = error
         except anyio.get_cancelled_exc_class():
             # The client did not cancel: the time for requests to finish after a signal is over.
             if gone or send.complete:
@@ -128,23 +114,41 @@ class Endpoint:
             if gone:
                 raise ClientGoneError
             if failure is not None:
+                if isinstance(failure, LlamaStackError):
+                    self.complete(failure)
                 raise failure
         finally:
             failure = None  # else it would keep this frame, and with it the body, until garbage is collected
 
+    async def _answer_watching(
+        self, scope: Scope, body: bytes, receive: Receive, send: Sender, leave: Callable[[], None]
+    ) -> Exception | None:
+        """Answer on a server that tells only by a message that the client goes; gives what the answer raised."""
+        failure: Exception | None = None
+
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            leave()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch)
+            try:
+                await self._answer(scope, body, send)
+            except Exception as error:  # given, so that the group does not wrap it
+                failure = error
+            group.cancel_scope.cancel()
+        try:
+            return failure
+        finally:
+            failure = None  # as in `serve`
+
     async def _answer(self, scope: Scope, body: bytes, send: Sender) -> None:
         result = await self.respond(scope, body)
-        if not isinstance(result, bytes):
+        if isinstance(result, bytes):
+            await send.whole(result)
+        else:
             await self._send_reply(result, send, scope)
-            return
-        await send(
-            {
-                "type": "http.response.start",
-                "status": 200,
-                "headers": [JSON, (b"content-length", b"%d" % len(result))],
-            }
-        )
-        await send({"type": "http.response.body", "body": result})
 
     async def _send_reply(self, result: AsyncIterator[bytes] | Reply, send: Sender, scope: Scope) -> None:
         status, headers = (result.status, result.headers) if isinstance(result, Reply) else (200, EVENT_STREAM)

@@ -15,11 +15,11 @@ from llamastack.provider.errors import InternalError, InvalidRequestError
 from llamastack.provider.routes import Receive, Scope, Send
 from llamastack.provider.streams import Stream, close
 from llamastack.provider.validation import invalid_request
-from llamastack_server.connection import Sender
 from llamastack_server.encoding import event_of, json_by
-from llamastack_server.endpoint import EVENT_STREAM, JSON, Endpoint, Reply
+from llamastack_server.endpoint import EVENT_STREAM, Endpoint, Reply
 from llamastack_server.errors import NATIVE_ERRORS
 from llamastack_server.requests import add_once, bad_request, json_object
+from llamastack_server.sender import JSON, Sender
 
 if TYPE_CHECKING:
     from llamastack_server.forms import FormReader

@@ -9,11 +9,11 @@ from starlette.exceptions import HTTPException
 from llamastack.provider.errors import MethodNotAllowedError, NotFoundError
 from llamastack.provider.routes import AsgiApp, ErrorFormat, Receive, RouteGroup, Scope, Send
 from llamastack.stack.discovery import DiscoveryError
-from llamastack_server.connection import Sender
 from llamastack_server.error_replies import send_error
 from llamastack_server.errors import NATIVE_ERRORS
 from llamastack_server.requests import ClientGoneError
 from llamastack_server.route_table import RouteTable
+from llamastack_server.sender import Sender
 
 
 class Router:

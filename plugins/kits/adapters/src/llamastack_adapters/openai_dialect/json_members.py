@@ -39,7 +39,8 @@ def with_string(text: bytes, name: str, value: str) -> bytes:
     found = _STRING.match(text, start)
     if found is None:
         raise ValueError(f"'{name}' is no string")
-    return b"".join((text[: found.start(1)], pydantic_core.to_json(value), text[found.end(1) :]))
+    # perf: llamastack-v1-1mb-id. What follows is copied once; `join` would also let go of the interpreter.
+    return text[: found.start(1)] + pydantic_core.to_json(value) + memoryview(text)[found.end(1) :]
 
 
 def renamed(text: bytes, name: str, other: str) -> bytes:
@@ -78,7 +79,9 @@ class _Spelling(NamedTuple):
 
     def is_single_in(self, text: bytes) -> bool:
         """Whether there is one such key in a text that is known to have one: nothing else can be it."""
-        return text.count(self.plain) == 1 and not self._has_escapes(text)
+        # perf: llamastack-v1-1mb-id. Backwards, the search for the last one is the only one that reads all of it.
+        first = text.find(self.plain)
+        return first >= 0 and text.rfind(self.plain) == first and not self._has_escapes(text)
 
     def split(self, text: bytes) -> list[bytes]:
         """What stands before, between and after such keys, of whatever object, and at odd places the keys themselves,
@@ -89,6 +92,9 @@ class _Spelling(NamedTuple):
         return (self.any_key if self._has_escapes(text) else self.plain_key).split(text)
 
     def _has_escapes(self, text: bytes) -> bool:
+        # perf: llamastack-v1-1mb-id. Most texts have line breaks as their only escapes, and small ones have none.
+        if b"\\" not in text or text.rfind(b"\\u00") < 0:
+            return False
         return any(escape in text for escape in self.escapes)
 
 
