@@ -161,13 +161,12 @@ def test_a_schema_of_the_whole_goes_before_the_types() -> None:
     given_tool = tool("Strng", input_schema=schema)
     body = chat_request(DIALECTS["ollama"], model="m", messages=[UserMessage(content="Hi")], tools=[given_tool])
     before = copy.deepcopy(schema)
-    made = tools_of(body)
-    assert made is not None
+    made = tools_of(body["tools"])
     assert made[0]["function"]["parameters"]["properties"] == {"p0": {}, "p1": {"description": "(default: 1)"}}
     assert given_tool.input_schema == before
     for odd in ({"type": "object"}, {"properties": None}):
         body["tools"][0]["function"]["parameters"] = odd
-        assert tools_of(body) == [
+        assert tools_of(body["tools"]) == [
             {"type": "function", "function": {"name": "f", "parameters": {**odd, "properties": {}}}}
         ]
 

@@ -192,7 +192,7 @@ async def test_fields_that_only_llama_cpp_has_reach_it(provider: LlamaCppInferen
     assert await form_reply(provider, {"typical_p": 0.01}, **hot) != await form_reply(provider, **hot)
     assert await form_reply(provider, {"mirostat": 2, "mirostat_tau": 0.1}, **hot) != await form_reply(provider, **hot)
     with pytest.raises(InvalidRequestError, match="grammar"):
-        await form_reply(provider, {"grammar": "root ::= "})
+        await form_reply(provider, {"grammar": "root ::= ("})
     with pytest.raises(InvalidRequestError) as refused:
         await form_reply(provider, {"id_slot": 0})
     assert refused.value.param == "id_slot"

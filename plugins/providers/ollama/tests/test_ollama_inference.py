@@ -40,6 +40,8 @@ from llamastack.provider import (
     UnsupportedModelError,
 )
 from llamastack.provider.context import PROVIDER_DATA_HEADER, use_provider_data
+from llamastack.provider.provider_call import ProviderCall
+from llamastack.stack import OptionalCall
 from llamastack_adapters.openai_dialect import OpenAIForm
 
 pytestmark = pytest.mark.anyio
@@ -188,11 +190,11 @@ async def asked(running: Running, extra: dict[str, Any], **fields: Any) -> dict[
     """What Ollama is sent for a chat of `/v1`."""
     messages = [{"role": "user", "content": "What is the capital of France?"}]
 
-    def form(identifier: str) -> OpenAIForm:
+    def form(identifier: str, _: ProviderCall | None) -> OpenAIForm:
         return OpenAIForm(identifier, {"messages": messages, "max_tokens": 1, **fields}, extra=extra)
 
     calls = running.stack.optional_calls("inference")
-    reply = await calls.call("openai_chat", "chat_completion", CHAT, form, uses=dict)
+    reply = await calls.call(OptionalCall("openai_chat", "chat_completion", CHAT, fields, b"{}", False, form, dict))
     assert reply["choices"][0]["message"]["content"]
     return dict(running.ollama.last("/api/chat").body)
 
@@ -264,7 +266,7 @@ async def test_logprobs_beyond_what_it_gives(running: Running) -> None:
 async def test_an_ollama_that_is_too_old_for_logprobs(running: Running) -> None:
     line = {"message": {"role": "assistant", "content": "Hi"}, "done": True, "done_reason": "stop"}
     running.ollama.answers.append(ndjson(line))
-    with pytest.raises(NotSupportedError, match="passed over 'logprobs'"):
+    with pytest.raises(NotSupportedError, match="ignored 'logprobs'"):
         await running.chat(logprobs=LogProbConfig())
 
 

@@ -254,7 +254,7 @@ async def test_a_tool_that_is_not_called_is_found_out(tgi: Make, running: Run) -
     async with running(url=url) as stack:
         reply = {"choices": [{"message": {"role": "assistant", "content": "No."}, "finish_reason": "stop"}]}
         stand_in.answers.append(JSONResponse(reply))
-        with pytest.raises(NotSupportedError, match="passed over 'tool_choice'"):
+        with pytest.raises(NotSupportedError, match="ignored 'tool_choice'"):
             await chat(stack, **tool)
         # A call that is cut short is none, though its stream has ended in order.
         function = {"name": "weather", "arguments": '{"ci'}

@@ -45,7 +45,7 @@ class ModelFamily:
         value.
         """
         fields = dict(form.fields)
-        for name in self.lacks & fields.keys():
+        for name in [name for name in fields if name in self.lacks]:
             value = fields.pop(name)
             if value not in _SAYS_NOTHING.get(name, ()):
                 param = name if name == "logprobs" else f"sampling_params.{name}"
