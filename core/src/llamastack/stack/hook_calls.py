@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any, NoReturn
 
 import pluggy
@@ -17,6 +18,7 @@ import pluggy
 _LOGGER = logging.getLogger("llamastack.plugins")
 _FAILURES = (Exception, SystemExit)
 _Failed = Callable[[str, str, BaseException], None]
+_Results = list[list[object]]
 
 
 class PluginError(Exception):
@@ -31,28 +33,32 @@ def collected(
     required: whether a plugin that fails is a PluginError; otherwise what it gives is left out with a warning.
     """
     failed = _raise if required else _left_out
-    implementations = getattr(manager.hook, hook).get_hookimpls()
-    plain = [each for each in reversed(implementations) if not _is_wrapper(each)]
-    wrappers: list[_Wrapping] = []
-    for each in reversed(implementations):  # the outermost begins
-        if _is_wrapper(each):
-            wrapping = _Wrapping(each, hook, arguments, failed)
-            if wrapping.begin():
-                wrappers.append(wrapping)
-    results: list[Any] = []
+    implementations = [*reversed(getattr(manager.hook, hook).get_hookimpls())]
     of_plugin: dict[int, str] = {}
-    for each in plain:
-        given = _given(manager, hook, each, arguments, failed)
-        if given:
-            results.append(given)
-            of_plugin.update((id(thing), each.plugin_name) for thing in given)
-    for wrapping in reversed(wrappers):
-        before = results
-        results = wrapping.end(results)
-        if results is not before:
-            for thing in (thing for several in results for thing in several):
-                of_plugin.setdefault(id(thing), wrapping.plugin)
-    for several in results:
+
+    def asked() -> _Results:
+        results: _Results = []
+        for each in implementations:
+            if not _is_wrapper(each):
+                try:
+                    results.append(_given(manager, hook, each.plugin, arguments))
+                except _FAILURES as error:
+                    failed(each.plugin_name, hook, error)
+                else:
+                    of_plugin.update((id(thing), each.plugin_name) for thing in results[-1])
+        return [several for several in results if several]
+
+    def around(wrapper: pluggy.HookImpl, inner: Callable[[], _Results]) -> _Results:
+        results = _through(wrapper, hook, arguments, failed, inner)
+        for thing in (thing for several in results for thing in several):
+            of_plugin.setdefault(id(thing), wrapper.plugin_name)
+        return results
+
+    call: Callable[[], _Results] = asked
+    for each in reversed(implementations):  # the innermost first
+        if _is_wrapper(each):
+            call = partial(around, each, call)
+    for several in call():
         for thing in several:
             yield of_plugin[id(thing)], thing
 
@@ -61,20 +67,11 @@ def _is_wrapper(implementation: pluggy.HookImpl) -> bool:
     return bool(implementation.wrapper or implementation.hookwrapper)
 
 
-def _given(
-    manager: pluggy.PluginManager,
-    hook: str,
-    implementation: pluggy.HookImpl,
-    arguments: Mapping[str, object],
-    failed: _Failed,
-) -> list[object]:
-    others = [plugin for plugin in manager.get_plugins() if plugin is not implementation.plugin]
-    try:
-        given = manager.subset_hook_caller(hook, others)(**arguments)
-        return [thing for several in given for thing in _listed(several)]
-    except _FAILURES as error:
-        failed(implementation.plugin_name, hook, error)
-        return []
+def _given(manager: pluggy.PluginManager, hook: str, plugin: object, arguments: Mapping[str, object]) -> list[object]:
+    """What one plugin gives."""
+    others = [other for other in manager.get_plugins() if other is not plugin]
+    given = manager.subset_hook_caller(hook, others)(**arguments)
+    return [thing for several in given for thing in _listed(several)]
 
 
 def _listed(given: object) -> Iterable[object]:
@@ -91,46 +88,46 @@ def _left_out(plugin: str, hook: str, error: BaseException) -> None:
     _LOGGER.warning("what plugin %s adds by %s is left out: %s", plugin, hook, why)
 
 
-class _Wrapping:
-    """One wrapper around a call, of either kind that pluggy has. A wrapper that fails changes nothing."""
+def _through(
+    wrapper: pluggy.HookImpl, hook: str, arguments: Mapping[str, object], failed: _Failed, inner: Callable[[], _Results]
+) -> _Results:
+    """What a wrapper makes of what is inside it. One that fails changes nothing."""
+    running = _wrapping(wrapper, arguments)
+    try:
+        if next(running, running) is running:
+            raise RuntimeError("the wrapper did not yield")
+    except _FAILURES as error:
+        failed(wrapper.plugin_name, hook, error)
+        return inner()
+    results = inner()
+    try:
+        return _ended(running, [*results])
+    except _FAILURES as error:
+        failed(wrapper.plugin_name, hook, error)
+        return results
 
-    def __init__(
-        self, implementation: pluggy.HookImpl, hook: str, arguments: Mapping[str, object], failed: _Failed
-    ) -> None:
-        self.plugin: str = implementation.plugin_name
-        self._arguments = arguments
-        self._failed = failed
-        self._implementation = implementation
-        self._hook = hook
-        self._running: Any = None
 
-    def begin(self) -> bool:
-        try:
-            self._running = self._implementation.function(
-                *[self._arguments[name] for name in self._implementation.argnames]
-            )
-            next(self._running)
-        except StopIteration:
-            self._failed(self.plugin, self._hook, RuntimeError("the wrapper did not yield"))
-            return False
-        except _FAILURES as error:
-            self._failed(self.plugin, self._hook, error)
-            return False
-        return True
+def _wrapping(wrapper: pluggy.HookImpl, arguments: Mapping[str, object]) -> Generator[None, _Results, _Results]:
+    """A wrapper of either kind that pluggy has, as one of the newer kind."""
+    function: Callable[..., Generator[None, object, _Results]] = wrapper.function  # type: ignore[assignment]
+    running = function(*[arguments[name] for name in wrapper.argnames])
+    if wrapper.wrapper:
+        return (yield from running)
+    next(running)
+    outcome = pluggy.Result((yield), None)
+    try:
+        running.send(outcome)
+    except StopIteration:
+        return outcome.get_result()
+    raise RuntimeError("the wrapper yielded twice")
 
-    def end(self, results: list[object]) -> list[Any]:
-        old = self._implementation.hookwrapper
-        outcome: pluggy.Result[list[Any]] = pluggy.Result(list(results), None)
-        try:
-            try:
-                self._running.send(outcome if old else list(results))
-            except StopIteration as ended:
-                made = outcome.get_result() if old else ended.value
-                return [list(several) for several in made]
-            raise RuntimeError("the wrapper yielded twice")
-        except _FAILURES as error:
-            self._failed(self.plugin, self._hook, error)
-            return results
+
+def _ended(wrapping: Generator[None, _Results, _Results], results: _Results) -> _Results:
+    try:
+        wrapping.send(results)
+    except StopIteration as ended:
+        return [list(several) for several in ended.value]
+    raise RuntimeError("the wrapper yielded twice")
 
 
 @asynccontextmanager
@@ -159,34 +156,22 @@ def telling(manager: pluggy.PluginManager, hook: str, *, traced: bool) -> Callab
     implementations = caller.get_hookimpls()
     if not implementations:
         return None
-    if traced or any(_is_wrapper(each) for each in implementations):
-        return _Through(hook, caller)
-    return _OneByOne(hook, [(each.plugin_name, each.function, each.argnames) for each in reversed(implementations)])
+    listeners = [(each.plugin_name, each.function, each.argnames) for each in reversed(implementations)]
 
-
-class _Through:
-    def __init__(self, hook: str, caller: Callable[..., object]) -> None:
-        self._hook = hook
-        self._caller = caller
-
-    def __call__(self, **arguments: object) -> None:
+    def through(**arguments: object) -> None:
         try:
-            self._caller(**arguments)
+            caller(**arguments)
         except _FAILURES:
-            _LOGGER.exception("a plugin failed in %s", self._hook)
+            _LOGGER.exception("a plugin failed in %s", hook)
 
-
-class _OneByOne:
-    def __init__(self, hook: str, listeners: list[tuple[str, Callable[..., object], tuple[str, ...]]]) -> None:
-        self._hook = hook
-        self._listeners = listeners
-
-    def __call__(self, **arguments: object) -> None:
-        for plugin, function, names in self._listeners:
+    def one_by_one(**arguments: object) -> None:
+        for plugin, function, names in listeners:
             try:
                 function(*[arguments[name] for name in names])
             except _FAILURES:
-                _LOGGER.exception("a plugin failed in %s: %s", self._hook, plugin)
+                _LOGGER.exception("a plugin failed in %s: %s", hook, plugin)
+
+    return through if traced or any(_is_wrapper(each) for each in implementations) else one_by_one
 
 
 class AsyncHook:
