@@ -52,19 +52,23 @@ class AccessControl:
         principal = current_context().principal
         if principal is STACK_ITSELF or not self.authorizes:
             return True
-        answers: list[bool | None] = []
+        allowed, denied = False, False
         failures: list[LlamaStackError] = []
         for hook in self._authorize:
             try:
                 answer = await hook(principal=principal, action=action, resource=resource)
-                answers.append(None if answer is None else _of_kind(bool, answer))
+                # perf: llamastack-v1-hooks. The usual answers need no further check.
+                if answer is True:
+                    allowed = True
+                elif answer is not None and not _of_kind(bool, answer):
+                    denied = True
             except PermissionDeniedError:
-                answers.append(False)
+                denied = True
             except Exception as error:
                 failures.append(_failed(hook, error))
         if failures:
             raise failures.pop(0)
-        return True in answers and False not in answers
+        return allowed and not denied
 
     async def check(self, action: Action, resource: Resource) -> None:
         """Raises PermissionDeniedError where the current principal may not do it."""
