@@ -23,7 +23,7 @@ PACKAGES = {CORE.name: CORE} | {
 EVERY_PACKAGE = pytest.mark.parametrize("package", PACKAGES)
 
 # Bounds that go down only.
-MOST_LINES = 10_600  # 7,500 is the goal
+MOST_LINES = 10_560  # 7,500 is the goal
 MOST_ANY = 150
 MOST_LINES_OF_A_FILE = 400
 MOST_LINES_OF_A_FUNCTION = 45
@@ -72,12 +72,6 @@ OF_OTHERS = {
 NOT_YET: dict[str, set[str]] = {
     "llamastack_server": {
         "connection.py: self._output.lingers",
-        "slow_clients.py: connection.watched",
-        "slow_clients.py: watched.began",
-        "slow_clients.py: watched.done",
-        "slow_clients.py: watched.moved",
-        "slow_clients.py: watched.then",
-        "slow_clients.py: watched.wait",
     },
     "llamastack_adapters": {
         "openai_dialect/call_assembler.py: before.doubtful",

@@ -71,8 +71,6 @@ class Connection(HttpToolsProtocol):
     lost: bool = False
     fault: LlamaStackError | None = None
     """What ended the wait for a body."""
-    watched: Any = None
-    """What `slow_clients` knows of it."""
     refused: bool = False
     """Whether further input is ignored: the refusal was sent, and the connection will be closed."""
 

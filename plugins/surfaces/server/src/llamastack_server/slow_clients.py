@@ -11,6 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import anyio
 import anyio.lowlevel
@@ -53,11 +54,28 @@ class _Watched:
     done: int
     then: int
 
+    def go_on(self, wait: _Wait) -> None:
+        """The same time limit holds for what the connection waits for now."""
+        self.wait = wait
+
+    def is_over(self, limit: float, done: int, now: float) -> bool:
+        """Whether the client was too slow. done: bytes that came or went until now."""
+        lasted = now - self.began
+        if self.wait not in (_Wait.BODY, _Wait.READER):
+            return lasted >= limit
+        if done != self.done:
+            self.done, self.moved = done, now
+        if lasted >= limit and done - self.then >= _SLOWEST * lasted:
+            self.began, self.then = now, done  # fast enough; from here on again
+            return False
+        return lasted >= limit or now - self.moved >= limit
+
 
 class SlowClients:
     """Ends connections whose clients take longer than `settings` allow."""
 
     def __init__(self, settings: ServerConfig) -> None:
+        self._watched: WeakKeyDictionary[Connection, _Watched] = WeakKeyDictionary()
         self._limits: dict[_Wait, float | None] = {
             _Wait.FIRST_HEAD: settings.head_timeout_s,
             _Wait.HEAD: settings.head_timeout_s,
@@ -83,29 +101,17 @@ class SlowClients:
         wait = _wait_of(connection)
         limit = None if wait is None else self._limits[wait]
         if wait is None or not limit:
-            connection.watched = None
+            self._watched.pop(connection, None)
             return
         done = connection.taken_bytes if wait is _Wait.READER else connection.body_bytes
-        watched: _Watched | None = connection.watched
+        watched = self._watched.get(connection)
         if watched is not None and watched.wait is _Wait.FIRST_HEAD and wait is _Wait.HEAD:
-            watched.wait = wait  # one limit for both
+            watched.go_on(wait)
         if watched is None or watched.wait is not wait or watched.request != connection.requests:
-            connection.watched = _Watched(wait, connection.requests, now, now, done, done)
-        elif _is_over(watched, limit, done, now):
-            connection.watched = None
+            self._watched[connection] = _Watched(wait, connection.requests, now, now, done, done)
+        elif watched.is_over(limit, done, now):
+            del self._watched[connection]
             _end(connection, wait, limit)
-
-
-def _is_over(watched: _Watched, limit: float, done: int, now: float) -> bool:
-    lasted = now - watched.began
-    if watched.wait not in (_Wait.BODY, _Wait.READER):
-        return lasted >= limit
-    if done != watched.done:
-        watched.done, watched.moved = done, now
-    if lasted >= limit and done - watched.then >= _SLOWEST * lasted:
-        watched.began, watched.then = now, done  # fast enough; from here on again
-        return False
-    return lasted >= limit or now - watched.moved >= limit
 
 
 def _wait_of(connection: Connection) -> _Wait | None:
