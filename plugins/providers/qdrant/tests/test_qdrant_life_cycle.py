@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib.metadata
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from llamastack.api.memory_banks import VectorMemoryBank
 from llamastack.provider import ProviderUnavailableError
 from llamastack.provider.builtin_apis import BUILTIN_APIS
 from llamastack.provider.compliance import check_provider
@@ -38,6 +40,26 @@ async def test_a_folder_that_cannot_be_made_is_refused(start: Any, tmp_path: Pat
     (tmp_path / "file").write_text("")
     with pytest.raises(ProviderUnavailableError, match="cannot be read or written"):
         await start(path=tmp_path / "file" / "q")
+
+
+async def test_the_file_of_an_unregistered_bank_is_closed_at_once(start: Any, tmp_path: Path) -> None:
+    bank = VectorMemoryBank(identifier="notes", embedding_model="all-MiniLM-L6-v2", chunk_size_in_tokens=64)
+    memory = await start(path=tmp_path / "q")
+    gc.disable()  # it would close the file some day
+    try:
+        await memory.register_memory_bank(bank)
+        assert [name for name in open_files() if str(tmp_path) in name and "storage.sqlite" in name]
+        await memory.unregister_memory_bank(bank)
+        assert [name for name in open_files() if str(tmp_path) in name and "storage.sqlite" in name] == []
+    finally:
+        gc.enable()
+
+
+def open_files() -> list[str]:
+    folder = next((path for path in (Path("/proc/self/fd"), Path("/dev/fd")) if path.is_dir()), None)
+    if folder is None:
+        pytest.skip("this system does not list open files")
+    return [os.readlink(entry) for entry in folder.iterdir() if entry.is_symlink()]
 
 
 async def test_entry_point_and_compliance(start: Any) -> None:

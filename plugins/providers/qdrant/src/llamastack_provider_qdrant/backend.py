@@ -16,6 +16,8 @@ import httpx
 from qdrant_client import AsyncQdrantClient, QdrantClient
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+from qdrant_client.local.local_collection import LocalCollection
+from qdrant_client.local.qdrant_local import QdrantLocal
 
 from llamastack.http.answer_limits import AnswerLimits
 from llamastack.http.client import authorities
@@ -117,7 +119,10 @@ class _Embedded:
             if self._client is None:
                 raise ProviderUnavailableError(f"qdrant {self._where} is not open", provider_id=self._provider_id)
             try:
+                dropped = _collection(self._client, **arguments) if method == "delete_collection" else None
                 answer = getattr(self._client, method)(**arguments)
+                if dropped is not None:
+                    dropped.close()
                 if method in _MAKES_FILES and self._path is not None:
                     make_tree_private(Path(self._path))
                 return answer
@@ -138,6 +143,12 @@ class _Embedded:
             raise ProviderUnavailableError(
                 f"qdrant {self._where} cannot be read or written: {error}", provider_id=self._provider_id
             ) from error
+
+
+def _collection(client: QdrantClient, collection_name: str) -> LocalCollection | None:
+    """What a collection is kept by. The client leaves a deleted one's file open until the garbage collector comes."""
+    local = client._client
+    return local.collections.get(collection_name) if isinstance(local, QdrantLocal) else None
 
 
 def _was_dropped(error: Exception) -> bool:
