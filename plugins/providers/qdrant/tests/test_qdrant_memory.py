@@ -244,7 +244,9 @@ async def test_an_unknown_embedding_model_registers_nothing(memory: QdrantMemory
 async def test_a_model_of_another_dimension_is_a_conflict(memory: QdrantMemory, embedder: Any) -> None:
     await memory.register_memory_bank(bank())
     embedder.dimension = 100
-    with pytest.raises(ConflictError, match="makes vectors of 100 numbers, memory bank 'handbook' was made for 384"):
+    with pytest.raises(
+        ConflictError, match="makes vectors of 100 numbers, but memory bank 'handbook' was made for 384"
+    ):
         await memory.insert_documents("handbook", documents(a="text"))
 
 
