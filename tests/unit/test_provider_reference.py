@@ -36,6 +36,7 @@ API_FOLDER = Path(str(vocabulary.__file__)).parent
 HEADING = re.compile(r"^(#{2,4}) (.+)$", re.MULTILINE)
 OF_THE_STACK = {
     "api_handle",
+    "backoff",
     "builtin_apis",  # the table of APIs, for plugins that add one
     "compliance",
     "error_translation",
