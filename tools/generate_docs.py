@@ -35,7 +35,7 @@ from llamastack_cli.fields import fields_of, type_of
 from llamastack_cli.group import cli
 from llamastack_conformance.settings import Settings
 from llamastack_conformance.waivers import Waiver
-from llamastack_openai_api import to_form
+from llamastack_openai_api import to_internal_form as to_form
 from llamastack_openai_api.errors import ERROR_TABLE, PREFIX
 from llamastack_openai_api.routes import ROUTES
 from llamastack_openai_api.stack_routes import STACK_ROUTES

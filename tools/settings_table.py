@@ -134,7 +134,7 @@ FIXED: tuple[tuple[str, str, str, str, str], ...] = (
         "",
         "400",
     ),
-    ("Parameters in the query of a native route", "llamastack_server.native", "_MOST_PARAMETERS", "", "400"),
+    ("Parameters in the query of a native route", "llamastack_server.native_endpoint", "_MOST_PARAMETERS", "", "400"),
     (
         "What is read of the body of a backend's error",
         "llamastack.http.answer_limits",

@@ -64,7 +64,7 @@ SERVE = """
 import json, sys
 import anyio, httpx
 from llamastack import Stack
-from llamastack_server.serve import bind, serve, url_of
+from llamastack_server.uvicorn_server import bind, serve, url_of
 
 async def main():
     listening, ready = bind("127.0.0.1", 0), anyio.Event()

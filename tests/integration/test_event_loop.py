@@ -29,7 +29,7 @@ from served_stack import served_stack
 from llamastack.stack import Stack
 from llamastack_openai_api.errors import PREFIX
 from llamastack_openai_api.routes import MOST_ANSWERS, ROUTES, OpenAIEndpoint
-from llamastack_server.native import NativeEndpoint
+from llamastack_server.native_endpoint import NativeEndpoint
 from llamastack_server.settings import ServerConfig
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]

@@ -23,7 +23,7 @@ from served_stack import served_stack
 
 from llamastack import LlamaStackClient, Stack
 from llamastack.api.files import File
-from llamastack.api.pages import all_listed
+from llamastack.api.pagination import all_listed
 from llamastack.provider.builtin_apis import BUILTIN_APIS
 from llamastack.provider.errors import InvalidRequestError, NotFoundError, RequestTooLargeError
 from llamastack.stack import discovery

@@ -20,8 +20,8 @@ from served_stack import served_stack
 
 from llamastack import LlamaStackClient
 from llamastack.api import ProviderStatus, UserMessage
+from llamastack.provider.descriptor_shortage import SHORTAGE, is_shortage
 from llamastack.provider.errors import ProviderUnavailableError, ServerBusyError
-from llamastack.provider.shortage import SHORTAGE, is_shortage
 from llamastack.stack.stores.sqlite import SqliteStore, SqliteStoreConfig
 from llamastack_adapters.http_client import http_client
 from llamastack_memory_kit.documents import document_text

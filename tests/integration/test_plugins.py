@@ -18,7 +18,7 @@ from llamastack.provider.builtin_apis import BUILTIN_APIS
 from llamastack.provider.errors import ObjectNotFoundError
 from llamastack.stack.discovery import Discovery
 from llamastack.stack.plugins import Plugins
-from llamastack_server.serve import bind, serve, url_of
+from llamastack_server.uvicorn_server import bind, serve, url_of
 
 pytestmark = pytest.mark.anyio
 CONFIG = {"providers": {"speech": [{"provider_id": "loud", "provider_type": "loudspeaker"}]}}

@@ -18,7 +18,7 @@ from served_stack import served_stack
 
 from llamastack.stack import Stack
 from llamastack.stack.discovery import Discovery
-from llamastack_server.serve import BindError, bind, serve, url_of
+from llamastack_server.uvicorn_server import BindError, bind, serve, url_of
 
 pytestmark = pytest.mark.anyio
 Scripts = Callable[..., Script]

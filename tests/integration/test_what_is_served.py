@@ -24,7 +24,7 @@ from llamastack.provider.errors import (
 from llamastack.stack import Stack, StackStartError
 from llamastack.stack.discovery import Discovery
 from llamastack_cli.output import TerminalOutput
-from llamastack_server.commands.serving import show_stack
+from llamastack_server.commands.run_stack import show_stack
 
 pytestmark = pytest.mark.anyio
 HELLO = [UserMessage(content="Hello")]

@@ -11,7 +11,7 @@ import httpx
 
 from llamastack.stack import Stack
 from llamastack.stack.discovery import Discovery
-from llamastack_server.serve import bind, serve, url_of
+from llamastack_server.uvicorn_server import bind, serve, url_of
 
 
 @asynccontextmanager

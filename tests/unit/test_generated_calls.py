@@ -68,7 +68,7 @@ async def main(stack: Stack, client: LlamaStackClient) -> None:
         'Revealed type is "llamastack.api.common.StopReason"',
         'Revealed type is "str | llamastack.api.inference.ToolCallDelta"',
         'Revealed type is "llamastack.api.models.Model | None"',
-        'Revealed type is "llamastack.api.pages.Page[llamastack_files_example.api.StoredFile]"',
+        'Revealed type is "llamastack.api.pagination.Page[llamastack_files_example.api.StoredFile]"',
         'Revealed type is "bytes"',
         'No overload variant of "chat_completion" of "InferenceCalls" matches argument types "int"',
     ):

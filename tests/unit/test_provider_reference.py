@@ -42,10 +42,10 @@ OF_THE_STACK = {
     "error_translation",
     "errors_from_wire",
     "import_path",
-    "printable",
+    "control_characters",
     "redaction",
     "secret_forms",
-    "shortage",
+    "descriptor_shortage",
     "typed_calls",  # the APIs as callers see them
     "validation",
     "validation_paths",

@@ -17,7 +17,7 @@ SERVER = SURFACES / "server" / "src" / "llamastack_server"
 USERS = {
     "llamastack_openai_api": [*(SURFACES / "openai-api" / "src").rglob("*.py")],
     "llamastack_server": [
-        *(SERVER / name for name in ("native.py", "native_routes.py", "plugin.py")),
+        *(SERVER / name for name in ("native_endpoint.py", "native_routes.py", "plugin.py")),
         *(SERVER / "commands").glob("*.py"),
     ],
     "llamastack_provider_template": [*TEMPLATE.glob("*.py")],
@@ -87,7 +87,7 @@ def test_what_is_private_is_seen() -> None:
     assert is_public("llamastack.provider.errors", "NotFoundError", documented)
     assert not is_public("llamastack.stack.stack", "Stack", documented)
     assert not is_public("llamastack.stack", "stack", documented)
-    assert not is_public("llamastack_server.native", "read_arguments", documented)
+    assert not is_public("llamastack_server.native_endpoint", "read_arguments", documented)
     assert not is_public("llamastack.provider.validation", "InvalidRequestError", documented)
     assert not is_public("llamastack.provider.errors", "_FAMILY", documented)
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter
 
-from llamastack.http.surrogates import encode_json, whole_text, whole_texts
-from llamastack_adapters.surrogates import SurrogateJoiner, decode_json
+from llamastack.http.lone_surrogates import encode_json, whole_text, whole_texts
+from llamastack_adapters.surrogate_pairs import SurrogateJoiner, decode_json
 from llamastack_server.encoding import json_by, json_of
 
 _ANY = st.text(st.characters(codec=None, categories=("L", "N", "P", "Z", "Cs")), max_size=12)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from llamastack.api.memory import *
     from llamastack.api.memory_banks import *
     from llamastack.api.models import *
-    from llamastack.api.pages import *
+    from llamastack.api.pagination import *
     from llamastack.api.safety import *
     from llamastack.api.shields import *
     from llamastack.api.telemetry import *
@@ -51,6 +51,6 @@ else:
             ".agent_tools",
             ".agents",
             ".files",
-            ".pages",
+            ".pagination",
         ),
     )

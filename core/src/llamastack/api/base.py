@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from llamastack.api.fail_fast import FailFast
+from llamastack.api.first_error_only import FailFast
 
 
 def _is_none(value: object) -> bool:

@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 
+from llamastack.provider.descriptor_shortage import SHORTAGE, chain_of, is_shortage
 from llamastack.provider.errors import (
     BackendError,
     LlamaStackError,
@@ -16,7 +17,6 @@ from llamastack.provider.errors import (
     ProviderUnavailableError,
     ServerBusyError,
 )
-from llamastack.provider.shortage import SHORTAGE, chain_of, is_shortage
 
 
 def is_http_error(error: BaseException) -> bool:

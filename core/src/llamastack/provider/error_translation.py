@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable
 
 from llamastack.provider.connection_errors import error_class_of, is_http_error, reason_of_http_error
+from llamastack.provider.descriptor_shortage import SHORTAGE, is_shortage
 from llamastack.provider.errors import (
     AuthenticationError,
     BackendError,
@@ -19,7 +20,6 @@ from llamastack.provider.errors import (
     ServerBusyError,
 )
 from llamastack.provider.redaction import keeps_secrets, struck_error
-from llamastack.provider.shortage import SHORTAGE, is_shortage
 
 _LOGGER = logging.getLogger("llamastack.provider")
 _LONGEST_MESSAGE = 2000

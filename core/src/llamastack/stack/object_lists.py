@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llamastack.api.definition import MethodDefinition
-from llamastack.api.pages import Page
+from llamastack.api.pagination import Page
 from llamastack.provider.errors import InvalidRequestError
 
 _PAGE_SIZE = 100

@@ -12,7 +12,7 @@ from llamastack.api.definition import ApiDefinition
 from llamastack.provider.compliance import check_provider
 from llamastack.provider.deps import Deps
 from llamastack.provider.import_path import load_dotted
-from llamastack.stack.containment import as_exception
+from llamastack.stack.fault_isolation import as_exception
 from llamastack.stack.resolver import PlannedProvider
 
 Factory = Callable[[Deps], Awaitable[object]]

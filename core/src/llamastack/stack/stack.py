@@ -23,7 +23,7 @@ from llamastack.stack.config import ConfigError, LoadedConfig, load_config
 from llamastack.stack.discovery import STORE_GROUP, Discovery, DiscoveryError, default_discovery
 from llamastack.stack.hook_calls import contained_lifespan
 from llamastack.stack.inspection import StackInspect
-from llamastack.stack.own_task import OwnTask
+from llamastack.stack.lifetime_task import OwnTask
 from llamastack.stack.plugins import Plugins
 from llamastack.stack.resolver import Plan, resolve
 from llamastack.stack.resources.catalogue import ResourceCatalogue

@@ -21,13 +21,13 @@ from llamastack.provider.api_handle import ApiHandle
 from llamastack.provider.backoff import pause_s
 from llamastack.provider.context import STACK_ITSELF, use_own_context
 from llamastack.provider.deps import Deps, Progress
+from llamastack.provider.descriptor_shortage import is_shortage
 from llamastack.provider.error_translation import as_stack_error, log_traceback, reason_of, shortened, unwrapped
 from llamastack.provider.errors import LlamaStackError, ProviderTimeoutError, ProviderUnavailableError, raise_translated
 from llamastack.provider.redaction import redactor, struck_error
-from llamastack.provider.shortage import is_shortage
 from llamastack.provider.streams import Stream, close, closing
 from llamastack.stack.capability_gate import capability_gate
-from llamastack.stack.containment import ContainedTasks, as_exception
+from llamastack.stack.fault_isolation import ContainedTasks, as_exception
 from llamastack.stack.progress import ProgressWatch
 from llamastack.stack.provider_factory import PermanentError, load_factory, make_provider
 from llamastack.stack.resolver import PlannedProvider

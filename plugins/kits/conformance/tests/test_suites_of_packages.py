@@ -11,7 +11,7 @@ from installed_fakes import FILES_EXAMPLE, entry_points_in, install, install_pac
 from llamastack_files_example.api import APIS, EventType, FileEvent, StoredFile
 
 from llamastack.api.files import File
-from llamastack.api.pages import Page
+from llamastack.api.pagination import Page
 from llamastack.stack import discovery
 from llamastack.stack.discovery import Discovery
 from llamastack_conformance import catalogue

@@ -22,7 +22,7 @@ from llamastack.provider.errors import (
     ProviderUnavailableError,
 )
 from llamastack.stack.discovery import Discovery
-from llamastack_server.serve import bind, serve, url_of
+from llamastack_server.uvicorn_server import bind, serve, url_of
 
 pytestmark = pytest.mark.anyio
 Scripts = Callable[..., Script]

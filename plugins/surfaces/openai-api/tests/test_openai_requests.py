@@ -23,7 +23,12 @@ from llamastack.api.common import (
 from llamastack.provider.errors import InvalidRequestError, LlamaStackError, NotSupportedError
 from llamastack_adapters.openai_dialect import Dialect
 from llamastack_openai_api.requests import CHAT, COMPLETION, EMBEDDINGS
-from llamastack_openai_api.to_form import chat_form, completion_forms, embeddings_arguments, requested_capabilities
+from llamastack_openai_api.to_internal_form import (
+    chat_form,
+    completion_forms,
+    embeddings_arguments,
+    requested_capabilities,
+)
 from llamastack_openai_api.to_native import chat_arguments, completion_arguments
 
 HELLO = [{"role": "user", "content": "Hello"}]

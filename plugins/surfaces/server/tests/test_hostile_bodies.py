@@ -16,7 +16,7 @@ from llamastack.provider.builtin_apis import BUILTIN_APIS
 from llamastack.provider.errors import InvalidRequestError
 from llamastack.provider.validation import MOST_FAULTS
 from llamastack_server.element_limit import refuse_more_elements
-from llamastack_server.native import read_arguments
+from llamastack_server.native_endpoint import read_arguments
 from llamastack_server.settings import ServerConfig
 
 LIMIT = ServerConfig().max_body_elements

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 
 from llamastack.provider.context import use_context
+from llamastack.provider.control_characters import indented, one_line
 from llamastack.provider.error_translation import as_stack_error
-from llamastack.provider.printable import indented, one_line
 from llamastack.provider.redaction import redactor
 from llamastack_cli.terminal_text import for_terminal, json_for_terminal
 from llamastack_server import logs

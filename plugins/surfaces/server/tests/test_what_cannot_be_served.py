@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from llamastack.api.base import RoutedObject, WireModel
 from llamastack.api.definition import ApiDefinition
 from llamastack.api.files import File
-from llamastack.api.pages import Page
+from llamastack.api.pagination import Page
 from llamastack.api.webmethod import ResourceAction, webmethod
 from llamastack.provider import hookimpl
 from llamastack.provider.builtin_apis import BUILTIN_APIS, routed_apis

@@ -11,9 +11,9 @@ import anyio
 import anyio.to_thread
 from pydantic import BaseModel, ConfigDict, Field
 
+from llamastack.provider.descriptor_shortage import SHORTAGE, is_shortage
 from llamastack.provider.errors import ProviderUnavailableError, ServerBusyError
 from llamastack.provider.private_files import make_private, private_file, private_folder
-from llamastack.provider.shortage import SHORTAGE, is_shortage
 from llamastack.stack.stores import StoredObject
 
 _T = TypeVar("_T")

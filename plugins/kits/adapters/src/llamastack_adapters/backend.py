@@ -11,19 +11,19 @@ import pydantic_core
 from llamastack.http.answer_limits import whole
 from llamastack.http.client import authorities
 from llamastack.http.connections import is_stale_connection, retry_stale_connection
+from llamastack.http.lone_surrogates import encode_json, whole_texts
 from llamastack.http.sse import event_data, lines_of
-from llamastack.http.surrogates import encode_json, whole_texts
 from llamastack.provider.connection_errors import error_class_of, reason_of_http_error
 from llamastack.provider.context import current_context
 from llamastack.provider.errors import BackendError, LlamaStackError, ProviderTimeoutError
 from llamastack.provider.streams import Stream, closing
+from llamastack_adapters.decompression import ACCEPTED
 from llamastack_adapters.error_bodies import error_in, error_in_choice, error_of_answer, error_of_event, has_reply
 from llamastack_adapters.event_streams import EventStream, drain_briefly
 from llamastack_adapters.pool import ConnectionPool, HttpResponse
 from llamastack_adapters.remote_inference import RemoteConfig
 from llamastack_adapters.sse_blocks import whole_events
-from llamastack_adapters.surrogates import decode_json
-from llamastack_adapters.unpacking import ACCEPTED
+from llamastack_adapters.surrogate_pairs import decode_json
 from llamastack_adapters.whole_answers import (
     BYTE_ORDER_MARK,
     events_of,

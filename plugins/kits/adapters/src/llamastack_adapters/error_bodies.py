@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from llamastack.http.lone_surrogates import whole_text
 from llamastack.http.retry_headers import retry_after_of, should_retry_of
-from llamastack.http.surrogates import whole_text
 from llamastack.provider.errors import (
     AuthenticationError,
     BackendError,

@@ -12,8 +12,8 @@ import httpx
 
 from llamastack.http.answer_limits import AnswerLimits
 from llamastack.http.client import authorities
+from llamastack_adapters.decompression import ACCEPTED
 from llamastack_adapters.transports import guard
-from llamastack_adapters.unpacking import ACCEPTED
 
 if TYPE_CHECKING:
     import aiohttp

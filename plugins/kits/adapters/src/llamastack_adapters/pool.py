@@ -15,9 +15,9 @@ import httpx
 from llamastack.http.answer_limits import AnswerLimits, too_large, whole
 from llamastack.http.connections import needs_fresh
 from llamastack.provider.errors import raise_translated
+from llamastack_adapters.decompression import bounded_blocks, is_stream_of_lines
 from llamastack_adapters.http_client import http_client
 from llamastack_adapters.transports import as_httpx
-from llamastack_adapters.unpacking import bounded_blocks, is_stream_of_lines
 
 if TYPE_CHECKING:
     import aiohttp

@@ -17,7 +17,7 @@ import httpx
 from llamastack.http.answer_limits import AnswerLimits
 from llamastack.http.connections import UNLIMITED, needs_fresh
 from llamastack.provider.errors import raise_translated
-from llamastack_adapters.unpacking import bounded_blocks
+from llamastack_adapters.decompression import bounded_blocks
 
 _Client = TypeVar("_Client")
 

@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import SchemaValidator, core_schema
 
-from llamastack.http.surrogates import encode_json
-from llamastack_adapters.surrogates import decode_json
+from llamastack.http.lone_surrogates import encode_json
+from llamastack_adapters.surrogate_pairs import decode_json
 
 _BEGINNINGS_OF_EVENTS = (b"data:", b"event:", b"id:", b"retry:", b":")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"

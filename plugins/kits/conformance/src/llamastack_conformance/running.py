@@ -9,9 +9,9 @@ from llamastack.api.inspect import ProviderStatus
 from llamastack.provider.errors import LlamaStackError
 from llamastack.stack.stack import Stack
 from llamastack.stack.supervisor import SupervisedProvider
+from llamastack_conformance.backend_tap import Tap
 from llamastack_conformance.checks import CheckFailure
 from llamastack_conformance.configured import ConfiguredProvider
-from llamastack_conformance.tap import Tap
 from llamastack_conformance.watching import becomes
 
 

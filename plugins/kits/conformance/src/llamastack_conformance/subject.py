@@ -19,10 +19,10 @@ from llamastack.provider.errors import InternalError, LlamaStackError
 from llamastack.stack.config import ConfigError
 from llamastack.stack.discovery import Discovery
 from llamastack.stack.stack import Stack
+from llamastack_conformance.backend_tap import Tap, tap
 from llamastack_conformance.checks import Body, Check, CheckFailure, NotApplicable
 from llamastack_conformance.configured import ConfiguredProvider, merged, nested
 from llamastack_conformance.running import Running
-from llamastack_conformance.tap import Tap, tap
 
 _STARTED_BY_S = 30.0
 _CLEAN_UP_S = 10.0

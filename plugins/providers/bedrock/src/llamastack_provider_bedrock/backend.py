@@ -28,12 +28,12 @@ from llamastack.provider import (
     ProviderUnavailableError,
 )
 from llamastack.provider.connection_errors import reason_at
+from llamastack.provider.descriptor_shortage import is_shortage
 from llamastack.provider.errors import ServerBusyError
-from llamastack.provider.shortage import is_shortage
 from llamastack.provider.streams import Stream
+from llamastack_adapters.decompression import limited
 from llamastack_adapters.error_bodies import error_of_status
 from llamastack_adapters.openai_dialect import understood
-from llamastack_adapters.unpacking import limited
 from llamastack_provider_bedrock.config import BedrockConfig
 from llamastack_provider_bedrock.credentials import CallCredentials
 from llamastack_provider_bedrock.sessions import session_class

@@ -23,7 +23,7 @@ from llamastack_adapters.openai_dialect import (
     embeddings_response,
     understood,
 )
-from llamastack_adapters.openai_dialect.form_inference import BackendReply
+from llamastack_adapters.openai_dialect.internal_form_inference import BackendReply
 from llamastack_adapters.remote_inference import RemoteInference
 from llamastack_provider_bedrock.backend import CONTROL, RUNTIME, Bedrock
 from llamastack_provider_bedrock.config import BedrockConfig

@@ -10,7 +10,7 @@ from aiobotocore.httpsession import AIOHTTPSession  # type: ignore[import-untype
 
 from llamastack.http.answer_limits import MOST_ERROR_BYTES, beginning_of
 from llamastack.http.connections import needs_fresh
-from llamastack_adapters.unpacking import limited
+from llamastack_adapters.decompression import limited
 
 
 class BoundedSession(AIOHTTPSession):  # type: ignore[misc]

@@ -30,7 +30,7 @@ from llamastack_adapters.openai_dialect import (
     completion_body,
     embeddings_body,
 )
-from llamastack_adapters.openai_dialect.form_inference import BackendReply
+from llamastack_adapters.openai_dialect.internal_form_inference import BackendReply
 from llamastack_provider_llama_cpp.chunks import calls_from_text, forced_call
 from llamastack_provider_llama_cpp.config import LlamaCppConfig
 from llamastack_provider_llama_cpp.engine import Engine

@@ -12,7 +12,7 @@ import httpx
 from pydantic import Field
 
 from llamastack.api.definition import MethodDefinition, ResourceKind
-from llamastack.api.pages import all_listed
+from llamastack.api.pagination import all_listed
 from llamastack.api.webmethod import ResourceAction
 from llamastack.client.client import LlamaStackClient
 from llamastack.http.client import authorities

@@ -30,13 +30,13 @@ from llamastack.provider.connection_errors import error_class_of, reason_of_http
 from llamastack.provider.errors import BackendError, LlamaStackError, ProviderTimeoutError
 from llamastack.provider.streams import close, closing
 from llamastack_adapters.credentials import ApiKey
+from llamastack_adapters.decompression import ACCEPTED
 from llamastack_adapters.error_bodies import error_in, error_of_answer, error_of_event, error_of_status
 from llamastack_adapters.event_streams import EventStream
 from llamastack_adapters.openai_dialect.replies import MALFORMED
 from llamastack_adapters.remote_inference import RemoteConfig
-from llamastack_adapters.surrogates import decode_json
+from llamastack_adapters.surrogate_pairs import decode_json
 from llamastack_adapters.transports import guard
-from llamastack_adapters.unpacking import ACCEPTED
 from llamastack_adapters.whole_answers import events_of, looks_like_events, looks_whole, pieces_of_event
 
 _T = TypeVar("_T")

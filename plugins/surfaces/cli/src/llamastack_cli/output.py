@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llamastack.provider.commands import CliError, WrongInputError
-from llamastack.provider.printable import one_line
+from llamastack.provider.control_characters import one_line
 from llamastack_cli.terminal_text import for_terminal, json_for_terminal
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import anyio
 import click
 
 from llamastack.provider.commands import Preparing
+from llamastack.provider.control_characters import one_line
 from llamastack.provider.deps import Progress
-from llamastack.provider.printable import one_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress

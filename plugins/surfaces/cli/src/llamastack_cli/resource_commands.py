@@ -13,7 +13,7 @@ import click
 from pydantic import ValidationError
 
 from llamastack.api.definition import ApiDefinition, ResourceKind
-from llamastack.api.pages import all_listed
+from llamastack.api.pagination import all_listed
 from llamastack.api.webmethod import ResourceAction
 from llamastack.provider.commands import WrongInputError
 from llamastack.provider.errors import ObjectNotFoundError

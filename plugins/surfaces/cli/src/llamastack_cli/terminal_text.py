@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from llamastack.provider.printable import CONTROL, escaped
+from llamastack.provider.control_characters import CONTROL, escaped
 
 _OF_TERMINALS = re.compile(f"[{CONTROL}]")
 _ODD_IN_JSON = re.compile("[\x7f-\x9f\ud800-\udfff\u061c\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff]")

@@ -27,7 +27,8 @@ from llamastack.provider.streams import Stream, close
 from llamastack.provider.validation import invalid_request
 from llamastack.stack import OptionalCall, Stack
 from llamastack_adapters.openai_dialect import OpenAIForm, OpenAIRequest
-from llamastack_openai_api import replies, to_form
+from llamastack_openai_api import replies
+from llamastack_openai_api import to_internal_form as to_form
 from llamastack_openai_api.errors import OPENAI_ERRORS, PREFIX
 from llamastack_openai_api.native_calls import NATIVE, FormAnswer
 from llamastack_openai_api.openapi import openai_openapi

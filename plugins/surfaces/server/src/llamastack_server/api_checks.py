@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from llamastack.api.definition import ApiDefinition, BodyKind, MethodDefinition, ReplyKind, Request, is_text, members_of
 from llamastack.api.files import File, is_media_type
-from llamastack.api.pages import Page
+from llamastack.api.pagination import Page
 from llamastack.api.webmethod import HttpMethod, ResourceAction
 from llamastack.stack.discovery import DiscoveryError
 

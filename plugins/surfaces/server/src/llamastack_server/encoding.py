@@ -8,7 +8,7 @@ from typing import Any
 import pydantic_core
 from pydantic import TypeAdapter
 
-from llamastack.http.surrogates import encode_json
+from llamastack.http.lone_surrogates import encode_json
 from llamastack.provider.errors import InternalError
 
 # Characters that some clients take for the end of a line, though JSON may hold them and SSE knows only CR and LF.

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TextIO
 
 from llamastack.provider.context import current_context
-from llamastack.provider.printable import indented, one_line
+from llamastack.provider.control_characters import indented, one_line
 from llamastack.provider.redaction import without_known_secrets
 from llamastack_server.log_repeats import Held, Repeats
 

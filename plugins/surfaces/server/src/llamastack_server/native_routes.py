@@ -6,7 +6,7 @@ from functools import partial
 
 from llamastack.provider.routes import Route, RouteGroup
 from llamastack.stack import Stack
-from llamastack_server.native import native_endpoint
+from llamastack_server.native_endpoint import native_endpoint
 from llamastack_server.openapi import native_openapi
 
 

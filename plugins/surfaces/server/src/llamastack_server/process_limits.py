@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llamastack_server.bodies import Bodies
 from llamastack_server.settings import ServerConfig
-from llamastack_server.stream_turns import StreamTurns
+from llamastack_server.stream_fairness import StreamTurns
 
 
 class ProcessLimits:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from llamastack.api.base import RoutedObject, WireModel
 from llamastack.api.files import File
-from llamastack.api.pages import Page
+from llamastack.api.pagination import Page
 from llamastack.api.webmethod import ResourceAction, webmethod
 from llamastack.provider.builtin_apis import routed_apis
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pydantic import BaseModel, ConfigDict, Field
 
 from llamastack.api.files import File
-from llamastack.api.pages import Page
+from llamastack.api.pagination import Page
 from llamastack.provider import Deps, InvalidRequestError, NotFoundError, RequestTooLargeError, UnsupportedObjectError
 from llamastack_files_example.api import EventType, FileEvent, Files, Folder, FoldersProtocolPrivate, StoredFile
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from llamastack.api.files import File
-from llamastack.api.pages import Page
+from llamastack.api.pagination import Page
 from llamastack.provider.streams import Stream
 from llamastack_files_example.api import FileEvent, Folder, Limit, StoredFile
 

@@ -5,14 +5,14 @@ Format: https://platform.openai.com/docs/api-reference/chat and /completions.
 
 from llamastack_adapters.openai_dialect.adapter import OpenAIConfig, OpenAIInference, StreamUsageConfig
 from llamastack_adapters.openai_dialect.call_assembler import ToolCallAssembler
-from llamastack_adapters.openai_dialect.form_inference import FormChatInference, FormCompletionInference
-from llamastack_adapters.openai_dialect.form_replies import (
+from llamastack_adapters.openai_dialect.internal_form import as_json_schema, chat_form, completion_form
+from llamastack_adapters.openai_dialect.internal_form_inference import FormChatInference, FormCompletionInference
+from llamastack_adapters.openai_dialect.internal_form_replies import (
     chat_chunks,
     chat_reply,
     completion_chunks,
     completion_reply,
 )
-from llamastack_adapters.openai_dialect.forms import as_json_schema, chat_form, completion_form
 from llamastack_adapters.openai_dialect.protocols import OpenAIForm, OpenAIProtocolPrivate, OpenAIRequest
 from llamastack_adapters.openai_dialect.replies import (
     chat_response,

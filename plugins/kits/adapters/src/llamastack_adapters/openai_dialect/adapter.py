@@ -20,7 +20,7 @@ from llamastack.provider.streams import Stream
 from llamastack_adapters.backend import HttpBackend
 from llamastack_adapters.credentials import ApiKey
 from llamastack_adapters.event_streams import EventStream
-from llamastack_adapters.openai_dialect.form_inference import (
+from llamastack_adapters.openai_dialect.internal_form_inference import (
     BackendReply,
     FormChatInference,
     FormCompletionInference,

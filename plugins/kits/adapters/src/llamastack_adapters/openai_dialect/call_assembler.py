@@ -12,7 +12,7 @@ from typing import Any
 from llamastack.api.inference import ToolCallDelta, ToolCallParseStatus
 from llamastack_adapters.openai_dialect.object_scan import ObjectScan
 from llamastack_adapters.openai_dialect.tool_calls import Finished, Fragment, finished_calls, fragments_of
-from llamastack_adapters.surrogates import SurrogateJoiner
+from llamastack_adapters.surrogate_pairs import SurrogateJoiner
 
 
 class _Call:

@@ -17,7 +17,7 @@ from llamastack.api.inference import (
     TokenLogProbs,
     TokenUsage,
 )
-from llamastack.http.surrogates import whole_text
+from llamastack.http.lone_surrogates import whole_text
 from llamastack.provider.errors import BackendError
 from llamastack_adapters.openai_dialect.finish_reasons import END_OF_TURN, Finish, finish_of
 from llamastack_adapters.openai_dialect.tool_calls import whole_calls

@@ -42,7 +42,7 @@ from llamastack_adapters.openai_dialect.replies import (
     usage_of,
 )
 from llamastack_adapters.sse_blocks import data_of, ends_event, without_empty
-from llamastack_adapters.surrogates import SurrogateJoiner, decode_json
+from llamastack_adapters.surrogate_pairs import SurrogateJoiner, decode_json
 from llamastack_adapters.whole_answers import pieces_of_event
 
 

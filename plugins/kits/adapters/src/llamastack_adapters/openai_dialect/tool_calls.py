@@ -12,7 +12,7 @@ import pydantic_core
 
 from llamastack.api.common import ToolCall
 from llamastack.api.inference import ToolCallDelta, ToolCallParseStatus
-from llamastack.http.surrogates import whole_text, whole_texts
+from llamastack.http.lone_surrogates import whole_text, whole_texts
 
 
 def parse_arguments(text: str) -> dict[str, Any] | None:

@@ -23,11 +23,11 @@ from llamastack.provider.errors import (
     RateLimitError,
 )
 from llamastack.provider.streams import close
+from llamastack_conformance.backend_tap import Request, answer
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
 from llamastack_conformance.running import Running
 from llamastack_conformance.subject import Subject
 from llamastack_conformance.suites.suite import Suite
-from llamastack_conformance.tap import Request, answer
 from llamastack_conformance.watching import Holdings, becomes, left_after
 
 _RECOVERS_BY_S = 20.0

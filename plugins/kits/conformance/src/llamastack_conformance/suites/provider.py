@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from llamastack_conformance.suites.declarations import StaticChecks
 from llamastack_conformance.suites.failure import FailureChecks
-from llamastack_conformance.suites.life import LifeChecks
+from llamastack_conformance.suites.lifecycle import LifeChecks
 from llamastack_conformance.suites.registration import RegistrationChecks
-from llamastack_conformance.suites.static import StaticChecks
 from llamastack_conformance.suites.stress import StressChecks
 
 

@@ -14,9 +14,9 @@ import anyio
 import httpx
 
 from llamastack.provider.connection_errors import reason_at
+from llamastack.provider.descriptor_shortage import SHORTAGE, is_shortage
 from llamastack.provider.errors import BackendError, InvalidRequestError, ServerBusyError
-from llamastack.provider.shortage import SHORTAGE, is_shortage
-from llamastack_adapters.unpacking import unpacked
+from llamastack_adapters.decompression import unpacked
 from llamastack_memory_kit.documents.addresses import is_public
 
 _USERINFO = re.compile(r"//[^/]*@")

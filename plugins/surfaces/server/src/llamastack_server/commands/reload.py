@@ -17,7 +17,7 @@ from uvicorn.supervisors.statreload import StatReload
 from llamastack.provider.commands import CommandOutput
 from llamastack.stack import Stack
 from llamastack.stack.discovery import default_discovery
-from llamastack_server.commands.serving import run_stack, set_up_log
+from llamastack_server.commands.run_stack import run_stack, set_up_log
 
 _WATCHED = (".py", ".yaml", ".yml")
 _PASSED_OVER = ("__pycache__", "node_modules", "site-packages")

@@ -31,11 +31,11 @@ from llamastack.stack import Stack
 from llamastack.stack.config import LoadedConfig
 from llamastack.stack.discovery import default_discovery
 from llamastack_server.commands.heartbeat import Heartbeat, Pulse, end_hanging
-from llamastack_server.commands.serving import SIGNALS, run_stack, serving_line, show_stack
+from llamastack_server.commands.run_stack import SIGNALS, run_stack, serving_line, show_stack
 from llamastack_server.logs import set_up_logging
 from llamastack_server.plugin_packages import packages_of_plugins
-from llamastack_server.serve import own_socket, share, url_of
 from llamastack_server.settings import ServerConfig
+from llamastack_server.uvicorn_server import own_socket, share, url_of
 
 _LOGGER = logging.getLogger("llamastack.workers")
 _SPAWN = get_context("spawn")

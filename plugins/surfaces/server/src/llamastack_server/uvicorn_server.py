@@ -16,7 +16,7 @@ from typing import Any
 import anyio
 import uvicorn
 
-from llamastack.provider.shortage import SHORTAGE, is_shortage
+from llamastack.provider.descriptor_shortage import SHORTAGE, is_shortage
 from llamastack.stack import Stack
 from llamastack_server.app import create_app
 from llamastack_server.connection import Connection

@@ -18,7 +18,7 @@ from llamastack.api.inference import (
     ToolCallDelta,
     ToolCallParseStatus,
 )
-from llamastack.http.surrogates import encode_json
+from llamastack.http.lone_surrogates import encode_json
 from llamastack.provider.errors import BackendError
 from llamastack.provider.streams import closing
 from llamastack_adapters.openai_dialect.protocols import OpenAIForm

@@ -16,14 +16,14 @@ from types import FrameType
 import anyio
 
 from llamastack.api.inspect import ProviderHealth
-from llamastack.api.pages import all_listed
+from llamastack.api.pagination import all_listed
 from llamastack.api.webmethod import ResourceAction
 from llamastack.provider.commands import CommandOutput, ProgressDisplay, WrongInputError
 from llamastack.stack import Stack
 from llamastack.stack.discovery import default_discovery
 from llamastack_server.logs import log_packages, set_up_logging
 from llamastack_server.plugin_packages import packages_of, packages_of_plugins
-from llamastack_server.serve import raise_file_limit, serve, url_of
+from llamastack_server.uvicorn_server import raise_file_limit, serve, url_of
 
 _MOST_NAMES = 3
 SIGNALS = (signal.SIGTERM, signal.SIGINT)

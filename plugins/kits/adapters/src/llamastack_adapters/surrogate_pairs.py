@@ -8,7 +8,7 @@ from typing import Any
 
 import pydantic_core
 
-from llamastack.http.surrogates import whole_text
+from llamastack.http.lone_surrogates import whole_text
 
 _FIRST_HALF = re.compile("[\ud800-\udbff]\\Z")
 _ESCAPED_HALF = re.compile(rb"\\u[dD][89a-fA-F]")

@@ -22,7 +22,7 @@ from llamastack_server.requests import add_once, bad_request, json_object
 from llamastack_server.sender import JSON, Sender
 
 if TYPE_CHECKING:
-    from llamastack_server.forms import FormReader
+    from llamastack_server.multipart_forms import FormReader
 
 _MOST_PARAMETERS = 1000
 _NO_BODY_STATUS = (204, 205)
@@ -33,7 +33,7 @@ def native_endpoint(method: ApiMethod) -> NativeEndpoint:
     """The endpoint of a method."""
     kind = _body_kind(method.definition)
     if kind is BodyKind.FORM:
-        from llamastack_server.forms import FormReader  # which few servers need
+        from llamastack_server.multipart_forms import FormReader  # which few servers need
 
         return FormEndpoint(method, FormReader(method.definition))
     return NativeEndpoint(method)
