@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-import anyio
-
-from llamastack.provider.errors import LlamaStackError, ProviderUnavailableError
+from llamastack.provider.errors import LlamaStackError
 from llamastack.provider.routes import AsgiMessage, Receive, Scope, Send
 from llamastack.provider.streams import closing
 from llamastack_server.connection import connection_of
+from llamastack_server.disconnect import ServerStoppingError, while_connected
 from llamastack_server.element_limit import NUMBERS_IN_ONE, refuse_more_elements
 from llamastack_server.errors import ErrorShape
-from llamastack_server.requests import ClientGoneError
 from llamastack_server.sender import Sender
 from llamastack_server.state import state_of
 
@@ -77,71 +75,19 @@ class Endpoint:
 
     async def serve(self, scope: Scope, body: bytes, receive: Receive, send: Sender) -> None:
         """Answer a request whose body is read, as long as the client is there."""
-        connection = connection_of(scope)
-        failure: Exception | None = None
-        gone = False
-
-        def leave() -> None:
-            nonlocal gone
-            gone = not send.complete  # servers say "disconnect" after a complete reply too
-            present.cancel()
-
-        if connection is not None and connection.lost:
-            raise ClientGoneError
+        failure = await while_connected(self._answer, scope, body, receive, send)
+        if failure is None:
+            return
         try:
-            with anyio.CancelScope() as present:
-                # perf: llamastack-v1. Our connection tells by a callback that the client goes, so no task waits for it.
-                if connection is None:
-                    failure = await self._answer_watching(scope, body, receive, send, leave)
-                else:
-                    connection.watch(leave)
-                    try:
-                        await self._answer(scope, body, send)
-                    finally:
-                        connection.when_lost.discard(leave)
-        except Exception as error:  # raised below, outside the handler, so that it does not keep this frame
-            failure = error
-        except anyio.get_cancelled_exc_class():
-            # The client did not cancel: the time for requests to finish after a signal is over.
-            if gone or send.complete:
-                raise
-            failure = ProviderUnavailableError("the server is stopping")
-            if send.status:
+            if isinstance(failure, ServerStoppingError) and send.status:
                 if not self.sends_bytes:
                     await send({"type": "http.response.body", "body": self.errors.event(failure)})
                 return
-        try:
-            if gone:
-                raise ClientGoneError
-            if failure is not None:
-                if isinstance(failure, LlamaStackError):
-                    self.complete(failure)
-                raise failure
+            if isinstance(failure, LlamaStackError):
+                self.complete(failure)
+            raise failure
         finally:
             failure = None  # else it would keep this frame, and with it the body, until garbage is collected
-
-    async def _answer_watching(
-        self, scope: Scope, body: bytes, receive: Receive, send: Sender, leave: Callable[[], None]
-    ) -> Exception | None:
-        """Answer on a server that tells only by a message that the client goes; gives what the answer raised."""
-        failure: Exception | None = None
-
-        async def watch() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            leave()
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(watch)
-            try:
-                await self._answer(scope, body, send)
-            except Exception as error:  # given, so that the group does not wrap it
-                failure = error
-            group.cancel_scope.cancel()
-        try:
-            return failure
-        finally:
-            failure = None  # as in `serve`
 
     async def _answer(self, scope: Scope, body: bytes, send: Sender) -> None:
         result = await self.respond(scope, body)
