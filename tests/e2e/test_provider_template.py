@@ -483,17 +483,17 @@ def test_nothing_is_left_when_it_cannot_be_written(
     tmp_path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A package that is broken in the middle: its template is."""
-    from llamastack_provider_template import commands
+    from llamastack_provider_template import new
 
     broken = tmp_path / "template"
-    run("cp", "-r", str(commands.TEMPLATE), str(broken), cwd=tmp_path)
+    run("cp", "-r", str(new.TEMPLATE), str(broken), cwd=tmp_path)
     (broken / "template" / "zzz.txt.jinja").write_text("{{ 1 / 0 }}")
     code = f"""
 import sys
 from pathlib import Path
 from llamastack_cli.group import cli
-from llamastack_provider_template import commands
-commands.TEMPLATE = Path({str(broken)!r})
+from llamastack_provider_template import new
+new.TEMPLATE = Path({str(broken)!r})
 sys.exit(cli.run(sys.argv[1:]))
 """
     monkeypatch.setenv("TMPDIR", str(scratch))

@@ -217,7 +217,7 @@ async def test_streams_without_end_leave_time_to_others(discovery: Discovery, sc
             took.append(time.thread_time() - began)
             assert reply.status_code == 200
         assert a.in_flight == 50
-        assert sorted(took)[-3] < 0.05
+        assert sorted(took)[-3] < 0.15
 
 
 EVENT = json.dumps(
@@ -256,7 +256,7 @@ async def test_forwarded_streams_and_those_of_adapters_do_so_too(
                     reply = await client.post(PATHS[0], json={**CHAT, "model": "other"})
                 took.append(time.thread_time() - began)
                 assert reply.status_code == 200
-            assert sorted(took)[-3] < 0.05
+            assert sorted(took)[-3] < 0.3
             if path == PATHS[1]:  # these fill what the system keeps for their clients soon
                 with anyio.fail_after(30):
                     while backend.broken_off < 50:

@@ -91,7 +91,7 @@ def _left_out(plugin: str, hook: str, error: BaseException) -> None:
 def _through(
     wrapper: pluggy.HookImpl, hook: str, arguments: Mapping[str, object], failed: _Failed, inner: Callable[[], _Results]
 ) -> _Results:
-    """What a wrapper makes of what is inside it. One that fails changes nothing."""
+    """The results of a wrapper around `inner`. A wrapper that fails changes nothing."""
     running = _wrapping(wrapper, arguments)
     try:
         if next(running, running) is running:
