@@ -29,7 +29,7 @@ from llamastack_openai_api.to_internal_form import (
     embeddings_arguments,
     requested_capabilities,
 )
-from llamastack_openai_api.to_native import chat_arguments, completion_arguments
+from llamastack_openai_api.to_native import chat_arguments, completion_arguments, messages_of
 
 HELLO = [{"role": "user", "content": "Hello"}]
 WEATHER = {
@@ -55,7 +55,7 @@ CLOCK = {"type": "function", "function": {"name": "clock"}}
 
 def native(messages: list[dict[str, Any]] | None = None, **fields: Any) -> dict[str, Any]:
     form = chat_form(CHAT.validate_python({"model": "m", "messages": messages or HELLO, **fields}))
-    return {name: value for name, value in chat_arguments(form).items() if name != "model"}
+    return {name: value for name, value in chat_arguments(form, list(messages_of(form))).items() if name != "model"}
 
 
 def test_every_kind_of_message() -> None:

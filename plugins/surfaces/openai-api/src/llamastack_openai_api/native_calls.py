@@ -15,7 +15,8 @@ from llamastack_adapters.openai_dialect import (
     completion_chunks,
     completion_reply,
 )
-from llamastack_openai_api.to_native import chat_arguments, completion_arguments
+from llamastack_openai_api.in_turns import in_turns
+from llamastack_openai_api.to_native import chat_arguments, completion_arguments, messages_of
 
 Reply = Mapping[str, Any]
 FormAnswer = Reply | AsyncIterator[Reply]
@@ -23,7 +24,7 @@ FormAnswer = Reply | AsyncIterator[Reply]
 
 
 async def _chat(call: Dispatch, form: OpenAIForm) -> FormAnswer:
-    answer = await call(chat_arguments(form))
+    answer = await call(chat_arguments(form, await in_turns(messages_of(form))))
     if isinstance(answer, AsyncIterator):
         return Stream(chat_chunks(_events(answer), form), lambda: close(answer))
     return chat_reply(answer, form)

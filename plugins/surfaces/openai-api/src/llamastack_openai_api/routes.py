@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,6 +29,7 @@ from llamastack_adapters.openai_dialect import OpenAIForm, OpenAIRequest
 from llamastack_openai_api import replies
 from llamastack_openai_api import to_internal_form as to_form
 from llamastack_openai_api.errors import OPENAI_ERRORS, PREFIX
+from llamastack_openai_api.in_turns import in_turns
 from llamastack_openai_api.native_calls import NATIVE, FormAnswer
 from llamastack_openai_api.openapi import openai_openapi
 from llamastack_openai_api.replies import Reply, StreamOptions
@@ -50,7 +50,6 @@ from llamastack_server import Endpoint, json_object, json_of
 MOST_ANSWERS = 2048
 """How many calls of a provider one request may be: prompts times answers to each, or texts to moderate."""
 _MOST_AT_ONCE = 128
-_MADE_AT_ONCE = 1000
 _LARGE = 2**16  # bytes
 _T = TypeVar("_T")
 _A = TypeVar("_A")
@@ -184,7 +183,7 @@ async def _chat(surface: Surface, given: Mapping[str, Any], body: bytes) -> Answ
     await _let_others(body)
     request = _read(CHAT, given)
     await _let_others(body)
-    form = to_form.chat_form(request, await _in_turns(to_form.messages_of(request.messages)))
+    form = to_form.chat_form(request, await in_turns(to_form.messages_of(request.messages)))
     await _let_others(body)
     forms = [(number, another_seed(form, number)) for number in range(request.n or 1)]
 
@@ -366,16 +365,6 @@ async def _let_others(body: bytes) -> None:
     """Let other requests run between the steps of long work."""
     if len(body) > _LARGE:
         await checkpoint()
-
-
-async def _in_turns(items: Iterator[_T]) -> list[_T]:
-    """All of them, made a few at a time, so that others get a turn in between."""
-    made: list[_T] = []
-    while part := list(itertools.islice(items, _MADE_AT_ONCE)):
-        made += part
-        if len(part) == _MADE_AT_ONCE:
-            await checkpoint()
-    return made
 
 
 async def _close_all(several: Iterable[object]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llamastack.api.common import (
@@ -29,13 +29,18 @@ from llamastack_adapters.openai_dialect import OpenAIForm, unknown_field
 Fields = Mapping[str, Any]
 
 
-def chat_arguments(form: OpenAIForm) -> dict[str, Any]:
-    """Arguments of `chat_completion`.
+def messages_of(form: OpenAIForm) -> Iterator[Message]:
+    """The native messages of a chat, made one by one."""
+    return map(_message, form.fields["messages"])
+
+
+def chat_arguments(form: OpenAIForm, messages: list[Message]) -> dict[str, Any]:
+    """Arguments of `chat_completion`. messages: those of `messages_of`.
 
     Raises InvalidRequestError, naming the field, for what no native argument says.
     """
     arguments = _common(form)
-    arguments["messages"] = [_message(message) for message in form.fields["messages"]]
+    arguments["messages"] = messages
     if "tools" in form.fields:
         arguments["tools"] = [_tool(tool["function"]) for tool in form.fields["tools"]]
     if "tool_choice" in form.fields:
