@@ -212,9 +212,12 @@ async def _completion(surface: Surface, given: Mapping[str, Any], body: bytes) -
     if forwarded is not None:
         return forwarded
     to_form.refuse_tokens(given.get("prompt"), "prompt")
+    await _let_others(body)
     request = _read(COMPLETION, given)
+    # Before the forms are made: a body has room for more prompts than may be asked.
+    _refuse_more_answers((len(request.prompt) if isinstance(request.prompt, list) else 1) * (request.n or 1), "prompt")
+    await _let_others(body)
     prompts = to_form.completion_forms(request)
-    _refuse_more_answers(len(prompts) * (request.n or 1), "prompt")
     numbers = [(place, number) for place in range(len(prompts)) for number in range(request.n or 1)]
     forms = [(place, number, another_seed(prompts[place], number)) for place, number in numbers]
 
