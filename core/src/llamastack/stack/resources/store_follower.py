@@ -41,8 +41,8 @@ class StoreFollower:
                 await self.save_listings()
                 sequence, changes = await self._store.changes_since(self._sequence)
                 if sequence != self._sequence:
-                    self._sequence = sequence
                     for catalogue in self._catalogues.values():
                         catalogue.follow(changes)
+                    self._sequence = sequence  # only now: changes that failed to be followed are read again
             except Exception:
                 _LOGGER.exception("the registry cannot be followed; trying again")
