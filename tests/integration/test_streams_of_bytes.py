@@ -20,6 +20,8 @@ from llamastack.api.files import File
 from llamastack.provider.builtin_apis import BUILTIN_APIS
 from llamastack.provider.errors import BackendError, InternalError, ServerBusyError
 from llamastack.stack.discovery import Discovery
+from llamastack_server import process_limits
+from llamastack_server.bodies import Bodies
 
 pytestmark = pytest.mark.anyio
 CONFIG = {"providers": {"blocks": [{"provider_id": "b", "provider_type": "fake"}]}}
@@ -119,26 +121,28 @@ async def test_files_texts_and_the_query_of_one_call(plugged: Discovery) -> None
         assert done == "[200000, 3, 0] n o [1, 2]"
 
 
-async def test_all_uploads_together_have_a_limit(plugged: Discovery) -> None:
-    async def stuck(began: anyio.Event) -> AsyncIterator[bytes]:
+async def test_all_uploads_together_have_a_limit(plugged: Discovery, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[Bodies] = []
+
+    class Seen(Bodies):
+        def __init__(self, *settings: Any) -> None:
+            super().__init__(*settings)
+            counts.append(self)
+
+    async def stuck() -> AsyncIterator[bytes]:
         yield BLOCK * 4
-        began.set()
         await anyio.sleep_forever()
 
+    monkeypatch.setattr(process_limits, "Bodies", Seen)
     server = {"max_upload_bytes": 300_000, "max_spooled_bytes": 400_000}
     async with served_stack({**CONFIG, "server": server}, plugged) as (_, http), client_of(http) as client:
-        began = anyio.Event()
         async with anyio.create_task_group() as group:
-            group.start_soon(lambda: client.blocks.put_blocks(kind="k", files=[File(stuck(began))]))
-            await began.wait()
-            refused = ""
+            group.start_soon(lambda: client.blocks.put_blocks(kind="k", files=[File(stuck())]))
             with anyio.fail_after(5):
-                while not refused:  # until the server has what was sent
-                    try:
-                        await client.blocks.put_blocks(kind="k", files=[File(b"x" * 150_000)])
-                    except ServerBusyError as error:
-                        refused = error.message
-            assert "400000 (server.max_spooled_bytes)" in refused
+                while all(count.held < len(BLOCK) * 4 for count in counts):  # else either upload may be refused
+                    await anyio.sleep(0.01)
+            with pytest.raises(ServerBusyError, match=r"400000 \(server.max_spooled_bytes\)"):
+                await client.blocks.put_blocks(kind="k", files=[File(b"x" * 150_000)])
             group.cancel_scope.cancel()
         with anyio.fail_after(5):
             while True:  # until the server knows that the client has gone

@@ -222,7 +222,8 @@ class Stack(Apis):
                     raise StackStartError(instance.unavailable().message) from instance.cause
             if self.config.run.on_provider_error == "fail":
                 self._require_objects()
-            background.start_soon(self._follower.follow, name="registry")
+            following = await opened.enter_async_context(CancellingTaskGroup())
+            following.start_soon(self._follower.follow, name="registry")
             for plugin, lifespan in self.hooks.collect("llamastack_stack_lifespan", required=True, stack=self):
                 await opened.enter_async_context(contained_lifespan(plugin, lifespan))
             yield

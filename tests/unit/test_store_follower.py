@@ -1,0 +1,73 @@
+"""What follows the store: it ends before the catalogues go, and loses no change that it failed to follow."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import anyio
+import pytest
+
+from llamastack.stack import Stack
+from llamastack.stack.resources import store_follower
+from llamastack.stack.resources.catalogue import ResourceCatalogue
+from llamastack.stack.resources.store_follower import StoreFollower
+from llamastack.stack.stores import StoredObject
+from llamastack.stack.stores.memory import MemoryStore, MemoryStoreConfig
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def followed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_follower, "_FOLLOW_INTERVAL_S", 0.001)
+
+
+async def test_a_stack_that_stops_while_it_follows_logs_nothing(
+    scripted: Callable[..., Stack], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    saving = anyio.Event()
+
+    async def slow_at_first(catalogue: ResourceCatalogue) -> None:
+        if not saving.is_set():
+            saving.set()
+            with anyio.CancelScope(shield=True):  # as a store that works in a thread
+                await anyio.sleep(0.05)
+
+    monkeypatch.setattr(ResourceCatalogue, "save_listings", slow_at_first)
+    with caplog.at_level(logging.WARNING):
+        async with scripted("a"):
+            await saving.wait()
+    assert not caplog.records
+
+
+async def test_changes_that_failed_to_be_followed_are_followed_again(caplog: pytest.LogCaptureFixture) -> None:
+    asked: list[list[str]] = []
+
+    class Failing:
+        async def save_listings(self) -> None:
+            """There are none."""
+
+        def load(self, items: Sequence[StoredObject]) -> None:
+            """There are none."""
+
+        def follow(self, changes: Sequence[StoredObject]) -> None:
+            asked.append([change.identifier for change in changes])
+            if len(asked) == 1:
+                raise RuntimeError("not now")
+
+    store = MemoryStore(MemoryStoreConfig(), None)
+    catalogues: Any = {"inference": Failing()}
+    follower = StoreFollower(store, catalogues)
+    await follower.load()
+    async with anyio.create_task_group() as group:
+        group.start_soon(follower.follow)
+        await store.put(StoredObject("models", "m", "a", "{}"))
+        with anyio.fail_after(5):
+            while len(asked) < 2:
+                await anyio.sleep(0.001)
+        await anyio.sleep(0.02)
+        group.cancel_scope.cancel()
+    assert asked == [["m"], ["m"]], "each change once more after a failure, and not again when it is followed"
+    assert "the registry cannot be followed" in caplog.text
