@@ -11,6 +11,7 @@ import pytest
 from backends.llama_server import MODEL
 from backends.openai_front import Seen
 from backends.tgi import TGIStandIn
+from served_stack import served_stack
 from starlette.responses import JSONResponse
 
 from llamastack import Stack
@@ -411,3 +412,24 @@ async def test_no_request_is_made_twice(p: Running) -> None:
     posts: list[Seen] = [seen for seen in p.tgi.seen if seen.path in ("/", CHAT)]
     assert len(posts) == 2
     assert posts[0].headers["user-agent"] == posts[1].headers["user-agent"] == "llamastack-provider-tgi"
+
+
+# ---- what OpenAI's API has no name for -------------------------------------------------------------------------------
+
+
+async def test_its_own_fields_of_a_text_reach_it_through_openai_s_api(
+    tgi: Callable[..., tuple[TGIStandIn, str]],
+) -> None:
+    stand_in, url = tgi()
+    provider = {"provider_id": "p", "provider_type": "remote::tgi", "config": {"url": url}}
+    config = {"providers": {"inference": [provider]}}
+    own = {"typical_p": 0.9, "watermark": True, "truncate": 100, "adapter_id": "a/b"}
+    asked = {"model": MODEL, "prompt": PROMPT, "max_tokens": 1}
+    async with served_stack(config) as (_, http):
+        reply = await http.post("/v1/completions", json={**asked, **own})
+        assert reply.status_code == 200, reply.text
+        assert own.items() <= stand_in.last("/").body["parameters"].items()
+        calls = len(stand_in.seen)
+        refused = await http.post("/v1/completions", json={**asked, "best_off": 2})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "best_off")
+        assert len(stand_in.seen) == calls, "nothing was asked of the server"
