@@ -10,11 +10,9 @@ from weakref import WeakSet
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 
 from llamastack.provider.context import current_provider_data
-from llamastack.provider.secret_forms import forms_of, plain_forms_of, struck_out
+from llamastack.provider.secret_forms import forms_of, struck_out
 
 _E = TypeVar("_E", bound=BaseException)
-SHORTEST_SECRET = 4
-"""Characters. A shorter text would be found in ordinary words."""
 _SHORTEST_PLAIN_SECRET = 8
 _DEEPEST = 8
 _LONGEST_CHAIN = 32
@@ -39,66 +37,45 @@ def _names_secret(name: object) -> bool:
     return isinstance(name, str) and _SECRET_NAME.search(_CAMEL.sub("_", name).lower()) is not None
 
 
-def secrets_in(value: object, name: object = None, depth: int = _DEEPEST) -> Iterator[str]:
-    """Every secret text inside a provider's config: its secret fields, and texts whose key says that they are one."""
-    if depth < 0 or value is None:
+def _secrets_in(value: object, name: object = None, *, secret: bool = False, depth: int = _DEEPEST) -> Iterator[str]:
+    """Every secret text inside a provider's config: its secret fields, and texts whose key says that they are one.
+
+    name: the key above the value. secret: whether every text in it is a secret.
+    """
+    if depth < 0:
         return
-    if isinstance(value, Secret | SecretStr):
-        inner = value.get_secret_value()
-        yield from [inner] if isinstance(inner, str) else _texts_in(inner)
-    elif isinstance(value, SecretBytes):
-        yield value.get_secret_value().decode(errors="replace")
+    if isinstance(value, Secret | SecretStr | SecretBytes):
+        yield from _secrets_in(value.get_secret_value(), secret=True, depth=depth - 1)
+    elif isinstance(value, bytes) and secret:
+        yield value.decode(errors="replace")
     elif isinstance(value, str):
-        if _names_secret(name) and len(value) >= _SHORTEST_PLAIN_SECRET:
-            yield value
-            yield _SCHEME.sub("", value)
+        if secret or (_names_secret(name) and len(value) >= _SHORTEST_PLAIN_SECRET):
+            yield from (value, _SCHEME.sub("", value))
         password = _PASSWORD_IN_URL.search(value)
         if password is not None:
             yield password.group(1)
-    elif isinstance(value, BaseModel):
-        for field, item in value:  # fields, and what a model with extra="allow" took beside them
-            yield from secrets_in(item, field, depth - 1)
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from secrets_in(item, key, depth - 1)
+    elif isinstance(value, BaseModel | Mapping):
+        # Of a model its fields, and what one with extra="allow" took beside them.
+        for key, item in value if isinstance(value, BaseModel) else value.items():
+            yield from _secrets_in(item, key, secret=secret, depth=depth - 1)
     elif isinstance(value, list | tuple | set | frozenset):
         for item in value:
-            yield from secrets_in(item, name, depth - 1)
-
-
-def _texts_in(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _texts_in(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _texts_in(item)
+            yield from _secrets_in(item, name, secret=secret, depth=depth - 1)
 
 
 class Redactor:
     """Strikes the secrets of `config`, and those of the current request, out of a text."""
 
     def __init__(self, config: object) -> None:
-        self._forms = forms_of(secret for secret in secrets_in(config) if len(secret.strip()) >= SHORTEST_SECRET)
-        if self._forms:
-            _known.add(self)
+        self.forms = forms_of(_secrets_in(config))
+        if self.forms:
+            _in_use.add(self)
 
     def __call__(self, text: str) -> str:
-        return without_userinfo(struck_out(text, (*self._forms, *_forms_of_request())))
-
-    def strike(self, text: str) -> str:
-        """Only the secrets of the config."""
-        return struck_out(text, self._forms)
+        return without_userinfo(struck_out(text, self.forms | _forms_of_request()))
 
 
-_known: WeakSet[Redactor] = WeakSet()
-
-
-def redactor(config: object) -> Redactor:
-    """A function that strikes the secrets of `config`, and those of the current request, out of a text."""
-    return Redactor(config)
+_in_use: WeakSet[Redactor] = WeakSet()
 
 
 def without_known_secrets(text: str) -> str:
@@ -106,9 +83,7 @@ def without_known_secrets(text: str) -> str:
 
     For text that is shown outside of any provider, such as the traceback of a command.
     """
-    for known in list(_known):
-        text = known.strike(text)
-    return without_userinfo(struck_out(text, _forms_of_request()))
+    return without_userinfo(struck_out(text, _forms_of_request().union(*(each.forms for each in list(_in_use)))))
 
 
 def without_userinfo(text: str) -> str:
@@ -116,14 +91,11 @@ def without_userinfo(text: str) -> str:
     return _USERINFO.sub("://***@", text) if "@" in text and "://" in text else text
 
 
-def _forms_of_request() -> tuple[str, ...]:
-    data = current_provider_data()
-    if not data:
-        return ()
-    # A client can send thousands: all encodings are looked for of a few, first of those that sound like a secret.
-    keyed = sorted(data.items(), key=lambda item: not sounds_secret(item[0]))
-    texts = [text for _, value in keyed for text in _texts_in(value) if len(text.strip()) >= SHORTEST_SECRET]
-    return forms_of(texts[:_MOST_OF_REQUEST]) + plain_forms_of(texts[_MOST_OF_REQUEST:])
+def _forms_of_request() -> frozenset[str]:
+    # A client can send thousands: encodings are looked for of a few, first of those that sound like a secret.
+    data = sorted((current_provider_data() or {}).items(), key=lambda item: not sounds_secret(item[0]))
+    texts = list(dict.fromkeys(_secrets_in([value for _, value in data], secret=True)))
+    return forms_of(texts[:_MOST_OF_REQUEST]) | forms_of(texts[_MOST_OF_REQUEST:], encoded=False)
 
 
 def struck_error(error: _E, redact: Callable[[str], str]) -> _E:

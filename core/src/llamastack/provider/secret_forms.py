@@ -7,12 +7,15 @@ import html
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from urllib.parse import quote_plus, unquote
 
 STRUCK = "***"
 _SHORTEST = 4
+"""Characters. A shorter text would be found in ordinary words."""
 _SHORTEST_LINE = 8
+_MOST_ROUNDS = 20
+_LAYERS = 2  # JSON inside JSON, as backends repeat requests
 _SURROGATES = len(r"\ud83d\ude00")
 _PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 _BACKSLASH = re.compile(
@@ -23,13 +26,21 @@ _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,8});")
 _CONTROLS = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "v": "\v", "a": "\a", "0": "\0"}
 
 
-def forms_of(secrets: Iterable[str]) -> tuple[str, ...]:
-    """Every text to look for, longest first: each secret as it is, stripped, in one line, its lines, and encoded."""
+def forms_of(secrets: Iterable[str], *, encoded: bool = True) -> frozenset[str]:
+    """Every text to look for: each secret as it is, stripped, in one line, its lines, and encoded.
+
+    encoded: False where there are too many secrets to look for all that could become of them.
+    """
     found: set[str] = set()
     for secret in secrets:
-        for text in {secret, secret.strip(), " ".join(secret.split()), *_lines(secret)}:
-            found.update(form for form in _encoded(text) if len(form) >= _SHORTEST)
-    return tuple(sorted(found, key=len, reverse=True))
+        if len(secret.strip()) < _SHORTEST:
+            continue
+        texts = {secret, secret.strip()}
+        if encoded:
+            texts |= {" ".join(secret.split()), *_lines(secret)}
+            texts |= {form for text in texts if len(text) >= _SHORTEST for form in _encoded(text)}
+        found |= texts
+    return frozenset(form for form in found if len(form) >= _SHORTEST)
 
 
 def _lines(secret: str) -> Iterator[str]:
@@ -40,19 +51,13 @@ def _lines(secret: str) -> Iterator[str]:
 
 
 def _encoded(text: str) -> Iterator[str]:
-    if len(text) < _SHORTEST:
-        return
-    yield text
-    yield quote_plus(text, errors="replace")
-    yield from (json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1])
-    yield html.escape(text)
+    # The usual ones are looked for as they are: decoding a whole text, as `_views` does, changes the rest of it, too.
+    yield from (quote_plus(text, errors="replace"), html.escape(text), repr(text)[1:-1])
+    yield from (json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1])
+    yield text.replace(" ", "+")  # what is left of the encoding of a form in its decoded text
     data = text.encode(errors="replace")
     yield data.hex()
-    yield from _base64(data)
-
-
-def _base64(data: bytes) -> Iterator[str]:
-    """What stands in the base64 of anything with `data` inside, such as "user:password": three ways to fall in."""
+    # What stands in the base64 of anything with the secret inside, such as "user:password": three ways to fall in.
     for shift in range(3):
         coded = base64.b64encode(b"\0" * shift + data).decode().rstrip("=")
         inner = coded[-(-shift * 8 // 6) : (shift + len(data)) * 8 // 6]
@@ -60,88 +65,37 @@ def _base64(data: bytes) -> Iterator[str]:
         yield inner.replace("+", "-").replace("/", "_")
 
 
-def plain_forms_of(texts: Iterable[str]) -> tuple[str, ...]:
-    """The texts as they are, for where they are too many to look for all that could become of them."""
-    found = {form for text in texts for form in (text, text.strip()) if len(form) >= _SHORTEST}
-    return tuple(sorted(found, key=len, reverse=True))
+def struck_out(text: str, forms: frozenset[str]) -> str:
+    """`text` with every form struck out.
 
-
-def struck_out(text: str, forms: tuple[str, ...]) -> str:
-    """`text` with every form struck out, also where the text has it percent-encoded, escaped or as HTML entities."""
-    if not forms:
-        return text
-    while True:
-        places = sorted(_places(text, forms))
-        if not places:
+    A text that has one percent-encoded, escaped or as HTML entities is shown decoded.
+    """
+    for _ in range(_MOST_ROUNDS if forms else 0):
+        found = next((view for view in _views(text) if any(form in view for form in forms)), None)
+        if found is None:
             return text
-        # Again, as what is put together around a place could be one. Each is longer than what stands there afterwards.
-        text = _without(text, places)
+        for form in sorted(forms, key=len, reverse=True):
+            found = found.replace(form, STRUCK)
+        text = found  # What is put together around a place can be a secret again, so it is searched once more.
+    return STRUCK if forms else text
 
 
-def _places(text: str, forms: tuple[str, ...]) -> Iterator[tuple[int, int]]:
-    yield from _found(text, forms)
-    for marker, layers in _VIEWS:
-        if marker not in text:
-            continue
-        views: list[_View] = []
-        decoded = text
-        for decode in layers:
-            view = decode(decoded)
-            views.append(view)
-            decoded = view.text
-        for start, end in _found(decoded, forms):
-            for view in reversed(views):
-                start, end = view.begins[start], view.ends[end - 1]
-            yield start, end
+def _views(text: str, layers: int = _LAYERS) -> Iterator[str]:
+    """The text as it is, and decoded once and twice in every way."""
+    yield text
+    if layers:
+        for pattern, meaning in _ENCODINGS:
+            decoded = pattern.sub(meaning, text)
+            if decoded != text:
+                yield from _views(decoded, layers - 1)
 
 
-def _found(text: str, forms: tuple[str, ...]) -> Iterator[tuple[int, int]]:
-    for form in forms:
-        at = text.find(form)
-        while at >= 0:
-            yield at, at + len(form)
-            at = text.find(form, at + len(form))
+def _unquoted(found: re.Match[str]) -> str:
+    return unquote(found[0])
 
 
-def _without(text: str, places: list[tuple[int, int]]) -> str:
-    pieces: list[str] = []
-    kept = 0
-    for start, end in places:
-        if start >= kept:
-            pieces += (text[kept:start], STRUCK)
-        elif not pieces:
-            pieces.append(STRUCK)
-        kept = max(kept, end)
-    pieces.append(text[kept:])
-    return "".join(pieces)
-
-
-class _View:
-    """A text decoded, and where in the encoded text each of its characters begins and ends."""
-
-    def __init__(self, text: str, pattern: re.Pattern[str], meaning: Callable[[str], str]) -> None:
-        self.begins: list[int] = []
-        self.ends: list[int] = []
-        pieces: list[str] = []
-        last = 0
-        for match in pattern.finditer(text):
-            start, end = match.span()
-            decoded = meaning(match.group())
-            self._add_same(last, start)
-            self.begins += [start] * len(decoded)
-            self.ends += [end] * len(decoded)
-            pieces += (text[last:start], decoded)
-            last = end
-        self._add_same(last, len(text))
-        self.text = "".join((*pieces, text[last:]))
-
-    def _add_same(self, start: int, end: int) -> None:
-        self.begins.extend(range(start, end))
-        self.ends.extend(range(start + 1, end + 1))
-
-
-def _unescaped(text: str) -> str:
-    kind = text[1]
+def _unescaped(found: re.Match[str]) -> str:
+    text, kind = found[0], found[0][1]
     if len(text) == _SURROGATES and kind == "u":
         return (bytes.fromhex(text[2:6]) + bytes.fromhex(text[8:12])).decode("utf-16-be", errors="replace")
     if kind in "uUx" and len(text) > 2:
@@ -149,7 +103,8 @@ def _unescaped(text: str) -> str:
     return _CONTROLS.get(kind, kind)
 
 
-def _of_entity(text: str) -> str:
+def _of_entity(found: re.Match[str]) -> str:
+    text = found[0]
     if text[1] != "#":
         return html.unescape(text)
     # Not as HTML would have it, which drops control characters.
@@ -160,24 +115,4 @@ def _character(number: int) -> str:
     return chr(number) if number <= sys.maxunicode else "\ufffd"
 
 
-def _unquoted(text: str) -> _View:
-    return _View(text, _PERCENT, unquote)
-
-
-def _unslashed(text: str) -> _View:
-    return _View(text, _BACKSLASH, _unescaped)
-
-
-def _plain_of_html(text: str) -> _View:
-    return _View(text, _ENTITY, _of_entity)
-
-
-# What is in the text where something of the kind may be, and what to decode, one after the other.
-_VIEWS: tuple[tuple[str, tuple[Callable[[str], _View], ...]], ...] = (
-    ("%", (_unquoted,)),
-    ("\\", (_unslashed,)),
-    ("\\\\", (_unslashed, _unslashed)),  # JSON inside JSON, as backends repeat requests
-    ("%25", (_unquoted, _unquoted)),
-    ("&", (_plain_of_html,)),
-    ("\\", (_unslashed, _unquoted)),
-)
+_ENCODINGS = ((_PERCENT, _unquoted), (_BACKSLASH, _unescaped), (_ENTITY, _of_entity))

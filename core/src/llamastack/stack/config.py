@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from llamastack.api.definition import ApiDefinition, ResourceKind
 from llamastack.provider.config_sections import ConfigSection
-from llamastack.provider.redaction import Redactor, redactor, shown_value, without_userinfo
+from llamastack.provider.redaction import Redactor, shown_value, without_userinfo
 from llamastack.provider.validation import explain_validation_error
 from llamastack.stack.discovery import RUN_CONFIG_GROUP, Discovery, DiscoveryError
 from llamastack.stack.yaml_source import ConfigIssue, Path, YamlDocument, YamlFaultsError, read_yaml
@@ -135,7 +135,7 @@ class LoadedConfig:
     source: str = "config"
     document: YamlDocument = field(default_factory=YamlDocument)
     folder: FilePath | None = None
-    redact: Redactor = field(default_factory=lambda: redactor(None))
+    redact: Redactor = field(default_factory=lambda: Redactor(None))
     """Strikes out what is secret by its key, wherever it stands; a provider's secret fields only the provider knows."""
 
     def fault(self, path: Path, message: str) -> ConfigIssue:
@@ -178,7 +178,7 @@ def validation_faults(
     secret: names of fields whose values must not be shown, beside those that sound like it.
     """
     found: dict[tuple[Path, str], ConfigIssue] = {}
-    redact = redactor(value)  # a validator of a provider's own may repeat what it was given
+    redact = Redactor(value)  # a validator of a provider's own may repeat what it was given
     for fault in explain_validation_error(error, model):
         path: list[str | int] = []
         at = value
@@ -273,7 +273,7 @@ def _validated(document: YamlDocument, source: str, folder: FilePath | None, mod
     value = document.value
     if not isinstance(value, dict):
         raise ConfigError(source, [ConfigIssue(None, (), "must be a mapping with the key 'providers'")])
-    redact = redactor(value)
+    redact = Redactor(value)
     try:
         run = model.model_validate({k: v for k, v in value.items() if not is_extension(k)})
     except ValidationError as error:

@@ -24,7 +24,7 @@ from llamastack.provider.deps import Deps, Progress
 from llamastack.provider.descriptor_shortage import is_shortage
 from llamastack.provider.error_translation import as_stack_error, log_traceback, reason_of, shortened, unwrapped
 from llamastack.provider.errors import LlamaStackError, ProviderTimeoutError, ProviderUnavailableError, raise_translated
-from llamastack.provider.redaction import redactor, struck_error
+from llamastack.provider.redaction import Redactor, struck_error
 from llamastack.provider.streams import Stream, close, closing
 from llamastack.stack.capability_gate import capability_gate
 from llamastack.stack.fault_isolation import ContainedTasks, as_exception
@@ -77,7 +77,7 @@ class SupervisedProvider:
         """What people should know of it although it is healthy, such as that it lists nothing without a key."""
         self.permanent = False
         self.first_attempt, self.stopped = anyio.Event(), anyio.Event()
-        self.redact = redactor(plan.config)
+        self.redact = Redactor(plan.config)
         self._needs = needs
         self._apis = apis
         self._folder = folder

@@ -21,7 +21,7 @@ from pydantic import BaseModel, SecretStr
 from llamastack.provider.context import use_context
 from llamastack.provider.control_characters import indented, one_line
 from llamastack.provider.error_translation import as_stack_error
-from llamastack.provider.redaction import redactor
+from llamastack.provider.redaction import Redactor
 from llamastack_cli.terminal_text import for_terminal, json_for_terminal
 from llamastack_server import logs
 from llamastack_server.context import request_id_from
@@ -213,7 +213,7 @@ def test_secrets_of_configs_in_use_are_in_no_line(log: Log) -> None:
     class Config(BaseModel):
         api_key: SecretStr = SecretStr("sk-very-secret\n")
 
-    in_use = redactor(Config())
+    in_use = Redactor(Config())
     logging.getLogger("some.library").error("sent sk-very-secret", exc_info=ValueError("sk-very-secret"))
     assert in_use("sk-very-secret") == "***"
     text = log()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import BaseModel, Secret, SecretStr, ValidationError
 
 from llamastack.api.definition import ApiDefinition, MethodDefinition, ResourceKind
 from llamastack.provider.import_path import load_dotted
-from llamastack.provider.redaction import redactor
+from llamastack.provider.redaction import Redactor
 from llamastack.provider.spec import ProviderSpec
 from llamastack.provider.validation import explain_validation_error
 from llamastack.provider.validation_paths import path_of
@@ -24,7 +24,6 @@ from llamastack_conformance.checks import CheckFailure, NotApplicable
 from llamastack_conformance.settings import Settings, settings_of
 
 _MARKER = "conformance-secret-"
-_SHORTEST_SECRET = 4
 
 
 class SubjectError(Exception):
@@ -184,10 +183,8 @@ class ConfiguredProvider:
         try:
             config: Any = self.config_class.model_validate(self.config)
         except (CheckFailure, ValidationError):
-            for value in sorted(_texts_in(self.config), key=len, reverse=True):
-                text = text.replace(value, "***") if len(value) >= _SHORTEST_SECRET else text
-            return text
-        return redactor(config)(text)
+            config = Secret(self.config)
+        return Redactor(config)(text)
 
     def secret_values(self) -> dict[str, str]:
         """The secrets of the config, by field: the configured ones, or markers to search for if there are none.
@@ -261,17 +258,6 @@ def nested(path: str, value: Any) -> dict[str, Any]:
     for name in reversed(path.split(".")):
         value = {name: value}
     return dict(value)
-
-
-def _texts_in(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _texts_in(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _texts_in(inner)
 
 
 def load_run_config(file: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from llamastack.provider import (
     PermissionDeniedError,
 )
 from llamastack.provider.context import PROVIDER_DATA_HEADER
-from llamastack.provider.redaction import redactor, struck_error
+from llamastack.provider.redaction import Redactor, struck_error
 from llamastack_adapters.credentials import fits_header, key_text
 from llamastack_provider_bedrock.config import BedrockConfig, BedrockProviderData
 
@@ -75,7 +75,7 @@ class CallCredentials(AioCredentials):  # type: ignore[misc]
         """`error` without what AWS repeats of the credentials; one about them says whose they are."""
         used = await self.get_frozen_credentials()
         secrets = [SecretStr(text) for text in (used.access_key, used.secret_key, used.token) if text]
-        struck_error(error, redactor(secrets))
+        struck_error(error, Redactor(secrets))
         if isinstance(error, AuthenticationError | PermissionDeniedError):
             own = self._own() is not None
             whose = "those of this request" if own else "those of the config" if self._configured else "those found"

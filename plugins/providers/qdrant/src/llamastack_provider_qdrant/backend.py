@@ -36,7 +36,7 @@ from llamastack.provider import (
 )
 from llamastack.provider.connection_errors import error_class_of, reason_of_http_error
 from llamastack.provider.private_files import make_tree_private, private_folder
-from llamastack.provider.redaction import redactor
+from llamastack.provider.redaction import Redactor
 from llamastack_adapters.credentials import fits_header, key_text
 from llamastack_adapters.transports import guarded_transport
 from llamastack_provider_qdrant.config import QdrantConfig
@@ -251,4 +251,4 @@ class _Server:
     def _detail(self, error: UnexpectedResponse) -> str:
         # A proxy in between may repeat the request in its answer, with the key.
         text = error.content.decode("utf-8", errors="replace").strip() or error.reason_phrase
-        return redactor(self._config)(text)[:_MOST_DETAIL]
+        return Redactor(self._config)(text)[:_MOST_DETAIL]

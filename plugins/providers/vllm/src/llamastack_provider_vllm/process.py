@@ -19,7 +19,7 @@ from anyio import to_thread
 from anyio.abc import Process
 
 from llamastack.provider import ProviderUnavailableError
-from llamastack.provider.redaction import redactor
+from llamastack.provider.redaction import Redactor
 from llamastack_provider_vllm.config import VLLMConfig
 
 _LOGGER = logging.getLogger("llamastack.provider")
@@ -61,7 +61,7 @@ class VLLMProcess:
         self._config = config
         self._folder = tempfile.TemporaryDirectory(prefix="vllm-")  # which nobody else can enter
         self.socket = Path(self._folder.name) / "vllm.sock"
-        self._redact = redactor(config)
+        self._redact = Redactor(config)
         self._process: Process | None = None
         self._last: deque[str] = deque(maxlen=_KEPT_LINES)
         self._stopping = False

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+from pydantic import SecretStr
 
 from llamastack.api.inspect import ProviderStatus
 from llamastack.provider.context import use_provider_data
@@ -22,6 +23,7 @@ from llamastack.provider.errors import (
     ProviderUnavailableError,
     RateLimitError,
 )
+from llamastack.provider.redaction import Redactor
 from llamastack.provider.streams import close
 from llamastack_conformance.backend_tap import Request, answer
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
@@ -254,7 +256,7 @@ class FailureChecks(Suite):
         for name, value in secrets.items():
             places = [text for text in shown if value in text]
             if places:
-                shown_text = places[0].replace(value, "***")
+                shown_text = Redactor(SecretStr(value))(places[0])
                 raise CheckFailure(f"{name} is in: {shown_text[:300]}")
 
     async def _shown(self, subject: Subject, running: Running, tapped: bool) -> list[str]:
