@@ -11,9 +11,8 @@ import pytest
 
 from llamastack.stack import Stack
 from llamastack.stack.resources import store_follower
-from llamastack.stack.resources.catalogue import ResourceCatalogue
 from llamastack.stack.resources.store_follower import StoreFollower
-from llamastack.stack.stores import StoredObject
+from llamastack.stack.stores import StoredObject, memory
 from llamastack.stack.stores.memory import MemoryStore, MemoryStoreConfig
 
 pytestmark = pytest.mark.anyio
@@ -27,18 +26,20 @@ def followed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_stack_that_stops_while_it_follows_logs_nothing(
     scripted: Callable[..., Stack], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    saving = anyio.Event()
+    reading = anyio.Event()
 
-    async def slow_at_first(catalogue: ResourceCatalogue) -> None:
-        if not saving.is_set():
-            saving.set()
-            with anyio.CancelScope(shield=True):  # as a store that works in a thread
-                await anyio.sleep(0.05)
+    class Slow(MemoryStore):
+        async def changes_since(self, sequence: int) -> tuple[int, list[StoredObject]]:
+            if sequence:
+                reading.set()
+                with anyio.CancelScope(shield=True):  # as a store that works in a thread
+                    await anyio.sleep(0.05)
+            return sequence + 1, []
 
-    monkeypatch.setattr(ResourceCatalogue, "save_listings", slow_at_first)
+    monkeypatch.setattr(memory, "MemoryStore", Slow)
     with caplog.at_level(logging.WARNING):
         async with scripted("a"):
-            await saving.wait()
+            await reading.wait()
     assert not caplog.records
 
 
@@ -46,12 +47,6 @@ async def test_changes_that_failed_to_be_followed_are_followed_again(caplog: pyt
     asked: list[list[str]] = []
 
     class Failing:
-        async def save_listings(self) -> None:
-            """There are none."""
-
-        def load(self, items: Sequence[StoredObject]) -> None:
-            """There are none."""
-
         def follow(self, changes: Sequence[StoredObject]) -> None:
             asked.append([change.identifier for change in changes])
             if len(asked) == 1:
@@ -60,7 +55,7 @@ async def test_changes_that_failed_to_be_followed_are_followed_again(caplog: pyt
     store = MemoryStore(MemoryStoreConfig(), None)
     catalogues: Any = {"inference": Failing()}
     follower = StoreFollower(store, catalogues)
-    await follower.load()
+    await follower.take()
     async with anyio.create_task_group() as group:
         group.start_soon(follower.follow)
         await store.put(StoredObject("models", "m", "a", "{}"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Set
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -212,7 +212,7 @@ class Stack(Apis):
             self._assemble()
             for table in self._tables.values():
                 table.declare(self.config.objects(table.pair.resource_api))
-            await self._follower.load()
+            await self._follower.take()
             opened.push_async_callback(self._stop_instances)
             for instance in self._in_start_order():
                 background.start_soon(instance.run, name=f"{instance.api}/{instance.provider_id}")
@@ -231,7 +231,7 @@ class Stack(Apis):
     def _require_objects(self) -> None:
         faults = []
         for table in self._tables.values():
-            refused = {name: why for i in table.instances for name, why in table.refused(i, declared=True).items()}
+            refused = {name: why for i in table.instances for name, why in table.refused(i).items()}
             for place, item in enumerate(self.config.objects(table.pair.resource_api)):
                 if item.identifier in refused:
                     what = f"{table.pair.label} '{item.identifier}' is not taken: {refused[item.identifier]}"
@@ -252,7 +252,6 @@ class Stack(Apis):
         with anyio.CancelScope(shield=True):
             for instance in reversed(self._in_start_order()):
                 await instance.stop()
-            await self._follower.save_listings()
 
     def _assemble(self) -> None:
         handles = self._handles
@@ -297,10 +296,10 @@ class Stack(Apis):
             self.apis[name] = definition
             handles[name] = ApiHandle(definition, self._dispatcher(definition, implementation))
 
-    async def _polled(self, instance: SupervisedProvider) -> None:
+    async def _polled(self, instance: SupervisedProvider, vanished: Set[str]) -> None:
         table = self._tables.get(instance.api)
         if table is not None:
-            await table.polled(instance)
+            await table.polled(instance, vanished)
 
     def _provider_api(self, name: str) -> str:
         definition = self._all_apis.get(name)

@@ -6,7 +6,7 @@ import functools
 import logging
 import math
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,8 @@ class SupervisedProvider:
     """A provider instance.
 
     provider: the provider while it is ready for calls, else None. served: what it last said that it serves, by
-    identifier. on_polled: called in the instance's own task after each poll that worked.
+    identifier. on_polled: called in the instance's own task after each poll that worked, with what it served before and
+    serves no more.
 
     All polls happen in the instance's own task. It belongs to no request: it sees no request's provider data, and a
     request that gives up waiting ends nothing for the others.
@@ -62,7 +63,7 @@ class SupervisedProvider:
         start_timeout_s: float,
         refresh_interval_s: float,
         on_progress: Callable[[SupervisedProvider, Progress], None],
-        on_polled: Callable[[SupervisedProvider], Awaitable[None]],
+        on_polled: Callable[[SupervisedProvider, Set[str]], Awaitable[None]],
     ) -> None:
         self.plan = plan
         self.definition = definitions[plan.api]
@@ -273,6 +274,7 @@ class SupervisedProvider:
     async def _poll(self) -> None:
         """Ask the provider how it is and what it serves."""
         self._current_poll, self._next_poll = self._next_poll, anyio.Event()
+        before = self.served
         try:
             with anyio.fail_after(_ASK_TIMEOUT_S):
                 await self._ask()
@@ -291,7 +293,7 @@ class SupervisedProvider:
             self._take_note()
         self._poll_is_over()
         if self.status is ProviderStatus.healthy:
-            await self._on_polled(self)
+            await self._on_polled(self, before.keys() - self.served.keys())
             self._take_note()
 
     def _poll_is_over(self) -> None:

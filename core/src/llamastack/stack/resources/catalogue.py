@@ -5,7 +5,7 @@ An unknown model, shield or memory bank is refused here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from itertools import islice
 
 import anyio
@@ -21,10 +21,8 @@ from llamastack.provider.errors import (
     ObjectNotFoundError,
     ProviderUnavailableError,
 )
-from llamastack.stack.resources.last_listings import LastListings, names_in_config
-from llamastack.stack.resources.provider_calls import ProviderCalls
-from llamastack.stack.resources.reconciler import Reconciler
-from llamastack.stack.resources.registrations import Registration, Registrations
+from llamastack.stack.resources.last_listings import LastListings
+from llamastack.stack.resources.registrations import Registrations
 from llamastack.stack.stores import Store, StoredObject
 from llamastack.stack.supervisor import SupervisedProvider
 
@@ -51,13 +49,10 @@ class ResourceCatalogue:
         self.pair = pair
         self.instances = tuple(instances)
         self._by_id = {instance.provider_id: instance for instance in instances}
-        self._in_config = {i.provider_id: names_in_config(i.plan.config, pair.resource_api) for i in instances}
         self._store = store
         self._max_age_s = max_age_s
         self._notify = notify
-        self._calls = ProviderCalls(pair)
-        self._registrations = Registrations(pair)
-        self._reconciler = Reconciler(pair, self._registrations, self._calls)
+        self._registrations = Registrations(pair, self._by_id)
         self._listings = LastListings(pair.resource_api, store)
 
     # ---- looking up ----------------------------------------------------------------------------------------------
@@ -67,44 +62,41 @@ class ResourceCatalogue:
 
         Raises ProviderUnavailableError for a registered object that its provider cannot serve now.
         """
-        entry = self._registration(name)
-        if entry is not None:
-            return self._usable(entry)
-        qualified, identifier = self._split(name)
-        if qualified is not None:
-            found = qualified.served.get(identifier)
-            if found is not None:
-                return found, qualified
-        for instance in self.instances:
-            found = instance.served.get(name)
-            if found is not None:
-                return found, instance
-        return None
+        item = self._registered(name)
+        if item is None:
+            return self._served(name)
+        owner = self._by_id.get(item.provider_id)
+        if owner is not None and (owner.provider is None or self._registrations.is_taken(item)):
+            return item, owner
+        raise ProviderUnavailableError(
+            f"{self.pair.label} '{item.identifier}' is unavailable: {self._registrations.reason(item)}",
+            provider_id=item.provider_id,
+        )
 
     def _split(self, name: str) -> tuple[SupervisedProvider | None, str]:
         """(instance, identifier) where `name` can be read as `provider_id/identifier`, else (None, ...)."""
         provider_id, _, identifier = name.partition("/")
         return (self._by_id.get(provider_id) if identifier else None), identifier
 
-    def _registration(self, name: str) -> Registration | None:
-        """The registration that `name` means: `provider_id/identifier` first, then the plain name."""
+    def _registered(self, name: str) -> RoutedObject | None:
+        """The registered object that `name` means: `provider_id/identifier` first, then the plain name."""
         instance, identifier = self._split(name)
         if instance is not None:
-            entry = self._registrations.get(identifier)
-            if entry is not None and entry.object.provider_id == instance.provider_id:
-                return entry
+            item = self._registrations.get(identifier)
+            if item is not None and item.provider_id == instance.provider_id:
+                return item
             if identifier in instance.served:
                 return None
         return self._registrations.get(name)
 
-    def _usable(self, entry: Registration) -> tuple[RoutedObject, SupervisedProvider]:
-        owner = self._by_id.get(entry.object.provider_id)
-        if owner is None or (entry.reason is not None and owner.provider is not None):
-            raise ProviderUnavailableError(
-                f"{self.pair.label} '{entry.object.identifier}' is unavailable: {self._reason(entry, owner)}",
-                provider_id=entry.object.provider_id,
-            )
-        return entry.object, owner
+    def _served(self, name: str) -> tuple[RoutedObject, SupervisedProvider] | None:
+        qualified, identifier = self._split(name)
+        if qualified is not None and identifier in qualified.served:
+            return qualified.served[identifier], qualified
+        for instance in self.instances:
+            if name in instance.served:
+                return instance.served[name], instance
+        return None
 
     async def find(self, name: str, param: str | None = None) -> tuple[RoutedObject, SupervisedProvider]:
         """Like `resolve`, but ask the providers again before giving up.
@@ -124,8 +116,7 @@ class ResourceCatalogue:
         qualified, _ = self._split(name)
         down = [i for i in self.instances if i.status is not ProviderStatus.healthy]
         for instance in down:
-            known = name in self._in_config[instance.provider_id] or self._listings.has(instance, name)
-            if known or instance is qualified:
+            if instance is qualified or self._listings.has(instance, name):
                 return instance.unavailable()
         notes = [f"provider '{i.provider_id}' is down ({i.reason or 'it is starting'})" for i in down]
         notes += [f"provider '{i.provider_id}' {i.note}" for i in self.instances if i.note and i not in down]
@@ -141,17 +132,15 @@ class ResourceCatalogue:
         for instance in self.instances:
             if instance.status is ProviderStatus.healthy:
                 yield from instance.served
-        yield from (entry.object.identifier for entry in self._registrations.all() if entry.reason is None)
+        for instance in self.instances:
+            yield from (item.identifier for item in self._registrations.taken_by(instance.provider_id))
 
     async def refresh(self, max_age_s: float) -> None:
         """Ask every provider whose last answer is older than `max_age_s` seconds."""
         oldest = anyio.current_time() - max_age_s
-        stale = [i for i in self.instances if i.polled_at < oldest and i.provider is not None]
-        if len(stale) == 1:
-            await stale[0].refresh()
-        elif stale:
-            async with anyio.create_task_group() as group:
-                for instance in stale:
+        async with anyio.create_task_group() as group:
+            for instance in self.instances:
+                if instance.polled_at < oldest:
                     group.start_soon(instance.refresh)
 
     # ---- what users call -----------------------------------------------------------------------------------------
@@ -159,45 +148,28 @@ class ResourceCatalogue:
     async def list_all(self) -> list[RoutedObject]:
         """All objects, by provider in config order. An object that cannot be used now says why."""
         await self.refresh(self._max_age_s)
-        registered: dict[str, list[Registration]] = {instance.provider_id: [] for instance in self.instances}
-        for entry in self._registrations.all():
-            registered.setdefault(entry.object.provider_id, []).append(entry)
-        listed: list[RoutedObject] = []
-        for provider_id, entries in registered.items():
-            instance = self._by_id.get(provider_id)
-            if instance is not None:
-                names = {entry.object.identifier for entry in entries}
-                listed += [_marked(item, instance) for name, item in instance.served.items() if name not in names]
-            listed += [self._shown(entry) for entry in entries]
-        return listed
+        found: dict[str, dict[str, RoutedObject]] = {i.provider_id: dict(i.served) for i in self.instances}
+        for item in self._registrations.all():
+            of_provider = found.setdefault(item.provider_id, {})
+            of_provider.pop(item.identifier, None)  # the registered ones come last
+            of_provider[item.identifier] = item
+        return [self._shown(item) for items in found.values() for item in items.values()]
 
     async def get(self, name: str) -> RoutedObject | None:
         """One object, or None."""
-        for attempt in range(2):
-            entry = self._registration(name)
-            if entry is not None:
-                return self._shown(entry)
-            found = self.resolve(name)
-            if found is not None:
-                return _marked(*found)
-            if attempt == 0:
-                await self.refresh(_SHORTEST_POLL_S)
-        return None
+        if self._registered(name) is None and self._served(name) is None:
+            await self.refresh(_SHORTEST_POLL_S)
+        item = self._registered(name)
+        found = (item, None) if item is not None else self._served(name)
+        return None if found is None else self._shown(found[0])
 
-    def _reason(self, entry: Registration, instance: SupervisedProvider | None) -> str | None:
-        if instance is None:
-            return f"provider '{entry.object.provider_id}' is not configured"
-        if instance.status is not ProviderStatus.healthy:
-            return instance.unavailable().message
-        return entry.reason
-
-    def _shown(self, entry: Registration) -> RoutedObject:
-        """The object for people: what the registration left empty as the provider has it, and why it cannot be used."""
-        item, instance = entry.object, self._by_id.get(entry.object.provider_id)
-        served = None if instance is None else instance.served.get(item.identifier)
-        left = () if served is None else type(served).model_fields.keys() - item.model_fields_set
+    def _shown(self, item: RoutedObject) -> RoutedObject:
+        """The object for people: what a registration left empty as the provider has it, and why it cannot be used."""
+        instance = self._by_id.get(item.provider_id)
+        served = item if instance is None else instance.served.get(item.identifier, item)
+        left = () if served is item else type(served).model_fields.keys() - item.model_fields_set
         more = {name: getattr(served, name) for name in left if name != "unavailable_reason"}
-        reason = self._reason(entry, instance)
+        reason = self._registrations.reason(item)
         if reason is not None:
             more["unavailable_reason"] = reason
         return item.model_copy(update=more) if more else item
@@ -212,16 +184,16 @@ class ResourceCatalogue:
         async with self._registrations.lock(item.identifier):
             known = self._registrations.get(item.identifier)
             if known is not None:
-                if known.object == item:
+                if known == item:
                     return
                 raise ConflictError(
                     f"{self.pair.label} '{item.identifier}' is registered already, with provider "
-                    f"'{known.object.provider_id}' and other settings; unregister it first"
+                    f"'{known.provider_id}' and other settings; unregister it first"
                 )
             served_before = item.identifier in instance.served
             was_taken = False
             try:
-                await self._calls.register(instance, item)
+                await self._registrations.ask_to_register(instance, item)
                 was_taken = True
                 # From here on a caller that goes away changes nothing.
                 with anyio.CancelScope(shield=True):
@@ -230,7 +202,7 @@ class ResourceCatalogue:
                 # A refusal leaves nothing to undo; a provider that was interrupted may have begun.
                 if not served_before and (was_taken or not isinstance(error, Exception)):
                     with anyio.CancelScope(shield=True):
-                        await self._calls.undo(instance, item)
+                        await self._registrations.undo(instance, item)
                 raise
             if not kept:
                 raise ConflictError(f"{self.pair.label} '{item.identifier}' was just registered by another worker")
@@ -246,7 +218,7 @@ class ResourceCatalogue:
             if there != stored:
                 # At the same provider, the other worker's object is the one that would be undone.
                 if there is None or there.provider_id != instance.provider_id:
-                    await self._calls.undo(instance, item)
+                    await self._registrations.undo(instance, item)
                 return False
         self._registrations.add(item, taken=True)
         instance.expire()
@@ -258,15 +230,14 @@ class ResourceCatalogue:
         Raises NotFoundError, ConflictError for an object of the run config, or what the provider raises; the object
         stays registered then.
         """
-        entry = self._registration(name)
-        if entry is None:
-            served = self.resolve(name)
+        item = self._registered(name)
+        if item is None:
+            served = self._served(name)
             raise NotFoundError(
                 f"{self.pair.label} '{name}' is not registered"
                 + (f"; provider '{served[1].provider_id}' serves it by itself" if served else "")
             )
-        item = entry.object
-        if entry.declared:
+        if self._registrations.is_declared(item.identifier):
             raise ConflictError(f"{self.pair.label} '{name}' stands in the run config; remove it there")
         instance = self._by_id.get(item.provider_id)
         async with self._registrations.lock(item.identifier):
@@ -275,7 +246,7 @@ class ResourceCatalogue:
             # Once the provider has let go, the record goes too, even when the caller has gone away.
             with anyio.CancelScope(shield=True):
                 if instance is not None:
-                    await self._calls.unregister(instance, item)
+                    await self._registrations.ask_to_unregister(instance, item)
                 await self._store.delete(self.pair.resource_api, item.identifier)
                 self._registrations.remove(item.identifier)
         if instance is not None:
@@ -287,16 +258,13 @@ class ResourceCatalogue:
         """(the instance that is to serve it, the object as that instance's)."""
         ids = ", ".join(self._by_id)
         param = f"{self.pair.object_name}.provider_id"
-        if item.provider_id:
-            instance = self._by_id.get(item.provider_id)
-            if instance is None:
-                raise InvalidRequestError(
-                    f"'{item.provider_id}' is no provider of API '{self.pair.routed_api}'; allowed: {ids}", param=param
-                )
-        elif len(self.instances) == 1:
-            instance = self.instances[0]
-        else:
+        if not item.provider_id and len(self.instances) > 1:
             raise InvalidRequestError(f"provider_id must be given, as there are several providers: {ids}", param=param)
+        instance = self._by_id.get(item.provider_id or self.instances[0].provider_id)
+        if instance is None:
+            raise InvalidRequestError(
+                f"'{item.provider_id}' is no provider of API '{self.pair.routed_api}'; allowed: {ids}", param=param
+            )
         return instance, item.model_copy(update={"provider_id": instance.provider_id, "unavailable_reason": None})
 
     # ---- what the stack calls ------------------------------------------------------------------------------------
@@ -304,52 +272,32 @@ class ResourceCatalogue:
     def declare(self, items: Iterable[RoutedObject]) -> None:
         """Take in the objects of the run config; they are registered with their providers at start."""
         for item in items:
-            self._registrations.add(self._owned(item)[1], declared=True)
+            self._registrations.declare(self._owned(item)[1])
 
-    def load(self, items: Sequence[StoredObject]) -> None:
-        """Take in all that the store keeps."""
-        self._listings.recall(items)
-        self._registrations.apply(item for item in items if item.kind == self.pair.resource_api)
+    def follow(self, changes: Sequence[StoredObject]) -> None:
+        """Take in what the store keeps and what other workers change in it, and have this worker's providers follow."""
+        self._listings.follow(changes)
+        self._registrations.follow(change for change in changes if change.kind == self.pair.resource_api)
 
-    def follow(self, changes: Iterable[StoredObject]) -> None:
-        """Take in what other workers registered and unregistered, and have this worker's providers follow."""
-        concerned = self._registrations.apply(change for change in changes if change.kind == self.pair.resource_api)
-        for instance in self.instances:
-            if instance.provider_id in concerned:
-                for item in self._registrations.gone(instance.provider_id):
-                    instance.drop(item.identifier)
-                instance.wake()
+    async def polled(self, instance: SupervisedProvider, vanished: Set[str]) -> None:
+        """An instance has said what it serves. Call it in the instance's own task.
 
-    async def polled(self, instance: SupervisedProvider) -> None:
-        """An instance has said what it serves. Call it in the instance's own task."""
-        self._listings.learn(instance)
-        await self._reconciler.reconcile(instance)
-
-    async def save_listings(self) -> None:
-        """Keep what the providers listed last."""
-        await self._listings.save()
-
-    def refused(self, instance: SupervisedProvider, *, declared: bool = False) -> dict[str, str]:
-        """Why it does not take what is registered with it, by identifier; empty while it is down.
-
-        declared: only for objects of the run config.
+        vanished: what it served before, and serves no more.
         """
+        await self._registrations.reconcile(instance, vanished)
+        await self._listings.learn(instance)
+
+    def refused(self, instance: SupervisedProvider) -> dict[str, str]:
+        """Why it does not take what is registered with it, by identifier; empty while it is down."""
         if instance.status is not ProviderStatus.healthy:
             return {}
-        mine = self._registrations.of(instance.provider_id)
-        return {each.object.identifier: each.reason for each in mine if each.reason and (each.declared or not declared)}
+        reasons = {
+            item.identifier: self._registrations.reason(item) for item in self._registrations.of(instance.provider_id)
+        }
+        return {identifier: reason for identifier, reason in reasons.items() if reason is not None}
 
     def count(self, instance: SupervisedProvider) -> int | None:
         """How many objects an instance serves; None while it is down."""
         if instance.status is not ProviderStatus.healthy:
             return None
-        mine = self._registrations.of(instance.provider_id)
-        more = [each for each in mine if each.reason is None and each.object.identifier not in instance.served]
-        return len(instance.served) + len(more)
-
-
-def _marked(item: RoutedObject, instance: SupervisedProvider) -> RoutedObject:
-    """The object for people: with the reason where its provider is down."""
-    if instance.status is ProviderStatus.healthy:
-        return item
-    return item.model_copy(update={"unavailable_reason": instance.unavailable().message})
+        return len(instance.served.keys() | {i.identifier for i in self._registrations.taken_by(instance.provider_id)})

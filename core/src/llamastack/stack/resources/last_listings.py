@@ -9,7 +9,6 @@ from contextlib import suppress
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from llamastack.provider.errors import LlamaStackError
 from llamastack.stack.stores import Store, StoredObject
 from llamastack.stack.supervisor import SupervisedProvider
 
@@ -19,7 +18,7 @@ _MOST_NAMES = 20_000
 """Kept for one provider. While it is down after a restart, a call of any other name is a 404 instead of a 503."""
 
 
-def names_in_config(config: object, resource_api: str) -> frozenset[str]:
+def _names_in_config(config: object, resource_api: str) -> frozenset[str]:
     """The names that an instance's own config has for what it serves, such as the aliases in `models`."""
     names = getattr(config, "configured_names", None)
     given = getattr(config, resource_api, None) if isinstance(config, BaseModel) else None
@@ -34,38 +33,33 @@ class LastListings:
     """The names of one kind of object, by provider; kept in the store, so that they are known after a restart."""
 
     def __init__(self, resource_api: str, store: Store) -> None:
+        self._resource_api = resource_api
         self._kind = f"{resource_api} last listed"
         self._store = store
         self._names: dict[str, frozenset[str]] = {}
-        self._unsaved: set[str] = set()
 
-    def recall(self, items: Iterable[StoredObject]) -> None:
-        """Take in what the store kept."""
-        for item in items:
+    def follow(self, changes: Iterable[StoredObject]) -> None:
+        """Take in what the store keeps."""
+        for item in changes:
             if item.kind == self._kind and item.body is not None:
                 with suppress(ValidationError):  # it is written again when the provider has listed
                     self._names[item.provider_id] = _NAMES.validate_json(item.body)
 
-    def learn(self, instance: SupervisedProvider) -> None:
-        """Take in what an instance has just listed."""
-        served = instance.served.keys()
-        listed = served if len(served) <= _MOST_NAMES else frozenset(sorted(served)[:_MOST_NAMES])
-        if self._names.get(instance.provider_id) != listed:
-            self._names[instance.provider_id] = frozenset(listed)
-            self._unsaved.add(instance.provider_id)
+    async def learn(self, instance: SupervisedProvider) -> None:
+        """Keep what an instance has just listed. A store that cannot be written now is tried again at the next poll."""
+        served = instance.served
+        names = frozenset(served if len(served) <= _MOST_NAMES else sorted(served)[:_MOST_NAMES])
+        if self._names.get(instance.provider_id) == names:
+            return
+        provider_id, body = instance.provider_id, json.dumps(sorted(names))
+        try:
+            await self._store.put(StoredObject(self._kind, provider_id, provider_id, body), replace=True)
+        except Exception as error:
+            _LOGGER.warning("the registry does not keep what '%s' lists: %s", provider_id, error)
+        else:
+            self._names[provider_id] = names
 
     def has(self, instance: SupervisedProvider, name: str) -> bool:
-        """Whether the last listing of an instance had `name`."""
-        return name in self._names.get(instance.provider_id, ())
-
-    async def save(self) -> None:
-        """Keep what has changed since last time. A store that cannot be written now is tried again next time."""
-        while self._unsaved:
-            provider_id = self._unsaved.pop()
-            names = json.dumps(sorted(self._names[provider_id]))
-            try:
-                await self._store.put(StoredObject(self._kind, provider_id, provider_id, names), replace=True)
-            except (LlamaStackError, OSError) as error:
-                self._unsaved.add(provider_id)
-                _LOGGER.debug("what '%s' serves is not kept: %s", provider_id, error)
-                return
+        """Whether the last listing of an instance had `name`, or its config has it."""
+        listed = self._names.get(instance.provider_id, ())
+        return name in listed or name in _names_in_config(instance.plan.config, self._resource_api)

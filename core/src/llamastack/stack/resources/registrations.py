@@ -1,9 +1,14 @@
-"""The objects that the run config and users registered, and whether their providers have taken them."""
+"""The objects that the run config and users registered, and what each provider has taken of them.
+
+The first is what should be, the second what is. Each provider is brought from one to the other after every poll: after
+a restart, when it comes back, when it has lost an object, and when other workers register or unregister one.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping, Set
 from weakref import WeakValueDictionary
 
 import anyio
@@ -11,74 +16,52 @@ from pydantic import ValidationError
 
 from llamastack.api.base import RoutedObject
 from llamastack.api.definition import ResourceKind
+from llamastack.api.inspect import ProviderStatus
+from llamastack.provider.deps import replaying
+from llamastack.provider.errors import (
+    LlamaStackError,
+    NotFoundError,
+    NotSupportedError,
+    ProviderUnavailableError,
+    raise_translated,
+)
 from llamastack.stack.stores import StoredObject
+from llamastack.stack.supervisor import SupervisedProvider
 
 _LOGGER = logging.getLogger("llamastack.stack")
-_NOT_YET = "not registered with its provider yet"
-
-
-class Registration:
-    """A registered object.
-
-    reason: why it cannot be used now. declared: it is in the run config, not in the store.
-    """
-
-    def __init__(self, item: RoutedObject, *, declared: bool, taken: bool) -> None:
-        self.object = item
-        self.declared = declared
-        self.reason = None if taken else _NOT_YET
-        self._listed = False
-        self._warned = False
-
-    def wait(self, reason: str = _NOT_YET) -> None:
-        """It has to be registered with its provider (again). An earlier reason stays."""
-        self.reason = self.reason or reason
-
-    def polled(self, *, listed: bool) -> None:
-        """Its provider lists it, or does not. An object that was listed before is missed when it vanishes."""
-        if self._listed and not listed:
-            self.wait("its provider does not serve it any more")
-        self._listed = listed
-
-    def take(self) -> bool:
-        """Its provider has taken it. Returns whether it was refused before."""
-        self.reason = None
-        refused, self._warned = self._warned, False
-        return refused
-
-    def refuse(self, reason: str) -> bool:
-        """Its provider refuses it. Returns whether this is news: the stack tries again and again."""
-        self.reason = reason
-        refused, self._warned = self._warned, True
-        return not refused
+_REPLAYS_AT_ONCE = 16
+HOOK_TIMEOUT_S = 60.0
+"""How long a hook may take that no user waits for."""
 
 
 class Registrations:
-    """The registrations of one kind of object, by identifier."""
+    """The registrations of one kind of object.
 
-    def __init__(self, kind: ResourceKind) -> None:
+    instances: the providers of the kind, by provider_id.
+    """
+
+    def __init__(self, kind: ResourceKind, instances: Mapping[str, SupervisedProvider]) -> None:
         self._kind = kind
-        self._by_name: dict[str, Registration] = {}
-        self._gone: dict[str, dict[str, RoutedObject]] = {}
+        self._instances = instances
+        self._registered: dict[str, RoutedObject] = {}
+        self._declared: set[str] = set()
+        self._taken: dict[str, dict[str, RoutedObject]] = {provider_id: {} for provider_id in instances}
+        self._taken_by: dict[str, object] = {}
+        self._refused: dict[str, str] = {}
         # Weak: a lock is there as long as somebody holds it or waits for it.
         self._locks: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
 
-    def get(self, identifier: str) -> Registration | None:
-        return self._by_name.get(identifier)
+    # ---- what should be ------------------------------------------------------------------------------------------
 
-    def all(self) -> Iterable[Registration]:
-        return self._by_name.values()
+    def get(self, identifier: str) -> RoutedObject | None:
+        return self._registered.get(identifier)
 
-    def of(self, provider_id: str) -> list[Registration]:
-        """The registrations with one provider."""
-        return [each for each in self._by_name.values() if each.object.provider_id == provider_id]
+    def all(self) -> Iterable[RoutedObject]:
+        return self._registered.values()
 
-    def add(self, item: RoutedObject, *, declared: bool = False, taken: bool = False) -> None:
-        self.remove(item.identifier)
-        self._by_name[item.identifier] = Registration(item, declared=declared, taken=taken)
-
-    def remove(self, identifier: str) -> None:
-        self._by_name.pop(identifier, None)
+    def of(self, provider_id: str) -> list[RoutedObject]:
+        """What is registered with one provider."""
+        return [item for item in self._registered.values() if item.provider_id == provider_id]
 
     def lock(self, identifier: str) -> anyio.Lock:
         """Held while one object is registered or unregistered."""
@@ -87,13 +70,32 @@ class Registrations:
             lock = self._locks[identifier] = anyio.Lock()
         return lock
 
-    def apply(self, changes: Iterable[StoredObject]) -> set[str]:
-        """Take in changes of the store. Returns the ids of the providers that they concern."""
+    def add(self, item: RoutedObject, *, taken: bool = False) -> None:
+        self.remove(item.identifier)
+        self._registered[item.identifier] = item
+        if taken:
+            self._taken[item.provider_id][item.identifier] = item
+
+    def declare(self, item: RoutedObject) -> None:
+        """Add an object of the run config."""
+        self.add(item)
+        self._declared.add(item.identifier)
+
+    def is_declared(self, identifier: str) -> bool:
+        """Whether it is in the run config, and so not in the store."""
+        return identifier in self._declared
+
+    def remove(self, identifier: str) -> None:
+        self._registered.pop(identifier, None)
+        self._refused.pop(identifier, None)
+
+    def follow(self, changes: Iterable[StoredObject]) -> None:
+        """Take in changes of the store, and have the providers that they concern follow."""
         concerned: set[str] = set()
         for change in changes:
-            known = self._by_name.get(change.identifier)
-            if known is not None and known.declared:
-                if change.body is not None and known.object.provider_id != change.provider_id:
+            known = self._registered.get(change.identifier)
+            if known is not None and known.identifier in self._declared:
+                if change.body is not None and known.provider_id != change.provider_id:
                     _LOGGER.warning(
                         "%s '%s' stands in the run config and, otherwise, in the registry: the run config counts",
                         self._kind.label,
@@ -110,20 +112,161 @@ class Registrations:
                     "; ".join(fault["msg"] for fault in error.errors(include_input=False)),
                 )
                 continue
-            if known is not None and known.object == item:
+            if known == item:
                 continue
             if known is not None:
                 self.remove(change.identifier)
-                self._gone.setdefault(known.object.provider_id, {})[change.identifier] = known.object
-                concerned.add(known.object.provider_id)
+                concerned.add(known.provider_id)
+                if known.provider_id in self._instances:
+                    self._instances[known.provider_id].drop(change.identifier)
             if item is not None:
                 self.add(item)
                 concerned.add(item.provider_id)
-        return concerned
+        for provider_id in concerned & self._instances.keys():
+            if self._instances[provider_id].provider is not None:
+                self._instances[provider_id].wake()
 
-    def gone(self, provider_id: str) -> list[RoutedObject]:
-        """Objects that other workers unregistered, and that this worker's provider has not let go of yet."""
-        return list(self._gone.get(provider_id, {}).values())
+    # ---- what is -------------------------------------------------------------------------------------------------
 
-    def forget_gone(self, provider_id: str) -> None:
-        self._gone.pop(provider_id, None)
+    def is_taken(self, item: RoutedObject) -> bool:
+        """Whether its provider has taken a registered object as it is."""
+        taken = self._taken.get(item.provider_id)
+        return taken is not None and taken.get(item.identifier) is item
+
+    def taken_by(self, provider_id: str) -> list[RoutedObject]:
+        """What is registered with one provider, and which it has taken."""
+        return [item for item in self._taken[provider_id].values() if self._registered.get(item.identifier) is item]
+
+    def reason(self, item: RoutedObject) -> str | None:
+        """Why a registered or listed object cannot be used now."""
+        instance = self._instances.get(item.provider_id)
+        if instance is None:
+            return f"provider '{item.provider_id}' is not configured"
+        if instance.status is not ProviderStatus.healthy:
+            return instance.unavailable().message
+        if self._registered.get(item.identifier) is item and not self.is_taken(item):
+            return self._refused.get(item.identifier, "its provider has not taken it yet, or has lost it")
+        return None
+
+    # ---- from one to the other -----------------------------------------------------------------------------------
+
+    async def reconcile(self, instance: SupervisedProvider, vanished: Set[str]) -> None:
+        """Bring a provider in line. Call it after each poll, in the instance's own task.
+
+        vanished: what it listed before, and lists no more.
+        """
+        if self._taken_by.get(instance.provider_id) is not instance.provider:
+            self._taken_by[instance.provider_id] = instance.provider
+            self._taken[instance.provider_id] = {}
+        taken = self._taken[instance.provider_id]
+        for identifier in vanished:
+            taken.pop(identifier, None)
+        mine = {item.identifier: item for item in self.of(instance.provider_id)}
+        gone = [item for identifier, item in taken.items() if identifier not in mine]
+        for item in gone:
+            taken.pop(item.identifier, None)  # also where the provider fails to let go of it
+            await self.undo(instance, item, self._kind.forget_hook)
+        await self._replay(instance, [item for item in mine.values() if not self.is_taken(item)])
+        if gone:
+            instance.wake()  # what it lists may have changed
+
+    async def _replay(self, instance: SupervisedProvider, waiting: list[RoutedObject]) -> None:
+        left = iter(waiting)
+
+        async def work() -> None:
+            # One scope for many registrations: with one each, timers would cost more than the work.
+            with anyio.move_on_after(HOOK_TIMEOUT_S) as limit:
+                for item in left:
+                    if limit.deadline < anyio.current_time() + HOOK_TIMEOUT_S / 2:
+                        limit.deadline = anyio.current_time() + HOOK_TIMEOUT_S
+                    await self._replay_one(instance, item)
+            if limit.cancelled_caught:
+                self._is_refused(instance, item, instance.translate_error(TimeoutError()))
+                group.start_soon(work)
+
+        with replaying():
+            async with anyio.create_task_group() as group:
+                for _ in range(min(_REPLAYS_AT_ONCE, len(waiting))):
+                    group.start_soon(work)
+
+    async def _replay_one(self, instance: SupervisedProvider, item: RoutedObject) -> None:
+        identifier = item.identifier
+        if self._registered.get(identifier) is not item:
+            return
+        try:
+            await getattr(instance.provider, self._kind.register_hook)(**{self._kind.object_name: item})
+        except BaseException as raised:
+            self._is_refused(instance, item, instance.translate_error(raised))
+            return
+        self._taken[instance.provider_id][identifier] = item
+        if identifier in self._registered:
+            if self._refused.pop(identifier, None) is not None:
+                _LOGGER.info("%s takes %s '%s' now", instance.provider_id, self._kind.label, identifier)
+            return
+        # Unregistered during the call. This is checked afterwards, because it hardly ever happens: a lock for every
+        # object would take most of the time of a start with many objects.
+        async with self.lock(identifier):
+            if identifier not in self._registered:
+                await self.undo(instance, item)
+
+    def _is_refused(self, instance: SupervisedProvider, item: RoutedObject, error: LlamaStackError) -> None:
+        if self._registered.get(item.identifier) is not item:
+            return
+        if item.identifier not in self._refused:  # else it is no news: the stack tries again and again
+            _LOGGER.warning(
+                "%s does not take %s '%s', which %s: %s",
+                instance.provider_id,
+                self._kind.label,
+                item.identifier,
+                "the run config registers" if self.is_declared(item.identifier) else "was registered",
+                error.message,
+            )
+        self._refused[item.identifier] = error.message
+
+    # ---- the provider's hooks ------------------------------------------------------------------------------------
+
+    async def ask_to_register(self, instance: SupervisedProvider, item: RoutedObject) -> None:
+        """Raises what the provider raises, as an error of the family."""
+        try:
+            if instance.provider is None:
+                raise instance.unavailable()
+            await self._call(instance, self._kind.register_hook, item)
+        except ProviderUnavailableError as error:
+            error.amend(f"{error.message}. Nothing was registered.")
+            raise
+
+    async def ask_to_unregister(self, instance: SupervisedProvider, item: RoutedObject, hook: str = "") -> None:
+        """Raises what the provider raises. A provider that has nothing to undo raises no error.
+
+        hook: the one that is called; `unregister_...` by default.
+        """
+        try:
+            await self._call(instance, hook or self._kind.unregister_hook, item, HOOK_TIMEOUT_S)
+        except (NotFoundError, NotSupportedError) as error:
+            _LOGGER.info("%s has nothing to undo for '%s': %s", instance.provider_id, item.identifier, error)
+        self._taken[instance.provider_id].pop(item.identifier, None)
+
+    async def undo(self, instance: SupervisedProvider, item: RoutedObject, hook: str = "") -> None:
+        """Like `ask_to_unregister`, for an object that was not kept, or is gone: no user waits for the outcome."""
+        try:
+            await self.ask_to_unregister(instance, item, hook)
+        except LlamaStackError as error:
+            _LOGGER.warning(
+                "provider '%s' did not let go of %s '%s': %s",
+                instance.provider_id,
+                self._kind.label,
+                item.identifier,
+                error.message,
+            )
+
+    async def _call(
+        self, instance: SupervisedProvider, hook: str, item: RoutedObject, timeout_s: float = math.inf
+    ) -> None:
+        function = getattr(instance.provider, hook, None)
+        if function is None:
+            return
+        try:
+            with anyio.fail_after(timeout_s):
+                await function(**{self._kind.object_name: item})
+        except BaseException as raised:
+            raise_translated(raised, instance.translate_error(raised))

@@ -22,27 +22,19 @@ class StoreFollower:
         self._catalogues = catalogues
         self._sequence = 0
 
-    async def load(self) -> None:
-        """Take in all that the store keeps."""
-        self._sequence, items = await self._store.changes_since(0)
-        for catalogue in self._catalogues.values():
-            catalogue.load(items)
-
-    async def save_listings(self) -> None:
-        """Keep what the providers listed last."""
-        for catalogue in self._catalogues.values():
-            await catalogue.save_listings()
+    async def take(self) -> None:
+        """Take in what has changed since the last time; at first, all that the store keeps."""
+        sequence, changes = await self._store.changes_since(self._sequence)
+        if sequence != self._sequence:
+            for catalogue in self._catalogues.values():
+                catalogue.follow(changes)
+            self._sequence = sequence  # only now: changes that failed to be followed are read again
 
     async def follow(self) -> None:
         """See what other workers register, within a second."""
         while True:
             await anyio.sleep(_FOLLOW_INTERVAL_S)
             try:
-                await self.save_listings()
-                sequence, changes = await self._store.changes_since(self._sequence)
-                if sequence != self._sequence:
-                    for catalogue in self._catalogues.values():
-                        catalogue.follow(changes)
-                    self._sequence = sequence  # only now: changes that failed to be followed are read again
+                await self.take()
             except Exception:
                 _LOGGER.exception("the registry cannot be followed; trying again")
