@@ -21,10 +21,13 @@ from llamastack_adapters.transports import as_httpx
 
 if TYPE_CHECKING:
     import aiohttp
-    import yarl
     from httpx_aiohttp import AiohttpTransport
 
+    from llamastack_adapters.direct_posts import Answer, DirectPosts
+
 _CONTENT_ENCODING = "Content-Encoding"
+# The longest body that is written at once; a longer one is written in blocks, as fast as the peer reads them.
+_MOST_AT_ONCE = 2**18
 # Options that mean the same to both clients; with any other option httpx sends the requests.
 _COMMON = {"limits", "uds", "verify"}
 
@@ -120,36 +123,38 @@ class _AiohttpPool:
         self.timeout = aiohttp.ClientTimeout(
             total=None, connect=timeout.pool, sock_connect=timeout.connect, sock_read=timeout.read
         )
-        self._urls: dict[str, yarl.URL] = {}
+        self._posts: DirectPosts | None = None
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> HttpResponse:
-        transport: AiohttpTransport = self.guarded.spare() if needs_fresh.get() else self.guarded.inner
-        session = transport.client
-        if session is None or callable(session):
-            # Made here because a session needs a running loop; the transport keeps and closes it.
-            session = transport.client = transport.get_client()
         try:
+            if method == "POST" and content is not None and len(content) <= _MOST_AT_ONCE and not needs_fresh.get():
+                posts = self._posts or self._direct_posts()
+                return _DirectAnswer(await posts.send(url, headers, content), self.guarded.limits)
+            session = _session(self.guarded.spare() if needs_fresh.get() else self.guarded.inner)
             response = await session.request(
-                method,
-                self._urls.get(url) or self._url(url),
-                data=content,
-                headers=headers,
-                allow_redirects=False,
-                timeout=self.timeout,
+                method, url, data=content, headers=headers, allow_redirects=False, timeout=self.timeout
             )
         except Exception as error:
             raise_translated(error, as_httpx(error, method, url))
         return _DirectAnswer(response, self.guarded.limits)
 
-    def _url(self, url: str) -> yarl.URL:
-        import yarl
+    def _direct_posts(self) -> DirectPosts:
+        from llamastack_adapters.direct_posts import DirectPosts
 
-        made = self._urls[url] = yarl.URL(url)
+        made = self._posts = DirectPosts(_session(self.guarded.inner), self.timeout)
         return made
 
 
+def _session(transport: AiohttpTransport) -> aiohttp.ClientSession:
+    session = transport.client
+    if session is None or callable(session):
+        # Made here because a session needs a running loop; the transport keeps and closes it.
+        session = transport.client = transport.get_client()
+    return session
+
+
 class _DirectAnswer:
-    def __init__(self, response: aiohttp.ClientResponse, limits: AnswerLimits) -> None:
+    def __init__(self, response: Answer, limits: AnswerLimits) -> None:
         self._response = response
         self._limits = limits
         self.status = response.status
