@@ -392,7 +392,7 @@ def error_classes(_: str) -> str:
         parts = [signatures(signature(node, constructor_of=owner.__name__)).rstrip()]
         parts += [f"The same: {others}." if others else "", Doc(items=items).with_items()]
         text += "\n" + "\n\n".join(part for part in parts if part) + "\n"
-    return text
+    return text + "\n" + _class(errors.ErrorFields, "###")
 
 
 # ---- helpers ---------------------------------------------------------------------------------------------------------

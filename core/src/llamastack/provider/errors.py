@@ -25,77 +25,76 @@ LlamaStackError
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, NoReturn, Self
+from typing import ClassVar, NoReturn, Self, TypedDict, Unpack
 
 _MOST_NAMES = 20
 LONGEST_WAIT_S = 86_400.0
 """The longest wait that is believed when a backend asks for one, in seconds: a day."""
 
 
+class ErrorFields(TypedDict, total=False):
+    """What an error can hold beside its message.
+
+    provider_id: the configured provider that it happened at.
+    param: path of the offending field or parameter; for a key that is missing, the header or config key it belongs in.
+    retry_after: seconds until it makes sense to ask again, where that is known.
+    should_retry: whether the backend wants to be asked again at all, if it said.
+    backend_status: the HTTP status that the backend answered with.
+    backend_code: the backend's own word for the fault, where it speaks OpenAI's API and has one.
+    errors: of a wrong request, one entry per fault: `{"loc": [...], "msg": str, "type": str}`, as pydantic has it.
+    challenge: how the client must authenticate, as in the header `WWW-Authenticate`.
+    allowed: the HTTP methods that the route takes.
+    hides_cause: whether it is raised without its cause, whose text has a secret that cannot be struck out.
+    """
+
+    provider_id: str | None
+    param: str | None
+    retry_after: float | None
+    should_retry: bool | None
+    backend_status: int | None
+    backend_code: str | None
+    errors: Sequence[Mapping[str, object]]
+    challenge: str
+    allowed: Sequence[str]
+    hides_cause: bool
+
+
 class LlamaStackError(Exception):
     """Base of the family; raise one of those below it.
 
     message: one sentence for people; never holds a secret.
-    provider_id: the configured provider that it happened at, if any.
-    param: path of the offending field or parameter, if any.
-    retry_after: seconds until it makes sense to ask again, where that is known.
+    fields: what else is known, see `ErrorFields`.
     """
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "error"
+    provider_id: str | None = None
+    param: str | None = None
+    retry_after: float | None = None
+    should_retry: bool | None = None
+    backend_status: int | None = None
+    backend_code: str | None = None
+    errors: Sequence[Mapping[str, object]] = ()
+    challenge: str = "Bearer"
+    allowed: Sequence[str] = ()
+    hides_cause: bool = False
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        provider_id: str | None = None,
-        param: str | None = None,
-        retry_after: float | None = None,
-    ) -> None:
+    def __init_subclass__(cls, *, status: int | None = None, code: str | None = None) -> None:
+        cls.status = cls.status if status is None else status
+        cls.code = cls.code if code is None else code
+
+    def __init__(self, message: str, **fields: Unpack[ErrorFields]) -> None:
         super().__init__(message)
         self.message = message
-        self.provider_id = provider_id
-        self.param = param
-        self.backend_code: str | None = None
-        """The backend's own word for the fault, where it speaks OpenAI's API and has one."""
-        self.backend_status: int | None = None
-        """The HTTP status that the backend answered with, where it answered."""
-        self.hides_cause = False
-        """Whether it is raised without its cause, whose text has a secret that cannot be struck out."""
-        self.retry_after = retry_after
-        """Seconds until it makes sense to ask again, where that is known."""
-        self.should_retry: bool | None = None
-        """Whether the backend wants to be asked again at all, if it said."""
+        self.amend(**fields)
 
-    def details(self) -> dict[str, object]:
-        """Further fields of the error object, by name."""
-        return {}
-
-    def amend(
-        self,
-        message: str | None = None,
-        *,
-        provider_id: str | None = None,
-        param: str | None = None,
-        retry_after: float | None = None,
-        should_retry: bool | None = None,
-        backend_status: int | None = None,
-        backend_code: str | None = None,
-        hides_cause: bool | None = None,
-    ) -> Self:
+    def amend(self, message: str | None = None, **fields: Unpack[ErrorFields]) -> Self:
         """The same error with what is given; what is None stays as it is."""
-        given = {
-            "message": message,
-            "provider_id": provider_id,
-            "param": param,
-            "retry_after": retry_after,
-            "should_retry": should_retry,
-            "backend_status": backend_status,
-            "backend_code": backend_code,
-            "hides_cause": hides_cause,
-        }
-        vars(self).update({name: value for name, value in given.items() if value is not None})
+        if unknown := fields.keys() - ErrorFields.__annotations__.keys():
+            raise TypeError(f"{type(self).__name__} has no {', '.join(sorted(unknown))}")
+        vars(self).update({name: value for name, value in fields.items() if value is not None})
         if message is not None:
+            self.message = message
             self.args = (message,)
         return self
 
@@ -107,52 +106,18 @@ class LlamaStackError(Exception):
             "request_id": request_id,
             "retry_after": self.retry_after,
             "should_retry": self.should_retry,
+            # Clients of the first release read `error.detail.errors`.
+            "detail": {"errors": list(self.errors)} if self.errors else None,
         }
         said = {name: value for name, value in optional.items() if value is not None}
-        return {"error": {"code": self.code, "message": self.message, **said, **self.details()}}
-
-    def read_wire(self, body: Mapping[str, Any]) -> None:
-        """Take from the error object of a server what it says beside its message."""
-        self.provider_id = body.get("provider_id")
-        self.param = body.get("param")
-        seconds, again = body.get("retry_after"), body.get("should_retry")
-        if isinstance(seconds, int | float) and 0 <= seconds <= LONGEST_WAIT_S:
-            self.retry_after = seconds
-        if isinstance(again, bool):
-            self.should_retry = again
+        return {"error": {"code": self.code, "message": self.message, **said}}
 
 
-class InvalidRequestError(LlamaStackError):
-    """An argument of the request is wrong; `param` names it.
-
-    errors: one entry per fault, where there are several: `{"loc": [...], "msg": str, "type": str}`, as pydantic has it.
-    """
-
-    status = 400
-    code = "invalid_request"
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        provider_id: str | None = None,
-        param: str | None = None,
-        errors: Sequence[Mapping[str, object]] = (),
-    ) -> None:
-        super().__init__(message, provider_id=provider_id, param=param)
-        self.errors = list(errors)
-
-    def details(self) -> dict[str, object]:
-        # Clients of the first release read `error.detail.errors`.
-        return {"detail": {"errors": self.errors}} if self.errors else {}
-
-    def read_wire(self, body: Mapping[str, object]) -> None:
-        super().read_wire(body)
-        detail = body.get("detail")
-        self.errors = list(detail.get("errors", ())) if isinstance(detail, dict) else []
+class InvalidRequestError(LlamaStackError, status=400, code="invalid_request"):
+    """An argument of the request is wrong; `param` names it, and `errors` lists the faults where there are several."""
 
 
-class UnsupportedObjectError(InvalidRequestError):
+class UnsupportedObjectError(InvalidRequestError, code="unsupported_object"):
     """The provider does not serve the object that was to be registered.
 
     identifier: of the object.
@@ -160,86 +125,51 @@ class UnsupportedObjectError(InvalidRequestError):
     reason: why, where another name would not help.
     """
 
-    code = "unsupported_object"
-    label: ClassVar[str] = "object"
-    identifier: str = ""
-    """Empty where the error came over HTTP: its message alone has the name then."""
-
     def __init__(
         self,
         identifier: str,
         *,
         available: Iterable[str] = (),
         reason: str | None = None,
-        provider_id: str | None = None,
+        **fields: Unpack[ErrorFields],
     ) -> None:
-        message = f"{self.label} '{identifier}' is not served" + (f": {reason}" if reason else "")
+        label = self.code.removeprefix("unsupported_").replace("_", " ")
+        message = f"{label} '{identifier}' is not served" + (f": {reason}" if reason else "")
         names = sorted(set(available))
         if names:
             message += f". Served: {_listing(names)}"
-        super().__init__(message, provider_id=provider_id)
-        self.identifier = identifier
+        super().__init__(message, **fields)
 
 
-class UnsupportedModelError(UnsupportedObjectError):
+class UnsupportedModelError(UnsupportedObjectError, code="unsupported_model"):
     """The provider does not serve the model that was to be registered."""
 
-    code = "unsupported_model"
-    label = "model"
 
-
-class UnsupportedShieldError(UnsupportedObjectError):
+class UnsupportedShieldError(UnsupportedObjectError, code="unsupported_shield"):
     """The provider does not serve the shield that was to be registered."""
 
-    code = "unsupported_shield"
-    label = "shield"
 
-
-class UnsupportedMemoryBankError(UnsupportedObjectError):
+class UnsupportedMemoryBankError(UnsupportedObjectError, code="unsupported_memory_bank"):
     """The provider does not serve the memory bank that was to be registered."""
 
-    code = "unsupported_memory_bank"
-    label = "memory bank"
 
-
-class ContextLengthExceededError(InvalidRequestError):
+class ContextLengthExceededError(InvalidRequestError, code="context_length_exceeded"):
     """The prompt has more tokens than the model takes."""
 
-    code = "context_length_exceeded"
+
+class AuthenticationError(LlamaStackError, status=401, code="authentication_failed"):
+    """A key is missing or was refused; `param` names the header field or config key it belongs in."""
 
 
-class AuthenticationError(LlamaStackError):
-    """A key is missing or was refused; `param` names the header field or config key it belongs in.
-
-    challenge: how the client must authenticate, as in the header `WWW-Authenticate`.
-    """
-
-    status = 401
-    code = "authentication_failed"
-    challenge: str = "Bearer"
-
-    def __init__(
-        self, message: str, *, provider_id: str | None = None, param: str | None = None, challenge: str = "Bearer"
-    ) -> None:
-        super().__init__(message, provider_id=provider_id, param=param)
-        self.challenge = challenge
-
-
-class PermissionDeniedError(LlamaStackError):
+class PermissionDeniedError(LlamaStackError, status=403, code="permission_denied"):
     """The key is good but may not do this."""
 
-    status = 403
-    code = "permission_denied"
 
-
-class NotFoundError(LlamaStackError):
+class NotFoundError(LlamaStackError, status=404, code="not_found"):
     """Nothing of that name is there, such as a session of an agent."""
 
-    status = 404
-    code = "not_found"
 
-
-class ObjectNotFoundError(NotFoundError):
+class ObjectNotFoundError(NotFoundError, code="object_not_found"):
     """No object of that name is served.
 
     label: the kind of object, for people, such as "memory bank".
@@ -248,8 +178,6 @@ class ObjectNotFoundError(NotFoundError):
     note: a further sentence for the message.
     """
 
-    code = "object_not_found"
-
     def __init__(
         self,
         label: str,
@@ -257,8 +185,7 @@ class ObjectNotFoundError(NotFoundError):
         *,
         available: Iterable[str] = (),
         note: str | None = None,
-        param: str | None = None,
-        provider_id: str | None = None,
+        **fields: Unpack[ErrorFields],
     ) -> None:
         names = list(dict.fromkeys(available))
         message = f"no {label} '{identifier}' is served. " + (
@@ -266,103 +193,58 @@ class ObjectNotFoundError(NotFoundError):
         )
         if note:
             message += f". {note}"
-        super().__init__(message, param=param, provider_id=provider_id)
+        super().__init__(message, **fields)
 
 
-class MethodNotAllowedError(LlamaStackError):
-    """The route does not take this HTTP method. The server raises it.
-
-    allowed: the ones that it takes.
-    """
-
-    status = 405
-    code = "method_not_allowed"
-    allowed: tuple[str, ...] = ()
-
-    def __init__(
-        self, message: str, *, allowed: Sequence[str] = (), provider_id: str | None = None, param: str | None = None
-    ) -> None:
-        super().__init__(message, provider_id=provider_id, param=param)
-        self.allowed = tuple(allowed)
+class MethodNotAllowedError(LlamaStackError, status=405, code="method_not_allowed"):
+    """The route does not take this HTTP method; `allowed` has those that it takes. The server raises it."""
 
 
-class ConflictError(LlamaStackError):
+class ConflictError(LlamaStackError, status=409, code="conflict"):
     """The name is taken by something else."""
 
-    status = 409
-    code = "conflict"
 
-
-class RequestTimeoutError(LlamaStackError):
+class RequestTimeoutError(LlamaStackError, status=408, code="request_timeout"):
     """The client takes too long to send its request. The server raises it."""
 
-    status = 408
-    code = "request_timeout"
 
-
-class RequestTooLargeError(LlamaStackError):
+class RequestTooLargeError(LlamaStackError, status=413, code="request_too_large"):
     """The body is over the limit. The server raises it."""
 
-    status = 413
-    code = "request_too_large"
 
-
-class RequestHeadTooLargeError(RequestTooLargeError):
+class RequestHeadTooLargeError(RequestTooLargeError, status=431, code="request_head_too_large"):
     """The request line and the headers are over the limit. The server raises it."""
 
-    status = 431
-    code = "request_head_too_large"
 
-
-class RateLimitError(LlamaStackError):
+class RateLimitError(LlamaStackError, status=429, code="rate_limited"):
     """The backend asks to slow down."""
 
-    status = 429
-    code = "rate_limited"
 
-
-class InternalError(LlamaStackError):
+class InternalError(LlamaStackError, code="internal_error"):
     """A fault in this software or in a provider; the log has the rest under the request id. The stack raises it."""
 
-    code = "internal_error"
 
-
-class NotSupportedError(LlamaStackError):
+class NotSupportedError(LlamaStackError, status=501, code="not_supported"):
     """The provider cannot do what was asked; `param` names the parameter that asks for it."""
 
-    status = 501
-    code = "not_supported"
 
-
-class BackendError(LlamaStackError):
+class BackendError(LlamaStackError, status=502, code="backend_error"):
     """The backend failed or answered something that cannot be understood."""
 
-    status = 502
-    code = "backend_error"
 
-
-class ProviderUnavailableError(LlamaStackError):
+class ProviderUnavailableError(LlamaStackError, status=503, code="provider_unavailable"):
     """The provider or its backend is down."""
 
-    status = 503
-    code = "provider_unavailable"
 
-
-class ServerBusyError(LlamaStackError):
+class ServerBusyError(LlamaStackError, status=503, code="server_busy"):
     """The server has as much in work as its limits allow, or is short of something, such as file descriptors.
 
     No provider is at fault.
     """
 
-    status = 503
-    code = "server_busy"
 
-
-class ProviderTimeoutError(LlamaStackError):
+class ProviderTimeoutError(LlamaStackError, status=504, code="provider_timeout"):
     """The backend did not answer in time."""
-
-    status = 504
-    code = "provider_timeout"
 
 
 def _listing(names: Sequence[str]) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from llamastack.provider.errors import BackendError, LlamaStackError
+from llamastack.provider.errors import LONGEST_WAIT_S, BackendError, ErrorFields, LlamaStackError
 
 
 def error_from_wire(status: int, body: object) -> LlamaStackError:
@@ -23,9 +23,24 @@ def error_from_wire(status: int, body: object) -> LlamaStackError:
     kind = kinds[0] if kinds else BackendError
     made = kind.__new__(kind)
     # Not by the kind's own constructor, which words the message out of the names of things.
-    LlamaStackError.__init__(made, str(error.get("message", f"the server answered {status}")))
-    made.read_wire(error)
+    LlamaStackError.__init__(made, str(error.get("message", f"the server answered {status}")), **_fields(error))
     return made
+
+
+def _fields(error: Mapping[str, object]) -> ErrorFields:
+    """What an error object says beside its message, as far as it has the form that is expected."""
+    fields: ErrorFields = {}
+    if isinstance(provider_id := error.get("provider_id"), str):
+        fields["provider_id"] = provider_id
+    if isinstance(param := error.get("param"), str):
+        fields["param"] = param
+    if isinstance(seconds := error.get("retry_after"), int | float) and 0 <= seconds <= LONGEST_WAIT_S:
+        fields["retry_after"] = seconds
+    if isinstance(again := error.get("should_retry"), bool):
+        fields["should_retry"] = again
+    if isinstance(detail := error.get("detail"), dict) and isinstance(faults := detail.get("errors"), list):
+        fields["errors"] = faults
+    return fields
 
 
 def _family(root: type[LlamaStackError]) -> Iterable[type[LlamaStackError]]:

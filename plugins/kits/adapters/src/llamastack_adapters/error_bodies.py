@@ -244,7 +244,7 @@ def error_of_status(
     too_long = issubclass(kind, InvalidRequestError) or status in (413, 500)
     if too_long and _TOO_LONG.search(f"{code[:200]} {message[:_MOST_SEARCHED]}"):
         kind = ContextLengthExceededError
-    return kind(message, param=param).amend(retry_after=retry_after)
+    return kind(message, param=param, retry_after=retry_after)
 
 
 def error_of_answer(status: int, headers: Mapping[str, str], body: bytes | str, where: str) -> LlamaStackError:
