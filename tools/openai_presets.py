@@ -66,23 +66,25 @@ def _differences(preset: Preset) -> Iterator[str]:
         yield f"Beyond OpenAI's API: {_coded(more)}."
     lacks = [_CAPABILITIES[name] for name, word in preset.lacks.items() if word == UNSUPPORTED]
     lacks += [
-        f"{_CAPABILITIES[name]} (not by this provider)" for name, word in preset.lacks.items() if word != UNSUPPORTED
+        f"{_CAPABILITIES[name]} (this provider lacks them)"
+        for name, word in preset.lacks.items()
+        if word != UNSUPPORTED
     ]
     lacks += [f"`{name}`" for name in _OF_OPENAI if _sampling(preset)[name] is None]
     if lacks:
-        yield f"Refused, as the service lacks it: {', '.join(lacks)}."
+        yield f"Refused, because the service lacks it: {', '.join(lacks)}."
     if not preset.stream_options:
-        yield "Its streams are not asked for their usage. A request that asks for it is translated, not forwarded."
+        yield "It does not take `stream_options`. A request with that field is translated, not forwarded."
     if not preset.lists_models:
         names = _coded(preset.models)
-        yield f"It has no list of models: the names in `models` are served on trust, {names} unless told otherwise."
+        yield f"It has no list of models: the names in `models` are served on trust, by default {names}."
     if preset.model_prefix:
-        yield f"Names of models are without the `{preset.model_prefix}` of its list."
+        yield f"Write names of models without the `{preset.model_prefix}` of its list."
     if preset.headers:
         yield f"Headers that it knows, for `headers`: {_coded(preset.headers)}."
     if not preset.key_needed:
         variable = f", usually in `{preset.key_variable}`" if preset.key_variable else ""
-        yield f"It mostly wants no key; `api_key` is for one that does{variable}."
+        yield f"A key (`api_key`{variable}) is needed only if the server asks for one."
     if preset.note:
         yield preset.note
 

@@ -170,7 +170,7 @@ def test_commands_of_a_plugin(runner: CliRunner, site: Path, caplog: pytest.LogC
     assert "Commands of plugins:\n  greet  Says hello.\n  gone   Cannot be loaded.\n" in listed.stdout
     assert listed.stdout.count("\n  chat ") == 1
     assert [r.message for r in caplog.records] == [
-        "command 'chat' already exists; that of plugin greeting:greeting is left out"
+        "command 'chat' already exists; the command of plugin greeting:greeting is left out"
     ]
     assert runner.invoke(cli, ["gone"]).stderr.startswith(
         "error: command 'gone' (greeting_fake:gone) cannot be loaded: AttributeError: "

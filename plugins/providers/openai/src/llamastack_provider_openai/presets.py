@@ -1,6 +1,6 @@
-"""Services that speak OpenAI's API and differ from it in data alone: a row for each, and a provider type for each row.
+"""Services that speak OpenAI's API and differ only in data: a row for each, and a provider type for each row.
 
-A row says what the documentation of its service says (`source`); where that is silent, OpenAI's own form stands. A row
+A row follows the documentation of its service (`source`); other fields are as at OpenAI. A row
 says nothing about model families: one service has models of many.
 """
 
@@ -26,21 +26,21 @@ class Preset:
     title: what people call it.
     url: base URL, as an OpenAI client takes it.
     source: the documentation that the row follows.
-    key_variable: the environment variable that usually holds its key; "" where there is no usual one.
-    key_needed: whether it takes no call without a key.
+    key_variable: the environment variable that usually holds its key; "" if there is no usual one.
+    key_needed: whether every call needs a key.
     lists_models: whether it has a list of models.
-    models: names that it has without doubt, for a service that lists none.
-    model_prefix: what stands before each name in its list and need not be said.
+    models: names of models that it has, for a service that lists none.
+    model_prefix: the prefix of each name in its list, which callers leave out.
     max_tokens: its field of a chat for the longest reply.
-    top_k: its field for top_k sampling; None where it has none.
-    repetition_penalty: its field for a repetition penalty; None where it has none.
-    seed: its field for a seed; None where it has none.
+    top_k: its field for top_k sampling; None if it has none.
+    repetition_penalty: its field for a repetition penalty; None if it has none.
+    seed: its field for a seed; None if it has none.
     samplers: which of frequency_penalty, presence_penalty, logit_bias and min_p it has.
     tool_choice_required: the value of `tool_choice` by which a tool must be called.
-    stream_options: whether its streams can be asked for their usage.
-    other_names: fields of OpenAI's API that it takes by another name only.
+    stream_options: whether it takes `stream_options`, by which a stream reports its usage.
+    other_names: fields of OpenAI's API that it takes only by another name.
     lacks: capabilities that it does not have -> `unsupported`, or `not implemented` where it has them in another form.
-    headers: names of headers that it knows beside the key, none of which is needed.
+    headers: names of optional headers that it knows.
     note: what else people should know.
     """
 
@@ -113,7 +113,7 @@ PRESETS: tuple[Preset, ...] = (
         seed=None,
         samplers=_PENALTIES,
         lacks={"completion": "not implemented", "embeddings": "unsupported", "json_schema": "unsupported"},
-        note="Of `response_format`, `json_object` works by `/v1`. Its text completions are a beta at another URL.",
+        note="`/v1` takes the `response_format` `json_object`. Its text completions are a beta at another URL.",
     ),
     Preset(
         name="gemini",
@@ -125,7 +125,7 @@ PRESETS: tuple[Preset, ...] = (
         seed=None,
         samplers=("presence_penalty", "logit_bias"),
         lacks={"completion": "unsupported"},
-        note="A field that it does not know, such as `seed` or `frequency_penalty`, is a 400.",
+        note="Unknown fields, such as `seed` or `frequency_penalty`, are a 400.",
     ),
     Preset(
         name="groq",
@@ -159,7 +159,6 @@ PRESETS: tuple[Preset, ...] = (
         key_needed=False,
         top_k="top_k",
         repetition_penalty="repeat_penalty",
-        note="A key is needed only where the server is set to require one.",
     ),
     Preset(
         name="mistral",
@@ -173,7 +172,7 @@ PRESETS: tuple[Preset, ...] = (
         stream_options=False,
         other_names={"max_completion_tokens": "max_tokens"},
         lacks={"completion": "not implemented", "logprobs": "unsupported"},
-        note="A field that it does not know is a 422. Streams tell their usage unasked.",
+        note="Unknown fields are a 422. Streams always report their usage.",
     ),
     Preset(
         name="moonshot",
@@ -201,7 +200,7 @@ PRESETS: tuple[Preset, ...] = (
         repetition_penalty="repetition_penalty",
         samplers=_ALL_SAMPLERS,
         headers=("HTTP-Referer", "X-Title"),
-        note="What a field does depends on the model and who serves it.",
+        note="What a field does depends on the model and on the service that runs it.",
     ),
     Preset(
         name="perplexity",
@@ -216,7 +215,7 @@ PRESETS: tuple[Preset, ...] = (
         samplers=_PENALTIES,
         stream_options=False,
         lacks={"completion": "unsupported", "embeddings": "not implemented"},
-        note="Its embeddings come in a form of their own.",
+        note="Its embeddings have a form of their own.",
     ),
     Preset(
         name="sambanova",
@@ -251,7 +250,7 @@ PRESETS: tuple[Preset, ...] = (
         note="Reasoning models take neither penalties nor `stop`, and no text completions.",
     ),
 )
-"""By name. The entry points in `pyproject.toml` are the same, which a test compares."""
+"""By name. A test compares them with the entry points in `pyproject.toml`."""
 
 
 def _spec(preset: Preset) -> RemoteProviderSpec:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def plugin_apis() -> dict[str, ApiDefinition]:
-    """The APIs of plugins that are no resource APIs, by the name of their command."""
+    """The APIs of plugins by the name of their command, without resource APIs."""
     built_in = {definition.name for definition in BUILTIN_APIS}
     return {
         name.replace("_", "-"): definition
@@ -45,7 +45,7 @@ def _command(method: MethodDefinition) -> click.Command:
     @server_options
     def command(server: Server, output: str | None = None, **given: Any) -> None:
         if output is None and method.reply_kind is not ReplyKind.JSON and sys.stdout.isatty():
-            raise CliError("the reply is bytes; name a file for it with --output, or - for the terminal")
+            raise CliError("the reply is bytes: name a file with --output, or - for the terminal")
 
         async def talk(client: LlamaStackClient) -> None:
             arguments = await arguments_of(method, given)
@@ -77,7 +77,7 @@ async def _write(content: bytes | AsyncIterable[bytes], output: str | None) -> N
             sys.stdout.buffer.write(block)
         sys.stdout.buffer.flush()
         return
-    # Under another name at first, so that a download that breaks off leaves what was there.
+    # The download has another name until it is complete, so that a failure leaves an existing file as it was.
     part = anyio.Path(f"{output}.part")
     try:
         async with await anyio.open_file(part, "wb") as opened:

@@ -29,11 +29,13 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("message", nargs=-1)
-@click.option("--model", help="By default the first one that is served and does not only embed.")
+@click.option("--model", help="Model to talk to; by default the first that can chat.")
 @click.option("--system", metavar="TEXT", help="System message.")
-@click.option("--max-tokens", type=click.IntRange(min=1), help="Longest reply, in tokens.")
+@click.option("--max-tokens", type=click.IntRange(min=1), help="Most tokens of the reply.")
 @click.option(
-    "--temperature", type=click.FloatRange(0, 100), help="0, the default, takes the likeliest token each time."
+    "--temperature",
+    type=click.FloatRange(0, 100),
+    help="Sampling temperature; 0, the default, always takes the likeliest token.",
 )
 @click.option("--no-stream", is_flag=True, help="Print the reply when it is complete.")
 @click.option("--json", "as_json", is_flag=True, help="Print the complete reply as JSON.")
@@ -50,8 +52,8 @@ def chat(
 ) -> None:
     """Talk to a model of a running server.
 
-    The message is MESSAGE, or what stdin holds (`-`, or no MESSAGE and a pipe). Without either it is a conversation:
-    /exit or Ctrl-D ends it. Control characters in a reply are shown as \\x1b; --json has them as JSON writes them.
+    The message is MESSAGE, or the text on stdin if MESSAGE is `-` or stdin is a pipe. Otherwise a conversation begins;
+    /exit or Ctrl-D ends it. Control characters in a reply are shown as \\x1b; --json escapes them as JSON does.
     """
     interactive = not message and sys.stdin.isatty()
     if interactive and as_json:
@@ -85,7 +87,7 @@ def _sampling(max_tokens: int | None, temperature: float | None) -> SamplingPara
         return None
     if not temperature:
         return SamplingParams(max_tokens=max_tokens or 0)
-    # Greedy has no use for a temperature.
+    # Greedy sampling takes no temperature.
     return SamplingParams(max_tokens=max_tokens or 0, strategy=SamplingStrategy.top_p, temperature=temperature)
 
 
@@ -111,7 +113,7 @@ class _Chat:
         self._messages: list[Any] = [SystemMessage(content=system)] if system else []
 
     def say(self, text: str, *, stream: bool, shown: bool = True) -> CompletionMessage:
-        """Say something and give back the reply, printed as it comes; both are kept when that worked."""
+        """Send a message and return the reply, printed as it arrives. Both are kept if the call succeeds."""
         messages = [*self._messages, UserMessage(content=text)]
 
         async def talk(client: LlamaStackClient) -> CompletionMessage:
@@ -159,7 +161,7 @@ def _whole(answer: Any, shown: bool) -> CompletionMessage:
 
 
 def _converse(talk: _Chat, *, stream: bool) -> None:
-    with suppress(ImportError):  # not there on Windows; input() works without
+    with suppress(ImportError):  # Windows has no readline; input() works without it
         import readline  # noqa: F401 - gives input() a history and line editing
     while True:
         try:

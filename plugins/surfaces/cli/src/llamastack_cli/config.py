@@ -1,4 +1,4 @@
-"""`llamastack config`: run configs, checked without starting anything."""
+"""`llamastack config`: check run configs without starting anything."""
 
 from __future__ import annotations
 

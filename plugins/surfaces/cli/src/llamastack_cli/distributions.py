@@ -1,4 +1,4 @@
-"""`llamastack distributions` and `llamastack plugins`: the other things that packages bring."""
+"""`llamastack distributions` and `llamastack plugins`: run configs and plugins of the installed packages."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def list_distributions(as_json: bool) -> None:
 
 @click.group()
 def plugins() -> None:
-    """Show the installed plugins: packages that add APIs, commands or middleware, or follow what happens."""
+    """Show the installed plugins: packages that add APIs, commands or middleware, or receive events."""
 
 
 @plugins.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_plugins(as_json: bool) -> None:
-    """List the installed plugins; those that are not disabled are loaded."""
+    """List the installed plugins. This loads all that are not disabled."""
     found = default_discovery().plugins()
     causes: dict[Installed, str] = {}
     if found:

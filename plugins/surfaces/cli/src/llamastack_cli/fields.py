@@ -17,7 +17,7 @@ _EMPTY: Mapping[Any, str] = {list: "[]", dict: "{}"}
 
 @dataclass(frozen=True)
 class SchemaField:
-    """One field. name: `models[].path` for one inside a list. default: JSON text, or None where there is none."""
+    """One field. name: `models[].path` for one inside a list. default: JSON text, or None without a default."""
 
     name: str
     type: str
@@ -30,7 +30,7 @@ class SchemaField:
 
 
 def fields_of(model: type[BaseModel]) -> list[SchemaField]:
-    """The fields of a config class, its own before those that it inherits; those of an object in it come after it."""
+    """The fields of a config class, its own before inherited ones. The fields of an object follow the object."""
     schema = model.model_json_schema()
     own_first = [name for cls in model.__mro__ for name in inspect.get_annotations(cls)]
     properties = schema.get("properties", {})

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from llamastack.stack.plugins import Plugins
 
 _LOGGER = logging.getLogger("llamastack.cli")
-_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+_INTERRUPTED = 130  # 128 + SIGINT, as in shells
 
 _COMMANDS = {
     command.name: command
@@ -43,21 +43,21 @@ _COMMANDS = {
         CliCommand("config", "Check run configs.", "llamastack_cli.config:config"),
     )
 }
-# The API table, which these three follow from, costs more to import than `--help` may take; a test compares.
+# A copy from the API table, because importing that is too slow for `--help`. A test compares the two.
 _OBJECT_COMMANDS = {
     "models": "List, register and unregister models.",
     "shields": "List, register and unregister shields.",
     "memory-banks": "List, register and unregister memory banks.",
 }
 _IN_PACKAGES = {"run": "llamastack-server", "provider": "llamastack-provider-template"}
-"""Commands of our own packages that need not be installed."""
+"""Commands of our own optional packages."""
 
 
 class TopGroup(LazyGroup):
     """The built-in commands and those of plugins."""
 
     def run(self, arguments: Sequence[str] | None = None) -> int:
-        """Run one command line and give back the exit status."""
+        """Run one command line and return the exit status."""
         show_warnings()
         try:
             status = super().main(arguments, prog_name="llamastack", standalone_mode=False)
@@ -70,7 +70,7 @@ class TopGroup(LazyGroup):
         except click.Abort:
             return _INTERRUPTED
         except Exception as error:
-            # Outside any command: `--help` itself, if plugins conflict with each other.
+            # Outside any command, for example `--help` when plugins conflict with each other.
             failed = to_cli_error(error)
             show_errors(error_lines(failed))
             return failed.exit_code
@@ -90,7 +90,7 @@ class TopGroup(LazyGroup):
             while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
                 error = error.exceptions[0]
             if isinstance(error, BrokenPipeError):
-                # The reader closed the pipe. What is still buffered must not fail once more at the interpreter's exit.
+                # The reader closed the pipe. Flushing the buffer at the interpreter's exit must not fail again.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 ctx.exit(0)
             if ctx.params.get("debug"):
@@ -139,7 +139,7 @@ class TopGroup(LazyGroup):
 
 
 def _has_plugins() -> bool:
-    """Whether any plugin is installed. Without one, nothing that costs time is imported."""
+    """Whether any plugin is installed. Without plugins, slow imports are skipped."""
     from llamastack.stack.discovery import default_discovery
 
     return not all(plugin.disabled for plugin in default_discovery().plugins())
@@ -154,20 +154,20 @@ def _commands_of_plugins(group: str | None = None) -> dict[str, CliCommand]:
     return {command.name: command for command in _hooked_commands(installed_plugins()) if command.group == group}
 
 
-@functools.cache  # a command line calls this several times and should warn once
+@functools.cache  # called several times per command line, and must warn once
 def _hooked_commands(hooks: Plugins) -> list[CliCommand]:
     found: dict[tuple[str | None, str], CliCommand] = {}
     for plugin, command in hooks.collect("llamastack_cli_commands"):
         key = (command.group, command.name)
         if key in found or (command.group is None and command.name in (*_COMMANDS, *_OBJECT_COMMANDS)):
-            _LOGGER.warning("command '%s' already exists; that of plugin %s is left out", command.name, plugin)
+            _LOGGER.warning("command '%s' already exists; the command of plugin %s is left out", command.name, plugin)
         else:
             found[key] = command
     return list(found.values())
 
 
 def _object_commands() -> dict[str, str]:
-    """The commands that follow from APIs, with their help lines; plugins may add APIs."""
+    """The commands made from APIs, including those of plugins, with their help lines."""
     if not _has_plugins():
         return _OBJECT_COMMANDS
     from llamastack_cli.server_connection import installed_plugins
@@ -206,7 +206,9 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.option("--debug", is_flag=True, envvar="LLAMASTACK_DEBUG", help="Show tracebacks of errors.")
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show it.")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
+)
 @click.pass_context
 def cli(ctx: click.Context, debug: bool) -> None:
     """Assemble a generative-AI stack out of installed providers, run it, and talk to it."""

@@ -1,4 +1,4 @@
-"""`llamastack inspect`: a running server from outside."""
+"""`llamastack inspect`: the providers, health and routes of a running server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A group of commands that are known by name and help line, and imported when they are run."""
+"""A command group that knows commands by name and help line, and imports a command when it runs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _LOGGER = logging.getLogger("llamastack.cli")
 
 
 class LazyGroup(click.Group):
-    """lazy: further commands, which are imported when they are run."""
+    """lazy: commands that are imported when they run."""
 
     def __init__(self, *arguments: Any, lazy: Mapping[str, CliCommand] | None = None, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self._lazy = dict(lazy or {})
 
     def lazy_commands(self) -> Mapping[str, CliCommand]:
-        """Those that are imported when they are run, by name."""
+        """The commands that are imported when they run, by name."""
         return self._lazy
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -51,7 +51,7 @@ def load_command(command: CliCommand) -> click.Command:
             f"command '{command.name}' ({command.target}) cannot be loaded: {type(error).__name__}: {error}"
         ) from error
     if not isinstance(loaded, click.Command):
-        raise CliError(f"command '{command.name}': {command.target} is no click.Command")
+        raise CliError(f"command '{command.name}': {command.target} is not a click.Command")
     return loaded
 
 
@@ -61,9 +61,9 @@ def with_commands(group: click.Command, added: Iterable[CliCommand]) -> click.Co
     if not lazy:
         return group
     if not isinstance(group, click.Group):
-        raise CliError(f"command '{group.name}' is no group; '{min(lazy)}' cannot be added to it")
+        raise CliError(f"command '{group.name}' is not a group; '{min(lazy)}' cannot be added to it")
     for name in [name for name in lazy if name in group.commands]:
-        _LOGGER.warning("command '%s %s' already exists; that of a plugin is left out", group.name, name)
+        _LOGGER.warning("command '%s %s' already exists; the command of a plugin is left out", group.name, name)
         del lazy[name]
     return LazyGroup(
         group.name, group.commands, callback=group.callback, params=group.params, help=group.help, lazy=lazy

@@ -20,7 +20,7 @@ _TAKEN = {"url", "provider-data", "output", "json", "help"}
 
 
 def options_of(method: MethodDefinition) -> list[click.Option]:
-    """One option per argument; the command gets their values under names of their own, see `arguments_of`."""
+    """One option per argument. `arguments_of` turns their values into arguments."""
     schema = method.request_model.model_json_schema()
     definitions = schema.get("$defs", {})
     return [

@@ -73,7 +73,7 @@ def say(text: str, *, err: bool = False, nl: bool = True) -> None:
 
 
 def show_errors(lines: Iterable[str]) -> None:
-    """`error: ...` on stderr, further lines indented; wrapped on a terminal only, so that logs can be searched."""
+    """`error: ...` on stderr, with further lines indented; wrapped only on a terminal, so that logs can be searched."""
     indent = " " * len(_PREFIX)
     for line in lines:
         pieces = [one_line(piece) for piece in without_secrets(line).splitlines()] or [""]
@@ -83,8 +83,8 @@ def show_errors(lines: Iterable[str]) -> None:
 
 
 def without_secrets(text: str) -> str:
-    """`text` without the secrets of the run config that this process has read, if it has read one."""
-    redaction = sys.modules.get("llamastack.provider.redaction")  # importing it takes longer than a `--help` may
+    """`text` without the secrets of the run config that this process has read, if any."""
+    redaction = sys.modules.get("llamastack.provider.redaction")  # importing it is too slow for `--help`
     return text if redaction is None else str(redaction.without_known_secrets(text))
 
 
@@ -101,7 +101,7 @@ def show_json(value: Any) -> None:
 
 
 def show_table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
-    """A table on stdout, plain when it is not a terminal. headers: empty for none."""
+    """A table on stdout; plain if stdout is not a terminal. headers: empty for none."""
     texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         _show_rich_table(headers, texts, title)

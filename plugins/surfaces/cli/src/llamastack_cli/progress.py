@@ -1,4 +1,4 @@
-"""Shows on stderr what providers prepare while a person waits."""
+"""Shows the progress of providers on stderr while a person waits."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _ASK_EVERY_S = 0.5
 
 @runtime_checkable
 class _Redirectable(Protocol):
-    """A handler that writes to a stream, as those of the standard library do."""
+    """A handler with a stream, like the standard library's."""
 
     def setStream(self, stream: TextIO) -> TextIO | None: ...
 
 
 class ProgressReport:
-    """Takes the progress of all providers: bars on a terminal while somebody waits, else a line at start and end.
+    """Shows the progress of all providers: bars on a terminal while a person waits, else a line at start and end.
 
     A task ends when `done` reaches `total`, or when the waiting ends.
     """
@@ -95,7 +95,7 @@ class ProgressReport:
         handlers = [handler for handler in logging.getLogger().handlers if isinstance(handler, _Redirectable)]
         with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
             self._bars = bars
-            # While bars are drawn, sys.stderr is rich's own, which puts log lines above them.
+            # While bars are drawn, rich replaces sys.stderr and prints log lines above the bars.
             streams = [handler.setStream(sys.stderr) for handler in handlers]
             try:
                 yield
@@ -131,7 +131,7 @@ async def watched(client: LlamaStackClient, call: Awaitable[_Result]) -> _Result
             group.start_soon(watch)
             try:
                 results.append(await call)
-            except Exception as error:  # raised below, so that it does not come out as a group
+            except Exception as error:  # raised below, so that it is not wrapped in a group
                 failure = error
             group.cancel_scope.cancel()
     if failure is not None:

@@ -1,4 +1,4 @@
-"""`llamastack providers`: what is installed. Listing imports no provider."""
+"""`llamastack providers`: the installed provider types. Listing imports no provider."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def providers() -> None:
 
 
 @providers.command("list")
-@click.option("--api", help="Only those of this API.")
-@click.option("--check", is_flag=True, help="Import each provider's spec to see whether it is sound.")
+@click.option("--api", help="Only providers of this API.")
+@click.option("--check", is_flag=True, help="Import each provider's spec and check it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_providers(api: str | None, check: bool, as_json: bool) -> None:
     """List the installed providers, by API."""
@@ -61,7 +61,7 @@ def show_installed(
     *,
     always_status: bool = False,
 ) -> None:
-    """A table of installed things; the status column is there when something is wrong."""
+    """A table of installed entry points, with a status column if any is faulty."""
     with_status = always_status or any(faults)
     rows = []
     for installed, fault in zip(found, faults, strict=True):
@@ -103,10 +103,10 @@ def _fault(installed: Installed, all_of_them: Sequence[Installed], loads: Discov
 
 @providers.command("show")
 @click.argument("provider_type", metavar="TYPE")
-@click.option("--api", help="Only the one of this API.")
+@click.option("--api", help="API of the type, if several APIs have it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show_provider(provider_type: str, api: str | None, as_json: bool) -> None:
-    """Show a provider type: what it does, what it can, and the fields of its config."""
+    """Show a provider type: its description, its capabilities, and the fields of its config."""
     discovery = default_discovery()
     found = [installed for installed in discovery.providers(api) if installed.name == provider_type]
     if not found:

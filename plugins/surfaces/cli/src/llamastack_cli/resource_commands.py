@@ -26,7 +26,7 @@ from llamastack_cli.server_connection import Server, installed_plugins, server_o
 if TYPE_CHECKING:
     from llamastack.client import LlamaStackClient
 
-_LONGEST_REGISTRATION_S = 24 * 3600.0  # a provider may fetch a model meanwhile
+_LONGEST_REGISTRATION_S = 24 * 3600.0  # the provider may download a model
 _COMMON = ("identifier", "provider_id", "unavailable_reason")
 _EMPTY: tuple[Any, ...] = (None, "", {}, [])
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -105,7 +105,7 @@ class _Objects:
         arguments = await arguments_of(method, given)
         call = client.api(self.definition.name).methods[method.name]
         notes = []
-        if "limit" in arguments:  # one page is wanted
+        if "limit" in arguments:  # the caller wants one page
             page = await call(**arguments)
             found = page.data
             if page.has_more:
@@ -161,7 +161,7 @@ class _Objects:
     def _register(self) -> click.Command:
         @click.command("register", help=f"Register a {self.label}.")
         @click.argument("name")
-        @click.option("--provider-id", help="The provider that is to serve it; optional if there is only one.")
+        @click.option("--provider-id", help="Instance that serves it; optional if there is only one.")
         @_as_json
         @server_options
         def command(server: Server, name: str, provider_id: str | None, as_json: bool, **given: str | None) -> None:
@@ -173,7 +173,7 @@ class _Objects:
                 await watched(client, self._call(client, ResourceAction.REGISTER, item))
                 return await self._call(client, ResourceAction.GET, name)
 
-            # Another client may have unregistered it since: then the sent resource is shown.
+            # If another client has unregistered it since, the resource is shown as it was sent.
             registered = server.run(talk, timeout_s=_LONGEST_REGISTRATION_S) or item
             if as_json:
                 show_json(registered.to_wire())

@@ -1,4 +1,4 @@
-"""Shared by the commands that talk to a running server: its address, and the calls."""
+"""What the commands that talk to a running server share: its address, and the calls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 API_KEY_VARIABLE = "LLAMASTACK_API_KEY"
-"""Key for a server that wants one. No option: the arguments of a command are seen by every user of the machine."""
+"""Key for a server that asks for one. It is not an option, because every user of the machine can see the arguments."""
 DEFAULT_URL = "http://127.0.0.1:8321"
 
 
@@ -42,7 +42,7 @@ def _hooks_of(discovery: Discovery) -> Plugins:
 
 @dataclass(frozen=True)
 class Server:
-    """A server to talk to."""
+    """The server that a command talks to."""
 
     url: str
     provider_data: dict[str, Any] | None
@@ -50,7 +50,7 @@ class Server:
     def run(self, talk: Callable[[LlamaStackClient], Awaitable[_T]], *, timeout_s: float = 600.0) -> _T:
         """Run `talk` with a client that waits `timeout_s` seconds for each answer.
 
-        Raises what the server answers, and CliError when it cannot be reached.
+        Raises the server's error, and CliError if the server cannot be reached.
         """
         import anyio
         import httpx
@@ -101,7 +101,7 @@ def server_options(command: _F) -> _F:
         envvar="LLAMASTACK_PROVIDER_DATA",
         metavar="JSON",
         callback=_json_object,
-        help="Sent along as X-LlamaStack-ProviderData, e.g. keys.",
+        help="Provider data, such as keys, sent as X-LlamaStack-ProviderData.",
     )(with_server)
     made = click.option(
         "--url",
@@ -109,7 +109,7 @@ def server_options(command: _F) -> _F:
         default=DEFAULT_URL,
         show_default=True,
         callback=_http_url,
-        help="The server.",
+        help="URL of the server.",
     )(made)
     decorated: _F = made
     return decorated
@@ -121,7 +121,7 @@ def _http_url(ctx: click.Context, parameter: click.Parameter, value: str) -> str
     try:
         url = httpx.URL(value)
     except httpx.InvalidURL as error:
-        raise click.BadParameter(f"'{value}' is no URL: {error}", ctx, parameter) from None
+        raise click.BadParameter(f"'{value}' is not a URL: {error}", ctx, parameter) from None
     if url.scheme not in ("http", "https") or not url.host:
         raise click.BadParameter(f"'{value}' is not of the form http://HOST:PORT", ctx, parameter)
     return value

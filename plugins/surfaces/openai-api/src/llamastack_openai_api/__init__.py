@@ -1,7 +1,7 @@
-"""The OpenAI-compatible surface, `/v1`: a second set of routes over the same APIs and the same providers.
+"""OpenAI's API at `/v1`: a second set of routes over the same APIs and providers.
 
-Requests are validated here, and forwarded as they are to providers that offer it; for all others they are translated
-into native calls and the native replies back, so that a provider needs to know nothing of this.
+A request is forwarded unchanged if the provider can do that. Otherwise it is validated and translated into a native
+call, and the reply is translated back, so every provider serves `/v1` without code for it.
 
 Format: https://platform.openai.com/docs/api-reference.
 """

@@ -31,7 +31,7 @@ from llamastack.provider.errors import (
 from llamastack_server import ErrorShape
 
 PREFIX = "/v1/"
-"""What the paths of the surface begin with."""
+"""The prefix of the surface's paths."""
 _INVALID = "invalid_request_error"
 _SERVER = "server_error"
 
@@ -47,7 +47,7 @@ class OpenAIError(NamedTuple):
 ERROR_TABLE: dict[type[LlamaStackError], OpenAIError] = {
     ContextLengthExceededError: OpenAIError(_INVALID, "context_length_exceeded"),
     InvalidRequestError: OpenAIError(_INVALID, None),
-    # OpenAI answers like this if a model does not support a parameter. Its clients would retry a 501.
+    # OpenAI's answer if a model does not support a parameter. Its clients would retry a 501.
     NotSupportedError: OpenAIError(_INVALID, "unsupported_parameter", 400),
     ConflictError: OpenAIError(_INVALID, "conflict"),
     AuthenticationError: OpenAIError(_INVALID, "invalid_api_key"),
@@ -64,9 +64,9 @@ ERROR_TABLE: dict[type[LlamaStackError], OpenAIError] = {
     ServerBusyError: OpenAIError(_SERVER, "server_busy"),
     ProviderTimeoutError: OpenAIError(_SERVER, "provider_timeout"),
 }
-"""OpenAI's words for the family. The first class that fits counts."""
+"""OpenAI's terms for the error family. The first class that matches counts."""
 _FAULTS = {"missing": "missing_required_parameter", "extra_forbidden": "unknown_parameter"}
-# Names of native parameters that are not OpenAI's.
+# Native parameters that OpenAI names differently.
 _PARAMS = {
     "shield_type": "model",
     "content": "prompt",
@@ -87,7 +87,7 @@ class OpenAIErrorShape(ErrorShape):
         code = error.backend_code or words.code
         param = None if error.param is None else _PARAMS.get(error.param, error.param).removeprefix(_SAMPLING)
         if isinstance(error, NotSupportedError) and param is None:
-            # It is not about one parameter: this model cannot do it at all.
+            # The error is not about one parameter: the model lacks the whole method.
             param, code = "model", "unsupported_model"
         elif code is None and isinstance(error, InvalidRequestError):
             kind = error.errors[0]["type"] if error.errors else None

@@ -1,4 +1,4 @@
-"""Long work in parts, so that other requests run in between."""
+"""Splits long work into parts, so that other requests run in between."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MADE_AT_ONCE = 1000  # items; each takes a few microseconds
 
 
 async def in_turns(items: Iterator[_T]) -> list[_T]:
-    """All items, made a part at a time. Other tasks run between two parts."""
+    """All items, made in parts. Other tasks run between two parts."""
     made: list[_T] = []
     while part := list(itertools.islice(items, _MADE_AT_ONCE)):
         made += part

@@ -1,4 +1,4 @@
-"""Requests in OpenAI's form, answered by native methods: the one place that adapts providers that know no other."""
+"""Serves requests in OpenAI's form by native methods, for providers that have only these."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from llamastack_openai_api.to_native import chat_arguments, completion_arguments
 
 Reply = Mapping[str, Any]
 FormAnswer = Reply | AsyncIterator[Reply]
-"""A reply, or chunks for a stream, as `OpenAIProtocolPrivate` has them."""
+"""A reply, or the chunks of a stream, as in `OpenAIProtocolPrivate`."""
 
 
 async def _chat(call: Dispatch, form: OpenAIForm) -> FormAnswer:
@@ -49,4 +49,4 @@ NATIVE: dict[str, Callable[[Dispatch, OpenAIForm], Awaitable[FormAnswer]]] = {
     "chat_completion": _chat,
     "completion": _completion,
 }
-"""By native method, what answers a request in OpenAI's form with it."""
+"""The function that serves a request in OpenAI's form by a native method, by the method's name."""

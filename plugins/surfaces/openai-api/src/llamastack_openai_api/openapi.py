@@ -40,7 +40,7 @@ def openai_openapi(routes: Sequence[OpenAIRoute], stack_routes: Sequence[StackRo
 
 
 def _openai_paths(routes: Sequence[OpenAIRoute | StackRoute]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Paths and schemas. Some of OpenAI's types are called as native ones are: theirs have a prefix."""
+    """Paths and schemas. OpenAI's types get a prefix, because some have the name of a native type."""
     inputs: list[tuple[str, JsonSchemaMode, Any]] = [
         (route.path, "validation", route.request.core_schema) for route in routes if route.request is not None
     ]

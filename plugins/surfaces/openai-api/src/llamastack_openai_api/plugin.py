@@ -1,4 +1,4 @@
-"""What `/v1` brings as a plugin."""
+"""The hooks of the plugin `openai-api`."""
 
 from __future__ import annotations
 

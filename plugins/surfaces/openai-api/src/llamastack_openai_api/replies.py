@@ -1,4 +1,4 @@
-"""Replies and chunks in OpenAI's form -> what `/v1` answers; native values where they have no such form."""
+"""Replies and chunks in OpenAI's form, and native embeddings, verdicts and models -> what `/v1` sends."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _head(kind: str, model: str) -> dict[str, Any]:
 
 
 def _of_one(usages: Iterable[Usage | None]) -> Usage | None:
-    """Of several answers to one prompt, which counts once; None where one of them is not known."""
+    """The usage of several answers to one prompt, which counts once; None if the usage of one is unknown."""
     known: list[Usage] = []
     for usage in usages:
         if usage is None:
@@ -43,7 +43,7 @@ def _of_one(usages: Iterable[Usage | None]) -> Usage | None:
 
 
 def _usage(usages: Sequence[Usage | None], prompts: int) -> Usage | None:
-    """Of the answers to several prompts, those to the first of them first."""
+    """The usage of all answers together; `usages` is in the order of the prompts."""
     each = len(usages) // prompts
     total: Usage = {}
     for start in range(0, len(usages), each):
@@ -56,7 +56,7 @@ def _usage(usages: Sequence[Usage | None], prompts: int) -> Usage | None:
 
 
 def whole(kind: str, replies: Sequence[Reply], model: str, prompts: int = 1) -> bytes:
-    """A `chat.completion` or `text_completion` with a choice for each reply, those to the first prompt first."""
+    """A `chat.completion` or `text_completion` with a choice for each reply, in the order of the prompts."""
     choices = [{"index": index, **reply["choices"][0]} for index, reply in enumerate(replies)]
     body = {**_head(kind, model), "choices": choices}
     usage = _usage([reply.get("usage") for reply in replies], prompts)
@@ -65,7 +65,7 @@ def whole(kind: str, replies: Sequence[Reply], model: str, prompts: int = 1) -> 
 
 @dataclass(slots=True)
 class _Choice:
-    """Of a stream: how far it has come."""
+    """The state of one stream."""
 
     index: int
     chunks: AsyncIterator[Reply]
@@ -79,10 +79,10 @@ class _Choice:
 
 @dataclass(frozen=True, slots=True)
 class StreamOptions:
-    """What a request says of its stream.
+    """The options of a streamed request.
 
-    kind: `chat.completion.chunk` or `text_completion`. model: as it is asked for. usage: whether it is wanted. prompts:
-    how many there are; the choices are divided evenly among them.
+    kind: `chat.completion.chunk` or `text_completion`. model: its name in the request. usage: whether the client wants
+    usage. prompts: how many there are; the choices are divided evenly among them.
     """
 
     kind: str
@@ -92,9 +92,8 @@ class StreamOptions:
 
 
 async def events(streams: Sequence[AsyncIterator[Reply]], options: StreamOptions) -> AsyncIterator[bytes]:
-    """Events of a choice for each stream, then `[DONE]`.
-
-    The chunks of all streams come in turns: each has its own pace, and all go on at their backends meanwhile.
+    """One choice for each stream, then `[DONE]`. The chunks of the streams alternate; the backends work on all of them
+    at once.
     """
     head = _head(options.kind, options.model)
     choices = [_Choice(index, chunks) for index, chunks in enumerate(streams)]
@@ -119,7 +118,7 @@ async def events(streams: Sequence[AsyncIterator[Reply]], options: StreamOptions
 
 
 def embeddings(reply: EmbeddingsResponse, model: str, encoding: str) -> bytes:
-    """A list of `embedding`; as base64 of little-endian 32-bit floats, or as numbers."""
+    """A list of `embedding`; as numbers, or as base64 of little-endian 32-bit floats."""
     data = [
         {"object": "embedding", "index": index, "embedding": _base64(vector) if encoding == "base64" else vector}
         for index, vector in enumerate(reply.embeddings)
@@ -140,9 +139,9 @@ def _base64(vector: Sequence[float]) -> str:
 def moderation(verdicts: Sequence[RunShieldResponse], shield: str) -> bytes:
     """The verdict of a shield on each input.
 
-    The categories are the shield's own: `violation_type` of a violation's metadata where it has one, else the name of
-    the shield. Scores are 1 or 0, as shields have none. The violation itself, with its words for the user and its
-    metadata, stands beside them.
+    The categories are the shield's own: `violation_type` of a violation's metadata if it has one, else the name of the
+    shield. Shields have no scores, so a score is 1 or 0. The field `violation` has the violation with its message for
+    the user and its metadata.
     """
     results = []
     for verdict in verdicts:
@@ -162,7 +161,7 @@ def moderation(verdicts: Sequence[RunShieldResponse], shield: str) -> bytes:
 
 
 def model_entry(model: Model, name: str) -> dict[str, Any]:
-    """A `model`, by a name of its own. It is not known when a model was made: `created` is 0.
+    """A `model`, by the name `name`. `created` is 0, because the date is unknown.
 
     The fields after `owned_by` are those of newer llama-stack releases: `custom_metadata` as of 0.3, the others of 0.2.
     """

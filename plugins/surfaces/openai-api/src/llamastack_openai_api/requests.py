@@ -1,4 +1,4 @@
-"""The requests of OpenAI's API that are translated: what they must look like.
+"""The models of the requests that are translated.
 
 Only the backend checks a request that is forwarded. A field that is null counts as left out.
 """
@@ -22,11 +22,11 @@ from llamastack.api.first_error_only import FailFast
 
 Name = Annotated[StrictStr, Field(min_length=1)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-"""A whole number too, but no text."""
+"""An integer or a float, but no text."""
 
 
 class OpenAIModel(FailFast):
-    """Base: a JSON object that may have more fields than are named."""
+    """Base: a JSON object that may have further fields."""
 
     model_config = ConfigDict(extra="allow", protected_namespaces=())
 
@@ -47,7 +47,7 @@ class ImagePart(OpenAIModel):
 
 
 class OtherPart(OpenAIModel):
-    """Audio, a file, or what else a backend takes."""
+    """Audio, a file, or another part that a backend may take."""
 
     type: Name
 
@@ -65,7 +65,7 @@ Content = StrictStr | list[Part]
 
 
 class InstructionMessage(OpenAIModel):
-    """`developer` is what newer models call `system`."""
+    """Newer models call the role `system` `developer`."""
 
     role: Literal["system", "developer"]
     content: Content
@@ -101,7 +101,7 @@ class ToolMessage(OpenAIModel):
 
 
 class FunctionMessage(OpenAIModel):
-    """What tools answered before there were `tool` messages."""
+    """The older form of a `tool` message."""
 
     role: Literal["function"]
     name: StrictStr
@@ -133,7 +133,7 @@ class JsonSchema(OpenAIModel):
 
 class ResponseFormat(OpenAIModel):
     type: Name
-    """`text`, `json_object`, `json_schema`, or what else a backend takes."""
+    """`text`, `json_object`, `json_schema`, or another type that a backend may take."""
     json_schema: JsonSchema | None = None
 
 
@@ -213,7 +213,7 @@ class ModerationRequest(OpenAIModel):
         | Annotated[list[ModerationPart], Field(min_length=1)]
     )
     model: Name | None = None
-    """A shield. May be left out where one shield is served."""
+    """A shield. Optional if one shield is served."""
 
 
 CHAT = TypeAdapter(ChatCompletionRequest)

@@ -48,7 +48,7 @@ from llamastack_openai_api.stack_routes import STACK_ROUTES, StackEndpoint
 from llamastack_server import Endpoint, json_object, json_of
 
 MOST_ANSWERS = 2048
-"""How many calls of a provider one request may be: prompts times answers to each, or texts to moderate."""
+"""Most provider calls of one request: prompts times answers to each, or texts to moderate."""
 _MOST_AT_ONCE = 128
 _LARGE = 2**16  # bytes
 _T = TypeVar("_T")
@@ -60,8 +60,8 @@ Answer = bytes | AsyncIterator[bytes]
 class OpenAIRoute:
     """One route of the surface.
 
-    path: below `/v1/`. api, method: the native method that it is served by. request: what its body must be.
-    answer: makes the answer. reference: where the format is described. prompt: the field that the model reads.
+    path: below `/v1/`. api, method: the native method that serves it. request: the model of its body. answer: makes the
+    answer. reference: the page that describes the format. prompt: the field that the model reads.
     """
 
     path: str
@@ -87,13 +87,13 @@ class OpenAIRoute:
 
     @property
     def piece(self) -> Schema | None:
-        """The schema of what each event of a stream holds."""
+        """The schema of each event of a stream."""
         name = ANSWERS[self.path][1]
         return None if name is None else reference_to(name)
 
     @property
     def route(self) -> str:
-        """The path as the server knows it. Names of models have slashes."""
+        """The path in the server's form. Names of models may have slashes."""
         return PREFIX + self.path.replace("}", ":path}")
 
 
@@ -104,7 +104,7 @@ class Surface:
         self.stack = stack
 
     def call(self, api: str, method: str) -> Dispatch:
-        """A native method, for arguments that are valid."""
+        """A native method that takes valid arguments."""
         return self.stack.api(api).methods[method].dispatch
 
     async def forwarded(
@@ -115,13 +115,13 @@ class Surface:
         body: bytes,
         uses: Callable[[Mapping[str, Any]], Mapping[str, Any]],
     ) -> Answer | None:
-        """The answer of a backend that speaks OpenAI's API; None where there is none for this model.
+        """The answer of a backend that speaks OpenAI's API; None if the request cannot be forwarded.
 
-        given: the request, of which only the model and `stream` are looked at: the backend judges the rest.
+        given: the request. Only the model and `stream` are checked; the backend checks the rest.
         """
         model, stream = given.get("model"), given.get("stream", False)
         if not isinstance(model, str) or not model or not isinstance(stream, bool):
-            return None  # where it does not fit, the validation says so
+            return None  # if it does not fit, the validation reports it
 
         def make(identifier: str, changed: ProviderCall | None) -> OpenAIRequest:
             if changed is None:
@@ -135,7 +135,7 @@ class Surface:
         return answer
 
     async def answered(self, asked: OptionalCall, form: OpenAIForm) -> FormAnswer:
-        """The provider's answer to a request in OpenAI's form; by its native method where it knows no other."""
+        """The provider's answer to a request in OpenAI's form, by its native method if it has no other."""
         answer: FormAnswer | None = await self.stack.optional_calls("inference").call(asked)
         if answer is not None:
             return answer
@@ -214,7 +214,7 @@ async def _completion(surface: Surface, given: Mapping[str, Any], body: bytes) -
     to_form.refuse_tokens(given.get("prompt"), "prompt")
     await _let_others(body)
     request = _read(COMPLETION, given)
-    # Before the forms are made: a body has room for more prompts than may be asked.
+    # Checked before the forms are made, because a body can hold more prompts than are allowed.
     _refuse_more_answers((len(request.prompt) if isinstance(request.prompt, list) else 1) * (request.n or 1), "prompt")
     await _let_others(body)
     prompts = to_form.completion_forms(request)
@@ -263,7 +263,7 @@ async def _embeddings(surface: Surface, given: Mapping[str, Any], body: bytes) -
 
 
 def _check_dimensions(wanted: int, own: object) -> None:
-    """Raises InvalidRequestError where the model has others, as far as they are known."""
+    """Raises InvalidRequestError if the model is known to have another number of dimensions."""
     if isinstance(own, int) and wanted != own:
         raise InvalidRequestError(f"the embeddings of this model have {own} dimensions", param="dimensions")
 
@@ -278,7 +278,7 @@ async def _moderations(surface: Surface, given: Mapping[str, Any], body: bytes) 
             raise InvalidRequestError("shields take no images here", param=f"input[{place}]")
         texts.append(part if isinstance(part, str) else part.text)
     if not all(isinstance(part, str) for part in parts):
-        texts = ["\n".join(texts)]  # parts are of one input
+        texts = ["\n".join(texts)]  # the parts belong to one input
     _refuse_more_answers(len(texts), "input")
     call = surface.call("safety", "run_shield")
     verdicts = await _together(
@@ -302,7 +302,7 @@ async def _models(surface: Surface, name: str | None, body: bytes) -> bytes:
     data: dict[str, dict[str, Any]] = {}
     for model in await surface.call("models", "list_models")({}):
         if model.unavailable_reason is None:
-            # The short name belongs to the model that answers to it.
+            # The model that answers to the short name gets it.
             known = await surface.call("models", "get_model")({"identifier": model.identifier})
             plain = known is not None and known.provider_id == model.provider_id
             shown = model.identifier if plain else f"{model.provider_id}/{model.identifier}"
@@ -323,9 +323,7 @@ def _wants_usage(request: ChatCompletionRequest | CompletionRequest) -> bool:
 
 
 async def _together(call: Callable[[_A], Awaitable[_T]], several: Sequence[_A]) -> list[_T]:
-    """The replies to several calls, many of them made at the same time. Raises the first failure, which ends the
-    others.
-    """
+    """The replies to several calls, many of them concurrent. Raises the first failure and cancels the others."""
     if len(several) == 1:
         return [await call(several[0])]
     made: dict[int, _T] = {}
@@ -340,7 +338,7 @@ async def _together(call: Callable[[_A], Awaitable[_T]], several: Sequence[_A]) 
                 failures.append(error)
                 group.cancel_scope.cancel()
                 return
-            await checkpoint()  # a call may answer at once, and others want a turn
+            await checkpoint()  # a call may return without waiting, and other requests need a turn
 
     try:
         async with anyio.create_task_group() as group:
@@ -354,24 +352,24 @@ async def _together(call: Callable[[_A], Awaitable[_T]], several: Sequence[_A]) 
         try:
             raise failures[0]
         finally:
-            failures.clear()  # else the error and this frame would hold each other
+            failures.clear()  # else the error and this frame would refer to each other
     return [made[place] for place in range(len(several))]
 
 
 def _refuse_more_answers(number: int, param: str) -> None:
-    """Raises InvalidRequestError where one request would be too many calls of a provider."""
+    """Raises InvalidRequestError if one request needs too many provider calls."""
     if number > MOST_ANSWERS:
         raise InvalidRequestError(f"asks for {number} answers; one request may have {MOST_ANSWERS}", param=param)
 
 
 async def _let_others(body: bytes) -> None:
-    """Let other requests run between the steps of long work."""
+    """Lets other requests run between the steps of long work."""
     if len(body) > _LARGE:
         await checkpoint()
 
 
 async def _close_all(several: Iterable[object]) -> None:
-    """Each of them, though one may fail. A client that goes away does not stop it."""
+    """Close each stream, even if closing one fails or the client disconnects."""
     with anyio.CancelScope(shield=True):
         async with AsyncExitStack() as closing:
             for one in several:

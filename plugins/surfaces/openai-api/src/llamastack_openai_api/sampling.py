@@ -1,4 +1,4 @@
-"""How OpenAI's requests say that tokens are chosen -> fields of the one form inside."""
+"""The sampling fields of OpenAI's requests -> fields of the internal form."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ from llamastack_openai_api.requests import ChatCompletionRequest, CompletionRequ
 
 _HIGHEST_TEMPERATURE = 2
 _SEEDS = 2**32 - 1
-"""How many native seeds there are, without the last, which some engines take for none."""
+"""The number of native seeds without the last, which some engines take for none."""
 _SAME_NAME = ("frequency_penalty", "presence_penalty", "min_p", "logit_bias", "repetition_penalty")
 _Made = TypeVar("_Made", bound=BaseModel)
 
 
 def made(kind: type[_Made], values: Mapping[str, Any], params: Mapping[str, str]) -> _Made:
-    """A native value.
-
-    params: by field, the client's own name for it, where that is another one. Raises InvalidRequestError that names it.
+    """A valid native value. params: the client's name of a field, if it differs. Raises InvalidRequestError that names
+    it.
     """
     try:
         return kind(**values)
@@ -38,9 +37,10 @@ def made(kind: type[_Made], values: Mapping[str, Any], params: Mapping[str, str]
 
 
 def sampling(request: GenerationRequest, longest: int | None, longest_param: str = "max_tokens") -> dict[str, Any]:
-    """What a client says of sampling, in the form's fields. Where it says nothing, the model's own defaults count.
+    """The sampling parameters of a request, as fields of the form. The model's defaults count for parameters that are
+    not given.
 
-    longest: tokens of the reply, which the field `longest_param` gives.
+    longest: most tokens of the reply, from the field `longest_param`.
     """
     fields = _strategy(request)
     if longest:
@@ -56,7 +56,7 @@ def sampling(request: GenerationRequest, longest: int | None, longest_param: str
         value = getattr(request, name)
         if value not in (None, {}):
             fields[name] = value
-    # The native type has the bounds of each.
+    # The native type checks the bounds.
     params = made(SamplingParams, fields, {"max_tokens": longest_param})
     fields = {name: getattr(params, name) for name in fields}
     if fields.get("repetition_penalty") == 1.0:
@@ -65,7 +65,7 @@ def sampling(request: GenerationRequest, longest: int | None, longest_param: str
 
 
 def another_seed(form: OpenAIForm, number: int) -> OpenAIForm:
-    """The same for a further answer: one seed would make them all the same."""
+    """The same with another seed: with one seed all answers would be the same."""
     seed = form.fields.get("seed")
     return form if seed is None or not number else form.with_fields(seed=(seed + number) % _SEEDS)
 
@@ -80,14 +80,14 @@ def _strategy(request: GenerationRequest) -> dict[str, Any]:
     if request.top_k is not None and request.top_k > 0:
         fields["top_k"] = request.top_k
     elif temperature is not None and top_p is None:
-        top_p = 1.0  # as OpenAI has it
+        top_p = 1.0  # as at OpenAI
     if top_p is not None:
         fields["top_p"] = top_p
     return fields
 
 
 def chat_logprobs(request: ChatCompletionRequest) -> int | None:
-    """How many of the likeliest tokens to return; None without log probabilities. Raises InvalidRequestError."""
+    """The number of likeliest tokens to return; None without log probabilities. Raises InvalidRequestError."""
     if request.logprobs:
         return made(LogProbConfig, {"top_k": request.top_logprobs or 0}, {"top_k": "top_logprobs"}).top_k
     if request.top_logprobs:

@@ -1,5 +1,4 @@
-"""What `/v1` answers, as JSON Schemas: the fields that clients read. A backend that a request is forwarded to may add
-others.
+"""JSON Schemas of the replies of `/v1`: the fields that clients read. A forwarded reply may have others.
 
 Format: https://platform.openai.com/docs/api-reference.
 """
@@ -29,7 +28,7 @@ def _object(required: Mapping[str, Schema], optional: Mapping[str, Schema] | Non
 
 
 def reference_to(name: str) -> Schema:
-    """To one of `SCHEMAS`."""
+    """A reference to one of `SCHEMAS`."""
     return {"$ref": f"#/components/schemas/OpenAI{name}"}
 
 
@@ -105,7 +104,7 @@ SCHEMAS: dict[str, Schema] = {
         }
     ),
 }
-"""By name; in the OpenAPI document it is `OpenAI` and the name."""
+"""By name; the OpenAPI document puts `OpenAI` before it."""
 
 ANSWERS: dict[str, tuple[str, str | None]] = {
     "models": ("Models", None),
@@ -115,4 +114,4 @@ ANSWERS: dict[str, tuple[str, str | None]] = {
     "embeddings": ("Embeddings", None),
     "moderations": ("Moderation", None),
 }
-"""By the path of a route: the schema of its answer, and of what each event of a stream holds."""
+"""Path of a route -> the schema of its answer, and of each event of a stream."""

@@ -1,4 +1,4 @@
-"""Routes of `/v1` that clients of newer llama-stack releases ask for first: what a stack consists of, and its shields.
+"""Routes of `/v1` that clients of newer llama-stack releases call first: the parts of a stack, and its shields.
 
 Formats: as `llama-stack-client` 0.2.12 reads them (https://pypi.org/project/llama-stack-client/).
 """
@@ -37,7 +37,7 @@ Fields = dict[str, Any]
 
 @dataclass(frozen=True)
 class Asked:
-    """path: parameters of the path. query: of the query, the first of each name. body: of a POST."""
+    """path: parameters of the path. query: those of the query, the first of each name. body: the body of a POST."""
 
     path: Mapping[str, str]
     query: Mapping[str, str]
@@ -46,10 +46,8 @@ class Asked:
 
 @dataclass(frozen=True)
 class StackRoute:
-    """One route.
-
-    path: below `/v1/`. api, method: the native method that it is served by. answer: makes the JSON. result: schema of
-    it. request: what the body of a POST must be; None for GET.
+    """One route. path: below `/v1/`. api, method: the native method that serves it. answer: makes the JSON. result: its
+    schema. request: the model of a POST's body; None for GET.
     """
 
     path: str
@@ -69,7 +67,7 @@ class StackRoute:
 
     @property
     def route(self) -> str:
-        """The path as the server knows it. Names of shields may have slashes."""
+        """The path in the server's form. Names of shields may have slashes."""
         return PREFIX + self.path.replace("}", ":path}")
 
 
@@ -95,7 +93,7 @@ async def _list_providers(stack: Stack, asked: Asked) -> Fields:
 
 
 async def _get_provider(stack: Stack, asked: Asked) -> Fields:
-    """Ids are unique within an API only: `?api=` chooses, and the first in the order of the run config counts."""
+    """Ids are unique only within an API: `?api=` chooses, else the first in the order of the run config counts."""
     name, api = asked.path["provider_id"], asked.query.get("api")
     providers = (await stack.api("inspect").health()).providers
     for provider in providers:
@@ -106,7 +104,7 @@ async def _get_provider(stack: Stack, asked: Asked) -> Fields:
 
 
 def _provider(provider: ProviderHealth) -> Fields:
-    """`config` is empty: what stands in a run config is nothing for every client."""
+    """`config` is empty, because a run config may hold secrets."""
     health: Fields = {"status": "OK" if provider.status is ProviderStatus.healthy else "Error"}
     if provider.status is not ProviderStatus.healthy:
         health["message"] = provider.shown_reason or str(provider.status)
@@ -139,7 +137,7 @@ async def _list_routes(stack: Stack, asked: Asked) -> Fields:
 
 
 class ShieldMessage(OpenAIModel):
-    """A message of either release: tools are `tool` or `ipython`."""
+    """A message of either release: the role of a tool is `tool` or `ipython`."""
 
     role: Literal["user", "system", "developer", "assistant", "tool", "ipython"]
     content: Content | Part | None = None
@@ -170,7 +168,7 @@ async def _get_shield(stack: Stack, asked: Asked) -> Fields:
 
 
 def _shield(shield: Shield) -> Fields:
-    """`shield_type` is the kind of check, which newer releases have no field for."""
+    """`shield_type` is the kind of check; newer releases have no field for it."""
     return {
         "identifier": shield.identifier,
         "type": "shield",
@@ -213,7 +211,7 @@ def _text(message: ShieldMessage, where: str) -> str:
     texts = []
     for place, part in enumerate(content if isinstance(content, list) else [content]):
         if not isinstance(part, TextPart):
-            raise InvalidRequestError("shields take text alone here", param=f"{where}[{place}]")
+            raise InvalidRequestError("shields take only text here", param=f"{where}[{place}]")
         texts.append(part.text)
     return "\n".join(texts)
 

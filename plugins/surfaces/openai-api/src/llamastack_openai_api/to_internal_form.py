@@ -1,4 +1,4 @@
-"""OpenAI's requests -> the one form that they have inside. What has no place in it is refused, by its name."""
+"""OpenAI's requests -> the internal form. A field that the form lacks is refused by name."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ IGNORED_FIELDS = (
     "user", "metadata", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "prediction",
     "store", "reasoning_effort", "verbosity",
 )  # fmt: skip
-"""Fields that say where and how a request is handled at OpenAI, or that only its own models know."""
+"""Fields about how OpenAI handles a request, or for OpenAI's own models only."""
 IGNORED_NESTED_FIELDS = (
     "name", "description", "index", "parsed", "parsed_arguments", "include_obfuscation", "continuous_usage_stats",
     "cache_control", "annotations", "refusal", "reasoning", "reasoning_content", "reasoning_details", "thinking",
     "thinking_blocks", "provider_specific_fields",
 )  # fmt: skip
-"""The same of what is inside the fields; most are there because a client sends back what it has been given."""
+"""The same inside the fields; most come from replies that a client sends back."""
 UNTRANSLATABLE_FIELDS = (
     "modalities", "audio", "web_search_options", "functions", "function_call", "echo", "suffix", "best_of",
 )  # fmt: skip
-"""OpenAI's fields that no native call has a word for."""
+"""OpenAI's fields that no native call has."""
 _INSTEAD = {"functions": "tools", "function_call": "tool_choice"}
-# What these say is what happens anyway.
+# These values ask for what happens anyway.
 NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
     "modalities": (["text"],),
     "echo": (False,),
@@ -65,7 +65,7 @@ CHAT_FIELDS = (
     "model", "messages", "stream", "stream_options", *_SAMPLING_FIELDS, "max_completion_tokens", "tools", "tool_choice",
     "parallel_tool_calls", "response_format", "logprobs", "top_logprobs",
 )  # fmt: skip
-"""Fields of a chat that can be said natively."""
+"""Fields of a chat that a native call has."""
 COMPLETION_FIELDS = ("model", "prompt", "stream", "stream_options", *_SAMPLING_FIELDS, "logprobs")
 """The same of a text completion."""
 EMBEDDINGS_FIELDS = ("model", "input", "encoding_format", "dimensions")
@@ -77,7 +77,7 @@ def _unsupported(param: str, what: str | None = None) -> NotSupportedError:
 
 
 def _other_fields(request: OpenAIModel, known: Iterable[str]) -> Fields:
-    """The fields that OpenAI's API does not have. Raises NotSupportedError for those that no form has a place for."""
+    """The fields that OpenAI's API does not have. Raises NotSupportedError for fields that no form has."""
     others: Fields = {}
     for name, value in (*vars(request).items(), *(request.model_extra or {}).items()):
         if value is None:
@@ -95,7 +95,7 @@ def _other_fields(request: OpenAIModel, known: Iterable[str]) -> Fields:
 
 
 def _refuse_extras(part: object, where: str) -> None:
-    """Of an object inside a request, and what is in it: replies that are sent back have fields that are empty."""
+    """Check an object inside a request, and the objects in it. Replies that a client sends back have empty fields."""
     if isinstance(part, list):
         for place, one in enumerate(part):
             _refuse_extras(one, f"{where}[{place}]")
@@ -115,10 +115,8 @@ def _refuse_extras(part: object, where: str) -> None:
 
 
 def chat_form(request: ChatCompletionRequest, messages: list[Fields] | None = None) -> OpenAIForm:
-    """A chat, for one answer.
-
-    messages: what `messages_of` makes of the request's, where that has been done. Raises InvalidRequestError,
-    NotSupportedError, naming the field.
+    """A chat with one answer. messages: the result of `messages_of`, if it is already there. Raises
+    InvalidRequestError, NotSupportedError, naming the field.
     """
     extra = _other_fields(request, CHAT_FIELDS)
     fields: Fields = {"messages": list(messages_of(request.messages)) if messages is None else messages}
@@ -142,12 +140,12 @@ def chat_form(request: ChatCompletionRequest, messages: list[Fields] | None = No
 
 
 def completion_forms(request: CompletionRequest) -> list[OpenAIForm]:
-    """A text completion for each prompt, each for one answer."""
+    """A text completion for each prompt, each with one answer."""
     extra = _other_fields(request, COMPLETION_FIELDS)
     prompts = _texts(request.prompt, "prompt")
     if request.max_tokens == 0:
         raise InvalidRequestError("must be at least 1 for this model", param="max_tokens")
-    # 16 where it is left out, as OpenAI has it.
+    # OpenAI's default is 16.
     fields = sampling(request, 16 if request.max_tokens is None else request.max_tokens)
     most = completion_logprobs(request)
     if most is not None:
@@ -156,17 +154,14 @@ def completion_forms(request: CompletionRequest) -> list[OpenAIForm]:
 
 
 def embeddings_arguments(request: EmbeddingsRequest) -> Fields:
-    """Arguments of `embeddings` but for `model`."""
+    """Arguments of `embeddings` without `model`."""
     for name in _other_fields(request, EMBEDDINGS_FIELDS):
         raise unknown_field(name)
     return {"contents": _texts(request.input, "input")}
 
 
 def requested_capabilities(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters of `chat_completion` that a provider may declare it cannot take, as far as they are asked for.
-
-    given: the request, of which nothing is known yet.
-    """
+    """The parameters of `chat_completion` in a request that need a capability. given: the request, not validated."""
     response_format = given.get("response_format")
     kind = response_format.get("type") if isinstance(response_format, dict) else None
     messages = given.get("messages")
@@ -191,7 +186,7 @@ def _objects_of(value: object) -> Iterator[dict[str, Any]]:
 
 
 def refuse_tokens(given: object, param: str) -> None:
-    """Raises NotSupportedError for ids of tokens instead of text, seen by the first: there may be a million."""
+    """Raises NotSupportedError for token ids instead of text. Only the first is checked: there may be a million."""
     first = given[0] if isinstance(given, list) and given else None
     if isinstance(first, list) or (isinstance(first, int) and not isinstance(first, bool)):
         raise _unsupported(param, f"'{param}' as token ids instead of text")
@@ -242,7 +237,7 @@ def _tools(tools: Sequence[Tool], choice: str | Fields | None) -> Fields:
             "must be 'none', 'auto', 'required' or a function; allowed tools and custom tools are not supported",
             param="tool_choice",
         )
-    # A model that has one tool and must call one calls this one.
+    # A model that gets only this tool and must call one calls this tool.
     chosen = [tool for tool in defined if tool["function"]["name"] == function.get("name")]
     if not chosen:
         raise InvalidRequestError(f"there is no tool {function.get('name')!r} in 'tools'", param="tool_choice")
@@ -263,7 +258,7 @@ def _tool(tool: Tool, where: str) -> Fields:
 
 
 def messages_of(messages: Sequence[Message]) -> Iterator[Fields]:
-    """The messages of a chat's form."""
+    """The messages of a chat in the internal form."""
     called: dict[str, str] = {}
     for place, message in enumerate(messages):
         where = f"messages[{place}]"
@@ -294,14 +289,14 @@ def messages_of(messages: Sequence[Message]) -> Iterator[Fields]:
 
 
 def _refusal(message: AssistantMessage) -> str:
-    """What stands in the place of the content where a model has refused."""
+    """The content of a refusal."""
     text = (message.model_extra or {}).get("refusal")
     return text if isinstance(text, str) else ""
 
 
 def _call(call: Any, where: str) -> Fields:
     if call.function is None:
-        raise _unsupported(where, "a tool call that is not one of a function")
+        raise _unsupported(where, "a tool call that does not name a function")
     arguments = parse_arguments(call.function.arguments or "")
     if arguments is None:
         raise InvalidRequestError("must be a JSON object", param=f"{where}.function.arguments")

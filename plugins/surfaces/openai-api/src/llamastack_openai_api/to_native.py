@@ -1,4 +1,4 @@
-"""Requests in OpenAI's form -> arguments of native calls, for providers that know no other."""
+"""Requests in OpenAI's form -> arguments of native calls, for providers that have only these."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def messages_of(form: OpenAIForm) -> Iterator[Message]:
 def chat_arguments(form: OpenAIForm, messages: list[Message]) -> dict[str, Any]:
     """Arguments of `chat_completion`. messages: those of `messages_of`.
 
-    Raises InvalidRequestError, naming the field, for what no native argument says.
+    Raises InvalidRequestError for a field that no native argument can express.
     """
     arguments = _common(form)
     arguments["messages"] = messages
@@ -76,7 +76,7 @@ _SAMPLING = (
 
 
 def _sampling(fields: Fields) -> SamplingParams:
-    """What is not said must not be said natively either: there the model's own defaults count."""
+    """A parameter that is not given must not be set natively either: the model's defaults count."""
     given = {name: fields[name] for name in _SAMPLING if name in fields}
     if given.get("temperature") == 0:
         given = {name: value for name, value in given.items() if name not in ("temperature", "top_p", "top_k")}
@@ -136,7 +136,7 @@ def _parameter(schema: Mapping[str, Any], *, required: bool) -> ToolParamDefinit
     kind = schema.get("type")
     description = schema.get("description")
     return ToolParamDefinition(
-        # What is no single type (a reference, a choice) stands in the schema of the tool.
+        # A parameter without a single type (a reference, a choice) is described only in the tool's schema.
         param_type=kind if isinstance(kind, str) else "object",
         description=description if isinstance(description, str) else None,
         required=required,
