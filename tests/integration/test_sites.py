@@ -77,7 +77,7 @@ async def test_a_host_that_is_none(discovery: Discovery, script: Scripts, host: 
     async with served_script(discovery) as client, RawClients(client) as raw:
         asked = await raw.ask(request("GET", "/health", host=host))
         assert asked.statuses == [400]
-        assert "the header 'Host' is no host" in json.loads(asked.body)["error"]["message"]
+        assert "the header 'Host' is not a host" in json.loads(asked.body)["error"]["message"]
 
 
 async def test_no_host_and_two(discovery: Discovery, script: Scripts) -> None:

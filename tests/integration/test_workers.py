@@ -236,9 +236,9 @@ def test_what_each_worker_would_keep_to_itself_is_refused(tmp_path: Path) -> Non
     done = CliRunner().invoke(cli, ["run", str(file), "--port", "0", "--workers", "3"])
     assert done.exit_code == 2
     assert done.stdout == ""
-    alone = "works in one process only: each of 3 workers would have its own, which knows nothing of the others"
+    alone = "works in one process only: each of 3 workers would have its own state"
     assert done.stderr.splitlines() == [
-        f"error: {file}:8: store.type: 'memory' keeps what is registered in one process, and 3 workers must share it; "
+        f"error: {file}:8: store.type: 'memory' keeps registrations in one process, and 3 workers must share them; "
         "allowed: sqlite, or one worker",
         f"error: {file}:6: providers.memory[1]: 'docs' (remote::qdrant with 'path') {alone}; allowed: one worker",
         f"error: {file}:7: providers.memory[2]: 'notes' (remote::sample) {alone}; allowed: one worker",

@@ -165,7 +165,7 @@ def test_each_kind_of_object_has_its_table() -> None:
         ("docs/openai-compatible.md", "`seed` as `random_seed`", "`seed` as `seed`"),
         ("docs/run-config.md", "| `refresh_interval_s` |", "| `refresh_s` |"),
         ("docs/run-config.md", "| `8321` |", "| `8322` |"),
-        ("docs/cli.md", "Longest reply, in tokens.", "Longest reply, in words."),
+        ("docs/cli.md", "Most tokens of the reply.", "Most words of the reply."),
         ("docs/http-api.md", "`/models/register`", "`/models/add`"),
         ("docs/providers.md", "class AcmeInference(", "class Acme("),
         ("docs/provider-reference.md", "| `capabilities` | `Capabilities` |", "| `abilities` | `Capabilities` |"),

@@ -61,7 +61,7 @@ def test_list_says_what_is_broken_disabled_or_claimed_twice(site: Path, monkeypa
     assert [line.split("1.2.3", 1)[1].strip() for line in lines] == [
         "also brought by acme-two 1.2.3: choose with 'distribution:'",
         "also brought by acme-one 1.2.3: choose with 'distribution:'",
-        "broken: package 'package_that_is_gone' is not there",
+        "broken: package 'package_that_is_gone' is not installed",
         "disabled by LLAMASTACK_DISABLE_PLUGINS",
     ]
 

@@ -1,6 +1,6 @@
 """A running stack over HTTP.
 
-What surfaces and tests of other packages may use is in `__all__`; it is imported on first use.
+Surfaces and tests of other packages may use the names in `__all__`; each is imported on first use.
 """
 
 from __future__ import annotations

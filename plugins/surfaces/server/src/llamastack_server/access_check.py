@@ -12,7 +12,7 @@ from llamastack_server.error_replies import send_error
 
 
 class AccessCheck:
-    """Middleware. It puts the principal and the deadline into the request's context, or answers why it does not."""
+    """Middleware that puts the principal and the deadline into the request's context, or refuses the request."""
 
     def __init__(self, app: AsgiApp, access: AccessControl) -> None:
         self._app = app

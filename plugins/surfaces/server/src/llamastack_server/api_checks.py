@@ -1,4 +1,4 @@
-"""What of an API cannot be served, found when it is loaded and not by the first request."""
+"""Checks, when an API is loaded, that the server can serve it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ _PAGING = ("limit", "after")
 
 
 def check_apis(apis: Mapping[str, ApiDefinition], added: Mapping[str, str]) -> None:
-    """Raises DiscoveryError naming plugin, API, method and fault where an API of a plugin cannot be served.
-
-    added: API -> plugin.
+    """Raises DiscoveryError that names plugin, API, method and fault if an API of a plugin cannot be served. added: API
+    -> plugin.
     """
     for name, plugin in added.items():
         issues = [f"{name}.{issue}" for issue in issues_of(apis[name])]
@@ -35,14 +34,14 @@ def check_apis(apis: Mapping[str, ApiDefinition], added: Mapping[str, str]) -> N
 
 
 def issues_of(api: ApiDefinition) -> list[str]:
-    """What keeps an API from being served: `method: what is wrong; what is allowed`; empty where nothing does."""
+    """The faults of an API, each as `method: what is wrong; what is allowed`."""
     try:
         methods = api.methods
-    except Exception as error:  # the annotations are evaluated here
+    except Exception as error:  # this evaluates the annotations
         return [f"its methods cannot be read: {error}"]
     found: list[str] = []
     for name, method in methods.items():
-        # Each assumes that those before it found nothing.
+        # Each check assumes that the checks before it found nothing.
         for check in (_of_signature, _of_route, _of_arguments, _of_reply, _of_pages, _of_resource(api)):
             issues = [f"{name}: {issue}" for issue in check(method)]
             found += issues
@@ -52,7 +51,7 @@ def issues_of(api: ApiDefinition) -> list[str]:
 
 
 def conflicts_of(apis: Iterable[ApiDefinition]) -> Iterator[str]:
-    """Routes that two methods claim; the names of path parameters tell none apart."""
+    """Routes that two methods claim. Path parameters of different names are the same route."""
     claimed: dict[tuple[str, str], str] = {}
     for api in apis:
         for method in api.methods.values():
@@ -68,13 +67,13 @@ def _of_signature(method: MethodDefinition) -> Iterator[str]:
     plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     for name, parameter in method.parameters.items():
         if parameter.kind not in plain:
-            yield f"argument '{name}' has no name to be passed by; allowed are arguments that can be passed by name"
+            yield f"argument '{name}' cannot be passed by name; allowed: arguments that can"
         elif name not in method.hints:
             yield f"argument '{name}' has no type"
         elif name.startswith("_") or name in vars(Request):
             yield f"argument '{name}' needs another name"
     if "return" not in method.hints:
-        yield "it does not say what it returns; for nothing write '-> None'"
+        yield "the return type is missing; for no result write '-> None'"
     named = {"routed_by": (method.web.routed_by or "",), "query": method.web.query}
     named |= {"argument_capabilities": (*method.web.argument_capabilities,)}
     named |= {"image_arguments": method.web.image_arguments}

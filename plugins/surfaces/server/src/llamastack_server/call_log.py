@@ -1,4 +1,4 @@
-"""A second line of the access log for each call of a provider: a plugin, on where LLAMASTACK_LOG_CALLS is `1`."""
+"""A plugin that adds a line to the access log for each call of a provider if LLAMASTACK_LOG_CALLS is `1`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ACCESS = logging.getLogger("llamastack.access")
 
 
 class CallLog:
-    """Logs how each call has ended."""
+    """Logs the result of each call."""
 
     @hookimpl
     def llamastack_call_finished(self, event: CallEvent) -> None:
@@ -31,5 +31,5 @@ def line_of(event: CallEvent) -> str:
     return line
 
 
-# Without a hook where it is off, so that no call is followed for it.
+# No hook if the log is off, so that calls cost nothing more.
 PLUGIN: object = CallLog() if os.environ.get(CALLS_VARIABLE) == "1" else object()

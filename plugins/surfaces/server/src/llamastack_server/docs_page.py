@@ -1,4 +1,4 @@
-"""The docs page: the OpenAPI document made readable, without anything fetched from elsewhere."""
+"""The docs page: a readable view of the OpenAPI document. It loads nothing from other servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server's own routes: the OpenAPI document that its plugins' parts make together, and a page that shows it."""
+"""The server's own routes: the OpenAPI document, made of the parts of all plugins, and a page that shows it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Fragment = Callable[[], Mapping[str, object]]
 
 
 def documentation_routes(fragments: Sequence[Fragment]) -> RouteGroup:
-    """`/openapi.json`, `/docs` and `/`. fragments: what gives the parts of the document."""
+    """`/openapi.json`, `/docs` and `/`. fragments: returns the parts of the document."""
     return RouteGroup([Route("/", _docs), Route("/docs", _docs), Route("/openapi.json", _Document(fragments))])
 
 
 class _Document:
-    """Made when it is first asked for, in a thread: it takes a while."""
+    """The document, made at the first request, in a thread because that is slow."""
 
     def __init__(self, fragments: Sequence[Fragment]) -> None:
         self._fragments = fragments

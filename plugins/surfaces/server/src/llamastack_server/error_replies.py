@@ -20,12 +20,12 @@ async def send_error(error: Exception, scope: Scope, receive: Receive, send: Sen
     """Answer a request with an error, in the form for its path.
 
     An error that is not of `llamastack.provider.errors` goes to the log with its traceback; the client gets a 500 that
-    names its type only.
+    names only its type.
     """
     if not isinstance(error, LlamaStackError):
         _LOGGER.error("unexpected %s", type(error).__name__, exc_info=error)
         error = InternalError(f"unexpected {type(error).__name__}; the log has more under this request id")
-    # What is wrong may be as long as the request: a name, a path, a key.
+    # The wrong value can be as long as the request: a name, a path, a key.
     error.amend(shortened(error.message), param=None if error.param is None else shortened(error.param))
     if error.status >= 500:
         _LOGGER.warning("%s: %s", error.code, error.message)

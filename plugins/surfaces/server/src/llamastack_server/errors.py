@@ -1,4 +1,4 @@
-"""How errors look on the wire: each surface has its own shape for the one family."""
+"""The native form of errors, and what all forms share."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class ErrorShape:
         return cls.status
 
     def body(self, error: LlamaStackError) -> dict[str, Any]:
-        """The JSON of an error response, with the id of the current request."""
+        """The JSON of an error reply, with the id of the current request."""
         return error.to_wire(current_context().request_id)
 
     def event(self, error: LlamaStackError) -> bytes:
-        """An error as the last event of a stream that has begun."""
+        """An error as the last event of a stream."""
         return event_of(json_of(self.body(error)))
 
 
@@ -37,8 +37,7 @@ NATIVE_ERRORS = ErrorShape()
 
 
 def headers_for(error: LlamaStackError) -> dict[str, str]:
-    """The headers that go with an error, whatever its shape: when to ask again, how, and what else can
-    be asked."""
+    """The headers of an error in every form: when to retry, how to authenticate, which methods are allowed."""
     headers: dict[str, str] = {}
     wait = error.retry_after
     if wait is not None:
@@ -47,7 +46,9 @@ def headers_for(error: LlamaStackError) -> dict[str, str]:
             headers["retry-after-ms"] = str(round(wait * 1000))  # OpenAI's clients obey it
     if error.should_retry is not None:
         headers["x-should-retry"] = "true" if error.should_retry else "false"
-    if isinstance(error, AuthenticationError) and error.provider_id is None:  # else it is the backend's key
+    if (
+        isinstance(error, AuthenticationError) and error.provider_id is None
+    ):  # otherwise the error is about the backend's key
         headers["WWW-Authenticate"] = error.challenge
     if isinstance(error, MethodNotAllowedError):
         headers["Allow"] = ", ".join(error.allowed)

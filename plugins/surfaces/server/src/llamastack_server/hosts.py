@@ -1,4 +1,4 @@
-"""Hosts and origins: how a run config and a request name them, and which of the first fit which of the second.
+"""Hosts and origins: the patterns of a run config, the values of a request, and whether they match.
 
 Formats: https://www.rfc-editor.org/rfc/rfc9110#section-7.2 (Host), https://www.rfc-editor.org/rfc/rfc6454#section-7
 (Origin).
@@ -29,14 +29,14 @@ class Host:
 
 @dataclass(frozen=True)
 class Origin:
-    """scheme: in lower case. host: its port is left out where it is the scheme's own."""
+    """scheme: in lower case. host: without a port if it is the scheme's default."""
 
     scheme: str
     host: Host
 
 
 def read_host(text: str) -> Host | None:
-    """What stands in a `Host` header; None for what is no host."""
+    """The value of a `Host` header; None if it is not a host."""
     found = _AUTHORITY.fullmatch(text.lower())
     if found is None or len(text) > _LONGEST_NAME:
         return None
@@ -54,7 +54,7 @@ def read_host(text: str) -> Host | None:
 
 
 def read_origin(text: str) -> Origin | None:
-    """What stands in an `Origin` header; None for `null` and for what is no origin."""
+    """The value of an `Origin` header; None for `null` and if it is not an origin."""
     scheme, separator, rest = text.lower().partition("://")
     if not separator or not _SCHEME.fullmatch(scheme):
         return None
@@ -79,14 +79,14 @@ def is_loopback(name: str) -> bool:
 
 
 def is_own(origin: Origin, host: Host) -> bool:
-    """Whether a page of `origin` comes from the server that is asked as `host`."""
+    """Whether a page of `origin` comes from the server that the request calls `host`."""
     usual = _DEFAULT_PORTS.get(origin.scheme)
     return origin.host.name == host.name and (origin.host.port or usual) == (host.port or usual)
 
 
 @dataclass(frozen=True)
 class HostPattern:
-    """name: exact, `*` for every one, or `*.` and what a name must end with. port: None for every one."""
+    """name: exact, `*` for every name, or `*.` and the end of a name. port: None for every port."""
 
     name: str
     port: int | None = None
@@ -99,7 +99,7 @@ class HostPattern:
 
 @dataclass(frozen=True)
 class OriginPattern:
-    """scheme: exact. host: see `HostPattern`; its port counts only where `any_port` is False."""
+    """scheme: exact. host: see `HostPattern`; its port counts only if `any_port` is False."""
 
     scheme: str
     host: HostPattern
@@ -116,13 +116,13 @@ def host_pattern(text: str) -> HostPattern:
     if text == ANY:
         return HostPattern(ANY)
     wild = "*." if text.startswith("*.") else ""
-    # An address of IPv6 may stand without brackets, as in `host`.
+    # An IPv6 address may have no brackets, as in `host`.
     bare = text.count(":") > 1 and not text.startswith("[")
     host = read_host(f"[{text}]" if bare else text.removeprefix("*."))
     if host is None:
         raise ValueError(
-            f"'{text}' is no host; allowed: a name or an address, with or without a port, such as stack.example.com, "
-            "*.example.com or 192.0.2.7:8321, or *"
+            f"'{text}' is not a host; allowed: a name or an address, with or without a port, such as "
+            "stack.example.com, *.example.com or 192.0.2.7:8321, or *"
         )
     return HostPattern(wild + host.name, host.port)
 
@@ -136,7 +136,7 @@ def origin_pattern(text: str) -> OriginPattern:
     origin = read_origin(f"{scheme}{separator}{plain}")
     if origin is None:
         raise ValueError(
-            f"'{text}' is no origin; allowed: scheme://host or scheme://host:port without a path, such as "
+            f"'{text}' is not an origin; allowed: scheme://host or scheme://host:port without a path, such as "
             "https://app.example.com, https://*.example.com, http://localhost:* or chrome-extension://*, "
             "or null, or *"
         )

@@ -7,14 +7,14 @@ import re
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
-# What differs between lines of one kind: numbers, ids, times, addresses.
+# The parts that differ between lines of one kind: numbers, ids, times, addresses.
 _VARYING = re.compile(r"[0-9A-Fa-f]{4,}(?:-[0-9A-Fa-f]{2,})+|[^\W\d]*\d\w*")
 _COMPARED = 300  # characters
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Lines of one kind that were not written: how many, and what the last of them was."""
+    """Lines of one kind that were not written: their number, and the last of them."""
 
     number: int
     level: str
@@ -30,22 +30,20 @@ class _Kind:
     held: Held | None = None
 
     def write(self) -> None:
-        """One more is written."""
+        """Count a written line."""
         self.written += 1
 
     def hold(self, record: logging.LogRecord, request: str, text: str) -> None:
-        """One more is held back."""
+        """Count a line that is not written."""
         number = self.held.number if self.held is not None else 0
         self.held = Held(number + 1, record.levelname, record.name, request, text)
 
 
 class Repeats:
-    """Decides which records are written.
-
-    most: how often the same line is, within `window_s` seconds; 0 writes all. Lines that differ in numbers and ids
-    alone are of one kind, and twice as many of a kind are written: each may be about another thing. most_of_a_place:
-    lines of all kinds that one place in the code writes within that time. most_kept: how many lines, kinds and places
-    are distinguished at a time; the rest are counted only by place.
+    """Decides which records are written. most: how often the same line is written within `window_s` seconds; 0 writes
+    all. Lines that differ only in numbers and ids are of one kind. Twice as many lines of a kind are written, because
+    each may be about another thing. most_of_a_place: lines of all kinds that one place in the code writes within that
+    time. most_kept: how many lines, kinds and places are distinguished at a time; the rest are counted only by place.
     """
 
     def __init__(
@@ -58,9 +56,8 @@ class Repeats:
         self._kinds: dict[Hashable, _Kind] = {}
 
     def admits(self, record: logging.LogRecord, text: str, request: str, now: float) -> bool:
-        """Whether a record is to be written; else it is counted.
-
-        text: its message. request: the id of its request. now: in seconds, of any clock that only goes forward.
+        """Whether to write a record; otherwise it is counted. text: its message. request: the id of its request. now:
+        seconds of a monotonic clock.
         """
         if not self._most:
             return True
@@ -93,7 +90,7 @@ class Repeats:
                 del self._kinds[key]
 
     def over(self, now: float | None = None) -> Iterator[Held]:
-        """What was held back of the kinds whose time is over at `now`, or of all kinds. Their counts start again."""
+        """The lines that were not written, of the kinds whose window has ended at `now`, or of all kinds."""
         for key, kind in list(self._kinds.items()):
             if kind.held is not None and (now is None or kind.until <= now):
                 del self._kinds[key]

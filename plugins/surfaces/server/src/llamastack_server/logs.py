@@ -1,4 +1,4 @@
-"""The server's log: one line per record, with the request's id, also for records of libraries and plugins."""
+"""The server's log: one line per record, with the request's id, for libraries and plugins, too."""
 
 from __future__ import annotations
 
@@ -33,10 +33,9 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 class _Formatter(logging.Formatter):
-    """Lines with the worker's name, where there is one, and the request's id; the text of a second is made once.
-
-    A message is one line, whatever is in it; a traceback follows it indented. So nothing that comes from outside can
-    be taken for a line of the log, or steers the terminal that shows it. Secrets are redacted in every record.
+    """Writes lines with the request's id and, if there are several workers, the worker's name. A message is always one
+    line, and its traceback follows indented, so text from outside can neither look like a line of the log nor control
+    the terminal. The text of the time is made once per second. Secrets are redacted in every record.
     """
 
     def __init__(self, worker: str | None) -> None:
@@ -57,7 +56,7 @@ class _Formatter(logging.Formatter):
         return f"{self.time(since_epoch_s)} {level} {one_line(logger)}{self.named}{request} {message}"
 
     def message(self, record: logging.LogRecord) -> str:
-        # Also what a provider's own log says; before it is cut, as a secret that is cut is not found.
+        # For the log of providers, too. Before the message is cut, because a cut secret would not be found.
         return one_line(_cut(without_known_secrets(record.getMessage().rstrip())))
 
     def time(self, since_epoch_s: float) -> str:
@@ -72,21 +71,19 @@ class _Formatter(logging.Formatter):
         return f" [{current}]" if current else ""
 
     def access(self, line: str) -> str:
-        """What `format` makes of a record of the access log with this message."""
+        """The same as `format` for a record of the access log with this message."""
         return f"{self.time(time.time())} INFO {_ACCESS.name}{self.named}{self.request()} {line}"
 
     def held(self, held: Held, window_s: float) -> str:
-        """A line in place of those that were not written."""
+        """A line for the repetitions that were not written."""
         said = f"repeated {held.number} times within {window_s:g} s, the last time as: {held.text}"
         return self.line(time.time(), held.level, held.logger, held.request, said)
 
 
 class _BatchingHandler(logging.Handler):
-    """Leaves writing to a thread of its own: a slow reader must not hold up requests.
-
-    The thread gathers lines for a moment, as each of its awakenings takes the interpreter from the event loop. If
-    nobody reads the output, lines are dropped and their number is written. Repeated lines are dropped too, except in
-    the access log and at `DEBUG`.
+    """Writes in a thread of its own, so that a slow reader does not block requests. The thread gathers lines for a
+    moment, because each wake-up takes the interpreter from the event loop. If nobody reads the output, lines are
+    dropped and their number is written. Repeated lines are dropped too, except in the access log and at `DEBUG`.
     """
 
     def __init__(self, stream: TextIO, formatter: _Formatter, repeats: Repeats) -> None:
@@ -112,11 +109,11 @@ class _BatchingHandler(logging.Handler):
         message, request = self.formatter.message(record), self.formatter.request()
         admitted = self._repeats.admits(record, message, request, time.monotonic())
         if not admitted:
-            self._wake()  # to know until when to wait
+            self._wake()  # to compute how long to wait
         return admitted
 
     def add(self, line: str) -> None:
-        """Have a line written, without its end."""
+        """Queue a line, without its line break."""
         if self._stopping.is_set():
             self._put(line)
         elif len(self._lines) >= _MOST_WAITING:
@@ -141,7 +138,7 @@ class _BatchingHandler(logging.Handler):
         self._put_waiting()
 
     def _tell_of_held(self, now: float | None) -> None:
-        self.acquire()  # what `emit` runs under
+        self.acquire()  # the lock of `emit`
         try:
             self._lines.extend(self.formatter.held(held, self._repeats.window_s) for held in self._repeats.over(now))
         finally:
@@ -162,12 +159,12 @@ class _BatchingHandler(logging.Handler):
             self._stream.flush()
 
     def setStream(self, stream: TextIO) -> TextIO:
-        """Write to `stream` from now on; gives the one before."""
+        """Write to `stream` from now on. Returns the previous stream."""
         before, self._stream = self._stream, stream
         return before
 
     def stop(self) -> None:
-        """Write what is waiting, but not for longer than a reader can be expected to take."""
+        """Write the waiting lines, within a time limit."""
         self._stopping.set()
         self._news.set()
         self._thread.join(_FLUSH_TIMEOUT_S)
@@ -177,10 +174,8 @@ _own: _BatchingHandler | None = None
 
 
 def log_access(method: str, path: str, status: int, took_s: float) -> None:
-    """A line for one request.
-
-    Without a record where it would reach our own handler alone: making and formatting one takes longer than all else
-    that the server does with a request.
+    """Write a line for one request. If only our own handler would get the record, none is made: making and formatting a
+    record takes longer than the rest of the server's work on a request.
     """
     if not _ACCESS.isEnabledFor(logging.INFO):
         return
@@ -196,11 +191,9 @@ def log_access(method: str, path: str, status: int, took_s: float) -> None:
 
 
 def set_up_logging(level: str | None = None, *, worker: str | None = None, packages: Iterable[str] = ()) -> None:
-    """Log to stderr: what this package says, and what others say in the same form.
-
-    level: one of `LEVELS`; from LLAMASTACK_LOG_LEVEL when not given, else INFO. Raises ValueError for another.
-    worker: name of this process, put into every line.
-    packages: whose loggers have that level too; those of all others have WARNING at least.
+    """Log to stderr, for this package and all others in the same form. level: one of `LEVELS`; by default
+    LLAMASTACK_LOG_LEVEL, else INFO. Raises ValueError for another level. worker: name of this process, put into every
+    line. packages: packages whose loggers get that level too; all others have at least WARNING.
     """
     chosen = (level or os.environ.get(LEVEL_VARIABLE) or "INFO").upper()
     if chosen not in LEVELS:
@@ -217,7 +210,7 @@ def set_up_logging(level: str | None = None, *, worker: str | None = None, packa
     _ROOT.setLevel(chosen)
     log_packages(packages)
     for name in ("uvicorn.error", "uvicorn"):
-        # What uvicorn says at INFO (started, waiting, finished) is said by us.
+        # llamastack logs itself what uvicorn logs at INFO (started, waiting, finished).
         logging.getLogger(name).setLevel("DEBUG" if chosen == "DEBUG" else "WARNING")
     logging.captureWarnings(True)
     threading.excepthook = _log_end_of_thread
@@ -248,7 +241,7 @@ def _most_repeats() -> int:
 
 
 def _log_end_of_thread(arguments: threading.ExceptHookArgs) -> None:
-    """Log the exception that ends a thread; Python would write it to stderr beside the log."""
+    """Log the exception that ends a thread, because Python would write it to stderr outside the log."""
     if arguments.exc_value is None or isinstance(arguments.exc_value, SystemExit):
         return
     name = arguments.thread.name if arguments.thread is not None else "?"
@@ -256,5 +249,5 @@ def _log_end_of_thread(arguments: threading.ExceptHookArgs) -> None:
 
 
 def _log_ignored(arguments: sys.UnraisableHookArgs) -> None:
-    """Log an exception that cannot be raised, such as in `__del__`."""
+    """Log an exception that cannot be raised, for example in `__del__`."""
     _SERVER.error("exception ignored in %r", arguments.object, exc_info=arguments.exc_value)

@@ -1,4 +1,4 @@
-"""Multipart forms: files are kept on disk, so that an upload takes little memory and never stops the event loop."""
+"""Multipart forms. Files are kept on disk, so that an upload takes little memory and never blocks the event loop."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MULTIPART = "multipart/form-data"
 
 
 class _Parser(MultiPartParser):
-    """starlette's, with a limit for all texts together, which knows in which field it is and whether the form ended."""
+    """starlette's parser with a limit for all texts together, the current field, and whether the form has ended."""
 
     spool_max_size = _BLOCK
 
@@ -48,7 +48,7 @@ class _Parser(MultiPartParser):
         self.complete = True
 
     def close_files(self) -> None:
-        """Let go of files whose part did not end."""
+        """Close files whose part did not end."""
         for file in self._files_to_close_on_error:
             file.close()
 
@@ -76,7 +76,7 @@ class FormReader:
 
     @asynccontextmanager
     async def read(self, scope: Scope, receive: Receive) -> AsyncIterator[dict[str, Any]]:
-        """The arguments that the form gives, its files as `File`, which can be read until the context ends.
+        """The arguments in the form. Files become `File`, which can be read until the context ends.
 
         Raises InvalidRequestError naming the field, RequestTooLargeError, ServerBusyError.
         """
@@ -100,10 +100,10 @@ class FormReader:
             value: object = part
             if isinstance(part, UploadFile):
                 if name in method.parameters and name not in method.file_parameters:
-                    raise InvalidRequestError(f"{name}: it is no file; send it without a filename", param=name)
+                    raise InvalidRequestError(f"{name}: is not a file; send it without a filename", param=name)
                 value = _file_of(part)
             elif name in method.file_parameters:
-                raise InvalidRequestError(f"{name}: it is a file; its part needs a filename", param=name)
+                raise InvalidRequestError(f"{name}: is a file; its part needs a filename", param=name)
             elif name in method.json_parameters:
                 refuse_more_elements(part.encode(), max_elements)
                 value = json_value(part.encode(), f"'{name}'", name)

@@ -1,4 +1,4 @@
-"""The native surface as a plugin gives it: one route per web method of the stack's APIs."""
+"""The hook of the native surface: one route per web method of the stack's APIs."""
 
 from __future__ import annotations
 

@@ -29,9 +29,9 @@ _ERROR_SCHEMA: dict[str, Any] = {
             "type": "object",
             "required": ["code", "message"],
             "properties": {
-                "code": {"type": "string", "description": "Of the kind of error, such as `object_not_found`"},
+                "code": {"type": "string", "description": "The kind of error, such as `object_not_found`"},
                 "message": {"type": "string"},
-                "provider_id": {"type": "string", "description": "The instance that it happened at"},
+                "provider_id": {"type": "string", "description": "The instance that failed"},
                 "param": {"type": "string", "description": "The path of the field that is wrong"},
                 "request_id": {"type": "string"},
                 "retry_after": {"type": "number", "description": "Seconds"},
@@ -68,7 +68,7 @@ def native_openapi(apis: Mapping[str, ApiDefinition]) -> dict[str, Any]:
         result, piece = (schemas.get(((*key, what), "serialization")) for what in ("result", "piece"))
         for verb in method.web.methods:
             operation = _operation(method, verb, request, definitions, _content(method, result, piece))
-            if operation["operationId"] in ids:  # an API of a plugin calls a method as another API does
+            if operation["operationId"] in ids:  # an API of a plugin has a method of the same name as another API
                 operation["operationId"] = f"{method.api}_{operation['operationId']}"
             ids.add(operation["operationId"])
             paths.setdefault(method.web.route, {})[verb.lower()] = operation
@@ -87,10 +87,10 @@ def native_openapi(apis: Mapping[str, ApiDefinition]) -> dict[str, Any]:
 
 
 def _content(method: MethodDefinition, result: Schema | None, piece: Schema | None) -> Schema:
-    """What a method answers, by media type."""
+    """The replies of a method, by media type."""
     web = method.web
     if method.reply_kind is not ReplyKind.JSON:
-        # The media type of a file is known when it is sent.
+        # The media type of a file is known only when it is sent.
         media_type = "*/*" if method.reply_kind is ReplyKind.FILE else web.media_type or OCTETS
         return {media_type: {"schema": {"type": "string", "format": "binary"}}}
     content: Schema = {}

@@ -1,4 +1,4 @@
-"""OpenAPI 3.1: the parts that surfaces share, and the document that their own parts make together."""
+"""OpenAPI 3.1: the parts that surfaces share, and the whole document."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ _PROVIDER_DATA: dict[str, Any] = {
     "in": "header",
     "required": False,
     "description": 'A JSON object for the providers of this request, such as keys of its own: `{"api_key": ...}`. '
-    "A provider reads the fields that it knows, and answers a 400 if a field is wrong. Where no provider reads any, it "
-    "is passed over, whatever it holds.",
+    "A provider reads the fields that it knows, and a wrong field is a 400. If no provider reads the header, it "
+    "is ignored.",
     "content": {"application/json": {"schema": {"type": "object", "additionalProperties": True}}},
 }
 _HEADERS: dict[str, Any] = {
     "RequestId": {
-        "description": "The id of the request, which its lines in the log have: the client's own where it sent one",
+        "description": "The id of the request, as in its lines of the log: the client's own if it sent one",
         "schema": {"type": "string"},
     },
     "RetryAfter": {
-        "description": "Seconds after which to ask again, where that is known",
+        "description": "Seconds after which to retry, if known",
         "schema": {"type": "integer", "minimum": 0},
     },
 }
 _REPEATED_LATER = {429, 503}
 _ELSEWHERE = {405}
-"""Of other operations than those that are described."""
+"""The ids of operations other than the described ones."""
 
 
 def merged_document(fragments: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The whole document. Of two components or operations with one name and different contents the first is kept."""
+    """The whole document. If two components or operations with one name differ, the first is kept."""
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": "llamastack", "version": ".".join(map(str, API_VERSION))},
@@ -95,7 +95,7 @@ def _all_in(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _by_status(shape: ErrorShape) -> dict[int, list[type[errors.LlamaStackError]]]:
-    """The classes of the error family by the status that they are answered with."""
+    """The classes of the error family by their HTTP status."""
     found: dict[int, list[type[errors.LlamaStackError]]] = {}
     for cls in vars(errors).values():
         if isinstance(cls, type) and issubclass(cls, errors.LlamaStackError) and cls is not errors.LlamaStackError:
@@ -140,7 +140,7 @@ def operation_responses(content: dict[str, Any], shape: ErrorShape, schema: str,
 
 
 def event_schema(piece: dict[str, Any], error: str, *ends: str, named: str | None = None) -> dict[str, Any]:
-    """An event of a stream. ends: texts that stand in the last one instead of JSON. named: the field that names it."""
+    """An event of a stream. ends: texts of the last one instead of JSON. named: the field with the event's name."""
     held = {"anyOf": [piece, {"$ref": REFERENCE.format(model=error)}]}
     data: dict[str, Any] = {"type": "string", "contentMediaType": "application/json", "contentSchema": held}
     name = {"event": {"type": "string", "description": f"The field `{named}` of `data`"}} if named else {}

@@ -1,4 +1,4 @@
-"""Which hosts a request may be for, and which web pages may send one: against DNS rebinding and foreign pages.
+"""Which hosts a request may name, and which web pages may send it: against DNS rebinding and foreign pages.
 
 CORS: https://fetch.spec.whatwg.org/#http-cors-protocol.
 """
@@ -38,11 +38,8 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class OriginPolicy:
-    """Middleware that refuses what is for another host or from another site, and tells browsers which pages may read
-    replies.
-
-    app: what is called for every other request. loopback: whether the server listens where only this machine reaches
-    it.
+    """Middleware that refuses requests for another host or from another site, and sends the CORS headers. app: called
+    for every other request. loopback: whether only this machine can reach the server.
     """
 
     def __init__(self, app: AsgiApp, *, settings: ServerConfig, loopback: bool) -> None:
@@ -93,12 +90,12 @@ class OriginPolicy:
         if not given:
             if scope.get("http_version", "1.1") != "1.0":
                 raise InvalidRequestError("the request has no header 'Host'")
-            return  # no browser is so old
+            return  # browsers always send it
         if not self._every_host:
             text = given[0].decode("latin-1")
             host = read_host(text)
             if host is None:
-                raise InvalidRequestError(f"the header 'Host' is no host: {_shown(text)}")
+                raise InvalidRequestError(f"the header 'Host' is not a host: {_shown(text)}")
             if not is_loopback(host.name) and not any(pattern.fits(host) for pattern in self._hosts):
                 raise PermissionDeniedError(
                     f"requests for the host {_shown(text)} are refused; add it to server.allowed_hosts if the server "
@@ -108,7 +105,7 @@ class OriginPolicy:
             self._good_hosts.add(given[0])
 
     def _check_origin(self, scope: Scope, origin: bytes, host: bytes) -> None:
-        """A browser says where a page came from; a page of another site must not write to a stack on this machine."""
+        """Refuse a page of another site, which must not write to a stack on this machine. Browsers send its origin."""
         if scope["method"] in _SAFE:
             return
         theirs, ours = read_origin(origin.decode("latin-1")), read_host(host.decode("latin-1"))
@@ -125,7 +122,7 @@ class OriginPolicy:
         return origin is not None and any(pattern.fits(origin) for pattern in self._origins)
 
     def _cors_headers(self, allowed: bytes | None) -> Headers:
-        """For every reply. allowed: the origin that may read it."""
+        """The CORS headers of every reply. allowed: the origin that may read it."""
         added: Headers = [] if self._every_origin else [(b"vary", b"Origin")]
         if allowed is not None:
             added.append((b"access-control-allow-origin", b"*" if self._every_origin else allowed))
@@ -138,9 +135,9 @@ def _is_preflight(scope: Scope) -> bool:
 
 
 async def _answer_preflight(headers: dict[bytes, bytes], send: Send) -> None:
-    """Answer a browser that asks whether a page may send what it wants to."""
+    """Answer a preflight request, by which a browser asks whether a page may send a request."""
     asked = headers.get(b"access-control-request-headers", b"")
-    # Clients have headers of their own, such as x-stainless-...; a pattern cannot name them.
+    # Clients have their own headers, such as x-stainless-..., and CORS has no patterns for names.
     names = asked if asked.strip() and _HEADER_NAMES.fullmatch(asked) else _ALLOWED_HEADERS
     reply: Headers = [
         (b"access-control-allow-methods", _ALLOWED_METHODS),

@@ -1,4 +1,4 @@
-"""What the server brings as a plugin. What costs time is imported when it is asked for."""
+"""The hooks of the server. Slow imports happen when a hook needs them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The packages whose log lines are shown like the server's own: plugins, and the code of providers."""
+"""The packages whose log lines are shown like the server's own: those of plugins and providers."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from llamastack.stack.discovery import Discovery
 
 
 def packages_of_plugins(discovery: Discovery) -> set[str]:
-    """The packages that entry points are in, those that are disabled left out."""
+    """The packages of the entry points that are not disabled."""
     return packages_of(installed.value for installed in discovery.installed if not installed.disabled)
 
 
 def packages_of(values: Iterable[str]) -> set[str]:
-    """The packages that entry points or dotted paths are in."""
+    """The packages of entry points or dotted paths."""
     return {_package_of(value) for value in values}
 
 
 def _package_of(value: str) -> str:
-    # Where several distributions share a namespace, the package inside it.
+    # If several distributions share a namespace, the package inside it.
     module = value.partition(":")[0].split(".")
     package = module[0]
     for part in module[1:]:

@@ -30,60 +30,75 @@ class ServerConfig(BaseModel):
 
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(8321, ge=0, le=65535, description="TCP port; 0 takes a free one")
-    workers: int = Field(1, ge=1, description="Processes that serve it together; a good number is that of the cores")
+    workers: int = Field(1, ge=1, description="Processes that serve together; a good value is the number of cores")
     worker_timeout_s: _Seconds | None = Field(
-        30.0, description="Seconds after which a worker whose event loop stands still is replaced; 0 or null: never"
+        30.0, description="Seconds after which a worker whose event loop is blocked is replaced; 0 or null: never"
     )
     allowed_hosts: list[_Host] = Field(
         default_factory=list,
-        description="Names that the header `Host` may have beside those of this machine, `*` for every one; on an "
-        "address that others reach every name is allowed where this is empty",
+        description=(
+            "Names that the header `Host` may have in addition to those of this machine; `*` for every name. If "
+            "empty, a server that other machines can reach allows every name"
+        ),
     )
     allowed_origins: list[_Origin] = Field(
         default_factory=list,
-        description="Origins whose pages may call the server from a browser, such as https://app.example.com, "
-        "http://localhost:*, chrome-extension://ID, `null`, or `*` for every one; none by default",
+        description=(
+            "Origins whose pages may call the server from a browser, such as https://app.example.com, "
+            "http://localhost:*, chrome-extension://ID, `null`, or `*` for every origin; none by default"
+        ),
     )
     max_body_bytes: int = Field(32 * 2**20, gt=0, description="Largest request body, in bytes")
     max_body_elements: int = Field(
         25_000,
         gt=0,
-        description="Most texts, names of fields, objects and lists in a JSON body; two numbers count as one, twenty "
-        "in `/v1`. A body over it is refused before it is read as JSON",
+        description=(
+            "Most texts, names of fields, objects and lists in a JSON body; two numbers count as one, twenty in "
+            "`/v1`. A body over the limit is refused before it is parsed"
+        ),
     )
     max_buffered_bytes: int = Field(
         256 * 2**20,
         gt=0,
-        description="Bytes that the bodies of all requests in work may have together, in each process; an eighth of it "
-        "is left to those of up to 64 KiB",
+        description=(
+            "Bytes that the bodies of all running requests may have together, in each process; an eighth is reserved "
+            "for bodies of up to 64 KiB"
+        ),
     )
     max_upload_bytes: int = Field(
         512 * 2**20,
         gt=0,
-        description="Largest multipart form, in bytes. Its files are kept on disk while the request is in work; its "
-        "other fields may have 1 MiB together",
+        description=(
+            "Largest multipart form, in bytes. Its files are kept on disk while the request runs; its other fields "
+            "may have 1 MiB together"
+        ),
     )
     max_spooled_bytes: int = Field(
-        4 * 2**30, gt=0, description="Bytes that all forms in work may have together, in each process"
+        4 * 2**30, gt=0, description="Bytes that the forms of all running requests may have together, in each process"
     )
-    max_upload_parts: int = Field(100, gt=0, description="Most files, and most other fields, of a multipart form")
+    max_upload_parts: int = Field(100, gt=0, description="Most files, and most other fields, in a multipart form")
     max_head_bytes: int = Field(
-        64 * 2**10, gt=0, description="Largest head of a request, its first line with its headers, in bytes"
+        64 * 2**10, gt=0, description="Largest head of a request (request line and headers), in bytes"
     )
     head_timeout_s: _Seconds | None = Field(
-        30.0, description="Seconds that a client gets to send the head of a request; 0 or null: no limit"
+        30.0, description="Seconds that a client has to send the head of a request; 0 or null: no limit"
     )
     body_timeout_s: _Seconds | None = Field(
         30.0,
-        description="Seconds that a client may send nothing of the body that it began, or less than 100 bytes per "
-        "second; 0 or null: no limit",
+        description=(
+            "Seconds that a client may send nothing of a body, or less than 100 bytes per second; 0 or null: no limit"
+        ),
     )
     idle_timeout_s: _Seconds | None = Field(
         75.0, description="Seconds that a connection stays open without a request; 0 or null: no limit"
     )
     unread_timeout_s: _Seconds | None = Field(
         60.0,
-        description="Seconds that a client may take nothing of a reply that waits for it, or less than 100 bytes per "
-        "second; 0 or null: no limit",
+        description=(
+            "Seconds that a client may read nothing of a waiting reply, or less than 100 bytes per second; 0 or null: "
+            "no limit"
+        ),
     )
-    drain_timeout_s: float = Field(30.0, ge=0, description="Seconds that requests in flight get when the server stops")
+    drain_timeout_s: float = Field(
+        30.0, ge=0, description="Seconds that running requests have to finish when the server stops"
+    )

@@ -1,6 +1,5 @@
-"""The time limits of connections: clients that are slow to send, to read, or that do nothing at all.
-
-One look at all connections each second takes the place of timers that every request would have to set and to cancel.
+"""The time limits of connections: for clients that send or read slowly, or do nothing. All connections are checked each
+second, which is cheaper than a timer per request.
 """
 
 from __future__ import annotations
@@ -25,26 +24,27 @@ _LOOKS_PER_LIMIT = 4
 _SHORTEST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
 _AT_ONCE = 500
-_SLOWEST = 100.0  # bytes per second
-# For the rest of a body that nobody reads, as its request is answered already.
+_SLOWEST = (
+    100.0  # bytes per second # For the rest of a body that nobody reads, because its request is answered already.
+)
 _LONGEST_REST_S = 30.0
 
 
 class _Wait(Enum):
-    """What a connection waits for: input from the client, or the client to read."""
+    """What a connection waits for."""
 
     FIRST_HEAD = "the first byte"
     HEAD = "the rest of a head"
     BODY = "the rest of a body"
-    REST = "the rest of a body that is answered already"
+    REST = "the rest of a body whose request is answered"
     NEXT_HEAD = "another request"
-    READER = "its reply to be read"
+    READER = "the client to read its reply"
 
 
 @dataclass
 class _Watched:
-    """One wait of a connection. began, moved: when it was first seen, and when something came or went last. done, then:
-    bytes that came or went, when last seen and when it began.
+    """One wait of a connection. began, moved: when it was first seen, and when bytes were last transferred. done, then:
+    bytes transferred when it was last seen, and when it began.
     """
 
     wait: _Wait
@@ -55,18 +55,18 @@ class _Watched:
     then: int
 
     def go_on(self, wait: _Wait) -> None:
-        """The same time limit holds for what the connection waits for now."""
+        """Whether the time limit still runs for what the connection waits for now."""
         self.wait = wait
 
     def is_over(self, limit: float, done: int, now: float) -> bool:
-        """Whether the client was too slow. done: bytes that came or went until now."""
+        """Whether the client was too slow. done: bytes transferred until now."""
         lasted = now - self.began
         if self.wait not in (_Wait.BODY, _Wait.READER):
             return lasted >= limit
         if done != self.done:
             self.done, self.moved = done, now
         if lasted >= limit and done - self.then >= _SLOWEST * lasted:
-            self.began, self.then = now, done  # fast enough; from here on again
+            self.began, self.then = now, done  # fast enough: start again from here
             return False
         return lasted >= limit or now - self.moved >= limit
 
@@ -88,7 +88,7 @@ class SlowClients:
         self._pause_s = min(max(shortest / _LOOKS_PER_LIMIT, _SHORTEST_PAUSE_S), _LONGEST_PAUSE_S)
 
     async def watch(self, connections: Collection[Any]) -> None:
-        """Look at those that there are, again and again."""
+        """Check all connections each second."""
         while True:
             await anyio.sleep(self._pause_s)
             for place, connection in enumerate([*connections]):
@@ -123,7 +123,7 @@ def _wait_of(connection: Connection) -> _Wait | None:
     if not connection.in_head:
         if connection.is_idle:
             return _Wait.REST
-        # Where the server itself does not read on, its client cannot send.
+        # If the server itself has stopped reading, the client cannot send.
         return None if connection.pipeline or connection.flow.read_paused else _Wait.BODY
     if not connection.is_idle:
         return None

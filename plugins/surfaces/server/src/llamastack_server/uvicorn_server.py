@@ -56,28 +56,27 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def share(listening: socket.socket) -> socket.socket:
-    """What `own_socket` makes the socket of each worker process from; takes `listening` over.
-
-    On Linux the result keeps the port and does not listen. Each worker has a listening socket of its own beside it, and
-    the kernel spreads connections over these evenly; of one socket for all, the worker that wakes up first takes most:
-    of 10 connections to 2 workers, all 10 as often as not. The socket of a worker that dies is gone with it, so that no
-    connection waits there. Elsewhere the kernel does not spread them, and all workers listen on one socket.
+    """The socket from which `own_socket` makes that of each worker process; takes over `listening`. On Linux the result
+    reserves the port and does not listen. Each worker has its own listening socket on that port, and the kernel spreads
+    connections evenly. With one shared socket, the worker that wakes up first often takes all connections. When a
+    worker dies, its socket closes, so no connection waits there. Other systems do not spread connections, so all
+    workers listen on one socket.
     """
     if sys.platform != "linux":
         return listening
-    # Set only now, so that `bind` fails where another server has the port.
+    # Set only now, so that `bind` fails if another server has the port.
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         reserved = _beside(listening)
     finally:
         listening.close()
-    # Else another server could listen on the port as long as no worker does.
+    # Otherwise another server could take the port while no worker listens.
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     return reserved
 
 
 def own_socket(shared: socket.socket) -> socket.socket:
-    """A worker's own socket, which listens once `serve` does; takes over its copy of the one from `share`."""
+    """A worker's own socket, which listens once `serve` does; takes over its copy of the socket from `share`."""
     if sys.platform != "linux":
         return shared
     with shared:
@@ -98,16 +97,15 @@ def _beside(other: socket.socket) -> socket.socket:
 
 
 def url_of(listening: socket.socket) -> str:
-    """The URL that a socket is reached by."""
+    """The URL of a socket."""
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     return f"http://{shown}:{port}"
 
 
 def raise_file_limit() -> None:
-    """Let this process have as many files open as it may: each request that is forwarded has two sockets.
-
-    The limit that most systems begin with, 1024, is there for programs that use `select`, which none here does.
+    """Raise the limit of open files as far as allowed: each forwarded request has two sockets. The usual default of
+    1024 exists for programs that use `select`; the server does not.
     """
     if sys.platform == "win32":
         return
@@ -116,7 +114,7 @@ def raise_file_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == hard:
         return
-    with suppress(OSError, ValueError):  # some systems have an even lower limit of their own
+    with suppress(OSError, ValueError):  # some systems have a lower limit of their own
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
@@ -127,8 +125,8 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
-        # What is there now stays: looking through it again and again for garbage would take a tenth of each request,
-        # looking through what is new after every few requests a twentieth.
+        # The objects that exist now stay: searching them for garbage would take a tenth of each request, and searching
+        # the new ones after every few requests a twentieth.
         gc.collect()
         gc.freeze()
         gc.set_threshold(_GARBAGE_AFTER)
@@ -136,7 +134,7 @@ class _Server(uvicorn.Server):
 
 
 def _tell_shortage(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Where a connection cannot be taken for want of a file descriptor; the loop tries again in a second."""
+    """Log that a connection cannot be accepted for lack of a file descriptor; the loop retries in a second."""
     error = context.get("exception")
     if isinstance(error, OSError) and is_shortage(error) and "accept" in context.get("message", ""):
         _LOGGER.error("%s, so new connections wait", SHORTAGE)
@@ -147,7 +145,7 @@ def _tell_shortage(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> 
 async def serve(stack: Stack, listening: socket.socket, on_ready: Callable[[], None]) -> None:
     """Serve a running stack until SIGTERM or SIGINT, then let requests in flight finish.
 
-    on_ready: called when requests are accepted. Raises DiscoveryError and PluginError where plugins do not go together.
+    on_ready: called when requests are accepted. Raises DiscoveryError and PluginError if plugins conflict.
     """
     settings = stack.config.section("server", ServerConfig)
     try:
@@ -161,7 +159,7 @@ async def serve(stack: Stack, listening: socket.socket, on_ready: Callable[[], N
         http=connection,
         ws="none",
         lifespan="off",
-        proxy_headers=False,  # nothing here asks who the client is
+        proxy_headers=False,  # nothing here uses the client's address
         log_config=None,
         access_log=False,
         server_header=False,
@@ -172,7 +170,7 @@ async def serve(stack: Stack, listening: socket.socket, on_ready: Callable[[], N
 
     async def run() -> None:
         try:
-            # Cancelled half-way, uvicorn would leave its connections and the socket open.
+            # If cancelled half-way, uvicorn would leave its connections and the socket open.
             with anyio.CancelScope(shield=True):
                 async with anyio.create_task_group() as beside:
                     beside.start_soon(SlowClients(settings).watch, server.server_state.connections)
@@ -184,8 +182,8 @@ async def serve(stack: Stack, listening: socket.socket, on_ready: Callable[[], N
     loop = asyncio.get_running_loop()
     handled = loop.get_exception_handler()
     loop.set_exception_handler(_tell_shortage)
-    # uvicorn sets these handlers itself a moment later, and raises the signal once more when it has put them back: one
-    # that comes in between must stop the server too, one that comes after must not stop the process half-closed.
+    # uvicorn sets these handlers itself a moment later, and raises the signal again after it has restored them. A
+    # signal before that must stop the server, too, and a later one must not stop the process half-closed.
     before = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
     thresholds = gc.get_threshold()
     try:

@@ -1,4 +1,4 @@
-"""Whether several processes can serve one stack together: what each of them would keep to itself."""
+"""Whether several processes can serve one stack together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llamastack.stack.yaml_source import ConfigIssue
 
 
 def check_workers(stack: Stack, workers: int) -> None:
-    """Raises ConfigError when so many processes could not serve this stack together, with every reason."""
+    """Raises ConfigError with every reason why `workers` processes cannot serve this stack together."""
     faults = list(_faults(stack, workers)) if workers > 1 else []
     if faults:
         raise ConfigError(stack.config.source, faults)
@@ -27,8 +27,8 @@ def _faults(stack: Stack, workers: int) -> Iterator[ConfigIssue]:
         chosen = config.run.store
         yield config.fault(
             () if chosen is None else ("store", "type"),
-            f"{'the default store of a stack without a folder' if chosen is None else repr(chosen.type)} keeps what is "
-            f"registered in one process, and {workers} workers must share it; allowed: {names}, or one worker",
+            f"{'the default store of a stack without a folder' if chosen is None else repr(chosen.type)} keeps "
+            f"registrations in one process, and {workers} workers must share them; allowed: {names}, or one worker",
         )
     for provider in stack.plan.providers:
         reason = _kept_apart_by(provider)
@@ -37,12 +37,12 @@ def _faults(stack: Stack, workers: int) -> Iterator[ConfigIssue]:
             yield config.fault(
                 ("providers", provider.api, ids.index(provider.provider_id)),
                 f"'{provider.provider_id}' ({provider.provider_type}{reason}) works in one process only: each of "
-                f"{workers} workers would have its own, which knows nothing of the others; allowed: one worker",
+                f"{workers} workers would have its own state; allowed: one worker",
             )
 
 
 def is_shared(store: type[Store]) -> bool:
-    """Whether a store class keeps what all processes see. Those that say nothing do: that is what a store is for."""
+    """Whether all processes see what a store class keeps; true by default."""
     return bool(getattr(store, "shared", True))
 
 
@@ -54,7 +54,7 @@ def _brings_shared_store(installed: Installed) -> bool:
 
 
 def _kept_apart_by(provider: PlannedProvider) -> str | None:
-    """None if instances in several processes work as one; else a remark to show after the provider's type."""
+    """None if instances in several processes share their state; else a remark to show after the provider's type."""
     single = provider.spec.single_process
     if single is True:
         return ""

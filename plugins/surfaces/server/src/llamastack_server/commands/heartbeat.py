@@ -13,13 +13,13 @@ from multiprocessing.connection import Connection
 
 import anyio
 
-# Makes a worker write what its threads are doing. Windows, where there is one worker only, has no such signal.
+# Makes a worker write the stacks of its threads. Windows, which has only one worker, lacks this signal.
 _TELL = getattr(signal, "SIGUSR2", signal.SIGTERM)
 _BEAT = b"."
 _GOODBYE = b"!"
 _LONGEST_PAUSE_S = 1.0
 _BEATS_PER_LIMIT = 5
-# Closing files, writing the log and ending threads take a moment, in which no event loop runs.
+# Time to close files, write the log and end threads, while no event loop runs.
 _FLUSH_TIMEOUT_S = 15.0
 
 
@@ -28,21 +28,18 @@ def _pause_for(limit_s: float) -> float:
 
 
 class Heartbeat:
-    """A worker's: its event loop writes a byte, again and again.
-
-    limit_s: as for `Pulse`.
-    """
+    """The worker's end: its event loop writes a byte at intervals. limit_s: as for `Pulse`."""
 
     def __init__(self, sending: Connection, limit_s: float) -> None:
         self._sending = sending
         self._pause_s = _pause_for(limit_s)
-        # A parent that does not read, as it is stopped itself, must not stop its workers.
+        # A parent that is itself stopped does not read, and must not block its workers.
         os.set_blocking(sending.fileno(), False)
         # Before the parent ends a worker, it asks for the stacks of its threads.
         faulthandler.register(_TELL, file=sys.__stderr__ or sys.stderr, all_threads=True)
 
     def start(self) -> None:
-        """From the event loop that is to show that it lives."""
+        """Begin; called in the event loop that the parent watches."""
         self._beat(asyncio.get_running_loop())
 
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -50,11 +47,11 @@ class Heartbeat:
         loop.call_later(self._pause_s, self._beat, loop)
 
     def stop(self) -> None:
-        """The event loop has ended, and the process will."""
+        """The event loop has ended, and the process is about to."""
         self._write(_GOODBYE)
 
     def _write(self, sign: bytes) -> None:
-        with suppress(OSError):  # full, or there is no parent any more
+        with suppress(OSError):  # the pipe is full, or the parent has ended
             os.write(self._sending.fileno(), sign)
 
 
@@ -94,7 +91,7 @@ class Pulse:
 
 
 async def end_hanging(process_id: int) -> None:
-    """Have a process write to stderr what its threads are doing, if it still can, and end it."""
+    """Make a process write the stacks of its threads to stderr, if it still can, and end it."""
     with suppress(ProcessLookupError):
         os.kill(process_id, _TELL)
         await anyio.sleep(_LONGEST_PAUSE_S)

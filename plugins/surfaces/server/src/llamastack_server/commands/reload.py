@@ -1,4 +1,4 @@
-"""`llamastack run --reload`: a process that watches files, and one behind it that serves."""
+"""`llamastack run --reload`: one process watches files and starts another that serves."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run_reloading(config: str, listening: socket.socket, output: CommandOutput) 
 
 
 def watched_folders(config: str) -> list[Path]:
-    """The working folder, the config file's, and those of packages that are installed editable."""
+    """The working folder, the folder of the config file, and those of packages with an editable installation."""
     found = {Path.cwd()}
     if Path(config).is_file():
         found.add(Path(config).resolve().parent)
@@ -44,7 +44,7 @@ def watched_folders(config: str) -> list[Path]:
 
 
 class _Reloader(StatReload):
-    """uvicorn's own by time stamps, which sees Python files only, and not what changes while a process starts."""
+    """Reload by time stamps. uvicorn's own sees only Python files, and misses changes while a process starts."""
 
     def __init__(
         self, config: Config, target: Callable[..., None], sockets: list[socket.socket], folders: list[Path]
@@ -65,7 +65,7 @@ class _Reloader(StatReload):
         """When each file was last written."""
         found: dict[Path, float] = {}
         for file in self.iter_py_files():
-            with suppress(OSError):  # gone meanwhile
+            with suppress(OSError):  # the file was removed
                 found[file] = file.stat().st_mtime
         return found
 
@@ -82,7 +82,7 @@ def _child(config: str, output: CommandOutput, sockets: list[socket.socket]) -> 
         report = output.progress()
         run_stack(Stack.from_config(config, on_progress=report), sockets[0], output, report)
     except Exception as error:
-        # What is wrong may be what is being edited: say it, and let the watching process wait for the next change.
+        # The fault may be in a file that is being edited: report it and wait for the next change.
         failed = output.to_cli_error(error)
         output.show_errors(failed.lines)
         sys.exit(failed.exit_code)

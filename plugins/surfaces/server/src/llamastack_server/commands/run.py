@@ -1,4 +1,4 @@
-"""`llamastack run`: start a stack, show how its providers are, serve it until a signal comes."""
+"""`llamastack run`: start a stack, show the state of its providers, and serve it until a signal arrives."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from llamastack_server.worker_checks import check_workers
 
 @click.command()
 @click.argument("config", default="starter")
-@click.option("--host", help="Address to listen on; by default the config's, or 127.0.0.1.")
+@click.option("--host", help="Address to listen on; by default the config's, else 127.0.0.1.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), help="TCP port, 0 for a free one; by default the config's, or 8321."
+    "--port", type=click.IntRange(0, 65535), help="TCP port, 0 for a free one; by default the config's, else 8321."
 )
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    help="Processes that serve together; by default the config's, or 1. A good number is that of the cores.",
+    help="Processes that serve together; by default the config's, else 1. A good value is the number of cores.",
 )
 @click.option("--reload", "reloads", is_flag=True, help="Start again when the config or a source file changes.")
 @click.pass_obj

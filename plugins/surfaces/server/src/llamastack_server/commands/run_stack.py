@@ -1,4 +1,4 @@
-"""Serving a stack in this process until a signal comes, and showing how its providers are."""
+"""Serves a stack in this process until a signal arrives, and shows the state of its providers."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _MOST_NAMES = 3
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 OnStarted = Callable[[Stack, str], Awaitable[Callable[[], None]]]
-"""What to do with a stack that has started, and its URL; gives what to do once requests are accepted."""
+"""Called with the started stack and its URL. Returns a function to call once requests are accepted."""
 
 
 def set_up_log() -> None:
-    """The log of this process. Raises WrongInputError where its settings are wrong."""
+    """Set up the log of this process. Raises WrongInputError if its settings are wrong."""
     try:
         set_up_logging(packages=packages_of_plugins(default_discovery()))
     except ValueError as error:
@@ -41,12 +41,12 @@ def set_up_log() -> None:
 
 
 def serving_line(url: str, workers: int = 1) -> str:
-    """What says that requests are accepted."""
+    """The line that shows that requests are accepted."""
     return f"Serving on {url}{f'   ({workers} workers)' if workers > 1 else ''}   (docs: /docs   OpenAI: /v1)"
 
 
 async def show_stack(stack: Stack, url: str, output: CommandOutput) -> list[str]:
-    """Show how the providers of a stack are; gives lines to copy, for when it serves."""
+    """Show the state of a stack's providers. Returns lines to copy, to show once it serves."""
     await _show_providers(stack, output)
     return await _to_try(stack, url)
 
@@ -61,7 +61,7 @@ def run_stack(
 ) -> None:
     """Start and serve until SIGTERM or SIGINT. Raises StackStartError.
 
-    introduce: by default it shows the providers, and the URL once requests are accepted. when_running: called in the
+    introduce: by default shows the providers, then the URL once requests are accepted. when_running: called in the
     event loop, before anything else.
     """
 
@@ -82,7 +82,7 @@ def run_stack(
 
 
 class SignalCancellation:
-    """SIGTERM and SIGINT cancel the scope entered last, for as long as the server does not handle them itself."""
+    """SIGTERM and SIGINT cancel the scope that was entered last, while the server does not handle them itself."""
 
     def __init__(self) -> None:
         self._cancels: list[Callable[[], object]] = []
@@ -91,7 +91,7 @@ class SignalCancellation:
     def __enter__(self) -> SignalCancellation:
         self._before = {number: signal.signal(number, self._stop) for number in SIGNALS}
         if hasattr(signal, "pthread_sigmask"):
-            # A worker process is started with them held back.
+            # A worker process starts with these signals blocked.
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         return self
 
@@ -108,7 +108,7 @@ class SignalCancellation:
     def scope(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
         with anyio.CancelScope() as scope:
-            # Left to the loop, because a signal comes in the middle of whatever it is doing.
+            # Scheduled in the loop, because a signal can interrupt the loop anywhere.
             self._cancels.append(partial(loop.call_soon_threadsafe, scope.cancel))
             if self._came:
                 scope.cancel()
@@ -132,13 +132,13 @@ async def _run(
         async with AsyncExitStack() as running:
             with report.waiting():
                 await running.enter_async_context(stack)
-            # A scope of its own: what is cancelled is the serving, not the orderly closing after it.
+            # A scope of its own, so that a signal cancels the serving and not the orderly close after it.
             with stopping.scope():
                 await serve(stack, listening, await introduce(stack, url_of(listening)))
 
 
 async def _to_try(stack: Stack, url: str) -> list[str]:
-    """A line to copy, where there is a model to talk to."""
+    """A line to copy, if a model can chat."""
     usable = [model for model in await stack.models.list_models() if model.can_chat] if "models" in stack.apis else []
     if not usable:
         return []
@@ -159,7 +159,7 @@ async def _show_providers(stack: Stack, output: CommandOutput) -> None:
 
 
 async def _served(stack: Stack, providers: list[ProviderHealth]) -> dict[tuple[str, str], str]:
-    """By API and provider: the names that it serves, or their number where they are many."""
+    """By API and provider: the names that it serves, or their number if they are many."""
     found: dict[tuple[str, str], str] = {}
     for api in dict.fromkeys(provider.api for provider in providers):
         pair = stack.apis[api].pair

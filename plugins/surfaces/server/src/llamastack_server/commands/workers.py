@@ -1,7 +1,6 @@
-"""`llamastack run --workers N`: a process that starts N others and keeps them running; these serve.
-
-uvicorn's own supervisor is not used: it starts a worker that dies again without a pause, kills one that does not answer
-for a few seconds, and its workers outlive it when it is killed.
+"""`llamastack run --workers N`: one process starts N workers, which serve, and keeps them running. uvicorn's supervisor
+is not used: it restarts a dead worker without a pause, kills a worker that is silent for a few seconds, and leaves its
+workers running when it is killed.
 """
 
 from __future__ import annotations
@@ -41,18 +40,15 @@ _LOGGER = logging.getLogger("llamastack.workers")
 _SPAWN = get_context("spawn")
 _SHORTEST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
-# After this time a worker's end has nothing to do with its start.
+# A worker that ends after this time did not fail at its start.
 _STEADY_AFTER_S = 30.0
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What a worker is to do.
-
-    config: the run config as it was when the parent read it, so that a worker that is started later serves the same.
-    introduces: it shows the providers, and their progress.
-    timeout_s: how long it may show no sign of life, 0 for no limit.
-    output: how it writes.
+    """The task of a worker. config: the run config as the parent read it, so that a worker that starts later serves the
+    same. introduces: whether it shows the providers and their progress. timeout_s: how long it may be silent, 0 for no
+    limit. output: how it writes.
     """
 
     name: str
@@ -65,7 +61,7 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Ready:
-    """A worker accepts requests. lines: to show when all do."""
+    """A worker accepts requests. lines: shown once all workers do."""
 
     lines: list[str]
 
@@ -83,7 +79,7 @@ class _Failed:
 
 @dataclass
 class _Worker:
-    """One of N. tried: set when its first process is ready or has ended. failed: its last process was never ready."""
+    """One worker. tried: set when its first process is ready or has ended. failed: its last process was never ready."""
 
     name: str
     process: SpawnProcess | None = None
@@ -91,7 +87,7 @@ class _Worker:
     failed: bool = False
 
     def begin(self, process: SpawnProcess) -> None:
-        """A process of it has started."""
+        """Its process has started."""
         self.process = process
 
     def end(self, *, ready: bool) -> None:
@@ -105,12 +101,12 @@ class _Worker:
 
 
 def run_workers(config: LoadedConfig, listening: socket.socket, count: int, output: CommandOutput) -> None:
-    """Serve with `count` processes until SIGTERM or SIGINT, then wait until they have let requests finish.
+    """Serve with `count` processes until SIGTERM or SIGINT, then wait until their requests have finished.
 
     Raises CliError with the error of a worker that could not start while no other serves.
     """
     if sys.platform == "win32":
-        raise WrongInputError("workers: there is only 1 on Windows, which has no signals to stop more with")
+        raise WrongInputError("workers: Windows allows only 1, because it has no signals to stop more")
     shared = share(listening)
     try:
         anyio.run(_run, config, shared, count, output)
@@ -134,7 +130,7 @@ class _Workers:
         self._serving = anyio.CancelScope()
 
     async def run(self) -> None:
-        # Its process must be there before signals are held back: starting it lets them through again.
+        # Its process must exist before signals are blocked, because starting it unblocks them.
         resource_tracker.ensure_running()
         with anyio.open_signal_receiver(*SIGNALS) as signals:
             async with anyio.create_task_group() as group:
@@ -169,7 +165,7 @@ class _Workers:
             self._output.say("\n".join([serving_line(url_of(self._shared), self._count), *self._lines]))
 
     async def _keep(self, worker: _Worker) -> None:
-        """Run a worker, again whenever it ends."""
+        """Run a worker, and start it again whenever it ends."""
         failures = 0
         while True:
             began = anyio.current_time()
@@ -188,7 +184,7 @@ class _Workers:
             await anyio.sleep(pause)
 
     async def _run_once(self, worker: _Worker) -> tuple[_Failed | None, bool]:
-        """One process of a worker, from start to end: the error it ended with, and whether it got ready."""
+        """Run one process of a worker. Returns the error it ended with, and whether it was ever ready."""
         first = worker is self._workers[0] and not worker.tried.is_set()
         job = self._job(worker.name, introduces=first)
         receiving, sending = _SPAWN.Pipe(duplex=False)
@@ -229,7 +225,7 @@ class _Workers:
 
 
 async def _end_of(process: SpawnProcess, pulse: Pulse | None) -> None:
-    """Wait until a process ends; it is ended when it shows no sign of life."""
+    """Wait until a process ends. A process that shows no sign of life is ended."""
 
     async def watch(pulse: Pulse) -> None:
         await pulse.silence()
@@ -268,7 +264,7 @@ def _as_error(failed: _Failed) -> CliError:
 
 @contextmanager
 def _signals_held_back() -> Iterator[None]:
-    """For the start of a process, which inherits this: until it has its own handlers, signals wait."""
+    """Blocks signals for the start of a process, which inherits this: signals wait until it has its own handlers."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -280,7 +276,7 @@ def _signals_held_back() -> Iterator[None]:
 
 
 def _work(job: _Job, shared: socket.socket, sending: Connection, beating: Connection) -> None:
-    """What a worker process runs."""
+    """The main function of a worker process."""
     threading.Thread(target=_stop_with_parent, name="parent", daemon=True).start()
     heartbeat = Heartbeat(beating, job.timeout_s) if job.timeout_s else None
 
@@ -309,13 +305,13 @@ def _work(job: _Job, shared: socket.socket, sending: Connection, beating: Connec
 
 
 def _say(sending: Connection, message: _Ready | _Failed) -> None:
-    # The parent is gone, so nobody reads this, and the signal to stop follows.
+    # The parent has ended, so nobody reads this. The signal to stop follows.
     with suppress(OSError):
         sending.send(message)
 
 
 def _stop_with_parent() -> None:
-    """Stop as after SIGTERM when the parent was killed; else the worker would serve for ever."""
+    """Stop as after SIGTERM if the parent was killed; else the worker would serve forever."""
     parent = parent_process()
     if parent is not None:
         parent.join()
