@@ -169,9 +169,9 @@ async def test_unknown_attributes_say_what_there_is(scripted: Scripted, script: 
     [
         (httpx.ConnectError("refused"), ProviderUnavailableError, r"provider 'a' \(scripted\) is down: refused"),
         (ConnectionResetError("reset"), ProviderUnavailableError, "reset"),
-        (httpx.ReadTimeout("slow"), ProviderTimeoutError, r"provider 'a' \(scripted\) did not answer in time"),
+        (httpx.ReadTimeout("slow"), ProviderTimeoutError, r"provider 'a' \(scripted\): it did not answer in time"),
         (TimeoutError(), ProviderTimeoutError, "did not answer in time"),
-        (httpx.RemoteProtocolError("bad"), BackendError, "failed: bad"),
+        (httpx.RemoteProtocolError("bad"), BackendError, r"provider 'a' \(scripted\): bad"),
         (AuthenticationError("no key"), AuthenticationError, "no key"),
         (KeyError("x"), InternalError, r"provider 'a' \(scripted\) failed: KeyError$"),
     ],

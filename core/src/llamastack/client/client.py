@@ -27,9 +27,9 @@ from llamastack.http.retry_headers import retry_after_of, should_retry_of
 from llamastack.http.sse import event_data
 from llamastack.provider.api_handle import ApiHandle, Dispatch
 from llamastack.provider.builtin_apis import BUILTIN_APIS
-from llamastack.provider.connection_errors import error_class_of, reason_of_http_error
+from llamastack.provider.connection_errors import connection_error
 from llamastack.provider.context import PROVIDER_DATA_HEADER, current_context, provider_data_to_forward
-from llamastack.provider.errors import BackendError, LlamaStackError, ProviderTimeoutError
+from llamastack.provider.errors import BackendError, LlamaStackError
 from llamastack.provider.errors_from_wire import error_from_wire
 from llamastack.provider.streams import Stream, closing
 from llamastack.provider.typed_calls import Apis
@@ -206,10 +206,7 @@ class LlamaStackClient(Apis):
         return BackendError(f"{self.base_url} did not answer as {method.name} does")
 
     def _translated(self, error: httpx.HTTPError) -> LlamaStackError:
-        made = error_class_of(error)
-        if made is ProviderTimeoutError:
-            return made(f"{self.base_url} did not answer in time")
-        return made(reason_of_http_error(error))
+        return connection_error(error, f"{self.base_url} did not answer in time")
 
 
 def _accepted(method: MethodDefinition, *, events: bool) -> str:

@@ -32,24 +32,55 @@ def error_kinds(error: BaseException) -> set[str]:
     return {kind.__name__ for kind in kinds if kind.__module__.partition(".")[0] in ("httpx", "httpx2")}
 
 
-def error_class_of(error: BaseException) -> type[LlamaStackError]:
-    """Which of the error family a failed exchange is: out of reach, too slow, or not understood; or our own fault.
+def connection_error(error: BaseException, too_slow: str) -> LlamaStackError:
+    """The error of the family for a failed exchange.
 
-    error: one that `is_http_error`.
+    error: one that `is_http_error`. too_slow: the message where the time for an answer is over.
     """
-    kinds = error_kinds(error)
+    kind, _ = _diagnosis(error)
+    return kind(too_slow if kind is ProviderTimeoutError else reason_of_http_error(error))
+
+
+def reason_of_http_error(error: BaseException) -> str:
+    """What failed and where, in a few words: `connection refused at http://gpu-2:8080`."""
+    try:
+        url = getattr(error, "request").url  # noqa: B009 - of httpx or httpx2
+    except RuntimeError:
+        return _diagnosis(error)[1]
+    return reason_at(error, f"{url.scheme}://{url.netloc.decode()}")
+
+
+def reason_at(error: BaseException, where: str) -> str:
+    """The same words as `reason_of_http_error` for the error of any SDK, the operating system's somewhere underneath.
+
+    where: scheme, host and port of the backend.
+    """
+    kind, words = _diagnosis(error)
+    return f"{words}, so {where} cannot be reached" if kind is ServerBusyError else f"{words} at {where}"
+
+
+def _diagnosis(error: BaseException) -> tuple[type[LlamaStackError], str]:
+    """Which of the error family a failed exchange is, and what failed, in a few words."""
     if is_shortage(error):
-        return ServerBusyError
-    if tls_error_of(error) is not None:
-        return ProviderUnavailableError
-    if _cut_short(error) or _no_http(error):
-        return BackendError
+        return ServerBusyError, SHORTAGE
+    if (tls := tls_failure_of(error)) is not None:
+        return ProviderUnavailableError, f"TLS failed ({tls})"
+    if closed_without_answer(error):
+        return ProviderUnavailableError, "the connection was closed without an answer"
+    kinds, cause, system = error_kinds(error), type(error.__cause__).__name__, _words_of_system(error)
+    wrong_http = "RemoteProtocolError" in kinds
+    # The aiohttp transport makes a ReadError of an answer that ended, in order, before it was complete.
+    if (wrong_http and "without sending complete message body" in str(error)) or (
+        cause == "ClientPayloadError" and system is None
+    ):
+        return BackendError, "the answer was cut short"
+    if (wrong_http and error.__cause__ is not None) or cause == "ServerDisconnectedError":
+        return BackendError, "something else than HTTP was answered"
+    words = system or _words_of_client(error, kinds)
     # A connection that is refused comes out of the aiohttp transport as a ConnectTimeout.
-    if kinds & {"NetworkError", "ConnectTimeout"} or closed_without_answer(error):
-        return ProviderUnavailableError
-    if "TimeoutException" in kinds:
-        return ProviderTimeoutError
-    return BackendError
+    if kinds & {"NetworkError", "ConnectTimeout"}:
+        return ProviderUnavailableError, words
+    return ProviderTimeoutError if "TimeoutException" in kinds else BackendError, words
 
 
 def closed_without_answer(error: BaseException) -> bool:
@@ -60,41 +91,36 @@ def closed_without_answer(error: BaseException) -> bool:
     return "RemoteProtocolError" in error_kinds(error) and "without sending a response" in str(error)
 
 
-def _no_http(error: BaseException) -> bool:
-    """Whether what came is no HTTP, or only the beginning of it."""
-    if "RemoteProtocolError" in error_kinds(error):
-        return error.__cause__ is not None and not closed_without_answer(error)
-    return type(error.__cause__).__name__ == "ServerDisconnectedError" and not closed_without_answer(error)
+def _words_of_system(error: BaseException) -> str | None:
+    """The operating system's own words; the transports word its errors each in their own way."""
+    for one in chain_of(error):
+        number = getattr(one, "errno", None)
+        if isinstance(one, OSError) and not isinstance(one, ssl.SSLError) and isinstance(number, int):
+            unknown = isinstance(one, socket.gaierror) or number < 0  # the numbers of getaddrinfo
+            return "host name not known" if unknown else os.strerror(number).lower()
+    return None
 
 
-def _cut_short(error: BaseException) -> bool:
-    """Whether an answer ended, in order, before it was complete. The aiohttp transport makes a ReadError of that."""
-    if "RemoteProtocolError" in error_kinds(error):
-        return "without sending complete message body" in str(error)
-    return type(error.__cause__).__name__ == "ClientPayloadError" and system_error_of(error) is None
-
-
-def system_error_of(error: BaseException) -> OSError | None:
-    """The operating system's own error underneath; the transports word it each in their own way."""
-    found = (one for one in chain_of(error) if isinstance(one, OSError) and not isinstance(one, ssl.SSLError))
-    return next((one for one in found if _number_of(one) is not None), None)
-
-
-def _number_of(error: OSError) -> int | None:
-    number = getattr(error, "errno", None)
-    return number if isinstance(number, int) else None
-
-
-def tls_error_of(error: BaseException) -> ssl.SSLError | None:
-    """The TLS error underneath that says most. It is an OSError, too, with a number of its own."""
-    # That TLS waits for bytes is no failure of its own: what was waited for has not come.
-    waits = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
-    found = [one for one in chain_of(error) if isinstance(one, ssl.SSLError) and not isinstance(one, waits)]
-    return next((one for one in found if _tls_words(one)), found[0] if found else None)
+def _words_of_client(error: BaseException, kinds: set[str]) -> str:
+    cause = error.__cause__
+    of_aiohttp = type(cause).__module__.startswith("aiohttp")  # most of its errors become a ConnectTimeout
+    if "ConnectTimeout" in kinds and of_aiohttp and not isinstance(cause, TimeoutError):
+        return "the connection was lost"
+    if "ConnectTimeout" in kinds or type(cause).__name__ == "ConnectionTimeoutError":
+        return "no connection was made in time"
+    return str(error) or type(error).__name__
 
 
 # OpenSSL's words for what comes of a port where no TLS is spoken.
 _NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL")
+
+
+def tls_failure_of(error: BaseException) -> str | None:
+    """Why TLS failed, in a few words; None where it did not."""
+    # That TLS waits for bytes is no failure of its own: what was waited for has not come.
+    waits = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
+    found = [one for one in chain_of(error) if isinstance(one, ssl.SSLError) and not isinstance(one, waits)]
+    return next(filter(None, map(_tls_words, found)), "it does not say why") if found else None
 
 
 def _tls_words(error: ssl.SSLError) -> str:
@@ -105,47 +131,3 @@ def _tls_words(error: ssl.SSLError) -> str:
     if reason in _NO_TLS:
         return f"no TLS is spoken there: {reason.lower().replace('_', ' ')}"
     return str(reason).lower().replace("_", " ") if reason else ""
-
-
-def reason_of_http_error(error: BaseException) -> str:
-    """What failed and where, in a few words: `connection refused at http://gpu-2:8080`."""
-    try:
-        url = getattr(error, "request").url  # noqa: B009 - of httpx or httpx2
-    except RuntimeError:
-        return _words(error)
-    return reason_at(error, f"{url.scheme}://{url.netloc.decode()}")
-
-
-def reason_at(error: BaseException, where: str) -> str:
-    """The same words as `reason_of_http_error` for the error of any SDK, the operating system's somewhere underneath.
-
-    where: scheme, host and port of the backend.
-    """
-    if is_shortage(error):
-        return f"{SHORTAGE}, so {where} cannot be reached"
-    return f"{_words(error)} at {where}"
-
-
-def _words(error: BaseException) -> str:
-    if is_shortage(error):
-        return SHORTAGE
-    tls = tls_error_of(error)
-    if tls is not None:
-        return f"TLS failed ({_tls_words(tls) or 'it does not say why'})"
-    if _cut_short(error):
-        return "the answer was cut short"
-    if closed_without_answer(error):
-        return "the connection was closed without an answer"
-    if _no_http(error):
-        return "something else than HTTP was answered"
-    cause = system_error_of(error)
-    if cause is None or cause.errno is None:
-        of_aiohttp = type(error.__cause__).__module__.startswith("aiohttp")  # most of its errors become this one
-        if "ConnectTimeout" in error_kinds(error) and of_aiohttp and not isinstance(error.__cause__, TimeoutError):
-            return "the connection was lost"
-        if "ConnectTimeout" in error_kinds(error) or type(error.__cause__).__name__ == "ConnectionTimeoutError":
-            return "no connection was made in time"
-        return str(error) or type(error).__name__
-    if isinstance(cause, socket.gaierror) or cause.errno < 0:  # the numbers of getaddrinfo
-        return "host name not known"
-    return os.strerror(cause.errno).lower()

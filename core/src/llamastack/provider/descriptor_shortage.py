@@ -43,3 +43,4 @@ def chain_of(error: BaseException) -> Iterator[BaseException]:
         # aiohttp keeps the arguments in its own attributes.
         waiting += [getattr(one, "certificate_error", None), getattr(one, "os_error", None)]
         waiting.append(one.__cause__ or one.__context__)
+        waiting += one.exceptions if isinstance(one, BaseExceptionGroup) else ()

@@ -6,7 +6,7 @@ import logging
 import traceback
 from collections.abc import Callable
 
-from llamastack.provider.connection_errors import error_class_of, is_http_error, reason_of_http_error
+from llamastack.provider.connection_errors import connection_error, is_http_error, reason_of_http_error
 from llamastack.provider.descriptor_shortage import SHORTAGE, is_shortage
 from llamastack.provider.errors import (
     AuthenticationError,
@@ -19,11 +19,12 @@ from llamastack.provider.errors import (
     RateLimitError,
     ServerBusyError,
 )
-from llamastack.provider.redaction import keeps_secrets, struck_error
+from llamastack.provider.redaction import shows_secret, struck_error
 
 _LOGGER = logging.getLogger("llamastack.provider")
 _LONGEST_MESSAGE = 2000
 _LONGEST_WHOLE = 8 * 1024  # half of what is kept of what a backend says
+_TOO_SLOW = "it did not answer in time"
 _OF_THE_BACKEND = (AuthenticationError, PermissionDeniedError, RateLimitError, BackendError, ProviderTimeoutError)
 
 
@@ -87,43 +88,34 @@ def log_traceback(logger: logging.Logger, level: int, message: str, trace: str) 
 def as_stack_error(
     error: Exception, provider_id: str, provider_type: str, redact: Callable[[str], str]
 ) -> LlamaStackError:
-    """The error that a caller gets when a provider raised `error`. Secrets are also redacted in `error`."""
+    """The error that a caller gets when a provider raised `error`, without secrets."""
     who = f"provider '{provider_id}' ({provider_type})"
     error = unwrapped(error)
     if isinstance(error, LlamaStackError):
-        struck_error(error, redact)
-        message = shortened(error.message)
-        if error.provider_id is None:
-            error.amend(provider_id=provider_id)
-            if isinstance(error, ProviderUnavailableError):
-                message = f"{who} is down: {message}"
-            elif isinstance(error, _OF_THE_BACKEND):
-                message = f"{who}: {message}"
-        return error.amend(message)
-    made = _error_for(error, who, provider_id, redact)
-    struck_error(error, redact)
-    return made.amend(hides_cause=keeps_secrets(error, redact))
-
-
-def _error_for(error: Exception, who: str, provider_id: str, redact: Callable[[str], str]) -> LlamaStackError:
-    kind: type[LlamaStackError]
-    if is_shortage(error):
-        return ServerBusyError(reason_of(error), provider_id=provider_id)
-    if is_http_error(error):
-        kind = error_class_of(error)
-    elif isinstance(error, TimeoutError):
-        kind = ProviderTimeoutError
-    elif isinstance(error, ConnectionError):
-        kind = ProviderUnavailableError
+        made = error
     else:
-        kind = InternalError
-    if kind is ProviderTimeoutError:
-        return kind(f"{who} did not answer in time", provider_id=provider_id)
-    if kind is ProviderUnavailableError:
-        return kind(f"{who} is down: {shortened(redact(reason_of(error)))}", provider_id=provider_id)
-    if kind is BackendError:
-        return kind(f"{who} failed: {shortened(redact(reason_of(error)))}", provider_id=provider_id)
+        made = _translated(error, who, redact).amend(hides_cause=shows_secret(error, redact))
+    struck_error(made, redact)
+    message = shortened(made.message)
+    if made.provider_id is None:
+        made.amend(provider_id=provider_id)
+        if isinstance(made, ProviderUnavailableError):
+            message = f"{who} is down: {message}"
+        elif isinstance(made, _OF_THE_BACKEND):
+            message = f"{who}: {message}"
+    return made.amend(message)
+
+
+def _translated(error: Exception, who: str, redact: Callable[[str], str]) -> LlamaStackError:
+    if is_shortage(error):
+        return ServerBusyError(reason_of(error))
+    if is_http_error(error):
+        return connection_error(error, _TOO_SLOW)
+    if isinstance(error, TimeoutError):
+        return ProviderTimeoutError(_TOO_SLOW)
+    if isinstance(error, ConnectionError):
+        return ProviderUnavailableError(reason_of(error))
     trace = redact("".join(traceback.format_exception(error)))
     log_traceback(_LOGGER, logging.ERROR, f"{who} failed", trace)
     what = type(error.__cause__).__name__ if isinstance(error, StrayExitError) else type(error).__name__
-    return InternalError(f"{who} failed: {what}", provider_id=provider_id)
+    return InternalError(f"{who} failed: {what}")

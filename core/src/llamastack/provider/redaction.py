@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 from weakref import WeakSet
@@ -10,12 +11,12 @@ from weakref import WeakSet
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 
 from llamastack.provider.context import current_provider_data
+from llamastack.provider.descriptor_shortage import chain_of
 from llamastack.provider.secret_forms import forms_of, struck_out
 
 _E = TypeVar("_E", bound=BaseException)
 _SHORTEST_PLAIN_SECRET = 8
 _DEEPEST = 8
-_LONGEST_CHAIN = 32
 _MOST_OF_REQUEST = 32
 _SECRET_WORDS = ("key", "token", "secret", "pass", "pwd", "credential", "auth", "bearer", "cookie", "signature", "dsn")
 _SECRET_NAME = re.compile(
@@ -99,49 +100,28 @@ def _forms_of_request() -> frozenset[str]:
 
 
 def struck_error(error: _E, redact: Callable[[str], str]) -> _E:
-    """`error` itself, the secrets struck out of all its texts: message, fields, notes, and those of its causes."""
-    seen: set[int] = set()
-    waiting: list[BaseException] = [error]
-    while waiting and len(seen) < _LONGEST_CHAIN:
-        at = waiting.pop()
-        if id(at) in seen:
-            continue
-        seen.add(id(at))
-        _strike_one(at, redact)
-        if isinstance(at, BaseExceptionGroup):
-            waiting.extend(at.exceptions)
-        for link in ("__cause__", "__context__"):
-            follows: BaseException | None = getattr(at, link)
-            if follows is None:
-                continue
-            if keeps_secrets(follows, redact):
-                # Such as pydantic's, whose text cannot be changed: a traceback must do without it.
-                setattr(at, link, None)
-            else:
-                waiting.append(follows)
+    """`error` itself without secrets: they are struck out of its message, fields and notes.
+
+    A cause that has one is cut off: not every exception's text can be changed.
+    """
+    error.args = tuple(_struck(item, redact) for item in error.args)
+    for name, value in list(vars(error).items()):  # its notes, too
+        if name != "provider_id":
+            vars(error)[name] = _struck(value, redact)
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            struck_error(inner, redact)
+    for link in ("__cause__", "__context__"):
+        follows: BaseException | None = getattr(error, link)
+        if follows is not None and shows_secret(follows, redact):
+            setattr(error, link, None)
     return error
 
 
-def keeps_secrets(error: BaseException, redact: Callable[[str], str]) -> bool:
-    """Whether the text of `error` has secrets that cannot be struck out of it."""
-    _strike_one(error, redact)
-    try:
-        text = str(error)
-    except Exception:
-        return False  # a traceback cannot show it either
-    return redact(text) != text
-
-
-def _strike_one(error: BaseException, redact: Callable[[str], str]) -> None:
-    args = error.args
-    clean = tuple(_struck(item, redact) for item in args)
-    if clean != args:
-        error.args = clean
-    for name, value in list(vars(error).items()):  # its notes, too
-        if name != "provider_id" and isinstance(value, str | list | tuple | dict):
-            struck = _struck(value, redact)
-            if struck != value:
-                vars(error)[name] = struck
+def shows_secret(error: BaseException, redact: Callable[[str], str]) -> bool:
+    """Whether a traceback of `error` would show a secret in the text of any exception."""
+    texts = (text for one in chain_of(error) for text in traceback.format_exception_only(one))
+    return any(redact(text) != text for text in texts)
 
 
 def _struck(value: object, redact: Callable[[str], str], depth: int = _DEEPEST) -> object:

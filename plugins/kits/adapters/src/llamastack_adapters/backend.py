@@ -13,9 +13,9 @@ from llamastack.http.client import authorities
 from llamastack.http.connections import is_stale_connection, retry_stale_connection
 from llamastack.http.lone_surrogates import encode_json, whole_texts
 from llamastack.http.sse import event_data, lines_of
-from llamastack.provider.connection_errors import error_class_of, reason_of_http_error
+from llamastack.provider.connection_errors import connection_error
 from llamastack.provider.context import current_context
-from llamastack.provider.errors import BackendError, LlamaStackError, ProviderTimeoutError
+from llamastack.provider.errors import BackendError, LlamaStackError
 from llamastack.provider.streams import Stream, closing
 from llamastack_adapters.decompression import ACCEPTED
 from llamastack_adapters.error_bodies import error_in, error_in_choice, error_of_answer, error_of_event, has_reply
@@ -312,10 +312,7 @@ class HttpBackend:
             await answer.aclose()
 
     def _failed(self, error: httpx.HTTPError) -> LlamaStackError:
-        kind = error_class_of(error)
-        if kind is ProviderTimeoutError:
-            return kind(f"{self.where} was silent for {self._timeout_s:g} s")
-        return kind(reason_of_http_error(error))
+        return connection_error(error, f"{self.where} was silent for {self._timeout_s:g} s")
 
     def _broke_off(self, error: httpx.HTTPError) -> LlamaStackError:
         """The error of a call whose answer had begun: the backend was up, so this is no ProviderUnavailableError."""

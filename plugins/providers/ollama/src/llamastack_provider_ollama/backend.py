@@ -14,14 +14,13 @@ from ollama import AsyncClient, ResponseError
 from llamastack.http.client import authorities
 from llamastack.http.connections import is_stale_connection, retry_stale_connection
 from llamastack.http.sse import lines_of
-from llamastack.provider.connection_errors import error_class_of, reason_of_http_error
+from llamastack.provider.connection_errors import connection_error
 from llamastack.provider.errors import (
     BackendError,
     InvalidRequestError,
     LlamaStackError,
     NotFoundError,
     NotSupportedError,
-    ProviderTimeoutError,
     ProviderUnavailableError,
     RateLimitError,
 )
@@ -189,7 +188,6 @@ class Backend:
             raise BackendError(f"{self.where} answered something that cannot be understood: {said}") from error
 
     def _failed(self, cause: BaseException) -> LlamaStackError:
-        kind = error_class_of(cause) if isinstance(cause, httpx.HTTPError) else ProviderUnavailableError
-        if kind is ProviderTimeoutError:
-            return kind(f"{self.where} was silent for {self._timeout_s:g} s")
-        return kind(reason_of_http_error(cause) if isinstance(cause, httpx.HTTPError) else str(cause))
+        if not isinstance(cause, httpx.HTTPError):
+            return ProviderUnavailableError(str(cause))
+        return connection_error(cause, f"{self.where} was silent for {self._timeout_s:g} s")

@@ -34,7 +34,7 @@ from llamastack.provider import (
     ProviderUnavailableError,
     RateLimitError,
 )
-from llamastack.provider.connection_errors import error_class_of, reason_of_http_error
+from llamastack.provider.connection_errors import connection_error
 from llamastack.provider.private_files import make_tree_private, private_folder
 from llamastack.provider.redaction import Redactor
 from llamastack_adapters.credentials import fits_header, key_text
@@ -227,9 +227,9 @@ class _Server:
                 f"qdrant at {self._url} did not answer within {self._config.timeout} s", provider_id=self._provider_id
             )
         if isinstance(source, httpx.TransportError):
-            kind = error_class_of(source)
-            reason = f"{type(source).__name__}: {reason_of_http_error(source)}"
-            return kind(f"qdrant at {self._url} cannot be reached: {reason}", provider_id=self._provider_id)
+            made = connection_error(source, "no answer came in time")
+            reason = f"{type(source).__name__}: {made.message}"
+            return made.amend(f"qdrant at {self._url} cannot be reached: {reason}", provider_id=self._provider_id)
         return BackendError(
             f"qdrant at {self._url} answered something else than Qdrant: {type(source).__name__}",
             provider_id=self._provider_id,

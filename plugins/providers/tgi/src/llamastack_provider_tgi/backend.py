@@ -26,8 +26,8 @@ from llamastack.http.answer_limits import AnswerLimits
 from llamastack.http.client import authorities
 from llamastack.http.connections import is_stale_connection, retry_stale_connection
 from llamastack.http.sse import event_data
-from llamastack.provider.connection_errors import error_class_of, reason_of_http_error
-from llamastack.provider.errors import BackendError, LlamaStackError, ProviderTimeoutError
+from llamastack.provider.connection_errors import connection_error
+from llamastack.provider.errors import BackendError, LlamaStackError
 from llamastack.provider.streams import close, closing
 from llamastack_adapters.credentials import ApiKey
 from llamastack_adapters.decompression import ACCEPTED
@@ -284,10 +284,7 @@ class HuggingFaceBackend:
             raise BackendError(f"{here} answered something that cannot be understood: {said}") from error
 
     def _failed(self, error: BaseException, here: str) -> LlamaStackError:
-        kind = error_class_of(error)
-        if kind is ProviderTimeoutError:
-            return kind(f"{here} was silent for {self._timeout_s:g} s")
-        return kind(reason_of_http_error(error))
+        return connection_error(error, f"{here} was silent for {self._timeout_s:g} s")
 
 
 def where(url: str) -> str:

@@ -56,7 +56,7 @@ class Server:
         import httpx
 
         from llamastack.client import LlamaStackClient
-        from llamastack.provider.connection_errors import tls_error_of
+        from llamastack.provider.connection_errors import tls_failure_of
         from llamastack.provider.errors import ProviderUnavailableError
 
         async def connected() -> _T:
@@ -74,7 +74,7 @@ class Server:
             return anyio.run(connected)
         except ProviderUnavailableError as error:
             cause = error.__cause__
-            if not isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout) or tls_error_of(cause) is not None:
+            if not isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout) or tls_failure_of(cause) is not None:
                 raise
             raise CliError(f"no server answers at {self.url}: {_why(error)} (`llamastack run` starts one)") from error
 
