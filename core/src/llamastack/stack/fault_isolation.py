@@ -1,18 +1,21 @@
-"""What a provider raises that is no `Exception`, such as `SystemExit` or a stray cancellation: it ends its own work."""
+"""What a provider raises ends its own work, not the stack: also `SystemExit`, or a cancellation out of nowhere."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
-import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
+from llamastack.api.files import File
 from llamastack.provider.context import STACK_ITSELF, current_context, use_own_context
-from llamastack.provider.error_translation import StrayExitError
+from llamastack.provider.error_translation import StrayExitError, as_stack_error
+from llamastack.provider.errors import LlamaStackError, raise_translated
+from llamastack.provider.redaction import Redactor
+from llamastack.provider.streams import Stream, close, closing
+from llamastack.stack.resolver import PlannedProvider
 
 
 def as_exception(raised: BaseException) -> Exception:
@@ -62,6 +65,55 @@ def _was_pressed(raised: KeyboardInterrupt) -> bool:
     return at is not None and at.tb_frame.f_code.co_name == "_on_sigint"
 
 
+class ContainedCalls:
+    """The calls of one provider: whatever it raises comes out as an error of the family, without its secrets."""
+
+    def __init__(self, plan: PlannedProvider) -> None:
+        self.provider_id, self.provider_type = plan.provider_id, plan.provider_type
+        self.redact = Redactor(plan.config)
+
+    def translate_error(self, raised: BaseException) -> LlamaStackError:
+        """What the provider raised, as an error of the family.
+
+        Raises it again where it is no fault of the provider, such as a cancellation of the caller.
+        """
+        return as_stack_error(as_exception(raised), self.provider_id, self.provider_type, self.redact)
+
+    def failed(self, raised: BaseException) -> LlamaStackError:
+        """The same for a user's call."""
+        return self.translate_error(raised)
+
+    async def answered(self, call: Awaitable[object]) -> object:
+        """What a call of the provider gives, its errors translated."""
+        try:
+            result = await call
+        except BaseException as raised:
+            raise_translated(raised, self.failed(raised))
+        if isinstance(result, AsyncIterator):
+            return self._guarded(result)
+        if isinstance(result, File) and not isinstance(result.content, bytes):
+            return result.with_content(self._guarded(result.content))
+        return result
+
+    def _guarded(self, pieces: AsyncIterator[object]) -> Stream[Any]:
+        """The pieces of a stream, its errors translated; closing it closes the provider's stream."""
+        return Stream(self._translated(pieces), lambda: self._closed(pieces))
+
+    async def _closed(self, pieces: AsyncIterator[object]) -> None:
+        try:
+            await close(pieces)
+        except BaseException as raised:
+            raise_translated(raised, self.translate_error(raised))
+
+    async def _translated(self, pieces: AsyncIterator[object]) -> AsyncIterator[object]:
+        try:
+            async with closing(pieces):
+                async for piece in pieces:
+                    yield piece
+        except BaseException as raised:
+            raise_translated(raised, self.failed(raised))
+
+
 class ContainedTasks(TaskGroup):
     """A provider's background tasks: what one raises is an `Exception`, which takes the instance down and no more.
 
@@ -78,7 +130,7 @@ class ContainedTasks(TaskGroup):
         return self._group.start_soon(_contained, func, args, name=name or _name_of(func))
 
     async def start(self, func: Callable[..., object], *args: object, name: object = None, **options: Any) -> Any:
-        return await self._group.start(_contained_start, func, args, name=name or _name_of(func), **options)
+        return await self._group.start(_contained, func, args, name=name or _name_of(func), **options)
 
     def create_task(self, coro: Coroutine[object, object, object], **options: Any) -> Any:
         return self._group.create_task(_contained(lambda: coro, ()), **options)
@@ -94,22 +146,12 @@ def _name_of(func: Callable[..., object]) -> str:
     return f"{func.__module__}.{getattr(func, '__qualname__', '')}"
 
 
-async def _contained(func: Callable[..., Coroutine[object, object, object]], args: tuple[object, ...]) -> object:
+async def _contained(func: Callable[..., Any], args: tuple[object, ...], **task_status: TaskStatus[object]) -> object:
     own = STACK_ITSELF if current_context().principal is STACK_ITSELF else None
     try:
         with use_own_context(own):
-            return await func(*args)
+            return await func(*args, **task_status)
+    except Exception:
+        raise
     except BaseException as raised:
-        error = as_exception(raised)
-        if error is raised:
-            raise
-        raise error from raised
-
-
-async def _contained_start(
-    func: Callable[..., Coroutine[object, object, object]],
-    args: tuple[object, ...],
-    *,
-    task_status: TaskStatus[object] = anyio.TASK_STATUS_IGNORED,
-) -> object:
-    return await _contained(functools.partial(func, task_status=task_status), args)
+        raise as_exception(raised) from raised

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Set
+from collections.abc import Awaitable, Callable, Mapping, Set
 from pathlib import Path
-from typing import Any
 
 import anyio
+import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from llamastack.api.base import RoutedObject
 from llamastack.api.definition import ApiDefinition
-from llamastack.api.files import File
-from llamastack.api.inspect import ProviderHealth, ProviderStatus
+from llamastack.api.inspect import ProviderHealth, ProviderProgress, ProviderStatus
 from llamastack.provider.api_handle import ApiHandle
 from llamastack.provider.backoff import pause_s
+from llamastack.provider.compliance import check_provider
 from llamastack.provider.context import STACK_ITSELF, use_own_context
 from llamastack.provider.deps import Deps, Progress
 from llamastack.provider.descriptor_shortage import is_shortage
-from llamastack.provider.error_translation import as_stack_error, log_traceback, reason_of, shortened, unwrapped
-from llamastack.provider.errors import LlamaStackError, ProviderTimeoutError, ProviderUnavailableError, raise_translated
-from llamastack.provider.redaction import Redactor, struck_error
-from llamastack.provider.streams import Stream, close, closing
+from llamastack.provider.error_translation import log_traceback, reason_of, shortened, unwrapped
+from llamastack.provider.errors import LlamaStackError, ProviderTimeoutError, ProviderUnavailableError
+from llamastack.provider.import_path import load_dotted
+from llamastack.provider.redaction import struck_error
 from llamastack.stack.capability_gate import capability_gate
-from llamastack.stack.fault_isolation import ContainedTasks, as_exception
-from llamastack.stack.progress import ProgressWatch
-from llamastack.stack.provider_factory import PermanentError, load_factory, make_provider
+from llamastack.stack.fault_isolation import ContainedCalls, ContainedTasks, as_exception
 from llamastack.stack.resolver import PlannedProvider
 
 _LOGGER = logging.getLogger("llamastack.stack")
@@ -39,9 +36,10 @@ _STOP_TIMEOUT_S = 10.0
 _ASK_TIMEOUT_S = 30.0
 _LONGEST_WAIT_S = 5.0
 _SHORTEST_POLL_S = 1.0
+_PROGRESS_COUNTS_S = 10.0
 
 
-class SupervisedProvider:
+class SupervisedProvider(ContainedCalls):
     """A provider instance.
 
     provider: the provider while it is ready for calls, else None. served: what it last said that it serves, by
@@ -65,10 +63,9 @@ class SupervisedProvider:
         on_progress: Callable[[SupervisedProvider, Progress], None],
         on_polled: Callable[[SupervisedProvider, Set[str]], Awaitable[None]],
     ) -> None:
-        self.plan = plan
-        self.definition = definitions[plan.api]
+        super().__init__(plan)
+        self.api, self.plan, self.definition = plan.api, plan, definitions[plan.api]
         self._definitions = definitions
-        self.api, self.provider_id, self.provider_type = plan.api, plan.provider_id, plan.provider_type
         self.provider: object = None
         self.served: dict[str, RoutedObject] = {}
         self.status = ProviderStatus.starting
@@ -78,16 +75,19 @@ class SupervisedProvider:
         """What people should know of it although it is healthy, such as that it lists nothing without a key."""
         self.permanent = False
         self.first_attempt, self.stopped = anyio.Event(), anyio.Event()
-        self.redact = Redactor(plan.config)
         self._needs = needs
         self._apis = apis
         self._folder = folder
-        self._progress = ProgressWatch(start_timeout_s, functools.partial(on_progress, self))
+        self._start_timeout_s = start_timeout_s
         self._refresh_interval_s = refresh_interval_s
+        self._on_progress = on_progress
         self._on_polled = on_polled
-        self._stop, self._wake = anyio.Event(), anyio.Event()
-        self._running: anyio.CancelScope | None = None
+        self._progress: Progress | None = None
+        self._progress_at = -math.inf
+        self._stopping = False
+        self._running, self._starting = anyio.CancelScope(), anyio.CancelScope()
         self._next_look_at = math.inf
+        self._wake = anyio.Event()
         self._current_poll: anyio.Event | None = None
         self._next_poll = anyio.Event()
         self.polled_at = -math.inf
@@ -103,27 +103,21 @@ class SupervisedProvider:
             await self._run()
 
     async def _run(self) -> None:
+        failures = 0
         try:
-            for needed in self._needs:
-                await needed.first_attempt.wait()
-            failures = 0
-            while not self._stop.is_set():
-                started = anyio.current_time()
-                failure = await self._run_once()
+            while not self._stopping:
+                pause = pause_s(failures, _FIRST_RETRY_S, _LAST_RETRY_S)
+                begins_at = anyio.current_time() + pause
+                failure = await self._run_once(math.inf if self.permanent else pause)
                 if failure is None:
                     break
                 self._went_down(failure)
-                failures = 1 if anyio.current_time() - started > _LAST_RETRY_S else failures + 1
-                if self.permanent:
-                    self.first_attempt.set()
-                    await self._stop.wait()
-                else:
-                    await self._pause(pause_s(failures, _FIRST_RETRY_S, _LAST_RETRY_S))
+                failures = 1 if anyio.current_time() - begins_at > _LAST_RETRY_S else failures + 1
         finally:
             self.first_attempt.set()
             self.stopped.set()
 
-    async def _run_once(self) -> Exception | None:
+    async def _run_once(self, pause: float) -> Exception | None:
         """One life, from start to shutdown. Returns what ended it, None for `stop`."""
         made: list[object] = []
         failure: Exception | None = None
@@ -131,9 +125,12 @@ class SupervisedProvider:
             async with anyio.create_task_group() as own:
                 try:
                     with anyio.CancelScope() as self._running:
-                        if not self._stop.is_set():
-                            await self._start(own, made)
-                            await self._watch()
+                        for needed in self._needs:
+                            await needed.first_attempt.wait()
+                        if pause:
+                            await self._pause(pause)
+                        await self._start(own, made)
+                        await self._watch()
                 except BaseException as raised:
                     failure = as_exception(raised)
                 finally:
@@ -143,54 +140,68 @@ class SupervisedProvider:
                 own.cancel_scope.cancel()
         except BaseException as raised:  # of one of its background tasks
             failure = as_exception(raised)
-        if failure is None and not self._stop.is_set():
+        if failure is None and not self._stopping:
             failure = RuntimeError("it cancelled its own task group")
         return failure
 
     async def stop(self) -> None:
         """End it and wait until it has let go of everything."""
-        self._stop.set()
-        self._wake.set()
-        if self._running is not None:
-            self._running.cancel()
+        self._stopping = True
+        self._running.cancel()
         await self.stopped.wait()
 
     async def _start(self, own: TaskGroup, made: list[object]) -> None:
-        factory, data_model = await load_factory(self.plan)
-        with self._progress.limiting(own):
-            needed = (*self.plan.spec.api_dependencies, *self.plan.spec.optional_api_dependencies)
-            deps = Deps(
-                provider_id=self.provider_id,
-                api=self.api,
-                definitions=self._definitions,
-                apis={name: self._apis[name] for name in needed if name in self._apis},
-                task_group=ContainedTasks(own),
-                state_dir=self._folder,
-                report_progress=self._progress.report,
-                provider_data_validator=data_model,
-            )
-            provider = await make_provider(self.plan, self.definition, factory, deps)
+        spec, config = self.plan.spec, self.plan.config
+        self.permanent = True  # no second attempt helps where the config or a module is not there
+        if isinstance(config, Exception):
+            raise config
+        # Modules may bring a large SDK: importing them must not stop the loop.
+        validator = spec.provider_data_validator
+        data_model = await anyio.to_thread.run_sync(load_dotted, validator) if validator else None
+        factory = await anyio.to_thread.run_sync(spec.load_factory)
+        self.permanent = False
+        needed = (*spec.api_dependencies, *spec.optional_api_dependencies)
+        deps = Deps(
+            provider_id=self.provider_id,
+            api=self.api,
+            definitions=self._definitions,
+            apis={name: self._apis[name] for name in needed if name in self._apis},
+            task_group=ContainedTasks(own),
+            state_dir=self._folder,
+            report_progress=self._report,
+            provider_data_validator=data_model,
+        )
+        with anyio.move_on_after(self._start_timeout_s) as self._starting:
+            try:
+                provider = await factory(config, deps)
+            except ImportError:
+                self.permanent = True
+                raise
             made.append(provider)
+            faults = check_provider(self.definition, provider, spec.capabilities)
+            if faults:
+                self.permanent = True
+                raise TypeError(f"{spec.factory} made no provider of API '{self.api}': {'; '.join(faults)}")
             initialize = getattr(provider, "initialize", None)
             if initialize is not None:
                 await initialize()
             self.provider = provider
+        if self._starting.cancelled_caught:
+            raise TimeoutError(f"did not start within {self._start_timeout_s:g} s")
         await self._poll()
 
     async def _watch(self) -> None:
         failures = 0
-        while not self._stop.is_set():
+        while True:
             failures = 0 if self.status is ProviderStatus.healthy else failures + 1
             await self._pause(pause_s(failures, _FIRST_RETRY_S, _LAST_RETRY_S) or self._refresh_interval_s)
-            if self._stop.is_set():
-                return
             await self._poll()
 
     async def _pause(self, seconds: float) -> None:
-        """Wait until the time is over, `stop`, or somebody wants a look earlier."""
+        """Wait until the time is over, or somebody wants a look earlier."""
         self._look_at(anyio.current_time() + seconds)
         self.first_attempt.set()
-        while not self._stop.is_set() and self._next_look_at > anyio.current_time():
+        while self._next_look_at > anyio.current_time():
             self._wake = anyio.Event()
             with anyio.move_on_after(self._next_look_at - anyio.current_time()):
                 await self._wake.wait()
@@ -205,7 +216,7 @@ class SupervisedProvider:
         shutdown = getattr(made.pop(), "shutdown", None) if made else None
         if shutdown is None:
             return
-        with anyio.CancelScope(shield=True), anyio.move_on_after(_STOP_TIMEOUT_S) as limit:
+        with anyio.move_on_after(_STOP_TIMEOUT_S, shield=True) as limit:
             try:
                 await shutdown()
             except BaseException as raised:
@@ -224,8 +235,7 @@ class SupervisedProvider:
 
     def _went_down(self, error: Exception) -> None:
         error = unwrapped(error)
-        self.permanent = isinstance(error, PermanentError)
-        self._is_down(error.__cause__ if isinstance(error.__cause__, Exception) and self.permanent else error)
+        self._is_down(error)
         trace = self.redact("".join(traceback.format_exception(error)))
         log_traceback(_LOGGER, logging.DEBUG, f"why {self.api} {self.provider_id} is down", trace)
         self._poll_is_over()
@@ -244,6 +254,11 @@ class SupervisedProvider:
         before, self.note = self.note, shortened(self.redact(note)) if isinstance(note, str) and note else None
         if self.note is not None and self.note != before:
             _LOGGER.warning("%s %s %s", self.api, self.provider_id, self.note)
+
+    def _report(self, progress: Progress) -> None:
+        self._progress, self._progress_at = progress, anyio.current_time()
+        self._starting.deadline = self._progress_at + self._start_timeout_s
+        self._on_progress(self, progress)
 
     async def refresh(self, *, force: bool = False) -> None:
         """Have the provider asked how it is and what it serves, and wait for that, though not for long.
@@ -331,7 +346,7 @@ class SupervisedProvider:
             status=self.status,
             reason=self.reason,
             retry_in_s=self._retry_in_s(),
-            progress=self._progress.shown(),
+            progress=self._current_progress(),
             note=self.note,
         )
 
@@ -340,50 +355,18 @@ class SupervisedProvider:
             return None
         return round(max(0.0, self._next_look_at - anyio.current_time()), 1)
 
-    # ---- calls ---------------------------------------------------------------------------------------------------
-
-    def translate_error(self, raised: BaseException) -> LlamaStackError:
-        """What the provider raised, as an error of the family.
-
-        Raises it again where it is no fault of the provider, such as a cancellation of the caller.
-        """
-        return as_stack_error(as_exception(raised), self.provider_id, self.provider_type, self.redact)
+    def _current_progress(self) -> ProviderProgress | None:
+        """Work that was not reported for a while has ended, one way or the other."""
+        at = self._progress
+        if at is None or at.done == at.total or anyio.current_time() - self._progress_at > _PROGRESS_COUNTS_S:
+            return None
+        return ProviderProgress(task=at.task, done=at.done, total=at.total, unit=at.unit)
 
     def failed(self, raised: BaseException) -> LlamaStackError:
-        """The same for a user's call. When the backend seems to be down, the next poll comes early."""
+        """The error for a user's call. When the backend seems to be down, the next poll comes early."""
         error = self.translate_error(raised)
         down = isinstance(error, ProviderUnavailableError | ProviderTimeoutError)
         if down and error.provider_id == self.provider_id and self.provider is not None and not self._current_poll:
             # Many calls fail at once, and one poll is enough for all.
             self._look_at(self.polled_at + _SHORTEST_POLL_S)
         return error
-
-    async def answered(self, call: Awaitable[object]) -> object:
-        """What a call of the provider gives, its errors translated."""
-        try:
-            result = await call
-        except BaseException as raised:
-            raise_translated(raised, self.failed(raised))
-        if isinstance(result, AsyncIterator):
-            return self.guarded(result)
-        if isinstance(result, File) and not isinstance(result.content, bytes):
-            return result.with_content(self.guarded(result.content))
-        return result
-
-    def guarded(self, pieces: AsyncIterator[object]) -> Stream[Any]:
-        """The pieces of a stream, its errors translated; closing it closes the provider's stream."""
-        return Stream(self._translated(pieces), lambda: self._closed(pieces))
-
-    async def _closed(self, pieces: AsyncIterator[object]) -> None:
-        try:
-            await close(pieces)
-        except BaseException as raised:
-            raise_translated(raised, self.translate_error(raised))
-
-    async def _translated(self, pieces: AsyncIterator[object]) -> AsyncIterator[object]:
-        try:
-            async with closing(pieces):
-                async for piece in pieces:
-                    yield piece
-        except BaseException as raised:
-            raise_translated(raised, self.failed(raised))
