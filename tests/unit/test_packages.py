@@ -17,8 +17,8 @@ from projects import CORE, ROOT
 
 PROJECTS = [CORE, *sorted((ROOT / "plugins").glob("*/*/")), ROOT / "provider_template"]
 # Imported where they are installed; no package has to depend on them.
-# yarl comes with aiohttp, botocore with aiobotocore.
-OPTIONAL = {"uvloop", "vllm", "aiohttp", "httpx_aiohttp", "httpx2", "yarl", "botocore"}
+# yarl and multidict come with aiohttp, botocore with aiobotocore.
+OPTIONAL = {"uvloop", "vllm", "aiohttp", "httpx_aiohttp", "httpx2", "multidict", "yarl", "botocore"}
 BROUGHT_BY_THE_CORE = {"anyio", "httpx", "importlib-metadata", "pluggy", "pydantic", "pydantic-core", "pyyaml"}
 
 
