@@ -37,9 +37,9 @@ $(STAMP): constraints.txt requirements-dev.txt Makefile core/pyproject.toml $(ad
 run: setup
 	@exec $(BIN)/llamastack run starter --port $(PORT)
 
-# Tests wait for timers and other processes about a third of their time: three at once keep two cores busy.
+# Tests wait for timers and other processes: five at once keep two cores busy. conftest.py says which begin first.
 test: setup
-	$(BIN)/python -m pytest -n 3 --durations=10 --dist loadgroup --llamastack-compare docs/conformance-results.json
+	$(BIN)/python -m pytest -n 5 --durations=10 --dist loadgroup --no-loadscope-reorder --llamastack-compare docs/conformance-results.json
 
 test-unit: setup
 	$(BIN)/python -m pytest tests/unit plugins/surfaces plugins/kits/adapters plugins/kits/memory-kit

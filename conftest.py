@@ -1,5 +1,6 @@
 """What the tests of the core and of every plugin share."""
 
+import pytest
 from hypothesis import settings
 
 pytest_plugins = ["stack_fixtures", "backends.fixtures", "pytester"]
@@ -7,3 +8,19 @@ pytest_plugins = ["stack_fixtures", "backends.fixtures", "pytester"]
 # How long one example takes says something of the machine, not of what is tested; and each run tries the same ones.
 settings.register_profile("llamastack", deadline=None, derandomize=True)
 settings.load_profile("llamastack")
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """A long text is named after its argument: an id is also an environment variable, and a PDF file has a date."""
+    return argname if isinstance(val, str | bytes) and len(val) > 200 else None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests that may take longest run first, then the other groups: no worker is left with one at the end."""
+    items.sort(key=_start_later)
+
+
+def _start_later(item: pytest.Item) -> tuple[float, bool]:
+    limit = item.get_closest_marker("timeout")
+    return -limit.args[0] if limit else 0, item.get_closest_marker("xdist_group") is None
