@@ -6,18 +6,20 @@ each MiB of the body where that is more.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import gc
 import json
 import socket
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import httpx
 import pytest
@@ -74,12 +76,12 @@ class Case:
 class Server:
     """A served stack, and a client of it that is a thread with a socket: what it does is not counted."""
 
-    def __init__(self, stack: Stack, url: httpx.URL, watch: LoopWatch, away: tuple[int, ...]) -> None:
+    def __init__(self, stack: Stack, url: httpx.URL, watch: LoopWatch, client: Executor) -> None:
         self.stack = stack
         self.limit = stack.config.section("server", ServerConfig).max_body_bytes
         self._address = (url.host, url.port or 0)
         self._watch = watch
-        self._away = away
+        self._client = client
 
     def largest(self, *, openai: bool) -> Largest:
         """What a body may be, but for its size: the largest are few, as they take long."""
@@ -93,12 +95,11 @@ class Server:
         body = case.body()
         best: HeldUp | None = None
         for _ in range(TRIES):
-            await anyio.sleep(0.01)  # the step that made the body is over
+            await anyio.lowlevel.checkpoint()  # the step that made the body is over
             self._watch.take()
-            status = await anyio.to_thread.run_sync(self._send, case, body)
-            await anyio.sleep(0.01)
+            status = await asyncio.wrap_future(self._client.submit(self._send, case, body))
+            await self._watch.look()
             found = self._watch.take()
-            self._watch.not_counted = self._away
             if best is None or max(found.step_s, found.gap_s) < max(best.step_s, best.gap_s):
                 best = found
             if max(best.step_s, best.gap_s) <= allowed_s(len(body)):
@@ -108,8 +109,6 @@ class Server:
         return status, len(body), best
 
     def _send(self, case: Case, body: bytes) -> int:
-        self._watch.not_counted = (*self._away, threading.get_ident())
-        time.sleep(0.015)  # until the watch has seen that
         head = (
             f"{case.method} {case.route} HTTP/1.1\r\nHost: {self._address[0]}\r\nConnection: close\r\n"
             f"Content-Length: {len(body)}\r\n{case.headers}\r\n"
@@ -134,9 +133,11 @@ class Server:
 
 @asynccontextmanager
 async def watched(config: Mapping[str, Any], *away: int) -> AsyncIterator[Server]:
-    async with served_stack(config) as (stack, client):
-        with LoopWatch() as watch:
-            yield Server(stack, client.base_url, watch, away)
+    with ThreadPoolExecutor(1) as sends:
+        sender = sends.submit(threading.get_ident).result()
+        async with served_stack(config) as (stack, client):
+            with LoopWatch((sender, *away)) as watch:
+                yield Server(stack, client.base_url, watch, sends)
 
 
 def allowed_s(size: int) -> float:

@@ -26,15 +26,17 @@ class HeldUp:
 class LoopWatch:
     """`with LoopWatch() as watch`, in a coroutine of the loop that is watched; then `watch.take()`.
 
-    not_counted: threads whose CPU time is not that of what is watched, such as those of a client and a backend.
+    not_counted: threads whose CPU time is not that of what is watched, such as those of a client and a backend. They
+    live as long as the watch.
     """
 
-    def __init__(self) -> None:
-        self.not_counted: tuple[int, ...] = ()
+    def __init__(self, not_counted: tuple[int, ...] = ()) -> None:
+        self._clocks = [time.pthread_getcpuclockid(thread) for thread in not_counted]
         self._found = HeldUp()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
-        self._before: tuple[float, tuple[int, ...]] = (0.0, ())
+        self._before = 0.0
+        self._looked = asyncio.Event()
 
     def __enter__(self) -> LoopWatch:
         self._original = original = asyncio.Handle._run
@@ -54,7 +56,8 @@ class LoopWatch:
                     self._found.step_s, self._found.step = took, _named(callback)
 
         asyncio.Handle._run = run  # type: ignore[method-assign]
-        self._tick(first=True)
+        self._before = self._now()
+        self._tick()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -67,18 +70,21 @@ class LoopWatch:
         self._before = self._now()
         return found
 
-    def _tick(self, first: bool = False) -> None:
+    async def look(self) -> None:
+        """Wait until the watch has looked at the loop once more, so that it has seen what came before."""
+        await self._looked.wait()
+
+    def _tick(self) -> None:
         now = self._now()
-        if not first and now[1] == self._before[1]:
-            self._found.gap_s = max(self._found.gap_s, now[0] - self._before[0])
+        self._found.gap_s = max(self._found.gap_s, now - self._before)
         self._before = now
+        self._looked.set()
+        self._looked = asyncio.Event()
         self._timer = self._loop.call_later(_TICK_S, self._tick)
 
-    def _now(self) -> tuple[float, tuple[int, ...]]:
-        """The CPU time of the process without those of the threads that do not count, and which these are."""
-        others = self.not_counted
-        away = sum(time.clock_gettime(time.pthread_getcpuclockid(other)) for other in others)
-        return time.process_time() - away, others
+    def _now(self) -> float:
+        """The CPU time of the process without that of the threads that do not count."""
+        return time.process_time() - sum(map(time.clock_gettime, self._clocks))
 
 
 def _named(callback: Callable[..., Any] | None) -> str:
