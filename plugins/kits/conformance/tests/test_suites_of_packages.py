@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from installed_fakes import FILES_EXAMPLE, entry_points_in, install, install_package
 from llamastack_files_example.api import APIS, EventType, FileEvent, StoredFile
+from llamastack_files_example.conformance import FilesConformance
 
 from llamastack.api.files import File
 from llamastack.api.pagination import Page
@@ -17,7 +18,9 @@ from llamastack.stack.discovery import Discovery
 from llamastack_conformance import catalogue
 from llamastack_conformance.checks import CheckFailure
 from llamastack_conformance.installed_suites import NoSuiteError, suite_of, suites
+from llamastack_conformance.running import Running
 from llamastack_conformance.shapes import well_formed_reply
+from llamastack_conformance.subject import Subject
 
 METHODS = APIS[0].methods
 STORED = StoredFile(id="1", name="a", media_type="a/b", size=1)
@@ -89,3 +92,24 @@ def test_a_suite_that_is_not_there_or_is_none(site: Path) -> None:
         suite_of("gone")
     with pytest.raises(NoSuiteError, match="the suite of API 'odd' .* is no ProviderConformance"):
         suite_of("odd")
+
+
+class OneExample(FilesConformance):
+    """A suite that forgets most methods."""
+
+    async def examples(self, running: Running) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
+        yield "upload_file", {"folder": running.first_object(), "file": File(b"hello")}
+
+
+def test_a_suite_without_an_example_of_every_method_fails(site: Path) -> None:
+    install_package(site, FILES_EXAMPLE)
+    document = {
+        "providers": {"files": [{"provider_id": "disk", "provider_type": "local"}]},
+        "x-conformance": {"objects": [{"identifier": "docs"}]},
+    }
+    subject = Subject("files", "local", document, discovery=Discovery(entry_points_in(site)))
+    with subject.open():
+        FilesConformance().test_methods_every(subject)
+        with pytest.raises(CheckFailure) as failure:
+            OneExample().test_methods_every(subject)
+    assert failure.value.got.startswith("the suite has no example of archive, checksum, delete_file, download_file, ")

@@ -78,6 +78,19 @@ class _Call:
         self.chunks.append(chunk)
         self.news.set()
 
+    async def wait(self) -> None:
+        """Wait until something is new."""
+        self.news = anyio.Event()
+        await self.news.wait()
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+    def finish(self, failure: Exception | None) -> None:
+        self.failure = failure
+        self.done = True
+        self.news.set()
+
     def on_chunk(self, chunk: Chunk) -> bool:
         """The callback, on the worker thread."""
         if not self.cancelled:
@@ -102,9 +115,8 @@ class Reply(AsyncIterator[Chunk]):
         """Wait for the first chunk, so that a refusal is raised here."""
         call = self._call
         while not call.chunks and not call.done:
-            call.news = anyio.Event()
             try:
-                await call.news.wait()
+                await call.wait()
             except BaseException:
                 self.cancel()
                 raise
@@ -123,7 +135,7 @@ class Reply(AsyncIterator[Chunk]):
         return self._call.chunks.popleft()
 
     def cancel(self) -> None:
-        self._call.cancelled = True
+        self._call.cancel()
 
     async def aclose(self) -> None:
         """As `cancel`."""
@@ -214,7 +226,7 @@ class Engine:
     async def close(self) -> None:
         """Stop what is running, join the threads, free the model. May be called again."""
         for call in self._calls:
-            call.cancelled = True
+            call.cancel()
         server, self._server = self._server, None
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(self._workers.shutdown)
@@ -250,9 +262,7 @@ class Engine:
             return  # the event loop has gone: nobody waits
 
     def _finish(self, call: _Call, failure: Exception | None) -> None:
-        call.failure = failure
-        call.done = True
-        call.news.set()
+        call.finish(failure)
         self._calls.discard(call)
         self._slots.release_on_behalf_of(call)
 

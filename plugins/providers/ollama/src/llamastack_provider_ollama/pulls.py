@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import anyio
@@ -53,6 +55,27 @@ class _Pull:
         self.sizes[digest] = now = (max(before[0], done), max(before[1], total))
         return now != before
 
+    @property
+    def is_wanted(self) -> bool:
+        return self.waiters > 0 or self.kept
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around the wait of one registration."""
+        self.waiters += 1
+        try:
+            yield
+        finally:
+            self.waiters -= 1
+
+    def keep(self, kept: bool) -> None:
+        self.kept = kept
+
+    def end(self, failure: LlamaStackError | None) -> None:
+        self.failure = failure
+        self.ended_at = time.monotonic()
+        self.over.set()
+
     def __str__(self) -> str:
         return f"{self.done / self.total:.0%} of {self.total / 1e9:.2f} GB" if self.total else "it has just begun"
 
@@ -74,12 +97,11 @@ class Pulls:
         call tries again.
         """
         pull = self._running(name) or self._begin(name)
-        pull.waiters += 1
         try:
-            await pull.over.wait()
+            with pull.waiting():
+                await pull.over.wait()
         finally:
-            pull.waiters -= 1
-            if not (pull.waiters or pull.kept or pull.over.is_set()):
+            if not (pull.is_wanted or pull.over.is_set()):
                 self._cancel(pull)
         _raise_failure(pull)
 
@@ -91,7 +113,7 @@ class Pulls:
         pull = self._pulls.get(tagged(name))
         if pull is None or (pull.over.is_set() and time.monotonic() - pull.ended_at > _AFTER_FAILURE_S):
             pull = self._begin(name)
-        pull.kept = True
+        pull.keep(True)
         with anyio.move_on_after(_SHORT_WAIT_S):
             await pull.over.wait()
         if not pull.over.is_set():
@@ -104,8 +126,8 @@ class Pulls:
         """Nobody wants the model any more."""
         pull = self._running(name)
         if pull is not None:
-            pull.kept = False
-            if not pull.waiters:
+            pull.keep(False)
+            if not pull.is_wanted:
                 self._cancel(pull)
 
     async def aclose(self) -> None:
@@ -135,28 +157,27 @@ class Pulls:
             del self._pulls[tagged(pull.name)]
 
     async def _run(self, pull: _Pull) -> None:
-        pull.failure = ProviderUnavailableError(
+        failure: LlamaStackError | None = ProviderUnavailableError(
             f"the pull of '{pull.name}' by provider '{self._id}' was stopped", provider_id=self._id
         )
         _LOGGER.info("provider '%s' pulls '%s'", self._id, pull.name)
         try:
             with pull.scope:
                 await self._pull(pull)
-                pull.failure = None
+                failure = None
         except LlamaStackError as error:
-            pull.failure = error
+            failure = error
         except Exception as error:  # one fault here must not end the provider
-            pull.failure = BackendError(f"{type(error).__name__} while pulling '{pull.name}'")
+            failure = BackendError(f"{type(error).__name__} while pulling '{pull.name}'")
             _LOGGER.exception("provider '%s' failed to pull '%s'", self._id, pull.name)
         finally:
-            pull.ended_at = time.monotonic()
-            pull.over.set()
-            if pull.failure is None or not pull.kept:
+            pull.end(failure)
+            if failure is None or not pull.kept:
                 self._forget(pull)
-        if pull.failure is None:
+        if failure is None:
             _LOGGER.info("provider '%s' has pulled '%s'", self._id, pull.name)
         else:
-            _LOGGER.warning("provider '%s' has not pulled '%s': %s", self._id, pull.name, pull.failure.message)
+            _LOGGER.warning("provider '%s' has not pulled '%s': %s", self._id, pull.name, failure.message)
 
     async def _pull(self, pull: _Pull) -> None:
         client, logged = self._backend.client, time.monotonic()

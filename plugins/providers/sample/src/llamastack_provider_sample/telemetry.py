@@ -21,14 +21,17 @@ class SampleTelemetry(Telemetry):
             self._traces[event.trace_id] = trace
             if len(self._traces) > self._max_traces:
                 del self._traces[next(iter(self._traces))]
+        changed: dict[str, object] = {
+            "start_time": min(trace.start_time, event.timestamp),
+            "end_time": max(trace.end_time or event.timestamp, event.timestamp),
+        }
         if (
             isinstance(event, StructuredLogEvent)
             and isinstance(event.payload, SpanStartPayload)
             and event.payload.parent_span_id is None
         ):
-            trace.root_span_id = event.span_id
-        trace.start_time = min(trace.start_time, event.timestamp)
-        trace.end_time = max(trace.end_time or event.timestamp, event.timestamp)
+            changed["root_span_id"] = event.span_id
+        self._traces[event.trace_id] = trace.model_copy(update=changed)
 
     async def get_trace(self, trace_id: str) -> Trace:
         trace = self._traces.get(trace_id)

@@ -40,7 +40,7 @@ class InlineVLLMInference(VLLMInference):
                 waited = anyio.current_time() - started
                 self.deps.report_progress(Progress(f"loading {self._model}", waited, None, "s"))
                 await anyio.sleep(_ASK_EVERY_S)
-            self._process.ready = True
+            self._process.set_ready()
         if limit.cancelled_caught:
             raise ProviderTimeoutError(f"vLLM did not load {self._model} within {self._load_timeout_s:g} s")
 

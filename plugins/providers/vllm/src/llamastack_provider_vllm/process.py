@@ -66,8 +66,8 @@ class VLLMProcess:
         self._last: deque[str] = deque(maxlen=_KEPT_LINES)
         self._stopping = False
         self._followed: anyio.Event | None = None
-        self.ready = False
-        """Set by who has seen it answer. Before that it does not heed a signal."""
+        self._ready = False
+        """Whether it has answered. Before that it does not heed a signal."""
 
     async def start(self) -> None:
         """Start it; it answers when the model is loaded. Raises ProviderUnavailableError when it cannot be started."""
@@ -82,6 +82,10 @@ class VLLMProcess:
             )
         except OSError as error:
             raise ProviderUnavailableError(f"{self._config.python} cannot be run: {error.strerror}") from error
+
+    def set_ready(self) -> None:
+        """It has answered: from now on it is asked to end before it is killed."""
+        self._ready = True
 
     async def follow(self) -> None:
         """Read what it prints until it ends. Raises ProviderUnavailableError with the last of that, unless stopped."""
@@ -116,7 +120,7 @@ class VLLMProcess:
         process, self._process = self._process, None
         with anyio.CancelScope(shield=True):
             if process is not None:
-                if self.ready and process.returncode is None:
+                if self._ready and process.returncode is None:
                     process.terminate()
                     with anyio.move_on_after(_STOP_S):
                         await process.wait()

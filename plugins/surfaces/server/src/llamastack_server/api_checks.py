@@ -14,10 +14,10 @@ from llamastack.api.files import File, is_media_type
 from llamastack.api.pagination import Page
 from llamastack.api.webmethod import HttpMethod, ResourceAction
 from llamastack.stack.discovery import DiscoveryError
+from llamastack_server.sender import NO_BODY_STATUS
 
 _VERBS: tuple[str, ...] = get_args(HttpMethod)
 _SEGMENT = re.compile(r"[^/{}?#%\s]+|{[A-Za-z]\w*}")
-_NO_BODY_STATUS = (204, 205)
 _PAGING = ("limit", "after")
 
 
@@ -158,7 +158,7 @@ def _of_reply(method: MethodDefinition) -> Iterator[str]:
         return
     if not 200 <= web.status <= 299:
         yield f"status is {web.status}; allowed: 200 to 299"
-    if web.status in _NO_BODY_STATUS and members != [type(None)]:
+    if web.status in NO_BODY_STATUS and members != [type(None)]:
         yield f"status is {web.status}, which has no body; it must return None"
     if web.media_type is not None and (method.reply_kind is ReplyKind.JSON or not is_media_type(web.media_type)):
         yield f"media_type is '{web.media_type}'; allowed: type/subtype, for a method that returns bytes"

@@ -19,13 +19,12 @@ from llamastack_server.encoding import event_of, json_by
 from llamastack_server.endpoint import EVENT_STREAM, Endpoint, Reply
 from llamastack_server.errors import NATIVE_ERRORS
 from llamastack_server.requests import add_once, bad_request, json_object
-from llamastack_server.sender import JSON, Sender
+from llamastack_server.sender import JSON, NO_BODY_STATUS, Sender
 
 if TYPE_CHECKING:
     from llamastack_server.multipart_forms import FormReader
 
 _MOST_PARAMETERS = 1000
-_NO_BODY_STATUS = (204, 205)
 _NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 
 
@@ -113,7 +112,7 @@ class NativeEndpoint(Endpoint):
         written = self._dump(self._result, result)
         if self._web.status == 200:
             return written
-        if self._web.status in _NO_BODY_STATUS:
+        if self._web.status in NO_BODY_STATUS:
             return Reply(self._web.status, [], b"")
         return Reply(self._web.status, [JSON, _length(len(written))], written)
 

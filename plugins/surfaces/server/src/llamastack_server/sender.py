@@ -6,6 +6,8 @@ from starlette.types import Message, Send
 
 from llamastack_server.cycle import Cycle
 
+NO_BODY_STATUS = (204, 205)
+"""Replies with one of these have no body."""
 JSON = (b"content-type", b"application/json")
 
 

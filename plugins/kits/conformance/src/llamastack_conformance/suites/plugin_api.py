@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from llamastack.provider.errors import LlamaStackError
-from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
+from llamastack_conformance.checks import CheckFailure, Tier, check
 from llamastack_conformance.running import Running
 from llamastack_conformance.shapes import well_formed_reply
 from llamastack_conformance.subject import Subject
@@ -48,7 +48,11 @@ class MethodChecks(Suite):
         }
         left = subject.definition.methods.keys() - tried - hidden
         if left:
-            raise NotApplicable(f"the suite has no example of {', '.join(sorted(left))}")
+            raise CheckFailure(
+                f"the suite has no example of {', '.join(sorted(left))}",
+                wanted="an example of every method that the provider declares",
+                mend="yield one in `examples` of the suite, or declare the method as not supported",
+            )
 
 
 class PluginApiConformance(ProviderConformance, MethodChecks):
