@@ -56,7 +56,8 @@ format: setup
 
 # What is derived from the Protocols and kept in a file.
 generate: setup
-	$(BIN)/python tools/generate_calls.py
+	$(BIN)/python -m llamastack_conformance.typed_calls \
+		llamastack.provider.builtin_apis:BUILTIN_APIS core/src/llamastack/provider/typed_calls.pyi
 	$(BIN)/python tools/generate_docs.py
 
 # What the conformance suite finds of every provider here, and its table in the docs.

@@ -2,36 +2,93 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
+import pytest
 from installed_fakes import FILES_EXAMPLE
 from llamastack_files_example.api import APIS
 
-ROOT = Path(__file__).parents[2]
+import llamastack.provider
+from llamastack.provider.builtin_apis import BUILTIN_APIS
+from llamastack_conformance.typed_calls import formatted, main
+
+CORE = Path(llamastack.provider.__file__).parent / "typed_calls.pyi"
+
+# Annotations as objects, not as text: this module has no `from __future__ import annotations`.
+NOTES = '''
+from collections.abc import AsyncIterator
+from typing import Annotated, Optional, Protocol
+
+from pydantic import BaseModel, Field
+
+from llamastack.api.definition import ApiDefinition
+from llamastack.api.webmethod import webmethod
 
 
-def generator() -> Any:
-    spec = importlib.util.spec_from_file_location("generate_calls", ROOT / "tools" / "generate_calls.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+class Note(BaseModel):
+    text: str
+
+
+class Notes(Protocol):
+    """Notes.
+
+    With a second paragraph.
+    """
+
+    @webmethod(route="/notes/{note_id}", methods=("GET",))
+    async def get_note(self, note_id: str, least: Annotated[int, Field(ge=1)] = 1) -> Optional[Note]: ...
+
+    @webmethod(route="/notes/watch", methods=("GET",))
+    async def watch(self, folder: str | None = None) -> AsyncIterator["Note"]: ...
+
+
+API = ApiDefinition("notes", Notes)
+'''
 
 
 def test_the_generated_file_is_fresh() -> None:
-    module = generator()
-    assert module.TARGET.read_text(encoding="utf-8") == module.formatted(), "run 'make generate'"
+    assert CORE.read_text(encoding="utf-8") == formatted(BUILTIN_APIS, CORE), "run 'make generate'"
 
 
 def test_a_package_with_an_api_of_its_own_gets_the_same() -> None:
     target = FILES_EXAMPLE / "src" / "llamastack_files_example" / "typed_calls.py"
-    assert target.read_text(encoding="utf-8") == generator().formatted(APIS, target)
+    assert target.read_text(encoding="utf-8") == formatted(APIS, target)
+
+
+def test_annotations_may_be_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "notes_api.py").write_text(NOTES)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    target = tmp_path / "typed_calls.py"
+    main(["notes_api:API", str(target)])
+    text = target.read_text(encoding="utf-8")
+    assert "async def get_note(self, note_id: str, least: int = 1) -> Note | None: ..." in text
+    assert "async def watch(self, folder: str | None = None) -> Stream[Note]: ..." in text
+    checked = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), str(target)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("no_such_module:API", "'no_such_module:API' cannot be imported: No module named 'no_such_module'"),
+        ("json", "'json' cannot be imported"),
+        ("json:dumps", "'json:dumps' holds no ApiDefinition, and no list of them"),
+    ],
+)
+def test_what_is_no_api_is_refused(place: str, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([place, str(tmp_path / "calls.py")])
+    assert why in capsys.readouterr().err
+    assert not (tmp_path / "calls.py").exists()
 
 
 def test_callers_are_typed(tmp_path: Path) -> None:

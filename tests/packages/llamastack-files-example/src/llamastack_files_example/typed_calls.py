@@ -1,4 +1,7 @@
-"""The APIs as callers see them, for type checkers: generated from the Protocols by `make generate`."""
+"""The APIs as callers see them, for type checkers: generated from the Protocols.
+
+Written by `python -m llamastack_conformance.typed_calls`; change the Protocols and run it again.
+"""
 
 from __future__ import annotations
 

@@ -1,17 +1,19 @@
-"""Write core/src/llamastack/provider/typed_calls.pyi: the APIs as their callers see them, with the types of streaming.
+"""Writes the APIs as their callers see them, for type checkers: `python -m llamastack_conformance.typed_calls`.
 
 A Protocol says that `chat_completion` gives a reply *or* a stream, which is what a provider implements. A caller knows
-which, by `stream=True`; overloads say so. They follow from the Protocols, so they are generated: `make generate`.
-
-A package with APIs of its own gets the same: `generate_calls.py acme.api:APIS src/acme/typed_calls.py`.
+which, by `stream=True`; overloads say so. They follow from the Protocols, so they are generated.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import importlib
+import importlib.util
+import inspect
 import subprocess
 import sys
+import textwrap
 import typing
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,9 +22,11 @@ from llamastack.api import definition
 from llamastack.api.definition import ApiDefinition, MethodDefinition
 from llamastack.provider.builtin_apis import BUILTIN_APIS
 
-TARGET = Path(__file__).parents[1] / "core" / "src" / "llamastack" / "provider" / "typed_calls.pyi"
 API_FOLDER = Path(definition.__file__).parent
-HEADER = '''"""The APIs as callers see them, for type checkers: generated from the Protocols by `make generate`."""
+HEADER = '''"""The APIs as callers see them, for type checkers: generated from the Protocols.
+
+Written by `python -m llamastack_conformance.typed_calls`; change the Protocols and run it again.
+"""
 
 from __future__ import annotations
 
@@ -55,8 +59,8 @@ def definers_of(apis: Iterable[ApiDefinition]) -> dict[str, str]:
     return found
 
 
-def plain(annotation: str) -> str:
-    """The annotation without pydantic's constraints: `Annotated[list[Message], ...]` -> `list[Message]`."""
+def _without_constraints(annotation: ast.expr) -> str:
+    """`Annotated[list[Message], ...]` -> `list[Message]`; no quotes around a whole annotation."""
 
     class Strip(ast.NodeTransformer):
         def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
@@ -65,7 +69,9 @@ def plain(annotation: str) -> str:
                 return node.slice.elts[0]
             return node
 
-    return ast.unparse(Strip().visit(ast.parse(annotation, mode="eval")))
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        annotation = ast.parse(annotation.value, mode="eval").body
+    return ast.unparse(Strip().visit(annotation))
 
 
 def parts_of_union(annotation: str) -> list[str]:
@@ -79,11 +85,22 @@ def parts_of_union(annotation: str) -> list[str]:
     return [ast.unparse(part) for part in walk(ast.parse(annotation, mode="eval").body)]
 
 
-def signature(method: MethodDefinition, stream: str | None, returns: str) -> str:
+def annotations_of(api: ApiDefinition, method: MethodDefinition) -> dict[str, str]:
+    """What the source of a method says of its arguments, and of `return`; pydantic's constraints are left out."""
+    source = textwrap.dedent(inspect.getsource(inspect.unwrap(getattr(api.protocol, method.name))))
+    [function] = ast.parse(source).body
+    assert isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+    arguments = (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)
+    nodes = {argument.arg: argument.annotation for argument in arguments} | {"return": function.returns}
+    return {name: _without_constraints(node) for name, node in nodes.items() if node is not None}
+
+
+def signature(method: MethodDefinition, annotations: dict[str, str], stream: str | None, returns: str) -> str:
+    """A method as its caller sees it. stream: the type of the argument `stream`, None for what the source says."""
     given: list[str] = []
     seen_default = False
     for name, parameter in method.parameters.items():
-        annotation = plain(str(parameter.annotation))
+        annotation = annotations[name]
         default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
         if stream is not None and name == "stream":
             annotation, default = stream, "" if stream == "Literal[True]" else " = None"
@@ -94,17 +111,18 @@ def signature(method: MethodDefinition, stream: str | None, returns: str) -> str
     return f"    async def {method.name}({', '.join(['self', *given])}) -> {returns}: ...\n"
 
 
-def method_text(method: MethodDefinition) -> str:
-    returned = plain(str(method.signature.return_annotation))
+def method_text(api: ApiDefinition, method: MethodDefinition) -> str:
+    annotations = annotations_of(api, method)
+    returned = annotations["return"]
     if method.piece is None:
-        return signature(method, None, returned)
+        return signature(method, annotations, None, returned)
     parts = parts_of_union(returned)
     streamed = next(part for part in parts if part.startswith("AsyncIterator"))
     whole = " | ".join(part for part in parts if part != streamed)
     if not whole:
-        return signature(method, None, streamed.replace("AsyncIterator", "Stream"))
+        return signature(method, annotations, None, streamed.replace("AsyncIterator", "Stream"))
     return "".join(
-        f"    @overload\n{signature(method, stream, returns)}"
+        f"    @overload\n{signature(method, annotations, stream, returns)}"
         for stream, returns in (
             ("Literal[True]", streamed.replace("AsyncIterator", "Stream")),
             ("Literal[False] | None", whole),
@@ -119,8 +137,8 @@ def class_name(api: ApiDefinition) -> str:
 def generated(apis: Sequence[ApiDefinition] = BUILTIN_APIS) -> str:
     classes = ""
     for api in apis:
-        doc = (api.protocol.__doc__ or "").strip()
-        methods = "\n".join(method_text(method) for method in api.methods.values())
+        doc = textwrap.indent(inspect.getdoc(api.protocol) or "", "    ").strip()
+        methods = "\n".join(method_text(api, method) for method in api.methods.values())
         classes += f'\n\nclass {class_name(api)}(Protocol):\n    """{doc}"""\n\n{methods}'
     if apis is BUILTIN_APIS:
         doc = "The built-in APIs as attributes; which of them are really there depends on the run config."
@@ -131,30 +149,26 @@ def generated(apis: Sequence[ApiDefinition] = BUILTIN_APIS) -> str:
     for name, module in definers_of(apis).items():
         if name in used and module != "builtins" and not hasattr(typing, name):
             imports.setdefault(module, []).append(name)
-    for name, module in (
-        ("Stream", "llamastack.provider.streams"),
-        ("Any", "typing"),
-        ("Literal", "typing"),
-        ("Protocol", "typing"),
-        ("overload", "typing"),
-    ):
-        if name in used and name not in imports.get(module, ()):
-            imports.setdefault(module, []).append(name)
+    if "Stream" in used:
+        imports.setdefault("llamastack.provider.streams", []).append("Stream")
+    imports["typing"] = [name for name in used if hasattr(typing, name)]
     for module, names in imports.items():
         missing = [name for name in names if not hasattr(importlib.import_module(module), name)]
         if missing:
-            sys.exit(f"{module} has no {', '.join(missing)}")
+            raise ValueError(f"{module} has no {', '.join(missing)}")
     lines = [f"from {module} import {', '.join(sorted(names))}\n" for module, names in sorted(imports.items())]
     return HEADER + "".join(lines) + classes
 
 
-def formatted(apis: Sequence[ApiDefinition] = BUILTIN_APIS, target: Path = TARGET) -> str:
-    """The file as it is to be."""
-    ruff = [sys.executable, "-m", "ruff"]
+def formatted(apis: Sequence[ApiDefinition], target: Path) -> str:
+    """What `target` is to hold; in the project's format if ruff is installed."""
     text = generated(apis)
+    if importlib.util.find_spec("ruff") is None:
+        return text
     for command in (["check", "--fix-only", "--quiet"], ["format", "--quiet"]):
-        done = subprocess.run(
-            [*ruff, *command, "--stdin-filename", str(target), "-"],
+        done = subprocess.run(  # noqa: S603 - the arguments are ours
+            [sys.executable, "-m", "ruff", *command, "--stdin-filename", str(target.absolute()), "-"],
+            cwd=target.absolute().parent,  # whose settings count
             input=text,
             capture_output=True,
             text=True,
@@ -164,10 +178,29 @@ def formatted(apis: Sequence[ApiDefinition] = BUILTIN_APIS, target: Path = TARGE
     return text
 
 
+def apis_at(place: str) -> Sequence[ApiDefinition]:
+    """The APIs that `module:NAME` holds. Raises ValueError where there are none."""
+    module_name, _, attribute = place.partition(":")
+    try:
+        apis = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{place!r} cannot be imported: {error}; wanted: module:NAME") from error
+    apis = BUILTIN_APIS if apis is BUILTIN_APIS else [apis] if isinstance(apis, ApiDefinition) else apis
+    if not isinstance(apis, Sequence) or not all(isinstance(api, ApiDefinition) for api in apis):
+        raise ValueError(f"{place!r} holds no ApiDefinition, and no list of them")
+    return apis
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m llamastack_conformance.typed_calls", description=__doc__)
+    parser.add_argument("apis", metavar="MODULE:NAME", help="an ApiDefinition, or a list of them")
+    parser.add_argument("file", type=Path, help="the file to write, such as src/acme/typed_calls.py")
+    given = parser.parse_args(arguments)
+    try:
+        given.file.write_text(formatted(apis_at(given.apis), given.file), encoding="utf-8")
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+
+
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
-        module_name, _, attribute = sys.argv[1].partition(":")
-        target = Path(sys.argv[2])
-        target.write_text(formatted(getattr(importlib.import_module(module_name), attribute), target), encoding="utf-8")
-    else:
-        TARGET.write_text(formatted(), encoding="utf-8")
+    main()
