@@ -89,22 +89,23 @@ class RunConfig(_Strict):
 
 
 @functools.lru_cache(maxsize=8)
-def _model_for(pairs: tuple[tuple[str, object, str], ...], sections: tuple[ConfigSection, ...]) -> type[RunConfig]:
+def _model_for(kinds: tuple[ResourceKind, ...], sections: tuple[ConfigSection, ...]) -> type[RunConfig]:
     fields: dict[str, Any] = {
         name: (dict[str, Any] | None, Field(None, description=f"Read by {package}, which is not installed"))
         for name, package in _KNOWN_SECTIONS.items()
     }
     for section in sections:
-        fields[section.name] = (
-            section.model,
-            Field(default_factory=section.model, description=section.description),
-        )
-    for resource_api, object_type, label in pairs:
-        fields[resource_api] = (
-            list[object_type],  # type: ignore[valid-type]
-            Field(default_factory=list, description=f"{label.capitalize()}s to register at start"),
-        )
+        fields[section.name] = (section.model, Field(default_factory=section.model, description=section.description))
+    for kind in kinds:
+        field_type = list[kind.object_type]  # type: ignore[name-defined]
+        description = f"{kind.label.capitalize()}s to register at start"
+        fields[kind.resource_api] = (field_type, Field(default_factory=list, description=description))
     return create_model("RunConfig", __base__=RunConfig, **fields)
+
+
+def _kinds(apis: Mapping[str, ApiDefinition]) -> dict[str, ResourceKind]:
+    """The kinds of objects, by the names of their resource APIs."""
+    return {d.pair.resource_api: d.pair for d in apis.values() if d.pair}
 
 
 def is_extension(key: object) -> bool:
@@ -114,13 +115,11 @@ def is_extension(key: object) -> bool:
 
 def run_config_model(apis: Mapping[str, ApiDefinition], sections: Sequence[ConfigSection] = ()) -> type[RunConfig]:
     """`RunConfig` with a list for each kind of object, such as `models`, and the sections that plugins read."""
-    pairs = {
-        d.pair.resource_api: (d.pair.resource_api, d.pair.object_type, d.pair.label) for d in apis.values() if d.pair
-    }
+    kinds = _kinds(apis)
     for section in sections:
-        if section.name in pairs or section.name in RunConfig.model_fields:
+        if section.name in kinds or section.name in RunConfig.model_fields:
             raise DiscoveryError(f"a plugin claims the config section '{section.name}', which is there already")
-    return _model_for(tuple(pairs.values()), tuple(sections))
+    return _model_for(tuple(kinds.values()), tuple(sections))
 
 
 @dataclass(frozen=True)
@@ -161,22 +160,14 @@ class LoadedConfig:
 
     def faults_in(self, error: ValidationError, path: Path, value: object, model: type[BaseModel]) -> list[ConfigIssue]:
         """The faults that pydantic found in `value`, which stands at `path` and should fit `model`."""
-        secret = tuple(secret_fields(model.model_json_schema()))
-        return validation_faults(error, model, path, value, self.document, secret)
+        return _validation_faults(error, model, path, value, self.document)
 
 
-def validation_faults(
-    error: ValidationError,
-    model: type[BaseModel],
-    base: Path,
-    value: object,
-    document: YamlDocument,
-    secret: Collection[str] = (),
+def _validation_faults(
+    error: ValidationError, model: type[BaseModel], base: Path, value: object, document: YamlDocument
 ) -> list[ConfigIssue]:
-    """Faults with key paths, lines and the bad value, secrets left out.
-
-    secret: names of fields whose values must not be shown, beside those that sound like it.
-    """
+    """Faults with key paths, lines and the bad value, secrets left out."""
+    secret = tuple(secret_fields(model.model_json_schema()))
     found: dict[tuple[Path, str], ConfigIssue] = {}
     redact = Redactor(value)  # a validator of a provider's own may repeat what it was given
     for fault in explain_validation_error(error, model):
@@ -237,20 +228,16 @@ def load_config(
         return replace(loaded, folder=home_folder() / name) if isinstance(name, str) else loaded
     file, shown, folder = _locate(source, discovery)
     try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(shown, [ConfigIssue(None, (), "there is no such file")]) from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            shown, [ConfigIssue(None, (), f"is not UTF-8 text: {error.reason} at byte {error.start}")]
-        ) from None
-    except OSError as error:
-        raise ConfigError(shown, [ConfigIssue(None, (), f"cannot be read: {error.strerror}")]) from None
-    try:
-        document = read_yaml(text, environment)
+        return _validated(read_yaml(file.read_text(encoding="utf-8"), environment), shown, folder, model)
     except YamlFaultsError as error:
         raise ConfigError(shown, error.faults) from None
-    return _validated(document, shown, folder, model)
+    except FileNotFoundError:
+        what = "there is no such file"
+    except UnicodeDecodeError as error:
+        what = f"is not UTF-8 text: {error.reason} at byte {error.start}"
+    except OSError as error:
+        what = f"cannot be read: {error.strerror}"
+    raise ConfigError(shown, [ConfigIssue(None, (), what)])
 
 
 def _locate(source: str | FilePath, discovery: Discovery) -> tuple[FilePath, str, FilePath]:
@@ -277,7 +264,7 @@ def _validated(document: YamlDocument, source: str, folder: FilePath | None, mod
     try:
         run = model.model_validate({k: v for k, v in value.items() if not is_extension(k)})
     except ValidationError as error:
-        raise ConfigError(source, validation_faults(error, model, (), value, document)) from None
+        raise ConfigError(source, _validation_faults(error, model, (), value, document)) from None
     return LoadedConfig(run=run, source=source, document=document, folder=folder, redact=redact)
 
 
@@ -299,8 +286,8 @@ def check_references(config: LoadedConfig, apis: Mapping[str, ApiDefinition]) ->
             found.append(config.fault(("apis", place), f"there is no API '{api}'; allowed: {', '.join(allowed)}"))
         elif not run.providers.get(api):
             found.append(config.fault(("apis", place), f"API '{api}' has no provider; add one to providers.{api}"))
-    for pair in {d.pair.resource_api: d.pair for d in apis.values() if d.pair}.values():
-        found += _object_faults(config, pair)
+    for kind in _kinds(apis).values():
+        found += _object_faults(config, kind)
     return found
 
 

@@ -9,10 +9,12 @@ from llamastack.api.inspect import (
     HealthInfo,
     HealthStatus,
     Inspect,
+    ProviderHealth,
     ProviderInfo,
     ProviderStatus,
     RouteInfo,
 )
+from llamastack.stack.resolver import provider_api
 from llamastack.stack.resources.catalogue import ResourceCatalogue
 from llamastack.stack.supervisor import SupervisedProvider
 
@@ -41,8 +43,8 @@ class StackInspect(Inspect):
     async def list_routes(self) -> dict[str, list[RouteInfo]]:
         found: dict[str, list[RouteInfo]] = {}
         for name, definition in self._apis.items():
-            provider_api = definition.pair.routed_api if definition.pair else name
-            types = list(dict.fromkeys(i.provider_type for i in self._instances.get(provider_api, ())))
+            instances = self._instances.get(provider_api(name, self._apis), ())
+            types = list(dict.fromkeys(instance.provider_type for instance in instances))
             found[name] = [
                 RouteInfo(route=method.web.route, method=http_method, provider_types=types)
                 for method in definition.methods.values()
@@ -51,23 +53,17 @@ class StackInspect(Inspect):
         return found
 
     async def health(self) -> HealthInfo:
-        providers = []
-        for api, instances in self._instances.items():
-            table = self._tables.get(api)
-            for instance in instances:
-                described = instance.describe()
-                if table is not None:
-                    more = {"serves": table.count(instance), "note": _note(instance, table)}
-                    described = described.model_copy(update=more)
-                providers.append(described)
+        providers = [self._describe(i, self._tables.get(api)) for api, each in self._instances.items() for i in each]
         healthy = all(p.status is ProviderStatus.healthy for p in providers)
         return HealthInfo(status=HealthStatus.ok if healthy else HealthStatus.degraded, providers=providers)
 
-
-def _note(instance: SupervisedProvider, table: ResourceCatalogue) -> str | None:
-    notes = [instance.note] if instance.note else []
-    refused = list(table.refused(instance).items())
-    notes += [f"does not take {table.pair.label} '{name}': {why}" for name, why in refused[:_MOST_REFUSED]]
-    if len(refused) > _MOST_REFUSED:
-        notes.append(f"nor {len(refused) - _MOST_REFUSED} more")
-    return "; ".join(notes) or None
+    def _describe(self, instance: SupervisedProvider, table: ResourceCatalogue | None) -> ProviderHealth:
+        described = instance.describe()
+        if table is None:
+            return described
+        notes = [instance.note] if instance.note else []
+        refused = list(table.refused(instance).items())
+        notes += [f"does not take {table.pair.label} '{name}': {why}" for name, why in refused[:_MOST_REFUSED]]
+        if len(refused) > _MOST_REFUSED:
+            notes.append(f"nor {len(refused) - _MOST_REFUSED} more")
+        return described.model_copy(update={"serves": table.count(instance), "note": "; ".join(notes) or None})

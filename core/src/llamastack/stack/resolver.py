@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import graphlib
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,22 +13,35 @@ from llamastack.api.definition import ApiDefinition
 from llamastack.provider.spec import ProviderSpec
 from llamastack.stack.config import ConfigError, LoadedConfig, check_references
 from llamastack.stack.discovery import PROVIDER_GROUP_PREFIX, Discovery, DiscoveryError
-from llamastack.stack.yaml_source import ConfigIssue
+from llamastack.stack.yaml_source import ConfigIssue, Path
 
 
 @dataclass(frozen=True)
 class PlannedProvider:
     """One instance to start.
 
+    path: where the run config has it.
     config: the validated config object, or why it could not be made (a missing module of the provider itself is no
     fault of the run config, and keeps only this instance from starting).
     """
 
-    api: str
+    path: Path
     provider_id: str
-    provider_type: str
     spec: ProviderSpec
     config: BaseModel | Exception
+
+    @property
+    def api(self) -> str:
+        return self.spec.api
+
+    @property
+    def provider_type(self) -> str:
+        return self.spec.provider_type
+
+    @property
+    def dependencies(self) -> tuple[str, ...]:
+        """The APIs that it calls where the stack has them."""
+        return (*self.spec.api_dependencies, *self.spec.optional_api_dependencies)
 
 
 @dataclass(frozen=True)
@@ -73,33 +87,35 @@ def resolve(config: LoadedConfig, apis: Mapping[str, ApiDefinition], discovery: 
                 settings = error
             except SystemExit as error:  # out of the provider's own modules
                 settings = ImportError(f"{spec.config_class} ended with SystemExit: {error}")
-            planned.append(PlannedProvider(api, provider.provider_id, provider.provider_type, spec, settings))
+            planned.append(PlannedProvider(path, provider.provider_id, spec, settings))
     if faults:
         raise ConfigError(config.source, faults)
     return Plan(tuple(planned), _start_order(config, apis, planned))
 
 
+def provider_api(name: str, apis: Mapping[str, ApiDefinition]) -> str:
+    """The API whose providers serve the API `name`: for models that is inference."""
+    definition = apis.get(name)
+    return definition.pair.routed_api if definition is not None and definition.pair else name
+
+
 def _start_order(
     config: LoadedConfig, apis: Mapping[str, ApiDefinition], planned: list[PlannedProvider]
 ) -> tuple[str, ...]:
-    present = list(dict.fromkeys(p.api for p in planned))
-    served = {*present, *(d.pair.resource_api for name in present if (d := apis[name]).pair)}
-    graph: dict[str, set[str]] = {api: set() for api in present}
+    # API -> each API that it needs, with the provider that needs it
+    graph: dict[str, dict[str, PlannedProvider]] = {provider.api: {} for provider in planned}
     faults: list[ConfigIssue] = []
-    for api in present:
-        for place, provider in enumerate(p for p in planned if p.api == api):
-            spec = provider.spec
-            for needed in spec.api_dependencies:
-                if needed not in served:
-                    chain = f"{api} ({provider.provider_type}) -> {needed}"
-                    there = needed in config.run.providers
-                    why = "is left out of 'apis'" if there else f"has no provider; add one to providers.{needed}"
-                    what = f"'{provider.provider_type}' needs API '{needed}' ({chain}), which {why}"
-                    faults.append(config.fault(("providers", api, place), what))
-            for needed in (*spec.api_dependencies, *spec.optional_api_dependencies):
-                routed = next((d.pair.routed_api for d in apis.values() if d.name == needed and d.pair), needed)
-                if routed in graph:
-                    graph[api].add(routed)
+    for provider in planned:
+        for name in provider.dependencies:
+            needed = provider_api(name, apis)
+            if needed in graph:
+                graph[provider.api].setdefault(needed, provider)
+            elif name in provider.spec.api_dependencies:
+                there = needed in config.run.providers
+                why = "is left out of 'apis'" if there else f"has no provider; add one to providers.{needed}"
+                chain = f"{provider.api} ({provider.provider_type}) -> {name}"
+                what = f"'{provider.provider_type}' needs API '{name}' ({chain}), which {why}"
+                faults.append(config.fault(provider.path, what))
     if faults:
         raise ConfigError(config.source, faults)
     try:
@@ -107,14 +123,6 @@ def _start_order(
     except graphlib.CycleError as error:
         # graphlib lists each node before the one that depends on it; people read "needs" the other way round.
         cycle: list[str] = list(reversed(error.args[1]))
-        steps = [
-            f"{api} ({next(p.provider_type for p in planned if p.api == api and _needs(p, cycle[n + 1], apis))})"
-            for n, api in enumerate(cycle[:-1])
-        ]
+        steps = [f"{api} ({graph[api][needed].provider_type})" for api, needed in itertools.pairwise(cycle)]
         chain = " -> ".join([*steps, cycle[-1]])
         raise config.error(("providers", cycle[0]), f"these providers need each other: {chain}") from None
-
-
-def _needs(provider: PlannedProvider, api: str, apis: Mapping[str, ApiDefinition]) -> bool:
-    names = {api, *(d.pair.resource_api for d in apis.values() if d.pair and d.pair.routed_api == api)}
-    return bool(names & {*provider.spec.api_dependencies, *provider.spec.optional_api_dependencies})

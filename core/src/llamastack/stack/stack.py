@@ -25,7 +25,7 @@ from llamastack.stack.hook_calls import contained_lifespan
 from llamastack.stack.inspection import StackInspect
 from llamastack.stack.lifetime_task import OwnTask
 from llamastack.stack.plugins import Plugins
-from llamastack.stack.resolver import Plan, resolve
+from llamastack.stack.resolver import Plan, provider_api, resolve
 from llamastack.stack.resources.catalogue import ResourceCatalogue
 from llamastack.stack.resources.store_follower import StoreFollower
 from llamastack.stack.routing import (
@@ -85,6 +85,7 @@ class Stack(Apis):
         self._tables: dict[str, ResourceCatalogue] = {}
         self._optional_calls: dict[str, OptionalCalls] = {}
         self._follower = StoreFollower(self.store, self._tables)
+        self._inspect = StackInspect(self.apis, self.instances, self._tables)
 
     @classmethod
     def from_config(
@@ -207,11 +208,9 @@ class Stack(Apis):
             except OSError as error:
                 raise StackStartError(str(error)) from error
             opened.push_async_callback(self.store.close)
-            background = await opened.enter_async_context(CancellingTaskGroup())
+            background = await _background_tasks(opened)
             opened.callback(self._forget)
             self._assemble()
-            for table in self._tables.values():
-                table.declare(self.config.objects(table.pair.resource_api))
             await self._follower.take()
             opened.push_async_callback(self._stop_instances)
             for instance in self._in_start_order():
@@ -222,7 +221,7 @@ class Stack(Apis):
                     raise StackStartError(instance.unavailable().message) from instance.cause
             if self.config.run.on_provider_error == "fail":
                 self._require_objects()
-            following = await opened.enter_async_context(CancellingTaskGroup())
+            following = await _background_tasks(opened)
             following.start_soon(self._follower.follow, name="registry")
             for plugin, lifespan in self.hooks.collect("llamastack_stack_lifespan", required=True, stack=self):
                 await opened.enter_async_context(contained_lifespan(plugin, lifespan))
@@ -254,87 +253,61 @@ class Stack(Apis):
                 await instance.stop()
 
     def _assemble(self) -> None:
-        handles = self._handles
-        run = self.config.run
-        self.instances = {api: [] for api in dict.fromkeys(p.api for p in self.plan.providers)}
-        for api in self.plan.start_order:
-            for plan in (p for p in self.plan.providers if p.api == api):
-                needs = {*plan.spec.api_dependencies, *plan.spec.optional_api_dependencies}
-                self.instances[api].append(
-                    SupervisedProvider(
-                        plan,
-                        self._all_apis,
-                        needs=[i for name in needs for i in self.instances.get(self._provider_api(name), ())],
-                        apis=handles,
-                        folder=self._instance_folder(api, plan.provider_id),
-                        start_timeout_s=run.start_timeout_s,
-                        refresh_interval_s=run.refresh_interval_s,
-                        on_progress=self._on_progress,
-                        on_polled=self._polled,
-                    )
+        run, folder = self.config.run, self.config.folder
+        self.instances.update({plan.api: [] for plan in self.plan.providers})
+        for plan in sorted(self.plan.providers, key=lambda plan: self.plan.start_order.index(plan.api)):
+            needs = [provider_api(name, self._all_apis) for name in plan.dependencies]
+            self.instances[plan.api].append(
+                SupervisedProvider(
+                    plan,
+                    self._all_apis,
+                    needs=[instance for api in needs for instance in self.instances.get(api, ())],
+                    apis=self._handles,
+                    folder=None if folder is None else folder / "providers" / plan.api / plan.provider_id,
+                    start_timeout_s=run.start_timeout_s,
+                    refresh_interval_s=run.refresh_interval_s,
+                    on_progress=self._on_progress,
+                    on_polled=self._polled,
                 )
+            )
         for api, instances in self.instances.items():
             pair = self._all_apis[api].pair
             if pair is not None:
-                self._tables[api] = ResourceCatalogue(
-                    pair,
-                    instances,
-                    self.store,
-                    max_age_s=run.refresh_interval_s,
-                    notify=self.hooks.notify,
+                table = self._tables[api] = ResourceCatalogue(
+                    pair, instances, self.store, max_age_s=run.refresh_interval_s, notify=self.hooks.notify
                 )
-                self._optional_calls[api] = OptionalCalls(self._tables[api], self._all_apis[api].methods, self._calls)
-        inspect = StackInspect(self.apis, self.instances, self._tables)
+                table.declare(self.config.objects(pair.resource_api))
+                self._optional_calls[api] = OptionalCalls(table, self._all_apis[api].methods, self._calls)
         for name, definition in self._all_apis.items():
-            provider_api = self._provider_api(name)
-            if definition.implemented_by_stack and definition.pair is None:
-                implementation: object | None = inspect
-            elif provider_api in self.instances:
-                implementation = None
-            else:
-                continue
-            self.apis[name] = definition
-            handles[name] = ApiHandle(definition, self._dispatcher(definition, implementation))
+            own = definition.implemented_by_stack and definition.pair is None
+            if own or provider_api(name, self._all_apis) in self.instances:
+                self.apis[name] = definition
+                self._handles[name] = ApiHandle(definition, self._dispatch_of)
+
+    def _dispatch_of(self, method: MethodDefinition) -> Dispatch:
+        definition = self._all_apis[method.api]
+        if definition.pair is not None:
+            table = self._tables[definition.pair.routed_api]
+            if definition.name == definition.pair.resource_api:
+                return resource_dispatch(table, method, self.access)
+            return routed_dispatch(table, method, self._calls)
+        if definition.implemented_by_stack:
+            return implemented_dispatch(self._inspect, method, self.access)
+        return direct_dispatch(self.instances[definition.name][0], method, self._calls)
 
     async def _polled(self, instance: SupervisedProvider, vanished: Set[str]) -> None:
         table = self._tables.get(instance.api)
         if table is not None:
             await table.polled(instance, vanished)
 
-    def _provider_api(self, name: str) -> str:
-        definition = self._all_apis.get(name)
-        return definition.pair.routed_api if definition is not None and definition.pair else name
 
-    def _instance_folder(self, api: str, provider_id: str) -> Path | None:
-        return None if self.config.folder is None else self.config.folder / "providers" / api / provider_id
+async def _background_tasks(opened: AsyncExitStack) -> TaskGroup:
+    """A task group that is cancelled, not waited for, when `opened` ends, and that does not wrap the error of that."""
+    group = await anyio.create_task_group().__aenter__()
 
-    def _dispatcher(
-        self, definition: ApiDefinition, implementation: object | None
-    ) -> Callable[[MethodDefinition], Dispatch]:
-        def dispatch_of(method: MethodDefinition) -> Dispatch:
-            if implementation is not None:
-                return implemented_dispatch(implementation, method, self.access)
-            if definition.pair is None:
-                return direct_dispatch(self.instances[definition.name][0], method, self._calls)
-            table = self._tables[definition.pair.routed_api]
-            if definition.name == definition.pair.resource_api:
-                return resource_dispatch(table, method, self.access)
-            return routed_dispatch(table, method, self._calls)
+    async def end() -> None:
+        group.cancel_scope.cancel()
+        await group.__aexit__(None, None, None)
 
-        return dispatch_of
-
-
-class CancellingTaskGroup:
-    """A task group that is cancelled, not waited for, when its block ends, and that does not wrap the block's error."""
-
-    def __init__(self) -> None:
-        self._group = anyio.create_task_group()
-
-    async def __aenter__(self) -> TaskGroup:
-        return await self._group.__aenter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._group.cancel_scope.cancel()
-        await self._group.__aexit__(None, None, None)
+    opened.push_async_callback(end)
+    return group

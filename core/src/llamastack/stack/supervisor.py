@@ -160,12 +160,11 @@ class SupervisedProvider(ContainedCalls):
         data_model = await anyio.to_thread.run_sync(load_dotted, validator) if validator else None
         factory = await anyio.to_thread.run_sync(spec.load_factory)
         self.permanent = False
-        needed = (*spec.api_dependencies, *spec.optional_api_dependencies)
         deps = Deps(
             provider_id=self.provider_id,
             api=self.api,
             definitions=self._definitions,
-            apis={name: self._apis[name] for name in needed if name in self._apis},
+            apis={name: self._apis[name] for name in self.plan.dependencies if name in self._apis},
             task_group=ContainedTasks(own),
             state_dir=self._folder,
             report_progress=self._report,

@@ -33,9 +33,8 @@ def _faults(stack: Stack, workers: int) -> Iterator[ConfigIssue]:
     for provider in stack.plan.providers:
         reason = _kept_apart_by(provider)
         if reason is not None:
-            ids = [one.provider_id for one in config.run.providers[provider.api]]
             yield config.fault(
-                ("providers", provider.api, ids.index(provider.provider_id)),
+                provider.path,
                 f"'{provider.provider_id}' ({provider.provider_type}{reason}) works in one process only: each of "
                 f"{workers} workers would have its own state; allowed: one worker",
             )
