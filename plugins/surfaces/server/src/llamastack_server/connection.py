@@ -305,7 +305,8 @@ class Connection(HttpToolsProtocol):
         """End the connection with this error: in place of an endpoint, or by the endpoint that waits for the rest of a
         body. If another request is running, the connection is closed without a reply.
         """
-        self.refused = self._output.lingers = True
+        self.refused = True
+        self._output.set_lingers(True)
         if self.is_idle:
             self._reply(error)
             self.flow.resume_reading()
@@ -327,7 +328,8 @@ class Connection(HttpToolsProtocol):
             log_access(method, path[:_LONGEST_SHOWN] or "-", shape.status(error), 0)
 
     def _close_now(self) -> None:
-        self.refused, self._output.lingers = True, False
+        self.refused = True
+        self._output.set_lingers(False)
         self._output.close()
 
     @property

@@ -19,7 +19,7 @@ class Output:
     saved also saves the client one wake-up.
     """
 
-    __slots__ = ("_head", "_loop", "_new", "_transport", "_waiting", "_waiting_bytes", "blocks", "lingers", "written")
+    __slots__ = ("_head", "_lingers", "_loop", "_new", "_transport", "_waiting", "_waiting_bytes", "blocks", "written")
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
@@ -32,8 +32,7 @@ class Output:
         """How many were written since the loop turned to something else."""
         self.written = 0
         """Bytes that the transport was given."""
-        self.lingers = False
-        """Whether the client may still be sending when it is closed: closed at once, it would lose the last reply."""
+        self._lingers = False
 
     def write(self, data: bytes) -> None:
         if self._new:
@@ -77,9 +76,13 @@ class Output:
             self._send(head)
         self._flush()
 
+    def set_lingers(self, lingers: bool) -> None:
+        """Whether the client may still be sending when it is closed: closed at once, it would lose the last reply."""
+        self._lingers = lingers
+
     def close(self) -> None:
         self.end_response()
-        if self.lingers and self._transport.can_write_eof() and not self._transport.is_closing():
+        if self._lingers and self._transport.can_write_eof() and not self._transport.is_closing():
             self._transport.write_eof()
             self._loop.call_later(_LINGERS_S, self._transport.abort)
         else:

@@ -23,12 +23,12 @@ class _Call:
         "unsure", "whole_head",
     )  # fmt: skip
 
-    def __init__(self, index: int | None) -> None:
+    def __init__(self, index: int | None, continues: _Call | None = None) -> None:
         self.index = index
         self.call_id = self.name = ""
         self.parts: list[tuple[int, str]] = []
         """Pieces of the arguments, each with its place among all pieces of the reply."""
-        self.continues: _Call | None = None
+        self.continues = continues
         """The call that this one is a piece of, unless it turns out to have a name of its own."""
         self.unsure = False
         """Whether some of its arguments may be another call's, or some of another's its own."""
@@ -57,6 +57,33 @@ class _Call:
         """Nothing more comes."""
         if held := self._joiner.end():
             self.parts.append((place, held))
+
+    def announce(self) -> bool:
+        """Whether a reader is to be told now that the call has begun: once, and not of a piece."""
+        new = not self.announced and self.continues is None
+        self.announced = self.announced or new
+        return new
+
+    def mark_unsure(self) -> None:
+        self.unsure = True
+
+    def mark_doubtful(self) -> None:
+        self.doubtful = True
+
+    def make_piece_of(self, call: _Call | None) -> None:
+        """It is a piece of `call`; with None, a call of its own."""
+        self.continues = call
+
+    def make_only_call(self) -> None:
+        """No other call has a name, so that everything is its own."""
+        self.continues = None
+        self.unsure = False
+
+    def add_parts_of(self, piece: _Call) -> None:
+        self.parts += piece.parts
+
+    def set_index(self, index: int) -> None:
+        self.index = index
 
     @property
     def scan(self) -> ObjectScan:
@@ -88,6 +115,13 @@ class _Group:
     def newest(self) -> _Call | None:
         return self.calls[-1] if self.calls else None
 
+    def keep_loose(self, piece: _Call) -> None:
+        """`piece` came after a complete call, and may be the beginning of the next."""
+        self.loose = piece
+
+    def contest(self) -> None:
+        self.contested = True
+
     def add(self, call: _Call) -> None:
         self.loose = None
         self.calls.append(call)
@@ -106,7 +140,7 @@ class _Group:
             self.contested = True
             self._open = [call for call in self._open if not call.scan.ended]
             for call in self._open:
-                call.unsure = True
+                call.mark_unsure()
             self._sink = self._open[-1] if self._open else self._sink
             self._open = []
             return self._sink
@@ -149,20 +183,20 @@ class ToolCallAssembler:
         named = [call for call in self._calls if call.name]
         if len(named) == 1:  # then nothing can belong to any other
             for call in self._calls:
-                call.continues = None if call is named[0] else named[0]
-            named[0].unsure = False
+                call.make_piece_of(named[0])
+            named[0].make_only_call()
         else:
             doubted = {id(group): group for group, piece in self._guessed_pieces if not piece.name}
             doubted |= {id(group): group for group in self._guessed_names if len(group.calls) > 1}
             for group in doubted.values():
                 for call in group.calls:
-                    call.unsure = True
+                    call.mark_unsure()
         kept = []
         for call in self._calls:
             if call.continues is None or call.name:
                 kept.append(call)
             else:
-                call.continues.parts += call.parts
+                call.continues.add_parts_of(call)
         # Where some arguments are nobody's for certain, a call that seems to have none may be the one that they are of.
         strays = any(call.unsure or call.scan.surplus or (not call.name and call.parts) for call in kept)
         for call in kept:
@@ -174,8 +208,7 @@ class ToolCallAssembler:
     def _added(self, fragment: Fragment) -> Iterator[ToolCallDelta]:
         call = self._call_of(fragment) or self._begin(fragment)
         self._place += 1
-        if not call.announced and call.continues is None:
-            call.announced = True
+        if call.announce():
             yield ToolCallDelta(content="", parse_status=ToolCallParseStatus.started)
         text = call.take(fragment, self._place)
         if fragment.call_id:
@@ -197,13 +230,16 @@ class ToolCallAssembler:
         before = group.by_name.get(fragment.name) if group is not None and fragment.name else None
         if before is not None and not (before.call_id and fragment.call_id and before.call_id != fragment.call_id):
             # It may also be the same call once more.
-            call.doubtful = before.doubtful = True
+            call.mark_doubtful()
+            before.mark_doubtful()
             if not before.scan.ended:
-                call.unsure = before.unsure = True
+                call.mark_unsure()
+                before.mark_unsure()
         newest = None if group is None else group.newest
         if newest is not None and newest.whole_head and not newest.scan.begun and not fragment.call_id:
             # Its name may be the rest of the name before, which came in two pieces.
-            call.unsure = newest.unsure = True
+            call.mark_unsure()
+            newest.mark_unsure()
         self._calls.append(call)
         for group in self._groups_of(call):
             group.add(call)
@@ -213,19 +249,18 @@ class ToolCallAssembler:
 
     def _piece_of(self, call: _Call, group: _Group) -> _Call:
         """A piece of `call`, for now."""
-        piece = _Call(call.index)
-        piece.continues = call
+        piece = _Call(call.index, continues=call)
         self._calls.append(piece)
         if call.scan.ended:
-            group.loose = piece
+            group.keep_loose(piece)
         if group.has_several_open():
-            group.contested = True
+            group.contest()
             self._guessed_pieces.append((group, piece))
         return piece
 
     def _made_call(self, piece: _Call) -> _Call:
         """A piece that seemed to belong to another call is a call of its own."""
-        piece.continues = None
+        piece.make_piece_of(None)
         for group in self._groups_of(piece):
             group.add(piece)
         return piece
@@ -279,7 +314,7 @@ class ToolCallAssembler:
         elif call.scan.begun:
             self._repeats_names = True
         else:
-            call.doubtful = True
+            call.mark_doubtful()
         if not blank or not call.name:
             group.owner()
         return call
@@ -308,7 +343,7 @@ class ToolCallAssembler:
         owner = self._all.owner()
         if owner is not newest:
             return None
-        newest.index = index
+        newest.set_index(index)
         group = self._groups[index] = _Group()
         group.add(newest)
         return group
