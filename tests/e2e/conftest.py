@@ -13,19 +13,29 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from projects import ROOT, SERVER
 
-ROOT = Path(__file__).parents[2]
 # Beside what the tests run in, so that it goes with it.
 KEPT = Path(sys.prefix) / "kept-by-tests"
+# Python compiles what is imported. A copy of the environment gets that, too.
+COMPILED = """
+import importlib, pkgutil
+for name in ("llamastack", "llamastack_cli", "llamastack_server", "llamastack_openai_api"):
+    for module in pkgutil.walk_packages(importlib.import_module(name).__path__, f"{name}."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+"""
 
 
 class Venv:
     """A virtual environment with nothing of the workspace in it, not even pip: that of the workspace serves all."""
 
     def __init__(self, folder: Path, like: Venv | None = None) -> None:
-        """like: one that it begins with a copy of; its files are linked, not written again."""
+        """like: one that it begins with a copy of; its files are linked, not written again. One that is there stays."""
         self.bin = folder / "bin"
         self.python = self.bin / "python"
+        if folder.exists():
+            return
         if like is None:
             _run(sys.executable, "-m", "venv", "--without-pip", folder)
         else:
@@ -112,20 +122,25 @@ def locked_node_modules() -> Callable[[Path], Path]:
 
 
 @pytest.fixture(scope="session")
+def of_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the workers of a run share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
 def make_venv(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Venv]:
     return lambda name, like=None: Venv(tmp_path_factory.mktemp(name) / "venv", like)
 
 
 @pytest.fixture(scope="session")
-def build_wheels(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Sequence[Path]], list[str]]:
+def build_wheels(of_run: Path) -> Callable[[Sequence[Path]], list[str]]:
     """Build the wheels of some project folders; gives their paths, all in one folder. Each is built once per run."""
-    base = tmp_path_factory.getbasetemp()
-    run = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # which the workers of a run share
-    dist = run / "dist"
+    dist = of_run / "dist"
     dist.mkdir(exist_ok=True)
 
     def wheel_of(project: Path) -> str:
-        fresh = run / hashlib.sha256(str(project).encode()).hexdigest()[:16]
+        fresh = of_run / hashlib.sha256(str(project).encode()).hexdigest()[:16]
         with _locked(fresh.with_suffix(".locked")):
             if not fresh.exists():
                 _run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", fresh, cwd=project)
@@ -135,3 +150,17 @@ def build_wheels(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Sequence
         return str(dist / built.name)
 
     return lambda projects: sorted(map(wheel_of, projects))
+
+
+@pytest.fixture(scope="session")
+def server_venv(of_run: Path, build_wheels: Callable[[Sequence[Path]], list[str]]) -> Venv:
+    """An environment with `llamastack[server]` from its wheels, made once per run: others begin with a copy of it."""
+    core, *_ = build_wheels(SERVER)
+    folder = of_run / "server"
+    with _locked(folder.with_suffix(".locked")):
+        made = folder.exists()
+        venv = Venv(folder)
+        if not made:
+            venv.install("-c", str(ROOT / "constraints.txt"), "--find-links", str(Path(core).parent), f"{core}[server]")
+            venv.run("python", "-c", COMPILED)
+        return venv

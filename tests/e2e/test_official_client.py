@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from running_server import running_server
+from running_server import RunningServer, running_server
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+HERE = Path(__file__).parent
+Locked = Callable[[Path], Path]
 
 RUN_CONFIG = """
 image_name: e2e
@@ -28,15 +30,18 @@ providers:
 """
 
 
-def test_every_call_of_the_official_client(make_venv: Callable[[str], Any], tmp_path: Path, own_home: Path) -> None:
-    venv = make_venv("official-client")
-    venv.install("llama-stack-client==0.0.41", "httpx<0.28")
+def call(server: RunningServer, python: Path, script: str) -> None:
+    done = subprocess.run([python, HERE / script, server.url], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{''.join(server.output)}"
+    assert "all calls done" in done.stdout
+
+
+def test_every_call_of_the_official_client(locked_python: Locked, tmp_path: Path, own_home: Path) -> None:
+    python = locked_python(HERE / "official_client.lock")
     config = tmp_path / "run.yaml"
     config.write_text(RUN_CONFIG)
     with running_server(config, home=own_home) as server:
-        done = venv.run("python", str(Path(__file__).with_name("official_client_calls.py")), server.url, check=False)
-        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{''.join(server.output)}"
-        assert "all calls done" in done.stdout
+        call(server, python, "official_client_calls.py")
         assert server.stop() == 0
 
 
@@ -48,13 +53,10 @@ providers:
 """
 
 
-def test_what_a_newer_client_asks_for_first(make_venv: Callable[[str], Any], tmp_path: Path, own_home: Path) -> None:
+def test_what_a_newer_client_asks_for_first(locked_python: Locked, tmp_path: Path, own_home: Path) -> None:
     """Release 0.2.12 asks below `/v1`."""
-    venv = make_venv("newer-client")
-    venv.pip("install", "--quiet", "llama-stack-client==0.2.12", "fire", "requests")  # it does not name these two
+    python = locked_python(HERE / "newer_client.lock")
     config = tmp_path / "run.yaml"
     config.write_text(NEWER_CONFIG)
     with running_server(config, home=own_home) as server:
-        done = venv.run("python", str(Path(__file__).with_name("newer_client_calls.py")), server.url, check=False)
-        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{''.join(server.output)}"
-        assert "all calls done" in done.stdout
+        call(server, python, "newer_client_calls.py")

@@ -20,7 +20,7 @@ import httpx
 import pytest
 import yaml
 from backends.llama_server import MODEL, model_path
-from projects import ROOT, SERVER, provider
+from projects import ROOT, provider
 from running_server import RunningServer, running_server
 
 from llamastack_cli.group import cli
@@ -173,14 +173,14 @@ def new(*arguments: str, cwd: Path, check: bool = True) -> subprocess.CompletedP
 
 
 @pytest.fixture(scope="session")
-def author(make_venv: Callable[[str], Any], build_wheels: Callable[..., list[str]]) -> Any:
+def author(make_venv: Callable[..., Any], server_venv: Any, build_wheels: Callable[..., list[str]]) -> Any:
     """An environment with the core and the template, from wheels. It finds the wheels of what else a package needs."""
     kits = [ROOT / "plugins" / "kits" / name for name in ("conformance", "memory-kit")]
-    core, *others = build_wheels([*SERVER, *kits, provider("sample"), ROOT / "provider_template"])
-    [template] = [wheel for wheel in others if "provider_template" in wheel]
-    venv = make_venv("author")
-    venv.wheels = str(Path(core).parent)
-    venv.install(*CONSTRAINTS, "--find-links", venv.wheels, f"{core}[server]", template)
+    wheels = build_wheels([*kits, provider("sample"), ROOT / "provider_template"])
+    [template] = [wheel for wheel in wheels if "provider_template" in wheel]
+    venv = make_venv("author", server_venv)
+    venv.wheels = str(Path(template).parent)
+    venv.install(*CONSTRAINTS, "--find-links", venv.wheels, template)
     return venv
 
 

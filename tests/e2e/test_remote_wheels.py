@@ -11,7 +11,7 @@ import httpx
 import pytest
 from backends.llama_server import MODEL
 from backends.openai_front import OpenAIFront
-from projects import ROOT, SERVER, provider
+from projects import ROOT, provider
 from running_server import running_server
 
 from llamastack_provider_openai.presets import PRESETS
@@ -28,14 +28,15 @@ providers:
 
 
 def test_they_live_together(
-    make_venv: Callable[[str], Any],
+    make_venv: Callable[..., Any],
+    server_venv: Any,
     build_wheels: Callable[..., list[str]],
     front: Callable[..., tuple[OpenAIFront, str]],
     tmp_path: Path,
     own_home: Path,
 ) -> None:
-    wheels = build_wheels([*SERVER, *map(provider, PACKAGES)])
-    venv = make_venv("remote")
+    wheels = build_wheels([*map(provider, PACKAGES)])
+    venv = make_venv("remote", server_venv)
     venv.install("-c", str(ROOT / "constraints.txt"), *wheels)
     venv.pip("check")
     listed = json.loads(venv.run("llamastack", "providers", "list", "--check", "--json", cwd=tmp_path).stdout)

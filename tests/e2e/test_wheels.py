@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from projects import ROOT, SERVER
+from projects import ROOT
 from running_server import running_server
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -85,7 +85,8 @@ def post(url: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_third_party_provider_from_its_wheel(
-    make_venv: Callable[[str], Any],
+    make_venv: Callable[..., Any],
+    server_venv: Any,
     build_wheels: Callable[..., list[str]],
     tmp_path: Path,
     own_home: Path,
@@ -95,12 +96,10 @@ def test_a_third_party_provider_from_its_wheel(
     package.parent.joinpath("pyproject.toml").write_text(PYPROJECT)
     package.joinpath("__init__.py").write_text(SPEC)
     package.joinpath("inference.py").write_text(INFERENCE)
-    core, *others = build_wheels([*SERVER, package.parent])
-    [tiny] = [wheel for wheel in others if "provider_tiny" in wheel]
-    venv = make_venv("third-party")
-    constraints = ("-c", str(ROOT / "constraints.txt"))
+    [tiny] = build_wheels([package.parent])
+    venv = make_venv("third-party", server_venv)
 
-    venv.install(*constraints, "--find-links", str(Path(core).parent), f"{core}[server]", tiny)
+    venv.install("-c", str(ROOT / "constraints.txt"), tiny)
     listed = json.loads(venv.run("llamastack", "providers", "list", "--json", cwd=tmp_path).stdout)
     found = {(p["api"], p["provider_type"], p["distribution"], p["version"]) for p in listed}
     assert ("inference", "remote::tiny", "llamastack-provider-tiny", "4.5.6") in found
