@@ -26,12 +26,14 @@ from rendered_template import BLOCKS as TEMPLATE
 from settings_table import BLOCKS as SETTINGS
 
 from llamastack.api.definition import MethodDefinition
+from llamastack.api.schema import Schema
 from llamastack.provider.builtin_apis import BUILTIN_APIS
 from llamastack.stack.config import ProviderConfig, StoreConfig
 from llamastack.stack.discovery import default_discovery
 from llamastack.stack.plugins import Plugins
 from llamastack.stack.stores.sqlite import SqliteStoreConfig
-from llamastack_cli.fields import fields_of, type_of
+from llamastack_cli.fields import fields_of
+from llamastack_cli.fields import words_of as type_words
 from llamastack_cli.group import cli
 from llamastack_conformance.settings import Settings
 from llamastack_conformance.waivers import Waiver
@@ -72,9 +74,9 @@ def _default_of(field: FieldInfo) -> str:
 
 
 def _rows(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
-    schema = model.model_json_schema()
+    schemas = Schema.of(model).fields
     for name, field in model.model_fields.items():
-        kind = type_of(schema["properties"][name], schema.get("$defs", {})).removesuffix(" or null")
+        kind = type_words(schemas[name]).removesuffix(" or null")
         yield f"`{name}`", kind, _default_of(field), field.description or ""
 
 
@@ -93,11 +95,11 @@ def objects(resource_api: str) -> str:
     words: dict[str, str] = {}
     for member in union:
         cls = get_args(member)[0] if get_args(member) else member
-        schema = cls.model_json_schema()
+        schemas = Schema.of(cls).fields
         words |= {field.name: words_of(field) for field in text_fields_of(cls, inherited=True)}
         for name, field in cls.model_fields.items():
             if name not in READ_ONLY:
-                kind = type_of(schema["properties"][name], schema.get("$defs", {})).removesuffix(" or null")
+                kind = type_words(schemas[name]).removesuffix(" or null")
                 default = _default_of(field)
                 rows.setdefault(name, []).append((kind, "" if default == '`""`' else default, _tag(cls)))
     found = []

@@ -98,38 +98,35 @@ class FunctionCallToolDefinition(_RemoteToolDefinition):
     """By name."""
 
 
-class VectorBankConfig(WireModel):
+class _BankConfig(WireModel):
+    bank_id: str
+    """Its identifier."""
+
+
+class VectorBankConfig(_BankConfig):
     """Look into a vector bank."""
 
     type: Literal["vector"] = "vector"
-    bank_id: str
-    """Its identifier."""
 
 
-class KeyValueBankConfig(WireModel):
+class KeyValueBankConfig(_BankConfig):
     """Look into a key-value bank."""
 
     type: Literal["keyvalue"] = "keyvalue"
-    bank_id: str
-    """Its identifier."""
     keys: list[str]
     """The keys to look up."""
 
 
-class KeywordBankConfig(WireModel):
+class KeywordBankConfig(_BankConfig):
     """Look into a keyword bank."""
 
     type: Literal["keyword"] = "keyword"
-    bank_id: str
-    """Its identifier."""
 
 
-class GraphBankConfig(WireModel):
+class GraphBankConfig(_BankConfig):
     """Look into a graph bank."""
 
     type: Literal["graph"] = "graph"
-    bank_id: str
-    """Its identifier."""
     entities: list[str]
     """The entities to look up."""
 

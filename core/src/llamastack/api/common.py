@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
+from operator import attrgetter
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    GetCoreSchemaHandler,
+    GetPydanticSchema,
+    PlainSerializer,
     SerializerFunctionWrapHandler,
     StringConstraints,
     model_serializer,
 )
-from pydantic_core import core_schema
 
 from llamastack.api.base import JsonObject, WireModel
 
@@ -59,28 +60,16 @@ class UrlObject(WireModel):
     """An http(s), file or data URL."""
 
 
-def _uri_of(url: UrlObject) -> str:
-    return url.uri
+def _read_as(kind: Any) -> GetPydanticSchema:
+    """Marks a text that is read as `kind` and written as the text that it has become."""
+    read = Annotated[kind, BeforeValidator(_plain_scheme), PlainSerializer(str, return_type=str)]
+    return GetPydanticSchema(lambda _, handler: handler(read))
 
 
-class _AsObject:
-    """Marks a text that may also come as a `UrlObject`. besides: False where it may come as that alone."""
-
-    def __init__(self, *, besides: bool) -> None:
-        self._besides = besides
-
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        text = handler(source)
-        form = core_schema.no_info_after_validator_function(_uri_of, handler.generate_schema(UrlObject))
-        either = core_schema.union_schema([text, form]) if self._besides else form
-        read = core_schema.no_info_before_validator_function(_plain_scheme, either)
-        # It is written as the text that it has become.
-        return core_schema.json_or_python_schema(read, read, serialization=core_schema.to_string_ser_schema())
-
-
-URL = Annotated[str, StringConstraints(pattern=URL_PATTERN), _AsObject(besides=True)]
+_FromObject = Annotated[UrlObject, AfterValidator(attrgetter("uri"))]
+URL = Annotated[str, _read_as(Annotated[str, StringConstraints(pattern=URL_PATTERN)] | _FromObject)]
 """An http(s), file or data URL, as plain text; in requests also as `{"uri": ...}`."""
-UrlInPlaceOfContent = Annotated[str, _AsObject(besides=False)]
+UrlInPlaceOfContent = Annotated[str, _read_as(_FromObject)]
 """Where content is, told apart from the content itself: `{"uri": ...}` in requests, plain text afterwards."""
 
 
@@ -187,15 +176,17 @@ class ToolDefinition(WireModel):
     """
 
 
-class ToolResponse(WireModel):
-    """What a tool answered."""
-
+class _ToolAnswer(WireModel):
     call_id: str
     """That of the call."""
     tool_name: Annotated[ToolName, Field(union_mode="left_to_right")]
     """That of the call."""
     content: InterleavedTextMedia
     """The answer."""
+
+
+class ToolResponse(_ToolAnswer):
+    """What a tool answered."""
 
 
 class ToolChoice(StrEnum):
@@ -231,16 +222,10 @@ class SystemMessage(WireModel):
     """The message itself."""
 
 
-class ToolResponseMessage(WireModel):
+class ToolResponseMessage(_ToolAnswer):
     """A tool's answer to a call of the model."""
 
     role: Literal["ipython"] = "ipython"
-    call_id: str
-    """That of the call."""
-    tool_name: Annotated[ToolName, Field(union_mode="left_to_right")]
-    """That of the call."""
-    content: InterleavedTextMedia
-    """The answer."""
 
 
 class CompletionMessage(WireModel):
@@ -257,10 +242,6 @@ class CompletionMessage(WireModel):
 
 Message = Annotated[UserMessage | SystemMessage | ToolResponseMessage | CompletionMessage, Field(discriminator="role")]
 """A message of any kind; `role` tells which."""
-
-
-def _without_empty(texts: list[str]) -> list[str]:
-    return [text for text in texts if text]
 
 
 class SamplingStrategy(StrEnum):
@@ -300,7 +281,7 @@ class SamplingParams(WireModel):
     """Tokens are left out that are less likely than this part of the likeliest one."""
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
     """By the number of a token, as text: what is added to its logit; -100 bans it."""
-    stop: Annotated[list[str], AfterValidator(_without_empty)] | None = None
+    stop: Annotated[list[str], AfterValidator(lambda texts: [text for text in texts if text])] | None = None
     """Texts that end the generation; they are not part of the reply. Empty ones are passed over."""
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
     """Makes sampling repeatable where the provider can."""

@@ -16,6 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, create_model
 
 from llamastack.api.files import File
 from llamastack.api.first_error_only import FailFast
+from llamastack.api.schema import Schema
 from llamastack.api.webmethod import ResourceAction, WebMethod, webmethod_of
 
 API_VERSION = (1, 0)
@@ -138,7 +139,9 @@ class MethodDefinition:
     def json_parameters(self) -> frozenset[str]:
         """Parameters whose values are more than texts and lists of texts; in a form they are JSON."""
         return frozenset(
-            name for name in self.parameters if name not in self.file_parameters and not is_text(self.hints[name])
+            name
+            for name, field in self.fields.items()
+            if name not in self.file_parameters and not field.is_text(lists=True)
         )
 
     @functools.cached_property
@@ -150,6 +153,11 @@ class MethodDefinition:
         }
         camel = "".join(part.capitalize() for part in self.name.split("_"))
         return create_model(f"{camel}Request", __base__=Request, __module__=__name__, **fields)
+
+    @functools.cached_property
+    def fields(self) -> Mapping[str, Schema]:
+        """The parameters by name, as their JSON schema describes them."""
+        return Schema.of(self.request_model).fields
 
     # ---- what comes back ---------------------------------------------------------------------------------------------
 
@@ -185,24 +193,6 @@ class MethodDefinition:
         """Reads and writes a streamed piece; None for a method that never streams."""
         streamed = self.result_types[1]
         return None if streamed is None else TypeAdapter(streamed)
-
-
-def is_text(hint: Any) -> bool:
-    """Whether a value of this type can be written as text in a path or a query, a list of them by repeating it."""
-    schema = TypeAdapter(hint).json_schema()
-    return _is_text(schema, schema.get("$defs", {}), lists=True)
-
-
-def _is_text(schema: Mapping[str, Any], definitions: Mapping[str, Any], *, lists: bool) -> bool:
-    if "$ref" in schema:
-        return _is_text(definitions[schema["$ref"].rpartition("/")[2]], definitions, lists=lists)
-    members = schema.get("anyOf") or schema.get("oneOf")
-    if members:
-        return all(_is_text(member, definitions, lists=lists) for member in members)
-    if lists and schema.get("type") == "array":
-        return _is_text(schema.get("items", {}), definitions, lists=False)
-    texts = ("string", "integer", "number", "boolean", "null")
-    return "const" in schema or "enum" in schema or (schema.get("type") in texts and schema.get("format") != "binary")
 
 
 @dataclass(frozen=True)

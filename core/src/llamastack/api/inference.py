@@ -82,11 +82,9 @@ class StopDetail(StrEnum):
     """The backend's filter of contents ended or took out the reply."""
 
 
-class CompletionResponse(WireModel):
-    """A text and what follows it."""
-
+class _Reply(WireModel):
     completion_message: CompletionMessage
-    """What follows, without the text that was given."""
+    """What the model said."""
     logprobs: list[TokenLogProbs] | None = None
     """One entry per token of the reply, where they were asked for."""
     usage: Annotated[TokenUsage | None, OMIT_IF_NONE] = None
@@ -95,19 +93,26 @@ class CompletionResponse(WireModel):
     """More about its end, where the `stop_reason` does not say all."""
 
 
-class CompletionResponseStreamChunk(WireModel):
+class CompletionResponse(_Reply):
+    """What follows a text, without the text that was given."""
+
+
+class _StreamedPiece(WireModel):
+    stop_reason: StopReason | None = None
+    """Why the reply ended; in the last piece only."""
+    logprobs: list[TokenLogProbs] | None = None
+    """Of the tokens in `delta`, where they were asked for."""
+    usage: Annotated[TokenUsage | None, OMIT_IF_NONE] = None
+    """Tokens that the whole reply took, where the provider knows; in the last piece only."""
+    stop_detail: Annotated[StopDetail | None, OMIT_IF_NONE] = None
+    """More about its end, where the `stop_reason` does not say all; in the last piece only."""
+
+
+class CompletionResponseStreamChunk(_StreamedPiece):
     """A piece of a streamed completion; the last has the `stop_reason`."""
 
     delta: str
     """More of the text."""
-    stop_reason: StopReason | None = None
-    """Why it ended; in the last piece alone."""
-    logprobs: list[TokenLogProbs] | None = None
-    """Of the tokens in this piece, where they were asked for."""
-    usage: Annotated[TokenUsage | None, OMIT_IF_NONE] = None
-    """Tokens that the whole reply took, where the provider knows; in the last piece alone."""
-    stop_detail: Annotated[StopDetail | None, OMIT_IF_NONE] = None
-    """More about its end, where the `stop_reason` does not say all; in the last piece alone."""
 
 
 class ToolCallParseStatus(StrEnum):
@@ -132,17 +137,9 @@ class ToolCallDelta(WireModel):
     """At failure: the tool that is called, where it is known."""
 
 
-class ChatCompletionResponse(WireModel):
+class ChatCompletionResponse(_Reply):
     """The answer to a conversation."""
 
-    completion_message: CompletionMessage
-    """The answer."""
-    logprobs: list[TokenLogProbs] | None = None
-    """One entry per token of the reply, where they were asked for."""
-    usage: Annotated[TokenUsage | None, OMIT_IF_NONE] = None
-    """Tokens that it took, where the provider knows."""
-    stop_detail: Annotated[StopDetail | None, OMIT_IF_NONE] = None
-    """More about its end, where the `stop_reason` does not say all."""
     refusal: Annotated[str | None, OMIT_IF_NONE] = None
     """Where the model refuses to answer: its words for that, with which the text of the answer ends."""
     failed_tool_calls: Annotated[list[ToolCallDelta] | None, OMIT_IF_NONE] = None
@@ -157,21 +154,13 @@ class ChatCompletionResponseEventType(StrEnum):
     complete = "complete"
 
 
-class ChatCompletionResponseEvent(WireModel):
+class ChatCompletionResponseEvent(_StreamedPiece):
     """One event of a streamed chat completion: start, progress..., complete (with the `stop_reason`)."""
 
     event_type: ChatCompletionResponseEventType
     """Where in the stream it stands."""
     delta: str | ToolCallDelta
     """More of the text, or of a tool call; empty at start and complete."""
-    logprobs: list[TokenLogProbs] | None = None
-    """Of the tokens in `delta`, where they were asked for."""
-    stop_reason: StopReason | None = None
-    """Why the answer ended; in the last event alone."""
-    usage: Annotated[TokenUsage | None, OMIT_IF_NONE] = None
-    """Tokens that the whole reply took, where the provider knows; in the last event alone."""
-    stop_detail: Annotated[StopDetail | None, OMIT_IF_NONE] = None
-    """More about its end, where the `stop_reason` does not say all; in the last event alone."""
     refusal: Annotated[bool | None, OMIT_IF_NONE] = None
     """True where `delta` is text by which the model refuses to answer."""
 

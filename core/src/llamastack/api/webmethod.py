@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
 from typing import Literal, TypeVar
 
@@ -25,7 +25,7 @@ class ResourceAction(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WebMethod:
-    """How one Protocol method is reached.
+    """How one Protocol method is reached; it marks the method as a decorator, `@webmethod`.
 
     What the arguments and the reply are on the wire follows from their types: an argument that the route names
     (`/files/{file_id}`) stands in the path. GET and DELETE have all others in the query. The other verbs have them in
@@ -48,6 +48,7 @@ class WebMethod:
     """
 
     route: str
+    _: KW_ONLY
     methods: tuple[HttpMethod, ...] = ("POST",)
     query: tuple[str, ...] = ()
     status: int = 200
@@ -59,41 +60,14 @@ class WebMethod:
     argument_capabilities: Mapping[str, str] = field(default_factory=dict)
     image_arguments: tuple[str, ...] = ()
 
-
-def webmethod(
-    route: str,
-    *,
-    methods: tuple[HttpMethod, ...] = ("POST",),
-    query: tuple[str, ...] = (),
-    status: int = 200,
-    media_type: str | None = None,
-    event_field: str | None = None,
-    routed_by: str | None = None,
-    resource_action: ResourceAction | None = None,
-    capability: str | None = None,
-    argument_capabilities: Mapping[str, str] | None = None,
-    image_arguments: tuple[str, ...] = (),
-) -> Callable[[_F], _F]:
-    """Mark a method of an API Protocol as callable from outside. See `WebMethod` for the arguments."""
-
-    def mark(function: _F) -> _F:
-        described = WebMethod(
-            route=route,
-            methods=methods,
-            query=query,
-            status=status,
-            media_type=media_type,
-            event_field=event_field,
-            routed_by=routed_by,
-            resource_action=resource_action,
-            capability=capability,
-            argument_capabilities=argument_capabilities or {},
-            image_arguments=image_arguments,
-        )
-        setattr(function, _ATTRIBUTE, described)
+    def __call__(self, function: _F) -> _F:
+        """Mark `function`."""
+        setattr(function, _ATTRIBUTE, self)
         return function
 
-    return mark
+
+webmethod = WebMethod
+"""Marks a method of an API Protocol as callable from outside: `@webmethod("/files/list", methods=("GET",))`."""
 
 
 def webmethod_of(function: object) -> WebMethod | None:

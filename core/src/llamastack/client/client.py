@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 from urllib.parse import unquote
 
-import anyio
 import httpx
 import pydantic_core
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from llamastack.api.definition import ApiDefinition, MethodDefinition, ReplyKind
 from llamastack.api.files import OCTETS, File, is_media_type
@@ -85,9 +82,7 @@ class LlamaStackClient(Apis):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -128,16 +123,15 @@ class LlamaStackClient(Apis):
                 return await self._http.send(request, stream=True)
 
             try:
-                response = await self._sent(send, wire.form)
-                if response.is_error:
-                    async with _closing(response), closing(response.aiter_bytes()) as blocks:
-                        content = await beginning_of(blocks, MOST_ERROR_BYTES)
-                    raise _refusal(response, content)
+                response = await self._sent(send, wire.content)
             except httpx.HTTPError as error:
                 raise self._translated(error) from error
-            if events:
-                return await self._opened(method, response)
             body = Stream(self._blocks(response), response.aclose)
+            if response.is_error:
+                async with closing(body):
+                    raise _refusal(response, await beginning_of(body, MOST_ERROR_BYTES))
+            if events:
+                return await self._opened(method, response, body)
             if in_blocks:
                 return _file_of(response, body) if kind is ReplyKind.FILE else body
             async with closing(body):
@@ -151,15 +145,15 @@ class LlamaStackClient(Apis):
 
         return dispatch
 
-    async def _sent(self, send: Callable[[], Awaitable[httpx.Response]], form: Form | None) -> httpx.Response:
-        if form is None or form.repeatable:
+    async def _sent(self, send: Callable[[], Awaitable[httpx.Response]], content: bytes | Form) -> httpx.Response:
+        if isinstance(content, bytes) or content.repeatable:
             return await retry_stale_connection(send, is_stale_connection)
         # It can be sent only once, so it must not use a kept connection, which the server may have closed.
         try:
             with fresh_connections():
                 return await send()
         finally:
-            await form.aclose()
+            await content.aclose()
 
     def _request(self, wire: WireRequest, accepted: str) -> httpx.Request:
         headers = {"Accept": accepted, **wire.headers, **self._headers}
@@ -170,32 +164,28 @@ class LlamaStackClient(Apis):
         elif self._forward and (forwarded := provider_data_to_forward()) is not None:
             headers[PROVIDER_DATA_HEADER] = forwarded
         return self._http.build_request(
-            wire.verb, self.base_url + wire.path, params=wire.query, content=wire.form or wire.content, headers=headers
+            wire.verb, self.base_url + wire.path, params=wire.query, content=wire.content, headers=headers
         )
 
-    async def _opened(self, method: MethodDefinition, response: httpx.Response) -> Stream[object]:
-        if not response.headers.get("content-type", "").startswith("text/event-stream"):
-            await response.aclose()
+    async def _opened(self, method: MethodDefinition, response: httpx.Response, body: Stream[bytes]) -> Stream[object]:
+        if method.piece is None or not response.headers.get("content-type", "").startswith("text/event-stream"):
+            await body.aclose()
             raise self._odd(method)
-        return Stream(self._pieces(method, response), response.aclose)
+        return Stream(self._pieces(method, method.piece, body), body.aclose)
 
-    async def _pieces(self, method: MethodDefinition, response: httpx.Response) -> AsyncIterator[object]:
-        adapter = method.piece
-        if adapter is None:
-            raise TypeError(f"{method.name} does not stream")
-        async with _closing(response):
-            try:
-                async for text in event_data(response.aiter_bytes(), self._limits.event_bytes):
-                    try:
-                        piece = adapter.validate_json(text, extra="ignore")
-                    except ValidationError:
-                        raise _error_event(text) or self._odd(method) from None
-                    yield piece
-            except httpx.HTTPError as error:
-                raise self._translated(error) from error
+    async def _pieces(
+        self, method: MethodDefinition, adapter: TypeAdapter[object], body: Stream[bytes]
+    ) -> AsyncIterator[object]:
+        async with closing(body):
+            async for data in event_data(body, self._limits.event_bytes):
+                try:
+                    piece = adapter.validate_json(data, extra="ignore")
+                except ValidationError:
+                    raise _error_event(data) or self._odd(method) from None
+                yield piece
 
     async def _blocks(self, response: httpx.Response) -> AsyncIterator[bytes]:
-        async with _closing(response):
+        async with closing(response):
             try:
                 async for block in response.aiter_bytes():
                     yield block
@@ -228,11 +218,7 @@ def _file_of(response: httpx.Response, blocks: Stream[bytes]) -> File:
 
 
 def _refusal(response: httpx.Response, content: bytes) -> LlamaStackError:
-    try:
-        body = pydantic_core.from_json(content)
-    except ValueError:
-        body = content.decode(errors="replace")  # not by a charset of the sender
-    error = error_from_wire(response.status_code, body)
+    error = error_from_wire(response.status_code, _parsed(content))
     # What the server does not say a proxy before it may.
     return error.amend(
         retry_after=retry_after_of(response.headers) if error.retry_after is None else None,
@@ -240,18 +226,14 @@ def _refusal(response: httpx.Response, content: bytes) -> LlamaStackError:
     )
 
 
-def _error_event(text: bytes) -> LlamaStackError | None:
-    try:
-        body = pydantic_core.from_json(text)
-    except ValueError:
-        return None
+def _error_event(data: bytes) -> LlamaStackError | None:
+    body = _parsed(data)
     return error_from_wire(0, body) if isinstance(body, dict) and "error" in body else None
 
 
-@asynccontextmanager
-async def _closing(response: httpx.Response) -> AsyncIterator[None]:
+def _parsed(content: bytes) -> object:
+    """The JSON value, or the text where it is none: as UTF-8, whatever charset the sender names."""
     try:
-        yield
-    finally:
-        with anyio.CancelScope(shield=True):
-            await response.aclose()
+        return pydantic_core.from_json(content)
+    except ValueError:
+        return content.decode(errors="replace")

@@ -17,13 +17,12 @@ from llamastack.provider.errors import InvalidRequestError
 
 @dataclass(frozen=True, slots=True)
 class WireRequest:
-    """One request, without the server's address. form: the content, where that is a form."""
+    """One request, without the server's address."""
 
     verb: str
     path: str
     query: Mapping[str, Any]
-    content: bytes | None = None
-    form: Form | None = None
+    content: bytes | Form = b""
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -41,13 +40,11 @@ def wire_request(method: MethodDefinition, arguments: Mapping[str, Any]) -> Wire
         return WireRequest(verb, path, query)
     if kind is BodyKind.FORM:
         form = _form(method, body)
-        return WireRequest(verb, path, query, None, form, form.headers)
+        return WireRequest(verb, path, query, form, form.headers)
     if kind is BodyKind.BYTES:
-        return WireRequest(
-            verb, path, query, body.get(method.bytes_parameter or "", b""), None, {"Content-Type": OCTETS}
-        )
+        return WireRequest(verb, path, query, next(iter(body.values()), b""), {"Content-Type": OCTETS})
     content = pydantic_core.to_json(body, exclude_none=True)
-    return WireRequest(verb, path, query, content, None, {"Content-Type": "application/json"})
+    return WireRequest(verb, path, query, content, {"Content-Type": "application/json"})
 
 
 def _form(method: MethodDefinition, body: Mapping[str, object]) -> Form:

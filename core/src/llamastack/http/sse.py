@@ -37,13 +37,11 @@ async def event_data(blocks: AsyncIterator[bytes], most: int = MOST_EVENT_BYTES)
             if size > most:
                 raise too_long_event(most)
         elif data and not line:
-            told = b"\n".join(data)
-            if told.strip() not in NO_DATA:
-                yield told
+            if (joined := b"\n".join(data)).strip() not in NO_DATA:
+                yield joined
             data, size = [], 0
-    told = b"\n".join(data)
-    if told.strip() not in NO_DATA:
-        yield told
+    if (joined := b"\n".join(data)).strip() not in NO_DATA:
+        yield joined
 
 
 def too_long_event(most: int, who: str = "the backend") -> BackendError:

@@ -50,13 +50,13 @@ async def close(pieces: object) -> None:
         await aclose()
 
 
-class closing(AbstractAsyncContextManager[AsyncIterator[_T]]):  # noqa: N801 - as contextlib's
+class closing(AbstractAsyncContextManager[_T]):  # noqa: N801 - as contextlib's
     """`async with closing(pieces)`: close the inner iterator with the outer one, in the same task, at once."""
 
-    def __init__(self, pieces: AsyncIterator[_T]) -> None:
+    def __init__(self, pieces: _T) -> None:
         self._pieces = pieces
 
-    async def __aenter__(self) -> AsyncIterator[_T]:
+    async def __aenter__(self) -> _T:
         return self._pieces
 
     async def __aexit__(self, *_: object) -> None:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, create_model
 
 from llamastack.api.definition import ApiDefinition, ResourceKind
+from llamastack.api.schema import Schema
 from llamastack.provider.config_sections import ConfigSection
 from llamastack.provider.redaction import Redactor, shown_value, without_userinfo
 from llamastack.provider.validation import explain_validation_error
@@ -167,7 +168,8 @@ def _validation_faults(
     error: ValidationError, model: type[BaseModel], base: Path, value: object, document: YamlDocument
 ) -> list[ConfigIssue]:
     """Faults with key paths, lines and the bad value, secrets left out."""
-    secret = tuple(secret_fields(model.model_json_schema()))
+    fields = Schema.of(model).nested_fields()
+    secret = [path.rpartition(".")[2] for path, field in fields if field.is_secret]
     found: dict[tuple[Path, str], ConfigIssue] = {}
     redact = Redactor(value)  # a validator of a provider's own may repeat what it was given
     for fault in explain_validation_error(error, model):
@@ -186,16 +188,6 @@ def _validation_faults(
             message += f" (is {_shown(full, at, document, secret)})"
         found.setdefault((full, message), ConfigIssue(document.line_of(full), full, message))
     return list(found.values())
-
-
-def secret_fields(schema: object) -> Iterator[str]:
-    """Names of the fields that a JSON schema says are secrets."""
-    if isinstance(schema, Mapping):
-        for name, field_schema in schema.get("properties", {}).items():
-            if "'writeOnly': True" in repr(field_schema):
-                yield name
-        for nested in schema.values():
-            yield from secret_fields(nested)
 
 
 def _shown(path: Path, value: object, document: YamlDocument, secret: Collection[str]) -> str:

@@ -8,15 +8,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Secret, SecretStr, ValidationError
+from pydantic import BaseModel, Secret, ValidationError
 
 from llamastack.api.definition import ApiDefinition, MethodDefinition, ResourceKind
+from llamastack.api.schema import Schema
 from llamastack.provider.import_path import load_dotted
 from llamastack.provider.redaction import Redactor
 from llamastack.provider.spec import ProviderSpec
 from llamastack.provider.validation import explain_validation_error
 from llamastack.provider.validation_paths import path_of
-from llamastack.stack.config import is_extension, secret_fields
+from llamastack.stack.config import is_extension
 from llamastack.stack.discovery import PROVIDER_GROUP_PREFIX, Discovery, DiscoveryError, Installed, default_discovery
 from llamastack.stack.plugins import Plugins
 from llamastack.stack.yaml_source import YamlFaultsError, read_yaml
@@ -119,23 +120,25 @@ class ConfiguredProvider:
             raise CheckFailure(f"config_class {self.spec.config_class} cannot be loaded: {error}") from None
 
     @cached_property
+    def config_fields(self) -> dict[str, Schema]:
+        """The schemas of the fields at the top of the config."""
+        return Schema.of(self.config_class).fields
+
+    @cached_property
     def secret_names(self) -> tuple[str, ...]:
         """The secret fields at the top of the config."""
-        schema = self.config_class.model_json_schema()
-        properties = schema.get("properties", {})
-        return tuple(name for name in dict.fromkeys(secret_fields(schema)) if name in properties)
+        return tuple(name for name, schema in self.config_fields.items() if schema.is_secret)
 
     @property
     def backend_url_field(self) -> str | None:
         """The field of the config that holds the backend's URL, or None."""
         if self.settings.backend_url_field is not None:
             return None if self.settings.backend_url_field == "none" else self.settings.backend_url_field
-        fields = self.config_class.model_json_schema().get("properties", {})
         found = [
             name
-            for name, schema in fields.items()
-            if ("'format': 'uri'" in repr(schema) or name == "url" or name.endswith("_url"))
-            and "boolean" not in repr(schema)
+            for name, schema in self.config_fields.items()
+            if ("uri" in schema.values_of("format") or name == "url" or name.endswith("_url"))
+            and "boolean" not in schema.values_of("type")
             and self._url_of(name) is not None
         ]
         return found[0] if len(found) == 1 else None
@@ -164,11 +167,10 @@ class ConfiguredProvider:
         """Changes to the config that shorten the provider's time limits. Raises CheckFailure if it has none."""
         if self.settings.short_timeouts is not None:
             return self.settings.short_timeouts
-        fields = self.config_class.model_json_schema().get("properties", {})
         found = {
             name: 1
-            for name, schema in fields.items()
-            if "timeout" in name and ("'integer'" in repr(schema) or "'number'" in repr(schema))
+            for name, schema in self.config_fields.items()
+            if "timeout" in name and schema.values_of("type") & {"integer", "number"}
         }
         if not found:
             raise CheckFailure(
@@ -219,8 +221,8 @@ class ConfiguredProvider:
         """The provider data of a client with `key`; None if the provider reads no keys of clients."""
         if self.settings.client_data is not None:
             return {name: text.replace("{key}", key) for name, text in self.settings.client_data.items()}
-        fields = {} if self.data_model is None else self.data_model.model_fields
-        found = next((name for name, field in fields.items() if SecretStr.__name__ in repr(field.annotation)), None)
+        fields = {} if self.data_model is None else Schema.of(self.data_model).fields
+        found = next((name for name, field in fields.items() if field.is_secret), None)
         return None if found is None else {found: key}
 
     def run_config(self, provider_id: str, changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,10 +10,11 @@ from typing import Any
 
 import click
 
-from llamastack.api.definition import MethodDefinition, members_of
+from llamastack.api.definition import MethodDefinition
 from llamastack.api.files import OCTETS, File
+from llamastack.api.schema import Schema
 from llamastack.provider.commands import WrongInputError
-from llamastack_cli.fields import type_of
+from llamastack_cli.fields import words_of
 
 _PREFIX = "argument_"
 _TAKEN = {"url", "provider-data", "output", "json", "help"}
@@ -21,33 +22,26 @@ _TAKEN = {"url", "provider-data", "output", "json", "help"}
 
 def options_of(method: MethodDefinition) -> list[click.Option]:
     """One option per argument. `arguments_of` turns their values into arguments."""
-    schema = method.request_model.model_json_schema()
-    definitions = schema.get("$defs", {})
-    return [
-        _option(method, name, described, type_of(described, definitions))
-        for name, described in schema.get("properties", {}).items()
-    ]
+    return [_option(method, name, field) for name, field in method.fields.items()]
 
 
-def _option(method: MethodDefinition, name: str, schema: Mapping[str, Any], kind: str) -> click.Option:
-    flag = _flag(name)
-    required = method.parameters[name].default is method.parameters[name].empty
+def _option(method: MethodDefinition, name: str, field: Schema) -> click.Option:
+    flag, kind = _flag(name), words_of(field)
+    if kind.startswith("boolean"):
+        return click.Option([f"{flag}/--no-{flag[2:]}", _PREFIX + name], default=None, required=field.required)
     is_list = name in method.list_parameters and name not in method.json_parameters
-    if bool in members_of(method.hints[name]):
-        return click.Option([f"{flag}/--no-{flag[2:]}", _PREFIX + name], default=None, required=required)
     type_: click.Path | None = None
     metavar = "JSON" if name in method.json_parameters else "VALUE"
     if name in method.file_parameters or name == method.bytes_parameter:
         type_, metavar, kind = click.Path(exists=True, dir_okay=False, path_type=Path), "FILE", "file to send"
-    described = str(schema.get("description") or f"{kind}.")
     repeated = " May be given several times." if is_list else ""
     return click.Option(
         [flag, _PREFIX + name],
         type=type_,
         metavar=metavar,
-        help=described + repeated,
+        help=(field.description or f"{kind}.") + repeated,
         multiple=is_list,
-        required=required,
+        required=field.required,
     )
 
 

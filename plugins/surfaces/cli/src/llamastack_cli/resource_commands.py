@@ -14,11 +14,12 @@ from pydantic import ValidationError
 
 from llamastack.api.definition import ApiDefinition, ResourceKind
 from llamastack.api.pagination import all_listed
+from llamastack.api.schema import Schema
 from llamastack.api.webmethod import ResourceAction
 from llamastack.provider.commands import WrongInputError
 from llamastack.provider.errors import ObjectNotFoundError
 from llamastack.provider.validation import invalid_request
-from llamastack_cli.fields import Schema, properties_of, type_of
+from llamastack_cli.fields import words_of
 from llamastack_cli.method_options import arguments_of, options_of
 from llamastack_cli.output import say, show_json, show_table
 from llamastack_cli.server_connection import Server, installed_plugins, server_options
@@ -55,9 +56,8 @@ class _Objects:
         self.definition = definition
         self.label = pair.label
         self.pair = pair
-        schema = pair.adapter.json_schema()
-        self.definitions = schema.get("$defs", {})
-        self.fields = {name: found for name, found in properties_of(schema).items() if name not in _COMMON}
+        fields = Schema.of(pair.adapter).fields
+        self.fields = {name: field for name, field in fields.items() if name not in _COMMON}
 
     def group(self) -> click.Group:
         made = click.Group(
@@ -180,7 +180,7 @@ class _Objects:
             else:
                 say(f"registered {self.label} '{name}' with provider '{registered.provider_id}'")
 
-        command.params += [self._option(field, schemas) for field, schemas in self.fields.items()]
+        command.params += [_option(name, field) for name, field in self.fields.items()]
         return command
 
     def _unregister(self) -> click.Command:
@@ -199,17 +199,6 @@ class _Objects:
 
     # ---- the fields of a resource ---------------------------------------------------------------------------------
 
-    def _option(self, field: str, schemas: list[Schema]) -> click.Option:
-        constants = [schema["const"] for schema in schemas if "const" in schema]
-        choice = click.Choice(constants) if len(constants) == len(schemas) else None
-        described = " or ".join(dict.fromkeys(type_of(schema, self.definitions) for schema in schemas))
-        return click.Option(
-            [f"--{field.replace('_', '-')}", field],
-            type=choice,
-            metavar=None if choice else ("JSON" if _takes_json(schemas) else "VALUE"),
-            help=next((s["description"] for s in schemas if "description" in s), "" if choice else f"{described}."),
-        )
-
     def _made(self, name: str, provider_id: str | None, given: Mapping[str, str | None]) -> Any:
         values: dict[str, Any] = {"identifier": name}
         if provider_id is not None:
@@ -218,7 +207,7 @@ class _Objects:
             if text is None:
                 continue
             values[field] = text
-            if _takes_json(self.fields[field]):
+            if not self.fields[field].is_text():
                 try:
                     values[field] = json.loads(text)
                 except ValueError as error:
@@ -229,9 +218,15 @@ class _Objects:
             raise WrongInputError(invalid_request(error, self.pair.adapter).message) from None
 
 
-def _takes_json(schemas: list[Schema]) -> bool:
-    kinds = {option.get("type") for schema in schemas for option in (schema, *schema.get("anyOf", ()))}
-    return bool(kinds & {"object", "array"})
+def _option(name: str, field: Schema) -> click.Option:
+    constants = [member.source.get("const") for member in field.members()]
+    choice = None if None in constants else click.Choice(constants)
+    return click.Option(
+        [f"--{name.replace('_', '-')}", name],
+        type=choice,
+        metavar=None if choice else ("VALUE" if field.is_text() else "JSON"),
+        help=field.description or ("" if choice else f"{words_of(field)}."),
+    )
 
 
 def _cell(value: Any) -> str:

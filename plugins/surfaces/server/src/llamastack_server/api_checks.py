@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from llamastack.api.definition import ApiDefinition, BodyKind, MethodDefinition, ReplyKind, Request, is_text, members_of
+from llamastack.api.definition import ApiDefinition, BodyKind, MethodDefinition, ReplyKind, Request, members_of
 from llamastack.api.files import File, is_media_type
 from llamastack.api.pagination import Page
 from llamastack.api.webmethod import HttpMethod, ResourceAction
@@ -116,8 +116,7 @@ def _of_arguments(method: MethodDefinition) -> Iterator[str]:
     if bodies and len(binary) > 1:
         yield f"{_listed(binary)} cannot all be the body; allowed is one bytes argument, or several of File"
     try:
-        method.request_model.model_json_schema()
-        texts = {name for name in kinds if name not in binary and is_text(method.hints[name])}
+        texts = {name for name, field in method.fields.items() if name not in binary and field.is_text(lists=True)}
     except Exception as error:
         yield f"its arguments cannot be read: {error}"
         return

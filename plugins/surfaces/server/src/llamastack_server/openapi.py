@@ -9,8 +9,10 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
+from llamastack.api.base import JsonObject
 from llamastack.api.definition import ApiDefinition, BodyKind, MethodDefinition, ReplyKind
 from llamastack.api.files import OCTETS
+from llamastack.api.schema import Schema
 from llamastack_server.errors import NATIVE_ERRORS
 from llamastack_server.openapi_parts import (
     REFERENCE,
@@ -20,8 +22,7 @@ from llamastack_server.openapi_parts import (
     require_discriminators,
 )
 
-Schema = dict[str, Any]
-_ERROR_SCHEMA: dict[str, Any] = {
+_ERROR_SCHEMA: JsonObject = {
     "type": "object",
     "required": ["error"],
     "properties": {
@@ -86,14 +87,14 @@ def native_openapi(apis: Mapping[str, ApiDefinition]) -> dict[str, Any]:
 # ---- operations ------------------------------------------------------------------------------------------------------
 
 
-def _content(method: MethodDefinition, result: Schema | None, piece: Schema | None) -> Schema:
+def _content(method: MethodDefinition, result: JsonObject | None, piece: JsonObject | None) -> JsonObject:
     """The replies of a method, by media type."""
     web = method.web
     if method.reply_kind is not ReplyKind.JSON:
         # The media type of a file is known only when it is sent.
         media_type = "*/*" if method.reply_kind is ReplyKind.FILE else web.media_type or OCTETS
         return {media_type: {"schema": {"type": "string", "format": "binary"}}}
-    content: Schema = {}
+    content: JsonObject = {}
     if result is not None and web.status not in (HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT):
         content["application/json"] = {"schema": result}
     if piece is not None:
@@ -102,11 +103,10 @@ def _content(method: MethodDefinition, result: Schema | None, piece: Schema | No
 
 
 def _operation(
-    method: MethodDefinition, verb: str, request: Schema, definitions: Mapping[str, Schema], content: Schema
-) -> Schema:
-    model = definitions[request["$ref"].rpartition("/")[2]]
-    properties, required = model.get("properties", {}), model.get("required", ())
-    operation: Schema = {
+    method: MethodDefinition, verb: str, request: JsonObject, definitions: Mapping[str, JsonObject], content: JsonObject
+) -> JsonObject:
+    fields = Schema(request, definitions).fields
+    operation: JsonObject = {
         "tags": [method.api],
         "operationId": method.name if verb == method.web.methods[0] else f"{method.name}_{verb.lower()}",
         "summary": method.doc.partition("\n")[0],
@@ -118,18 +118,18 @@ def _operation(
     for place, names in places.items():
         for name in names:
             operation["parameters"].append(
-                {"name": name, "in": place, "required": name in required, "schema": properties[name]}
+                {"name": name, "in": place, "required": fields[name].required, "schema": fields[name].source}
             )
     names, kind = method.body_parameters(verb), method.body_kind(verb)
     if kind is BodyKind.BYTES:
         content = {OCTETS: {"schema": {"type": "string", "format": "binary"}}}
-        operation["requestBody"] = {"required": names[0] in required, "content": content}
+        operation["requestBody"] = {"required": fields[names[0]].required, "content": content}
     elif names or (kind is BodyKind.JSON and not method.parameters):
         whole = len(names) == len(method.parameters)
         inner = {
             "type": "object",
-            "properties": {name: properties[name] for name in names},
-            "required": [name for name in names if name in required],
+            "properties": {name: fields[name].source for name in names},
+            "required": [name for name in names if fields[name].required],
             "additionalProperties": False,
         }
         media_type = "multipart/form-data" if kind is BodyKind.FORM else "application/json"

@@ -11,9 +11,10 @@ import sys
 from typing import Any, get_type_hints
 
 import importlib_metadata
-from pydantic import BaseModel, SecretBytes, SecretStr
+from pydantic import BaseModel
 
 from llamastack.api.definition import API_VERSION
+from llamastack.api.schema import Schema
 from llamastack.provider.compliance import check_provider
 from llamastack_conformance.checks import CheckFailure, Tier, check
 from llamastack_conformance.subject import Subject
@@ -21,7 +22,6 @@ from llamastack_conformance.suites.suite import Suite
 
 _IMPORT_BUDGET_S = 0.25
 _SECRET_NAME = re.compile(r"(^|_)(key|token|secret|password|credential|credentials)$")
-_HOLDS_SECRETS = (SecretStr.__name__, SecretBytes.__name__)
 # It runs in a separate interpreter. The core's modules are imported first, so they do not count as the provider's.
 _IMPORT = """
 import sys, time
@@ -176,8 +176,8 @@ class StaticChecks(Suite):
         bare = [
             f"{model.__name__}.{name}"
             for model in _models(subject)
-            for name, field in model.model_fields.items()
-            if not (field.description or "").strip()
+            for name, field in Schema.of(model).fields.items()
+            if not field.description
         ]
         if bare:
             raise CheckFailure(f"without one: {', '.join(bare)}")
@@ -194,10 +194,8 @@ class StaticChecks(Suite):
         open_ones = [
             f"{model.__name__}.{name}"
             for model in _models(subject)
-            for name, field in model.model_fields.items()
-            if _SECRET_NAME.search(name)
-            and "str" in repr(field.annotation)
-            and not any(kind in repr(field.annotation) for kind in _HOLDS_SECRETS)
+            for name, field in Schema.of(model).fields.items()
+            if _SECRET_NAME.search(name) and "string" in field.values_of("type") and not field.is_secret
         ]
         if open_ones:
             raise CheckFailure(f"plain text: {', '.join(open_ones)}")
