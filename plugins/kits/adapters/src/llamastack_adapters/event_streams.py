@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TypeVar
 
 import anyio
@@ -33,11 +33,12 @@ class EventStream(Stream[_T]):
         self.done = True
 
 
-async def drain_briefly(rest: AsyncIterator[object]) -> None:
+async def drain_briefly(rest: AsyncIterator[object], *, arrived: bool = False) -> None:
     """Wait for the end of a stream that has said all that it has to say, but not for long.
 
     Only a connection that is read to its end can be used again. What still comes or fails is of no interest.
+    arrived: whether all of it has arrived, so that there is nothing to wait for.
     """
-    with anyio.move_on_after(_DRAIN_TIMEOUT_S), suppress(Exception):
+    with nullcontext() if arrived else anyio.move_on_after(_DRAIN_TIMEOUT_S), suppress(Exception):
         async for _ in rest:
             await anyio.lowlevel.checkpoint()  # one that always has more would never let the time be over

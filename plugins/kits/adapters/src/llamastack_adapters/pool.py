@@ -43,6 +43,11 @@ class HttpResponse(Protocol):
         """The headers by name, in any case."""
         ...
 
+    @property
+    def has_arrived(self) -> bool:
+        """Whether all of the body is known to be here, read or not."""
+        ...
+
     async def read(self) -> bytes:
         """The whole body, decompressed; of an error, its beginning. Raises BackendError if it is over the limit."""
         ...
@@ -99,6 +104,10 @@ class _HttpxAnswer:
     @property
     def headers(self) -> Mapping[str, str]:
         return self._response.headers
+
+    @property
+    def has_arrived(self) -> bool:
+        return False
 
     async def read(self) -> bytes:
         url = self._response.url
@@ -162,6 +171,10 @@ class _DirectAnswer:
     @property
     def headers(self) -> Mapping[str, str]:
         return self._response.headers
+
+    @property
+    def has_arrived(self) -> bool:
+        return self._response.content.is_eof()
 
     async def read(self) -> bytes:
         if self.status >= 400 or _CONTENT_ENCODING in self._response.headers:

@@ -38,7 +38,7 @@ from llamastack_adapters.remote_inference import RemoteInference
 from llamastack_provider_ollama.backend import Backend
 from llamastack_provider_ollama.config import OllamaConfig
 from llamastack_provider_ollama.pulls import Pulls, tagged
-from llamastack_provider_ollama.replies import chunks_of
+from llamastack_provider_ollama.replies import chunks_of, whole_of
 from llamastack_provider_ollama.requests import (
     logprobs_fields,
     messages_of,
@@ -190,10 +190,8 @@ class OllamaInference(FormChatInference, FormCompletionInference, RemoteInferenc
         if not form.fields["prompt"]:
             raise InvalidRequestError("Ollama cannot continue an empty text", param="content")
         body = self._body(form, completion_body(self._dialect, form, form.model))
-        replies = await self._backend.http.lines(
-            "/api/generate", {**body, "prompt": form.fields["prompt"], "raw": True}
-        )
-        return Stream(chunks_of(replies, self._backend.cut_short, self.provider_id), replies.aclose)
+        body |= {"prompt": form.fields["prompt"], "raw": True}
+        return await self._answer("/api/generate", body, stream=form.stream)
 
     async def send_chat(self, form: OpenAIForm) -> BackendReply:
         """Streamed in any case: what the model thinks then stands apart from what it says, also in logprobs."""
@@ -204,8 +202,14 @@ class OllamaInference(FormChatInference, FormCompletionInference, RemoteInferenc
             body["tools"] = tools_of(given["tools"])
         if any("images" in message for message in body["messages"]):
             self._refuse_blind(form.model)
-        replies = await self._backend.http.lines("/api/chat", body)
-        return Stream(chunks_of(replies, self._backend.cut_short, self.provider_id), replies.aclose)
+        return await self._answer("/api/chat", body, stream=form.stream)
+
+    async def _answer(self, path: str, body: dict[str, Any], *, stream: bool) -> BackendReply:
+        http, cut_short = self._backend.http, self._backend.cut_short
+        if not stream:
+            return whole_of(await http.all_lines(path, body, _is_last), cut_short, self.provider_id)
+        replies = await http.lines(path, body)
+        return Stream(chunks_of(replies, cut_short, self.provider_id), replies.aclose)
 
     async def embeddings(self, model: str, contents: list[InterleavedTextMedia]) -> EmbeddingsResponse:
         """One vector per content. Raises ContextLengthExceededError for one that is too long."""
@@ -253,6 +257,10 @@ class OllamaInference(FormChatInference, FormCompletionInference, RemoteInferenc
                 provider_id=self.provider_id,
                 param="messages",
             )
+
+
+def _is_last(reply: Mapping[str, Any]) -> bool:
+    return bool(reply.get("done"))
 
 
 def _is_short(model: Model) -> bool:

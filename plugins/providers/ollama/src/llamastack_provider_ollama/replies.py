@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from llamastack.provider.errors import LlamaStackError
@@ -23,13 +23,11 @@ async def chunks_of(
     async with closing(replies):
         async for reply in replies:
             with understood(provider_id):
-                message = reply.get("message") or reply
-                text = message.get("content") or reply.get("response") or ""
-                calls = [_call(call, called + number) for number, call in enumerate(message.get("tool_calls") or ())]
+                text, calls, logprobs = _said(reply, called)
                 called += len(calls)
                 choice: dict[str, Any] = {"text": text, "delta": {"content": text, "tool_calls": calls}}
-                if reply.get("logprobs") and not (message.get("thinking") and not text):
-                    choice["logprobs"] = {"content": reply["logprobs"]}
+                if logprobs:
+                    choice["logprobs"] = {"content": logprobs}
                 done = reply.get("done")
                 if done:
                     choice["finish_reason"] = reply.get("done_reason") or "stop"
@@ -40,6 +38,39 @@ async def chunks_of(
             if done:
                 return
     raise cut_short()
+
+
+def whole_of(
+    replies: Sequence[dict[str, Any]], cut_short: Callable[[], LlamaStackError], provider_id: str
+) -> dict[str, Any]:
+    """The same as one whole reply, with `message` and `text`."""
+    texts: list[str] = []
+    calls: list[dict[str, Any]] = []
+    logprobs: list[Any] = []
+    if not replies or not replies[-1].get("done"):
+        raise cut_short()
+    last = replies[-1]
+    with understood(provider_id):
+        for reply in replies:
+            text, called, given = _said(reply, len(calls))
+            texts.append(text)
+            calls += called
+            logprobs += given
+        said = "".join(texts)
+        choice: dict[str, Any] = {"text": said, "message": {"content": said, "tool_calls": calls}}
+        if logprobs:
+            choice["logprobs"] = {"content": logprobs}
+        choice["finish_reason"] = last.get("done_reason") or "stop"
+        return {"choices": [choice], "usage": _usage(last)}
+
+
+def _said(reply: Mapping[str, Any], called: int) -> tuple[str, list[dict[str, Any]], Sequence[Any]]:
+    """Text, calls of tools and log probabilities of one piece. called: how many calls there were before."""
+    message = reply.get("message") or reply
+    text = message.get("content") or reply.get("response") or ""
+    calls = [_call(call, called + number) for number, call in enumerate(message.get("tool_calls") or ())]
+    thinks = message.get("thinking") and not text
+    return text, calls, () if thinks else reply.get("logprobs") or ()
 
 
 def _call(call: Mapping[str, Any], index: int) -> dict[str, Any]:
