@@ -10,6 +10,7 @@ import click
 from pydantic import BaseModel
 
 from llamastack.api.base import RoutedObject, WireModel
+from llamastack.api.definition import ResourceKind
 from llamastack.api.webmethod import ResourceAction, webmethod
 from llamastack.provider import Deps, InlineProviderSpec, hookimpl
 from llamastack.provider.builtin_apis import routed_apis
@@ -64,15 +65,7 @@ class VoicesProtocolPrivate(Protocol):
     async def register_voice(self, voice: Voice) -> None: ...
 
 
-APIS = routed_apis(
-    name="speech",
-    protocol=Speaking,
-    table_name="voices",
-    table_protocol=Voices,
-    object_name="voice",
-    object_type=Voice,
-    private_protocol=VoicesProtocolPrivate,
-)
+APIS = routed_apis(Speaking, Voices, ResourceKind("speech", "voices", "voice", Voice, VoicesProtocolPrivate))
 
 
 class NoConfig(BaseModel):

@@ -13,66 +13,27 @@ from llamastack.api.models import Model, Models
 from llamastack.api.safety import Safety
 from llamastack.api.shields import Shield, Shields
 from llamastack.api.telemetry import Telemetry
-from llamastack.provider.protocols import (
-    MemoryBanksProtocolPrivate,
-    ModelsProtocolPrivate,
-    ShieldsProtocolPrivate,
-)
+from llamastack.provider.protocols import MemoryBanksProtocolPrivate, ModelsProtocolPrivate, ShieldsProtocolPrivate
 
 
-def routed_apis(
-    *,
-    name: str,
-    protocol: type,
-    table_name: str,
-    table_protocol: type,
-    object_name: str,
-    object_type: object,
-    private_protocol: type,
-    optional_protocol: type | None = None,
-) -> tuple[ApiDefinition, ApiDefinition]:
-    """A routed API and the registry API of the objects it is routed by."""
-    pair = ResourceKind(
-        routed_api=name,
-        resource_api=table_name,
-        object_name=object_name,
-        object_type=object_type,
-        private_protocol=private_protocol,
-        optional_protocol=optional_protocol,
-    )
+def routed_apis(protocol: type, resource_protocol: type, kind: ResourceKind) -> tuple[ApiDefinition, ApiDefinition]:
+    """A routed API, and the API through which the objects that it is routed by are registered.
+
+    protocol: of the routed API. resource_protocol: of the other.
+    """
     return (
-        ApiDefinition(name, protocol, pair),
-        ApiDefinition(table_name, table_protocol, pair, implemented_by_stack=True),
+        ApiDefinition(kind.routed_api, protocol, kind),
+        ApiDefinition(kind.resource_api, resource_protocol, kind, implemented_by_stack=True),
     )
 
 
 BUILTIN_APIS: tuple[ApiDefinition, ...] = (
+    *routed_apis(Inference, Models, ResourceKind(Api.inference.value, "models", "model", Model, ModelsProtocolPrivate)),
+    *routed_apis(Safety, Shields, ResourceKind(Api.safety.value, "shields", "shield", Shield, ShieldsProtocolPrivate)),
     *routed_apis(
-        name=Api.inference.value,
-        protocol=Inference,
-        table_name="models",
-        table_protocol=Models,
-        object_name="model",
-        object_type=Model,
-        private_protocol=ModelsProtocolPrivate,
-    ),
-    *routed_apis(
-        name=Api.safety.value,
-        protocol=Safety,
-        table_name="shields",
-        table_protocol=Shields,
-        object_name="shield",
-        object_type=Shield,
-        private_protocol=ShieldsProtocolPrivate,
-    ),
-    *routed_apis(
-        name=Api.memory.value,
-        protocol=Memory,
-        table_name="memory_banks",
-        table_protocol=MemoryBanks,
-        object_name="memory_bank",
-        object_type=MemoryBank,
-        private_protocol=MemoryBanksProtocolPrivate,
+        Memory,
+        MemoryBanks,
+        ResourceKind(Api.memory.value, "memory_banks", "memory_bank", MemoryBank, MemoryBanksProtocolPrivate),
     ),
     ApiDefinition(Api.agents.value, Agents),
     ApiDefinition(Api.telemetry.value, Telemetry),

@@ -5,6 +5,7 @@ It holds dotted strings, so reading it imports neither the provider's code nor i
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -17,7 +18,16 @@ from llamastack.provider.capabilities import Capabilities
 from llamastack.provider.import_path import DOTTED_PATTERN, load_dotted
 
 _DOTTED = re.compile(DOTTED_PATTERN)
-_VERSION_TERM = re.compile(r"^(>=|<=|<|>|==|!=)\s*(\d+)(?:\.(\d+))?$")
+_COMPARISONS = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "<": operator.lt,
+    ">": operator.gt,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
+_VERSION_TERM = re.compile(rf"^({'|'.join(_COMPARISONS)})\s*(\d+)(?:\.(\d+))?$")
+Version = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +81,9 @@ class ProviderSpec:
         for name in ("api_dependencies", "optional_api_dependencies"):
             object.__setattr__(self, name, tuple(str(api) for api in getattr(self, name)))
 
-    def accepts_api_version(self, version: tuple[int, int] = API_VERSION) -> bool:
+    def accepts_api_version(self, version: Version = API_VERSION) -> bool:
         """Whether this provider was made for `version` of the hooks."""
-        return all(_holds(version, operator, bound) for operator, bound in _parse_range(self.api_version))
+        return all(holds(version, bound) for holds, bound in _parse_range(self.api_version))
 
     def load_config_class(self) -> type[BaseModel]:
         """The class that `config_class` names.
@@ -103,23 +113,11 @@ class RemoteProviderSpec(ProviderSpec):
     kind: ClassVar[str] = "remote"
 
 
-def _parse_range(text: str) -> list[tuple[str, tuple[int, ...]]]:
-    terms: list[tuple[str, tuple[int, ...]]] = []
+def _parse_range(text: str) -> list[tuple[Callable[[Version, Version], bool], Version]]:
+    terms: list[tuple[Callable[[Version, Version], bool], Version]] = []
     for part in text.split(","):
         match = _VERSION_TERM.match(part.strip())
         if match is None:
             raise ValueError(f"api_version: {part.strip()!r} is not like '>=1.0' or '<2'")
-        operator, major, minor = match.groups()
-        terms.append((operator, (int(major), int(minor or 0))))
+        terms.append((_COMPARISONS[match[1]], (int(match[2]), int(match[3] or 0))))
     return terms
-
-
-def _holds(version: tuple[int, ...], operator: str, bound: tuple[int, ...]) -> bool:
-    return {
-        ">=": version >= bound,
-        "<=": version <= bound,
-        "<": version < bound,
-        ">": version > bound,
-        "==": version == bound,
-        "!=": version != bound,
-    }[operator]

@@ -49,6 +49,7 @@ VOICES = """
 import sys
 from typing import Protocol
 from llamastack.api.base import RoutedObject
+from llamastack.api.definition import ResourceKind
 from llamastack.api.webmethod import ResourceAction, webmethod
 from llamastack.provider import hookimpl
 from llamastack.provider.builtin_apis import routed_apis
@@ -70,10 +71,7 @@ class Voices(Protocol):
 class Adds:
     @hookimpl
     def llamastack_apis(self):
-        return routed_apis(
-            name="speech", protocol=Speech, table_name="voices", table_protocol=Voices,
-            object_name="voice", object_type=Voice, private_protocol=object,
-        )
+        return routed_apis(Speech, Voices, ResourceKind("speech", "voices", "voice", Voice, object))
 
 me = voices = Adds()
 more = Adds()

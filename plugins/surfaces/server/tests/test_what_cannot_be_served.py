@@ -12,7 +12,7 @@ from installed_fakes import entry_points_in, install
 from pydantic import BaseModel, Field
 
 from llamastack.api.base import RoutedObject, WireModel
-from llamastack.api.definition import ApiDefinition
+from llamastack.api.definition import ApiDefinition, ResourceKind
 from llamastack.api.files import File
 from llamastack.api.pagination import Page
 from llamastack.api.webmethod import ResourceAction, webmethod
@@ -191,13 +191,9 @@ def resource(list_things: Any = None, get_thing: Any = None, register: Any = Non
     if register is not None:
         table["register_thing"] = register
     apis = routed_apis(
-        name="use",
-        protocol=type("Use", (Protocol,), {"do": do or webmethod("/t/use", routed_by="thing")(use)}),  # type: ignore[arg-type]
-        table_name="things",
-        table_protocol=type("Things", (Protocol,), table),  # type: ignore[arg-type]
-        object_name="thing",
-        object_type=Thing,
-        private_protocol=object,
+        type("Use", (Protocol,), {"do": do or webmethod("/t/use", routed_by="thing")(use)}),  # type: ignore[arg-type]
+        type("Things", (Protocol,), table),  # type: ignore[arg-type]
+        ResourceKind("use", "things", "thing", Thing, object),
     )
     return [issue for api in apis for issue in issues_of(api)]
 

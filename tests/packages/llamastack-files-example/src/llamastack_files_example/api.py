@@ -9,6 +9,7 @@ from typing import Annotated, Any, Protocol
 from pydantic import Field
 
 from llamastack.api.base import RoutedObject, WireModel
+from llamastack.api.definition import ResourceKind
 from llamastack.api.files import File
 from llamastack.api.pagination import Page
 from llamastack.api.webmethod import ResourceAction, webmethod
@@ -134,11 +135,5 @@ class FoldersProtocolPrivate(Protocol):
 
 
 APIS: tuple[Any, ...] = routed_apis(
-    name="files",
-    protocol=Files,
-    table_name="folders",
-    table_protocol=Folders,
-    object_name="folder",
-    object_type=Folder,
-    private_protocol=FoldersProtocolPrivate,
+    Files, Folders, ResourceKind("files", "folders", "folder", Folder, FoldersProtocolPrivate)
 )
