@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from docs_of_apis import write_package
 from installed_fakes import FILES_EXAMPLE
 from projects import CORE, KITS, ROOT, SURFACES, provider
 from reportlab.pdfgen.canvas import Canvas
@@ -31,7 +32,9 @@ ADDED: Mapping[str, tuple[str | None, str]] = {
     "cli": ("core", "llamastack-cli"),
     "server-and-remote": ("server", "llamastack-provider-remote"),
     "all-of-server": ("server-and-remote", "llamastack[server]"),
-    "files-example": ("all-of-server", "llamastack-files-example[conformance]"),
+    # Not out of one with llamastack-provider-remote: they ask for it themselves.
+    "files-example": ("cli", "llamastack-files-example[conformance]"),
+    "recordings": ("conformance", "llamastack-recordings[conformance]"),
 }
 # A server that does not answer: what is tried is the stack before it.
 FAR = {
@@ -124,8 +127,13 @@ class Environments:
 
 
 @pytest.fixture(scope="module")
-def environment(make_venv: Callable[..., Any], build_wheels: Callable[..., list[str]]) -> Environments:
-    wheels = build_wheels([CORE, *SURFACES, *KITS, provider("remote"), FILES_EXAMPLE])
+def environment(
+    make_venv: Callable[..., Any],
+    build_wheels: Callable[..., list[str]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Environments:
+    recordings = write_package(tmp_path_factory.mktemp("recordings"))
+    wheels = build_wheels([CORE, *SURFACES, *KITS, provider("remote"), FILES_EXAMPLE, recordings])
     return Environments(make_venv, Path(wheels[0]).parent, {})
 
 
@@ -222,3 +230,15 @@ def test_a_package_of_a_stranger_gets_everything(environment: Environments, tmp_
     tried = venv.run("python", "-m", "pytest", "-p", "no:cacheprovider", *options, check=False, cwd=tmp_path)
     assert tried.returncode == 0, tried.stdout
     assert "conforms" in tried.stdout, tried.stdout
+
+
+def test_the_package_of_the_docs_is_built_and_conforms(environment: Environments, tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("providers:\n  recordings: [{provider_id: kept, provider_type: memory}]\n")
+    options = ("--llamastack-provider", "recordings=memory", "--llamastack-config", str(config))
+    tried = environment("recordings").run(
+        "python", "-m", "pytest", "-p", "no:cacheprovider", "-rs", *options, check=False, cwd=tmp_path
+    )
+    assert tried.returncode == 0, tried.stdout
+    assert "conforms" in tried.stdout, tried.stdout
+    assert "every method" not in "".join(line for line in tried.stdout.splitlines() if "SKIPPED" in line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 import tomllib
@@ -12,6 +11,7 @@ import anyio
 import httpx
 import pytest
 from click.testing import CliRunner
+from docs_of_apis import block_of_page, write_package
 from installed_fakes import entry_points_in, install
 from served_stack import served_stack
 
@@ -20,24 +20,19 @@ from llamastack.stack.discovery import Discovery
 from llamastack_cli.group import cli
 
 pytestmark = pytest.mark.anyio
-PAGE = (Path(__file__).parents[2] / "docs" / "apis.md").read_text(encoding="utf-8")
 CONFIG = {"providers": {"recordings": [{"provider_id": "kept", "provider_type": "memory"}]}}
-
-
-def block(language: str, begins: str) -> str:
-    [found] = [code for code in re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL) if code.startswith(begins)]
-    return str(found)
 
 
 @pytest.fixture
 def plugged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Discovery:
     """The package of the page is installed, and there is a file to send."""
-    project = tomllib.loads(block("toml", "# pyproject.toml"))["project"]
-    for name in ("llamastack_recordings.py", "caller.py"):
-        tmp_path.joinpath(name).write_text(block("python", f"# {name}"), encoding="utf-8")
-        monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
+    written = write_package(tmp_path)
+    project = tomllib.loads((tmp_path / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("llamastack_recordings", "caller")]:
+        monkeypatch.delitem(sys.modules, name)
     tmp_path.joinpath("hello.wav").write_bytes(b"RIFF" * 1000)
-    install(tmp_path, project["name"], project["entry-points"], project["version"])
+    install(written / "src", project["name"], project["entry-points"], project["version"])
+    monkeypatch.syspath_prepend(written / "src")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(discovery, "_default", Discovery(entry_points_in()))  # it is on the path now
@@ -52,7 +47,7 @@ async def test_the_caller_and_the_commands_work(
     async with served_stack(CONFIG, plugged) as (_, http):
         await caller.main(str(http.base_url))
         assert capsys.readouterr().out == "Hello.wav audio/wav 4000\nr1 Hello\nstarted 0\nended 1\n"
-        for line in block("console", "$ llamastack recordings").splitlines():
+        for line in block_of_page("console", "$ llamastack recordings").splitlines():
             _, program, *arguments = shlex.split(line)
             if program == "llamastack":
                 await command(*arguments, "--url", str(http.base_url))
