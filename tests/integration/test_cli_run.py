@@ -23,6 +23,9 @@ from installed_fakes import install
 
 from llamastack_cli.group import cli
 
+# One process starts the server.
+pytestmark = pytest.mark.xdist_group("cli_run")
+
 LLAMASTACK = [sys.executable, "-c", "from llamastack_cli import main; raise SystemExit(main())"]
 NOBODY = "http://127.0.0.1:1"
 CONFIG = f"""\

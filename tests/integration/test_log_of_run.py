@@ -10,6 +10,9 @@ import pytest
 from installed_fakes import install
 from running_server import RunningServer, running_server
 
+# One process starts the servers.
+pytestmark = pytest.mark.xdist_group("log_of_run")
+
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG|INFO|WARNING|ERROR) (\S+) ")
 SPEC = """\
 import logging

@@ -24,7 +24,8 @@ from llamastack.http.sse import MOST_EVENT_BYTES
 from llamastack.provider.errors import BackendError, LlamaStackError
 from llamastack.stack import Stack
 
-pytestmark = pytest.mark.anyio
+# One process packs what is large.
+pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("sizes_of_answers")]
 MIB = 2**20
 ASK = [UserMessage(content="Hi")]
 LIMIT = 4 * MIB

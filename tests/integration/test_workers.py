@@ -29,6 +29,9 @@ from llamastack.stack.stores.sqlite import SqliteStore, SqliteStoreConfig
 from llamastack_cli.group import cli
 from llamastack_server.worker_checks import check_workers, is_shared
 
+# One process starts the server.
+pytestmark = pytest.mark.xdist_group("workers")
+
 NOBODY = "http://127.0.0.1:1"
 SAMPLE = 'providers:\n  inference:\n  - {provider_id: foo, provider_type: "remote::sample", config: {models: [a, b]}}\n'
 # A provider that takes its whole process with it where a file tells it to.

@@ -53,7 +53,8 @@ from llamastack_provider_llama_cpp import LLAMA_CPP
 from llamastack_provider_llama_cpp.config import LlamaCppConfig, ModelConfig, default_models
 from llamastack_provider_llama_cpp.inference import LlamaCppInference, get_provider_impl
 
-pytestmark = pytest.mark.anyio
+# One process loads the models.
+pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("llama_cpp_inference")]
 
 SMOL = "SmolLM2-135M-Instruct"
 EMBEDDER = "embedder"

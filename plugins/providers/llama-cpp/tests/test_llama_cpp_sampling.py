@@ -17,7 +17,8 @@ from llamastack_provider_llama_cpp.config import LlamaCppConfig
 from llamastack_provider_llama_cpp.inference import LlamaCppInference, get_provider_impl
 from llamastack_provider_llama_cpp.sampling import defaults_of_file, sampled
 
-pytestmark = pytest.mark.anyio
+# One process loads the model.
+pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("llama_cpp_sampling")]
 SMOL = "SmolLM2-135M-Instruct"
 QUESTION = "What is the capital of Italy?"
 

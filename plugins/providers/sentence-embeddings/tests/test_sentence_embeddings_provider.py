@@ -34,7 +34,8 @@ from llamastack_provider_sentence_embeddings.config import SentenceEmbeddingsCon
 from llamastack_provider_sentence_embeddings.inference import SentenceEmbeddings, get_provider_impl
 from llamastack_provider_sentence_embeddings.model import MiniLM
 
-pytestmark = pytest.mark.anyio
+# One process loads the model.
+pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("sentence_embeddings")]
 
 MODEL = "all-MiniLM-L6-v2"
 
