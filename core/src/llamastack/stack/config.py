@@ -17,8 +17,9 @@ from llamastack.api.schema import Schema
 from llamastack.provider.config_sections import ConfigSection
 from llamastack.provider.redaction import Redactor, shown_value, without_userinfo
 from llamastack.provider.validation import explain_validation_error
+from llamastack.provider.validation_paths import path_of
 from llamastack.stack.discovery import RUN_CONFIG_GROUP, Discovery, DiscoveryError
-from llamastack.stack.yaml_source import ConfigIssue, Path, YamlDocument, YamlFaultsError, read_yaml
+from llamastack.stack.yaml_source import ConfigError, ConfigIssue, Path, YamlDocument, read_yaml
 
 ProviderId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
 HOME_VARIABLE = "LLAMASTACK_HOME"
@@ -26,28 +27,6 @@ _EXTENSION = "x-"
 _KNOWN_SECTIONS = {"server": "llamastack-server"}
 """Sections of packages that need not be installed: the same run config can be used without them."""
 _Section = TypeVar("_Section", bound=BaseModel)
-
-
-class ConfigError(Exception):
-    """The run config is wrong. One line per fault: `file:line: key.path: what`."""
-
-    def __init__(self, source: str, faults: list[ConfigIssue]) -> None:
-        self.source = source
-        self.faults = faults
-        super().__init__("\n".join(self._line(fault) for fault in faults))
-
-    def _line(self, fault: ConfigIssue) -> str:
-        where = self.source if fault.line is None else f"{self.source}:{fault.line}"
-        path = key_path(fault.path)
-        return f"{where}: {path}: {fault.message}" if path else f"{where}: {fault.message}"
-
-
-def key_path(path: Path) -> str:
-    """`("providers", "inference", 0)` -> `providers.inference[0]`."""
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else part)
-    return text
 
 
 class _Strict(BaseModel):
@@ -173,21 +152,20 @@ def _validation_faults(
     found: dict[tuple[Path, str], ConfigIssue] = {}
     redact = Redactor(value)  # a validator of a provider's own may repeat what it was given
     for fault in explain_validation_error(error, model):
-        path: list[str | int] = []
-        at = value
-        for part in fault["loc"]:
-            if isinstance(at, Mapping) and (part in at or fault["type"] in ("missing", "extra_forbidden")):
-                path.append(part)
-                at = at.get(part)
-            elif isinstance(at, list) and isinstance(part, int) and part < len(at):
-                path.append(part)
-                at = at[part]
-        full = (*base, *path)
+        path = (*base, *fault["loc"])
         message = redact(fault["msg"])
         if fault["type"] not in ("missing", "extra_forbidden"):
-            message += f" (is {_shown(full, at, document, secret)})"
-        found.setdefault((full, message), ConfigIssue(document.line_of(full), full, message))
+            at = functools.reduce(_inside, fault["loc"], value)
+            message += f" (is {_shown(path, at, document, secret)})"
+        found.setdefault((path, message), ConfigIssue(document.line_of(path), path, message))
     return list(found.values())
+
+
+def _inside(value: Any, part: str | int) -> object:
+    try:
+        return value[part]
+    except (LookupError, TypeError):
+        return None  # a validator of somebody's own made up the path
 
 
 def _shown(path: Path, value: object, document: YamlDocument, secret: Collection[str]) -> str:
@@ -220,9 +198,7 @@ def load_config(
         return replace(loaded, folder=home_folder() / name) if isinstance(name, str) else loaded
     file, shown, folder = _locate(source, discovery)
     try:
-        return _validated(read_yaml(file.read_text(encoding="utf-8"), environment), shown, folder, model)
-    except YamlFaultsError as error:
-        raise ConfigError(shown, error.faults) from None
+        return _validated(read_yaml(file.read_text(encoding="utf-8"), environment, shown), shown, folder, model)
     except FileNotFoundError:
         what = "there is no such file"
     except UnicodeDecodeError as error:
@@ -292,8 +268,8 @@ def _provider_faults(config: LoadedConfig, api: ApiDefinition) -> Iterator[Confi
         yield config.fault((*path, 1), what)
     seen: dict[str, str] = {}
     for place, provider in enumerate(providers):
-        first = seen.setdefault(provider.provider_id, key_path((*path, place)))
-        if first != key_path((*path, place)):
+        first = seen.setdefault(provider.provider_id, path_of((*path, place)))
+        if first != path_of((*path, place)):
             what = f"'{provider.provider_id}' is the id of {first} already; ids are unique within an API"
             yield config.fault((*path, place, "provider_id"), what)
 

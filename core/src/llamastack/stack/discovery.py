@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,8 +67,9 @@ class Installed:
             ) from error
 
 
-def _name_and_version(text: str) -> tuple[str, str]:
+def _name_and_version(dist: Any) -> tuple[str, str]:
     # Parsing all of METADATA (with the README in it) as an e-mail would make listings slow; the head is enough.
+    text = "" if dist is None else dist.read_text("METADATA") or dist.read_text("PKG-INFO") or ""
     head = dict(line.partition(": ")[::2] for line in text.partition("\n\n")[0].splitlines())
     return head.get("Name", "?").strip(), head.get("Version", "?").strip()
 
@@ -107,28 +108,13 @@ class Discovery:
     def installed(self) -> tuple[Installed, ...]:
         """Everything, sorted by group, name and distribution."""
         found: list[Installed] = []
-        names: dict[int, tuple[str, str]] = {}
+        read = cache(_name_and_version)
         off = {_canonical(entry) for entry in self._disabled}
         for entry in self._entry_points():
-            if not entry.group.startswith("llamastack."):
-                continue
-            dist = entry.dist
-            if dist is None:
-                distribution, version = "?", "?"
-            else:
-                if id(dist) not in names:
-                    names[id(dist)] = _name_and_version(dist.read_text("METADATA") or dist.read_text("PKG-INFO") or "")
-                distribution, version = names[id(dist)]
-            found.append(
-                Installed(
-                    group=entry.group,
-                    name=entry.name,
-                    value=entry.value,
-                    distribution=distribution,
-                    version=version,
-                    disabled=entry.name in self._disabled or _canonical(distribution) in off,
-                )
-            )
+            if entry.group.startswith("llamastack."):
+                distribution, version = read(entry.dist)  # type: ignore[arg-type]  # distributions are hashable
+                disabled = entry.name in self._disabled or _canonical(distribution) in off
+                found.append(Installed(entry.group, entry.name, entry.value, distribution, version, disabled))
         return tuple(sorted(found, key=lambda i: (i.group, i.name, i.distribution)))
 
     def group(self, group: str) -> list[Installed]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 _BEGIN = "${env"
 _OPENING = re.compile(r"\$\{env(?![A-Za-z0-9_])|[{}]")
-_REFERENCE = re.compile(r"\$\{env\.([A-Za-z_][A-Za-z0-9_]*)")
+_REFERENCE = re.compile(r"\$\{env\.([A-Za-z_][A-Za-z0-9_]*)(\}|:[=+?]?|)")
 _NUMBER = re.compile(r"\d[\d_]*(?:\.\d*)?(?:[eE][+-]?\d+)?\Z")
 _DEEPEST = 16
 _FORMS = "${env.NAME}, ${env.NAME:=default} and ${env.NAME:+value}"
@@ -90,25 +90,21 @@ class _Reader:
             raise SubstitutionError(f"'{_BEGIN}' must be followed by '.' and the name of a variable; allowed: {_FORMS}")
         if depth >= _DEEPEST:
             raise SubstitutionError(f"more than {_DEEPEST} variables inside each other")
-        name = named.group(1)
+        name, operator = named.groups()
         value = self._environment.get(name, "")
-        self._at = named.end() + 1
-        after = text[named.end() : self._at]
-        if after == "}":
+        self._at = begin = named.end()
+        if operator == "}":
             if needed and not value:
                 self.unset.append(name)
             return value, False
-        if after != ":":
-            what = "is not closed" if not after else "must be closed, or go on with ':', after the name"
-            raise SubstitutionError(f"${{env.{name} {what}; allowed: {_FORMS}")
-        operator = text[self._at : self._at + 1]
-        if operator == "?":
-            raise SubstitutionError(f"${{env.{name}:? is not understood; allowed: {_FORMS}")
-        if operator in ("=", "+"):
-            self._at += 1
-        begin, only_if_set = self._at, operator == "+"
+        if operator in ("", ":?"):
+            closed = "is not closed" if begin == len(text) else "must be closed, or go on with ':', after the name"
+            raise SubstitutionError(
+                f"${{env.{name}{operator} {'is not understood' if operator else closed}; allowed: {_FORMS}"
+            )
+        only_if_set = operator == ":+"
         operand = self.read(name, depth + 1, needed=needed and bool(value) == only_if_set)
-        if operator == "-" and not _NUMBER.match(text[begin + 1 : self._at - 1]):
+        if operator == ":" and text[begin] == "-" and not _NUMBER.match(text[begin + 1 : self._at - 1]):
             # A shell's way to write a default; taken as it stands it would begin with the sign.
             raise SubstitutionError(f"${{env.{name}:- is not understood; write ${{env.{name}:=default}}")
         if only_if_set:

@@ -11,9 +11,9 @@ from pydantic import BaseModel, ValidationError
 
 from llamastack.api.definition import ApiDefinition
 from llamastack.provider.spec import ProviderSpec
-from llamastack.stack.config import ConfigError, LoadedConfig, check_references
+from llamastack.stack.config import LoadedConfig, check_references
 from llamastack.stack.discovery import PROVIDER_GROUP_PREFIX, Discovery, DiscoveryError
-from llamastack.stack.yaml_source import ConfigIssue, Path
+from llamastack.stack.yaml_source import ConfigError, ConfigIssue, Path
 
 
 @dataclass(frozen=True)

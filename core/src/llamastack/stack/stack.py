@@ -19,7 +19,7 @@ from llamastack.provider.deps import Progress
 from llamastack.provider.typed_calls import Apis
 from llamastack.stack.access import AccessControl
 from llamastack.stack.call_chain import CallChain
-from llamastack.stack.config import ConfigError, LoadedConfig, load_config
+from llamastack.stack.config import LoadedConfig, load_config
 from llamastack.stack.discovery import STORE_GROUP, Discovery, DiscoveryError, default_discovery
 from llamastack.stack.hook_calls import contained_lifespan
 from llamastack.stack.inspection import StackInspect
@@ -37,6 +37,7 @@ from llamastack.stack.routing import (
 )
 from llamastack.stack.stores import Store
 from llamastack.stack.supervisor import SupervisedProvider
+from llamastack.stack.yaml_source import ConfigError
 
 
 class StackStartError(Exception):

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from llamastack.provider.redaction import shown_value
+from llamastack.provider.validation_paths import path_of
 from llamastack.stack.environment import SubstitutionError, refers_to_environment, substituted
 
 Path = tuple[str | int, ...]
@@ -27,12 +28,17 @@ class ConfigIssue:
     message: str
 
 
-class YamlFaultsError(Exception):
-    """The text cannot be read; `faults` says where and why."""
+class ConfigError(Exception):
+    """The run config is wrong. One line per fault: `file:line: key.path: what`."""
 
-    def __init__(self, faults: list[ConfigIssue]) -> None:
-        super().__init__("; ".join(f.message for f in faults))
+    def __init__(self, source: str, faults: list[ConfigIssue]) -> None:
+        self.source = source
         self.faults = faults
+        super().__init__("\n".join(self._line(fault) for fault in faults))
+
+    def _line(self, fault: ConfigIssue) -> str:
+        where = self.source if fault.line is None else f"{self.source}:{fault.line}"
+        return ": ".join(part for part in (where, path_of(fault.path), fault.message) if part)
 
 
 @dataclass(frozen=True)
@@ -52,27 +58,30 @@ class YamlDocument:
         return None
 
 
-def read_yaml(text: str, environment: Mapping[str, str] | None = None) -> YamlDocument:
+def read_yaml(text: str, environment: Mapping[str, str] | None = None, source: str = "config") -> YamlDocument:
     """Read one YAML document.
 
-    environment: the variables for `${env.NAME}`; the process's own by default.
-    Raises YamlFaultsError: malformed YAML, duplicate keys, malformed references, variables that are not set.
+    environment: the variables for `${env.NAME}`; the process's own by default. source: what errors call the text.
+    Raises ConfigError: malformed YAML, duplicate keys, malformed references, variables that are not set.
     """
+    line = None
     try:
         reader = _Reader(text, os.environ if environment is None else environment)
         document = reader.read()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else None
         problem = _without_names(" ".join(part for part in (error.context, error.problem) if part))
-        issue = ConfigIssue(mark.line + 1 if mark else None, (), f"malformed YAML: {problem}")
-        raise YamlFaultsError([issue]) from None
+        what = f"malformed YAML: {problem}"
     except yaml.YAMLError as error:
-        raise YamlFaultsError([ConfigIssue(None, (), f"malformed YAML: {' '.join(str(error).split())}")]) from None
+        what = f"malformed YAML: {' '.join(str(error).split())}"
     except RecursionError:
-        raise YamlFaultsError([ConfigIssue(None, (), "nested too deeply")]) from None
-    if reader.faults:
-        raise YamlFaultsError(reader.faults)
-    return document
+        what = "nested too deeply"
+    else:
+        if reader.faults:
+            raise ConfigError(source, reader.faults)
+        return document
+    raise ConfigError(source, [ConfigIssue(line, (), what)])
 
 
 def _without_names(problem: str) -> str:

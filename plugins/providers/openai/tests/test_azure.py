@@ -18,7 +18,7 @@ from llamastack import Stack
 from llamastack.api import ProviderStatus, SamplingParams, StopReason, UserMessage
 from llamastack.provider import AuthenticationError, InvalidRequestError, NotFoundError, RateLimitError
 from llamastack.provider.context import use_provider_data
-from llamastack.stack.config import ConfigError
+from llamastack.stack import ConfigError
 
 pytestmark = pytest.mark.anyio
 HELLO = "Hello"

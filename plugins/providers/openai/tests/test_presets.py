@@ -27,7 +27,7 @@ from llamastack.api import (
 from llamastack.provider import AuthenticationError, NotSupportedError
 from llamastack.provider.capabilities import NOT_IMPLEMENTED, UNSUPPORTED
 from llamastack.provider.context import use_provider_data
-from llamastack.stack.config import ConfigError
+from llamastack.stack import ConfigError
 from llamastack.stack.discovery import default_discovery, known_packages
 from llamastack_provider_openai.presets import PRESETS, SPECS, Preset
 

@@ -289,12 +289,8 @@ class ResourceCatalogue:
 
     def refused(self, instance: SupervisedProvider) -> dict[str, str]:
         """Why it does not take what is registered with it, by identifier; empty while it is down."""
-        if instance.status is not ProviderStatus.healthy:
-            return {}
-        reasons = {
-            item.identifier: self._registrations.reason(item) for item in self._registrations.of(instance.provider_id)
-        }
-        return {identifier: reason for identifier, reason in reasons.items() if reason is not None}
+        mine = self._registrations.of(instance.provider_id) if instance.status is ProviderStatus.healthy else []
+        return {item.identifier: reason for item in mine if (reason := self._registrations.reason(item))}
 
     def count(self, instance: SupervisedProvider) -> int | None:
         """How many objects an instance serves; None while it is down."""

@@ -20,7 +20,7 @@ from llamastack.provider.validation_paths import path_of
 from llamastack.stack.config import is_extension
 from llamastack.stack.discovery import PROVIDER_GROUP_PREFIX, Discovery, DiscoveryError, Installed, default_discovery
 from llamastack.stack.plugins import Plugins
-from llamastack.stack.yaml_source import YamlFaultsError, read_yaml
+from llamastack.stack.yaml_source import ConfigError, read_yaml
 from llamastack_conformance.checks import CheckFailure, NotApplicable
 from llamastack_conformance.settings import Settings, settings_of
 
@@ -265,11 +265,11 @@ def nested(path: str, value: Any) -> dict[str, Any]:
 def load_run_config(file: Path) -> dict[str, Any]:
     """A run config, with its environment substituted. Raises SubjectError."""
     try:
-        document = read_yaml(file.read_text(encoding="utf-8"), None)
+        document = read_yaml(file.read_text(encoding="utf-8"), source=str(file))
     except (OSError, UnicodeDecodeError) as error:
         raise SubjectError(f"{file}: cannot be read: {error}") from None
-    except YamlFaultsError as error:
-        raise SubjectError("\n".join(f"{file}:{f.line}: {f.message}" for f in error.faults)) from None
+    except ConfigError as error:
+        raise SubjectError(str(error)) from None
     if not isinstance(document.value, dict):
         raise SubjectError(f"{file}: must be a mapping with the key 'providers'")
     return document.value

@@ -50,9 +50,9 @@ def _providers(stack: Stack) -> dict[str, list[str]]:
 
 
 def _errors(error: ConfigError) -> list[dict[str, object]]:
-    from llamastack.stack.config import key_path
+    from llamastack.provider.validation_paths import path_of
 
-    return [{"line": fault.line, "path": key_path(fault.path), "message": fault.message} for fault in error.faults]
+    return [{"line": fault.line, "path": path_of(fault.path), "message": fault.message} for fault in error.faults]
 
 
 @config.command()
