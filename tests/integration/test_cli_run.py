@@ -199,6 +199,27 @@ def test_what_is_refused(call: Callable[..., Result], arguments: list[str], stat
     assert done.stdout == ""
 
 
+def test_the_methods_of_apis(call: Callable[..., Result]) -> None:
+    hello = json.dumps([{"role": "user", "content": "hello"}])
+    asked = ("inference", "chat-completion", "--model", "a", "--messages", hello)
+    done = call(*asked)
+    assert done.exit_code == 0, done.stderr
+    assert "hello" in json.loads(done.stdout)["completion_message"]["content"]
+    events = [json.loads(line)["event"]["event_type"] for line in call(*asked, "--stream").stdout.splitlines()]
+    assert (events[0], events[-1]) == ("start", "complete")
+    assert call("memory-banks", "register", "kb", "--type", "keyword").exit_code == 0
+    document = json.dumps([{"document_id": "d", "content": "a boat"}])
+    assert call("memory", "insert-documents", "--bank-id", "kb", "--documents", document).stdout == ""
+    found = call("memory", "query-documents", "--bank-id", "kb", "--query", "boat").stdout
+    assert json.loads(found)["chunks"][0]["document_id"] == "d"
+    call("memory-banks", "unregister", "kb")
+    shown = call("safety", "run-shield", "--shield-type", "sample-words", "--messages", hello)
+    assert shown.exit_code == 0, shown.stderr
+    assert json.loads(shown.stdout) == {"violation": None}
+    refused = call("inference", "completion", "--model", "nope", "--content", "x")
+    assert (refused.exit_code, "no model 'nope' is served" in refused.stderr) == (1, True)
+
+
 def test_memory_banks_and_shields(call: Callable[..., Result]) -> None:
     assert call("memory-banks", "list").stderr.startswith("no memory bank is served at http://")
     done = call("memory-banks", "register", "kb", "--type", "keyword")

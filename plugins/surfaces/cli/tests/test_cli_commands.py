@@ -13,7 +13,7 @@ from installed_fakes import entry_points_in, install
 from llamastack.provider.builtin_apis import BUILTIN_APIS
 from llamastack.stack import discovery
 from llamastack.stack.discovery import Discovery
-from llamastack_cli import group, resource_commands
+from llamastack_cli import api_commands, group
 from llamastack_cli.group import cli
 from llamastack_cli.output import WrongInputError, show_errors, show_table
 
@@ -105,7 +105,7 @@ def test_help_imports_nothing_that_is_slow() -> None:
     assert done.stdout.splitlines()[-1] == "imported: []"
 
 
-@pytest.mark.parametrize("name", [*group._IN_PACKAGES, *group._COMMANDS, *group._OBJECT_COMMANDS])
+@pytest.mark.parametrize("name", [*group._KNOWN_PACKAGES, *group._COMMANDS, *group._API_COMMANDS])
 def test_every_command_has_help_and_stands_in_the_list(runner: CliRunner, name: str) -> None:
     assert f"\n  {name} " in runner.invoke(cli, ["--help"]).stdout
     done = runner.invoke(cli, [name, "--help"])
@@ -113,9 +113,21 @@ def test_every_command_has_help_and_stands_in_the_list(runner: CliRunner, name: 
     assert done.stdout.startswith(f"Usage: llamastack {name} ")
 
 
-def test_object_commands_are_those_of_the_api_table() -> None:
-    pairs = {d.pair.resource_api.replace("_", "-") for d in BUILTIN_APIS if d.pair}
-    assert set(group._OBJECT_COMMANDS) == set(resource_commands.object_apis()) == pairs
+def test_the_commands_of_apis_are_those_of_the_api_table() -> None:
+    apis = api_commands.called_apis()
+    assert [*group._API_COMMANDS.items()] == [(name, api_commands.api_help(apis[name])) for name in sorted(apis)]
+    assert {definition.name for definition in BUILTIN_APIS} - {api.name for api in apis.values()} == {"inspect"}
+
+
+def test_every_method_of_every_api_has_a_command(runner: CliRunner) -> None:
+    for api in BUILTIN_APIS:
+        if api.name == "inspect" or (api.pair and api.name == api.pair.resource_api):
+            continue
+        for method in api.methods.values():
+            done = runner.invoke(cli, [api.name, method.name.replace("_", "-"), "--help"])
+            assert done.exit_code == 0, done.stderr
+            for argument in method.parameters:
+                assert f"--{argument.replace('_', '-')}" in done.stdout
 
 
 def test_version(runner: CliRunner) -> None:
@@ -165,7 +177,9 @@ def test_commands_of_a_plugin(runner: CliRunner, site: Path, caplog: pytest.LogC
     install(site, "greeting", {"llamastack.plugins": {"greeting": "greeting_fake:me"}})
     assert runner.invoke(cli, ["greet"]).stdout == "hello from a plugin\n"
     listed = runner.invoke(cli, ["--help"])
-    assert "Commands of plugins:\n  greet  Says hello.\n  gone   Cannot be loaded.\n" in listed.stdout
+    # One list, in which nothing tells our own commands from those of others.
+    assert "  distributions  Show the installed run configs.\n  gone           Cannot be loaded.\n" in listed.stdout
+    assert "  greet          Says hello.\n  inspect        Show " in listed.stdout
     assert listed.stdout.count("\n  chat ") == 1
     assert [r.message for r in caplog.records] == [
         "command 'chat' already exists; the command of plugin greeting:greeting is left out"
@@ -196,7 +210,10 @@ def test_commands_of_packages_that_are_not_there_are_named(runner: CliRunner, si
 def test_a_plugin_adds_an_api_and_gets_its_commands(runner: CliRunner, site: Path) -> None:
     site.joinpath("voices_fake.py").write_text(VOICES)
     install(site, "voices", {"llamastack.plugins": {"voices": "voices_fake:me"}})
-    assert "voices  List, register and unregister the voices of a running server." in runner.invoke(cli, ["-h"]).stdout
+    assert (
+        "voices        List, register and unregister the voices of a running server."
+        in runner.invoke(cli, ["-h"]).stdout
+    )
     commands = runner.invoke(cli, ["voices", "--help"]).stdout
     assert "register" in commands
     assert "Undo the registration" not in commands

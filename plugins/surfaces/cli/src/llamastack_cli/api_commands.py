@@ -1,4 +1,4 @@
-"""`llamastack <API of a plugin>`: one command per method, made from its definition."""
+"""`llamastack <API>`: one command per method, made from its definition."""
 
 from __future__ import annotations
 
@@ -11,30 +11,38 @@ import anyio
 import click
 
 from llamastack.api.definition import ApiDefinition, MethodDefinition, ReplyKind
-from llamastack.provider.builtin_apis import BUILTIN_APIS
 from llamastack.provider.commands import CliError
 from llamastack_cli.method_options import arguments_of, options_of
 from llamastack_cli.output import say, show_json
+from llamastack_cli.resource_commands import is_resource_api, object_command
 from llamastack_cli.server_connection import Server, installed_plugins, server_options
 
 if TYPE_CHECKING:
     from llamastack.client import LlamaStackClient
 
 
-def plugin_apis() -> dict[str, ApiDefinition]:
-    """The APIs of plugins by the name of their command, without resource APIs."""
-    built_in = {definition.name for definition in BUILTIN_APIS}
+def called_apis() -> dict[str, ApiDefinition]:
+    """The APIs that have commands, by the name of their command: all but `inspect`, which has one of its own."""
     return {
         name.replace("_", "-"): definition
         for name, definition in installed_plugins().apis().items()
-        if name not in built_in and not definition.implemented_by_stack
+        if definition.pair is not None or not definition.implemented_by_stack
     }
+
+
+def api_help(definition: ApiDefinition) -> str:
+    """The line of an API in the list of commands."""
+    if is_resource_api(definition):
+        return object_command(definition).get_short_help_str(100)
+    doc = (definition.protocol.__doc__ or "").strip().partition("\n")[0]
+    return doc or f"Call the API '{definition.name}'."
 
 
 def api_command(definition: ApiDefinition) -> click.Group:
     """The command group of one API."""
-    doc = (definition.protocol.__doc__ or "").strip().partition("\n")[0]
-    made = click.Group(definition.name.replace("_", "-"), help=doc or f"Call the API '{definition.name}'.")
+    if is_resource_api(definition):
+        return object_command(definition)
+    made = click.Group(definition.name.replace("_", "-"), help=api_help(definition))
     for method in definition.methods.values():
         made.add_command(_command(method))
     return made

@@ -44,13 +44,18 @@ _COMMANDS = {
     )
 }
 # A copy from the API table, because importing that is too slow for `--help`. A test compares the two.
-_OBJECT_COMMANDS = {
-    "models": "List, register and unregister models.",
-    "shields": "List, register and unregister shields.",
-    "memory-banks": "List, register and unregister memory banks.",
+_API_COMMANDS = {
+    "agents": "Create agents, hold sessions with them, turn by turn.",
+    "inference": "Generate text and embed content.",
+    "memory": "Store and search documents in memory banks.",
+    "memory-banks": "List, register and unregister the memory banks of a running server.",
+    "models": "List, register and unregister the models of a running server.",
+    "safety": "Check messages against shields.",
+    "shields": "List, register and unregister the shields of a running server.",
+    "telemetry": "Take in and give back what happened.",
 }
-_IN_PACKAGES = {"run": "llamastack-server", "provider": "llamastack-provider-template"}
-"""Commands of our own optional packages."""
+_KNOWN_PACKAGES = {"run": "llamastack-server", "provider": "llamastack-provider-template"}
+"""Commands that people look for, and the package to install where one is not there."""
 
 
 class TopGroup(LazyGroup):
@@ -100,46 +105,35 @@ class TopGroup(LazyGroup):
     # ---- which commands there are --------------------------------------------------------------------------------
 
     def lazy_commands(self) -> Mapping[str, CliCommand]:
-        of_plugins = _commands_of_plugins()
-        first = {name: command for name, command in of_plugins.items() if name in _IN_PACKAGES}
-        return {**first, **_COMMANDS, **of_plugins}
+        return {**_COMMANDS, **_commands_of_plugins()}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*self.lazy_commands(), *_object_commands()]
+        return [*sorted(self.lazy_commands()), *sorted(_api_commands())]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         lazy = self.lazy_commands().get(cmd_name)
         if lazy is not None:
             return with_commands(load_command(lazy), _commands_of_plugins(cmd_name).values())
-        if cmd_name in _OBJECT_COMMANDS or cmd_name in _object_commands():
-            return with_commands(_command_of_api(cmd_name), _commands_of_plugins(cmd_name).values())
-        if cmd_name in _IN_PACKAGES:
-            package = _IN_PACKAGES[cmd_name]
+        if cmd_name in _api_commands():
+            from llamastack_cli.api_commands import api_command, called_apis
+
+            return with_commands(api_command(called_apis()[cmd_name]), _commands_of_plugins(cmd_name).values())
+        package = _KNOWN_PACKAGES.get(cmd_name)
+        if package is not None:
             raise click.UsageError(
                 f"No such command '{cmd_name}': it comes with {package} (pip install {package})", ctx
             )
         return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        of_plugins, of_apis = _commands_of_plugins(), _object_commands()
-        first = {name: command.help for name, command in of_plugins.items() if name in _IN_PACKAGES}
         with formatter.section("Commands"):
-            formatter.write_dl(
-                [
-                    *first.items(),
-                    *((name, command.help) for name, command in _COMMANDS.items()),
-                    *_OBJECT_COMMANDS.items(),
-                ]
-            )
-        added = [(name, text) for name, text in of_apis.items() if name not in _OBJECT_COMMANDS]
-        added += [(name, command.help) for name, command in of_plugins.items() if name not in first]
-        if added:
-            with formatter.section("Commands of plugins"):
-                formatter.write_dl(added)
+            formatter.write_dl(sorted((name, command.help) for name, command in self.lazy_commands().items()))
+        with formatter.section("APIs of a running server"):
+            formatter.write_dl(sorted(_api_commands().items()))
 
 
 def _has_plugins() -> bool:
-    """Whether any plugin is installed. Without plugins, slow imports are skipped."""
+    """Whether any plugin is installed. Without one, nothing that costs time is imported."""
     from llamastack.stack.discovery import default_discovery
 
     return not all(plugin.disabled for plugin in default_discovery().plugins())
@@ -159,38 +153,24 @@ def _hooked_commands(hooks: Plugins) -> list[CliCommand]:
     found: dict[tuple[str | None, str], CliCommand] = {}
     for plugin, command in hooks.collect("llamastack_cli_commands"):
         key = (command.group, command.name)
-        if key in found or (command.group is None and command.name in (*_COMMANDS, *_OBJECT_COMMANDS)):
+        if key in found or (command.group is None and command.name in (*_COMMANDS, *_API_COMMANDS)):
             _LOGGER.warning("command '%s' already exists; the command of plugin %s is left out", command.name, plugin)
         else:
             found[key] = command
     return list(found.values())
 
 
-def _object_commands() -> dict[str, str]:
-    """The commands made from APIs, including those of plugins, with their help lines."""
+def _api_commands() -> Mapping[str, str]:
+    """The commands that follow from APIs, with their help lines; plugins may add APIs."""
     if not _has_plugins():
-        return _OBJECT_COMMANDS
+        return _API_COMMANDS
     from llamastack_cli.server_connection import installed_plugins
 
     if not installed_plugins().call.llamastack_apis.get_hookimpls():
-        return _OBJECT_COMMANDS
-    from llamastack_cli.api_commands import api_command, plugin_apis
-    from llamastack_cli.resource_commands import object_apis, object_command
+        return _API_COMMANDS
+    from llamastack_cli.api_commands import api_help, called_apis
 
-    added = {name: object_command(api).get_short_help_str(100) for name, api in object_apis().items()}
-    added |= {name: api_command(api).get_short_help_str(100) for name, api in plugin_apis().items()}
-    return {**added, **_OBJECT_COMMANDS}
-
-
-def _command_of_api(name: str) -> click.Group:
-    from llamastack_cli.resource_commands import object_apis, object_command
-
-    resource = object_apis().get(name)
-    if resource is not None:
-        return object_command(resource)
-    from llamastack_cli.api_commands import api_command, plugin_apis
-
-    return api_command(plugin_apis()[name])
+    return {name: api_help(definition) for name, definition in called_apis().items()}
 
 
 def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:

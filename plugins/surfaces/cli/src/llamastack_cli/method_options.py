@@ -10,13 +10,15 @@ from typing import Any
 
 import click
 
-from llamastack.api.definition import MethodDefinition
+from llamastack.api.definition import MethodDefinition, members_of
 from llamastack.api.files import OCTETS, File
 from llamastack.api.schema import Schema
 from llamastack.provider.commands import WrongInputError
 from llamastack_cli.fields import words_of
 
 _PREFIX = "argument_"
+_JSON_BEGINS = ("[", "{", '"')
+"""What makes a value JSON where a plain text is allowed, too."""
 _TAKEN = {"url", "provider-data", "output", "json", "help"}
 
 
@@ -31,7 +33,9 @@ def _option(method: MethodDefinition, name: str, field: Schema) -> click.Option:
         return click.Option([f"{flag}/--no-{flag[2:]}", _PREFIX + name], default=None, required=field.required)
     is_list = name in method.list_parameters and name not in method.json_parameters
     type_: click.Path | None = None
-    metavar = "JSON" if name in method.json_parameters else "VALUE"
+    metavar = "VALUE"
+    if name in method.json_parameters:
+        metavar = "TEXT|JSON" if _takes_text(method, name) else "JSON"
     if name in method.file_parameters or name == method.bytes_parameter:
         type_, metavar, kind = click.Path(exists=True, dir_okay=False, path_type=Path), "FILE", "file to send"
     repeated = " May be given several times." if is_list else ""
@@ -43,6 +47,10 @@ def _option(method: MethodDefinition, name: str, field: Schema) -> click.Option:
         multiple=is_list,
         required=field.required,
     )
+
+
+def _takes_text(method: MethodDefinition, name: str) -> bool:
+    return str in members_of(method.hints[name])
 
 
 def _flag(name: str) -> str:
@@ -62,7 +70,7 @@ async def arguments_of(method: MethodDefinition, given: Mapping[str, Any]) -> di
             made[name] = files if name in method.list_parameters else files[0]
         elif name == method.bytes_parameter:
             made[name] = value.read_bytes()
-        elif name in method.json_parameters:
+        elif name in method.json_parameters and not (_takes_text(method, name) and value[:1] not in _JSON_BEGINS):
             try:
                 made[name] = json.loads(value)
             except ValueError as error:

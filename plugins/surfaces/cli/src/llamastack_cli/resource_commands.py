@@ -22,7 +22,7 @@ from llamastack.provider.validation import invalid_request
 from llamastack_cli.fields import words_of
 from llamastack_cli.method_options import arguments_of, options_of
 from llamastack_cli.output import say, show_json, show_table
-from llamastack_cli.server_connection import Server, installed_plugins, server_options
+from llamastack_cli.server_connection import Server, server_options
 
 if TYPE_CHECKING:
     from llamastack.client import LlamaStackClient
@@ -33,13 +33,9 @@ _EMPTY: tuple[Any, ...] = (None, "", {}, [])
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def object_apis() -> dict[str, ApiDefinition]:
-    """The resource APIs by the name of their command."""
-    return {
-        name.replace("_", "-"): definition
-        for name, definition in installed_plugins().apis().items()
-        if definition.pair is not None and definition.name == definition.pair.resource_api
-    }
+def is_resource_api(definition: ApiDefinition) -> bool:
+    """Whether it lists and registers objects, such as models."""
+    return definition.pair is not None and definition.name == definition.pair.resource_api
 
 
 def object_command(definition: ApiDefinition) -> click.Group:
