@@ -323,12 +323,12 @@ def test_what_is_told_of_it_is_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--name", "Acme!"], "--name: 'Acme!' is not 1 to 24 small letters, digits and single dashes"),
+        (["--name", "Acme!"], "--name: 'Acme!' is not 1 to 24 lower-case letters, digits and single dashes"),
         (["--name", ""], "--name: '' is not 1 to 24 small letters"),
         (["--name", "a--b"], "--name: 'a--b' is not 1 to 24"),
         (["--name", "x" * 25], "is not 1 to 24"),
-        (["--name", "llamastack"], "--name: 'llamastack' is taken by llamastack itself"),
-        (["--name", "llamastack-provider-acme"], "is taken by llamastack itself"),
+        (["--name", "llamastack"], "--name: 'llamastack' is reserved for llamastack"),
+        (["--name", "llamastack-provider-acme"], "is reserved for llamastack"),
         (["--name", "remote"], "--name: 'remote' is taken"),
         ([], "--name is missing"),
         (["--name", "acme", "--api", "cooking"], "--api: 'cooking' is not in ['inference', 'safety', 'memory'"),
@@ -378,7 +378,7 @@ def test_a_folder_that_is_there(tmp_path: Path) -> None:
     (made / "run.yaml").write_text("old")
     refused = new(*given, "made", cwd=tmp_path, check=False)
     assert refused.returncode == 2
-    assert "made already exists, and is not empty; --force" in refused.stderr
+    assert "made already exists and is not empty; --force" in refused.stderr
     assert (made / "run.yaml").read_text() == "old"
     new(*given, "made", "--force", cwd=tmp_path)
     assert "safety:" in (made / "run.yaml").read_text()
@@ -387,7 +387,7 @@ def test_a_folder_that_is_there(tmp_path: Path) -> None:
     (tmp_path / "llamastack-provider-acme").write_text("a file")
     refused = new(*given, cwd=tmp_path, check=False)
     assert refused.returncode == 2
-    assert "llamastack-provider-acme already exists, and is no folder" in refused.stderr
+    assert "llamastack-provider-acme already exists and is not a folder" in refused.stderr
 
 
 def test_help(tmp_path: Path) -> None:

@@ -51,9 +51,9 @@ def new(dest: Path | None, defaults: bool, force: bool, **options: Any) -> None:
 
 def _require_room(dest: Path, force: bool) -> None:
     if dest.exists() and not dest.is_dir():
-        raise click.UsageError(f"{dest} already exists, and is no folder")
+        raise click.UsageError(f"{dest} already exists and is not a folder")
     if not force and dest.exists() and any(dest.iterdir()):
-        raise click.UsageError(f"{dest} already exists, and is not empty; --force writes into it anyway")
+        raise click.UsageError(f"{dest} already exists and is not empty; --force writes into it anyway")
 
 
 def _render(rendered: Path, given: Mapping[str, Any], *, asks: bool, defaults: bool) -> Mapping[str, Any]:

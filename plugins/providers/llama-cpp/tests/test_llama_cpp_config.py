@@ -45,7 +45,7 @@ def test_the_default_is_one_small_model() -> None:
         ({"models": [{"identifier": "a", "package": "--index-url"}]}, "match pattern"),
         ({"models": [{"identifier": "a", "path": "a.gguf", "sha256": "12"}]}, "match pattern"),
         ({"models": [{"identifier": "a", "path": "a.gguf", "pooling": "mean"}]}, "needs 'embedding: true'"),
-        ({"models": [{"identifier": "a", "path": "a.gguf"}] * 2}, "'a' is there more than once"),
+        ({"models": [{"identifier": "a", "path": "a.gguf"}] * 2}, "'a' is given more than once"),
         ({"context_length": 10}, "greater than or equal to 256"),
         ({"parallel": 0}, "greater than or equal to 1"),
         ({"threads": 0}, "greater than or equal to 1"),

@@ -129,7 +129,7 @@ async def test_log_probabilities_beside_tools_are_refused_in_our_words(
     provider: LlamaCppInference, choice: ToolChoice | None
 ) -> None:
     tools = [ToolDefinition(tool_name="f", input_schema=SCHEMAS["defs"])]
-    with pytest.raises(NotSupportedError, match="gives no logprobs beside tools") as caught:
+    with pytest.raises(NotSupportedError, match="gives no logprobs together with tools") as caught:
         await provider.chat_completion(
             SMOL, [UserMessage(content="x")], tools=tools, tool_choice=choice, logprobs=LogProbConfig()
         )

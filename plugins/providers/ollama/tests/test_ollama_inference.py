@@ -330,7 +330,7 @@ async def test_several_calls_have_ids_of_their_own(running: Running) -> None:
         (
             {"model": SEEING, "messages": [UserMessage(content=ImageMedia(image="http://x.invalid/a.png"))]},
             "messages",
-            "takes images as data: URLs alone",
+            "takes images only as data: URLs",
         ),
         ({"model": EMBEDDER}, "model", "does not support chat"),
     ],

@@ -213,7 +213,7 @@ async def test_an_endpoint_that_is_something_else(tgi: Make, running: Run) -> No
     async with running("remote::hf::endpoint", **config) as stack:
         assert await chat(stack, MODEL) == ANSWER
         assert stand_in.last("/v1/chat/completions").body["model"] == MODEL
-        with pytest.raises(NotSupportedError, match="text completion: .* is no text-generation-inference"):
+        with pytest.raises(NotSupportedError, match="text completion: .* is not Text Generation Inference"):
             await text(stack, MODEL)
         with pytest.raises(NotSupportedError, match="a JSON schema"):
             await chat(stack, MODEL, response_format=SCHEMA)

@@ -1,4 +1,4 @@
-"""What a chat and a text completion ask for, each as one value, and the bases that make it out of a call.
+"""The arguments of a chat and of a text completion, each as one value, and base classes that make it from a call.
 
 A provider derives from `ChatInference`, `CompletionInference` or both, and implements `chat` and `complete`.
 """
@@ -30,9 +30,9 @@ from llamastack.api.inference import (
 __all__ = ["ChatInference", "ChatReply", "ChatRequest", "CompletionInference", "CompletionReply", "CompletionRequest"]
 
 ChatReply = ChatCompletionResponse | AsyncIterator[ChatCompletionResponseStreamChunk]
-"""The answer to a chat: a stream where the request asks for one."""
+"""The reply to a chat: a stream if the request asks for one."""
 CompletionReply = CompletionResponse | AsyncIterator[CompletionResponseStreamChunk]
-"""The answer to a text completion: a stream where the request asks for one."""
+"""The reply to a text completion: a stream if the request asks for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +42,15 @@ class ChatRequest:
     model: str
     """The identifier of the model, as the stack knows it."""
     messages: Sequence[Message]
-    """In order, the newest last."""
+    """The messages in order, the newest last."""
     sampling_params: SamplingParams | None = None
     """Greedy where it is left out; see `sampling`."""
     tools: Sequence[ToolDefinition] | None = None
     """The tools that the model may call."""
     tool_choice: ToolChoice | None = None
-    """Whether it must call one."""
+    """Whether the model must call a tool."""
     tool_prompt_format: ToolPromptFormat | None = None
-    """How calls are written in the prompt, for models that are prompted by text."""
+    """The form of tool calls in the prompt, for models whose prompt is text."""
     stream: bool = False
     """Whether a stream is wanted."""
     logprobs: LogProbConfig | None = None

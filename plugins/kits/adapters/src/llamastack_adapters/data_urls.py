@@ -18,9 +18,9 @@ _ESCAPED = ((b"%2B", b"+"), (b"%2F", b"/"), (b"%3D", b"="), (b"%0A", b""), (b"%0
 class DataUrl(NamedTuple):
     """What a data: URL holds.
 
-    media_type: in small letters, "" where the URL names none.
-    charset: as the URL says, or None.
-    data: the bytes themselves.
+    media_type: in lower case, "" if the URL names none.
+    charset: the URL's, or None.
+    data: the bytes.
     """
 
     media_type: str

@@ -18,8 +18,8 @@ _DRAIN_TIMEOUT_S = 0.25  # more than a round trip to most backends; a client tha
 class EventStream(Stream[_T]):
     """The decoded events of a backend.
 
-    events: gives them; it is handed what to call when the backend has said that nothing more comes.
-    on_close: lets go of what they come from.
+    events: returns them; its argument is a function to call at the backend's end marker.
+    on_close: releases their source.
     """
 
     def __init__(
@@ -27,18 +27,18 @@ class EventStream(Stream[_T]):
     ) -> None:
         super().__init__(events(self._end), on_close)
         self.done = False
-        """Whether the backend has said that nothing more comes, as OpenAI's dialect does by `[DONE]`."""
+        """Whether the backend has sent its end marker: `[DONE]` in OpenAI's dialect."""
 
     def _end(self) -> None:
         self.done = True
 
 
 async def drain_briefly(rest: AsyncIterator[object], *, arrived: bool = False) -> None:
-    """Wait for the end of a stream that has said all that it has to say, but not for long.
+    """Wait briefly for the end of a stream after its end marker.
 
-    Only a connection that is read to its end can be used again. What still comes or fails is of no interest.
+    Only a connection that is read to its end can be used again. Further data and failures are ignored.
     arrived: whether all of it has arrived, so that there is nothing to wait for.
     """
     with nullcontext() if arrived else anyio.move_on_after(_DRAIN_TIMEOUT_S), suppress(Exception):
         async for _ in rest:
-            await anyio.lowlevel.checkpoint()  # one that always has more would never let the time be over
+            await anyio.lowlevel.checkpoint()  # a stream that always has more data would never let the time limit run

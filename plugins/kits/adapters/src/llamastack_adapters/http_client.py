@@ -33,9 +33,8 @@ def http_client(
     answer_limits: how long answers may be; by default as `AnswerLimits` says.
     options: as `httpx.AsyncClient` takes them.
 
-    Where the package httpx-aiohttp is installed (extra `server`), its transport is used: httpx's own searches its whole
-    pool at every request. It is not used with a proxy or a client certificate, from the options or the environment:
-    httpx handles these.
+    It uses the transport of httpx-aiohttp, because httpx's own searches its whole pool at every request. It is not used
+    with a proxy or a client certificate, from the options or the environment: httpx handles these.
     """
     # A cookie from one client's answer must not be sent with another client's call.
     options.setdefault("cookies", CookieJar(DefaultCookiePolicy(allowed_domains=[])))

@@ -67,8 +67,10 @@ class AnswersConfig(BaseModel):
     )
     ca_file: CaFile | None = Field(
         default=None,
-        description="File with certificates, in PEM, of authorities that are trusted beside the usual ones: your own, "
-        "or a self-signed certificate of the backend",
+        description=(
+            "PEM file of certificates to trust in addition to the usual authorities: your own authority's, or the "
+            "backend's self-signed certificate"
+        ),
     )
 
     @property

@@ -1,4 +1,4 @@
-"""Blocks of whole server-sent events: the bytes of a stream that are handed on as they are, cut only between events."""
+"""Blocks of whole server-sent events: the bytes of a forwarded stream, cut only between events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Halves of surrogate pairs in what backends say: read from their JSON, and joined across the pieces of a stream."""
+"""Halves of surrogate pairs in answers of backends: read from their JSON, and joined across the pieces of a stream."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def decode_json(data: bytes) -> Any:
 
 
 def _text_of(data: bytes) -> str | None:
-    """What to read in a second attempt; None where that cannot help."""
+    """The text to parse in a second attempt; None if that cannot help."""
     try:
         text = data.decode()
     except UnicodeDecodeError:
@@ -44,7 +44,7 @@ def _text_of(data: bytes) -> str | None:
 
 
 class SurrogateJoiner:
-    """Joins pairs whose halves come in two pieces of one text."""
+    """Joins surrogate pairs whose halves come in two pieces of one text."""
 
     __slots__ = ("_held",)
 
@@ -60,6 +60,6 @@ class SurrogateJoiner:
         return whole_text(text[: len(text) - len(self._held)])
 
     def end(self) -> str:
-        """What was held back: U+FFFD, or nothing."""
+        """The text that was held back: U+FFFD, or nothing."""
         held, self._held = self._held, ""
         return whole_text(held)

@@ -1,7 +1,7 @@
-"""What lies between an HTTP client and its connections, for httpx and for httpx2, its successor that some SDKs use.
+"""Wrappers of HTTP transports, for httpx and for its successor httpx2, which some SDKs use.
 
-It limits answers and unpacks them in small steps, gives a second attempt a connection of its own, and turns aiohttp's
-errors into httpx's.
+They limit answers and decompress them in small steps, give a second attempt a new connection, and turn aiohttp's errors
+into httpx's.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ _Client = TypeVar("_Client")
 
 
 class _Guarded:
-    """A transport before another one.
+    """A transport in front of another one.
 
-    inner: what sends. spare: makes one that keeps no connections; None where a second attempt has to use `inner`, too.
+    inner: sends the requests.
+    spare: makes a transport that keeps no connections; None if a second attempt uses `inner`, too.
     """
 
     def __init__(self, inner: Any, limits: AnswerLimits, spare: Callable[[], Any] | None, stream: type) -> None:
@@ -61,7 +62,7 @@ class _Guarded:
 
 
 class _GuardedStream:
-    """The body of an answer, unpacked and limited."""
+    """The body of an answer, decompressed and limited."""
 
     def __init__(self, response: Any, limits: AnswerLimits, request: Any) -> None:
         self._inner = response.stream
@@ -98,7 +99,7 @@ def _made(kind: type, base: type) -> type:
 def guarded_transport(
     inner: Any, limits: AnswerLimits, spare: Callable[[], Any] | None = None, library: Any = httpx
 ) -> Any:
-    """A transport of `library` (httpx or httpx2) that does what this module says.
+    """A transport of `library` (httpx or httpx2) with the behaviour of this module.
 
     spare: makes a transport that keeps no connections.
     """
@@ -109,7 +110,7 @@ def guarded_transport(
 def guard(
     client: _Client, limits: AnswerLimits, spare: Callable[[], Any] | None = None, library: Any = httpx
 ) -> _Client:
-    """The same client of `library`, all its transports guarded, those for proxies of the environment, too.
+    """The same client of `library`, with all its transports guarded, including those for proxies of the environment.
 
     spare: makes the same client again, but one that keeps no connections.
     """
@@ -129,7 +130,7 @@ def guard(
 
 
 def as_httpx(error: Exception, method: str, url: str) -> Exception:
-    """The error of httpx for one of aiohttp; any other as it is."""
+    """httpx's error for an error of aiohttp; any other error unchanged."""
     if not type(error).__module__.startswith("aiohttp"):
         return error
     import aiohttp
@@ -141,8 +142,8 @@ def as_httpx(error: Exception, method: str, url: str) -> Exception:
     except httpx.RequestError as made:
         return _of_request(made, error, method, url)
     except aiohttp.ClientError:
-        # Such as for an answer that is no HTTP. What it says holds the backend's own bytes.
-        return _of_request(httpx.RemoteProtocolError("it is no HTTP"), error, method, url)
+        # For example for an answer that is not HTTP. The error's text holds the backend's bytes.
+        return _of_request(httpx.RemoteProtocolError("it is not HTTP"), error, method, url)
     except Exception as same:
         return same
     finally:
@@ -152,6 +153,6 @@ def as_httpx(error: Exception, method: str, url: str) -> Exception:
 def _of_request(made: httpx.RequestError, error: Exception, method: str, url: str) -> httpx.RequestError:
     made.__cause__ = error
     made.request = httpx.Request(method, url)
-    # Where it was raised says nothing of use, and holds the request's body until garbage is collected.
+    # Without its traceback, which tells nothing and would keep the request's body until garbage is collected.
     error.__traceback__ = None
     return made

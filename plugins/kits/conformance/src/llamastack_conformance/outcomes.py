@@ -78,14 +78,14 @@ def settle(report: pytest.TestReport, result: Result, title: str) -> None:
     """Set the outcome of the test to that of the check."""
     if result.status in (WAIVED, WARNED):
         report.outcome = "skipped"
-        report.wasxfail = f"{result.status}: {result.told.splitlines()[0]}"
-        report.longrepr = f"{title}\n{result.told}"
+        report.wasxfail = f"{result.status}: {result.detail.splitlines()[0]}"
+        report.longrepr = f"{title}\n{result.detail}"
     elif result.status == NOT_APPLICABLE:
         report.outcome = "skipped"
-        report.longrepr = (str(report.location[0]), report.location[1] or 0, f"not applicable: {result.told}")
+        report.longrepr = (str(report.location[0]), report.location[1] or 0, f"not applicable: {result.detail}")
     elif result.status == FAILED:
         report.outcome = "failed"
-        report.longrepr = f"{title}\n{result.told}"
+        report.longrepr = f"{title}\n{result.detail}"
 
 
 def as_property(suite: str, provider: ConfiguredProvider, result: Result) -> dict[str, Any]:

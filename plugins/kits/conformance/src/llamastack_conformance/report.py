@@ -20,7 +20,7 @@ class ReportError(Exception):
 @dataclass(frozen=True)
 class Result:
     """The result of one check. status: passed, failed, waived, warned (failed, but newer than the pinned suite) or not
-    applicable. `told`: what the check got, or why it was waived or not applicable.
+    applicable. `detail`: what the check got, or why it was waived or not applicable.
     """
 
     id: str
@@ -28,7 +28,7 @@ class Result:
     since: str
     capability: str | None
     status: str
-    told: str = ""
+    detail: str = ""
 
     @property
     def topic(self) -> str:
@@ -106,7 +106,7 @@ def terminal_table(provider: ProviderResults) -> list[str]:
     untried: dict[str, list[str]] = {}
     for result in provider.results:
         if result.status == NOT_APPLICABLE:
-            untried.setdefault(result.told, []).append(result.id)
+            untried.setdefault(result.detail, []).append(result.id)
     lines += [f"not applicable: {', '.join(ids)}: {why}" for why, ids in untried.items()]
     return [
         *lines,
@@ -158,7 +158,7 @@ def to_markdown(providers: Iterable[ProviderResults]) -> str:
         ]
         others = [r for r in provider.results if r.status != PASSED]
         if others:
-            parts += [f"- `{r.id}` {r.status}: {' '.join(r.told.split())}" for r in others] + [""]
+            parts += [f"- `{r.id}` {r.status}: {' '.join(r.detail.split())}" for r in others] + [""]
     return "\n".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""Calling Bedrock through botocore: one client per service for the life of a provider, errors of the family."""
+"""Calls Bedrock through botocore, with one client per service. Failures become llamastack errors."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ CONTROL = "bedrock"
 _MOST_CONNECTIONS = 1000
 _BLOCK = 64 * 1024
 _FAILURES = (aws.BotoCoreError, aws.ClientError, aiohttp.ClientError, ParserError, ResponseParserError, TimeoutError)
-# AWS's words for a fault, in small letters, whose HTTP status says something else, or that come inside a stream.
+# AWS's error codes, in lower case, that the HTTP status does not tell, or that arrive inside a stream.
 _STATUS_OF = {
     "unrecognizedclientexception": 401,
     "invalidclienttokenid": 401,
@@ -64,10 +64,10 @@ _STATUS_OF = {
 
 
 class Bedrock:
-    """Both services of Bedrock. `open` before the first call.
+    """Both services of Bedrock.
 
-    Calls raise errors of the family. Cancelling a call, or closing a stream, closes its connection, by which Bedrock
-    knows.
+    `open` comes before the first call. Calls raise llamastack errors. Cancelling a call or closing a stream closes its
+    connection, so Bedrock can stop its work.
     """
 
     def __init__(self, config: BedrockConfig, deps: Deps) -> None:
@@ -79,8 +79,8 @@ class Bedrock:
         self._where = {RUNTIME: "", CONTROL: ""}
 
     async def open(self) -> None:
-        """Make the clients. No connection is made, but credentials may be looked for at a metadata service."""
-        # At the level of a root logger that debugs, botocore would log session tokens and all that is said.
+        """Make the clients. This makes no connection to Bedrock, but may look for credentials at a metadata service."""
+        # With a root logger at DEBUG, botocore would log session tokens and all content.
         for name in ("botocore", "aiobotocore"):
             if logging.getLogger(name).level == logging.NOTSET:
                 logging.getLogger(name).setLevel(logging.INFO)
@@ -111,9 +111,9 @@ class Bedrock:
             read_timeout=self._config.timeout_s,
             max_pool_connections=_MOST_CONNECTIONS,
             http_session_cls=session_class(self._config.max_response_bytes, self._config.ca_file),
-            # What is made again, and when, is said in our own config.
+            # Our own config sets the retries.
             retries={"total_max_attempts": 1, "mode": "standard"},
-            # Else a token in AWS_BEARER_TOKEN_BEDROCK would count for every client, whatever it signs with.
+            # Otherwise a token in AWS_BEARER_TOKEN_BEDROCK would replace every client's own credentials.
             signature_version="v4",
         )
 
@@ -125,11 +125,11 @@ class Bedrock:
             await opened.aclose()
 
     async def call(self, service: str, operation: str, **arguments: Any) -> Any:
-        """What `operation` answers, made again at a rate limit as the config says."""
+        """The answer of `operation`, retried after a rate limit as the config says."""
         return await self._config.retries.run(lambda: self._once(service, operation, arguments))
 
     async def stream(self, operation: str, **arguments: Any) -> Stream[Mapping[str, Any]]:
-        """The events that `operation` answers. Returns when Bedrock has begun, so that a refusal is raised here."""
+        """The events of `operation`. Returns when Bedrock has begun to answer, so that a refusal is raised here."""
         reply = await self.call(RUNTIME, operation, **arguments)
 
         async def close() -> None:
@@ -142,7 +142,7 @@ class Bedrock:
         if client is None:
             raise ProviderUnavailableError("it is not started")
         try:
-            # botocore checks little of what it reads.
+            # botocore checks little of what it parses.
             with understood(self._provider_id):
                 reply = await retry_stale_connection(lambda: getattr(client, operation)(**arguments), _was_dropped)
             if "body" in reply:
@@ -189,7 +189,7 @@ class Bedrock:
 
 
 def _session(config: BedrockConfig) -> Any:
-    """A session that has read what botocore reads from files, which takes long."""
+    """A session with botocore's data files already loaded, which is slow."""
     session = AioSession(profile=config.profile_name)
     if config.region_name is not None:
         session.set_config_variable("region", config.region_name)
@@ -212,7 +212,7 @@ def _refused(error: Any, where: str) -> LlamaStackError:
     told = error.response.get("Error", {})
     meta = error.response.get("ResponseMetadata", {})
     code, message = str(told.get("Code", "")), " ".join(str(told.get("Message", "")).split())
-    # A signature that does not fit is explained with all that was signed.
+    # The error for a wrong signature repeats all signed data.
     message = message.partition(" The Canonical String for this request")[0]
     status = _STATUS_OF.get(code.lower(), meta.get("HTTPStatusCode", 500))
     if isinstance(error, aws.EventStreamError):

@@ -14,7 +14,7 @@ Name = Annotated[str, StringConstraints(min_length=1)]
 class BedrockConfig(RemoteConfig):
     region_name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$")] | None = Field(
         default=None,
-        description="AWS region, such as us-east-1. Without it that of AWS_DEFAULT_REGION, or of the AWS profile.",
+        description="AWS region, such as us-east-1. By default AWS_DEFAULT_REGION, or the region of the AWS profile.",
     )
     aws_access_key_id: SecretStr | None = Field(
         default=None,
@@ -28,7 +28,7 @@ class BedrockConfig(RemoteConfig):
     )
     profile_name: Name | None = Field(
         default=None,
-        description="Profile of the AWS config files for region and credentials; default that of AWS_PROFILE",
+        description="Profile of the AWS config files for region and credentials; by default AWS_PROFILE",
     )
     endpoint_url: BackendUrl | None = Field(
         default=None, description="URL of the service instead of AWS's own for the region, such as a VPC endpoint"
@@ -50,7 +50,7 @@ class BedrockConfig(RemoteConfig):
 
 
 class BedrockProviderData(BaseModel):
-    """What a client may send in `X-LlamaStack-ProviderData`: credentials of its own."""
+    """What a client may send in `X-LlamaStack-ProviderData`: its own credentials."""
 
     aws_access_key_id: SecretStr | None = Field(default=None, description="The client's own access key id")
     aws_secret_access_key: SecretStr | None = Field(default=None, description="The secret that belongs to it")

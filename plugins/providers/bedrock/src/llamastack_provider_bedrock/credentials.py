@@ -1,6 +1,6 @@
 """The AWS credentials of a call: a client's own, else the operator's.
 
-One botocore client serves all: it asks for credentials whenever it signs a request, in the task that makes the call.
+One botocore client serves all callers: it asks for credentials when it signs a request, in the task of the call.
 """
 
 from __future__ import annotations
@@ -47,20 +47,20 @@ class CallCredentials(AioCredentials):  # type: ignore[misc]
     async def look_in(self, chain: Any) -> None:
         """Look for the operator's credentials in botocore's chain, unless the config has them.
 
-        Raises AuthenticationError when there are some that cannot be read.
+        Raises AuthenticationError if existing credentials cannot be read.
         """
         self._chain = chain
         await self._operators()
 
     @property
     def has_operators(self) -> bool:
-        """Whether there are credentials without a client's own."""
+        """Whether the operator has credentials."""
         return self._configured is not None or self._found is not None
 
     async def get_frozen_credentials(self) -> ReadOnlyCredentials:
-        """Those to sign with now.
+        """The credentials to sign with now.
 
-        Raises AuthenticationError that says where to give some, InvalidRequestError for a client's half pair.
+        Raises AuthenticationError that says where to give some, and InvalidRequestError for half a pair of a client.
         """
         found = self._own() or await self._operators()
         if found is None:
@@ -72,7 +72,7 @@ class CallCredentials(AioCredentials):  # type: ignore[misc]
         return found
 
     async def explained(self, error: LlamaStackError) -> LlamaStackError:
-        """`error` without what AWS repeats of the credentials; one about them says whose they are."""
+        """`error` without the credentials that AWS repeats. An error about credentials also says whose they are."""
         used = await self.get_frozen_credentials()
         secrets = [SecretStr(text) for text in (used.access_key, used.secret_key, used.token) if text]
         struck_error(error, Redactor(secrets))

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Embedder:
-    """batch: texts that one call takes. body: of a call. vectors: those of its answer."""
+    """batch: most texts of one call. body: makes the body of a call. vectors: reads the vectors of its answer."""
 
     batch: int
     body: Callable[[Sequence[str]], dict[str, Any]]
@@ -20,7 +20,7 @@ _EMBEDDERS = {
     "amazon.titan-embed-text": Embedder(
         batch=1, body=lambda texts: {"inputText": texts[0]}, vectors=lambda answer: [answer["embedding"]]
     ),
-    # What is a query and what a document is not known here; the two differ little.
+    # It is unknown whether a text is a query or a document; the two differ little.
     "cohere.embed": Embedder(
         batch=96,
         body=lambda texts: {"texts": list(texts), "input_type": "search_document", "embedding_types": ["float"]},
@@ -30,5 +30,5 @@ _EMBEDDERS = {
 
 
 def embedder_of(model: str) -> Embedder | None:
-    """The one for a foundation model; None where it embeds nothing, or is not known here."""
+    """The embedder of a foundation model; None if the model does not embed, or is unknown."""
     return next((embedder for family, embedder in _EMBEDDERS.items() if family in model), None)

@@ -35,7 +35,7 @@ _CALLS_AT_ONCE = 8
 
 
 class BedrockInference(FormChatInference, RemoteInference):
-    """Foundation models that are there on demand, and inference profiles."""
+    """Serves foundation models with on-demand throughput, and inference profiles."""
 
     def __init__(self, config: BedrockConfig, deps: Deps) -> None:
         super().__init__(config, deps)
@@ -56,7 +56,7 @@ class BedrockInference(FormChatInference, RemoteInference):
     # ---- what is served ------------------------------------------------------------------------------------------
 
     async def served(self) -> list[Model]:
-        """What Bedrock lists; for credentials that may call models but not list them, what the config names."""
+        """The models that Bedrock lists; those of the config, if the credentials may call models but not list them."""
         try:
             listed = await self._bedrock.call(CONTROL, "list_foundation_models")
             profiles = [p for kind in ("SYSTEM_DEFINED", "APPLICATION") for p in await self._profiles(kind)]
@@ -69,13 +69,13 @@ class BedrockInference(FormChatInference, RemoteInference):
             entries = [
                 (name, {"type": "foundation_model", **_about(summary)})
                 for name, summary in known.items()
-                # All that describes a model may be left out.
+                # Every field about a model is optional.
                 if "ON_DEMAND" in summary.get("inferenceTypesSupported", ())
                 and summary.get("modelLifecycle", {}).get("status") == "ACTIVE"
                 and _is_usable(name, summary)
             ]
             for profile in profiles:
-                # AWS takes its own by their id, those of an account by their ARN alone.
+                # AWS takes its own profiles by id, and those of an account only by ARN.
                 own = profile["type"] == "APPLICATION"
                 name = profile["inferenceProfileArn" if own else "inferenceProfileId"]
                 behind = profile["models"][0]["modelArn"].rpartition("/")[2]
@@ -147,7 +147,7 @@ def _is_usable(name: str, summary: Mapping[str, Any]) -> bool:
 
 
 def _about(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata, where Bedrock says it."""
+    """The metadata that Bedrock reports."""
     about = {
         "provider": summary.get("providerName"),
         "input_modalities": [word.lower() for word in summary.get("inputModalities", ())],

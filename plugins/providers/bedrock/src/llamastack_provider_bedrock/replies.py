@@ -1,4 +1,4 @@
-"""Replies and events of Converse -> those of the OpenAI dialect, which the core reads."""
+"""Replies and events of Converse -> those of the OpenAI dialect."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def _call(use: Mapping[str, Any], arguments: object, index: int) -> dict[str, An
 
 
 def as_reply(reply: Mapping[str, Any], provider_id: str) -> dict[str, Any]:
-    """A reply of Converse as a chat completion. Reasoning and citations have no place in it."""
+    """A reply of Converse as a chat completion, without reasoning and citations."""
     with understood(provider_id):
         blocks = reply["output"]["message"]["content"]
         message = {
             "content": "".join(block.get("text", "") for block in blocks),
             "tool_calls": [
-                # A call that max_tokens cut before its input has no input or an empty one.
+                # A call that max_tokens cut off before its input has no input or an empty one.
                 _call(block["toolUse"], block["toolUse"].get("input") or "", index)
                 for index, block in enumerate(blocks)
                 if "toolUse" in block and _is_the_clients(block["toolUse"])
@@ -38,13 +38,13 @@ def _usage(holder: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _is_the_clients(use: Mapping[str, Any]) -> bool:
-    """Whether a call is for the client to make, not one that AWS makes itself."""
+    """Whether the client makes the call, not AWS itself."""
     return use.get("type") != "server_tool_use"
 
 
 async def as_chunks(events: AsyncIterator[Mapping[str, Any]], provider_id: str) -> AsyncIterator[dict[str, Any]]:
     """Events of ConverseStream as chunks of a chat completion."""
-    others: set[int] = set()  # blocks of calls that are not the client's
+    others: set[int] = set()  # blocks of calls that AWS makes itself
     async with closing(events):
         async for event in events:
             with understood(provider_id):

@@ -10,7 +10,7 @@ from llamastack.provider import InvalidRequestError
 from llamastack_adapters.data_urls import is_data_url, read_data_url
 
 _FORMATS = {"image/png": "png", "image/jpeg": "jpeg", "image/jpg": "jpeg", "image/gif": "gif", "image/webp": "webp"}
-# Converse itself has no top_k; these families take it as a field of their own.
+# Converse has no top_k; these families have their own field for it.
 _TOP_K: dict[str, Callable[[int], dict[str, Any]]] = {
     "anthropic.": lambda k: {"top_k": k},
     "amazon.nova": lambda k: {"inferenceConfig": {"topK": k}},
@@ -23,13 +23,13 @@ _OWN = {
     "request_metadata": "requestMetadata",
 }
 OWN_FIELDS = frozenset({*_OWN, *_OWN.values()})
-"""Fields that only Converse has, in its own spelling or in that of Python, all of them objects:
+"""Fields that only Converse has, in its own spelling or in snake case. All are objects:
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html
 """
 
 
 def top_k_field(model: str) -> str | None:
-    """The name of the field for `top_k` in the OpenAI dialect; None where the model takes none."""
+    """The field for `top_k` in the OpenAI dialect; None if the model takes none."""
     return "top_k" if _top_k(model) is not None else None
 
 
@@ -80,7 +80,7 @@ def _tool(function: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _turns(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """User and assistant in turns, as Bedrock wants it: what follows in one role is one message, tools' results are
+    """User and assistant alternate, as Bedrock requires: adjacent messages of one role are joined, and tool results are
     the user's.
     """
     turns: list[dict[str, Any]] = []
@@ -96,7 +96,7 @@ def _turns(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         elif blocks:
             turns.append({"role": role, "content": blocks})
     if not turns or turns[0]["role"] != "user":
-        raise InvalidRequestError("Bedrock wants a conversation to begin with a user message", param="messages")
+        raise InvalidRequestError("Bedrock requires a conversation to begin with a user message", param="messages")
     return turns
 
 
@@ -113,7 +113,7 @@ def _content(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _blocks(content: str | Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Without blank texts, which Bedrock refuses."""
+    """The parts without blank texts, which Bedrock refuses."""
     parts: Sequence[Mapping[str, Any]] = [{"type": "text", "text": content}] if isinstance(content, str) else content
     return [
         {"text": part["text"]} if part["type"] == "text" else {"image": _image(part["image_url"]["url"])}

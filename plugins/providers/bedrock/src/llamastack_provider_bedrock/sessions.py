@@ -14,9 +14,9 @@ from llamastack_adapters.decompression import limited
 
 
 class BoundedSession(AIOHTTPSession):  # type: ignore[misc]
-    """A session that reads no more of an answer than it may.
+    """A session that limits the size of answers. botocore requests no compressed answers and decompresses none.
 
-    botocore asks for no answer that is compressed, and unpacks none. Events of streams it limits to 24 MiB.
+    It limits an event of a stream to 24 MiB.
     """
 
     most_bytes: ClassVar[int]
@@ -65,5 +65,5 @@ class BoundedSession(AIOHTTPSession):  # type: ignore[misc]
 
 
 def session_class(most_bytes: int, ca_file: Path | None) -> type[BoundedSession]:
-    """The class of sessions with this limit on a whole answer, in bytes, that trusts these authorities, too."""
+    """A class of sessions with this limit on a whole answer, in bytes, and with these additional authorities."""
     return type("Session", (BoundedSession,), {"most_bytes": most_bytes, "ca_file": ca_file})

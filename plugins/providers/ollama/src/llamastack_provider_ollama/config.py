@@ -16,7 +16,8 @@ class OllamaConfig(RemoteConfig):
     url: BackendUrl = Field(default=HttpUrl("http://127.0.0.1:11434"), description="URL of the Ollama server")
     api_key: SecretStr | None = Field(
         default=None,
-        description="Key for Ollama's cloud, or for a proxy before the server. Without one, clients may send theirs.",
+        description="Key for Ollama's cloud, or for a proxy in front of the server. Without one, clients may send "
+        "their own.",
     )
     allow_pull: bool = Field(
         default=False,
@@ -25,14 +26,14 @@ class OllamaConfig(RemoteConfig):
     )
     keep_alive: float | GoDuration | None = Field(
         default=None,
-        description="How long a model stays loaded after a call: seconds, or a text such as `5m`; negative for ever. "
-        "Without it, as Ollama is set.",
+        description="How long a model stays loaded after a call: seconds, or a text such as `5m`; negative: "
+        "forever. By default Ollama's setting.",
     )
     context_length: int | None = Field(
         default=None,
         gt=0,
-        description="Tokens that a model is loaded for (Ollama's num_ctx). Without it, as Ollama is set. Ollama leaves "
-        "out the oldest messages of a longer prompt.",
+        description="Tokens that a model is loaded for (Ollama's num_ctx). By default Ollama's setting. Ollama "
+        "leaves out the oldest messages of a longer prompt.",
     )
 
 

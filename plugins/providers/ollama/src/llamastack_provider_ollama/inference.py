@@ -53,7 +53,7 @@ _LATEST = ":latest"
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """What Ollama says about a model. capabilities: None if Ollama does not say."""
+    """Ollama's information about a model. capabilities: None if Ollama does not report them."""
 
     capabilities: tuple[str, ...] | None = None
     context_length: int | None = None
@@ -61,7 +61,7 @@ class _Facts:
 
 
 class OllamaInference(FormChatInference, FormCompletionInference, RemoteInference):
-    """Serves what an Ollama server has."""
+    """Serves the models of an Ollama server."""
 
     def __init__(self, config: OllamaConfig, deps: Deps) -> None:
         super().__init__(config, deps)
@@ -79,16 +79,16 @@ class OllamaInference(FormChatInference, FormCompletionInference, RemoteInferenc
         return self._key.configured
 
     async def shutdown(self) -> None:
-        """Stop what is being pulled, close the connections; safe to call twice."""
+        """Cancel the pulls and close the connections; safe to call twice."""
         await self._pulls.aclose()
         await self._backend.aclose()
 
     # ---- what is served ------------------------------------------------------------------------------------------
 
     async def served(self) -> list[Model]:
-        """What Ollama has; a model `name:latest` as `name`, too, as Ollama takes both.
+        """Ollama's models; a model `name:latest` also as `name`, because Ollama takes both.
 
-        Metadata: `loaded`, `size_bytes`, and where Ollama says it: `context_length` in tokens, as the model is loaded
+        Metadata: `loaded`, `size_bytes`, and if Ollama reports it: `context_length` in tokens, as the model is loaded
         or configured, `max_context_length`, `embedding_dimension`, `capabilities`.
         """
         listed = {model.model: model for model in (await self._backend.whole(self._client.list)).models if model.model}
@@ -109,7 +109,7 @@ class OllamaInference(FormChatInference, FormCompletionInference, RemoteInferenc
             return []
 
     async def _learn(self, listed: Mapping[str, ListResponse.Model]) -> None:
-        """Ask about the models that have come or changed since last time."""
+        """Query the models that are new or have changed."""
         self._digests = {name: entry.digest or name for name, entry in listed.items()}
         names = {digest: name for name, digest in self._digests.items()}
         self._facts = {digest: facts for digest, facts in self._facts.items() if digest in names}
@@ -147,10 +147,10 @@ class OllamaInference(FormChatInference, FormCompletionInference, RemoteInferenc
         return {"loaded": running is not None, **{name: value for name, value in known.items() if value is not None}}
 
     async def register_model(self, model: Model) -> None:
-        """Raises UnsupportedModelError for a model that Ollama does not have, and may not or cannot pull.
+        """Raises UnsupportedModelError for a model that Ollama does not have and may not or cannot pull.
 
-        A pull is waited for. When a run's registered models are gone through at its start, it goes on in the
-        background instead, and ProviderUnavailableError says so until it is over.
+        The call waits for a pull. During the replay at the start, the pull runs in the background instead, and
+        ProviderUnavailableError says so until it ends.
         """
         name = self.backend_name(model.identifier)
         if self.is_trusted(model.identifier):
@@ -177,7 +177,7 @@ class OllamaInference(FormChatInference, FormCompletionInference, RemoteInferenc
             raise UnsupportedModelError(model.identifier, reason=error.message, provider_id=self.provider_id) from error
 
     async def unregister_model(self, model: Model) -> None:
-        """Stop its pull, if there is one. What Ollama has it keeps."""
+        """Stop its pull, if any. Ollama keeps models that it has."""
         self._pulls.drop(self.backend_name(model.identifier))
 
     async def forget_model(self, model: Model) -> None:
@@ -194,7 +194,7 @@ class OllamaInference(FormChatInference, FormCompletionInference, RemoteInferenc
         return await self._answer("/api/generate", body, stream=form.stream)
 
     async def send_chat(self, form: OpenAIForm) -> BackendReply:
-        """Streamed in any case: what the model thinks then stands apart from what it says, also in logprobs."""
+        """Always streamed, because the model's thinking is then separate from its reply, also in logprobs."""
         given = chat_body(self._dialect, form, form.model)
         body = self._body(form, given)
         body["messages"] = messages_of(form.fields["messages"], self.provider_id)
@@ -233,7 +233,7 @@ class OllamaInference(FormChatInference, FormCompletionInference, RemoteInferenc
         return EmbeddingsResponse(embeddings=[list(vector) for vector in reply.embeddings], usage=usage)
 
     def _body(self, form: OpenAIForm, given: Mapping[str, Any]) -> dict[str, Any]:
-        """What chats and text completions have in common. given: the request in the words of the dialect."""
+        """The common fields of chats and text completions. given: the request with the dialect's field names."""
         body = {
             "model": self.backend_name(form.model),
             "stream": True,

@@ -1,4 +1,4 @@
-"""Models that Ollama is pulling: one pull for all that wait for a model, with progress."""
+"""The models that Ollama is pulling: one pull for all calls that wait for a model, with progress."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _UNKNOWN = ("file does not exist", "not found", "invalid model name")
 
 
 def tagged(name: str) -> str:
-    """A model's name with its tag; Ollama takes a name without one for `latest`."""
+    """A model's name with its tag; without a tag Ollama uses `latest`."""
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
 @dataclass(eq=False, slots=True)
 class _Pull:
-    """waiters: registrations that wait for it. kept: it goes on without any. sizes: (completed, total) by layer."""
+    """waiters: registrations that wait for it. kept: it continues without any. sizes: (completed, total) by layer."""
 
     name: str
     waiters: int = 0
@@ -50,7 +50,7 @@ class _Pull:
         return sum(total for _, total in self.sizes.values())
 
     def take_in(self, digest: str, done: int, total: int) -> bool:
-        """Whether that is anything new. A part that is fetched again counts once."""
+        """Whether there is progress. A part that is downloaded again counts once."""
         before = self.sizes.get(digest, (0, 0))
         self.sizes[digest] = now = (max(before[0], done), max(before[1], total))
         return now != before
@@ -81,7 +81,7 @@ class _Pull:
 
 
 class Pulls:
-    """They run in the instance's task group."""
+    """All pulls of an instance. They run in its task group."""
 
     def __init__(self, backend: Backend, deps: Deps) -> None:
         self._backend = backend
@@ -90,11 +90,11 @@ class Pulls:
         self._pulls: dict[str, _Pull] = {}
 
     async def wait_for(self, name: str) -> None:
-        """Pull a model, or join in its pull, and wait for its end.
+        """Pull a model, or join its running pull, and wait for the end.
 
-        Cancelled when nobody waits for it any more, unless it has been begun or asked for by `look_after`. Raises
-        NotFoundError for a model that Ollama cannot find, another error of the family for another failure; a later
-        call tries again.
+        The pull is cancelled when nobody waits for it any more, unless `look_after` has started it or keeps it. Raises
+        NotFoundError for a model that Ollama cannot find, another error of the family for another failure; a later call
+        tries again.
         """
         pull = self._running(name) or self._begin(name)
         try:
@@ -106,9 +106,9 @@ class Pulls:
         _raise_failure(pull)
 
     async def look_after(self, name: str) -> None:
-        """The same for who cannot wait: raises ProviderUnavailableError, with how far it is, while it goes on.
+        """The same without waiting: raises ProviderUnavailableError with the progress while the pull runs.
 
-        A failed one is not tried again at once.
+        A failed pull is not retried at once.
         """
         pull = self._pulls.get(tagged(name))
         if pull is None or (pull.over.is_set() and time.monotonic() - pull.ended_at > _AFTER_FAILURE_S):
@@ -167,7 +167,7 @@ class Pulls:
                 failure = None
         except LlamaStackError as error:
             failure = error
-        except Exception as error:  # one fault here must not end the provider
+        except Exception as error:  # a fault here must not end the provider
             failure = BackendError(f"{type(error).__name__} while pulling '{pull.name}'")
             _LOGGER.exception("provider '%s' failed to pull '%s'", self._id, pull.name)
         finally:
@@ -204,5 +204,5 @@ class Pulls:
 
 def _raise_failure(pull: _Pull) -> None:
     if pull.failure is not None:
-        # Each its own: whoever hands an error on may amend it.
+        # A copy for each waiter, because a caller may change an error that it passes on.
         raise error_from_wire(pull.failure.status, pull.failure.to_wire())

@@ -1,4 +1,4 @@
-"""Replies of Ollama -> chunks of the OpenAI dialect, which core makes into native ones."""
+"""Replies of Ollama -> chunks of the OpenAI dialect."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from llamastack_adapters.openai_dialect import understood
 async def chunks_of(
     replies: AsyncIterator[dict[str, Any]], cut_short: Callable[[], LlamaStackError], provider_id: str
 ) -> AsyncIterator[dict[str, Any]]:
-    """One chunk for each reply; it serves chats (`delta`) and text completions (`text`).
+    """One chunk for each reply; for chats (`delta`) and text completions (`text`).
 
-    What a model thinks is no part of them. Raises `cut_short()` when the replies end before one that is `done`.
+    The model's thinking is left out. Raises `cut_short()` if the replies end before one that is `done`.
     """
     called = 0
     async with closing(replies):
@@ -85,6 +85,6 @@ def _call(call: Mapping[str, Any], index: int) -> dict[str, Any]:
 
 
 def _usage(reply: Mapping[str, Any]) -> dict[str, int] | None:
-    """None if the whole prompt was in Ollama's cache: older versions do not count it then."""
+    """None if the whole prompt was in Ollama's cache, because older versions do not count it then."""
     prompt, made = reply.get("prompt_eval_count"), reply.get("eval_count")
     return None if prompt is None or made is None else {"prompt_tokens": prompt, "completion_tokens": made}

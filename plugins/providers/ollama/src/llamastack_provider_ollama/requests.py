@@ -22,7 +22,7 @@ OWN_OPTIONS = (
 https://github.com/ollama/ollama/blob/main/docs/modelfile.mdx
 """
 _OPTIONS = (*OWN_OPTIONS, "temperature", "top_p", "top_k", "num_predict", "repeat_penalty", "stop", "seed", *_SAMPLERS)
-# Ollama applies all its samplers by default; a strategy means only its own.
+# Ollama applies all its samplers by default; a strategy uses only its own.
 _ONLY: dict[SamplingStrategy, dict[str, Any]] = {
     SamplingStrategy.top_p: {"top_k": 0, "min_p": 0.0},
     SamplingStrategy.top_k: {"top_p": 1.0, "min_p": 0.0},
@@ -30,7 +30,7 @@ _ONLY: dict[SamplingStrategy, dict[str, Any]] = {
 
 
 def ollama_dialect(provider_id: str) -> Dialect:
-    """Ollama's names for what both have. It cannot make a model call a tool."""
+    """The dialect of Ollama. It cannot force a tool call."""
     return Dialect(
         provider_id,
         max_tokens="num_predict",
@@ -45,10 +45,10 @@ def ollama_dialect(provider_id: str) -> Dialect:
 
 
 def options_of(body: Mapping[str, Any], context_length: int | None) -> dict[str, Any]:
-    """Ollama's `options`. body: the request in the words of `ollama_dialect`.
+    """Ollama's `options`. body: the request with the field names of `ollama_dialect`.
 
-    A repetition penalty is always named: Ollama's own default is to penalize. Raises InvalidRequestError for `options`
-    of a client that are no object.
+    A repetition penalty is always set, because Ollama penalizes by default. Raises InvalidRequestError if a client's
+    `options` are not an object.
     """
     options = {"repeat_penalty": 1.0, **{name: body[name] for name in _OPTIONS if name in body}}
     if context_length is not None:
@@ -60,7 +60,7 @@ def options_of(body: Mapping[str, Any], context_length: int | None) -> dict[str,
 
 
 def logprobs_fields(form: OpenAIForm) -> dict[str, Any]:
-    """`logprobs` and `top_logprobs`. Raises InvalidRequestError for more than Ollama gives."""
+    """`logprobs` and `top_logprobs`. Raises InvalidRequestError for more than Ollama supports."""
     if "logprobs" not in form.fields:
         return {}
     most = form.fields["top_logprobs"] if "messages" in form.fields else form.fields["logprobs"]
@@ -72,7 +72,7 @@ def logprobs_fields(form: OpenAIForm) -> dict[str, Any]:
 
 
 def tools_of(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The tools of the request. Ollama passes over the default of a parameter, so the description says it."""
+    """The tools of the request. Ollama ignores the default of a parameter, so the description contains it."""
     return [{**tool, "function": _function(tool["function"])} for tool in tools]
 
 
@@ -86,7 +86,7 @@ def _function(function: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_default_in_words(parameter: Any) -> dict[str, Any]:
-    """A JSON schema may be true or false, too; Ollama's client takes objects alone."""
+    """A JSON schema may also be true or false; Ollama's client takes only objects."""
     if not isinstance(parameter, dict):
         return {}
     told = {name: value for name, value in parameter.items() if name != "default"}
@@ -128,7 +128,7 @@ def _image(url: str, provider_id: str) -> str:
     """The bytes of an image, in base64."""
     if not is_data_url(url):
         raise NotSupportedError(
-            f"provider '{provider_id}' takes images as data: URLs alone: Ollama does not fetch any",
+            f"provider '{provider_id}' takes images only as data: URLs: Ollama does not fetch any",
             provider_id=provider_id,
             param="messages",
         )

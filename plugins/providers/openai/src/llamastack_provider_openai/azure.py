@@ -20,10 +20,10 @@ _ENDS = ("/openai/v1", "/openai")
 
 
 class AzureInference(OpenAICompatibleInference):
-    """Serves the deployments that the config names: a model is a deployment, by the name that it was given.
+    """Serves the deployments that the config names; a model is a deployment.
 
-    What Azure lists are the base models that a resource could deploy. That list is asked for to learn whether the
-    resource is there and takes the key, and not shown.
+    Azure lists only the base models that a resource could deploy. That list is read to check the resource and its key,
+    and is not shown.
     """
 
     key_field = "azure_api_key"

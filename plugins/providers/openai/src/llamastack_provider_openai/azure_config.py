@@ -21,17 +21,17 @@ class AzureConfig(HeadersConfig):
         "as provider data.",
     )
     deployments: Annotated[list[Identifier], Field(min_length=1)] = Field(
-        description="Names of the deployments to serve, as the Azure portal shows them; Azure lists none to its clients"
+        description="Names of the deployments to serve, as in the Azure portal; Azure does not list them to clients"
     )
     api_version: ApiVersion | None = Field(
         default=None,
-        description="Version of the API, such as `2024-10-21`, for the paths `/openai/deployments/NAME/...`. Without "
-        "one the paths are those of `/openai/v1/`, which need none.",
+        description="Version of the API, such as `2024-10-21`, for the paths `/openai/deployments/NAME/...`. By "
+        "default the paths of `/openai/v1/`, which need no version.",
     )
     max_tokens_field: FieldName = Field(
         default="max_completion_tokens",
-        description="The field of a chat for `max_tokens`. Models that do not reason also take `max_tokens`, and older "
-        "versions of the API nothing else.",
+        description="The field of a chat for `max_tokens`. Models that do not reason also take `max_tokens`; "
+        "older versions of the API take only that.",
     )
 
     @property

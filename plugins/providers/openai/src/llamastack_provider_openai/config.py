@@ -1,4 +1,4 @@
-"""The config of the openai provider, and what its presets have in common."""
+"""The config of the openai provider, and the base of its presets' configs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TAKEN |= {"host", "transfer-encoding"}
 
 def _free(name: str) -> str:
     if name.lower() in _TAKEN:
-        raise ValueError("is set by the provider itself; a key belongs into 'api_key'")
+        raise ValueError("is set by the provider itself; put the key into 'api_key'")
     return name
 
 
@@ -34,7 +34,7 @@ HeaderValue = Annotated[SecretStr, AfterValidator(_sendable)]
 
 
 class HeadersConfig(OpenAIConfig):
-    """The config of a service that may want headers of its own."""
+    """The config of a service that may need further headers."""
 
     headers: dict[HeaderName, HeaderValue] = Field(
         default_factory=dict,

@@ -14,7 +14,7 @@ from llamastack_provider_openai.presets import OPENAI_SAMPLERS
 
 
 class OpenAICompatibleInference(OpenAIInference):
-    """The dialect, with headers of the config; servers on one's own machines mostly want no key."""
+    """The OpenAI dialect with headers of the config. The key is optional, because local servers rarely need one."""
 
     key_field = "openai_api_key"
     key_needed = False
@@ -28,7 +28,7 @@ class OpenAICompatibleInference(OpenAIInference):
         key: ApiKey | None = None,
         url: str | None = None,
     ) -> None:
-        """key, url: where they are other than the config has them."""
+        """key, url: in place of those in the config."""
         super().__init__(config, deps, dialect, url=url or config.url, key=key or config.api_key)
         self._headers = {name: value.get_secret_value() for name, value in config.headers.items()}
 
@@ -41,7 +41,7 @@ class OpenAICompatibleInference(OpenAIInference):
 
 
 class PresetInference(OpenAICompatibleInference):
-    """A service as its row in the table of presets has it."""
+    """A service with the settings of its preset."""
 
     def __init__(self, config: PresetConfig, deps: Deps, dialect: Dialect) -> None:
         self.preset = config.preset

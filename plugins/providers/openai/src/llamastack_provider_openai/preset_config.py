@@ -1,6 +1,6 @@
 """The config class, and the model of the provider data, of each preset: `GroqConfig`, `GroqProviderData`.
 
-They are made out of the table when they are asked for: making all of them takes long.
+They are made from the table on first use, because making all of them is slow.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def _described(name: str, more: str = "") -> str:
 
 
 def _config_class(name: str, row: Preset) -> type[PresetConfig]:
-    usual = f"usually `${{env.{row.key_variable}}}`" if row.key_variable else "where it wants one"
-    without = "Without one, clients send" if row.key_needed else "Mostly none is needed; clients may send"
+    usual = f"usually `${{env.{row.key_variable}}}`" if row.key_variable else "if it asks for one"
+    without = "Without one, clients send" if row.key_needed else "Usually none is needed; clients may send"
     known = f" Known: {', '.join(f'`{header}`' for header in row.headers)}." if row.headers else ""
 
     class Defaults(PresetConfig):

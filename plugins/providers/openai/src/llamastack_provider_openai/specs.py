@@ -1,4 +1,4 @@
-"""How the specs of this package are made."""
+"""Makes the specs of this package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def openai_spec(
     description: str,
     lacks: Mapping[str, str] | None = None,
 ) -> RemoteProviderSpec:
-    """The spec of a service that does what OpenAI's API does, but for the capabilities in `lacks`."""
+    """The spec of a service with all of OpenAI's API except the capabilities in `lacks`."""
     return RemoteProviderSpec(
         api=Api.inference,
         provider_type=provider_type,

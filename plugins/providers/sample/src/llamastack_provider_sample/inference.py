@@ -74,7 +74,7 @@ class SampleInference(ChatInference, CompletionInference, ModelsProtocolPrivate)
 
 
 def _words(text: str) -> Iterator[str]:
-    """Each with the space behind it, made when it is asked for: a text may have millions."""
+    """The words, each with the space after it, made on demand: a text may have millions."""
     at = 0
     while (end := text.find(" ", at)) >= 0:
         yield text[at : end + 1]

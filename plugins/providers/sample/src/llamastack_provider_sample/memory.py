@@ -54,7 +54,8 @@ class SampleMemory(Memory, MemoryBanksProtocolPrivate):
     async def register_memory_bank(self, memory_bank: MemoryBank) -> None:
         if not isinstance(memory_bank, KeywordMemoryBank):
             raise UnsupportedMemoryBankError(
-                memory_bank.identifier, reason=f"type '{memory_bank.type}' is not 'keyword', the only one there is here"
+                memory_bank.identifier,
+                reason=f"type '{memory_bank.type}' is not 'keyword', the only type of this provider",
             )
         self._banks.setdefault(memory_bank.identifier, {})
 
@@ -119,7 +120,7 @@ class SampleMemory(Memory, MemoryBanksProtocolPrivate):
 
 
 async def _words(text: str) -> tuple[frozenset[str], int]:
-    """The words of a text, and how many there are. Others get a turn in between: a text may have millions."""
+    """The words of a text, and their number. Other tasks run in between: a text may have millions of words."""
     found: set[str] = set()
     count = at = 0
     while at < len(text):

@@ -50,7 +50,7 @@ class SampleSafety(Safety, ShieldsProtocolPrivate):
         return RunShieldResponse(
             violation=SafetyViolation(
                 violation_level=ViolationLevel.error,
-                user_message="This cannot be talked about here.",
+                user_message="This topic is not allowed here.",
                 metadata={"words": found},
             )
         )

@@ -1,4 +1,4 @@
-"""Models on text-generation-inference, and on the two services of Hugging Face that speak its API."""
+"""Models on Text Generation Inference, and on the two services of Hugging Face that speak its API."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The SDK's client over connections that a provider keeps, its failures as errors of the family."""
+"""Uses the SDK's client over the provider's own connections. Failures become llamastack errors."""
 
 from __future__ import annotations
 
@@ -58,25 +58,25 @@ _STATUSES: dict[type[TextGenerationError], int] = {
 class _Client(AsyncInferenceClient):
     """The SDK's client for one call: a few attributes, no connection of its own.
 
-    One for each call because the SDK holds every stream open until its client is closed. It gets a token that is none:
-    without one it would look for one on this machine. The true one is put in by the session.
+    Each call has one, because the SDK holds every stream open until its client is closed. It gets a dummy token,
+    because without one it would search this machine for one; the session sets the real token.
     """
 
     def __init__(self, url: str, session: httpx2.AsyncClient, limits: AnswerLimits) -> None:
-        # The SDK gives its timeout to every request, and takes None for "wait for ever".
+        # The SDK passes its timeout to every request; None means no limit.
         timeout = cast(float, session.timeout)
         super().__init__(url, provider="hf-inference", token=_PLACEHOLDER, timeout=timeout, headers=_AGENT)
         self._session = session
         self._most_event_bytes = limits.event_bytes
         self.done = False
-        """Whether a stream has said that nothing more comes."""
+        """Whether a stream has sent its end marker."""
 
     async def _get_async_client(self) -> httpx2.AsyncClient:
         return self._session
 
     async def _inner_post(self, request_parameters: RequestParameters, *, stream: bool = False) -> Any:
-        """The SDK's own, but for streams: that ends a line at all that Unicode has for it, inside of a text too, knows
-        the last event by `data: [DONE]` with that blank alone, and leaves open what it iterates over.
+        """The SDK's client with other streams: the SDK's own split at Unicode line breaks inside a text, require a
+        blank in `data: [DONE]`, and stay open.
         """
         if not stream:
             return await super()._inner_post(request_parameters)
@@ -90,7 +90,7 @@ class _Client(AsyncInferenceClient):
         return lines
 
     async def _lines(self, response: httpx2.Response) -> AsyncGenerator[str, None]:
-        """A line for each event; those of a whole reply, too, where one came instead of a stream."""
+        """One line per event, also for a whole reply in place of a stream."""
         here = where(str(response.request.url))
         kind = response.headers.get("content-type", "")
         if not kind.startswith("text/event-stream"):
@@ -123,10 +123,10 @@ async def _of_whole(content: bytes, here: str) -> AsyncGenerator[bytes, None]:
 
 
 class HuggingFaceBackend:
-    """Calls of the SDK at any URL, by one pool of connections.
+    """Calls of the SDK at any URL, through one pool of connections.
 
-    Errors are of the family and carry no provider_id, which the stack puts in. Cancelling a call, or closing a stream,
-    closes its connection, by which the backend knows.
+    Calls raise llamastack errors without a provider_id; the stack adds it. Cancelling a call or closing a stream closes
+    its connection, so the backend can stop its work.
     """
 
     def __init__(self, config: RemoteConfig, key: ApiKey) -> None:
@@ -143,7 +143,7 @@ class HuggingFaceBackend:
                 timeout=httpx2.Timeout(config.timeout_s, connect=config.connect_timeout_s),
                 limits=limits,
                 verify=authorities(config.ca_file),
-                # What one client's call is answered must not go out with another's.
+                # A cookie from one client's answer must not be sent with another client's call.
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             )
 
@@ -154,7 +154,7 @@ class HuggingFaceBackend:
         await self._session.aclose()
 
     async def whole(self, url: str, call: Call[_T]) -> _T:
-        """What `call` gives with a client for `url`."""
+        """The result of `call` with a client for `url`."""
 
         async def once() -> _T:
             async with _Client(url, self._session, self._limits) as client:
@@ -164,14 +164,14 @@ class HuggingFaceBackend:
         return await self._retries.run(once)
 
     async def stream(self, url: str, call: Call[Any]) -> EventStream[Mapping[str, Any]]:
-        """The pieces that `call` gives with a client for `url`.
+        """The pieces of `call` with a client for `url`.
 
-        Returns with the first one: a refusal comes as the first event of a stream whose status is 200.
+        Returns when the first one is there, because a refusal can be the first event of a stream with status 200.
         """
         return await self._retries.run(lambda: self._begin(url, call))
 
     async def get(self, url: str, **params: str) -> Any:
-        """The decoded JSON at `url`; None when there is nothing (404)."""
+        """The decoded JSON at `url`; None for a 404."""
 
         async def once() -> Any:
             with self._told(url):
@@ -183,7 +183,7 @@ class HuggingFaceBackend:
         return await self._retries.run(once)
 
     async def info(self, url: str) -> Mapping[str, Any] | None:
-        """What the server at `url` says of itself; None when it is no text-generation-inference."""
+        """The /info of the server at `url`; None if it is not Text Generation Inference."""
 
         async def ask(client: AsyncInferenceClient) -> Any:
             try:
@@ -246,7 +246,7 @@ class HuggingFaceBackend:
         return request
 
     async def _checked(self, response: httpx2.Response) -> None:
-        """Raise for an answer that is an error, before the SDK sees it: its ways with some are its own."""
+        """Raise for an error answer before the SDK sees it, because the SDK handles some in its own way."""
         here = where(str(response.request.url))
         if response.is_success:
             json_answer = response.headers.get("content-type", "").startswith("application/json")
@@ -255,21 +255,21 @@ class HuggingFaceBackend:
             return
         content = await response.aread()
         if response.request.method == "GET" and response.status_code in (404, 405):
-            return  # who asks may do without
+            return  # the caller handles it
         raise self._key.explained(error_of_answer(response.status_code, response.headers, content, here))
 
     def _check_inside(self, content: bytes, here: str) -> None:
         try:
             answer = decode_json(content)
         except ValueError:
-            return  # which the SDK will say
+            return  # the SDK raises it
         error = error_in(answer)
         if error is not None and not (isinstance(answer, dict) and answer.get("choices")):
             raise self._key.explained(error_of_event(error, here, "answered with an error"))
 
     @contextmanager
     def _told(self, url: str, *, began: bool = False) -> Iterator[None]:
-        """What the SDK raises, as an error of the family."""
+        """The llamastack error for an exception of the SDK."""
         here = where(url)
         try:
             yield
@@ -294,8 +294,8 @@ def where(url: str) -> str:
 
 
 def _error_of_event(error: TextGenerationError, who: str, what: str) -> LlamaStackError:
-    """The error for an error event. In a stream of text it has a type, of which the SDK made a class; in one of a chat
-    it is an object that tells its status.
+    """The error for an error event. In a stream of text it has a type, for which the SDK has a class; in a chat it is
+    an object with its status.
     """
     said = error.args[0] if error.args else ""
     if isinstance(said, dict):

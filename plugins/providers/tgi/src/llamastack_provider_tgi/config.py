@@ -19,12 +19,12 @@ Name = Annotated[str, StringConstraints(pattern=rf"^{_WORD}$")]
 
 
 class HuggingFaceConfig(StreamUsageConfig):
-    """What the three have in common."""
+    """The common fields of the three."""
 
     api_token: SecretStr | None = Field(
         default=None,
-        description="Token for the backend. Without one, clients may send their own as provider data; one that is "
-        "stored on this machine, or in its environment, is never used.",
+        description="Token for the backend. Without one, clients may send their own as provider data. A token "
+        "that is stored on this machine or in its environment is never used.",
     )
 
 
@@ -39,7 +39,7 @@ class ServerlessConfig(HuggingFaceConfig):
     )
     hub_url: BackendUrl | None = Field(
         default=HUB,
-        description="The Hub that is asked whether the service has the model. Null: it is not asked.",
+        description="URL of the Hub, which tells whether the service has the model. Null: no check.",
     )
 
 
@@ -51,12 +51,12 @@ class EndpointConfig(HuggingFaceConfig):
         default=None, description="Name of the endpoint, or namespace/name. Its URL and its model are looked up."
     )
     namespace: Name | None = Field(
-        default=None, description="The user or organisation that it belongs to; by default the owner of `api_token`"
+        default=None, description="User or organisation that owns the endpoint; by default the owner of `api_token`"
     )
     endpoints_url: BackendUrl = Field(
-        default=ENDPOINTS, description="Base URL of the API that tells about endpoints, with its version"
+        default=ENDPOINTS, description="Base URL of the API of endpoints, with its version"
     )
-    hub_url: BackendUrl = Field(default=HUB, description="The Hub, which tells whose the token is")
+    hub_url: BackendUrl = Field(default=HUB, description="URL of the Hub, which tells the owner of the token")
 
     @model_validator(mode="after")
     def _one_way_to_find_it(self) -> Self:
@@ -65,11 +65,13 @@ class EndpointConfig(HuggingFaceConfig):
         if self.namespace is not None and (self.endpoint_name is None or "/" in self.endpoint_name):
             raise ValueError("'namespace' belongs to an 'endpoint_name' without one")
         if self.endpoint_name is not None and self.place()[0] is None and not self.api_token:
-            raise ValueError("an 'endpoint_name' without a namespace is that of a token's owner: give either")
+            raise ValueError(
+                "an 'endpoint_name' needs a namespace or an 'api_token', whose owner is then the namespace"
+            )
         return self
 
     def place(self) -> tuple[str | None, str]:
-        """Namespace and name; the namespace None where it is the token's own."""
+        """Namespace and name; the namespace is None if it is the token owner's."""
         namespace, _, name = (self.endpoint_name or "").rpartition("/")
         return namespace or self.namespace, name
 

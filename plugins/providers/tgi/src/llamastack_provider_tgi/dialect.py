@@ -1,4 +1,4 @@
-"""The dialect of text-generation-inference: what its requests lack or have otherwise, its replies made OpenAI's.
+"""The dialect of Text Generation Inference: how its requests differ, and its replies in OpenAI's form.
 
 Source: https://github.com/huggingface/text-generation-inference, router/src/{lib,chat,server,validation}.rs.
 """
@@ -16,18 +16,18 @@ from llamastack_provider_tgi.stops import without_stop
 
 PENALTY = "repetition_penalty"
 OWN_TEXT_FIELDS = frozenset({"adapter_id", "truncate", "typical_p", "watermark"})
-"""Parameters that only text-generation-inference has for a text; its chats have none."""
+"""Parameters that only Text Generation Inference has, for text completions; its chats have none."""
 _T = TypeVar("_T")
 
 
 def chat_arguments(body: dict[str, Any], *, tgi: bool) -> dict[str, Any]:
-    """The arguments of the SDK's `chat_completion` out of a request in the OpenAI dialect.
+    """The arguments of the SDK's `chat_completion` for a request in the OpenAI dialect.
 
-    tgi: whether the server is one for certain, whose forms may differ from OpenAI's.
+    tgi: whether the server is certain to be Text Generation Inference, whose forms may differ from OpenAI's.
     """
     arguments = {**body, "messages": list(_messages(body["messages"], tgi=tgi))}
     if arguments.get("top_p", 0.0) >= 1.0:
-        del arguments["top_p"]  # all tokens, which is no parameter's value here but its absence
+        del arguments["top_p"]  # all tokens: here the parameter is left out
     if PENALTY in arguments:
         # A chat's presence_penalty is the repetition penalty, moved down by two.
         arguments["presence_penalty"] = arguments.pop(PENALTY) - 2.0
@@ -38,11 +38,11 @@ def _messages(messages: Sequence[dict[str, Any]], *, tgi: bool) -> Iterator[dict
     for message in messages:
         content = message.get("content")
         if isinstance(content, list) and all(part["type"] == "text" for part in content):
-            # It would join the parts with nothing between them.
+            # The server would join the parts without a separator.
             content = "\n".join(part["text"] for part in content)
         message = {**message, "content": content}
         if "tool_calls" in message and (tgi or not content):
-            # A message has either content or tool calls; the other would be passed over.
+            # A message has either content or tool calls; the server would ignore the other.
             if content:
                 yield {"role": message["role"], "content": content}
             del message["content"]
@@ -62,7 +62,7 @@ def text_arguments(form: OpenAIForm) -> dict[str, Any]:
         "details": True,
         "decoder_input_details": False,
         "return_full_text": False,
-        # A temperature of zero is refused: greedy is the absence of sampling.
+        # The server refuses a temperature of zero: greedy is to leave sampling out.
         "do_sample": not greedy and fields.get("temperature") != 0,
         "temperature": fields.get("temperature") or None,
         "top_p": top_p if top_p < 1 else None,
@@ -75,13 +75,13 @@ def text_arguments(form: OpenAIForm) -> dict[str, Any]:
         **form.extra,
     }
     if form.json_schema is not None:
-        # As text: from an object the SDK takes out what is null.
+        # As text, because the SDK removes nulls from an object.
         arguments["grammar"] = {"type": "json", "value": json.dumps(form.json_schema)}
     return arguments
 
 
 def chat_reply(reply: Mapping[str, Any], stops: Sequence[str]) -> Mapping[str, Any]:
-    """A whole chat completion, as OpenAI has it."""
+    """A whole chat completion in OpenAI's form."""
     for choice in _objects(reply.get("choices")):
         message = choice.get("message")
         if not isinstance(message, dict):
@@ -98,9 +98,9 @@ def chat_reply(reply: Mapping[str, Any], stops: Sequence[str]) -> Mapping[str, A
 
 
 async def chat_chunks(chunks: EventStream[Mapping[str, Any]]) -> AsyncIterator[Mapping[str, Any]]:
-    """The chunks of a chat completion, as OpenAI has them.
+    """The chunks of a chat completion in OpenAI's form.
 
-    Where a tool is called the server says no reason to finish: it is there when the arguments are complete.
+    The server sends no finish reason for a tool call, so one is added when the arguments are complete.
     """
     calls = ToolCallAssembler()
     finished = has_said = False
@@ -140,7 +140,7 @@ def text_reply(reply: Mapping[str, Any], stops: Sequence[str], *, logprobs: bool
 
 
 def _up_to(length: int, places: Sequence[_T], text_of: Callable[[_T], str]) -> Iterator[_T]:
-    """The places that have a part in the first `length` characters."""
+    """The tokens that overlap the first `length` characters."""
     for place in places:
         if length <= 0:
             return

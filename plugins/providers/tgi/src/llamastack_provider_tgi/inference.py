@@ -1,4 +1,4 @@
-"""Inference by text-generation-inference, on one's own server or with Hugging Face."""
+"""Inference by Text Generation Inference, on a server of your own or at Hugging Face."""
 
 from __future__ import annotations
 
@@ -53,8 +53,9 @@ _FRESH_S = 60.0
 
 @dataclass(frozen=True)
 class Target:
-    """The server to call. url: without /v1. model: its public name; called: the one in requests. speaks_tgi: whether it
-    has the API of text-generation-inference; is_tgi: whether it is one for certain. images: whether it can take them.
+    """The server to call. url: without /v1. model: its public name; called: its name in requests. speaks_tgi: whether
+    it has the API of Text Generation Inference; is_tgi: whether it is certain to be one. images: whether it takes
+    images.
     """
 
     url: str
@@ -67,7 +68,7 @@ class Target:
 
 
 class HuggingFaceInference(FormChatInference, FormCompletionInference, RemoteInference):
-    """One model at one place; a subclass says where."""
+    """Serves one model of one server; a subclass finds the server."""
 
     def __init__(self, config: HuggingFaceConfig, deps: Deps) -> None:
         super().__init__(config, deps)
@@ -92,7 +93,7 @@ class HuggingFaceInference(FormChatInference, FormCompletionInference, RemoteInf
         raise NotImplementedError
 
     async def after(self) -> None:
-        """Called when a call has failed in a way that may be the place's. Raises where a better reason is known."""
+        """Called after a failure that may be the server's. Raises a better error if it knows one."""
 
     async def _target_of_call(self) -> Target:
         if self._target is None:
@@ -103,7 +104,7 @@ class HuggingFaceInference(FormChatInference, FormCompletionInference, RemoteInf
         return Dialect(
             self.provider_id,
             repetition_penalty=PENALTY if target.is_tgi else None,
-            # Elsewhere the form that the SDK gives it is passed over.
+            # Other servers ignore the SDK's form.
             response_format=as_json_schema if target.speaks_tgi else None,
             images=target.images,
             stream_usage=self._stream_usage,
@@ -113,17 +114,17 @@ class HuggingFaceInference(FormChatInference, FormCompletionInference, RemoteInf
         target = await self._target_of_call()
         if not target.speaks_tgi:
             raise NotSupportedError(
-                f"provider '{self.provider_id}' does not support text completion: {where(target.url)} is no "
-                "text-generation-inference",
+                f"provider '{self.provider_id}' does not support text completion: {where(target.url)} is not Text "
+                "Generation Inference",
                 provider_id=self.provider_id,
             )
-        self._dialect(target).samplers_of(form.fields)  # refuses what is not in these arguments
+        self._dialect(target).samplers_of(form.fields)  # refuses fields that these arguments lack
         arguments = text_arguments(form)
         stops = arguments["stop"] or ()
         wanted = "logprobs" in form.fields
 
         async def call(client: AsyncInferenceClient) -> Any:
-            # The model is named so that what the SDK remembers of other servers does not count for this one.
+            # The model is named so that the SDK does not apply what it remembers of other servers.
             return await client.text_generation(
                 form.fields["prompt"], stream=form.stream, model=target.url, **arguments
             )
@@ -157,7 +158,7 @@ class HuggingFaceInference(FormChatInference, FormCompletionInference, RemoteInf
             reply = await self._made(lambda: self.backend.whole(target.url, call))
         except InvalidRequestError as error:
             if form.fields.get("tool_choice") == "required" and "Tool with name required" in error.message:
-                # Before version 3 the word is taken for the name of a tool.
+                # Before version 3 the server takes 'required' for the name of a tool.
                 raise dialect.unsupported("tool_choice", "tool_choice 'required': its server is too old") from error
             raise
         with understood(self.provider_id):
@@ -178,20 +179,20 @@ async def _understood(chunks: AsyncIterator[_T], provider_id: str) -> AsyncItera
 
 
 def _base(url: object) -> str:
-    """A base URL without the slash at its end, and without the /v1 that an OpenAI client would want there."""
+    """A base URL without the slash at its end, and without the /v1 of OpenAI clients."""
     return str(url).rstrip("/").removesuffix("/v1")
 
 
 def _target(url: str, info: Mapping[str, Any], model: str | None = None) -> Target:
-    """A server of text-generation-inference, by what it says of itself."""
+    """A server of Text Generation Inference, by its /info."""
     length = info.get("max_total_tokens")
     metadata = {"context_length": length} if isinstance(length, int) else {}
     longest = info.get("max_input_tokens", info.get("max_input_length"))
     if isinstance(longest, int):
         metadata["max_input_tokens"] = longest
-    # A server of a text model puts the address of an image into its prompt as text.
+    # A server of a text model puts the URL of an image into its prompt as text.
     images = info.get("model_pipeline_tag") != "text-generation"
-    # By another name than this one adapters are chosen.
+    # Any other name chooses an adapter.
     return Target(url, model or info["model_id"], "tgi", images=images, metadata=metadata)
 
 
@@ -212,8 +213,8 @@ class TGIInference(HuggingFaceInference):
 class ServerlessInference(HuggingFaceInference):
     """A model of the Hub by the serverless service.
 
-    It is called at its URL and not by its name: by name the SDK asks the Hub about it in the middle of a call, without
-    yielding to the event loop, and with whatever token it finds on this machine.
+    It is called by its URL and not by its name: by name the SDK queries the Hub during a call, which blocks the event
+    loop and uses any token that it finds on this machine.
     """
 
     def __init__(self, config: ServerlessConfig, deps: Deps) -> None:
@@ -248,8 +249,7 @@ class ServerlessInference(HuggingFaceInference):
 class EndpointInference(HuggingFaceInference):
     """A dedicated endpoint, by its URL or by its name.
 
-    A name is looked up with the SDK's words but not with its call: that has one address for all, which it does not let
-    choose, no time limit, and blocks a thread.
+    A name is not looked up by the SDK's call, which has a fixed address, no time limit, and blocks a thread.
     """
 
     def __init__(self, config: EndpointConfig, deps: Deps) -> None:
@@ -265,7 +265,7 @@ class EndpointInference(HuggingFaceInference):
         if info is not None:
             return _target(url, info, model)
         if model is None:
-            raise BackendError(f"{url} has no /info, which names its model; with 'endpoint_name' it is looked up")
+            raise BackendError(f"{url} has no /info, which names its model; set 'endpoint_name' to look it up")
         return Target(url, model, model, speaks_tgi=False, is_tgi=False)
 
     async def after(self) -> None:
@@ -287,7 +287,7 @@ class EndpointInference(HuggingFaceInference):
             return InferenceEndpoint.from_raw(answer, namespace, token=False)
 
     def _place(self, endpoint: InferenceEndpoint) -> tuple[str, str]:
-        """URL and model. Raises ProviderUnavailableError while it does not serve."""
+        """URL and model. Raises ProviderUnavailableError while the endpoint does not serve."""
         if endpoint.status in _SERVING and endpoint.url:
             return _base(endpoint.url), endpoint.repository
         told = endpoint.raw["status"].get("message")
@@ -300,7 +300,7 @@ class EndpointInference(HuggingFaceInference):
         with use_provider_data(None):  # the operator's: one endpoint serves all clients
             answer = await self.backend.get(f"{self._hub}/api/whoami-v2")
         if not isinstance(answer, dict) or not isinstance(answer.get("name"), str):
-            raise BackendError(f"{where(self._hub)} does not say whose the token is; 'namespace' would")
+            raise BackendError(f"{where(self._hub)} does not name the owner of the token; set 'namespace'")
         return str(answer["name"])
 
 

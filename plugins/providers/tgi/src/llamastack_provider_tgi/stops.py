@@ -1,4 +1,4 @@
-"""Stop texts are no part of a reply; text-generation-inference leaves them in."""
+"""Removes stop texts from replies, because Text Generation Inference leaves them in."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ async def stream_without_stop(
 
 
 def _undecided(text: str, stops: Sequence[str]) -> int:
-    """How long an end of `text` is a stop text or the beginning of one."""
+    """The length of the end of `text` that is a stop text or the beginning of one."""
     longest = min(len(text), max(map(len, stops)))
     return next((n for n in range(longest, 0, -1) if any(stop.startswith(text[-n:]) for stop in stops)), 0)
 
 
 def _cut(held: Sequence[Mapping[str, Any]], surplus: int) -> None:
-    """Take `surplus` characters from the end; with all of a chunk's text its log probabilities go."""
+    """Remove `surplus` characters from the end. A chunk without text left loses its log probabilities, too."""
     for chunk in reversed(held):
         text, choice = _text(chunk), _choice(chunk)
         if surplus <= 0:

@@ -92,8 +92,9 @@ class StreamOptions:
 
 
 async def events(streams: Sequence[AsyncIterator[Reply]], options: StreamOptions) -> AsyncIterator[bytes]:
-    """One choice for each stream, then `[DONE]`. The chunks of the streams alternate; the backends work on all of them
-    at once.
+    """One choice for each stream, then `[DONE]`.
+
+    The chunks of the streams alternate; the backends work on all of them at once.
     """
     head = _head(options.kind, options.model)
     choices = [_Choice(index, chunks) for index, chunks in enumerate(streams)]

@@ -60,8 +60,8 @@ Answer = bytes | AsyncIterator[bytes]
 class OpenAIRoute:
     """One route of the surface.
 
-    path: below `/v1/`. api, method: the native method that serves it. request: the model of its body. answer: makes the
-    answer. reference: the page that describes the format. prompt: the field that the model reads.
+    path: below `/v1/`. api, method: the native method that serves it. request: the model of its body.
+    answer: makes the answer. reference: the page that describes the format. prompt: the field that the model reads.
     """
 
     path: str

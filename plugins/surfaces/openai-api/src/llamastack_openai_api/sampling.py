@@ -22,8 +22,11 @@ _Made = TypeVar("_Made", bound=BaseModel)
 
 
 def made(kind: type[_Made], values: Mapping[str, Any], params: Mapping[str, str]) -> _Made:
-    """A valid native value. params: the client's name of a field, if it differs. Raises InvalidRequestError that names
-    it.
+    """A valid native value.
+
+    params: the client's name of a field, if it differs.
+
+    Raises InvalidRequestError that names it.
     """
     try:
         return kind(**values)

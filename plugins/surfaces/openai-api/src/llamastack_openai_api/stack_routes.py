@@ -46,8 +46,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class StackRoute:
-    """One route. path: below `/v1/`. api, method: the native method that serves it. answer: makes the JSON. result: its
-    schema. request: the model of a POST's body; None for GET.
+    """One route.
+
+    path: below `/v1/`. api, method: the native method that serves it.
+    answer: makes the JSON. result: its schema. request: the model of a POST's body; None for GET.
     """
 
     path: str

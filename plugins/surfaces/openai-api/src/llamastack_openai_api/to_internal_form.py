@@ -115,8 +115,11 @@ def _refuse_extras(part: object, where: str) -> None:
 
 
 def chat_form(request: ChatCompletionRequest, messages: list[Fields] | None = None) -> OpenAIForm:
-    """A chat with one answer. messages: the result of `messages_of`, if it is already there. Raises
-    InvalidRequestError, NotSupportedError, naming the field.
+    """A chat with one answer.
+
+    messages: the result of `messages_of`, if it is already there.
+
+    Raises InvalidRequestError, NotSupportedError, naming the field.
     """
     extra = _other_fields(request, CHAT_FIELDS)
     fields: Fields = {"messages": list(messages_of(request.messages)) if messages is None else messages}
@@ -161,7 +164,10 @@ def embeddings_arguments(request: EmbeddingsRequest) -> Fields:
 
 
 def requested_capabilities(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters of `chat_completion` in a request that need a capability. given: the request, not validated."""
+    """The parameters of `chat_completion` in a request that need a capability.
+
+    given: the request, not validated.
+    """
     response_format = given.get("response_format")
     kind = response_format.get("type") if isinstance(response_format, dict) else None
     messages = given.get("messages")

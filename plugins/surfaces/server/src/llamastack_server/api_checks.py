@@ -22,8 +22,9 @@ _PAGING = ("limit", "after")
 
 
 def check_apis(apis: Mapping[str, ApiDefinition], added: Mapping[str, str]) -> None:
-    """Raises DiscoveryError that names plugin, API, method and fault if an API of a plugin cannot be served. added: API
-    -> plugin.
+    """Raises DiscoveryError that names plugin, API, method and fault if an API of a plugin cannot be served.
+
+    added: API -> plugin.
     """
     for name, plugin in added.items():
         issues = [f"{name}.{issue}" for issue in issues_of(apis[name])]

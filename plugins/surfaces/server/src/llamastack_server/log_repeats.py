@@ -40,10 +40,12 @@ class _Kind:
 
 
 class Repeats:
-    """Decides which records are written. most: how often the same line is written within `window_s` seconds; 0 writes
-    all. Lines that differ only in numbers and ids are of one kind. Twice as many lines of a kind are written, because
-    each may be about another thing. most_of_a_place: lines of all kinds that one place in the code writes within that
-    time. most_kept: how many lines, kinds and places are distinguished at a time; the rest are counted only by place.
+    """Decides which records are written.
+
+    most: how often the same line is written within `window_s` seconds; 0 writes all. Lines that differ only in numbers
+        and ids are of one kind. Twice as many lines of a kind are written, because each may be about another thing.
+    most_of_a_place: lines of all kinds that one place in the code writes within that time.
+    most_kept: how many lines, kinds and places are distinguished at a time; the rest are counted only by place.
     """
 
     def __init__(
@@ -56,8 +58,9 @@ class Repeats:
         self._kinds: dict[Hashable, _Kind] = {}
 
     def admits(self, record: logging.LogRecord, text: str, request: str, now: float) -> bool:
-        """Whether to write a record; otherwise it is counted. text: its message. request: the id of its request. now:
-        seconds of a monotonic clock.
+        """Whether to write a record; otherwise it is counted.
+
+        text: its message. request: the id of its request. now: seconds of a monotonic clock.
         """
         if not self._most:
             return True

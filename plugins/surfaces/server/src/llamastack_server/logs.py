@@ -33,9 +33,11 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 class _Formatter(logging.Formatter):
-    """Writes lines with the request's id and, if there are several workers, the worker's name. A message is always one
-    line, and its traceback follows indented, so text from outside can neither look like a line of the log nor control
-    the terminal. The text of the time is made once per second. Secrets are redacted in every record.
+    """Writes lines with the request's id and, if there are several workers, the worker's name.
+
+    A message is always one line, and its traceback follows indented, so text from outside can neither look like a line
+    of the log nor control the terminal. The text of the time is made once per second. Secrets are redacted in every
+    record.
     """
 
     def __init__(self, worker: str | None) -> None:
@@ -81,9 +83,11 @@ class _Formatter(logging.Formatter):
 
 
 class _BatchingHandler(logging.Handler):
-    """Writes in a thread of its own, so that a slow reader does not block requests. The thread gathers lines for a
-    moment, because each wake-up takes the interpreter from the event loop. If nobody reads the output, lines are
-    dropped and their number is written. Repeated lines are dropped too, except in the access log and at `DEBUG`.
+    """Writes in a thread of its own, so that a slow reader does not block requests.
+
+    The thread gathers lines for a moment, because each wake-up takes the interpreter from the event loop. If nobody
+    reads the output, lines are dropped and their number is written. Repeated lines are dropped too, except in the
+    access log and at `DEBUG`.
     """
 
     def __init__(self, stream: TextIO, formatter: _Formatter, repeats: Repeats) -> None:
@@ -174,8 +178,10 @@ _own: _BatchingHandler | None = None
 
 
 def log_access(method: str, path: str, status: int, took_s: float) -> None:
-    """Write a line for one request. If only our own handler would get the record, none is made: making and formatting a
-    record takes longer than the rest of the server's work on a request.
+    """Write a line for one request.
+
+    If only our own handler would get the record, none is made: making and formatting a record takes longer than the
+    rest of the server's work on a request.
     """
     if not _ACCESS.isEnabledFor(logging.INFO):
         return
@@ -191,9 +197,11 @@ def log_access(method: str, path: str, status: int, took_s: float) -> None:
 
 
 def set_up_logging(level: str | None = None, *, worker: str | None = None, packages: Iterable[str] = ()) -> None:
-    """Log to stderr, for this package and all others in the same form. level: one of `LEVELS`; by default
-    LLAMASTACK_LOG_LEVEL, else INFO. Raises ValueError for another level. worker: name of this process, put into every
-    line. packages: packages whose loggers get that level too; all others have at least WARNING.
+    """Log to stderr, for this package and all others in the same form.
+
+    level: one of `LEVELS`; by default LLAMASTACK_LOG_LEVEL, else INFO. Raises ValueError for another level.
+    worker: name of this process, put into every line.
+    packages: packages whose loggers get that level too; all others have at least WARNING.
     """
     chosen = (level or os.environ.get(LEVEL_VARIABLE) or "INFO").upper()
     if chosen not in LEVELS:

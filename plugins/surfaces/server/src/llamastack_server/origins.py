@@ -38,8 +38,9 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class OriginPolicy:
-    """Middleware that refuses requests for another host or from another site, and sends the CORS headers. app: called
-    for every other request. loopback: whether only this machine can reach the server.
+    """Middleware that refuses requests for another host or from another site, and sends the CORS headers.
+
+    app: called for every other request. loopback: whether only this machine can reach the server.
     """
 
     def __init__(self, app: AsgiApp, *, settings: ServerConfig, loopback: bool) -> None:

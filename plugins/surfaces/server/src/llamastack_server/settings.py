@@ -36,42 +36,32 @@ class ServerConfig(BaseModel):
     )
     allowed_hosts: list[_Host] = Field(
         default_factory=list,
-        description=(
-            "Names that the header `Host` may have in addition to those of this machine; `*` for every name. If "
-            "empty, a server that other machines can reach allows every name"
-        ),
+        description="Names that the header `Host` may have in addition to those of this machine; `*` for every "
+        "name. If empty, a server that other machines can reach allows every name",
     )
     allowed_origins: list[_Origin] = Field(
         default_factory=list,
-        description=(
-            "Origins whose pages may call the server from a browser, such as https://app.example.com, "
-            "http://localhost:*, chrome-extension://ID, `null`, or `*` for every origin; none by default"
-        ),
+        description="Origins whose pages may call the server from a browser, such as https://app.example.com, "
+        "http://localhost:*, chrome-extension://ID, `null`, or `*` for every origin; none by default",
     )
     max_body_bytes: int = Field(32 * 2**20, gt=0, description="Largest request body, in bytes")
     max_body_elements: int = Field(
         25_000,
         gt=0,
-        description=(
-            "Most texts, names of fields, objects and lists in a JSON body; two numbers count as one, twenty in "
-            "`/v1`. A body over the limit is refused before it is parsed"
-        ),
+        description="Most texts, names of fields, objects and lists in a JSON body; two numbers count as one, "
+        "twenty in `/v1`. A body over the limit is refused before it is parsed",
     )
     max_buffered_bytes: int = Field(
         256 * 2**20,
         gt=0,
-        description=(
-            "Bytes that the bodies of all running requests may have together, in each process; an eighth is reserved "
-            "for bodies of up to 64 KiB"
-        ),
+        description="Bytes that the bodies of all running requests may have together, in each process; an eighth "
+        "is reserved for bodies of up to 64 KiB",
     )
     max_upload_bytes: int = Field(
         512 * 2**20,
         gt=0,
-        description=(
-            "Largest multipart form, in bytes. Its files are kept on disk while the request runs; its other fields "
-            "may have 1 MiB together"
-        ),
+        description="Largest multipart form, in bytes. Its files are kept on disk while the request runs; its "
+        "other fields may have 1 MiB together",
     )
     max_spooled_bytes: int = Field(
         4 * 2**30, gt=0, description="Bytes that the forms of all running requests may have together, in each process"
@@ -85,19 +75,16 @@ class ServerConfig(BaseModel):
     )
     body_timeout_s: _Seconds | None = Field(
         30.0,
-        description=(
-            "Seconds that a client may send nothing of a body, or less than 100 bytes per second; 0 or null: no limit"
-        ),
+        description="Seconds that a client may send nothing of a body, or less than 100 bytes per second; 0 or "
+        "null: no limit",
     )
     idle_timeout_s: _Seconds | None = Field(
         75.0, description="Seconds that a connection stays open without a request; 0 or null: no limit"
     )
     unread_timeout_s: _Seconds | None = Field(
         60.0,
-        description=(
-            "Seconds that a client may read nothing of a waiting reply, or less than 100 bytes per second; 0 or null: "
-            "no limit"
-        ),
+        description="Seconds that a client may read nothing of a waiting reply, or less than 100 bytes per "
+        "second; 0 or null: no limit",
     )
     drain_timeout_s: float = Field(
         30.0, ge=0, description="Seconds that running requests have to finish when the server stops"

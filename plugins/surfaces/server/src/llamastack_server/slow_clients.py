@@ -1,5 +1,6 @@
-"""The time limits of connections: for clients that send or read slowly, or do nothing. All connections are checked each
-second, which is cheaper than a timer per request.
+"""The time limits of connections: for clients that send or read slowly, or do nothing.
+
+All connections are checked each second, which is cheaper than a timer per request.
 """
 
 from __future__ import annotations

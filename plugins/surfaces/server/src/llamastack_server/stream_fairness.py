@@ -9,8 +9,10 @@ _AT_ONCE = 4
 
 
 class StreamTurns:
-    """The streams of one event loop that wait for their turn. One pass of the loop is not enough: a new request needs
-    half a dozen passes, and in each of them all of these streams would continue.
+    """The streams of one event loop that wait for their turn.
+
+    One pass of the loop is not enough: a new request needs half a dozen passes, and in each of them all of these
+    streams would continue.
     """
 
     def __init__(self) -> None:

@@ -56,11 +56,12 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def share(listening: socket.socket) -> socket.socket:
-    """The socket from which `own_socket` makes that of each worker process; takes over `listening`. On Linux the result
-    reserves the port and does not listen. Each worker has its own listening socket on that port, and the kernel spreads
-    connections evenly. With one shared socket, the worker that wakes up first often takes all connections. When a
-    worker dies, its socket closes, so no connection waits there. Other systems do not spread connections, so all
-    workers listen on one socket.
+    """The socket from which `own_socket` makes that of each worker process; takes over `listening`.
+
+    On Linux the result reserves the port and does not listen. Each worker has its own listening socket on that port,
+    and the kernel spreads connections evenly. With one shared socket, the worker that wakes up first often takes all
+    connections. When a worker dies, its socket closes, so no connection waits there. Other systems do not spread
+    connections, so all workers listen on one socket.
     """
     if sys.platform != "linux":
         return listening
@@ -104,8 +105,9 @@ def url_of(listening: socket.socket) -> str:
 
 
 def raise_file_limit() -> None:
-    """Raise the limit of open files as far as allowed: each forwarded request has two sockets. The usual default of
-    1024 exists for programs that use `select`; the server does not.
+    """Raise the limit of open files as far as allowed: each forwarded request has two sockets.
+
+    The usual default of 1024 exists for programs that use `select`; the server does not.
     """
     if sys.platform == "win32":
         return

@@ -1,4 +1,4 @@
-"""The OpenAI dialect, both ways: native requests out, chat and text completions back; and the base of its adapters.
+"""The OpenAI dialect: translates native requests into it and its replies back, and has the base class of adapters.
 
 Format: https://platform.openai.com/docs/api-reference/chat and /completions.
 """

@@ -37,17 +37,17 @@ _USAGE_REFUSED = re.compile("stream_options|include_usage")
 
 
 class StreamUsageConfig(RemoteConfig):
-    """The config of a backend whose streams can be asked for their usage."""
+    """The config of a backend whose streams can report their usage."""
 
     stream_usage: bool = Field(
         default=True,
-        description="Whether streams are asked for their usage, by `stream_options`; false for a backend that refuses "
-        "that. Requests of /v1 that are forwarded are not touched.",
+        description="Whether to ask for the usage of streams by `stream_options`; false for a backend that refuses "
+        "that field. Forwarded requests of /v1 are not changed.",
     )
 
 
 class OpenAIConfig(StreamUsageConfig):
-    """The config of a backend that speaks the OpenAI dialect. A subclass gives `url` a default, where there is one."""
+    """The config of a backend that speaks the OpenAI dialect. A subclass may give `url` a default."""
 
     url: BackendUrl = Field(description="Base URL of the API, as an OpenAI client takes it; most end in /v1")
     api_key: SecretStr | None = Field(
@@ -55,8 +55,8 @@ class OpenAIConfig(StreamUsageConfig):
     )
     model_families: dict[Identifier, FamilyName] = Field(
         default_factory=dict,
-        description="What a model takes, where its name does not tell: public name or the backend's -> `plain` (all), "
-        "`openai-reasoning` (`max_completion_tokens`, no sampling, role `developer`), `openai-chat` "
+        description="The family of a model whose name does not tell it: public or backend's name -> `plain` (takes "
+        "all fields), `openai-reasoning` (`max_completion_tokens`, no sampling, role `developer`), `openai-chat` "
         "(`max_completion_tokens`), `openai-first-reasoning` (o1-preview, o1-mini). Names such as o3 and gpt-5 are "
         "known.",
     )
@@ -65,17 +65,17 @@ class OpenAIConfig(StreamUsageConfig):
 class OpenAIInference(FormChatInference, FormCompletionInference, RemoteInference):
     """Serves models of a backend that speaks the OpenAI dialect.
 
-    A subclass says where its backend differs: the class variables, its `Dialect`, and how the models are listed.
+    A subclass states how its backend differs: by the class variables, its `Dialect`, and the listing of models.
     """
 
     key_field: ClassVar[str]
     """Field of the provider data that holds a client's own key."""
     key_name: ClassVar[str] = "api_key"
-    """Key of the config that holds the operator's."""
+    """Key of the config that holds the operator's key."""
     key_needed: ClassVar[bool] = True
-    """Whether it is known that the backend takes no call without a key."""
+    """Whether the backend is known to refuse calls without a key."""
     api_path: ClassVar[str] = ""
-    """What is put between the URL and `/chat/completions`."""
+    """The path between the URL and `/chat/completions`."""
 
     def __init__(
         self,
@@ -89,11 +89,11 @@ class OpenAIInference(FormChatInference, FormCompletionInference, RemoteInferenc
     ) -> None:
         """Nothing is opened before the first call.
 
-        config: aliases, time limits and retries of it count.
-        deps: as the factory was given it.
-        dialect: where the backend differs.
+        config: its aliases, time limits and retries count.
+        deps: what the factory received.
+        dialect: how the backend differs.
         url: base URL of the backend's API, as configured.
-        key: the operator's key, as configured; an `ApiKey` where the class variables about the key do not hold.
+        key: the operator's key, as configured; an `ApiKey` if the class variables about the key do not fit.
         options: for `http_client`.
         """
         super().__init__(config, deps)
@@ -102,11 +102,11 @@ class OpenAIInference(FormChatInference, FormCompletionInference, RemoteInferenc
         overrides = config.model_families if isinstance(config, OpenAIConfig) else {}
         family = families({self.backend_name(name): chosen for name, chosen in overrides.items()})
         self.dialect = replace(dialect, family=family)
-        """Where the backend differs."""
+        """How the backend differs."""
         if not isinstance(key, ApiKey):
             key = ApiKey(deps, key, field=self.key_field, config_key=self.key_name, needed=self.key_needed)
         self.key = key
-        """The key that is sent."""
+        """The key of requests."""
         self.backend = HttpBackend(
             str(url), config, headers=self.request_headers, explained=self.key.explained, **options
         )
@@ -117,13 +117,13 @@ class OpenAIInference(FormChatInference, FormCompletionInference, RemoteInferenc
         return self.key.configured
 
     def request_headers(self) -> Mapping[str, str]:
-        """The headers that each request has beside those of HTTP: the key. Raises as `ApiKey.value` does."""
+        """The headers of each request: the key. Raises as `ApiKey.value` does."""
         return self.key.bearer()
 
     def path_of(self, route: str, model: str = "") -> str:
         """The path of `route`, such as `chat/completions`, below the URL.
 
-        model: the backend's name of the model; "" where the route needs none.
+        model: the backend's name of the model; "" if the route needs none.
         """
         return f"{self.api_path}/{route}"
 
@@ -144,7 +144,7 @@ class OpenAIInference(FormChatInference, FormCompletionInference, RemoteInferenc
         return entries
 
     def models_of(self, entries: Iterable[Mapping[str, Any]]) -> list[Model]:
-        """The models of a list. Metadata: `context_length` in tokens, where the backend says it."""
+        """The models of a list. Metadata: `context_length` in tokens, if the backend reports it."""
         return self.named((entry["id"], _about(entry)) for entry in entries)
 
     async def send_chat(self, form: OpenAIForm) -> BackendReply:
@@ -164,7 +164,7 @@ class OpenAIInference(FormChatInference, FormCompletionInference, RemoteInferenc
         return reply if isinstance(reply, dict) else {}  # which is then found to have no choices
 
     async def _events(self, route: str, body: dict[str, Any]) -> EventStream[Any]:
-        """The events of a stream. A backend that refuses to be asked for the usage is not asked for it again."""
+        """The events of a stream. If a backend refuses `stream_options`, later requests leave it out."""
         path = self.path_of(route, body["model"])
         try:
             return await self.backend.events(path, body)
@@ -173,7 +173,7 @@ class OpenAIInference(FormChatInference, FormCompletionInference, RemoteInferenc
                 raise
             refused = error.message
         _LOGGER.warning(
-            "provider '%s': streams have no usage, as the backend refuses 'stream_options' "
+            "provider '%s': streams have no usage, because the backend refuses 'stream_options' "
             "('stream_usage: false' in its config says so from the start): %s",
             self.provider_id,
             refused,

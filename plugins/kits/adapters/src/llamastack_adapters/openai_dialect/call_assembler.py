@@ -16,7 +16,7 @@ from llamastack_adapters.surrogate_pairs import SurrogateJoiner
 
 
 class _Call:
-    """A call that has begun."""
+    """A tool call that has begun."""
 
     __slots__ = (
         "_joiner", "_scan", "_unscanned", "announced", "call_id", "continues", "doubtful", "index", "name", "parts",
@@ -29,20 +29,20 @@ class _Call:
         self.parts: list[tuple[int, str]] = []
         """Pieces of the arguments, each with its place among all pieces of the reply."""
         self.continues = continues
-        """The call that this one is a piece of, unless it turns out to have a name of its own."""
+        """The call that this one may continue, unless a name of its own arrives."""
         self.unsure = False
-        """Whether some of its arguments may be another call's, or some of another's its own."""
+        """Whether its arguments may be mixed up with those of another call."""
         self.doubtful = False
-        """Whether it is no call at all, but a name that was repeated, where no arguments follow."""
+        """Whether it is only a repeated name, if no arguments follow."""
         self.announced = False
         self.whole_head = False
-        """Whether its id and its name came together."""
+        """Whether its id and its name arrived together."""
         self._joiner = SurrogateJoiner()
         self._scan = ObjectScan()
         self._unscanned: list[str] = []
 
     def take(self, fragment: Fragment, place: int) -> str:
-        """Add a fragment; gives the new text of the arguments."""
+        """Add a fragment. Returns the new text of the arguments."""
         self.whole_head = self.whole_head or bool(fragment.call_id and fragment.name)
         self.call_id = self.call_id or fragment.call_id
         self.name = self.name or fragment.name
@@ -54,12 +54,12 @@ class _Call:
         return text
 
     def close(self, place: int) -> None:
-        """Nothing more comes."""
+        """No more fragments follow."""
         if held := self._joiner.end():
             self.parts.append((place, held))
 
     def announce(self) -> bool:
-        """Whether a reader is to be told now that the call has begun: once, and not of a piece."""
+        """Whether to report now that the call has begun: once, and not for a piece."""
         new = not self.announced and self.continues is None
         self.announced = self.announced or new
         return new
@@ -71,11 +71,11 @@ class _Call:
         self.doubtful = True
 
     def make_piece_of(self, call: _Call | None) -> None:
-        """It is a piece of `call`; with None, a call of its own."""
+        """Make it a piece of `call`; with None, a call of its own."""
         self.continues = call
 
     def make_only_call(self) -> None:
-        """No other call has a name, so that everything is its own."""
+        """No other call has a name, so all arguments are its own."""
         self.continues = None
         self.unsure = False
 
@@ -87,7 +87,7 @@ class _Call:
 
     @property
     def scan(self) -> ObjectScan:
-        """How far its arguments have come."""
+        """How complete its arguments are."""
         for text in self._unscanned:
             self._scan.feed(text)
         self._unscanned.clear()
@@ -99,15 +99,15 @@ class _Call:
 
 
 class _Group:
-    """The calls that fragments of one index, or without one, may belong to."""
+    """The calls that fragments of one index, or without an index, may belong to."""
 
     def __init__(self) -> None:
         self.calls: list[_Call] = []
         self.by_name: dict[str, _Call] = {}
         self.contested = False
-        """Whether fragments came while several calls wanted arguments, so that it is not known whose they are."""
+        """Whether fragments arrived while several calls were open, so that it is unknown whose they are."""
         self.loose: _Call | None = None
-        """An id that came after a complete call, and may be that of the next."""
+        """An id that arrived after a complete call, and may be the next call's."""
         self._open: list[_Call] = []
         self._sink: _Call | None = None
 
@@ -128,14 +128,14 @@ class _Group:
         self._open.append(call)
 
     def has_several_open(self) -> bool:
-        """Whether several calls want arguments, or did before."""
+        """Whether several calls are open, or were before."""
         if not self.contested and len(self._open) > 1:
             self._open = [call for call in self._open if not call.scan.ended]
             return len(self._open) > 1
         return self.contested
 
     def owner(self) -> _Call | None:
-        """The call that wants arguments: the only open one, else the newest. Where there are several, none is sure."""
+        """The open call; the newest if there are several, and then it is not certain."""
         if self.has_several_open():
             self.contested = True
             self._open = [call for call in self._open if not call.scan.ended]
@@ -148,10 +148,10 @@ class _Group:
 
 
 class ToolCallAssembler:
-    """Puts the calls of a streamed reply together.
+    """Assembles the calls of a streamed reply.
 
-    A fragment belongs to the call that has its id. Without an id that is known it belongs to the one call of its index
-    that is not complete. A name that is not this call's, or any name after a complete call, begins another call.
+    A fragment belongs to the call that has its id. Without a known id it belongs to the only open call of its index.
+    Another name, or any name after a complete call, begins another call.
     """
 
     def __init__(self) -> None:
@@ -170,9 +170,9 @@ class ToolCallAssembler:
         return bool(self._calls)
 
     def add(self, delta: Mapping[str, Any]) -> list[ToolCallDelta]:
-        """Take the fragments of a delta; gives what to tell of them now.
+        """Take the fragments of a delta and return the pieces to send now.
 
-        Raises TypeError or AttributeError for something that has another form.
+        Raises TypeError or AttributeError for another form.
         """
         return [made for fragment in fragments_of(delta) for made in self._added(fragment)]
 
@@ -181,7 +181,7 @@ class ToolCallAssembler:
         for call in self._calls:
             call.close(self._place + 1)
         named = [call for call in self._calls if call.name]
-        if len(named) == 1:  # then nothing can belong to any other
+        if len(named) == 1:  # then no fragment can belong to another
             for call in self._calls:
                 call.make_piece_of(named[0])
             named[0].make_only_call()
@@ -197,7 +197,7 @@ class ToolCallAssembler:
                 kept.append(call)
             else:
                 call.continues.add_parts_of(call)
-        # Where some arguments are nobody's for certain, a call that seems to have none may be the one that they are of.
+        # If the owner of some arguments is uncertain, a call that seems to have none may be the owner.
         strays = any(call.unsure or call.scan.surplus or (not call.name and call.parts) for call in kept)
         for call in kept:
             call.parts.sort()
@@ -229,7 +229,7 @@ class ToolCallAssembler:
         group = self._group_of(fragment)
         before = group.by_name.get(fragment.name) if group is not None and fragment.name else None
         if before is not None and not (before.call_id and fragment.call_id and before.call_id != fragment.call_id):
-            # It may also be the same call once more.
+            # It may also be the same call again.
             call.mark_doubtful()
             before.mark_doubtful()
             if not before.scan.ended:
@@ -237,7 +237,7 @@ class ToolCallAssembler:
                 before.mark_unsure()
         newest = None if group is None else group.newest
         if newest is not None and newest.whole_head and not newest.scan.begun and not fragment.call_id:
-            # Its name may be the rest of the name before, which came in two pieces.
+            # Its name may be the rest of the previous name, sent in two pieces.
             call.mark_unsure()
             newest.mark_unsure()
         self._calls.append(call)
@@ -248,7 +248,7 @@ class ToolCallAssembler:
         return call
 
     def _piece_of(self, call: _Call, group: _Group) -> _Call:
-        """A piece of `call`, for now."""
+        """Treat the fragment as a piece of `call`, for now."""
         piece = _Call(call.index, continues=call)
         self._calls.append(piece)
         if call.scan.ended:
@@ -259,7 +259,7 @@ class ToolCallAssembler:
         return piece
 
     def _made_call(self, piece: _Call) -> _Call:
-        """A piece that seemed to belong to another call is a call of its own."""
+        """Turn a piece that seemed to belong to another call into a call of its own."""
         piece.make_piece_of(None)
         for group in self._groups_of(piece):
             group.add(piece)
@@ -268,7 +268,7 @@ class ToolCallAssembler:
     # ---- whose a fragment is -------------------------------------------------------------------------------------
 
     def _call_of(self, fragment: Fragment) -> _Call | None:
-        """The call that a fragment belongs to; None where it begins one."""
+        """The call that a fragment belongs to; None if it begins one."""
         if fragment.call_id and fragment.call_id not in self._shared_ids:
             known = self._by_id.get((fragment.call_id, fragment.index)) or self._by_id.get((fragment.call_id, ...))
             if known is not None:
@@ -281,18 +281,18 @@ class ToolCallAssembler:
         return self._all if fragment.index is None else self._groups.get(fragment.index)
 
     def _identified(self, known: _Call, fragment: Fragment) -> _Call | None:
-        """By an id that is that of a call."""
+        """Find the call by a known id."""
         if known.continues is not None and fragment.name:
             if fragment.name == known.continues.name:
                 return known
             return self._made_call(known)
         moved = None not in (fragment.index, known.index) and fragment.index != known.index
         if fragment.name and known.name and (fragment.name != known.name or moved):
-            return None  # some give all calls one id
+            return None  # some backends give all calls one id
         return known
 
     def _named(self, fragment: Fragment) -> _Call | None:
-        """By its name, where the id is not known."""
+        """Find the call by its name, if the id is unknown."""
         group = self._group_of(fragment)
         call = None if group is None else group.newest
         if group is None or call is None:
@@ -320,7 +320,7 @@ class ToolCallAssembler:
         return call
 
     def _nameless(self, fragment: Fragment) -> _Call | None:
-        """By its index, where neither the id nor a name says more."""
+        """Find the call by its index, if neither id nor name helps."""
         group = self._group_of(fragment) or self._numbered_now(fragment.index)
         if group is None:
             return None
@@ -329,14 +329,14 @@ class ToolCallAssembler:
         call = group.newest
         if call is None or (call.scan.ended and fragment.arguments.strip()):
             return None
-        if not call.call_id:  # it comes late
+        if not call.call_id:  # the index arrives late
             return group.owner()
         if call.name and fragment.index is not None:
-            return self._piece_of(call, group)  # older versions of vLLM give every fragment another id
+            return self._piece_of(call, group)  # older versions of vLLM give each fragment another id
         return None
 
     def _numbered_now(self, index: int | None) -> _Group | None:
-        """The group of an index that is new, where the call before came without one and wants arguments."""
+        """The group of a new index, if the call before has no index and is open."""
         newest = self._all.newest
         if index is None or newest is None or newest.index is not None or newest.scan.ended:
             return None

@@ -1,4 +1,4 @@
-"""Streams collected into whole replies, for backends that are always asked for a stream."""
+"""Collects streams into whole replies, for backends that are always called with a stream."""
 
 from __future__ import annotations
 

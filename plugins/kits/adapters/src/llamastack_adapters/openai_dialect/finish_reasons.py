@@ -1,4 +1,4 @@
-"""The words by which backends say why a reply ended -> native stop reasons. Whole and streamed replies use the same."""
+"""`finish_reason` of backends -> native stop reasons, for whole and streamed replies."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from llamastack_adapters.error_bodies import error_of_event
 
 
 class Finish(NamedTuple):
-    """Why a reply ended. detail: where the stop reason does not say all of it."""
+    """Why a reply ended. detail: more than the stop reason can express, or None."""
 
     reason: StopReason
     detail: StopDetail | None = None
 
     @property
     def regular(self) -> bool:
-        """Whether the model itself ended the reply, so that nothing of it is missing."""
+        """Whether the model itself ended the reply, so that it is complete."""
         return self.reason is not StopReason.out_of_tokens and self.detail is None
 
 
@@ -39,9 +39,12 @@ _CALLED = ("tool_calls", "tool_call", "tool_use", "function_call", "function_cal
 
 
 def finish_of(word: Any, provider_id: str, *, said: object = None) -> Finish | None:
-    """What a `finish_reason` means; None where it says nothing yet (null or an empty text).
+    """The meaning of a `finish_reason`; None for null and an empty text.
 
-    Words that are not known end the turn. said: the error that stands beside the word, where there is one.
+    Unknown values end the turn.
+
+    said: the error beside it, if any.
+
     Raises the error of a reply that the backend gave up.
     """
     if isinstance(word, dict):  # SGLang's own form

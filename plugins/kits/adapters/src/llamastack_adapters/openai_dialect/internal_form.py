@@ -58,7 +58,7 @@ def chat_form(request: ChatRequest, provider_id: str) -> OpenAIForm:
 
 
 def completion_form(request: CompletionRequest, provider_id: str) -> OpenAIForm:
-    """A text completion in OpenAI's form. Images are refused: it has no place for them."""
+    """A text completion in OpenAI's form. It has no images, so they are refused."""
     prompt = text_only(request.content, provider_id, "content")
     fields: dict[str, Any] = {"prompt": prompt, **_sampling(request.sampling_params)}
     if request.logprobs is not None:

@@ -1,7 +1,6 @@
-"""Bases of providers that have requests and replies in OpenAI's form inside.
+"""Base classes of providers that use OpenAI's form for requests and replies.
 
-A subclass implements `send_chat`, and `send_text` where it continues texts. Native calls and `/v1`
-both come out of them.
+A subclass implements `send_chat`, and `send_text` if it has text completions. These serve both native calls and `/v1`.
 """
 
 from __future__ import annotations
@@ -42,22 +41,21 @@ from llamastack_adapters.reply_checks import ReplyChecks
 __all__ = ["BackendReply", "FormChatInference", "FormCompletionInference"]
 
 BackendReply = Mapping[str, Any] | AsyncIterator[Mapping[str, Any]]
-"""What a backend answers, in OpenAI's form as far as backends keep to it: a reply, or chunks for a stream."""
+"""The reply of a backend in OpenAI's form, as far as backends keep to it; chunks for a stream."""
 
 
 class FormChatInference(ChatInference):
-    """Base of providers that answer chats in OpenAI's form. A subclass has a `provider_id`, and a `send_chat`."""
+    """Base of providers that answer chats in OpenAI's form. A subclass has `provider_id` and `send_chat`."""
 
     provider_id: str
     """The id that this instance has in the run config, for error messages."""
 
     @abstractmethod
     async def send_chat(self, form: OpenAIForm) -> BackendReply:
-        """Have the backend answer; chunks where the form asks for a stream.
+        """Call the backend. Returns chunks if the form asks for a stream; else a reply, or chunks, which are collected.
 
-        Chunks where it does not are collected. What backends have otherwise than OpenAI is read all the same: calls of
-        tools in pieces of any kind, halves of surrogate pairs, words for the end of a reply. An `EventStream` also
-        tells whether a stream that does not say why it ended is complete.
+        Common deviations from OpenAI's form are accepted: tool calls in pieces of any kind, halves of surrogate pairs,
+        other finish reasons. An `EventStream` also tells whether a stream without a finish reason is complete.
         """
 
     async def chat(self, request: ChatRequest) -> ChatReply:
@@ -96,7 +94,7 @@ class FormCompletionInference(CompletionInference):
 
     @abstractmethod
     async def send_text(self, form: OpenAIForm) -> BackendReply:
-        """Have the backend continue the text; as `send_chat`."""
+        """Call the backend to continue the text; as `send_chat`."""
 
     async def complete(self, request: CompletionRequest) -> CompletionReply:
         return await self._complete(completion_form(request, self.provider_id), request.logprobs)

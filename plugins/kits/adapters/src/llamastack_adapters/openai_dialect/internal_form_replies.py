@@ -37,7 +37,7 @@ def _finish_reason(reason: StopReason, detail: StopDetail | None, *, called: boo
 
 
 def _usage(usage: TokenUsage | None) -> dict[str, int] | None:
-    # A provider need not know; a made-up number would be believed.
+    # A provider may not know the usage, and a made-up number would be believed.
     if usage is None:
         return None
     prompt, completion = usage.prompt_tokens, usage.completion_tokens
@@ -88,7 +88,7 @@ def _text_logprobs(entries: Sequence[TokenLogProbs] | None, form: OpenAIForm, of
     return {
         "tokens": [_chosen(entry)[0] for entry in entries],
         "token_logprobs": [_chosen(entry)[1] for entry in entries],
-        # The chosen one is there, however unlikely.
+        # The chosen token is listed, however unlikely it is.
         "top_logprobs": [dict([_chosen(entry), *_likeliest(entry, most)]) for entry in entries] if most else None,
         "text_offset": offsets,
     }
@@ -102,9 +102,9 @@ def _tool_call(call: ToolCall) -> dict[str, Any]:
 
 
 def _failed_call(delta: ToolCallDelta) -> dict[str, Any]:
-    """A call whose arguments cannot be read. They are handed on as the model wrote them, as OpenAI does.
+    """A call whose arguments cannot be parsed. They are passed on as the model wrote them, as OpenAI does.
 
-    Raises BackendError where they could be read, but not for certain as this call's.
+    Raises BackendError if they can be parsed, but may belong to another call.
     """
     if parse_arguments(str(delta.content)) is not None:
         raise BackendError("the backend's tool calls cannot be told apart: some arguments may belong to another call")
@@ -117,7 +117,7 @@ def _function_call(call_id: str | None, name: str, arguments: str) -> dict[str, 
 
 
 def _is_cut(reason: StopReason, detail: StopDetail | None) -> bool:
-    """Whether the reply ended early. A call that cannot be read then is left out: its finish_reason says why."""
+    """Whether the reply ended early. A call that cannot be parsed is then left out, as the finish_reason explains."""
     return reason is StopReason.out_of_tokens or detail is not None
 
 
@@ -151,7 +151,7 @@ def chat_reply(reply: ChatCompletionResponse, form: OpenAIForm) -> Reply:
 
 
 class _ChatWriter:
-    """Writes the chunks of one streamed chat."""
+    """Makes the chunks of one streamed chat."""
 
     __slots__ = ("_begun", "_calls", "_failed", "_form", "_most_calls")
 
@@ -168,7 +168,7 @@ class _ChatWriter:
             self._begun = True
             made.append(_chunk({"role": "assistant", "content": "", "refusal": None}))
         if isinstance(event.delta, ToolCallDelta):
-            # There is the name of a tool, and arguments that are sure to be some, when a call is complete.
+            # Only a complete call is sure to have the name of a tool and arguments.
             if event.delta.parse_status is ToolCallParseStatus.failure:
                 self._failed.append(event.delta)
             elif isinstance(event.delta.content, ToolCall):
@@ -201,7 +201,7 @@ def _chunk(delta: dict[str, Any], finish_reason: str | None = None, usage: dict[
 async def chat_chunks(
     events: AsyncIterator[ChatPiece] | AsyncIterator[ChatCompletionResponseEvent], form: OpenAIForm
 ) -> AsyncIterator[Reply]:
-    """The chunks of a streamed chat. Raises BackendError where it ends without a stop reason."""
+    """The chunks of a streamed chat. Raises BackendError if it ends without a stop reason."""
     writer = _ChatWriter(form)
     ended = False
     async with closing(events):
@@ -229,7 +229,7 @@ def completion_reply(reply: CompletionResponse, form: OpenAIForm) -> Reply:
 async def completion_chunks(
     pieces: AsyncIterator[CompletionResponseStreamChunk], form: OpenAIForm
 ) -> AsyncIterator[Reply]:
-    """The chunks of a streamed text completion. Raises BackendError where it ends without a stop reason."""
+    """The chunks of a streamed text completion. Raises BackendError if it ends without a stop reason."""
     offset = 0
     ended = False
     async with closing(pieces):

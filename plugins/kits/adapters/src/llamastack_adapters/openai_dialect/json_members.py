@@ -1,6 +1,6 @@
-"""Members of a JSON object that are changed in its text, so that every other byte stays as it was written.
+"""Changes members of a JSON object in its text, so that every other byte stays as it was written.
 
-The work is linear in the size of the text, whatever stands in it.
+The work is linear in the size of the text, whatever its content.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pydantic_core
 from pydantic_core import SchemaValidator, core_schema
 
 _STRING = re.compile(rb'\s*("(?:[^"\\]++|\\.)*+")', re.DOTALL)
-# No client can guess it, so that it stands in no text.
+# No client can guess it, so no text contains it.
 _MARK = f"mark_{secrets.token_hex(6)}"
 _NUMBER_OF_LAST = SchemaValidator(
     core_schema.typed_dict_schema({_MARK: core_schema.typed_dict_field(core_schema.int_schema())})
@@ -38,7 +38,7 @@ def with_string(text: bytes, name: str, value: str) -> bytes:
         start = sum(map(len, parts[: 2 * last + 2]))
     found = _STRING.match(text, start)
     if found is None:
-        raise ValueError(f"'{name}' is no string")
+        raise ValueError(f"'{name}' is not a string")
     # perf: llamastack-v1-1mb-id. What follows is copied once; `join` would also let go of the interpreter.
     return text[: found.start(1)] + pydantic_core.to_json(value) + memoryview(text)[found.end(1) :]
 
@@ -70,7 +70,7 @@ def _joined(parts: list[bytes], keys: list[bytes]) -> bytes:
 
 
 class _Spelling(NamedTuple):
-    """How a key can be written: JSON lets each letter be itself or its number."""
+    """A pattern for a key: in JSON each letter may be escaped."""
 
     plain: bytes
     escapes: frozenset[bytes]

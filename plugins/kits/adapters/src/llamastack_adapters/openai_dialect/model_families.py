@@ -1,7 +1,7 @@
-"""How families of models differ in what they take of a chat, by the names of models and whoever serves them.
+"""How model families differ in the fields of a chat that they take, by the names of models, whatever service runs them.
 
-Counts for native and translated calls of every provider that speaks OpenAI's dialect; forwarded requests stay as they
-are. `model_families` in a provider's config says of which family a model is that the table does not tell, or wrongly.
+It counts for native and translated calls of every provider that speaks OpenAI's dialect; forwarded requests stay as
+they are. `model_families` in a provider's config names the family of a model if the table does not know it or is wrong.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from llamastack_adapters.openai_dialect.protocols import OpenAIForm
 __all__ = ["FAMILIES", "FamilyName", "FamilyOf", "ModelFamily", "families", "no_family"]
 
 FamilyName = Literal["plain", "openai-chat", "openai-reasoning", "openai-first-reasoning"]
-"""A family by its name; `plain` takes all that the dialect has."""
+"""The families by name; `plain` takes all fields of the dialect."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFamily:
-    """What is special about models.
+    """What is special about a family of models.
 
     name: for people and for configs.
-    models: a pattern of their names, in small letters and without what stands before the last `/`.
-    max_tokens: the field for the longest reply, where it is not that of the backend.
-    lacks: fields of OpenAI's form that they refuse.
+    models: a pattern of model names, in lower case and without the part before the last `/`.
+    max_tokens: the field for the longest reply, if it is not the backend's usual one.
+    lacks: fields of OpenAI's form that the models refuse.
     system_role: the role of instructions.
     """
 
@@ -40,9 +40,8 @@ class ModelFamily:
     def adapted(self, form: OpenAIForm, provider_id: str) -> OpenAIForm:
         """The form as these models take it.
 
-        A lacking field that asks for what they do anyway is left out, and so is a temperature of 0, which is what a
-        call without any sampling parameters has. Raises NotSupportedError, naming the native parameter, for another
-        value.
+        A field in `lacks` is left out if it asks for what the models do anyway, or is a temperature of 0, the native
+        default. Raises NotSupportedError, naming the native parameter, for another value.
         """
         fields = dict(form.fields)
         for name in [name for name in fields if name in self.lacks]:
@@ -83,7 +82,7 @@ FAMILIES: tuple[ModelFamily, ...] = (
         lacks=_NO_SAMPLING - {"logit_bias", "stop"},
         system_role="user",
     ),
-    # Models of ChatGPT, which do not reason: https://platform.openai.com/docs/models/gpt-5-chat-latest
+    # Models of ChatGPT do not reason: https://platform.openai.com/docs/models/gpt-5-chat-latest
     ModelFamily("openai-chat", r"gpt-5(\.\d+)?-chat(-.*)?", max_tokens="max_completion_tokens"),
     # "max_tokens ... is not compatible with o-series models", and `developer` messages replace `system` ones:
     # https://platform.openai.com/docs/api-reference/chat/create. Sampling and log probabilities are unsupported:
@@ -97,21 +96,21 @@ FAMILIES: tuple[ModelFamily, ...] = (
         system_role="developer",
     ),
 )
-"""The first whose pattern fits a name counts."""
+"""The first family whose pattern matches a name counts."""
 
 _BY_NAME = {family.name: family for family in FAMILIES}
 _PATTERNS = [(re.compile(family.models), family) for family in FAMILIES]
 FamilyOf = Callable[[str], ModelFamily | None]
-"""Finds the family of a model by the backend's name for it; None where nothing is special."""
+"""Finds the family of a model by the backend's name for it; None for a plain model."""
 
 
 def no_family(model: str) -> ModelFamily | None:
-    """For backends whose own names of models say nothing of this."""
+    """For backends whose names of models do not tell the family."""
     return None
 
 
 def families(overrides: Mapping[str, FamilyName]) -> FamilyOf:
-    """The table, after `overrides`: by a backend's name for a model, the family that it is of."""
+    """Looks a model up in `overrides`, then in the table, by the backend's name."""
     known: dict[str, ModelFamily | None] = {name: _BY_NAME.get(family) for name, family in overrides.items()}
 
     def family_of(model: str) -> ModelFamily | None:

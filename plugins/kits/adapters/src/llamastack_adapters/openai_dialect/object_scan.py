@@ -1,4 +1,4 @@
-"""Whether a JSON object that comes in pieces is complete."""
+"""Finds out whether a JSON object that arrives in pieces is complete."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _INSIDE = re.compile(r'["\\]')
 
 
 class ObjectScan:
-    """Counts brackets. Every character is looked at once, however many pieces there are."""
+    """Counts brackets. Every character is read once, however many pieces there are."""
 
     __slots__ = ("_depth", "_escaped", "_in_string", "begun", "ended", "surplus")
 
@@ -17,14 +17,14 @@ class ObjectScan:
         self._depth = 0
         self._in_string = self._escaped = False
         self.begun = False
-        """Whether there is anything but blanks."""
+        """Whether there is anything but white space."""
         self.ended = False
-        """Whether all brackets that were opened are closed."""
+        """Whether all opened brackets are closed."""
         self.surplus = False
-        """Whether there is more after its end."""
+        """Whether text follows the object."""
 
     def feed(self, text: str) -> None:
-        """Look at the next piece."""
+        """Read the next piece."""
         if not self._in_string and not text.strip():
             return
         self.begun = True

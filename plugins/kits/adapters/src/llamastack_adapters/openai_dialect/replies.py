@@ -24,7 +24,7 @@ from llamastack_adapters.openai_dialect.tool_calls import whole_calls
 
 
 def text_of_content(content: Any) -> str:
-    """The text of a message or delta: plain, or in parts, of which those that are text count. Raises ValueError."""
+    """The text of a message or delta: plain, or the text parts together. Raises ValueError."""
     if content is None or isinstance(content, str):
         return content or ""
     if not isinstance(content, list):
@@ -33,7 +33,7 @@ def text_of_content(content: Any) -> str:
 
 
 def refusal_of(holder: Mapping[str, Any]) -> str:
-    """The text by which the model of a message or delta refuses to answer; empty where it does not."""
+    """The refusal in a message or delta; empty without one."""
     refusal, content = holder.get("refusal"), holder.get("content")
     if isinstance(refusal, str) and refusal:
         return refusal
@@ -43,7 +43,7 @@ def refusal_of(holder: Mapping[str, Any]) -> str:
 
 
 def said_in_choice(choice: Mapping[str, Any]) -> Any:
-    """What a choice of a chat says, under whichever name: a whole one's may come in a stream, a text's for a chat's."""
+    """The message of a chat's choice. A stream may have a whole message; a chat may have a text completion's form."""
     for name in ("delta", "message"):
         if choice.get(name) is not None:
             return choice[name]
@@ -52,7 +52,7 @@ def said_in_choice(choice: Mapping[str, Any]) -> Any:
 
 
 def text_in_choice(choice: Mapping[str, Any]) -> str | None:
-    """What a choice of a text completion says; one in a chat's form too. Raises ValueError."""
+    """The text of a text completion's choice, also in a chat's form. Raises ValueError."""
     if "text" in choice:
         return choice["text"] or ""
     said = said_in_choice(choice)
@@ -60,12 +60,12 @@ def text_in_choice(choice: Mapping[str, Any]) -> str | None:
 
 
 def finish_of_choice(choice: Mapping[str, Any], provider_id: str) -> Finish | None:
-    """Why the reply ended; None where a choice does not say. Raises the error of one that the backend gave up."""
+    """Why the reply ended; None if the choice does not tell. Raises the error of a reply that the backend gave up."""
     return finish_of(choice.get("finish_reason"), provider_id, said=choice.get("error"))
 
 
 def stop_reason(finish: Finish, *, called: bool) -> StopReason:
-    """The native stop reason. called: whether there are tool calls; not every backend says so in its word."""
+    """The native stop reason. called: whether there are tool calls, because not every finish reason tells."""
     return StopReason.end_of_message if called and finish.reason is StopReason.end_of_turn else finish.reason
 
 
@@ -77,7 +77,7 @@ def malformed(provider_id: str, what: str) -> BackendError:
 
 
 MALFORMED = (KeyError, TypeError, AttributeError, ValueError, IndexError, RecursionError)
-"""What reading a reply raises that does not have the form that it should have."""
+"""The exceptions that reading a malformed reply raises."""
 
 
 def not_understood(provider_id: str, error: Exception) -> BackendError:
@@ -87,7 +87,7 @@ def not_understood(provider_id: str, error: Exception) -> BackendError:
 
 @contextmanager
 def understood(provider_id: str) -> Iterator[None]:
-    """What does not have the form that it should have is a BackendError, whatever way it shows."""
+    """Turns the exceptions of a malformed reply into BackendError."""
     try:
         yield
     except MALFORMED as error:
@@ -104,13 +104,13 @@ def first_choice(reply: Mapping[str, Any], provider_id: str) -> Mapping[str, Any
 def chat_response(
     reply: Mapping[str, Any], provider_id: str, *, logprobs: LogProbConfig | None = None
 ) -> ChatCompletionResponse:
-    """A whole chat completion. Raises BackendError when it is malformed.
+    """A whole chat completion. Raises BackendError if it is malformed.
 
-    logprobs: as the request has it; more than it asks for is left out.
+    logprobs: the request's; further log probabilities are left out.
     """
     choice = first_choice(reply, provider_id)
     word = finish_of_choice(choice, provider_id)
-    finish = word or END_OF_TURN  # it came as a whole
+    finish = word or END_OF_TURN  # it arrived whole
     message = said_in_choice(choice)
     if message is None and finish.detail is not None:
         message = {}  # all of it was filtered out
@@ -139,10 +139,10 @@ def chat_response(
 def completion_response(
     reply: Mapping[str, Any], provider_id: str, *, logprobs: LogProbConfig | None = None
 ) -> CompletionResponse:
-    """A whole text completion. Raises BackendError when it is malformed."""
+    """A whole text completion. Raises BackendError if it is malformed."""
     choice = first_choice(reply, provider_id)
     word = finish_of_choice(choice, provider_id)
-    finish = word or END_OF_TURN  # it came as a whole
+    finish = word or END_OF_TURN  # it arrived whole
     with understood(provider_id):
         text = text_in_choice(choice)
     if text is None and finish.detail is not None:
@@ -161,7 +161,7 @@ def completion_response(
 
 
 def embeddings_response(reply: Mapping[str, Any], provider_id: str, count: int) -> EmbeddingsResponse:
-    """`count` vectors in the order of the request. Raises BackendError when they are not all there."""
+    """`count` vectors in the order of the request. Raises BackendError if any is missing."""
     data = reply.get("data") if isinstance(reply, dict) else None
     if not isinstance(data, list) or len(data) != count:
         raise malformed(provider_id, f"{len(data) if isinstance(data, list) else 'no'} embeddings for {count} contents")
@@ -171,7 +171,7 @@ def embeddings_response(reply: Mapping[str, Any], provider_id: str, count: int) 
 
 
 def usage_of(reply: Mapping[str, Any]) -> TokenUsage | None:
-    """The tokens that a reply, or the chunk of one, says that it took; None where it does not say, or not sensibly."""
+    """The usage in a reply or chunk; None if it has none or an invalid one."""
     usage = reply.get("usage") if isinstance(reply, Mapping) else None
     if not isinstance(usage, dict):
         return None
@@ -182,13 +182,13 @@ def usage_of(reply: Mapping[str, Any]) -> TokenUsage | None:
 
 
 def logprobs_of(choice: Mapping[str, Any], wanted: LogProbConfig | None) -> list[TokenLogProbs] | None:
-    """Log probabilities of a choice or of one of its pieces: the chosen token's, then the `wanted.top_k` likeliest.
+    """Log probabilities of a choice or of a piece: the chosen token's, then the `wanted.top_k` likeliest.
 
-    Three forms: `content` of OpenAI's chats, the lists `tokens` and `token_logprobs` of its text completions, and
-    Together's single number beside the delta of a piece. Those of a refusal count as those of a text.
+    There are three forms: `content` of OpenAI's chats, the lists `tokens` and `token_logprobs` of its text completions,
+    and Together's single number beside the delta of a piece. Those of a refusal count like those of a text.
     """
     if wanted is None:
-        with suppress(*MALFORMED):  # nobody asked for them
+        with suppress(*MALFORMED):  # the request does not want them
             return _logprobs_of(choice, None)
         return None
     return _logprobs_of(choice, wanted)
@@ -204,7 +204,7 @@ def _logprobs_of(choice: Mapping[str, Any], wanted: LogProbConfig | None) -> lis
         return None
     elif "tokens" in holder:
         tops = holder.get("top_logprobs") or [{}] * len(holder["tokens"])
-        # The first token of a prompt that is echoed has none.
+        # The first token of an echoed prompt has none.
         places = [
             (token, value, top or {})
             for token, value, top in zip(holder["tokens"], holder["token_logprobs"], tops, strict=False)

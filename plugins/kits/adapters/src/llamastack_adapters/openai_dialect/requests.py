@@ -17,9 +17,9 @@ __all__ = ["Dialect", "as_json_schema", "chat_body", "completion_body", "embeddi
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """Where backends differ. None means that the backend cannot do it: asking for it is refused.
+    """How a backend differs. None means that it lacks the field: a request that needs it is refused.
 
-    provider_id: of the provider, for error messages.
+    provider_id: for error messages.
     max_tokens: name of a chat's field for the longest reply; a text completion has `max_tokens`.
     top_k: name of the field for top_k sampling.
     repetition_penalty: name of the field for a repetition penalty.
@@ -27,21 +27,20 @@ class Dialect:
     tool_choice_required: the value of `tool_choice` by which a tool must be called.
     response_format: makes the field `response_format` of a chat out of a JSON schema.
     completion_response_format: the same for a text completion.
-    top_logprobs: False where a chat's `logprobs` is the number of log probabilities itself.
+    top_logprobs: False if a chat's `logprobs` is itself the number of log probabilities.
     images: whether messages may hold images.
-    stream_usage: whether streams are asked for their usage, by `stream_options`.
-    samplers: which of `SAMPLERS` it has, by these names.
-    other_names: further fields of OpenAI's API that it calls otherwise: OpenAI's name -> its own. They are found in
-        requests that are forwarded.
-    not_forwarded: fields of OpenAI's API that it refuses; a request that has one is translated, which does without.
-    only: fields that a strategy adds, where the backend would apply other samplers of its own accord, too.
-    extra: fields beside OpenAI's that only this backend knows. A request of `/v1` may have them; they are passed on as
-        they are.
-    family: finds what is special about a model, by its name.
+    stream_usage: whether to ask for the usage of streams, by `stream_options`.
+    samplers: which of `SAMPLERS` it has, under these names.
+    other_names: further fields that it names differently: OpenAI's name -> its own. They are renamed in forwarded
+    requests.
+    not_forwarded: fields of OpenAI's API that it refuses; a request with one is translated, which leaves it out.
+    only: fields that a sampling strategy adds, so that the backend applies no other samplers by default.
+    extra: fields that only this backend knows. A request of `/v1` may have them; they are passed on unchanged.
+    family: finds the family of a model by its name.
     """
 
     SAMPLERS: ClassVar[tuple[str, ...]] = ("frequency_penalty", "presence_penalty", "min_p", "logit_bias")
-    """The fields of `SamplingParams` that not every backend has."""
+    """The fields of `SamplingParams` that some backends lack."""
 
     provider_id: str
     max_tokens: str = "max_tokens"
@@ -62,7 +61,7 @@ class Dialect:
     family: FamilyOf = no_family
 
     def speaks(self, fields: Collection[str]) -> bool:
-        """Whether the backend takes each of these fields of OpenAI's API in OpenAI's own form, under whatever name."""
+        """Whether the backend takes all these fields of OpenAI's API in OpenAI's form, under any name."""
         return not (
             ("logprobs" in fields and not self.top_logprobs)
             or ("seed" in fields and self.seed is None)
@@ -71,10 +70,9 @@ class Dialect:
         )
 
     def renamed(self, fields: Collection[str], route: str = "chat/completions") -> dict[str, str]:
-        """Which of these fields of OpenAI's API the backend calls otherwise, and how.
+        """The fields among these that the backend names differently -> its names.
 
-        route: as `OpenAIRequest` has it.
-        Raises InvalidRequestError where one is given by both names.
+        route: as in `OpenAIRequest`. Raises InvalidRequestError if one is given by both names.
         """
         longest = self.max_tokens if route == "chat/completions" else "max_tokens"
         own = {"max_tokens": longest, "seed": self.seed or "seed", **self.other_names}
@@ -85,7 +83,7 @@ class Dialect:
         return others
 
     def samplers_of(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of `SAMPLERS` that are asked for. Raises NotSupportedError for one that the backend lacks."""
+        """The requested fields of `SAMPLERS`. Raises NotSupportedError for one that the backend lacks."""
         given = {name: fields[name] for name in self.SAMPLERS if name in fields}
         for name, value in given.items():
             if name not in self.samplers and value != 0:
@@ -93,14 +91,14 @@ class Dialect:
         return {name: value for name, value in given.items() if name in self.samplers}
 
     def extra_of(self, form: OpenAIForm) -> dict[str, Any]:
-        """The fields that only this backend knows. Raises InvalidRequestError for one that it does not know either."""
+        """The fields that only this backend knows. Raises InvalidRequestError for an unknown field."""
         for name in form.extra:
             if name not in self.extra:
                 raise unknown_field(name)
         return dict(form.extra)
 
     def unsupported(self, param: str, what: str) -> NotSupportedError:
-        """The error for `what`, which the argument `param` asks for."""
+        """The error for `what`, which the argument `param` requests."""
         return NotSupportedError(
             f"provider '{self.provider_id}' does not support {what}", provider_id=self.provider_id, param=param
         )
@@ -115,8 +113,8 @@ def unknown_field(name: str) -> InvalidRequestError:
 def chat_body(dialect: Dialect, form: OpenAIForm, model: str) -> dict[str, Any]:
     """The body of `POST /chat/completions`.
 
-    model: the backend's name for the model. Raises NotSupportedError, naming the native parameter, for what the dialect
-    has no word for.
+    model: the backend's name for the model. Raises NotSupportedError, naming the native parameter, for a field that the
+    dialect lacks.
     """
     family = dialect.family(model)
     if family is not None:
@@ -136,7 +134,7 @@ def chat_body(dialect: Dialect, form: OpenAIForm, model: str) -> dict[str, Any]:
     if form.stream:
         body |= _streaming(dialect)
     if "logprobs" in fields:
-        # Not 0: some backends then give none at all, not even that of the chosen token.
+        # Not 0: some backends then omit even the chosen token's.
         most = max(fields.get("top_logprobs", 0), 1)
         body |= {"logprobs": True, "top_logprobs": most} if dialect.top_logprobs else {"logprobs": most}
     schema = form.json_schema
@@ -150,7 +148,7 @@ def chat_body(dialect: Dialect, form: OpenAIForm, model: str) -> dict[str, Any]:
 def completion_body(dialect: Dialect, form: OpenAIForm, model: str) -> dict[str, Any]:
     """The body of `POST /completions`; as `chat_body`."""
     body: dict[str, Any] = {"model": model, "prompt": form.fields["prompt"]}
-    if dialect.max_tokens == "max_completion_tokens":  # which is a field of chats alone
+    if dialect.max_tokens == "max_completion_tokens":  # only chats have this field
         dialect = replace(dialect, max_tokens="max_tokens")
     body.update(sampling_of(dialect, form.fields))
     if form.stream:
@@ -180,7 +178,7 @@ def _messages(dialect: Dialect, messages: Sequence[dict[str, Any]]) -> list[dict
     for message in messages:
         if not dialect.images and has_images(message):
             raise dialect.unsupported("messages", "images in messages")
-        if message["role"] == "tool":  # OpenAI's have no name
+        if message["role"] == "tool":  # OpenAI's tool messages have no name
             message = {name: value for name, value in message.items() if name != "name"}
         out.append(message)
     return out
@@ -193,7 +191,7 @@ def has_images(message: Mapping[str, Any]) -> bool:
 
 
 def sampling_of(dialect: Dialect, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """What a request in OpenAI's form says of sampling, in the backend's words."""
+    """The sampling fields of a request in OpenAI's form, under the backend's names."""
     body: dict[str, Any] = {}
     if "top_k" in fields:
         body.update(dialect.only.get(SamplingStrategy.top_k, ()))

@@ -1,4 +1,4 @@
-"""Streams in the OpenAI dialect -> native streams, piece by piece as they come."""
+"""Streams in the OpenAI dialect -> native streams, piece by piece."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from llamastack_adapters.whole_answers import pieces_of_event
 
 
 class ChatPiece(NamedTuple):
-    """A piece of a streamed chat, with what `ChatCompletionResponseEvent` has."""
+    """A piece of a streamed chat, with the fields of `ChatCompletionResponseEvent`."""
 
     event_type: ChatCompletionResponseEventType
     delta: str | ToolCallDelta = ""
@@ -75,7 +75,7 @@ def _cut_short(provider_id: str) -> BackendError:
 def chat_stream(
     chunks: AsyncIterator[Mapping[str, Any]], provider_id: str, *, logprobs: LogProbConfig | None = None
 ) -> AsyncIterator[ChatCompletionResponseStreamChunk]:
-    """start, progress..., complete out of `chat.completion.chunk` objects, as `chat_pieces` has them."""
+    """start, progress..., complete from `chat.completion.chunk` objects, as native chunks; see `chat_pieces`."""
     return native_chat(chat_pieces(chunks, provider_id, logprobs=logprobs))
 
 
@@ -89,11 +89,12 @@ async def native_chat(pieces: AsyncIterator[ChatPiece]) -> AsyncIterator[ChatCom
 async def chat_pieces(
     chunks: AsyncIterator[Mapping[str, Any]], provider_id: str, *, logprobs: LogProbConfig | None = None
 ) -> AsyncIterator[ChatPiece]:
-    """start, progress..., complete out of `chat.completion.chunk` objects.
+    """start, progress..., complete from `chat.completion.chunk` objects.
 
     chunks: an `EventStream` also tells whether a stream without a finish_reason is complete.
-    logprobs: as the request has it; more than it asks for is left out.
-    Raises BackendError when the stream ends before the reply is complete.
+    logprobs: the request's; further log probabilities are left out.
+
+    Raises BackendError if the stream ends before the reply is complete.
     """
     reader = _ChatReader(provider_id, logprobs)
     started = False
@@ -105,7 +106,7 @@ async def chat_pieces(
                 continue
             pieces = reader.read(choice)
             if not started:
-                # Not before the reply has begun: until then a failure can still be answered with its own status.
+                # Only once the reply has begun: until then a failure can still be a reply with its own status.
                 pieces = iter(list(pieces))
                 started = True
                 yield ChatPiece(ChatCompletionResponseEventType.start)
@@ -133,11 +134,11 @@ class _ChatReader:
         self._refusal = SurrogateJoiner()
 
     def count(self, chunk: Mapping[str, Any]) -> None:
-        """Take in the numbers of tokens, where a chunk has them."""
+        """Keep the usage, if a chunk has it."""
         self.usage = usage_of(chunk) or self.usage
 
     def read(self, choice: Mapping[str, Any]) -> Iterator[ChatPiece]:
-        """The pieces of a choice. Raises the error of a reply that the backend gave up after what came with it."""
+        """The pieces of a choice. Raises the error of a reply that the backend gave up, after its text."""
         try:
             delta = choice.get("delta") or self._whole(choice)
             given = logprobs_of(choice, self._logprobs)
@@ -166,9 +167,9 @@ class _ChatReader:
         return {} if self.has_said else said_in_choice(choice) or {}
 
     def end(self, *, done: bool) -> Iterator[ChatPiece]:
-        """The last pieces. Raises BackendError for a reply that is not complete.
+        """The last pieces. Raises BackendError for an incomplete reply.
 
-        done: whether the backend has said that nothing more comes.
+        done: whether the backend has sent its end marker.
         """
         finish = _finish(self.finish, self._provider_id, complete=done and self.has_said)
         calls = self._calls.finish(regular=finish.regular)
@@ -193,17 +194,17 @@ def _is_done(chunks: AsyncIterator[Any]) -> bool:
 
 
 def _finish(found: Finish | None, provider_id: str, *, complete: bool) -> Finish:
-    """Why a stream ended. complete: whether one without a reason is complete all the same."""
+    """Why a stream ended. complete: whether a stream without a finish reason is complete."""
     if found is None and not complete:
         raise _cut_short(provider_id)
     return found or END_OF_TURN
 
 
 def _choice(chunk: Mapping[str, Any], provider_id: str) -> Mapping[str, Any] | None:
-    """The chunk's choice; None when it has none (usage alone). An error in mid-stream is raised."""
+    """The chunk's choice; None for a chunk with only the usage. Raises an error in mid-stream."""
     if not chunk:
-        return None  # to keep the connection
-    error = error_in(chunk)  # which some send in a list
+        return None  # sent to keep the connection open
+    error = error_in(chunk)  # some backends wrap it in a list
     if error is not None:
         raise _broke_off(error, provider_id)
     if not isinstance(chunk, Mapping):
@@ -219,7 +220,7 @@ def _broke_off(error: Any, provider_id: str) -> LlamaStackError:
 async def completion_stream(
     chunks: AsyncIterator[Mapping[str, Any]], provider_id: str, *, logprobs: LogProbConfig | None = None
 ) -> AsyncIterator[CompletionResponseStreamChunk]:
-    """Pieces of a text completion, the last with the stop reason.
+    """Pieces of a text completion; the last has the stop reason.
 
     chunks: an `EventStream` also tells whether a stream without a finish_reason is complete.
     Raises BackendError when the stream ends before the reply is complete.
@@ -263,18 +264,21 @@ _MOST_HELD = 4096  # bytes of comments; more than that says nothing more
 
 
 async def forwarded(blocks: AsyncIterator[bytes], provider_id: str) -> AsyncIterator[bytes]:
-    """The same blocks until `[DONE]`, none of them read but the first, and one that may have an error in it.
+    """The same blocks until `[DONE]`. Only the first block, and a block that may contain an error, are parsed.
 
-    blocks: of one or several whole events each. Events whose data is nothing are left out. Comments before the first
-    event wait for it, though not for long, as the backend may still refuse with a status of its own.
-    Raises what an error event says, and BackendError when the stream ends before its finish_reason.
+    blocks: one or several whole events each.
+
+    Events without data are left out. Comments before the first event wait for it briefly, because the backend may still
+    refuse with a status of its own.
+
+    Raises the error of an error event, and BackendError if the stream ends before its finish_reason.
     """
     last: deque[bytes] = deque(maxlen=_TAIL_BLOCKS)
     begun = False
     held = b""
     since = time.monotonic()
     async for block in blocks:
-        # Most blocks are one event with something in it.
+        # Most blocks are one event with data.
         if not block.startswith(_ONE_EVENT) or block.find(b"\n") < len(block) - 4:
             block = without_empty(block)
             if not begun and b"data:" not in block and time.monotonic() - since < _HELD_S:
@@ -291,12 +295,12 @@ async def forwarded(blocks: AsyncIterator[bytes], provider_id: str) -> AsyncIter
         elif b"error" in block:
             for sound in _until_error(block, provider_id):
                 yield sound
-        # Only at its end, as looking through all of each block takes a twentieth of a stream.
+        # Only at its end, because searching all of each block takes a twentieth of a stream's time.
         if block.endswith(_LINE_ENDS) and (ended := _ENDED.search(block, max(0, len(block) - _TAIL))) is not None:
             begin = ended.start() if ends_event(block[: ended.start()]) else 0
             if begin:
                 yield block[:begin]
-            # Before the word for the end: clients may leave at it, which would end the reading, too.
+            # Before the end marker: clients may disconnect at it, which would end the reading, too.
             await drain_briefly(blocks)
             word = ended.group()
             yield block[begin : ended.start()] + (word if word.rstrip(b"\r\n") in _USUAL_ENDS else _DONE)
@@ -306,14 +310,14 @@ async def forwarded(blocks: AsyncIterator[bytes], provider_id: str) -> AsyncIter
             last.append(block)
     tail = b"".join(last)
     if _ENDED.search(tail) is not None:
-        return  # there was more after it in its block
+        return  # more followed it in its block
     if _FINISHED.search(tail) is None:
         raise _cut_short(provider_id)
     yield _DONE
 
 
 def _in_pieces(block: bytes) -> bytes:
-    """The same, but in the form of a stream where its first event is a whole completion."""
+    """The same, but a first event that is a whole completion becomes a stream."""
     if b'"delta"' in block or b'"message"' not in block:
         return block
     end, data = next(data_of(block))
@@ -322,9 +326,9 @@ def _in_pieces(block: bytes) -> bytes:
 
 
 def _until_error(block: bytes, provider_id: str, *, first: bool = False) -> Iterator[bytes]:
-    """The events before one that is an error, which is raised; nothing where none is, and no comments alone.
+    """The events before an error event, whose error is then raised; nothing without an error, and no comments alone.
 
-    first: look at no more than the first that has data.
+    first: check only the first event with data.
     """
     sound = 0
     for end, data in data_of(block):

@@ -1,4 +1,4 @@
-"""Tool calls in the OpenAI dialect, whole ones -> native ones, or failures with the text that cannot be read."""
+"""Whole tool calls in the OpenAI dialect -> native ones, or failures with the text that cannot be parsed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def parse_arguments(text: str) -> dict[str, Any] | None:
     except ValueError:
         if "\\u" not in text:
             return None
-        try:  # one that has half of a surrogate pair
+        try:  # a text with half of a surrogate pair
             arguments = whole_texts(json.loads(text, parse_constant=_refuse_constant))
         except (ValueError, RecursionError):
             return None
@@ -39,7 +39,7 @@ def _refuse_constant(name: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """A call, or a piece of one, as a backend sends it. Texts are empty where they are not given."""
+    """A call, or a piece of one, as a backend sends it. Missing texts are empty."""
 
     index: int | None
     call_id: str
@@ -76,12 +76,12 @@ def _text_of(arguments: Any) -> str:
 
 
 def fragments_of(holder: Mapping[str, Any]) -> list[Fragment]:
-    """The calls in a message or a delta, those of the older `function_call`, too.
+    """The calls in a message or a delta, including the older `function_call`.
 
-    Raises TypeError or AttributeError for something that has another form.
+    Raises TypeError or AttributeError for another form.
     """
     given = holder.get("tool_calls") or ()
-    if isinstance(given, Mapping):  # some send a single one so
+    if isinstance(given, Mapping):  # some backends send a single call so
         given = (given,)
     if isinstance(given, str):
         raise TypeError("tool_calls that are a text")
@@ -95,7 +95,8 @@ def fragments_of(holder: Mapping[str, Any]) -> list[Fragment]:
 class Finished(NamedTuple):
     """The calls of a whole reply.
 
-    calls: those that can be made. deltas: the same and the failures, in the order in which they began.
+    calls: the valid calls.
+    deltas: these and the failures, in the order in which they began.
     """
 
     calls: list[ToolCall]
@@ -107,7 +108,7 @@ class Finished(NamedTuple):
 
 
 class GivenCall(Protocol):
-    """A call with all that was sent of it."""
+    """A call with everything that was sent for it."""
 
     @property
     def call_id(self) -> str: ...
@@ -128,9 +129,9 @@ def whole_calls(message: Mapping[str, Any], *, regular: bool) -> Finished:
 
 
 def finished_calls(given: Iterable[tuple[GivenCall, bool | None]]) -> Finished:
-    """Native calls, each under an id of its own.
+    """Native calls, each with a unique id.
 
-    given: each call, and whether it has no arguments where none were sent; None where its arguments are not known.
+    given: each call, and whether it takes no arguments if none were sent; None if its arguments are unknown.
     """
     calls: list[ToolCall] = []
     deltas: list[ToolCallDelta] = []

@@ -1,4 +1,4 @@
-"""The readable text of HTML and PDF files, with the packages of the extra `documents`."""
+"""The readable text of HTML and PDF files."""
 
 from __future__ import annotations
 

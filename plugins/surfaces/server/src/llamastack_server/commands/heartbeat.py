@@ -28,7 +28,10 @@ def _pause_for(limit_s: float) -> float:
 
 
 class Heartbeat:
-    """The worker's end: its event loop writes a byte at intervals. limit_s: as for `Pulse`."""
+    """The worker's end: its event loop writes a byte at intervals.
+
+    limit_s: as for `Pulse`.
+    """
 
     def __init__(self, sending: Connection, limit_s: float) -> None:
         self._sending = sending

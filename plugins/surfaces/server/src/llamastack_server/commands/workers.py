@@ -1,6 +1,7 @@
-"""`llamastack run --workers N`: one process starts N workers, which serve, and keeps them running. uvicorn's supervisor
-is not used: it restarts a dead worker without a pause, kills a worker that is silent for a few seconds, and leaves its
-workers running when it is killed.
+"""`llamastack run --workers N`: one process starts N workers, which serve, and keeps them running.
+
+uvicorn's supervisor is not used: it restarts a dead worker without a pause, kills a worker that is silent for a few
+seconds, and leaves its workers running when it is killed.
 """
 
 from __future__ import annotations
@@ -46,9 +47,12 @@ _STEADY_AFTER_S = 30.0
 
 @dataclass(frozen=True)
 class _Job:
-    """The task of a worker. config: the run config as the parent read it, so that a worker that starts later serves the
-    same. introduces: whether it shows the providers and their progress. timeout_s: how long it may be silent, 0 for no
-    limit. output: how it writes.
+    """The task of a worker.
+
+    config: the run config as the parent read it, so that a worker that starts later serves the same.
+    introduces: whether it shows the providers and their progress.
+    timeout_s: how long it may be silent, 0 for no limit.
+    output: how it writes.
     """
 
     name: str
