@@ -34,6 +34,17 @@ FORBIDDEN = {
     r"\bthe asking of\b": "use the verb: 'asking ...'",
     r"\bwithout a word\b": "say 'without an error' or 'silently'",
     r"\bis said to be\b": "say who says it, or use 'is'",
+    r"\bbut for\b": "say 'except' or 'without'",
+    r"\bfor ever\b": "say 'forever', or give the limit",
+    r"\bsmall letters\b": "say 'lower case'",
+    r"\b[Gg]ives? back\b": "say 'return'",
+    r"\bto be had\b": "say 'available', or use the verb",
+    r"\bof its own accord\b": "say 'by default'",
+    r"\bas ever\b": "leave it out",
+    r"\ball the same\b": "say 'nevertheless'",
+    r"\b(?:None|True|False) where\b": "say 'if'",
+    r"\blets? go of\b": "say 'release' or 'close'",
+    r"\b(?:is|are) handed\b": "say 'passed', or name who gets it",
 }
 
 
@@ -86,6 +97,9 @@ def test_the_sources_are_plain_english() -> None:
         'raise ValueError("the bank was made anew")',
         'f"{1} the client is told"',
         "# None where there is none.",
+        "# All fields but for the name.",
+        '"""True where the backend has it; name: in small letters."""',
+        "# Wait until it lets go of everything. It is handed to the caller.",
     ],
 )
 def test_a_forbidden_construction_is_found(source: str) -> None:

@@ -83,11 +83,11 @@ class CodeInterpreterToolDefinition(_RemoteToolDefinition):
 
     type: Literal["code_interpreter"] = "code_interpreter"
     enable_inline_code_execution: bool = True
-    """Whether the code is run at once; otherwise it is handed to the caller."""
+    """Whether the code is run at once; otherwise the caller gets it."""
 
 
 class FunctionCallToolDefinition(_RemoteToolDefinition):
-    """A function of the caller, which the turn is handed back for."""
+    """A function of the caller. The turn ends so that the caller can run it."""
 
     type: Literal["function_call"] = "function_call"
     function_name: str

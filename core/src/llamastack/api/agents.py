@@ -283,7 +283,7 @@ class Agents(Protocol):
         """Take the next turn. With `stream`, an iterator of events, the last of which has the whole turn.
 
         messages: what comes in: from the user, or answers of tools that the turn before asked for.
-        attachments: what is handed over with the messages.
+        attachments: files and texts for the messages.
 
         Raises NotFoundError for an agent or a session that is not there.
         """

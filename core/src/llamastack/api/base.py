@@ -23,7 +23,7 @@ class WireModel(FailFast):
     """A JSON object of the API.
 
     Unknown fields are refused where a request is read; a client reads replies with `extra="ignore"`, so that an older
-    client understands a newer server. Replies have every optional field, null where it is not set, but for those that
+    client understands a newer server. Replies have every optional field, null where it is not set, except fields that
     are marked `OMIT_IF_NONE`.
     """
 

@@ -32,8 +32,8 @@ class File:
             ...
     ```
 
-    content: all bytes, or an iterator of blocks, which can be read once. filename: without a folder; None where there
-    is none. size: in bytes; None where it is not known before it is read.
+    content: all bytes, or an iterator of blocks, which can be read once. filename: without a folder; None if it has no
+    name. size: in bytes; None if it is unknown before reading.
 
     Whoever gets a file closes it, or reads it to its end. Raises ValueError for a media type that is none.
     """

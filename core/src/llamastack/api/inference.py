@@ -162,7 +162,7 @@ class ChatCompletionResponseEvent(_StreamedPiece):
     delta: str | ToolCallDelta
     """More of the text, or of a tool call; empty at start and complete."""
     refusal: Annotated[bool | None, OMIT_IF_NONE] = None
-    """True where `delta` is text by which the model refuses to answer."""
+    """True if `delta` is text by which the model refuses to answer."""
 
 
 class ChatCompletionResponseStreamChunk(WireModel):

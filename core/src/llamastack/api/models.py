@@ -1,4 +1,4 @@
-"""Models: what inference can be asked of."""
+"""Models, which inference runs."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ class Trace(WireModel):
 
 
 class Telemetry(Protocol):
-    """Take in and give back what happened."""
+    """Store events and return them as traces."""
 
     @webmethod("/telemetry/log_event", capability="log_event")
     async def log_event(self, event: Event) -> None:

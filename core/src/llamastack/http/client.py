@@ -24,7 +24,7 @@ class PlainClient(httpx.AsyncClient):
     `fresh_connections` goes out on connections of its own.
 
     options: as `httpx.AsyncClient` takes them.
-    Raises BackendError for an answer that is compressed all the same.
+    Raises BackendError for an answer that is compressed nevertheless.
     """
 
     def __init__(self, **options: object) -> None:

@@ -41,7 +41,7 @@ class ProviderDataHeader:
 
     @property
     def data(self) -> dict[str, object] | None:
-        """The JSON object in it; None where it holds something else."""
+        """The JSON object in it; None if it holds something else."""
         if not self._read:
             self._read = True
             found = _json_in(self.text)
@@ -51,7 +51,7 @@ class ProviderDataHeader:
 
 def _json_in(text: str) -> object:
     try:
-        # JSON is UTF-8, whatever HTTP takes a header for; some clients send Latin-1 all the same.
+        # JSON is UTF-8, whatever HTTP takes a header for; some clients nevertheless send Latin-1.
         return pydantic_core.from_json(text.encode("latin-1"))
     except ValueError:
         pass
@@ -94,11 +94,11 @@ class ContextChanges(TypedDict, total=False):
 class RequestContext:
     """What belongs to one request. It is not changed; `use_context` puts another one in its place.
 
-    principal: who asks; None where nobody was authenticated.
+    principal: who makes the request; None if nobody was authenticated.
     request_id: the id in the log and in `X-Request-ID`.
-    traceparent: of W3C Trace Context, valid; None where the request brought none.
+    traceparent: of W3C Trace Context, valid; None if the request has none.
     deadline: when calls of providers are cancelled, on the clock of `anyio.current_time()`.
-    call_id: of the provider call that is in work, where somebody follows calls.
+    call_id: of the provider call that is running, if a plugin follows calls.
     """
 
     __slots__ = ("_data", "call_id", "deadline", "principal", "request_id", "traceparent")
@@ -122,7 +122,7 @@ class RequestContext:
 
     @property
     def provider_data(self) -> Mapping[str, object] | None:
-        """The raw data; None where there is none, or a header that holds no JSON object. Never log it."""
+        """The raw data; None without the header, or if it is not a JSON object. Never log it."""
         return self._data.data if isinstance(self._data, ProviderDataHeader) else self._data
 
     @property
@@ -204,12 +204,12 @@ def use_provider_data(data: ProviderData) -> EnteredContext:
 
 
 def current_provider_data() -> Mapping[str, object] | None:
-    """The raw data of this request; None where there is none, or a header that holds no JSON object. Never log it."""
+    """The raw data of this request; None without the header, or if it is not a JSON object. Never log it."""
     return _current.get().provider_data
 
 
 def provider_data_to_forward() -> str | None:
-    """The header for a server that this request is handed on to, in printable ASCII.
+    """The header for a server that this request is forwarded to, in printable ASCII.
 
     A header without a JSON object is forwarded unchanged: that server says whether it needs one.
     """

@@ -153,7 +153,7 @@ class Resource(NamedTuple):
 
     api: that of the call, such as `inference`; for reading and registration that of the objects, such as `models`.
     method: the name of the API's method. identifier: of the object, or "" where the API has none.
-    provider_id: of the instance that serves the object, or is to serve it; None where it is open.
+    provider_id: of the instance that serves the object, or is to serve it; None if it is not chosen yet.
     """
 
     api: str

@@ -29,7 +29,7 @@ _CONTROLS = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "v": "\v", "
 def forms_of(secrets: Iterable[str], *, encoded: bool = True) -> frozenset[str]:
     """Every text to look for: each secret as it is, stripped, in one line, its lines, and encoded.
 
-    encoded: False where there are too many secrets to look for all that could become of them.
+    encoded: False if there are too many secrets to search for every encoded form.
     """
     found: set[str] = set()
     for secret in secrets:

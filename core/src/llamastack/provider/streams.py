@@ -1,4 +1,4 @@
-"""Streams that are closed for certain."""
+"""Streams that are always closed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Stream(AsyncIterator[_T], Generic[_T]):
     The `finally` of an async generator that was never started does not run; `on_close` does, once.
 
     pieces: what to iterate over.
-    on_close: lets go of what the pieces come from.
+    on_close: releases the source of the pieces.
     """
 
     def __init__(self, pieces: AsyncIterator[_T], on_close: Callable[[], Awaitable[object]]) -> None:

@@ -48,7 +48,7 @@ class CapabilityGate:
 
 
 def capability_gate(plan: PlannedProvider, method: MethodDefinition) -> CapabilityGate | None:
-    """The gate of a method; None where the instance can do all of it."""
+    """The gate of a method; None if the instance supports all of it."""
     web = method.web
     uses = [UnsupportedUse("", web.capability or "", bool)]
     uses += [UnsupportedUse(param, capability, bool) for param, capability in web.argument_capabilities.items()]

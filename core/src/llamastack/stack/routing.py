@@ -116,7 +116,7 @@ class OptionalCalls:
         self._calls = calls
 
     async def call(self, asked: OptionalCall) -> Any:
-        """What the provider of the object answers; None where it lacks the method, or does not take the request.
+        """What the provider of the object answers; None if it lacks the method, or does not take the request.
 
         Raises ObjectNotFoundError, NotSupportedError, or what the provider raises.
         """

@@ -186,7 +186,7 @@ class Stack(Apis):
         await self._life.start()
 
     async def stop(self) -> None:
-        """Stop it, and wait until every provider has let go of everything. Nothing happens where it does not run.
+        """Stop it, and wait until every provider has released everything. Does nothing if it does not run.
 
         Raises RuntimeError in another event loop than it was started in.
         """

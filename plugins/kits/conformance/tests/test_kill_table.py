@@ -12,8 +12,11 @@ pytestmark = pytest.mark.xdist_group("kill_table")  # all against one backend
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # the broken providers are modules that specs name by dotted path
 
-import broken_forwarding  # noqa: E402, F401 - it registers what it holds
+import broken_at_faults  # noqa: E402
+import broken_declarations  # noqa: E402, F401 - each of these modules registers its providers
+import broken_forwarding  # noqa: E402, F401
 import broken_inference  # noqa: E402
+import broken_lifecycle  # noqa: E402, F401
 import broken_others  # noqa: E402
 from breaking import BROKEN, Broken, spec_of  # noqa: E402
 from broken_packages import PACKAGES, SOUND, Package  # noqa: E402
@@ -51,8 +54,8 @@ def backend() -> Iterator[str]:
 def sockets_are_closed() -> Iterator[None]:
     """What a broken provider leaves open, for the tests after it."""
     yield
-    while broken_inference.LeavesASocket.kept:
-        broken_inference.LeavesASocket.kept.pop().close()
+    while broken_at_faults.LeavesASocket.kept:
+        broken_at_faults.LeavesASocket.kept.pop().close()
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda b: f"{b.check_id}-{b.name.partition('_')[2]}")

@@ -60,7 +60,7 @@ class Registrations:
         return self._registered.values()
 
     def of(self, provider_id: str) -> list[RoutedObject]:
-        """What is registered with one provider."""
+        """The registrations with one provider."""
         return [item for item in self._registered.values() if item.provider_id == provider_id]
 
     def lock(self, identifier: str) -> anyio.Lock:
@@ -134,7 +134,7 @@ class Registrations:
         return taken is not None and taken.get(item.identifier) is item
 
     def taken_by(self, provider_id: str) -> list[RoutedObject]:
-        """What is registered with one provider, and which it has taken."""
+        """The registrations with one provider that it has taken."""
         return [item for item in self._taken[provider_id].values() if self._registered.get(item.identifier) is item]
 
     def reason(self, item: RoutedObject) -> str | None:
@@ -164,7 +164,7 @@ class Registrations:
         mine = {item.identifier: item for item in self.of(instance.provider_id)}
         gone = [item for identifier, item in taken.items() if identifier not in mine]
         for item in gone:
-            taken.pop(item.identifier, None)  # also where the provider fails to let go of it
+            taken.pop(item.identifier, None)  # also if the provider fails to release it
             await self.undo(instance, item, self._kind.forget_hook)
         await self._replay(instance, [item for item in mine.values() if not self.is_taken(item)])
         if gone:
@@ -252,7 +252,7 @@ class Registrations:
             await self.ask_to_unregister(instance, item, hook)
         except LlamaStackError as error:
             _LOGGER.warning(
-                "provider '%s' did not let go of %s '%s': %s",
+                "provider '%s' did not release %s '%s': %s",
                 instance.provider_id,
                 self._kind.label,
                 item.identifier,

@@ -131,7 +131,7 @@ class VLLMProcess:
                     _LOGGER.debug("vllm: all of its processes have ended")
                 await process.wait()
                 if self._followed is not None:
-                    # asyncio lets go of the process at the end of its output, not before.
+                    # asyncio releases the process at the end of its output, not before.
                     with anyio.move_on_after(_LAST_WORDS_S):
                         await self._followed.wait()
             await to_thread.run_sync(self._folder.cleanup)

@@ -82,7 +82,7 @@ def request_id_from(header: str | None) -> str:
 
 
 def traceparent_from(header: str) -> str | None:
-    """The header where it is valid, as a header of version 00; None where it is not.
+    """The header as one of version 00; None if it is not valid.
 
     Source: https://www.w3.org/TR/trace-context/#traceparent-header.
     """

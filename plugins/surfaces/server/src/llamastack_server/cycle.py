@@ -37,7 +37,7 @@ class Cycle(RequestResponseCycle):
         self.on_response()
 
     def taken_body(self) -> bytes | None:
-        """The body where all of it is here; None where it is to be received."""
+        """The body if all of it has arrived; None if not."""
         if self.more_body or self.disconnected or self.response_complete or self.waiting_for_100_continue:
             return None
         self.flow.resume_reading()

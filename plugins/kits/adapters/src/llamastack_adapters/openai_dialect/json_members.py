@@ -39,7 +39,7 @@ def with_string(text: bytes, name: str, value: str) -> bytes:
     found = _STRING.match(text, start)
     if found is None:
         raise ValueError(f"'{name}' is not a string")
-    # perf: llamastack-v1-1mb-id. What follows is copied once; `join` would also let go of the interpreter.
+    # perf: llamastack-v1-1mb-id. What follows is copied once; `join` would also release the interpreter.
     return text[: found.start(1)] + pydantic_core.to_json(value) + memoryview(text)[found.end(1) :]
 
 

@@ -17,17 +17,11 @@ from llamastack_adapters.openai_dialect import OpenAIRequest
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
 from llamastack_conformance.running import Running
 from llamastack_conformance.subject import Subject
-from llamastack_conformance.suites.suite import Suite
-
-_QUESTION = "What is the capital of France?"
+from llamastack_conformance.suites.inference_calls import QUESTION, InferenceCalls
 
 
-class ForwardingChecks(Suite):
+class ForwardingChecks(InferenceCalls):
     """The answer to a request in OpenAI's form is in OpenAI's form."""
-
-    async def _model(self, running: Running) -> str:
-        """The name of a chat model, with the provider's id."""
-        raise NotImplementedError
 
     @check(
         "forwarded.reply",
@@ -88,7 +82,7 @@ class ForwardingChecks(Suite):
             raise NotApplicable("the provider forwards no requests in OpenAI's form")
         # The name is one that no backend knows: the provider must replace it with the backend's name.
         model = await self._model(running)
-        asked = {"model": model, "messages": [{"role": "user", "content": _QUESTION}], **more}
+        asked = {"model": model, "messages": [{"role": "user", "content": QUESTION}], **more}
         # A backend may know only one of these names, and a provider need not forward the other.
         for limit in ({"max_tokens": 12}, {"max_completion_tokens": 12}, {}):
             body = {**asked, **limit}
