@@ -30,7 +30,7 @@ _SCHEME = re.compile(r"(?i)(?:https?|file|data):")
 
 
 def _plain_scheme(url: object) -> object:
-    """The same with its scheme in small letters, whose case does not count (RFC 3986, 3.1)."""
+    """The same with its scheme in lower case, because its case does not count (RFC 3986, 3.1)."""
     found = _SCHEME.match(url) if isinstance(url, str) else None
     if found is None or found[0].islower():
         return url

@@ -50,7 +50,7 @@ class Schema:
 
     @property
     def items(self) -> Schema | None:
-        """The schema of the values of a list or a mapping; None where they have no common schema."""
+        """The schema of the values of a list or a mapping; None if they have no common schema."""
         patterns = self.source.get("patternProperties", {})
         places = (self.source.get("items"), self.source.get("additionalProperties"), *patterns.values())
         return next((replace(self, source=place) for place in places if isinstance(place, Mapping)), None)

@@ -116,7 +116,7 @@ _NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RE
 
 
 def tls_failure_of(error: BaseException) -> str | None:
-    """Why TLS failed, in a few words; None where it did not."""
+    """Why TLS failed, in a few words; None if it did not."""
     # That TLS waits for bytes is no failure of its own: what was waited for has not come.
     waits = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
     found = [one for one in chain_of(error) if isinstance(one, ssl.SSLError) and not isinstance(one, waits)]

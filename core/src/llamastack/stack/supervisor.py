@@ -145,7 +145,7 @@ class SupervisedProvider(ContainedCalls):
         return failure
 
     async def stop(self) -> None:
-        """End it and wait until it has let go of everything."""
+        """End it and wait until it has released everything."""
         self._stopping = True
         self._running.cancel()
         await self.stopped.wait()
