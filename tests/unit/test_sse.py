@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamastack.http.sse import MOST_EVENT_BYTES, event_data
+from llamastack.http.sse import MOST_EVENT_BYTES, iter_data
 from llamastack.provider.errors import BackendError
-from llamastack_adapters.sse_blocks import data_of, ends_event, whole_events, without_empty
+from llamastack_adapters.sse_blocks import is_boundary, iter_events, split_at_events, without_empty
 
 
 async def _blocks(stream: bytes, cuts: list[int]) -> AsyncIterator[bytes]:
@@ -25,7 +25,7 @@ async def _blocks(stream: bytes, cuts: list[int]) -> AsyncIterator[bytes]:
 
 def read(stream: bytes, *cuts: int, most: int = MOST_EVENT_BYTES) -> list[bytes]:
     async def collect() -> list[bytes]:
-        return [data async for data in event_data(_blocks(stream, list(cuts)), most)]
+        return [data async for data in iter_data(_blocks(stream, list(cuts)), most)]
 
     return anyio.run(collect)
 
@@ -75,7 +75,7 @@ def test_a_long_event_in_many_blocks_and_one_without_an_end() -> None:
 
 def whole(stream: bytes, *cuts: int, most: int = MOST_EVENT_BYTES) -> list[bytes]:
     async def collect() -> list[bytes]:
-        return [block async for block in whole_events(_blocks(stream, list(cuts)), most)]
+        return [block async for block in split_at_events(_blocks(stream, list(cuts)), most)]
 
     return anyio.run(collect)
 
@@ -103,7 +103,7 @@ def test_a_long_event_in_many_blocks_is_one_block() -> None:
 @given(st.lists(_LINE, max_size=4), st.sampled_from([b"\n", b"\r\n"]))
 def test_the_events_of_a_block(events: list[bytes], end: bytes) -> None:
     stream = b"".join(b": ping" + end + b"event: x" + end + b"data: " + event + end + end for event in events)
-    found = list(data_of(stream))
+    found = list(iter_events(stream))
     assert [data for _, data in found] == [event.strip() for event in events]
     assert [place for place, _ in found][-1:] == ([len(stream)] if events else [])
 
@@ -148,10 +148,10 @@ def test_any_stream_is_read_alike_wherever_it_is_cut(events: Any, mark: bytes, c
     assert read(mark + stream, *cuts) == told
     blocks = whole(mark + stream, *cuts)
     assert b"".join(blocks) == (stream if len(stream) > 2 else b"")
-    assert all(ends_event(block) for block in blocks)
+    assert all(is_boundary(block) for block in blocks)
     kept = [without_empty(block) for block in blocks]
     assert read(b"".join(kept)) == told
-    found = [data for block in kept for _, data in data_of(block)]
+    found = [data for block in kept for _, data in iter_events(block)]
     assert [data for data in found if not is_nothing([data])] == told
 
 
@@ -164,7 +164,7 @@ def test_only_events_whose_data_is_nothing_are_left_out(events: Any, cuts: list[
         data = [(field + text)[5:].strip() for field, text, _ in lines if (field + text).startswith(b"data:")]
         if not data or not is_nothing(data):
             assert event in blocks
-    assert not [data for _, data in data_of(blocks) if data and is_nothing([data])]
+    assert not [data for _, data in iter_events(blocks) if data and is_nothing([data])]
 
 
 @given(st.binary(max_size=300), _CUTS)

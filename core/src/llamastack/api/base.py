@@ -8,14 +8,9 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from llamastack.api.first_error_only import FailFast
 
-
-def _is_none(value: object) -> bool:
-    return value is None
-
-
 JsonObject = dict[str, Any]
 """A JSON object whose fields are not the API's: what a provider, a tool or a user puts there."""
-OMIT_IF_NONE = Field(exclude_if=_is_none)
+OMIT_IF_NONE = Field(exclude_if=lambda value: value is None)
 """Marks a field that release 0.0.41 did not have: where it is not set, it is left out of the JSON."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Protocol, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from llamastack.api.base import RoutedObject
 from llamastack.api.webmethod import ResourceAction, webmethod
@@ -49,25 +49,17 @@ class GraphMemoryBank(RoutedObject):
 _VECTOR_FIELDS = frozenset(VectorMemoryBank.model_fields) - frozenset(KeyValueMemoryBank.model_fields)
 
 
-def _bank_type(bank: object) -> str | None:
-    """The bank's `type`; one without is taken for the first type that its fields fit."""
-    if not isinstance(bank, dict):
-        return getattr(bank, "type", None)
-    if "type" in bank:
-        return bank["type"] if isinstance(bank["type"], str) else None
-    return "vector" if _VECTOR_FIELDS & bank.keys() else "keyvalue"
+def _with_type(bank: object) -> object:
+    """A bank without a type gets the first type that its fields fit."""
+    if not isinstance(bank, dict) or "type" in bank:
+        return bank
+    return {**bank, "type": "vector" if _VECTOR_FIELDS & bank.keys() else "keyvalue"}
 
 
 MemoryBank = Annotated[
-    Annotated[VectorMemoryBank, Tag("vector")]
-    | Annotated[KeyValueMemoryBank, Tag("keyvalue")]
-    | Annotated[KeywordMemoryBank, Tag("keyword")]
-    | Annotated[GraphMemoryBank, Tag("graph")],
-    Discriminator(
-        _bank_type,
-        custom_error_type="memory_bank_type",
-        custom_error_message="'type' must be one of 'vector', 'keyvalue', 'keyword', 'graph'",
-    ),
+    VectorMemoryBank | KeyValueMemoryBank | KeywordMemoryBank | GraphMemoryBank,
+    Field(discriminator="type"),
+    BeforeValidator(_with_type),
 ]
 """A memory bank of any kind; `type` tells which."""
 

@@ -21,7 +21,7 @@ from llamastack.http.answer_limits import MOST_ERROR_BYTES, AnswerLimits, beginn
 from llamastack.http.client import PlainClient, authorities
 from llamastack.http.connections import UNLIMITED, fresh_connections, is_stale_connection, retry_stale_connection
 from llamastack.http.retry_headers import retry_after_of, should_retry_of
-from llamastack.http.sse import event_data
+from llamastack.http.sse import iter_data
 from llamastack.provider.api_handle import ApiHandle, Dispatch
 from llamastack.provider.builtin_apis import BUILTIN_APIS
 from llamastack.provider.connection_errors import connection_error
@@ -177,7 +177,7 @@ class LlamaStackClient(Apis):
         self, method: MethodDefinition, adapter: TypeAdapter[object], body: Stream[bytes]
     ) -> AsyncIterator[object]:
         async with closing(body):
-            async for data in event_data(body, self._limits.event_bytes):
+            async for data in iter_data(body, self._limits.event_bytes):
                 try:
                     piece = adapter.validate_json(data, extra="ignore")
                 except ValidationError:

@@ -1,4 +1,4 @@
-"""Server-sent events: the bytes of a response -> the data of its events.
+"""Server-sent events: writing one, and reading the data of the events in the bytes of a response.
 
 Format: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream, without its lone CR as
 the end of a line.
@@ -21,8 +21,21 @@ EVENT_ENDS = (b"\n\n", b"\n\r\n")
 MOST_EVENT_BYTES = 16 * 2**20
 """The default limit for one event, in bytes."""
 
+# Characters that some clients take for the end of a line, though JSON may hold them and SSE knows only CR and LF.
+_LINE_ENDS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
 
-async def event_data(blocks: AsyncIterator[bytes], most: int = MOST_EVENT_BYTES) -> AsyncIterator[bytes]:
+
+def encode(data: bytes, name: str = "") -> bytes:
+    """The event that holds this JSON, which is in one line for every client. name: of the event, where it has one."""
+    for raw, escaped in _LINE_ENDS:
+        if raw in data:
+            data = data.replace(raw, escaped)
+    if name:
+        return b"event: %b\ndata: %b\n\n" % (" ".join(name.split()).encode(errors="replace"), data)
+    return b"data: %b\n\n" % data
+
+
+async def iter_data(blocks: AsyncIterator[bytes], most: int = MOST_EVENT_BYTES) -> AsyncIterator[bytes]:
     """The data of each event that has any; several data lines of one event are joined by a line break.
 
     A line that is cut off at the end of the stream is left out. Raises BackendError for an event of more than `most`
@@ -30,7 +43,7 @@ async def event_data(blocks: AsyncIterator[bytes], most: int = MOST_EVENT_BYTES)
     """
     data: list[bytes] = []
     size = 0
-    async for line in lines_of(blocks, most):
+    async for line in iter_lines(blocks, most):
         if line.startswith(DATA):
             data.append(line[len(DATA) :].strip())
             size += len(line)
@@ -49,7 +62,7 @@ def too_long_event(most: int, who: str = "the backend") -> BackendError:
     return BackendError(f"{who} sent an event of more than {most} bytes ('max_event_bytes' in the config)")
 
 
-async def lines_of(blocks: AsyncIterator[bytes], most: int = MOST_EVENT_BYTES) -> AsyncIterator[bytes]:
+async def iter_lines(blocks: AsyncIterator[bytes], most: int = MOST_EVENT_BYTES) -> AsyncIterator[bytes]:
     """The lines of a body. Only LF and CR LF end one, not what else Unicode has for that.
 
     A line that is cut off at the end of the body is left out. Raises BackendError for one of more than `most` bytes.

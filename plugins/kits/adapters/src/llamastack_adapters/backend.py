@@ -12,7 +12,7 @@ from llamastack.http.answer_limits import whole
 from llamastack.http.client import authorities
 from llamastack.http.connections import is_stale_connection, retry_stale_connection
 from llamastack.http.lone_surrogates import encode_json, whole_texts
-from llamastack.http.sse import event_data, lines_of
+from llamastack.http.sse import iter_data, iter_lines
 from llamastack.provider.connection_errors import connection_error
 from llamastack.provider.context import current_context
 from llamastack.provider.errors import BackendError, LlamaStackError
@@ -22,7 +22,7 @@ from llamastack_adapters.error_bodies import error_in, error_in_choice, error_of
 from llamastack_adapters.event_streams import EventStream, drain_briefly
 from llamastack_adapters.pool import ConnectionPool, HttpResponse
 from llamastack_adapters.remote_inference import RemoteConfig
-from llamastack_adapters.sse_blocks import whole_events
+from llamastack_adapters.sse_blocks import split_at_events
 from llamastack_adapters.surrogate_pairs import decode_json
 from llamastack_adapters.whole_answers import (
     BYTE_ORDER_MARK,
@@ -285,7 +285,7 @@ class HttpBackend:
                 content = await whole(blocks, self._limits.response_bytes, self.where, first)
                 yield self._as_events("", content, body)
                 return
-            async for block in whole_events(blocks, self._limits.event_bytes, first):
+            async for block in split_at_events(blocks, self._limits.event_bytes, first):
                 yield block
         except httpx.HTTPError as error:
             raise self._broke_off(error) from error
@@ -301,7 +301,7 @@ class HttpBackend:
             if looks_whole(first):
                 content = await whole(blocks, self._limits.response_bytes, self.where)
                 blocks = _after(self._as_events("", content, b""), blocks)
-            events = event_data(blocks, self._limits.event_bytes)
+            events = iter_data(blocks, self._limits.event_bytes)
             async for data in events:
                 if data == _DONE:
                     done()
@@ -320,7 +320,7 @@ class HttpBackend:
 
     async def _decoded_lines(self, answer: HttpResponse) -> AsyncIterator[Any]:
         try:
-            async for line in lines_of(_with_last_end(answer.blocks()), self._limits.event_bytes):
+            async for line in iter_lines(_with_last_end(answer.blocks()), self._limits.event_bytes):
                 if not line or line.isspace():
                     continue
                 try:

@@ -12,12 +12,12 @@ _EMPTY = re.compile(rb'(?<![^\n])data:[ \t]*(?:null|"")?[ \t]*[\r\n]')
 _BOUNDARY_OVERLAP = 3  # bytes of a boundary that may be in the block before
 
 
-def ends_event(block: bytes) -> bool:
+def is_boundary(block: bytes) -> bool:
     """Whether a block ends where an event does."""
     return block.endswith(EVENT_ENDS)
 
 
-async def whole_events(
+async def split_at_events(
     blocks: AsyncIterator[bytes], most: int = MOST_EVENT_BYTES, first: bytes = b""
 ) -> AsyncIterator[bytes]:
     """The same bytes, cut only where an event ends, without a byte order mark.
@@ -42,7 +42,7 @@ async def whole_events(
                 if len(last) > _BOUNDARY_OVERLAP:
                     begun.append(last[:-_BOUNDARY_OVERLAP])
                     size += len(last) - _BOUNDARY_OVERLAP
-            if ends_event(block):
+            if is_boundary(block):
                 end = len(block)
             else:
                 end = max(place + len(mark) if (place := block.rfind(mark)) >= 0 else 0 for mark in EVENT_ENDS)
@@ -63,7 +63,7 @@ async def whole_events(
         yield left + b"\n"
 
 
-def data_of(block: bytes) -> Iterator[tuple[int, bytes]]:
+def iter_events(block: bytes) -> Iterator[tuple[int, bytes]]:
     """The events of a block of whole ones: where each ends, and its data."""
     start = 0
     while start < len(block):
@@ -80,7 +80,7 @@ def without_empty(block: bytes) -> bytes:
         return block
     kept: list[bytes] = []
     start = 0
-    for end, data in data_of(block):
+    for end, data in iter_events(block):
         if data.strip() not in NO_DATA or not _has_data(block[start:end]):
             kept.append(block[start:end])
         start = end

@@ -13,7 +13,7 @@ from ollama import AsyncClient, ResponseError
 
 from llamastack.http.client import authorities
 from llamastack.http.connections import is_stale_connection, retry_stale_connection
-from llamastack.http.sse import lines_of
+from llamastack.http.sse import iter_lines
 from llamastack.provider.connection_errors import connection_error
 from llamastack.provider.errors import (
     BackendError,
@@ -68,7 +68,7 @@ class _Client(AsyncClient):
     async def _parts(self, cls: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         """Lines that end with LF only. The client's own iterator also splits at Unicode line breaks inside a text."""
         async with self._client.stream(*args, **kwargs) as response:
-            async for line in lines_of(_ended(response.aiter_bytes()), self._most_event_bytes):
+            async for line in iter_lines(_ended(response.aiter_bytes()), self._most_event_bytes):
                 if line.strip():
                     part = decode_json(line)
                     if part.get("error"):

@@ -25,7 +25,7 @@ from huggingface_hub.inference._common import RequestParameters
 from llamastack.http.answer_limits import AnswerLimits
 from llamastack.http.client import authorities
 from llamastack.http.connections import is_stale_connection, retry_stale_connection
-from llamastack.http.sse import event_data
+from llamastack.http.sse import iter_data
 from llamastack.provider.connection_errors import connection_error
 from llamastack.provider.errors import BackendError, LlamaStackError
 from llamastack.provider.streams import close, closing
@@ -100,7 +100,7 @@ class _Client(AsyncInferenceClient):
             blocks = _of_whole(content, here)
         else:
             blocks = response.aiter_bytes()
-        async with closing(blocks), closing(event_data(blocks, self._most_event_bytes)) as events:
+        async with closing(blocks), closing(iter_data(blocks, self._most_event_bytes)) as events:
             begun = False
             async for data in events:
                 self.done = self.done or data == _DONE

@@ -14,7 +14,8 @@ from typing import Any
 from llamastack.api.inference import EmbeddingsResponse
 from llamastack.api.models import Model
 from llamastack.api.safety import RunShieldResponse, ViolationLevel
-from llamastack_server import event_of, json_of
+from llamastack.http import sse
+from llamastack_server import json_of
 
 DONE = b"data: [DONE]\n\n"
 Reply = Mapping[str, Any]
@@ -22,7 +23,7 @@ Usage = dict[str, int]
 
 
 def _event(body: dict[str, Any]) -> bytes:
-    return event_of(json_of(body))
+    return sse.encode(json_of(body))
 
 
 def _head(kind: str, model: str) -> dict[str, Any]:

@@ -21,7 +21,6 @@ __all__ = [
     "ServerConfig",
     "create_app",
     "error_responses",
-    "event_of",
     "event_schema",
     "json_object",
     "json_of",
@@ -33,7 +32,7 @@ __all__ = [
 if TYPE_CHECKING:
     from llamastack_server.app import create_app
     from llamastack_server.context import REQUEST_ID_HEADER
-    from llamastack_server.encoding import event_of, json_of
+    from llamastack_server.encoding import json_of
     from llamastack_server.endpoint import EVENT_STREAM, Endpoint, Reply
     from llamastack_server.error_replies import send_error
     from llamastack_server.errors import NATIVE_ERRORS, ErrorShape

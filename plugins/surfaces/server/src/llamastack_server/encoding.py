@@ -1,4 +1,4 @@
-"""What is sent: JSON, and server-sent events."""
+"""Replies as JSON."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ from pydantic import TypeAdapter
 
 from llamastack.http.lone_surrogates import encode_json
 from llamastack.provider.errors import InternalError
-
-# Characters that some clients take for the end of a line, though JSON may hold them and SSE knows only CR and LF.
-_LINE_ENDS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
 
 
 def json_of(value: Mapping[str, object]) -> bytes:
@@ -36,13 +33,3 @@ def json_by(adapter: TypeAdapter[Any], value: Any) -> bytes:
         if "surrogates not allowed" not in str(error):
             raise
     return json_of(adapter.dump_python(value, warnings="error"))
-
-
-def event_of(data: bytes, name: str = "") -> bytes:
-    """The event that holds this JSON, which is in one line for every client. name: of the event, where it has one."""
-    for raw, escaped in _LINE_ENDS:
-        if raw in data:
-            data = data.replace(raw, escaped)
-    if name:
-        return b"event: %b\ndata: %b\n\n" % (" ".join(name.split()).encode(errors="replace"), data)
-    return b"data: %b\n\n" % data

@@ -6,11 +6,12 @@ import math
 from http import HTTPStatus
 from typing import Any
 
+from llamastack.http import sse
 from llamastack.provider.context import current_context
 from llamastack.provider.errors import AuthenticationError, LlamaStackError, MethodNotAllowedError
 from llamastack.provider.routes import ErrorFormat
 from llamastack_server.context import REQUEST_ID_HEADER
-from llamastack_server.encoding import event_of, json_of
+from llamastack_server.encoding import json_of
 
 
 class ErrorShape:
@@ -30,7 +31,7 @@ class ErrorShape:
 
     def event(self, error: LlamaStackError) -> bytes:
         """An error as the last event of a stream."""
-        return event_of(json_of(self.body(error)))
+        return sse.encode(json_of(self.body(error)))
 
 
 NATIVE_ERRORS = ErrorShape()

@@ -10,12 +10,13 @@ from pydantic import ValidationError
 
 from llamastack.api.definition import BodyKind, MethodDefinition, ReplyKind
 from llamastack.api.files import OCTETS, File
+from llamastack.http import sse
 from llamastack.provider.api_handle import ApiMethod
 from llamastack.provider.errors import InternalError, InvalidRequestError
 from llamastack.provider.routes import Receive, Scope, Send
 from llamastack.provider.streams import Stream, close
 from llamastack.provider.validation import invalid_request
-from llamastack_server.encoding import event_of, json_by
+from llamastack_server.encoding import json_by
 from llamastack_server.endpoint import EVENT_STREAM, Endpoint, Reply
 from llamastack_server.errors import NATIVE_ERRORS
 from llamastack_server.requests import add_once, bad_request, json_object
@@ -121,10 +122,10 @@ class NativeEndpoint(Endpoint):
         async for piece in pieces:
             data = self._dump(adapter, piece)
             if field is None:
-                yield event_of(data)
+                yield sse.encode(data)
             else:
                 name = getattr(piece, field)
-                yield event_of(data, str(getattr(name, "value", name)))
+                yield sse.encode(data, str(getattr(name, "value", name)))
 
     def _dump(self, adapter: Any, value: Any) -> bytes:
         try:

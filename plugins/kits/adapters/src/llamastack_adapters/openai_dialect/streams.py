@@ -41,7 +41,7 @@ from llamastack_adapters.openai_dialect.replies import (
     understood,
     usage_of,
 )
-from llamastack_adapters.sse_blocks import data_of, ends_event, without_empty
+from llamastack_adapters.sse_blocks import is_boundary, iter_events, without_empty
 from llamastack_adapters.surrogate_pairs import SurrogateJoiner, decode_json
 from llamastack_adapters.whole_answers import pieces_of_event
 
@@ -287,7 +287,7 @@ async def forwarded(blocks: AsyncIterator[bytes], provider_id: str) -> AsyncIter
         if not begun:
             begun = True
             block = held + block
-            if next((data for _, data in data_of(block) if data), b"") == b"[DONE]":
+            if next((data for _, data in iter_events(block) if data), b"") == b"[DONE]":
                 raise _cut_short(provider_id)
             for sound in _until_error(block, provider_id, first=b"error" not in block):
                 yield sound
@@ -297,7 +297,7 @@ async def forwarded(blocks: AsyncIterator[bytes], provider_id: str) -> AsyncIter
                 yield sound
         # Only at its end, because searching all of each block takes a twentieth of a stream's time.
         if block.endswith(_LINE_ENDS) and (ended := _ENDED.search(block, max(0, len(block) - _TAIL))) is not None:
-            begin = ended.start() if ends_event(block[: ended.start()]) else 0
+            begin = ended.start() if is_boundary(block[: ended.start()]) else 0
             if begin:
                 yield block[:begin]
             # Before the end marker: clients may disconnect at it, which would end the reading, too.
@@ -320,7 +320,7 @@ def _in_pieces(block: bytes) -> bytes:
     """The same, but a first event that is a whole completion becomes a stream."""
     if b'"delta"' in block or b'"message"' not in block:
         return block
-    end, data = next(data_of(block))
+    end, data = next(iter_events(block))
     pieces = pieces_of_event(data)
     return block if pieces is None else b"".join((*pieces, block[end:]))
 
@@ -331,7 +331,7 @@ def _until_error(block: bytes, provider_id: str, *, first: bool = False) -> Iter
     first: check only the first event with data.
     """
     sound = 0
-    for end, data in data_of(block):
+    for end, data in iter_events(block):
         try:
             chunk = decode_json(data) if data else None
         except ValueError:

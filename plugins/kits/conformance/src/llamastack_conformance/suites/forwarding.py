@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
-from llamastack.http.sse import EVENT_ENDS, event_data
+from llamastack.http.sse import EVENT_ENDS, iter_data
 from llamastack.provider.streams import close, closing
 from llamastack.stack import OptionalCall
 from llamastack_adapters.openai_dialect import OpenAIRequest
@@ -66,7 +66,7 @@ class ForwardingChecks(InferenceCalls):
         cut = [block for block in blocks if not block.endswith(EVENT_ENDS)]
         if cut:
             raise CheckFailure(f"a block that ends with {cut[0][-40:]!r}", wanted="blocks of whole events")
-        events = [data async for data in event_data(_one_by_one(blocks))]
+        events = [data async for data in iter_data(_one_by_one(blocks))]
         if not events or events[-1] != b"[DONE]":
             raise CheckFailure(f"{events[-1:]} as the last event", wanted="[DONE]")
         choices = [choice for data in events[:-1] for choice in _choices_of(data)]
