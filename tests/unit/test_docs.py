@@ -351,8 +351,8 @@ def test_the_example_plugin_implements_real_hooks(capsys: pytest.CaptureFixture[
     hooks.manager.register(plugin)
     hooks.manager.check_pending()
     finished = hookspecs.FinishedRequest(request_id="1", method="GET", path="/health", status=200, duration_s=0.1)
-    hooks.notify("llamastack_request_finished", request=finished)
-    [(_, lifespan)] = hooks.collect("llamastack_stack_lifespan", stack=None)
+    hooks.notify("llamastack_request_finished", finished)
+    [(_, lifespan)] = hooks.collect("llamastack_stack_lifespan", None)
 
     async def run() -> None:
         async with lifespan:
@@ -360,7 +360,7 @@ def test_the_example_plugin_implements_real_hooks(capsys: pytest.CaptureFixture[
 
     anyio.run(run)
     assert "{200: 1}" in capsys.readouterr().out
-    assert [command.name for added in hooks.call.llamastack_cli_commands() for command in added] == ["hello"]
+    assert [command.name for added in hooks.manager.hook.llamastack_cli_commands() for command in added] == ["hello"]
 
 
 @pytest.mark.anyio

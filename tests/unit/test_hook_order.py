@@ -80,7 +80,7 @@ KINDS: dict[str, Callable[[str], Any]] = {
 @given(st.lists(st.sampled_from(sorted(KINDS)), max_size=7))
 def test_what_is_collected_comes_in_pluggys_order(kinds: list[str]) -> None:
     hooks = hooks_with(**{f"p{place}": KINDS[kind](f"p{place}") for place, kind in enumerate(kinds)})
-    expected = [thing for several in hooks.call.llamastack_cli_commands() for thing in several]
+    expected = [thing for several in hooks.manager.hook.llamastack_cli_commands() for thing in several]
     found = list(hooks.collect(HOOK))
     assert [thing for _, thing in found] == expected
     assert all(thing.startswith(plugin) for plugin, thing in found)
@@ -137,7 +137,7 @@ def test_all_are_told_in_order_although_one_fails(caplog: pytest.LogCaptureFixtu
         c=hearing(heard, "c", SystemExit(1)),
         d=hearing(heard, "d", tryfirst=True),
     )
-    hooks.notify("llamastack_request_finished", request=FinishedRequest("id", "GET", "/", 200, 0.1))
+    hooks.notify("llamastack_request_finished", FinishedRequest("id", "GET", "/", 200, 0.1))
     assert heard == ["d 200", "c 200", "b 200", "a 200"]
     assert [r.message for r in caplog.records if r.levelno == logging.ERROR] == [
         "a plugin failed in llamastack_request_finished: c"

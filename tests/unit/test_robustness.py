@@ -14,7 +14,7 @@ from scripted_fake import Script, ScriptedInference
 
 from llamastack.api import KeywordMemoryBank, MemoryBankDocument, Model, UserMessage
 from llamastack.provider import Deps
-from llamastack.provider.context import current_provider_data, use_provider_data
+from llamastack.provider.context import current_context, use_provider_data
 from llamastack.provider.errors import InvalidRequestError, ProviderUnavailableError
 from llamastack.stack import Stack
 from llamastack.stack.resources import catalogue, registrations
@@ -211,7 +211,7 @@ async def test_asking_sees_no_requests_provider_data(
     original = ScriptedInference.list_models
 
     async def list_models(self: ScriptedInference) -> list[Model]:
-        seen.append(current_provider_data())
+        seen.append(current_context().provider_data)
         return await original(self)
 
     monkeypatch.setattr(ScriptedInference, "list_models", list_models)

@@ -25,43 +25,8 @@ __all__ = ["EnteredContext", "Principal", "RequestContext", "current_context", "
 PROVIDER_DATA_HEADER = "X-LlamaStack-ProviderData"
 _NOT_PRINTABLE = re.compile(r"[^\x20-\x7e]")
 
-
-class ProviderDataHeader:
-    """The header of one request. It is read when somebody needs it: many providers need none.
-
-    text: as the header came, its bytes taken for Latin-1, as HTTP has it.
-    """
-
-    __slots__ = ("_data", "_read", "text")
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self._read = False
-        self._data: dict[str, object] | None = None
-
-    @property
-    def data(self) -> dict[str, object] | None:
-        """The JSON object in it; None if it holds something else."""
-        if not self._read:
-            self._read = True
-            found = _json_in(self.text)
-            self._data = found if isinstance(found, dict) else None
-        return self._data
-
-
-def _json_in(text: str) -> object:
-    try:
-        # JSON is UTF-8, whatever HTTP takes a header for; some clients nevertheless send Latin-1.
-        return pydantic_core.from_json(text.encode("latin-1"))
-    except ValueError:
-        pass
-    try:
-        return pydantic_core.from_json(text)
-    except ValueError:
-        return None
-
-
-ProviderData = Mapping[str, object] | ProviderDataHeader | None
+ProviderData = Mapping[str, object] | str | None
+"""A str is the header as it came, its bytes read as Latin-1, as HTTP has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,20 +53,18 @@ class ContextChanges(TypedDict, total=False):
     request_id: str | None
     traceparent: str | None
     deadline: float | None
-    call_id: str | None
 
 
 class RequestContext:
-    """What belongs to one request. It is not changed; `use_context` puts another one in its place.
+    """What belongs to one request. Nobody changes it; `use_context` puts another one in its place.
 
     principal: who makes the request; None if nobody was authenticated.
     request_id: the id in the log and in `X-Request-ID`.
     traceparent: of W3C Trace Context, valid; None if the request has none.
     deadline: when calls of providers are cancelled, on the clock of `anyio.current_time()`.
-    call_id: of the provider call that is running, if a plugin follows calls.
     """
 
-    __slots__ = ("_data", "call_id", "deadline", "principal", "request_id", "traceparent")
+    __slots__ = ("_data", "deadline", "principal", "request_id", "traceparent")
 
     def __init__(
         self,
@@ -111,19 +74,18 @@ class RequestContext:
         request_id: str | None = None,
         traceparent: str | None = None,
         deadline: float | None = None,
-        call_id: str | None = None,
     ) -> None:
         self.principal = principal
+        self._data = provider_data
         self.request_id = request_id
         self.traceparent = traceparent
         self.deadline = deadline
-        self.call_id = call_id
-        self._data = provider_data
 
     @property
     def provider_data(self) -> Mapping[str, object] | None:
-        """The raw data; None without the header, or if it is not a JSON object. Never log it."""
-        return self._data.data if isinstance(self._data, ProviderDataHeader) else self._data
+        """The data; None without the header, or if it is not a JSON object. Never log it."""
+        # A header is parsed when it is read: many providers need none.
+        return _object_in(self._data) if isinstance(self._data, str) else self._data
 
     @property
     def raw_provider_data(self) -> ProviderData:
@@ -132,52 +94,71 @@ class RequestContext:
 
     def replaced(self, **changes: Unpack[ContextChanges]) -> RequestContext:
         """A copy with other values."""
-        changed = RequestContext.__new__(RequestContext)
-        changed._take(self, self.call_id)
-        for name, value in changes.items():
-            setattr(changed, "_data" if name == "provider_data" else name, value)
-        return changed
-
-    def within_call(self, call_id: str) -> RequestContext:
-        """A copy for what is done inside a call of a provider."""
-        inner = RequestContext.__new__(RequestContext)
-        inner._take(self, call_id)
-        return inner
-
-    def _take(self, other: RequestContext, call_id: str | None) -> None:
-        # perf: llamastack-v1-hooks. A copy by `__init__`, with its arguments by name, takes twice as long.
-        self.principal = other.principal
-        self.request_id = other.request_id
-        self.traceparent = other.traceparent
-        self.deadline = other.deadline
-        self.call_id = call_id
-        self._data = other._data
+        values: ContextChanges = {
+            "principal": self.principal,
+            "provider_data": self._data,
+            "request_id": self.request_id,
+            "traceparent": self.traceparent,
+            "deadline": self.deadline,
+        }
+        values.update(changes)
+        return RequestContext(**values)
 
     def __repr__(self) -> str:
-        return f"<RequestContext {self.request_id}>"  # the rest is nothing for a log
+        return f"<RequestContext {self.request_id}>"  # the rest must not reach a log
 
 
-_NOTHING = RequestContext()
-_current: ContextVar[RequestContext] = ContextVar("llamastack_request_context", default=_NOTHING)
+def _object_in(header: str) -> dict[str, object] | None:
+    # JSON is UTF-8, whatever HTTP takes a header for; some clients nevertheless send Latin-1.
+    for text in (header.encode("latin-1"), header):
+        try:
+            found = pydantic_core.from_json(text)
+        except ValueError:
+            continue
+        return found if isinstance(found, dict) else None
+    return None
+
+
+_current: ContextVar[tuple[RequestContext, str | None]] = ContextVar(
+    "llamastack_request_context", default=(RequestContext(), None)
+)
+"""Beside the context the id of the provider call that is in work, where plugins follow calls."""
 
 
 def current_context() -> RequestContext:
     """The context of the request that is being served; one without values where there is none."""
+    return _current.get()[0]
+
+
+def context_and_call() -> tuple[RequestContext, str | None]:
+    """The current context, and the id of the provider call that is in work."""
     return _current.get()
+
+
+EnteredCall = Token[tuple[RequestContext, str | None]]
+
+
+# perf: llamastack-v1-hooks. As a context manager, the two take three times as long.
+def enter_call(context: RequestContext, call_id: str) -> EnteredCall:
+    """Make a provider call the one that is in work, until `leave_call`."""
+    return _current.set((context, call_id))
+
+
+leave_call = _current.reset
 
 
 class EnteredContext:
     """Makes a context the current one inside a `with` block."""
 
-    __slots__ = ("_context", "_token")
+    __slots__ = ("_entered", "_token")
 
-    def __init__(self, context: RequestContext) -> None:
-        self._context = context
-        self._token: Token[RequestContext] | None = None
+    def __init__(self, context: RequestContext, call_id: str | None) -> None:
+        self._entered = (context, call_id)
+        self._token: EnteredCall | None = None
 
     def __enter__(self) -> RequestContext:
-        self._token = _current.set(self._context)
-        return self._context
+        self._token = _current.set(self._entered)
+        return self._entered[0]
 
     def __exit__(self, *_: object) -> None:
         if self._token is not None:
@@ -189,23 +170,19 @@ def use_context(context: RequestContext | None = None, /, **changes: Unpack[Cont
 
     context: takes the place of the current one. changes: fields of it that get other values.
     """
-    base = _current.get() if context is None else context
-    return EnteredContext(base.replaced(**changes) if changes else base)
+    now, call_id = _current.get()
+    base = now if context is None else context
+    return EnteredContext(base.replaced(**changes) if changes else base, call_id)
 
 
 def use_own_context(principal: Principal | None = None) -> EnteredContext:
-    """For work that belongs to no request: nothing of the current context is in it."""
-    return EnteredContext(RequestContext(principal=principal))
+    """For work that belongs to no request: it sees nothing of the current context."""
+    return EnteredContext(RequestContext(principal=principal), None)
 
 
 def use_provider_data(data: ProviderData) -> EnteredContext:
-    """`with use_provider_data(data):` makes `data` the provider data of the calls made inside the block."""
+    """`with use_provider_data(data):` makes `data` the provider data of the calls inside the block."""
     return use_context(provider_data=data)
-
-
-def current_provider_data() -> Mapping[str, object] | None:
-    """The raw data of this request; None without the header, or if it is not a JSON object. Never log it."""
-    return _current.get().provider_data
 
 
 def provider_data_to_forward() -> str | None:
@@ -213,25 +190,25 @@ def provider_data_to_forward() -> str | None:
 
     A header without a JSON object is forwarded unchanged: that server says whether it needs one.
     """
-    data = _current.get().raw_provider_data
-    if isinstance(data, ProviderDataHeader):
-        if data.data is None:
-            return _NOT_PRINTABLE.sub("?", data.text)
-        data = data.data
-    return None if data is None else json.dumps(dict(data))
+    context = current_context()
+    raw, data = context.raw_provider_data, context.provider_data
+    if data is None:
+        return None if raw is None else _NOT_PRINTABLE.sub("?", str(raw))
+    return json.dumps(dict(data))
 
 
 def validated_provider_data(model: type[BaseModel], provider_id: str) -> BaseModel | None:
-    """The data of this request read as `model`; None when the request brought none.
+    """The data of this request read as `model`; None when the request has none.
 
-    Fields that belong to other providers are passed over. Raises InvalidRequestError that names the field, or the
-    header where that holds no JSON object.
+    Fields that belong to other providers are ignored. Raises InvalidRequestError that names the field, or the header
+    where that holds no JSON object.
     """
-    if _current.get().raw_provider_data is None:
+    context = current_context()
+    if context.raw_provider_data is None:
         return None
-    data = current_provider_data()
+    data = context.provider_data
     if data is None:
-        # The text itself may hold keys: it is not repeated.
+        # The message does not repeat the text, which may hold keys.
         raise InvalidRequestError(
             f"the header {PROVIDER_DATA_HEADER} must hold a JSON object",
             provider_id=provider_id,

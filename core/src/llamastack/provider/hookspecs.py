@@ -124,8 +124,7 @@ OPEN_ROUTE = "/health"
 """Answered to everybody: what watches a server has no credentials."""
 
 
-@dataclass(frozen=True, slots=True)
-class IncomingRequest:
+class IncomingRequest(NamedTuple):
     """The head of a request over HTTP.
 
     method: HTTP method. path: path of the URL, without the query. headers: by name in lower case; of several with one

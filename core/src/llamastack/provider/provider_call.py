@@ -3,56 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import pydantic_core
 
-__all__ = ["CallEvent", "Proceed", "ProviderCall"]
+__all__ = ["CallEvent", "Proceed", "ProviderCall", "ProviderMethod"]
 
 
+# perf: llamastack-v1. Not frozen, because creating a frozen one takes three times as long.
+@dataclass(slots=True, eq=False, repr=False)
 class ProviderCall:
-    """One call, before it reaches the provider. It is not changed; `replaced` gives another one.
+    """One call, before it reaches the provider. Nobody changes it; `replaced` gives another one.
 
     api, method: of the native API, also for a request in OpenAI's form.
     identifier: of the object (model, shield, memory bank) that the call is for; "" where its API has none.
     provider_id: of the instance that is to be called.
     stream: whether pieces are wanted.
-    body: JSON in OpenAI's form, in which the reply is, too: bytes, or mappings; None for a call of the native method.
+    request: the arguments of the native method; where there is a `body`, its fields.
+    body: JSON in OpenAI's form. The reply has this form, too: bytes, or mappings. None for a call of the native method.
+    by: the provider's method that takes it.
+    target: the instance, where the stack has found it already.
     """
 
-    __slots__ = ("_request", "_to_native", "api", "body", "identifier", "method", "provider_id", "stream")
+    api: str
+    method: str
+    identifier: str
+    provider_id: str
+    stream: bool
+    request: Mapping[str, Any]
+    body: bytes | None
+    by: ProviderMethod
+    target: object = None
+    _argument: Any = field(default=None, init=False)
 
-    def __init__(
-        self,
-        api: str,
-        method: str,
-        identifier: str,
-        provider_id: str,
-        stream: bool,
-        request: Mapping[str, object] | None,
-        body: bytes | None = None,
-        to_native: Callable[[Mapping[str, object]], Mapping[str, object]] | None = None,
-    ) -> None:
-        self.api = api
-        self.method = method
-        self.identifier = identifier
-        self.provider_id = provider_id
-        self.stream = stream
-        self.body = body
-        self._request = request
-        self._to_native = to_native
-
-    @property
-    def request(self) -> Mapping[str, Any]:
-        """The arguments of the native method; for a `body` its fields, parsed when this is read."""
-        if self._request is None:
-            self._request = pydantic_core.from_json(self.body or b"{}")
-        return self._request
-
-    @property
-    def native_request(self) -> Mapping[str, Any]:
-        """The arguments of the native method; for a `body` those that need a capability."""
-        return self.request if self._to_native is None else self._to_native(self.request)
+    def argument(self) -> Any:
+        """What the provider's method takes. It is made once."""
+        if self._argument is None:
+            self._argument = self.by.argument(self)
+        return self._argument
 
     def replaced(
         self,
@@ -63,24 +52,54 @@ class ProviderCall:
     ) -> ProviderCall:
         """A copy that asks for something else, or another instance.
 
-        request: as `request` gives it, native values or OpenAI's fields. Whether pieces are wanted stays.
+        request: as `request` has it, native arguments or OpenAI's fields. Whether pieces are wanted stays.
         provider_id: another instance of the same API. identifier: another object, served by that instance.
         """
-        body = self.body if request is None or self.body is None else pydantic_core.to_json(request)
         return ProviderCall(
             self.api,
             self.method,
             self.identifier if identifier is None else identifier,
             self.provider_id if provider_id is None else provider_id,
             self.stream,
-            self._request if request is None else request,
-            body,
-            self._to_native,
+            self.request if request is None else request,
+            self.body if request is None or self.body is None else pydantic_core.to_json(request),
+            self.by,
+            self.target if provider_id is None and identifier is None else None,
         )
 
 
+@dataclass(frozen=True, slots=True)
+class ProviderMethod:
+    """A method of providers: one of their API's Protocol, or one that a provider may have beside it.
+
+    name: its name. native: the method of the API that does the same; what a provider declares of that counts here, too.
+    argument: makes what it takes, out of a call. by_name: whether that is a mapping of several arguments.
+    needs: from `ProviderCall.request` to the arguments of the native method that may need a capability.
+    takes: name of a method that says whether an argument is taken; a provider without that method takes all.
+    """
+
+    name: str
+    native: str
+    argument: Callable[[ProviderCall], Any]
+    needs: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    takes: str = ""
+    by_name: bool = False
+
+    async def is_taken(self, provider: object, call: ProviderCall) -> bool:
+        """Whether the provider has this method, and takes the call by it."""
+        if not hasattr(provider, self.name):
+            return False
+        takes = getattr(provider, self.takes, None) if self.takes else None
+        return takes is None or bool(await takes(call.argument()))
+
+    def send(self, provider: object, call: ProviderCall) -> Awaitable[object]:
+        """Call the provider."""
+        function: Callable[..., Awaitable[object]] = getattr(provider, self.name)
+        return function(**call.argument()) if self.by_name else function(call.argument())
+
+
 Proceed = Callable[[ProviderCall], Awaitable[Any]]
-"""Makes a call, by way of the hooks that come after; gives the reply, or an async iterator of pieces."""
+"""Makes a call, through the hooks that come after; gives the reply, or an async iterator of pieces."""
 
 
 class CallEvent(NamedTuple):

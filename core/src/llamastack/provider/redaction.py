@@ -10,7 +10,7 @@ from weakref import WeakSet
 
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 
-from llamastack.provider.context import current_provider_data
+from llamastack.provider.context import current_context
 from llamastack.provider.descriptor_shortage import chain_of
 from llamastack.provider.secret_forms import forms_of, struck_out
 
@@ -94,7 +94,7 @@ def without_userinfo(text: str) -> str:
 
 def _forms_of_request() -> frozenset[str]:
     # A client can send thousands: encodings are looked for of a few, first of those that sound like a secret.
-    data = sorted((current_provider_data() or {}).items(), key=lambda item: not sounds_secret(item[0]))
+    data = sorted((current_context().provider_data or {}).items(), key=lambda item: not sounds_secret(item[0]))
     texts = list(dict.fromkeys(_secrets_in([value for _, value in data], secret=True)))
     return forms_of(texts[:_MOST_OF_REQUEST]) | forms_of(texts[_MOST_OF_REQUEST:], encoded=False)
 

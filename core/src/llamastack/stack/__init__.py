@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 from llamastack.lazy_imports import lazy_getattr
 
-__all__ = ["ConfigError", "OptionalCall", "Stack", "StackStartError"]
+__all__ = ["ConfigError", "Stack", "StackStartError"]
 
 if TYPE_CHECKING:
-    from llamastack.stack.routing import OptionalCall
     from llamastack.stack.stack import Stack, StackStartError
     from llamastack.stack.yaml_source import ConfigError
 else:
-    __getattr__ = lazy_getattr(__name__, (".routing", ".stack", ".yaml_source"), __all__)
+    __getattr__ = lazy_getattr(__name__, (".stack", ".yaml_source"), __all__)

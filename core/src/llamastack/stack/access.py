@@ -9,7 +9,7 @@ from typing import TypeVar
 from llamastack.provider.context import STACK_ITSELF, Principal, current_context
 from llamastack.provider.errors import AuthenticationError, InternalError, LlamaStackError, PermissionDeniedError
 from llamastack.provider.hookspecs import Action, IncomingRequest, Resource
-from llamastack.stack.hook_calls import AsyncHook
+from llamastack.stack.hook_calls import Implementation
 
 _T = TypeVar("_T")
 _LOGGER = logging.getLogger("llamastack.access")
@@ -18,7 +18,7 @@ _LOGGER = logging.getLogger("llamastack.access")
 class AccessControl:
     """Asks the plugins that have `llamastack_authenticate` or `llamastack_authorize`."""
 
-    def __init__(self, authenticate: Sequence[AsyncHook], authorize: Sequence[AsyncHook]) -> None:
+    def __init__(self, authenticate: Sequence[Implementation], authorize: Sequence[Implementation]) -> None:
         self._authenticate = authenticate
         self._authorize = authorize
         self.authenticates = bool(authenticate)
@@ -32,7 +32,7 @@ class AccessControl:
         refusals: list[LlamaStackError] = []
         for hook in self._authenticate:
             try:
-                answer = await hook(request=request)
+                answer = await hook.call(request)
                 if answer is not None:
                     found.append(_of_kind(Principal, answer))
             except AuthenticationError as error:
@@ -56,7 +56,7 @@ class AccessControl:
         failures: list[LlamaStackError] = []
         for hook in self._authorize:
             try:
-                answer = await hook(principal=principal, action=action, resource=resource)
+                answer = await hook.call(principal, action, resource)
                 # perf: llamastack-v1-hooks. The usual answers need no further check.
                 if answer is True:
                     allowed = True
@@ -73,10 +73,14 @@ class AccessControl:
     async def check(self, action: Action, resource: Resource) -> None:
         """Raises PermissionDeniedError where the current principal may not do it."""
         if not await self.may(action, resource):
-            principal = current_context().principal
-            who = "somebody who is not known" if principal is None else f"'{principal.id}'"
-            what = f"'{resource.identifier}' of {resource.api}" if resource.identifier else resource.api
-            raise PermissionDeniedError(f"{who} may not {action} {what}")
+            raise self.denied(action, resource)
+
+    def denied(self, action: Action, resource: Resource) -> PermissionDeniedError:
+        """The error for what the current principal may not do."""
+        principal = current_context().principal
+        who = "somebody who is not known" if principal is None else f"'{principal.id}'"
+        what = f"'{resource.identifier}' of {resource.api}" if resource.identifier else resource.api
+        return PermissionDeniedError(f"{who} may not {action} {what}")
 
 
 def _of_kind(kind: type[_T], answer: object) -> _T:
@@ -85,6 +89,6 @@ def _of_kind(kind: type[_T], answer: object) -> _T:
     return answer
 
 
-def _failed(hook: AsyncHook, error: Exception) -> InternalError:
-    _LOGGER.error("plugin %s failed in %s", hook.plugin, hook.name, exc_info=error)
-    return InternalError(f"plugin {hook.plugin} failed in {hook.name}, so that nothing is allowed; the log says why")
+def _failed(hook: Implementation, error: Exception) -> InternalError:
+    _LOGGER.error("plugin %s failed in %s", hook.plugin, hook.hook, exc_info=error)
+    return InternalError(f"plugin {hook.plugin} failed in {hook.hook}, so that nothing is allowed; the log says why")

@@ -1,11 +1,11 @@
-"""What stands around every call of a provider: permission, time limit, plugins' hooks, the capability gate, events."""
+"""The steps of every call of a provider: time limit, permission, plugins' hooks, the capability gate, events."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
-from typing import Any, NamedTuple
+from typing import Any
 
 import anyio
 
@@ -16,69 +16,78 @@ from llamastack.provider.provider_call import ProviderCall
 from llamastack.provider.streams import Stream, close, closing
 from llamastack.stack.access import AccessControl
 from llamastack.stack.call_events import CallEvents
-from llamastack.stack.hook_calls import AsyncHook
+from llamastack.stack.hook_calls import Implementation
 from llamastack.stack.plugins import Plugins
 from llamastack.stack.supervisor import SupervisedProvider
 
 _LOGGER = logging.getLogger("llamastack.plugins")
-
-
-class Target(NamedTuple):
-    """Where a call goes when it has passed the hooks.
-
-    identifier, instance: as the stack chose them. make: calls a provider; awaited once per call.
-    choose: the instance for a call whose provider or object a hook has changed, and that call with the object's own
-    identifier. Raises what is said about an object that is not served.
-    """
-
-    identifier: str
-    instance: SupervisedProvider
-    make: Callable[[ProviderCall, SupervisedProvider], Awaitable[Any]]
-    choose: Callable[[ProviderCall], Awaitable[tuple[ProviderCall, SupervisedProvider]]]
+Step = Callable[[ProviderCall], Awaitable[Any]]
+"""Takes a call on, and gives the reply. Raises what hooks or the provider raise."""
+FindTarget = Callable[[ProviderCall], Awaitable[ProviderCall]]
+"""The call for the instance that its ids name. Raises what is said about an object that is not served."""
 
 
 class CallChain:
-    """What stands around the calls of one stack's providers."""
+    """The steps around the calls of one stack's providers."""
 
     def __init__(self, plugins: Plugins) -> None:
         self.access = AccessControl(
-            plugins.async_hooks("llamastack_authenticate"), plugins.async_hooks("llamastack_authorize")
+            plugins.implementations("llamastack_authenticate"), plugins.implementations("llamastack_authorize")
         )
-        self._around = plugins.async_hooks("llamastack_around_call")
-        self._events = CallEvents(
-            plugins.listener("llamastack_call_started"), plugins.listener("llamastack_call_finished")
-        )
-        self._is_empty = not (self._around or self._events.are_heard or self.access.authorizes)
+        self._around = plugins.implementations("llamastack_around_call")
+        started, finished = (plugins.listener(f"llamastack_call_{what}") for what in ("started", "finished"))
+        self._events = CallEvents(started, finished) if started or finished else None
 
-    def is_empty(self, instance: SupervisedProvider, method: str) -> bool:
-        """Whether nothing stands around a call, which can then be made at once."""
-        return self._is_empty and instance.gates[method] is None and current_context().deadline is None
+    def compose(self, find_target: FindTarget) -> Step:
+        """The steps as one function. A step that this stack does not need is not in it.
 
-    async def run(self, call: ProviderCall, target: Target) -> Any:
-        """The reply. Raises what hooks or the provider raise, and ProviderTimeoutError at the deadline."""
+        find_target: for a call whose provider or object a hook has changed.
+        """
+        step = _provider_step(find_target, self._events)
+        for hook in reversed(self._around):
+            step = _hook_step(hook, step)
         if self.access.authorizes:
-            await self.access.check(Action.CALL, Resource(call.api, call.method, call.identifier, call.provider_id))
-        deadline = current_context().deadline
-        if deadline is None:
-            # perf: llamastack-v1-hooks. Each coroutine that only hands on costs what reading a header does.
-            return await (self._pass(0, call, target) if self._around else self._make(call, target))
-        reply = await _until(deadline, self._pass(0, call, target))
+            step = _permission_step(self.access, step)
+        return _time_limit_step(step)
+
+
+# Steps that only hand on are no coroutines. perf: llamastack-v1: each one costs what reading a header does.
+
+
+def _time_limit_step(then: Step) -> Step:
+    async def limited(call: ProviderCall, deadline: float) -> Any:
+        reply = await _until(deadline, then(call))
         return Stream(_pieces_until(deadline, reply), lambda: close(reply)) if call.stream else reply
 
-    async def _pass(self, place: int, call: ProviderCall, target: Target) -> Any:
-        if place == len(self._around):
-            return await self._make(call, target)
-        hook = self._around[place]
+    def step(call: ProviderCall) -> Awaitable[Any]:
+        deadline = current_context().deadline
+        return then(call) if deadline is None else limited(call, deadline)
+
+    return step
+
+
+def _permission_step(access: AccessControl, then: Step) -> Step:
+    async def step(call: ProviderCall) -> Any:
+        resource = Resource(call.api, call.method, call.identifier, call.provider_id)
+        if not await access.may(Action.CALL, resource):
+            raise access.denied(Action.CALL, resource)
+        return await then(call)
+
+    return step
+
+
+def _hook_step(hook: Implementation, then: Step) -> Step:
+    async def step(call: ProviderCall) -> Any:
         streams: list[AsyncIterator[Any]] = []
 
         async def proceed(changed: ProviderCall) -> Any:
-            reply = await self._pass(place + 1, changed, target)
+            reply = await then(changed)
             if isinstance(reply, AsyncIterator):
                 streams.append(reply)
             return reply
 
         try:
-            reply = await hook(call=call, proceed=proceed)
+            reply = await hook.call(call, proceed)
             _check_kind(reply, call)
         except BaseException as raised:
             await _close_all(streams)
@@ -88,20 +97,26 @@ class CallChain:
         opened = [*streams, reply]  # a generator that was never begun closes nothing
         return Stream(_pieces_of(hook, reply, opened), lambda: _close_all(opened))
 
-    async def _make(self, call: ProviderCall, target: Target) -> Any:
-        instance = target.instance
-        if (call.provider_id, call.identifier) != (instance.provider_id, target.identifier):
-            call, instance = await target.choose(call)
-        gate = instance.gates[call.method]
-        if gate is None:
-            return await self._answered(call, instance, target)
-        return await gate.around_call(call, lambda passed: self._answered(passed, instance, target))
+    return step
 
-    def _answered(self, call: ProviderCall, instance: SupervisedProvider, target: Target) -> Awaitable[Any]:
+
+def _provider_step(find_target: FindTarget, events: CallEvents | None) -> Step:
+    def step(call: ProviderCall) -> Awaitable[Any]:
+        instance = call.target
+        if not isinstance(instance, SupervisedProvider):
+            return redirected(call)
+        gate = instance.gates[call.method]
+        if gate is not None:
+            gate(call)
         if instance.provider is None:
             raise instance.unavailable()
-        answer = instance.answered(target.make(call, instance))
-        return self._events.around(call, instance.provider_type, answer) if self._events.are_heard else answer
+        reply = instance.answer(instance.provider, call)
+        return reply if events is None else events.around(call, instance.provider_type, reply)
+
+    async def redirected(call: ProviderCall) -> Any:
+        return await step(await find_target(call))
+
+    return step
 
 
 def _check_kind(reply: object, call: ProviderCall) -> None:
@@ -109,16 +124,16 @@ def _check_kind(reply: object, call: ProviderCall) -> None:
         raise TypeError(f"it gave a {type(reply).__name__} as {'a stream' if call.stream else 'a whole reply'}")
 
 
-def _blamed(hook: AsyncHook, raised: BaseException) -> BaseException:
+def _blamed(hook: Implementation, raised: BaseException) -> BaseException:
     """What a hook raised; for a fault of its own an error that names the plugin."""
     if not isinstance(raised, Exception) or isinstance(raised, LlamaStackError):
         return raised
-    _LOGGER.error("plugin %s failed in %s", hook.plugin, hook.name, exc_info=raised)
-    return InternalError(f"plugin {hook.plugin} failed in {hook.name}; the log says why")
+    _LOGGER.error("plugin %s failed in %s", hook.plugin, hook.hook, exc_info=raised)
+    return InternalError(f"plugin {hook.plugin} failed in {hook.hook}; the log says why")
 
 
 async def _pieces_of(
-    hook: AsyncHook, pieces: AsyncIterator[Any], opened: Iterable[AsyncIterator[Any]]
+    hook: Implementation, pieces: AsyncIterator[Any], opened: Iterable[AsyncIterator[Any]]
 ) -> AsyncIterator[Any]:
     try:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from anyio.abc import TaskGroup, TaskStatus
@@ -13,6 +13,7 @@ from llamastack.api.files import File
 from llamastack.provider.context import STACK_ITSELF, current_context, use_own_context
 from llamastack.provider.error_translation import StrayExitError, as_stack_error
 from llamastack.provider.errors import LlamaStackError, raise_translated
+from llamastack.provider.provider_call import ProviderCall
 from llamastack.provider.redaction import Redactor
 from llamastack.provider.streams import Stream, close, closing
 from llamastack.stack.resolver import PlannedProvider
@@ -83,10 +84,10 @@ class ContainedCalls:
         """The same for a user's call."""
         return self.translate_error(raised)
 
-    async def answered(self, call: Awaitable[object]) -> object:
-        """What a call of the provider gives, its errors translated."""
+    async def answer(self, provider: object, call: ProviderCall) -> object:
+        """What the provider replies, its errors translated."""
         try:
-            result = await call
+            result = await call.by.send(provider, call)
         except BaseException as raised:
             raise_translated(raised, self.failed(raised))
         if isinstance(result, AsyncIterator):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -19,7 +20,18 @@ from llamastack.stack.discovery import (
     DiscoveryError,
     Installed,
 )
-from llamastack.stack.hook_calls import AsyncHook, async_hooks, check_async_hooks, collected, telling
+from llamastack.stack.hook_calls import (
+    Implementation,
+    OnFailure,
+    call_all,
+    check_async_hooks,
+    implementations,
+    leave_out,
+    log_failure,
+    reraise,
+    stop_start,
+    tell_all,
+)
 
 if TYPE_CHECKING:
     from llamastack.api.definition import ApiDefinition
@@ -40,21 +52,23 @@ class BrokenPlugin:
     required: bool = False
 
 
-class _MisplacedPluginError(DiscoveryError):
-    """A plugin decides about access, and its entry point does not say that it is required."""
+def _check_group(installed: Installed, hook: str) -> None:
+    # If a plugin in another group did not load, nobody would know that it controls access.
+    if installed.group != REQUIRED_PLUGIN_GROUP:
+        raise DiscoveryError(
+            f"'{installed.name}' ({installed.origin}) has {hook}, so its entry point must be in the group "
+            f"'{REQUIRED_PLUGIN_GROUP}': no stack may start without it"
+        )
 
 
 class Plugins:
-    """The loaded plugins. `call` is pluggy's hook relay."""
+    """The loaded plugins, and calls of their hooks."""
 
     def __init__(self, discovery: Discovery) -> None:
         self.manager = pluggy.PluginManager(hookspecs.PROJECT)
         self.manager.add_hookspecs(hookspecs)
         self.broken: list[BrokenPlugin] = []
         self._traced = os.environ.get(TRACE_VARIABLE) == "1"
-        if self._traced:
-            self.manager.trace.root.setwriter(sys.stderr.write)
-            self.manager.enable_tracing()
         for installed in discovery.plugins():
             if not installed.disabled:
                 self._load(installed)
@@ -66,26 +80,20 @@ class Plugins:
         required = installed.group == REQUIRED_PLUGIN_GROUP
         try:
             plugin = installed.load()
+            # Read from the plugin, not from pluggy, which refuses a plugin with a hook that it does not know.
             required = required or any(hasattr(plugin, hook) for hook in _ACCESS_HOOKS)
             self.manager.register(plugin, name=name)
             self.manager.check_pending()
             check_async_hooks(self.manager, plugin)
-            self._check_group(plugin, installed)
+            access = [each.name for each in self.manager.get_hookcallers(plugin) or () if each.name in _ACCESS_HOOKS]
+            required = required or bool(access)
+            for hook in access:
+                _check_group(installed, hook)
         except (DiscoveryError, pluggy.PluginValidationError, ValueError) as error:
             if self.manager.has_plugin(name):
                 self.manager.unregister(name=name)
-            required = required or isinstance(error, _MisplacedPluginError)
             self.broken.append(BrokenPlugin(installed, str(error), required))
             _LOGGER.warning("plugin left out: %s", error)
-
-    def _check_group(self, plugin: object, installed: Installed) -> None:
-        """Of a plugin in another group that does not load, nobody would know that it was to keep people out."""
-        access = [each.name for each in self.manager.get_hookcallers(plugin) or () if each.name in _ACCESS_HOOKS]
-        if access and installed.group != REQUIRED_PLUGIN_GROUP:
-            raise _MisplacedPluginError(
-                f"'{installed.name}' ({installed.origin}) has {access[0]}, so its entry point must be in the group "
-                f"'{REQUIRED_PLUGIN_GROUP}': no stack may start without it"
-            )
 
     def check_required(self) -> None:
         """Raises DiscoveryError where a plugin is broken that the stack must not start without."""
@@ -93,25 +101,36 @@ class Plugins:
             if broken.required:
                 raise DiscoveryError(f"a required plugin cannot be used: {broken.cause}")
 
-    @property
-    def call(self) -> Any:
-        return self.manager.hook
+    def implementations(self, hook: str) -> list[Implementation]:
+        """What plugins implement of a hook, in the order in which it is called."""
+        return implementations(self.manager, hook)
 
-    def listener(self, hook: str) -> Callable[..., None] | None:
-        """A function that calls the plugins that implement `hook`; None if there is none. A failure is logged; it must
-        not affect the event that the hook reports, nor the other plugins.
+    def collect(self, hook: str, *arguments: object, required: bool = False) -> list[tuple[str, Any]]:
+        """(plugin, thing) for each thing that the plugins give, in pluggy's order; one that fails is left out.
+
+        required: a plugin that fails is a PluginError instead.
         """
-        return telling(self.manager, hook, traced=self._traced)
+        given: list[tuple[str, Any]] = self._caller(hook, stop_start if required else leave_out)(*arguments)
+        return given
 
-    def async_hooks(self, hook: str) -> list[AsyncHook]:
-        """The implementations of an async hook, in the order in which they are called."""
-        return async_hooks(self.manager, hook)
+    def notify(self, hook: str, *arguments: object) -> None:
+        """Tell the plugins that implement `hook`. A failure is logged, and the next plugin is called."""
+        self._caller(hook, log_failure)(*arguments)
 
-    def notify(self, hook: str, **arguments: Any) -> None:
-        """Tell the plugins that implement `hook`, where there are any."""
-        listener = self.listener(hook)
-        if listener is not None:
-            listener(**arguments)
+    def listener(self, hook: str) -> Callable[..., object] | None:
+        """`notify` for one hook; None if no plugin implements it."""
+        return self._caller(hook, log_failure) if self.implementations(hook) else None
+
+    def _caller(self, hook: str, failed: OnFailure) -> Callable[..., Any]:
+        called = self.implementations(hook)
+        is_bare = failed is log_failure and not any(each.is_wrapper for each in called)
+        call: Callable[..., Any] = partial(tell_all, called) if is_bare else partial(call_all, called, failed)
+
+        def traced(*arguments: object) -> Any:
+            sys.stderr.write(f"{hook}{arguments!r}\n")
+            return call(*arguments)
+
+        return traced if self._traced else call
 
     def apis(self) -> dict[str, ApiDefinition]:
         """The built-in APIs and those of plugins, by name.
@@ -132,7 +151,7 @@ class Plugins:
                 raise DiscoveryError(f"plugin {plugin} adds an API '{definition.name}' that nobody implements")
             table[definition.name] = definition
         if adds:
-            self.call.llamastack_check_apis(apis=table, added=adds)
+            self._caller("llamastack_check_apis", reraise)(table, adds)
         return table
 
     def config_sections(self) -> tuple[ConfigSection, ...]:
@@ -152,10 +171,3 @@ class Plugins:
         from llamastack.stack.config import run_config_model
 
         return run_config_model(self.apis(), self.config_sections())
-
-    def collect(self, hook: str, *, required: bool = False, **arguments: object) -> Iterator[tuple[str, Any]]:
-        """(plugin, thing) for each thing that the plugins give, in pluggy's order; one that fails is left out.
-
-        required: one that fails is a PluginError instead.
-        """
-        return collected(self.manager, hook, arguments, required=required)

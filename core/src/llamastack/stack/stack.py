@@ -28,13 +28,7 @@ from llamastack.stack.plugins import Plugins
 from llamastack.stack.resolver import Plan, provider_api, resolve
 from llamastack.stack.resources.catalogue import ResourceCatalogue
 from llamastack.stack.resources.store_follower import StoreFollower
-from llamastack.stack.routing import (
-    OptionalCalls,
-    direct_dispatch,
-    implemented_dispatch,
-    resource_dispatch,
-    routed_dispatch,
-)
+from llamastack.stack.routing import RoutedCalls, direct_dispatch, implemented_dispatch, resource_dispatch
 from llamastack.stack.stores import Store
 from llamastack.stack.supervisor import SupervisedProvider
 from llamastack.stack.yaml_source import ConfigError
@@ -84,7 +78,7 @@ class Stack(Apis):
         """Definitions of the APIs that this stack serves."""
         self._handles: dict[str, ApiHandle] = {}
         self._tables: dict[str, ResourceCatalogue] = {}
-        self._optional_calls: dict[str, OptionalCalls] = {}
+        self._routed_calls: dict[str, RoutedCalls] = {}
         self._follower = StoreFollower(self.store, self._tables)
         self._inspect = StackInspect(self.apis, self.instances, self._tables)
 
@@ -154,12 +148,12 @@ class Stack(Apis):
             raise LookupError(f"this stack has no API '{name}'; it has {', '.join(self._handles)}")
         return handle
 
-    def optional_calls(self, name: str) -> OptionalCalls:
+    def routed_calls(self, name: str) -> RoutedCalls:
         """Calls of methods that providers of the API `name` may have beside it, for requests that name an object.
 
         Raises LookupError as `api` does, and for an API whose calls are not routed by objects.
         """
-        calls = self._optional_calls.get(name)
+        calls = self._routed_calls.get(name)
         if calls is None:
             self.api(name)
             raise LookupError(f"the calls of API '{name}' are not routed by the objects that they name")
@@ -224,7 +218,7 @@ class Stack(Apis):
                 self._require_objects()
             following = await _background_tasks(opened)
             following.start_soon(self._follower.follow, name="registry")
-            for plugin, lifespan in self.hooks.collect("llamastack_stack_lifespan", required=True, stack=self):
+            for plugin, lifespan in self.hooks.collect("llamastack_stack_lifespan", self, required=True):
                 await opened.enter_async_context(contained_lifespan(plugin, lifespan))
             yield
 
@@ -243,7 +237,7 @@ class Stack(Apis):
         """Nothing is served any more. The instances stay: they tell how they ended."""
         self._handles.clear()
         self._tables.clear()
-        self._optional_calls.clear()
+        self._routed_calls.clear()
 
     def _in_start_order(self) -> list[SupervisedProvider]:
         return [instance for api in self.plan.start_order for instance in self.instances[api]]
@@ -278,7 +272,7 @@ class Stack(Apis):
                     pair, instances, self.store, max_age_s=run.refresh_interval_s, notify=self.hooks.notify
                 )
                 table.declare(self.config.objects(pair.resource_api))
-                self._optional_calls[api] = OptionalCalls(table, self._all_apis[api].methods, self._calls)
+                self._routed_calls[api] = RoutedCalls(table, self._all_apis[api].methods, self._calls)
         for name, definition in self._all_apis.items():
             own = definition.implemented_by_stack and definition.pair is None
             if own or provider_api(name, self._all_apis) in self.instances:
@@ -288,10 +282,9 @@ class Stack(Apis):
     def _dispatch_of(self, method: MethodDefinition) -> Dispatch:
         definition = self._all_apis[method.api]
         if definition.pair is not None:
-            table = self._tables[definition.pair.routed_api]
             if definition.name == definition.pair.resource_api:
-                return resource_dispatch(table, method, self.access)
-            return routed_dispatch(table, method, self._calls)
+                return resource_dispatch(self._tables[definition.pair.routed_api], method, self.access)
+            return self._routed_calls[definition.name].dispatch_of(method)
         if definition.implemented_by_stack:
             return implemented_dispatch(self._inspect, method, self.access)
         return direct_dispatch(self.instances[definition.name][0], method, self._calls)

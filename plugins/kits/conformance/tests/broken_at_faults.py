@@ -276,9 +276,9 @@ class KeepsTheFirstKey(Base):
     data: Any = None
 
     async def chat_completion(self, *args: Any, **kwargs: Any) -> Any:
-        from llamastack.provider.context import current_provider_data, use_provider_data
+        from llamastack.provider.context import current_context, use_provider_data
 
-        self.data = self.data or current_provider_data()
+        self.data = self.data or current_context().provider_data
         with use_provider_data(self.data):
             return await super().chat_completion(*args, **kwargs)
 

@@ -40,8 +40,7 @@ from llamastack.provider import (
     UnsupportedModelError,
 )
 from llamastack.provider.context import PROVIDER_DATA_HEADER, use_provider_data
-from llamastack.provider.provider_call import ProviderCall
-from llamastack.stack import OptionalCall
+from llamastack.provider.provider_call import ProviderCall, ProviderMethod
 from llamastack_adapters.openai_dialect import OpenAIForm
 
 pytestmark = pytest.mark.anyio
@@ -190,11 +189,12 @@ async def asked(running: Running, extra: dict[str, Any], **fields: Any) -> dict[
     """What Ollama is sent for a chat of `/v1`."""
     messages = [{"role": "user", "content": "What is the capital of France?"}]
 
-    def form(identifier: str, _: ProviderCall | None) -> OpenAIForm:
-        return OpenAIForm(identifier, {"messages": messages, "max_tokens": 1, **fields}, extra=extra)
+    def form(call: ProviderCall) -> OpenAIForm:
+        return OpenAIForm(call.identifier, {"messages": messages, "max_tokens": 1, **fields}, extra=extra)
 
-    calls = running.stack.optional_calls("inference")
-    reply = await calls.call(OptionalCall("openai_chat", "chat_completion", CHAT, fields, b"{}", False, form, dict))
+    calls = running.stack.routed_calls("inference")
+    method = ProviderMethod("openai_chat", "chat_completion", form, dict)
+    reply = await calls.call(method, CHAT, fields, b"{}", stream=False)
     assert reply["choices"][0]["message"]["content"]
     return dict(running.ollama.last("/api/chat").body)
 

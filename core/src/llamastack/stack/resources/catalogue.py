@@ -206,7 +206,7 @@ class ResourceCatalogue:
                 raise
             if not kept:
                 raise ConflictError(f"{self.pair.label} '{item.identifier}' was just registered by another worker")
-        self._notify("llamastack_object_registered", api=self.pair.resource_api, object=item)
+        self._notify("llamastack_object_registered", self.pair.resource_api, item)
 
     async def _keep(self, instance: SupervisedProvider, item: RoutedObject) -> bool:
         stored = StoredObject(
@@ -252,7 +252,7 @@ class ResourceCatalogue:
         if instance is not None:
             instance.drop(item.identifier)
             await instance.refresh(force=True)  # only the provider knows whether it still serves the object by itself
-        self._notify("llamastack_object_unregistered", api=self.pair.resource_api, object=item)
+        self._notify("llamastack_object_unregistered", self.pair.resource_api, item)
 
     def _owned(self, item: RoutedObject) -> tuple[SupervisedProvider, RoutedObject]:
         """(the instance that is to serve it, the object as that instance's)."""

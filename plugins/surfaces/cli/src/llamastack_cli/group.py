@@ -166,7 +166,7 @@ def _api_commands() -> Mapping[str, str]:
         return _API_COMMANDS
     from llamastack_cli.server_connection import installed_plugins
 
-    if not installed_plugins().call.llamastack_apis.get_hookimpls():
+    if not installed_plugins().implementations("llamastack_apis"):
         return _API_COMMANDS
     from llamastack_cli.api_commands import api_help, called_apis
 

@@ -20,11 +20,11 @@ from llamastack.provider.errors import (
     LlamaStackError,
     ObjectNotFoundError,
 )
-from llamastack.provider.provider_call import ProviderCall
+from llamastack.provider.provider_call import ProviderCall, ProviderMethod
 from llamastack.provider.routes import Route, RouteGroup, Scope
 from llamastack.provider.streams import Stream, close
 from llamastack.provider.validation import invalid_request
-from llamastack.stack import OptionalCall, Stack
+from llamastack.stack import Stack
 from llamastack_adapters.openai_dialect import OpenAIForm, OpenAIRequest
 from llamastack_openai_api import replies
 from llamastack_openai_api import to_internal_form as to_form
@@ -107,14 +107,7 @@ class Surface:
         """A native method that takes valid arguments."""
         return self.stack.api(api).methods[method].dispatch
 
-    async def forwarded(
-        self,
-        route: str,
-        method: str,
-        given: Mapping[str, Any],
-        body: bytes,
-        uses: Callable[[Mapping[str, Any]], Mapping[str, Any]],
-    ) -> Answer | None:
+    async def forwarded(self, by: ProviderMethod, given: Mapping[str, Any], body: bytes) -> Answer | None:
         """The answer of a backend that speaks OpenAI's API; None if the request cannot be forwarded.
 
         given: the request. Only the model and `stream` are checked; the backend checks the rest.
@@ -122,24 +115,36 @@ class Surface:
         model, stream = given.get("model"), given.get("stream", False)
         if not isinstance(model, str) or not model or not isinstance(stream, bool):
             return None  # if it does not fit, the validation reports it
-
-        def make(identifier: str, changed: ProviderCall | None) -> OpenAIRequest:
-            if changed is None:
-                return OpenAIRequest(route, identifier, body, given, stream, named=model)
-            fields = {name: value for name, value in changed.request.items() if value is not None}
-            named = str(fields.get("model"))
-            return OpenAIRequest(route, identifier, changed.body or b"", fields, stream, named=named)
-
-        asked = OptionalCall("forward_openai", method, model, given, body, stream, make, uses, takes="takes_openai")
-        answer: Answer | None = await self.stack.optional_calls("inference").call(asked)
+        answer: Answer | None = await self.stack.routed_calls("inference").call(by, model, given, body, stream=stream)
         return answer
 
-    async def answered(self, asked: OptionalCall, form: OpenAIForm) -> FormAnswer:
+    async def answered(self, by: ProviderMethod, form: OpenAIForm, given: Mapping[str, Any], body: bytes) -> FormAnswer:
         """The provider's answer to a request in OpenAI's form, by its native method if it has no other."""
-        answer: FormAnswer | None = await self.stack.optional_calls("inference").call(asked)
+        calls = self.stack.routed_calls("inference")
+        answer: FormAnswer | None = await calls.call(by, form.model, given, body, stream=form.stream)
         if answer is not None:
             return answer
-        return await NATIVE[asked.method](self.call("inference", asked.method), form)
+        return await NATIVE[by.native](self.call("inference", by.native), form)
+
+
+def _forward(route: str, native: str, needs: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> ProviderMethod:
+    """`forward_openai` for one route."""
+
+    def request(call: ProviderCall) -> OpenAIRequest:
+        fields = _with_values(call.request)
+        named = str(fields.get("model"))
+        return OpenAIRequest(route, call.identifier, call.body or b"", fields, call.stream, named=named)
+
+    return ProviderMethod("forward_openai", native, request, needs, takes="takes_openai")
+
+
+def _with_values(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: value for name, value in given.items() if value is not None} if None in given.values() else given
+
+
+FORWARD_CHAT = _forward("chat/completions", "chat_completion", to_form.requested_capabilities)
+FORWARD_COMPLETION = _forward("completions", "completion", to_form.asked_of_completion)
+FORWARD_EMBEDDINGS = _forward("embeddings", "embeddings", lambda _: {})
 
 
 class OpenAIEndpoint(Endpoint):
@@ -153,10 +158,7 @@ class OpenAIEndpoint(Endpoint):
     async def respond(self, scope: Scope, body: bytes) -> Answer:
         if self._route.request is None:
             return await self._route.answer(self._surface, scope.get("path_params", {}).get("model"), body)
-        given = json_object(body or b"{}")
-        if None in given.values():
-            given = {name: value for name, value in given.items() if value is not None}
-        return await self._route.answer(self._surface, given, body)
+        return await self._route.answer(self._surface, _with_values(json_object(body or b"{}")), body)
 
     def complete(self, error: LlamaStackError) -> None:
         if isinstance(error, ContextLengthExceededError):
@@ -175,9 +177,7 @@ def _read(adapter: TypeAdapter[_T], given: Mapping[str, Any]) -> _T:
 
 
 async def _chat(surface: Surface, given: Mapping[str, Any], body: bytes) -> Answer:
-    forwarded = await surface.forwarded(
-        "chat/completions", "chat_completion", given, body, to_form.requested_capabilities
-    )
+    forwarded = await surface.forwarded(FORWARD_CHAT, given, body)
     if forwarded is not None:
         return forwarded
     await _let_others(body)
@@ -190,15 +190,14 @@ async def _chat(surface: Surface, given: Mapping[str, Any], body: bytes) -> Answ
     def call(numbered: tuple[int, OpenAIForm]) -> Awaitable[FormAnswer]:
         number, one = numbered
 
-        def make(identifier: str, changed: ProviderCall | None) -> OpenAIForm:
-            if changed is None:
-                return replace(one, model=identifier)
-            again = to_form.chat_form(_read(CHAT, _with_values(changed.request)))
-            return replace(another_seed(again, number), model=identifier, stream=one.stream)
+        def argument(call: ProviderCall) -> OpenAIForm:
+            if call.body is body:
+                return replace(one, model=call.identifier)
+            again = to_form.chat_form(_read(CHAT, _with_values(call.request)))
+            return replace(another_seed(again, number), model=call.identifier, stream=one.stream)
 
-        uses = to_form.requested_capabilities
-        asked = OptionalCall("openai_chat", "chat_completion", one.model, given, body, one.stream, make, uses)
-        return surface.answered(asked, one)
+        by = ProviderMethod("openai_chat", "chat_completion", argument, to_form.requested_capabilities)
+        return surface.answered(by, one, given, body)
 
     answers = await _together(call, forms)
     if not form.stream:
@@ -208,7 +207,7 @@ async def _chat(surface: Surface, given: Mapping[str, Any], body: bytes) -> Answ
 
 
 async def _completion(surface: Surface, given: Mapping[str, Any], body: bytes) -> Answer:
-    forwarded = await surface.forwarded("completions", "completion", given, body, to_form.asked_of_completion)
+    forwarded = await surface.forwarded(FORWARD_COMPLETION, given, body)
     if forwarded is not None:
         return forwarded
     to_form.refuse_tokens(given.get("prompt"), "prompt")
@@ -224,16 +223,15 @@ async def _completion(surface: Surface, given: Mapping[str, Any], body: bytes) -
     def call(numbered: tuple[int, int, OpenAIForm]) -> Awaitable[FormAnswer]:
         place, number, one = numbered
 
-        def make(identifier: str, changed: ProviderCall | None) -> OpenAIForm:
-            if changed is None:
-                return replace(one, model=identifier)
-            again = to_form.completion_forms(_read(COMPLETION, _with_values(changed.request)))
+        def argument(call: ProviderCall) -> OpenAIForm:
+            if call.body is body:
+                return replace(one, model=call.identifier)
+            again = to_form.completion_forms(_read(COMPLETION, _with_values(call.request)))
             form = again[min(place, len(again) - 1)]
-            return replace(another_seed(form, number), model=identifier, stream=one.stream)
+            return replace(another_seed(form, number), model=call.identifier, stream=one.stream)
 
-        uses = to_form.asked_of_completion
-        asked = OptionalCall("openai_completion", "completion", one.model, given, body, one.stream, make, uses)
-        return surface.answered(asked, one)
+        by = ProviderMethod("openai_completion", "completion", argument, to_form.asked_of_completion)
+        return surface.answered(by, one, given, body)
 
     answers = await _together(call, forms)
     if not request.stream:
@@ -242,12 +240,8 @@ async def _completion(surface: Surface, given: Mapping[str, Any], body: bytes) -
     return _streams(cast("list[AsyncIterator[Reply]]", answers), options)
 
 
-def _with_values(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in given.items() if value is not None}
-
-
 async def _embeddings(surface: Surface, given: Mapping[str, Any], body: bytes) -> Answer:
-    forwarded = await surface.forwarded("embeddings", "embeddings", given, body, lambda _: {})
+    forwarded = await surface.forwarded(FORWARD_EMBEDDINGS, given, body)
     if forwarded is not None:
         return forwarded
     to_form.refuse_tokens(given.get("input"), "input")

@@ -46,13 +46,13 @@ class StackApp:
     def __init__(self, stack: Stack, *, loopback: bool) -> None:
         self._finished = stack.hooks.listener("llamastack_request_finished")
         settings = stack.config.section("server", ServerConfig)
-        groups = [*stack.hooks.collect("llamastack_routes", required=True, stack=stack)]
+        groups = [*stack.hooks.collect("llamastack_routes", stack, required=True)]
         fragments = [group.openapi for _, group in groups if group.openapi is not None]
         router = Router([(_SERVER, documentation_routes(fragments)), *groups])
         self._state = ServerState(ProcessLimits(settings), router.format_for)
         middleware = [Middleware(partial(OriginPolicy, settings=settings, loopback=loopback), HOST_CHECK_ORDER)]
         middleware += [Middleware(partial(AccessCheck, access=stack.access), ACCESS_ORDER)]
-        middleware += [each for _, each in stack.hooks.collect("llamastack_middleware", required=True, stack=stack)]
+        middleware += [each for _, each in stack.hooks.collect("llamastack_middleware", stack, required=True)]
         self._app: AsgiApp = router
         for each in sorted(middleware, key=lambda each: each.order)[::-1]:
             self._app = each.factory(self._app)
@@ -88,7 +88,7 @@ class StackApp:
             path = scope.get("raw_path", b"?").decode("latin-1")
             log_access(scope["method"], path, sender.status, took)
             if self._finished is not None:
-                self._finished(request=FinishedRequest(own_id, scope["method"], scope["path"], sender.status, took))
+                self._finished(FinishedRequest(own_id, scope["method"], scope["path"], sender.status, took))
 
 
 def create_app(stack: Stack, *, loopback: bool = False) -> StackApp:

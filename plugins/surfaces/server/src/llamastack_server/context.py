@@ -10,7 +10,6 @@ import anyio
 
 from llamastack.provider.context import (
     PROVIDER_DATA_HEADER,
-    ProviderDataHeader,
     RequestContext,
     current_context,
 )
@@ -33,7 +32,7 @@ def request_context(scope: Scope) -> RequestContext:
     headers = headers_of(scope)
     own, data, trace = headers.get(_ID), headers.get(_DATA), headers.get(_TRACEPARENT)
     return RequestContext(
-        provider_data=None if data is None else ProviderDataHeader(data.decode("latin-1")),
+        provider_data=None if data is None else data.decode("latin-1"),
         request_id=request_id_from(None if own is None else own.decode("latin-1")),
         traceparent=None if trace is None else _traceparent_of(scope, trace),
     )

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from functools import partial
 from typing import Any
 
 from llamastack.http.sse import EVENT_ENDS, iter_data
+from llamastack.provider.provider_call import ProviderCall, ProviderMethod
 from llamastack.provider.streams import close, closing
-from llamastack.stack import OptionalCall
 from llamastack_adapters.openai_dialect import OpenAIRequest
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
 from llamastack_conformance.running import Running
@@ -87,19 +86,7 @@ class ForwardingChecks(InferenceCalls):
         for limit in ({"max_tokens": 12}, {"max_completion_tokens": 12}, {}):
             body = {**asked, **limit}
             content, stream = json.dumps(body).encode(), bool(more.get("stream"))
-            answer = await running.stack.optional_calls("inference").call(
-                OptionalCall(
-                    "forward_openai",
-                    "chat_completion",
-                    model,
-                    body,
-                    content,
-                    stream,
-                    partial(_request, model, body, content, stream),
-                    lambda _: {},
-                    takes="takes_openai",
-                )
-            )
+            answer = await running.stack.routed_calls("inference").call(_FORWARD, model, body, content, stream=stream)
             if answer is not None:
                 return answer
         raise CheckFailure("None", wanted="an answer to a request with only messages, which every such backend accepts")
@@ -110,10 +97,12 @@ async def _one_by_one(blocks: list[bytes]) -> AsyncIterator[bytes]:
         yield block
 
 
-def _request(
-    named: str, body: dict[str, Any], content: bytes, stream: bool, identifier: str, _: object
-) -> OpenAIRequest:
-    return OpenAIRequest("chat/completions", identifier, content, body.keys(), stream, named=named)
+def _request(call: ProviderCall) -> OpenAIRequest:
+    fields, body = call.request, call.body or b""
+    return OpenAIRequest("chat/completions", call.identifier, body, fields.keys(), call.stream, named=fields["model"])
+
+
+_FORWARD = ProviderMethod("forward_openai", "chat_completion", _request, lambda _: {}, takes="takes_openai")
 
 
 def _choices_of(content: bytes) -> list[dict[str, Any]]:
