@@ -463,7 +463,7 @@ def test_run_configs_are_valid(
         {api.name: api for api in BUILTIN_APIS}, Plugins(default_discovery()).config_sections()
     ).model_json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
-    jsonschema.validate(stack.config.document.value, schema, cls=jsonschema.Draft202012Validator)
+    jsonschema.validate(stack.config.value, schema, cls=jsonschema.Draft202012Validator)
 
 
 def test_there_are_run_configs_to_check() -> None:

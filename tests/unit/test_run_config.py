@@ -40,7 +40,7 @@ def test_keys_of_other_tools_are_passed_over(tmp_path: Path, discovery: Discover
     file = tmp_path / "run.yaml"
     file.write_text("x-mine: &base {port: 3}\n" + GOOD)
     stack = Stack.from_config(file, discovery=discovery)
-    assert stack.config.document.value["x-mine"] == {"port": 3}
+    assert stack.config.value["x-mine"] == {"port": 3}
     assert "x-mine" not in stack.config.run.model_dump()
     assert "xmine: unknown field" in problem(tmp_path, "xmine: 1\n" + GOOD, discovery)
 

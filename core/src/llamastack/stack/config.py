@@ -5,21 +5,19 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, create_model
 
 from llamastack.api.definition import ApiDefinition, ResourceKind
-from llamastack.api.schema import Schema
 from llamastack.provider.config_sections import ConfigSection
-from llamastack.provider.redaction import Redactor, shown_value, without_userinfo
-from llamastack.provider.validation import explain_validation_error
+from llamastack.provider.redaction import Redactor
 from llamastack.provider.validation_paths import path_of
 from llamastack.stack.discovery import RUN_CONFIG_GROUP, Discovery, DiscoveryError
-from llamastack.stack.yaml_source import ConfigError, ConfigIssue, Path, YamlDocument, read_yaml
+from llamastack.stack.yaml_source import ConfigError, ConfigIssue, YamlDocument, read_yaml
 
 ProviderId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
 HOME_VARIABLE = "LLAMASTACK_HOME"
@@ -102,76 +100,30 @@ def run_config_model(apis: Mapping[str, ApiDefinition], sections: Sequence[Confi
     return _model_for(tuple(kinds.values()), tuple(sections))
 
 
-@dataclass(frozen=True)
-class LoadedConfig:
+@dataclass(frozen=True, kw_only=True)
+class LoadedConfig(YamlDocument):
     """A run config and where it came from.
 
-    source: file name, `distribution NAME`, or `config`. folder: where the stack keeps its files; None for a config
-    without a name to keep them under.
+    folder: where the stack keeps its files; None for a config without a name to keep them under.
+    redact: strikes out what is secret by its key, wherever it stands; a provider's secret fields only the provider
+    knows.
     """
 
     run: RunConfig
-    source: str = "config"
-    document: YamlDocument = field(default_factory=YamlDocument)
-    folder: FilePath | None = None
-    redact: Redactor = field(default_factory=lambda: Redactor(None))
-    """Strikes out what is secret by its key, wherever it stands; a provider's secret fields only the provider knows."""
-
-    def fault(self, path: Path, message: str) -> ConfigIssue:
-        return ConfigIssue(self.document.line_of(path), path, message)
-
-    def error(self, path: Path, message: str) -> ConfigError:
-        return ConfigError(self.source, [self.fault(path, message)])
+    folder: FilePath | None
+    redact: Redactor
 
     def section(self, name: str, model: type[_Section]) -> _Section:
         """What a section of the config says; its defaults where the config has none. Raises ConfigError."""
         read = getattr(self.run, name, None)
         if isinstance(read, model):
             return read
-        given = {} if read is None else self.document.value[name]  # its plugin was not there when this was read
-        try:
-            return model.model_validate(given)
-        except ValidationError as error:
-            raise ConfigError(self.source, self.faults_in(error, (name,), given, model)) from None
+        # Its plugin was not there when this was read.
+        return self.validated(model, (name,), {} if read is None else self.value[name])
 
     def objects(self, resource_api: str) -> list[Any]:
         """What the config registers at start for one registry API."""
         return list(getattr(self.run, resource_api, []))
-
-    def faults_in(self, error: ValidationError, path: Path, value: object, model: type[BaseModel]) -> list[ConfigIssue]:
-        """The faults that pydantic found in `value`, which stands at `path` and should fit `model`."""
-        return _validation_faults(error, model, path, value, self.document)
-
-
-def _validation_faults(
-    error: ValidationError, model: type[BaseModel], base: Path, value: object, document: YamlDocument
-) -> list[ConfigIssue]:
-    """Faults with key paths, lines and the bad value, secrets left out."""
-    fields = Schema.of(model).nested_fields()
-    secret = [path.rpartition(".")[2] for path, field in fields if field.is_secret]
-    found: dict[tuple[Path, str], ConfigIssue] = {}
-    redact = Redactor(value)  # a validator of a provider's own may repeat what it was given
-    for fault in explain_validation_error(error, model):
-        path = (*base, *fault["loc"])
-        message = redact(fault["msg"])
-        if fault["type"] not in ("missing", "extra_forbidden"):
-            at = functools.reduce(_inside, fault["loc"], value)
-            message += f" (is {_shown(path, at, document, secret)})"
-        found.setdefault((path, message), ConfigIssue(document.line_of(path), path, message))
-    return list(found.values())
-
-
-def _inside(value: Any, part: str | int) -> object:
-    try:
-        return value[part]
-    except (LookupError, TypeError):
-        return None  # a validator of somebody's own made up the path
-
-
-def _shown(path: Path, value: object, document: YamlDocument, secret: Collection[str]) -> str:
-    substituted = document.from_environment.get(path)
-    shown = shown_value(path, value, secret)
-    return shown if substituted is None or shown == "***" else without_userinfo(substituted)
 
 
 def home_folder() -> FilePath:
@@ -194,11 +146,10 @@ def load_config(
     model = run_config_model(apis, sections)
     if isinstance(source, Mapping):
         name = source.get("image_name")
-        loaded = _validated(YamlDocument(value=dict(source)), "config", None, model)
-        return replace(loaded, folder=home_folder() / name) if isinstance(name, str) else loaded
+        return _loaded(YamlDocument(dict(source)), model, home_folder() / name if isinstance(name, str) else None)
     file, shown, folder = _locate(source, discovery)
     try:
-        return _validated(read_yaml(file.read_text(encoding="utf-8"), environment, shown), shown, folder, model)
+        return _loaded(read_yaml(file.read_text(encoding="utf-8"), environment, shown), model, folder)
     except FileNotFoundError:
         what = "there is no such file"
     except UnicodeDecodeError as error:
@@ -224,16 +175,12 @@ def _locate(source: str | FilePath, discovery: Discovery) -> tuple[FilePath, str
     return file, f"{text} ({file.name} of {installed.origin})", home_folder() / text
 
 
-def _validated(document: YamlDocument, source: str, folder: FilePath | None, model: type[RunConfig]) -> LoadedConfig:
-    value = document.value
-    if not isinstance(value, dict):
-        raise ConfigError(source, [ConfigIssue(None, (), "must be a mapping with the key 'providers'")])
-    redact = Redactor(value)
-    try:
-        run = model.model_validate({k: v for k, v in value.items() if not is_extension(k)})
-    except ValidationError as error:
-        raise ConfigError(source, _validation_faults(error, model, (), value, document)) from None
-    return LoadedConfig(run=run, source=source, document=document, folder=folder, redact=redact)
+def _loaded(document: YamlDocument, model: type[RunConfig], folder: FilePath | None) -> LoadedConfig:
+    if not isinstance(document.value, dict):
+        raise ConfigError(document.source, [ConfigIssue(None, (), "must be a mapping with the key 'providers'")])
+    own = {key: value for key, value in document.value.items() if not is_extension(key)}
+    run = document.validated(model, (), own)
+    return LoadedConfig(**vars(document), run=run, folder=folder, redact=Redactor(document.value))
 
 
 def check_references(config: LoadedConfig, apis: Mapping[str, ApiDefinition]) -> list[ConfigIssue]:

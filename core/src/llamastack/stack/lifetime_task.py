@@ -23,8 +23,7 @@ class OwnTask:
         self._opened = opened
         self._what = what
         self._task: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._cancel: Callable[[], None] = lambda: None
+        self._scope: anyio.CancelScope | None = None
         self._started = self._stop = self._ended = anyio.Event()
         self._failure: BaseException | None = None
 
@@ -40,19 +39,17 @@ class OwnTask:
         """
         if self.runs:
             raise RuntimeError(f"{self._what} runs already")
-        scope = anyio.CancelScope()
-        self._cancel = scope.cancel
+        self._scope = scope = anyio.CancelScope()
         self._started, self._stop, self._ended = anyio.Event(), anyio.Event(), anyio.Event()
         self._failure = None
-        self._loop = asyncio.get_running_loop()
         self._task = asyncio.create_task(self._hold(scope), name=self._what)
         try:
             await self._started.wait()
         except BaseException:
-            await self._end(cancelled=True)
+            await self._end()
             raise
         if self._failure is not None:
-            await self._end(cancelled=False)
+            await self._end()
             self._raise_failure()
         if self._stop.is_set():
             raise RuntimeError(f"{self._what} was stopped while it started")
@@ -62,17 +59,17 @@ class OwnTask:
 
         Raises what leaving raises, RuntimeError in another event loop than it was started in.
         """
-        if not self.runs:
+        if self._task is None or self._task.done():
             return
-        if asyncio.get_running_loop() is not self._loop:
+        if asyncio.get_running_loop() is not self._task.get_loop():
             raise RuntimeError(f"{self._what} runs in another event loop; stop it there")
-        await self._end(cancelled=not self._started.is_set())
+        await self._end()
         self._raise_failure()
 
-    async def _end(self, *, cancelled: bool) -> None:
+    async def _end(self) -> None:
         self._stop.set()
-        if cancelled:
-            self._cancel()
+        if self._scope is not None and not self._started.is_set():
+            self._scope.cancel()
         with anyio.CancelScope(shield=True):
             await self._ended.wait()
 

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from llamastack.api.definition import ApiDefinition
 from llamastack.provider.spec import ProviderSpec
@@ -77,12 +77,10 @@ def resolve(config: LoadedConfig, apis: Mapping[str, ApiDefinition], discovery: 
                 continue
             settings: BaseModel | Exception
             try:
-                model = spec.load_config_class()
-                try:
-                    settings = model.model_validate(provider.config)
-                except ValidationError as error:
-                    faults += config.faults_in(error, (*path, "config"), provider.config, model)
-                    continue
+                settings = config.validated(spec.load_config_class(), (*path, "config"), provider.config)
+            except ConfigError as error:
+                faults += error.faults
+                continue
             except (ImportError, AttributeError, TypeError) as error:
                 settings = error
             except SystemExit as error:  # out of the provider's own modules

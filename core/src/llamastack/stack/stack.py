@@ -11,7 +11,6 @@ from typing import Any, Self
 
 import anyio
 from anyio.abc import TaskGroup
-from pydantic import ValidationError
 
 from llamastack.api.definition import ApiDefinition, MethodDefinition
 from llamastack.provider.api_handle import ApiHandle, Dispatch
@@ -112,11 +111,8 @@ class Stack(Apis):
         settings = configured.config if configured else {}
         try:
             cls = self.discovery.find(STORE_GROUP, name).load()
-            try:
-                store: Store = cls(cls.config_class.model_validate(settings), self.config.folder)
-            except ValidationError as error:
-                faults = self.config.faults_in(error, ("store", "config"), settings, cls.config_class)
-                raise ConfigError(self.config.source, faults) from None
+            validated = self.config.validated(cls.config_class, ("store", "config"), settings)
+            store: Store = cls(validated, self.config.folder)
         except DiscoveryError as error:
             raise self.config.error(("store", "type"), str(error)) from None
         except ValueError as error:

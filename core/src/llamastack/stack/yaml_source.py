@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import BaseModel, ValidationError
 
-from llamastack.provider.redaction import shown_value
+from llamastack.api.schema import Schema
+from llamastack.provider.redaction import Redactor, shown_value, without_userinfo
+from llamastack.provider.validation import explain_validation_error
 from llamastack.provider.validation_paths import path_of
 from llamastack.stack.environment import SubstitutionError, refers_to_environment, substituted
 
 Path = tuple[str | int, ...]
+_Model = TypeVar("_Model", bound=BaseModel)
 
 _QUOTED = re.compile(r"'[^'<][^']*'")
 
@@ -43,19 +48,57 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True)
 class YamlDocument:
-    """value: the plain Python value. lines: key path -> line. from_environment: paths whose text was substituted."""
+    """What was read, and where each part of it stands.
+
+    value: the plain Python value. source: what errors call the text. lines: key path -> line. from_environment: paths
+    whose text was substituted.
+    """
 
     value: Any = None
+    source: str = "config"
     lines: dict[Path, int] = field(default_factory=dict)
     from_environment: dict[Path, str] = field(default_factory=dict)
 
     def line_of(self, path: Path) -> int | None:
         """The line of `path`, or of the nearest key above it."""
-        for length in range(len(path), -1, -1):
-            found = self.lines.get(path[:length])
-            if found is not None:
-                return found
-        return None
+        found = (self.lines.get(path[:length]) for length in range(len(path), -1, -1))
+        return next((line for line in found if line is not None), None)
+
+    def fault(self, path: Path, message: str) -> ConfigIssue:
+        return ConfigIssue(self.line_of(path), path, message)
+
+    def error(self, path: Path, message: str) -> ConfigError:
+        return ConfigError(self.source, [self.fault(path, message)])
+
+    def validated(self, model: type[_Model], path: Path, value: object) -> _Model:
+        """`value`, which stands at `path`, as a `model`. Raises ConfigError."""
+        try:
+            return model.model_validate(value)
+        except ValidationError as error:
+            raise ConfigError(self.source, self._faults(error, model, path, value)) from None
+
+    def _faults(self, error: ValidationError, model: type[BaseModel], base: Path, value: object) -> list[ConfigIssue]:
+        """Faults with key paths, lines and the bad value, secrets left out."""
+        secret = [path.rpartition(".")[2] for path, field in Schema.of(model).nested_fields() if field.is_secret]
+        redact = Redactor(value)  # a validator of a provider's own may repeat what it was given
+        found: list[ConfigIssue] = []
+        for fault in explain_validation_error(error, model):
+            path = (*base, *fault["loc"])
+            message = redact(fault["msg"])
+            if fault["type"] not in ("missing", "extra_forbidden"):
+                shown = shown_value(path, functools.reduce(_inside, fault["loc"], value), secret)
+                if shown != "***" and path in self.from_environment:
+                    shown = without_userinfo(self.from_environment[path])
+                message += f" (is {shown})"
+            found.append(self.fault(path, message))
+        return list(dict.fromkeys(found))
+
+
+def _inside(value: Any, part: str | int) -> object:
+    try:
+        return value[part]
+    except (LookupError, TypeError):
+        return None  # a validator of somebody's own made up the path
 
 
 def read_yaml(text: str, environment: Mapping[str, str] | None = None, source: str = "config") -> YamlDocument:
@@ -66,7 +109,7 @@ def read_yaml(text: str, environment: Mapping[str, str] | None = None, source: s
     """
     line = None
     try:
-        reader = _Reader(text, os.environ if environment is None else environment)
+        reader = _Reader(text, source, os.environ if environment is None else environment)
         document = reader.read()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -92,10 +135,11 @@ def _without_names(problem: str) -> str:
 class _Reader:
     """Reads one text. faults: what is wrong in it."""
 
-    def __init__(self, text: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, text: str, source: str, environment: Mapping[str, str]) -> None:
         self.faults: list[ConfigIssue] = []
         self._lines: dict[Path, int] = {}
         self._from_environment: dict[Path, str] = {}
+        self._source = source
         self._environment = environment
         self._open_nodes: list[yaml.Node] = []
         self._loader = yaml.SafeLoader(text)
@@ -106,7 +150,7 @@ class _Reader:
             value = None if node is None else self._read(node, ())
         finally:
             self._loader.dispose()
-        return YamlDocument(value, self._lines, self._from_environment)
+        return YamlDocument(value, self._source, self._lines, self._from_environment)
 
     def _read(self, node: yaml.Node, path: Path) -> object:
         self._lines.setdefault(path, node.start_mark.line + 1)

@@ -44,7 +44,7 @@ def run(
         listening = bind(host or settings.host, settings.port if port is None else port)
     except BindError as error:
         written = ("server", "port")
-        if port is None and written in stack.config.document.lines:
+        if port is None and written in stack.config.lines:
             raise stack.config.error(written, str(error)) from None
         raise WrongInputError(str(error)) from None
     if reloads:

@@ -225,7 +225,7 @@ class _Workers:
 
     def _job(self, name: str, *, introduces: bool) -> _Job:
         timeout_s = self._config.section("server", ServerConfig).worker_timeout_s or 0.0
-        return _Job(name, dict(self._config.document.value), self._config.folder, introduces, timeout_s, self._output)
+        return _Job(name, dict(self._config.value), self._config.folder, introduces, timeout_s, self._output)
 
 
 async def _end_of(process: SpawnProcess, pulse: Pulse | None) -> None:
