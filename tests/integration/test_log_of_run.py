@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 
 import httpx
 import pytest
@@ -96,6 +97,17 @@ def lines_of(server: RunningServer, logger: str) -> list[str]:
     return [match.string for match in found if match is not None and match[2] == logger]
 
 
+def most_within_a_window(lines: list[str]) -> int:
+    """A slow machine takes longer for all requests than one window of 10 s, which begins with the first line in it."""
+    begun, most, number = datetime.min, 0, 0
+    for time in (datetime.fromisoformat(line[:23]) for line in lines):
+        if time - begun > timedelta(seconds=9):  # a line is dated a moment before it is counted
+            begun, number = time, 0
+        number += 1
+        most = max(most, number)
+    return most
+
+
 def test_a_provider_is_heard_from_its_first_moment_on(server: RunningServer) -> None:
     assert lines_of(server, "llamastack_provider_talkative")[0].endswith(" imported\n")
     for logger, says in {
@@ -125,7 +137,8 @@ def test_no_line_is_forged(server: RunningServer) -> None:
 def test_what_repeats_itself_is_counted_and_nothing_is_lost(server: RunningServer) -> None:
     lines = [line for line in lines_of(server, "llamastack.server") if "backend_error" in line]
     told = [int(found[1]) for line in lines if (found := re.search(r"repeated (\d+) times", line))]
-    written = len(lines) - len(told)
-    assert written <= 10
-    assert written + sum(told) == 40
+    written = [line for line in lines if not re.search(r"repeated (\d+) times", line)]
+    assert len(written) + sum(told) == 40
+    for process in ("worker-1", "worker-2") if "worker-1" in "".join(written) else ("",):
+        assert most_within_a_window([line for line in written if process in line]) <= 5
     assert len(lines_of(server, "llamastack.access")) == 40
