@@ -8,7 +8,9 @@ from typing import Any
 
 import anyio
 import pytest
+from scripted_fake import Script
 
+from llamastack.api import Model
 from llamastack.stack import Stack
 from llamastack.stack.resources import store_follower
 from llamastack.stack.resources.store_follower import StoreFollower
@@ -66,3 +68,17 @@ async def test_changes_that_failed_to_be_followed_are_followed_again(caplog: pyt
         group.cancel_scope.cancel()
     assert asked == [["m"], ["m"]], "each change once more after a failure, and not again when it is followed"
     assert "the registry cannot be followed" in caplog.text
+
+
+async def test_a_stack_that_starts_again_reads_all_that_the_store_keeps(
+    scripted: Callable[..., Stack], script: Callable[..., Script]
+) -> None:
+    script("a", serves=[])
+    stack = scripted("a")
+    async with stack:
+        await stack.models.register_model(Model(identifier="kept"))
+        await anyio.sleep(0.05)  # it follows its own registration
+    a = script("a", serves=[])
+    async with stack:
+        assert a.registered == ["kept"]
+        assert [model.identifier for model in await stack.models.list_models()] == ["kept"]

@@ -213,11 +213,11 @@ def _provider_faults(config: LoadedConfig, api: ApiDefinition) -> Iterator[Confi
     if api.pair is None and len(providers) > 1:
         what = f"API '{api.name}' takes one provider: its requests name no object that could choose between several"
         yield config.fault((*path, 1), what)
-    seen: dict[str, str] = {}
-    for place, provider in enumerate(providers):
-        first = seen.setdefault(provider.provider_id, path_of((*path, place)))
-        if first != path_of((*path, place)):
-            what = f"'{provider.provider_id}' is the id of {first} already; ids are unique within an API"
+    ids = [provider.provider_id for provider in providers]
+    for place, provider_id in enumerate(ids):
+        if ids.index(provider_id) < place:
+            first = path_of((*path, ids.index(provider_id)))
+            what = f"'{provider_id}' is the id of {first} already; ids are unique within an API"
             yield config.fault((*path, place, "provider_id"), what)
 
 

@@ -78,7 +78,6 @@ class Stack(Apis):
         self._handles: dict[str, ApiHandle] = {}
         self._tables: dict[str, ResourceCatalogue] = {}
         self._routed_calls: dict[str, RoutedCalls] = {}
-        self._follower = StoreFollower(self.store, self._tables)
         self._inspect = StackInspect(self.apis, self.instances, self._tables)
 
     @classmethod
@@ -202,18 +201,20 @@ class Stack(Apis):
             background = await _background_tasks(opened)
             opened.callback(self._forget)
             self._assemble()
-            await self._follower.take()
-            opened.push_async_callback(self._stop_instances)
-            for instance in self._in_start_order():
+            follower = StoreFollower(self.store, self._tables)
+            await follower.take()
+            started = [instance for api in self.plan.start_order for instance in self.instances[api]]
+            for instance in started:
+                opened.push_async_callback(instance.stop)
                 background.start_soon(instance.run, name=f"{instance.api}/{instance.provider_id}")
-            for instance in self._in_start_order():
+            for instance in started:
                 await instance.first_attempt.wait()
                 if instance.reason is not None and self.config.run.on_provider_error == "fail":
                     raise StackStartError(instance.unavailable().message) from instance.cause
             if self.config.run.on_provider_error == "fail":
                 self._require_objects()
             following = await _background_tasks(opened)
-            following.start_soon(self._follower.follow, name="registry")
+            following.start_soon(follower.follow, name="registry")
             for plugin, lifespan in self.hooks.collect("llamastack_stack_lifespan", self, required=True):
                 await opened.enter_async_context(contained_lifespan(plugin, lifespan))
             yield
@@ -234,14 +235,6 @@ class Stack(Apis):
         self._handles.clear()
         self._tables.clear()
         self._routed_calls.clear()
-
-    def _in_start_order(self) -> list[SupervisedProvider]:
-        return [instance for api in self.plan.start_order for instance in self.instances[api]]
-
-    async def _stop_instances(self) -> None:
-        with anyio.CancelScope(shield=True):
-            for instance in reversed(self._in_start_order()):
-                await instance.stop()
 
     def _assemble(self) -> None:
         run, folder = self.config.run, self.config.folder

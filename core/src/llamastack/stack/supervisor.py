@@ -145,10 +145,11 @@ class SupervisedProvider(ContainedCalls):
         return failure
 
     async def stop(self) -> None:
-        """End it and wait until it has released everything."""
+        """End it and wait until it has released everything, even if the caller is cancelled."""
         self._stopping = True
         self._running.cancel()
-        await self.stopped.wait()
+        with anyio.CancelScope(shield=True):
+            await self.stopped.wait()
 
     async def _start(self, own: TaskGroup, made: list[object]) -> None:
         spec, config = self.plan.spec, self.plan.config
