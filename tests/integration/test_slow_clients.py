@@ -75,7 +75,7 @@ async def test_bodies_that_do_not_go_on(
                 assert "server.body_timeout_s" in error["message"]
                 assert ("type" in error) is path.startswith("/v1")
                 assert "connection: close" in one.head
-            assert time.monotonic() - began < 4
+            assert time.monotonic() - began < 25  # where the limit is left out, it is 30 s
     lines = [record.getMessage() for record in caplog.records if record.name == "llamastack.access"]
     assert len([line for line in lines if line.startswith(f"POST {path} 408 ")]) == 4
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -244,27 +243,31 @@ async def test_objects_of_the_run_config_are_registered_and_stay(scripted: Scrip
             await stack.models.unregister_model("declared")
 
 
+def hundredths_of_a_second() -> Iterator[int]:
+    """Turns of a loop that waits so long in each; on a busy machine a turn takes longer, and what is awaited, too."""
+    yield from range(100)
+    pytest.fail("it did not come within a second")
+
+
 async def test_two_workers_on_one_store_see_each_other_within_a_second(
     scripted: Scripted, script: Scripts, store: dict[str, Any]
 ) -> None:
     a = script("a", serves=[])
     async with scripted("a", store=store) as one, scripted("a", store=store) as two:
         await one.models.register_model(Model(identifier="new"))
-        begun = time.monotonic()
-        while await two.models.get_model("new") is None:
-            assert time.monotonic() - begun < 1
+        for _ in hundredths_of_a_second():
             await anyio.sleep(0.01)
-        with anyio.fail_after(1):
-            while (await two.models.get_model("new")).unavailable_reason:
-                await anyio.sleep(0.01)
+            found = await two.models.get_model("new")
+            if found is not None and not found.unavailable_reason:
+                break
         assert a.registered == ["new", "new"]
         with pytest.raises(ConflictError):
             await two.models.register_model(Model(identifier="new", metadata={"other": True}))
         await two.models.unregister_model("new")
-        begun = time.monotonic()
-        while await one.models.get_model("new") is not None:
-            assert time.monotonic() - begun < 1
+        for _ in hundredths_of_a_second():
             await anyio.sleep(0.01)
+            if await one.models.get_model("new") is None:
+                break
         with pytest.raises(ObjectNotFoundError):
             await one.inference.chat_completion(model="new", messages=[UserMessage(content="x")])
 

@@ -281,7 +281,7 @@ def test_many_fragments_take_time_in_proportion() -> None:
     """No attribution looks at everything again: 20,000 fragments of 2,000 calls are put together in well under 5 s."""
     import time
 
-    started = time.monotonic()
+    started = time.process_time()
     for numbering in (lambda number: 0, lambda number: None, lambda number: number):
         heads: list[Fragment] = [(numbering(number), f"i{number}", "f", "") for number in range(2000)]
         bodies: list[Fragment] = [
@@ -290,4 +290,4 @@ def test_many_fragments_take_time_in_proportion() -> None:
             for number in range(2000)
         ]
         made(*heads, *bodies)
-    assert time.monotonic() - started < 15
+    assert time.process_time() - started < 15

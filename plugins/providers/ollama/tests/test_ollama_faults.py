@@ -182,7 +182,7 @@ async def test_a_wait_that_is_too_long_is_the_clients(running: Running) -> None:
     error = await failure(running)
     assert isinstance(error, RateLimitError)
     assert error.retry_after == 86_000
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 9  # it waits 10 s at most
 
 
 async def test_a_redirect_is_not_followed(running: Running) -> None:

@@ -309,13 +309,13 @@ async def test_a_rate_limit_is_not_waited_for_without_end(start: Start) -> None:
 
 
 async def test_a_longer_wait_than_allowed_is_the_clients(start: Start) -> None:
-    async with start(max_retry_wait_s=1) as running:
+    async with start(max_retry_wait_s=10) as running:
         running.front.answers.append(refusal(429, "come back tomorrow", retry_after=86_000))
         started = time.monotonic()
         error = await failure(running)
         assert isinstance(error, RateLimitError)
         assert error.retry_after == 86_000
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 9
 
 
 # ---- streams that nobody reads -----------------------------------------------------------------------------------
