@@ -94,15 +94,13 @@ class RequestContext:
 
     def replaced(self, **changes: Unpack[ContextChanges]) -> RequestContext:
         """A copy with other values."""
-        values: ContextChanges = {
-            "principal": self.principal,
-            "provider_data": self._data,
-            "request_id": self.request_id,
-            "traceparent": self.traceparent,
-            "deadline": self.deadline,
-        }
-        values.update(changes)
-        return RequestContext(**values)
+        return RequestContext(
+            principal=changes.get("principal", self.principal),
+            provider_data=changes.get("provider_data", self._data),
+            request_id=changes.get("request_id", self.request_id),
+            traceparent=changes.get("traceparent", self.traceparent),
+            deadline=changes.get("deadline", self.deadline),
+        )
 
     def __repr__(self) -> str:
         return f"<RequestContext {self.request_id}>"  # the rest must not reach a log
@@ -139,8 +137,8 @@ EnteredCall = Token[tuple[RequestContext, str | None]]
 
 
 # perf: llamastack-v1-hooks. As a context manager, the two take three times as long.
-def enter_call(context: RequestContext, call_id: str) -> EnteredCall:
-    """Make a provider call the one that is in work, until `leave_call`."""
+def enter_call(context: RequestContext, call_id: str | None) -> EnteredCall:
+    """Make a context the current one, and a provider call the one that is in work, until `leave_call`."""
     return _current.set((context, call_id))
 
 

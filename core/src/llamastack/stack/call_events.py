@@ -16,8 +16,8 @@ from llamastack.provider.errors import LlamaStackError
 from llamastack.provider.provider_call import CallEvent, ProviderCall
 from llamastack.provider.streams import close
 
-# The quotes are not escaped, so this is the name of a field and no text of the model.
-_PROMPT_TOKENS = re.compile(rb'"prompt_tokens"\s*:\s*(\d+)')
+# The quotes are not escaped, so these are names of fields and no text of the model.
+_PROMPT_TOKENS = re.compile(rb'"prompt_tokens"\s*:\s*(\d+)(?:\s*,\s*"completion_tokens"\s*:\s*(\d+))?')
 _COMPLETION_TOKENS = re.compile(rb'"completion_tokens"\s*:\s*(\d+)')
 _Listener = Callable[[CallEvent], object]
 _PROCESS = f"{random.getrandbits(48):012x}-"
@@ -27,7 +27,8 @@ _numbers = itertools.count(1)
 
 _Tokens = tuple[int | None, int | None]
 _NO_TOKENS: _Tokens = (None, None)
-_FIELDS_OF_BOTH = CallEvent._fields.index("status")
+_About = tuple[str, str | None, str, str, str, str, str, str | None]
+"""The fields that both events have."""
 
 
 class CallEvents:
@@ -42,27 +43,27 @@ class CallEvents:
         context, parent = context_and_call()
         call_id = f"{_PROCESS}{next(_numbers):x}"
         ids = (call.api, call.method, call.identifier, call.provider_id, provider_type, context.request_id)
-        event = CallEvent(call_id, parent, *ids)
+        about = (call_id, parent, *ids)
         if self._started is not None:
-            self._started(event)
+            self._started(CallEvent(*about))
         began = time.perf_counter()
         entered = enter_call(context, call_id)
         try:
             reply = await made
         except BaseException as raised:
-            self.end(event, began, raised)
+            self.end(about, began, raised)
             raise
         finally:
             leave_call(entered)
         if not isinstance(reply, bytes) and isinstance(reply, AsyncIterator):  # perf: the usual reply is bytes
-            return _FollowedStream(reply, partial(self.end, event, began), began, partial(enter_call, context, call_id))
+            return _FollowedStream(reply, partial(self.end, about, began), began, partial(enter_call, context, call_id))
         if self._finished is not None:
-            self.end(event, began, tokens=_tokens_in(reply) or _NO_TOKENS)
+            self.end(about, began, tokens=_tokens_in(reply) or _NO_TOKENS)
         return reply
 
     def end(
         self,
-        started: CallEvent,
+        about: _About,
         began: float,
         raised: BaseException | None = None,
         *,
@@ -76,8 +77,8 @@ class CallEvents:
         cancelled = closed or not (raised is None or isinstance(raised, Exception))
         status = "cancelled" if cancelled else "ok" if raised is None else "error"
         code = raised.code if isinstance(raised, LlamaStackError) else None
-        ended = (status, code, time.perf_counter() - began, first_piece_s, *tokens)
-        self._finished(CallEvent._make((*started[:_FIELDS_OF_BOTH], *ended)))
+        took = time.perf_counter() - began
+        self._finished(CallEvent(*about, status, code, took, first_piece_s, *tokens))
 
 
 def _tokens_in(piece: object) -> _Tokens | None:
@@ -86,8 +87,9 @@ def _tokens_in(piece: object) -> _Tokens | None:
         prompt = _PROMPT_TOKENS.search(piece, at) if at >= 0 else None
         if prompt is None:
             return None
-        completion = _COMPLETION_TOKENS.search(piece, at)
-        return int(prompt[1]), 0 if completion is None else int(completion[1])
+        # Most backends write the two side by side.
+        completion = prompt[2] or next(iter(_COMPLETION_TOKENS.findall(piece, at)), b"0")
+        return int(prompt[1]), int(completion)
     usage = piece.get("usage") if isinstance(piece, Mapping) else getattr(piece, "usage", None)
     if isinstance(usage, TokenUsage):
         return usage.prompt_tokens, usage.completion_tokens
