@@ -208,6 +208,24 @@ async def test_a_forwarded_call_goes_to_another_instance(
                 assert reply.json()["choices"][0]["message"]["content"] == text
 
 
+async def test_a_call_in_openai_form_of_a_provider_that_is_down_reaches_the_hooks(
+    discovery: Discovery, scripted_backend: ScriptedHttp, script: Scripts
+) -> None:
+    """The hook may choose another instance; without one, the error is that the provider is down."""
+    script("a", serves=["m"], fail_start=ConnectionError("gone"))
+    registered = {"identifier": "m", "provider_id": "a"}
+    scripted_backend.default = answer(200, REPLY)
+    config = [{"provider_id": "a", "provider_type": "scripted", "config": {"script": "a"}}, served_by(scripted_backend)]
+    run = {"providers": {"inference": config}, "models": [registered]}
+    own_field = {**CHAT, "my_field": [1]}  # a request that has no native form
+    async with served_stack(run, discovery) as (_, client):
+        down = await client.post(PATHS[1], json=own_field)
+        assert (down.status_code, "is down" in down.text) == (503, True)
+        AROUND.does = lambda call, proceed: proceed(call.replaced(provider_id="p"))
+        reply = await client.post(PATHS[1], json=own_field)
+        assert (reply.status_code, reply.json()) == (200, REPLY)
+
+
 async def test_two_requests_at_once_keep_their_own_context(far: httpx.AsyncClient) -> None:
     seen: dict[str, str | None] = {}
     both = anyio.Event()

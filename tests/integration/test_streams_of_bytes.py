@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import access_fake
 import anyio
 import httpx
 import pytest
@@ -75,6 +76,19 @@ async def test_a_file_that_is_not_read_to_its_end_is_closed_through_two_stacks(p
             async with await client.blocks.get_file(kind="endless") as file:
                 assert await anext(aiter(file))
             await becomes_closed(provider_of(stack))
+
+
+async def test_hooks_around_calls_see_a_stream_of_bytes(plugged: Discovery, tmp_path: Path) -> None:
+    access_fake.forget()
+    install(tmp_path / "site", "acme-calls", access_fake.CALLS)
+    async with served_stack(CONFIG, plugged) as (stack, http), client_of(http) as client:
+        blocks = await client.blocks.get_blocks(kind="endless")
+        assert await anext(blocks)
+        await blocks.aclose()
+        await becomes_closed(provider_of(stack))
+    assert [call.stream for call in access_fake.AROUND.calls] == [True]
+    assert [event.status for event in access_fake.LISTENING.events] == ["started", "cancelled"]
+    access_fake.forget()
 
 
 async def test_a_client_that_gives_up_waiting_cancels_the_provider(plugged: Discovery) -> None:
