@@ -50,7 +50,7 @@ _BETWEEN_S = 0.002
 def _words(body: dict[str, Any]) -> tuple[list[str], str]:
     if "response_format" in body:
         return ['{"sunny"', ":", " true}"], "stop"
-    limit = body.get("max_tokens") or len(_WORDS)
+    limit = body.get("max_tokens") or body.get("max_completion_tokens") or len(_WORDS)
     kept = [word if place == 0 else f" {word}" for place, word in enumerate(_WORDS)]
     text = "".join(kept[:limit])
     for stop in body.get("stop") or ():

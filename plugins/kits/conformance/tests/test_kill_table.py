@@ -14,6 +14,7 @@ sys.path.insert(0, str(HERE))  # the broken providers are modules that specs nam
 
 import broken_at_faults  # noqa: E402
 import broken_declarations  # noqa: E402, F401 - each of these modules registers its providers
+import broken_forms  # noqa: E402, F401
 import broken_forwarding  # noqa: E402, F401
 import broken_inference  # noqa: E402
 import broken_lifecycle  # noqa: E402, F401
@@ -94,7 +95,9 @@ def test_a_sound_provider_passes(api: str, backend: str) -> None:
     assert "passed" in outcomes.values()
 
 
-@pytest.mark.parametrize("check_id", ["forwarded.reply", "forwarded.stream"])
+@pytest.mark.parametrize(
+    "check_id", ["form.errors", "form.fields", "form.reply", "form.stream", "forwarded.reply", "forwarded.stream"]
+)
 def test_a_backend_that_limits_tokens_by_the_newer_name_passes(check_id: str, backend: str) -> None:
     config = {"url": "{url}", "api_key": "sk-operator-1234", "max_tokens_field": "max_completion_tokens"}
     assert Broken(check_id, "inference", "newer_name", OPENAI, config).outcome(backend) == "passed"

@@ -105,7 +105,7 @@ class FailureChecks(Suite):
                 async for _ in await self.stream(running):
                     pass
 
-            await _expect_error(running, read, BackendError, ProviderUnavailableError)
+            await expect_error(running, read, BackendError, ProviderUnavailableError)
 
     @check("failure.nonsense", tier=Tier.failure, mend="raise BackendError for an answer that cannot be understood")
     async def test_failure_nonsense(self, subject: Subject) -> None:
@@ -296,10 +296,11 @@ class FailureChecks(Suite):
             return await self._expect(running, kind)
 
     async def _expect(self, running: Running, *kinds: type[LlamaStackError]) -> LlamaStackError:
-        return await _expect_error(running, lambda: self.call(running), *kinds)
+        return await expect_error(running, lambda: self.call(running), *kinds)
 
 
-async def _expect_error(running: Running, attempt: Callable[[], Any], *kinds: type[LlamaStackError]) -> LlamaStackError:
+async def expect_error(running: Running, attempt: Callable[[], Any], *kinds: type[LlamaStackError]) -> LlamaStackError:
+    """The error that `attempt` raises. Raises CheckFailure where it is not of these kinds, or names no provider."""
     wanted = " or ".join(f"{kind.__name__} ({kind.status})" for kind in kinds)
     try:
         result = await attempt()
