@@ -114,13 +114,13 @@ def _limits(cls: type, name: str) -> str:
     # Those of an optional field stand inside the union.
     places = [found.metadata, *(getattr(part, "__metadata__", ()) for part in get_args(found.annotation))]
     rules = [rule for place in places for one in place for rule in getattr(one, "metadata", [one])]
-    said = [
+    listed = [
         words.format(getattr(rule, limit))
         for rule in rules
         for limit, words in _LIMITS.items()
         if getattr(rule, limit, None) is not None
     ]
-    return f", {', '.join(said)}" if said else ""
+    return f", {', '.join(listed)}" if listed else ""
 
 
 def members(cls: type) -> dict[str, Doc]:
@@ -333,8 +333,8 @@ def types(name: str) -> str:
             source, words = assigned[one]
             parts.append(f"#### `{one}`\n\n{signatures(_assignment(one, _plain(source)))}\n{words}.\n")
         elif isinstance(found, type) and issubclass(found, StrEnum):
-            said = ", ".join(f"`{member.value}`" for member in found)
-            parts.append(f"#### `{one}`\n\n{class_doc(found).text}\n\nOne of {said}.\n")
+            listed = ", ".join(f"`{member.value}`" for member in found)
+            parts.append(f"#### `{one}`\n\n{class_doc(found).text}\n\nOne of {listed}.\n")
         elif isinstance(found, type) and issubclass(found, BaseModel):
             about = [class_doc(found).text, _bases(found), _fields_table(found)]
             parts.append(f"#### `{one}`\n\n" + "\n\n".join(part for part in about if part))

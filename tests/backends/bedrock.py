@@ -238,10 +238,10 @@ class BedrockFront:
         if stream and not tools:
             return StreamingResponse(self._events(answer, started), media_type=EVENT_STREAM)
         if not stream:
-            said = answer.json()
-            content, reason = reply_content(said["content"], STOPS[said["stop_type"]], tools)
+            reply = answer.json()
+            content, reason = reply_content(reply["content"], STOPS[reply["stop_type"]], tools)
             output = {"message": {"role": "assistant", "content": content}}
-            return JSONResponse({"output": output, "stopReason": reason, **counts(said, started)})
+            return JSONResponse({"output": output, "stopReason": reason, **counts(reply, started)})
         # A call is known only when it is whole; its input is then handed out in pieces, as it must be taken.
         pieces = [piece async for piece in self._pieces(answer)]
         text = "".join(piece["content"] for piece in pieces)
@@ -317,11 +317,11 @@ class BedrockFront:
         if len(texts) > 96:
             return _malformed(f"#/texts: expected maximum item count: 96, found: {len(texts)}")
         answer = await self._asked(request, f"{self.llama.embeddings_url}/v1/embeddings", {"input": texts})
-        said = answer.json()
-        vectors = [entry["embedding"] for entry in said["data"]]
+        reply = answer.json()
+        vectors = [entry["embedding"] for entry in reply["data"]]
         if "inputText" in body:
             by_type = {"embeddingsByType": {"float": vectors[0]}} if "v2" in model else {}
-            tokens = said["usage"]["prompt_tokens"]
+            tokens = reply["usage"]["prompt_tokens"]
             return JSONResponse({"embedding": vectors[0], **by_type, "inputTextTokenCount": tokens})
         if body.get("input_type") not in ("search_document", "search_query", "classification", "clustering"):
             return _malformed("#: required key [input_type] not found")

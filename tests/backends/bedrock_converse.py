@@ -135,7 +135,7 @@ def call_events(content: list[dict[str, Any]], reason: str, counts: dict[str, An
     return out + event("messageStop", {"stopReason": reason}) + event("metadata", counts)
 
 
-def counts(said: Mapping[str, Any], started: float) -> dict[str, Any]:
-    asked, made = said["tokens_evaluated"], said["tokens_predicted"]
+def counts(reply: Mapping[str, Any], started: float) -> dict[str, Any]:
+    asked, made = reply["tokens_evaluated"], reply["tokens_predicted"]
     usage = {"inputTokens": asked, "outputTokens": made, "totalTokens": asked + made}
     return {"usage": usage, "metrics": {"latencyMs": round((time.monotonic() - started) * 1000)}}

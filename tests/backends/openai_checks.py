@@ -376,8 +376,8 @@ def call(arguments: str) -> dict[str, Any]:
 
 def whole(finish: str = "stop", **message: Any) -> dict[str, Any]:
     """A whole chat completion, as OpenAI has it."""
-    said = {"role": "assistant", "content": None, **message}
-    choice = {"index": 0, "message": said, "finish_reason": finish}
+    assistant = {"role": "assistant", "content": None, **message}
+    choice = {"index": 0, "message": assistant, "finish_reason": finish}
     return {"id": "c", "object": "chat.completion", "created": 0, "model": MODEL, "choices": [choice]}
 
 

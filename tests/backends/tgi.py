@@ -81,7 +81,7 @@ class TGIStandIn(Generator):
                 return JSONResponse({"error": "Invalid username or password."}, 401)
             path = "/" + "/".join(path.removeprefix(ROUTER).split("/")[2:])
         if request.method == "GET":
-            return self._told(path)
+            return self._described(path)
         if not known:
             return Response(status_code=401)
         if self.answers and (scripted := self.answers.popleft()) is not None:
@@ -100,10 +100,10 @@ class TGIStandIn(Generator):
         except InferError as error:
             return JSONResponse(error.body, error.status)
         except Rejected as error:
-            said = f"Failed to deserialize the JSON body into the target type: {error}"
-            return PlainTextResponse(said, 422)
+            answer = f"Failed to deserialize the JSON body into the target type: {error}"
+            return PlainTextResponse(answer, 422)
 
-    def _told(self, path: str) -> Response:
+    def _described(self, path: str) -> Response:
         if path == "/health":
             return Response()
         if path == "/v1/models":

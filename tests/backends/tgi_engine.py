@@ -121,8 +121,8 @@ class Generator:
         try:
             async with http.stream("POST", f"{self.engine}/completion", json=body) as response:
                 if not response.is_success:
-                    said = (await response.aread()).decode()
-                    raise InferError("generation", f"Request failed during generation: {said}")
+                    body = (await response.aread()).decode()
+                    raise InferError("generation", f"Request failed during generation: {body}")
                 async for line in response.aiter_lines():
                     if not line.startswith("data: "):
                         continue

@@ -105,11 +105,11 @@ def run(served: Served, tmp_path: Path) -> Run:
         done = subprocess.run(
             command, env=variables, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240
         )
-        said = f"{done.stdout}\n{done.stderr}"
-        assert done.returncode == 0, f"{said}\n{''.join(served.server.output)}"
-        assert re.search(r"^all \d+ checks passed$", done.stdout, re.MULTILINE), said
-        assert "reached out to" not in done.stderr, said
-        print(said)
+        shown = f"{done.stdout}\n{done.stderr}"
+        assert done.returncode == 0, f"{shown}\n{''.join(served.server.output)}"
+        assert re.search(r"^all \d+ checks passed$", done.stdout, re.MULTILINE), shown
+        assert "reached out to" not in done.stderr, shown
+        print(shown)
 
     return check
 

@@ -303,10 +303,10 @@ def test_the_workflow_does_what_the_readme_says(variant: str, tmp_path: Path) ->
 
 
 def test_it_says_what_to_do_next(tmp_path: Path) -> None:
-    said = new("--name", "acme", "--api", "safety", "--kind", "inline", "--defaults", cwd=tmp_path).stdout
-    assert said.startswith("llamastack-provider-acme: safety provider acme, which begins with regular expressions.")
-    assert "  cd llamastack-provider-acme\n" in said
-    assert "  llamastack run run.yaml\n" in said
+    printed = new("--name", "acme", "--api", "safety", "--kind", "inline", "--defaults", cwd=tmp_path).stdout
+    assert printed.startswith("llamastack-provider-acme: safety provider acme, which begins with regular expressions.")
+    assert "  cd llamastack-provider-acme\n" in printed
+    assert "  llamastack run run.yaml\n" in printed
     spec = tmp_path / "llamastack-provider-acme/src/llamastack_provider_acme/__init__.py"
     assert 'description="Safety by Acme"' in spec.read_text("utf-8")
 
@@ -321,7 +321,7 @@ def test_what_is_told_of_it_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--name", "Acme!"], "--name: 'Acme!' is not 1 to 24 lower-case letters, digits and single dashes"),
         (["--name", ""], "--name: '' is not 1 to 24 small letters"),
@@ -345,11 +345,11 @@ def test_what_is_told_of_it_is_written(tmp_path: Path) -> None:
         (["--name", "acme", "--author", "two\nlines"], "--author: must be one line of 1 to 80 characters"),
     ],
 )
-def test_answers_that_do_not_fit(arguments: list[str], told: str, tmp_path: Path) -> None:
+def test_answers_that_do_not_fit(arguments: list[str], message: str, tmp_path: Path) -> None:
     done = new(*arguments, "--defaults", "made", cwd=tmp_path, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: --")
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) in ([], [tmp_path / "home"])
 

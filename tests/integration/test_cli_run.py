@@ -241,10 +241,10 @@ def test_inspect(call: Callable[..., Result]) -> None:
     shown = call("inspect").stdout
     assert "Health: DEGRADED" in shown
     assert re.search(r"^inference +POST +/inference/chat_completion +remote::sample, remote$", shown, re.M)
-    told = json.loads(call("inspect", "--json").stdout)
-    assert [p["provider_id"] for p in told["providers"]["inference"]] == ["foo", "many", "far"]
-    assert told["health"]["status"] == "DEGRADED"
-    assert told["routes"]["inspect"]
+    reported = json.loads(call("inspect", "--json").stdout)
+    assert [p["provider_id"] for p in reported["providers"]["inference"]] == ["foo", "many", "far"]
+    assert reported["health"]["status"] == "DEGRADED"
+    assert reported["routes"]["inspect"]
 
 
 def test_chat(call: Callable[..., Result]) -> None:
@@ -284,15 +284,17 @@ def test_a_conversation_on_a_terminal(server: Running) -> None:
     os.close(theirs)
     os.write(ours, b"hello you\n\nagain\n/exit\n")
     try:
-        said, told = process.communicate(timeout=20)
+        output, reported = process.communicate(timeout=20)
     finally:
         os.close(ours)
     assert process.returncode == 0
-    assert [line.removeprefix("> ").strip() for line in said.replace("> ", "\n").splitlines() if line.strip("> ")] == [
+    assert [
+        line.removeprefix("> ").strip() for line in output.replace("> ", "\n").splitlines() if line.strip("> ")
+    ] == [
         "hello you",
         "again",
     ]
-    assert told.startswith("model: a ")
+    assert reported.startswith("model: a ")
 
 
 @pytest.mark.parametrize("command", [["models", "list"], ["inspect", "--json"], ["chat", "hi"]])
@@ -345,8 +347,8 @@ def test_progress_is_told_at_start_and_end(tmp_path: Path, slow: Path) -> None:
     with started(tmp_path, config, path=slow) as running:
         running.wait_until_ready()
         assert running.stop() == 0
-    told = [line for line in running.log.read_text().splitlines() if "fetching" in line]
-    assert told == ["inference s: fetching a model ...", "inference s: fetching a model: done"]
+    reported = [line for line in running.log.read_text().splitlines() if "fetching" in line]
+    assert reported == ["inference s: fetching a model ...", "inference s: fetching a model: done"]
 
 
 def test_a_signal_while_starting_stops_it_in_order(tmp_path: Path, slow: Path) -> None:

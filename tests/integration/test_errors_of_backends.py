@@ -42,7 +42,7 @@ WHOLE: dict[str, Any] = {
 
 
 @dataclass
-class Told:
+class Outcome:
     """What a client is told: the status (200 for a stream that begins), an error's message, the text before it."""
 
     status: int
@@ -59,74 +59,74 @@ class Paths:
         self.stack, self.far = far
         self.near = near
 
-    async def natively(self, *, stream: bool) -> Told:
+    async def natively(self, *, stream: bool) -> Outcome:
         """In process."""
-        told = Told(200)
+        outcome = Outcome(200)
         try:
             reply: Any = await self.stack.inference.chat_completion(model="p/m", messages=ASK, stream=stream)
             if not stream:
                 message = reply.completion_message
-                return Told(200, text=message.content, finish=message.stop_reason.value)
+                return Outcome(200, text=message.content, finish=message.stop_reason.value)
             async for piece in reply:
-                told.text += piece.event.delta if isinstance(piece.event.delta, str) else ""
-                told.finish = piece.event.stop_reason and piece.event.stop_reason.value
+                outcome.text += piece.event.delta if isinstance(piece.event.delta, str) else ""
+                outcome.finish = piece.event.stop_reason and piece.event.stop_reason.value
         except LlamaStackError as error:
-            told.status, told.message = error.status, error.message
-        return told
+            outcome.status, outcome.message = error.status, error.message
+        return outcome
 
-    async def over_http(self, *, stream: bool) -> Told:
+    async def over_http(self, *, stream: bool) -> Outcome:
         """The native route."""
         body = {"model": "p/m", "messages": [{"role": "user", "content": "Hi"}], "stream": stream}
         reply = await self.far.post("/inference/chat_completion", json=body)
         if reply.status_code != 200:
-            return Told(reply.status_code, reply.json()["error"]["message"])
+            return Outcome(reply.status_code, reply.json()["error"]["message"])
         if not stream:
             message = reply.json()["completion_message"]
-            return Told(200, text=message["content"], finish=message["stop_reason"])
-        told = Told(200)
+            return Outcome(200, text=message["content"], finish=message["stop_reason"])
+        outcome = Outcome(200)
         for event in data_of(reply.text):
             if "error" in event:
-                told.message = event["error"]["message"]
+                outcome.message = event["error"]["message"]
             else:
-                told.text += event["event"]["delta"]
-                told.finish = event["event"].get("stop_reason")
-        return told
+                outcome.text += event["event"]["delta"]
+                outcome.finish = event["event"].get("stop_reason")
+        return outcome
 
-    async def translated(self, *, stream: bool) -> Told:
+    async def translated(self, *, stream: bool) -> Outcome:
         return await _on_v1(self.near, "r/m", stream=stream)
 
-    async def forwarded(self, *, stream: bool) -> Told:
+    async def forwarded(self, *, stream: bool) -> Outcome:
         return await _on_v1(self.far, "p/m", stream=stream)
 
-    async def all_of(self, steps: Steps, *, stream: bool) -> dict[str, Told]:
+    async def all_of(self, steps: Steps, *, stream: bool) -> dict[str, Outcome]:
         """What is told on each path when the backend answers so."""
         self.backend.routes["/chat/completions"] = steps
         return {
-            way.__name__: await way(stream=stream)
-            for way in (self.natively, self.over_http, self.translated, self.forwarded)
+            path.__name__: await path(stream=stream)
+            for path in (self.natively, self.over_http, self.translated, self.forwarded)
         }
 
 
-async def _on_v1(client: httpx.AsyncClient, model: str, *, stream: bool) -> Told:
+async def _on_v1(client: httpx.AsyncClient, model: str, *, stream: bool) -> Outcome:
     reply = await client.post("/v1/chat/completions", json={**BODY, "model": model, "stream": stream})
     if reply.status_code != 200:
         assert reply.headers["content-type"] == "application/json"
-        return Told(reply.status_code, reply.json()["error"]["message"])
+        return Outcome(reply.status_code, reply.json()["error"]["message"])
     if not stream:
         [choice] = reply.json()["choices"]
-        return Told(200, text=choice["message"]["content"], finish=choice["finish_reason"])
-    told = Told(200)
+        return Outcome(200, text=choice["message"]["content"], finish=choice["finish_reason"])
+    outcome = Outcome(200)
     for event in data_of(reply.text):
         if event == "[DONE]":
             continue
         if "error" in event:
-            told.message = event["error"]["message"]
+            outcome.message = event["error"]["message"]
         for choice in event.get("choices") or ():
-            told.text += choice["delta"].get("content") or ""
-            told.finish = choice["finish_reason"] or told.finish
-    if not told.message:
+            outcome.text += choice["delta"].get("content") or ""
+            outcome.finish = choice["finish_reason"] or outcome.finish
+    if not outcome.message:
         assert reply.text.endswith("data: [DONE]\n\n")
-    return told
+    return outcome
 
 
 def data_of(text: str) -> list[Any]:
@@ -192,9 +192,11 @@ async def test_an_error_instead_of_an_answer(scripted_backend: ScriptedHttp, str
                     ("application/json", None, "text/plain", "text/event-stream") if stream else ("application/json",)
                 )
                 for kind in types:
-                    for way, told in (await paths.all_of(answer(200, body, content_type=kind), stream=stream)).items():
-                        if told.status != status or "told so" not in told.message:
-                            wrong.append(f"{way}: {body} as {kind}: {told}")
+                    for path, outcome in (
+                        await paths.all_of(answer(200, body, content_type=kind), stream=stream)
+                    ).items():
+                        if outcome.status != status or "told so" not in outcome.message:
+                            wrong.append(f"{path}: {body} as {kind}: {outcome}")
     assert not wrong, "\n".join(wrong)
 
 
@@ -206,9 +208,9 @@ async def test_an_error_as_the_first_event(scripted_backend: ScriptedHttp, befor
             for body in forms_of({"message": "told so", **words}):
                 data = b"event: error\ndata:" + json.dumps(body).encode() + b"\n\n"
                 for steps in (sse(*before, data), sse(*before, 0.01, body, "[DONE]"), chunked(b"".join(before) + data)):
-                    for way, told in (await paths.all_of(steps, stream=True)).items():
-                        if told.status != status or "told so" not in told.message:
-                            wrong.append(f"{way}: {body}: {told}")
+                    for path, outcome in (await paths.all_of(steps, stream=True)).items():
+                        if outcome.status != status or "told so" not in outcome.message:
+                            wrong.append(f"{path}: {body}: {outcome}")
     assert not wrong, "\n".join(wrong)
 
 
@@ -216,10 +218,10 @@ async def test_an_error_in_mid_stream(scripted_backend: ScriptedHttp) -> None:
     async with paths_to(scripted_backend) as paths:
         for words, status in ERRORS:
             body = {"error": {"message": "told so", **words}}
-            told = await paths.all_of(sse(chunk("Hel"), body, "[DONE]"), stream=True)
-            assert told.pop("natively").status == status
-            for way, seen in told.items():
-                assert (seen.status, seen.text, "told so" in seen.message) == (200, "Hel", True), way
+            outcome = await paths.all_of(sse(chunk("Hel"), body, "[DONE]"), stream=True)
+            assert outcome.pop("natively").status == status
+            for path, seen in outcome.items():
+                assert (seen.status, seen.text, "told so" in seen.message) == (200, "Hel", True), path
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -228,26 +230,26 @@ async def test_an_error_in_a_list(scripted_backend: ScriptedHttp, stream: bool) 
     async with paths_to(scripted_backend) as paths:
         answers = (sse(body), answer(200, body)) if stream else (answer(200, body),)
         for steps in answers:
-            for way, told in (await paths.all_of(steps, stream=stream)).items():
-                assert (told.status, "told so" in told.message) == (429, True), way
+            for path, outcome in (await paths.all_of(steps, stream=stream)).items():
+                assert (outcome.status, "told so" in outcome.message) == (429, True), path
 
 
 async def test_an_error_event_that_is_a_text(scripted_backend: ScriptedHttp) -> None:
     failed = b"event: error\ndata: told so\n\n"
     async with paths_to(scripted_backend) as paths:
-        for way, told in (await paths.all_of(sse(failed, "[DONE]"), stream=True)).items():
-            assert (told.status, "told so" in told.message) == (502, True), way
+        for path, outcome in (await paths.all_of(sse(failed, "[DONE]"), stream=True)).items():
+            assert (outcome.status, "told so" in outcome.message) == (502, True), path
         told_late = await paths.all_of(sse(chunk("Hel"), failed, "[DONE]"), stream=True)
-        for way, told in told_late.items():
-            assert (told.text, "told so" in told.message) == ("Hel", True), way
+        for path, outcome in told_late.items():
+            assert (outcome.text, "told so" in outcome.message) == ("Hel", True), path
 
 
 @pytest.mark.parametrize("before", [{}, None, {"choices": []}, {"type": "ping"}])
 async def test_an_error_after_events_that_say_nothing(scripted_backend: ScriptedHttp, before: Any) -> None:
     async with paths_to(scripted_backend) as paths:
-        told = await paths.all_of(sse(before, {"error": {"message": "told so", "code": 429}}), stream=True)
-        assert [told[way].status for way in ("natively", "over_http")] == [429, 429]
-        assert all("told so" in one.message for one in told.values())
+        outcome = await paths.all_of(sse(before, {"error": {"message": "told so", "code": 429}}), stream=True)
+        assert [outcome[path].status for path in ("natively", "over_http")] == [429, 429]
+        assert all("told so" in one.message for one in outcome.values())
 
 
 @pytest.mark.parametrize("route", ["chat/completions", "completions"])
@@ -282,8 +284,8 @@ async def test_the_status_of_an_answer_counts_before_its_words(scripted_backend:
                 (500, {"code": "rate_limit_exceeded"}, 429),
             ):
                 steps = answer(status, {"error": {"message": "told so", **words}})
-                for way, told in (await paths.all_of(steps, stream=stream)).items():
-                    assert (told.status, "told so" in told.message) == (told_as, True), way
+                for path, outcome in (await paths.all_of(steps, stream=stream)).items():
+                    assert (outcome.status, "told so" in outcome.message) == (told_as, True), path
 
 
 async def test_a_lone_surrogate_in_an_error_becomes_the_replacement_character(scripted_backend: ScriptedHttp) -> None:
@@ -295,8 +297,8 @@ async def test_a_lone_surrogate_in_an_error_becomes_the_replacement_character(sc
             (True, sse(chunk("Hel"), body.decode())),
             (False, answer(200, body)),
         ):
-            for way, told in (await paths.all_of(steps, stream=stream)).items():
-                assert "bad text: \ufffd here" in told.message, (way, told)
+            for path, outcome in (await paths.all_of(steps, stream=stream)).items():
+                assert "bad text: \ufffd here" in outcome.message, (path, outcome)
 
 
 async def test_a_lone_surrogate_in_a_request_is_told_in_our_form(scripted_backend: ScriptedHttp) -> None:
@@ -317,9 +319,9 @@ async def test_a_whole_answer_to_a_stream_is_one_piece_and_the_end(
 ) -> None:
     async with paths_to(scripted_backend) as paths:
         for body in (json.dumps(WHOLE), json.dumps(WHOLE, indent=1), "\n " + json.dumps(WHOLE)):
-            for way, told in (await paths.all_of(answer(200, body, content_type=kind), stream=True)).items():
-                assert (told.status, told.text, told.message) == (200, "Hello", ""), way
-                assert told.finish in ("stop", "end_of_turn"), way
+            for path, outcome in (await paths.all_of(answer(200, body, content_type=kind), stream=True)).items():
+                assert (outcome.status, outcome.text, outcome.message) == (200, "Hello", ""), path
+                assert outcome.finish in ("stop", "end_of_turn"), path
 
 
 async def test_a_whole_answer_with_tool_calls_and_usage_becomes_chunks(scripted_backend: ScriptedHttp) -> None:
@@ -333,8 +335,8 @@ async def test_a_whole_answer_with_tool_calls_and_usage_becomes_chunks(scripted_
             *chunks, done = data_of((await paths.far.post("/v1/chat/completions", json=body)).text)
             assert done == "[DONE]"
             assert {piece["object"] for piece in chunks} == {"chat.completion.chunk"}
-            said = chunks[0]["choices"][0]["delta"]["tool_calls"]
-            assert said == [{"index": 0, **call}, {"index": 1, **call, "id": "call_2"}]
+            tool_calls = chunks[0]["choices"][0]["delta"]["tool_calls"]
+            assert tool_calls == [{"index": 0, **call}, {"index": 1, **call, "id": "call_2"}]
             assert chunks[1]["choices"][0]["finish_reason"] == "tool_calls"
             assert chunks[-1]["usage"] == WHOLE["usage"]
             assert (chunks[-1]["choices"] == []) is bool(options)
@@ -362,8 +364,8 @@ async def test_events_without_data_are_dropped_wherever_the_bytes_are_cut(script
     async with paths_to(scripted_backend) as paths:
         for size in (len(stream), 1, 3, 7, 40):
             cut = [stream[start : start + size] for start in range(0, len(stream), size)]
-            for way, told in (await paths.all_of(chunked(*cut), stream=True)).items():
-                assert (told.status, told.text, told.message) == (200, "Hello", ""), (way, size)
+            for path, outcome in (await paths.all_of(chunked(*cut), stream=True)).items():
+                assert (outcome.status, outcome.text, outcome.message) == (200, "Hello", ""), (path, size)
 
 
 @pytest.mark.parametrize("finish", ["null", '""'])
@@ -371,10 +373,10 @@ async def test_a_connection_that_ends_before_any_reason_is_no_end(scripted_backe
     piece = json.dumps(chunk("Hel")).replace('"finish_reason": null', f'"finish_reason" : {finish}')
     async with paths_to(scripted_backend) as paths:
         for end in (CLOSE, RESET, 0.0):
-            for way, told in (await paths.all_of(sse(piece, piece, 0.05, end), stream=True)).items():
-                assert told.text == "HelHel", way
-                assert told.message, (way, end)
-                assert told.finish is None, way
+            for path, outcome in (await paths.all_of(sse(piece, piece, 0.05, end), stream=True)).items():
+                assert outcome.text == "HelHel", path
+                assert outcome.message, (path, end)
+                assert outcome.finish is None, path
 
 
 async def test_a_comment_reaches_the_client_when_the_backend_takes_its_time(
@@ -413,8 +415,8 @@ BROKEN = [
 async def test_broken_json_is_not_passed_on(scripted_backend: ScriptedHttp, stream: bool) -> None:
     async with paths_to(scripted_backend) as paths:
         for body in BROKEN:
-            for way, told in (await paths.all_of(answer(200, body), stream=stream)).items():
-                assert told.status == 502, (way, body, told)
+            for path, outcome in (await paths.all_of(answer(200, body), stream=stream)).items():
+                assert outcome.status == 502, (path, body, outcome)
         paths.backend.routes["/embeddings"] = answer(200, WHOLE)
         reply = await paths.far.post("/v1/embeddings", json={"model": "p/m", "input": "a"})
         assert reply.status_code == 502
@@ -446,10 +448,10 @@ async def test_a_backend_that_speaks_no_http(
         monkeypatch.setattr("llamastack_adapters.http_client.aiohttp_transport", lambda options, **more: None)
     async with paths_to(scripted_backend) as paths:
         for steps in NO_HTTP:
-            for way, told in (await paths.all_of(steps, stream=stream)).items():
-                assert told.status in (502, 503), (way, steps, told)
+            for path, outcome in (await paths.all_of(steps, stream=stream)).items():
+                assert outcome.status in (502, 503), (path, steps, outcome)
                 for repr_of in ("hidden", "RawResponse", "b'", "<", "CIMultiDict", "Error", "mail.example", "aiohttp"):
-                    assert repr_of not in told.message, (way, steps, told)
+                    assert repr_of not in outcome.message, (path, steps, outcome)
 
 
 # ---- when to ask again ----------------------------------------------------------------------------------------------
@@ -489,10 +491,10 @@ async def test_our_own_attempts_never_follow_at_once(scripted_backend: ScriptedH
         for wait in ("-5", "0", "0.001"):
             scripted_backend.received.clear()
             started = time.monotonic()
-            told = await paths.all_of(
+            outcome = await paths.all_of(
                 answer(429, {"error": {"message": "no"}}, headers={"Retry-After": wait}), stream=False
             )
-            assert {seen.status for seen in told.values()} == {429}
+            assert {seen.status for seen in outcome.values()} == {429}
             assert time.monotonic() - started > 3 * 2 * 0.25
             assert len(scripted_backend.calls()) == 3 * 3 + 1  # what is forwarded its client tries again
 
@@ -507,16 +509,16 @@ async def test_many_streams_at_once_from_a_backend_that_closes_without_a_word(
     if transport == "httpx":
         monkeypatch.setattr("llamastack_adapters.http_client.aiohttp_transport", lambda options, **more: None)
     steps = [*sse(chunk("Hello"), chunk(finish="stop"), "[DONE]"), 0.002, CLOSE]
-    wrong: list[Told] = []
+    wrong: list[Outcome] = []
     with scripted_http() as backend:
         async with paths_to(backend) as paths:
             backend.routes["/chat/completions"] = steps
 
             async def ask(number: int) -> None:
-                way = paths.forwarded if number % 2 else paths.natively
-                told = await way(stream=True)
-                if (told.status, told.text, told.message) != (200, "Hello", ""):
-                    wrong.append(told)
+                path = paths.forwarded if number % 2 else paths.natively
+                outcome = await path(stream=True)
+                if (outcome.status, outcome.text, outcome.message) != (200, "Hello", ""):
+                    wrong.append(outcome)
 
             for _ in range(8):
                 async with anyio.create_task_group() as group:

@@ -248,12 +248,12 @@ def backend_threads() -> tuple[int, ...]:
 
 
 async def test_many_answers_and_long_streams() -> None:
-    said = {"role": "user", "content": "ab " * 50_000}
+    message = {"role": "user", "content": "ab " * 50_000}
     bodies = {
-        "/inference/chat_completion": {"messages": [said]},
-        "/inference/completion": {"content": said["content"]},
-        "/v1/chat/completions": {"messages": [said]},
-        "/v1/completions": {"prompt": said["content"]},
+        "/inference/chat_completion": {"messages": [message]},
+        "/inference/completion": {"content": message["content"]},
+        "/v1/chat/completions": {"messages": [message]},
+        "/v1/completions": {"prompt": message["content"]},
     }
     many = [f"{number} b" for number in range(MOST_ANSWERS)]
     cases = [

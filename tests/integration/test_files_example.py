@@ -76,7 +76,7 @@ async def through_two_servers(plugged: Discovery) -> AsyncIterator[Any]:
             yield client
 
 
-WAYS = pytest.mark.parametrize("way", [in_process, over_http, through_a_stack, through_two_servers])
+WAYS = pytest.mark.parametrize("access", [in_process, over_http, through_a_stack, through_two_servers])
 
 
 async def blocks(count: int, size: int = 100_000) -> AsyncIterator[bytes]:
@@ -85,8 +85,8 @@ async def blocks(count: int, size: int = 100_000) -> AsyncIterator[bytes]:
 
 
 @WAYS
-async def test_a_file_goes_in_and_comes_out_by_every_way(way: Any, plugged: Discovery) -> None:
-    async with way(plugged) as apis:
+async def test_a_file_goes_in_and_comes_out_by_every_way(access: Any, plugged: Discovery) -> None:
+    async with access(plugged) as apis:
         whole = b"".join([block async for block in blocks(30)])
         given = File(blocks(30), filename='a "strange"/nam\u00e9.bin', media_type="audio/wav", size=len(whole))
         stored = await apis.files.upload_file(folder="inbox", file=given, labels={"by": "me", "n": "1"})
@@ -112,9 +112,9 @@ async def test_a_file_goes_in_and_comes_out_by_every_way(way: Any, plugged: Disc
 
 
 @WAYS
-async def test_lists_have_pages_and_names_may_hold_everything(way: Any, plugged: Discovery) -> None:
+async def test_lists_have_pages_and_names_may_hold_everything(access: Any, plugged: Discovery) -> None:
     odd = "a b%2F?#&\u00e9.."
-    async with way(plugged) as apis:
+    async with access(plugged) as apis:
         for name in (odd, "...", "%2e"):
             await apis.folders.register_folder(Folder(identifier=name, region="us"))
             assert (await apis.folders.get_folder(name)).region == "us"

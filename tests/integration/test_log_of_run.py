@@ -136,9 +136,9 @@ def test_no_line_is_forged(server: RunningServer) -> None:
 
 def test_what_repeats_itself_is_counted_and_nothing_is_lost(server: RunningServer) -> None:
     lines = [line for line in lines_of(server, "llamastack.server") if "backend_error" in line]
-    told = [int(found[1]) for line in lines if (found := re.search(r"repeated (\d+) times", line))]
+    repeats = [int(found[1]) for line in lines if (found := re.search(r"repeated (\d+) times", line))]
     written = [line for line in lines if not re.search(r"repeated (\d+) times", line)]
-    assert len(written) + sum(told) == 40
+    assert len(written) + sum(repeats) == 40
     for process in ("worker-1", "worker-2") if "worker-1" in "".join(written) else ("",):
         assert most_within_a_window([line for line in written if process in line]) <= 5
     assert len(lines_of(server, "llamastack.access")) == 40

@@ -50,7 +50,7 @@ def none_left() -> Iterator[None]:
 
 
 @pytest.fixture(params=["aiohttp", "httpx"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """httpx alone: as where httpx-aiohttp is not installed, or a proxy is asked for."""
     if request.param == "httpx":
         monkeypatch.setattr("llamastack_adapters.http_client.aiohttp_transport", lambda options, **more: None)
@@ -58,7 +58,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 async def test_a_backend_that_cannot_be_reached_for_it_is_not_down(
-    scripted_backend: ScriptedHttp, way: str, caplog: pytest.LogCaptureFixture
+    scripted_backend: ScriptedHttp, transport: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     # No connection is kept, so that each request needs a descriptor.
     listing = {"object": "list", "data": [{"id": "m", "object": "model"}]}
@@ -84,13 +84,13 @@ async def test_a_backend_that_cannot_be_reached_for_it_is_not_down(
         assert (await client.post("/v1/chat/completions", json=body)).status_code == 200
 
 
-async def test_our_own_client_tells_it_as_its_own(scripted_backend: ScriptedHttp, way: str) -> None:
+async def test_our_own_client_tells_it_as_its_own(scripted_backend: ScriptedHttp, transport: str) -> None:
     async with LlamaStackClient(scripted_backend.url) as client:
         with none_left(), pytest.raises(ServerBusyError, match="no file descriptors left"):
             await client.inference.chat_completion(model="m", messages=ASK)
 
 
-async def test_a_host_name_that_cannot_be_looked_up_for_it_is_not_called_unknown(way: str) -> None:
+async def test_a_host_name_that_cannot_be_looked_up_for_it_is_not_called_unknown(transport: str) -> None:
     async with LlamaStackClient("http://nowhere.invalid") as client:
         with none_left(), pytest.raises(ServerBusyError, match="no file descriptors left"):
             await client.inference.chat_completion(model="m", messages=ASK)
@@ -134,7 +134,7 @@ async def test_the_registry_tells_it_as_the_servers_own(tmp_path: Path) -> None:
         await store.close()
 
 
-async def test_a_document_that_cannot_be_fetched_for_it_is_not_called_wrong(way: str) -> None:
+async def test_a_document_that_cannot_be_fetched_for_it_is_not_called_wrong(transport: str) -> None:
     async with http_client() as http:
         for url, private in (("http://127.0.0.1:1/a", True), ("http://nowhere.invalid/a", False)):
             with none_left(), pytest.raises(ServerBusyError, match="no file descriptors left"):

@@ -42,7 +42,7 @@ ADAPTERS: dict[str, dict[str, Any]] = {
 
 
 @dataclass
-class Told:
+class Outcome:
     """What a client learns of a reply."""
 
     text: str = ""
@@ -77,9 +77,9 @@ def script(backend: ScriptedHttp, odd: OddReply, *, stream: bool) -> bool:
 # ---- natively --------------------------------------------------------------------------------------------------------
 
 
-def of_reply(reply: ChatCompletionResponse) -> Told:
+def of_reply(reply: ChatCompletionResponse) -> Outcome:
     message = reply.completion_message
-    return Told(
+    return Outcome(
         text=str(message.content),
         calls=[(str(call.tool_name), call.arguments) for call in message.tool_calls],
         ids=[call.call_id for call in message.tool_calls],
@@ -91,28 +91,28 @@ def of_reply(reply: ChatCompletionResponse) -> Told:
     )
 
 
-async def of_events(events: AsyncIterator[Any]) -> Told:
-    told = Told()
+async def of_events(events: AsyncIterator[Any]) -> Outcome:
+    outcome = Outcome()
     async for chunk in events:
         event = chunk.event
         if isinstance(event.delta, ToolCallDelta):
             if isinstance(event.delta.content, ToolCall):
-                told.calls.append((str(event.delta.content.tool_name), event.delta.content.arguments))
-                told.ids.append(event.delta.content.call_id)
+                outcome.calls.append((str(event.delta.content.tool_name), event.delta.content.arguments))
+                outcome.ids.append(event.delta.content.call_id)
             elif event.delta.parse_status == "failure":
-                told.failed.append((str(event.delta.tool_name), event.delta.content))
+                outcome.failed.append((str(event.delta.tool_name), event.delta.content))
         else:
-            told.text += event.delta
+            outcome.text += event.delta
             if event.refusal:
-                told.refusal = (told.refusal or "") + event.delta
+                outcome.refusal = (outcome.refusal or "") + event.delta
         if event.stop_reason is not None:
-            told.end = event.stop_reason.value
-            told.filtered = event.stop_detail is StopDetail.content_filter
-            told.usage = event.usage and (event.usage.prompt_tokens, event.usage.completion_tokens)
-    return told
+            outcome.end = event.stop_reason.value
+            outcome.filtered = event.stop_detail is StopDetail.content_filter
+            outcome.usage = event.usage and (event.usage.prompt_tokens, event.usage.completion_tokens)
+    return outcome
 
 
-async def natively(inference: Any, model: str, odd: OddReply, *, stream: bool) -> Told:
+async def natively(inference: Any, model: str, odd: OddReply, *, stream: bool) -> Outcome:
     asked: dict[str, Any] = {"tools": TOOLS} if odd.calls or odd.failed else {}
     if "response_format" in odd.asked:
         asked = {"response_format": JsonSchemaResponseFormat(json_schema={"type": "object"})}
@@ -120,31 +120,37 @@ async def natively(inference: Any, model: str, odd: OddReply, *, stream: bool) -
         reply = await inference.chat_completion(model=model, messages=ASK, stream=stream, **asked)
         return await of_events(reply) if stream else of_reply(reply)
     except LlamaStackError as error:
-        return Told(error=error.message)
+        return Outcome(error=error.message)
 
 
-def wrong_natively(odd: OddReply, told: Told) -> str | None:
+def wrong_natively(odd: OddReply, outcome: Outcome) -> str | None:
     if odd.error is not None and not odd.failed:
-        return None if told.error is not None and odd.error in told.error else f"no error {odd.error!r}: {told}"
-    usage = odd.usage if odd.usage is not None else told.usage
-    wanted = Told(
+        return (
+            None if outcome.error is not None and odd.error in outcome.error else f"no error {odd.error!r}: {outcome}"
+        )
+    usage = odd.usage if odd.usage is not None else outcome.usage
+    wanted = Outcome(
         odd.text,
         list(odd.calls),
-        told.ids,
+        outcome.ids,
         list(odd.failed),
         odd.stop,
         odd.finish == "content_filter",
         odd.refusal,
         usage,
     )
-    if told != wanted:
-        return f"{told} is not {wanted}"
-    return wrong_ids(odd, told)
+    if outcome != wanted:
+        return f"{outcome} is not {wanted}"
+    return wrong_ids(odd, outcome)
 
 
-def wrong_ids(odd: OddReply, told: Told) -> str | None:
-    if not all(told.ids) or len(set(told.ids)) < len(told.ids) or (odd.ids is not None and list(odd.ids) != told.ids):
-        return f"ids {told.ids}"
+def wrong_ids(odd: OddReply, outcome: Outcome) -> str | None:
+    if (
+        not all(outcome.ids)
+        or len(set(outcome.ids)) < len(outcome.ids)
+        or (odd.ids is not None and list(odd.ids) != outcome.ids)
+    ):
+        return f"ids {outcome.ids}"
     return None
 
 
@@ -173,8 +179,8 @@ async def test_natively_in_process(scripted_backend: ScriptedHttp, adapter: str,
             if adapter == "remote::tgi" and odd.asked:
                 continue
             if script(backend, odd, stream=stream):
-                told = await natively(stack.inference, "p/m", odd, stream=stream)
-                if problem := wrong_natively(odd, told):
+                outcome = await natively(stack.inference, "p/m", odd, stream=stream)
+                if problem := wrong_natively(odd, outcome):
                     wrong[odd.name] = problem
     assert not wrong, "\n".join(f"{name}: {problem}" for name, problem in wrong.items())
 
@@ -185,8 +191,8 @@ async def test_a_whole_answer_to_a_stream_is_told_like_both(scripted_backend: Sc
         for odd in ODD_REPLIES:
             # With an error of its own, the reply may end before its text.
             if script(scripted_backend, odd, stream=False) and odd.error is None:
-                told = await natively(stack.inference, "p/m", odd, stream=True)
-                if problem := wrong_natively(odd, told):
+                outcome = await natively(stack.inference, "p/m", odd, stream=True)
+                if problem := wrong_natively(odd, outcome):
                     wrong[odd.name] = problem
     assert not wrong, "\n".join(f"{name}: {problem}" for name, problem in wrong.items())
 
@@ -194,49 +200,49 @@ async def test_a_whole_answer_to_a_stream_is_told_like_both(scripted_backend: Sc
 # ---- /v1 -------------------------------------------------------------------------------------------------------------
 
 
-def assembled(calls: dict[int, dict[str, str]], told: Told) -> None:
+def assembled(calls: dict[int, dict[str, str]], outcome: Outcome) -> None:
     for call in calls.values():
         try:
             arguments = json.loads(call["arguments"])
         except ValueError:
             arguments = None
         if isinstance(arguments, dict):
-            told.calls.append((call["name"], arguments))
-            told.ids.append(call["id"])
+            outcome.calls.append((call["name"], arguments))
+            outcome.ids.append(call["id"])
         else:
-            told.failed.append((call["name"], call["arguments"]))
+            outcome.failed.append((call["name"], call["arguments"]))
 
 
-def of_chunks(lines: list[str]) -> Told:
-    told, calls = Told(), dict[int, dict[str, str]]()
+def of_chunks(lines: list[str]) -> Outcome:
+    outcome, calls = Outcome(), dict[int, dict[str, str]]()
     data = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
     for chunk in (json.loads(item) for item in data if item != "[DONE]"):
         if "error" in chunk:
-            return Told(error=chunk["error"]["message"])
-        told.usage = numbers(chunk) or told.usage
+            return Outcome(error=chunk["error"]["message"])
+        outcome.usage = numbers(chunk) or outcome.usage
         for choice in chunk["choices"]:
             delta = choice["delta"]
-            told.text += delta.get("content") or ""
-            told.refusal = (told.refusal or "") + delta["refusal"] if delta.get("refusal") else told.refusal
+            outcome.text += delta.get("content") or ""
+            outcome.refusal = (outcome.refusal or "") + delta["refusal"] if delta.get("refusal") else outcome.refusal
             for part in delta.get("tool_calls") or ():
                 call = calls.setdefault(part["index"], {"id": "", "name": "", "arguments": ""})
                 call["id"] += part.get("id") or ""
                 for name in ("name", "arguments"):
                     call[name] += part["function"].get(name) or ""
-            told.end = choice["finish_reason"] or told.end
+            outcome.end = choice["finish_reason"] or outcome.end
     assert data[-1] == "[DONE]"
-    assembled(calls, told)
-    return told
+    assembled(calls, outcome)
+    return outcome
 
 
-def of_completion(body: dict[str, Any]) -> Told:
+def of_completion(body: dict[str, Any]) -> Outcome:
     [choice] = body["choices"]
     message = choice["message"]
-    told = Told(
+    outcome = Outcome(
         text=message["content"] or "", refusal=message.get("refusal"), end=choice["finish_reason"], usage=numbers(body)
     )
-    assembled({n: {"id": c["id"], **c["function"]} for n, c in enumerate(message.get("tool_calls") or ())}, told)
-    return told
+    assembled({n: {"id": c["id"], **c["function"]} for n, c in enumerate(message.get("tool_calls") or ())}, outcome)
+    return outcome
 
 
 def numbers(body: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -244,7 +250,7 @@ def numbers(body: Mapping[str, Any]) -> tuple[int, int] | None:
     return (usage["prompt_tokens"], usage["completion_tokens"]) if usage else None
 
 
-async def on_v1(client: httpx.AsyncClient, model: str, odd: OddReply, *, stream: bool) -> Told:
+async def on_v1(client: httpx.AsyncClient, model: str, odd: OddReply, *, stream: bool) -> Outcome:
     body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "stream": stream}
     if stream:
         body["stream_options"] = {"include_usage": True}
@@ -254,25 +260,27 @@ async def on_v1(client: httpx.AsyncClient, model: str, odd: OddReply, *, stream:
         body["response_format"] = {"type": "json_object"}
     response = await client.post("/v1/chat/completions", json=body)
     if response.status_code != 200:
-        return Told(error=response.json()["error"]["message"])
+        return Outcome(error=response.json()["error"]["message"])
     return of_chunks(response.text.split("\n")) if stream else of_completion(response.json())
 
 
-def wrong_on_v1(odd: OddReply, told: Told) -> str | None:
+def wrong_on_v1(odd: OddReply, outcome: Outcome) -> str | None:
     if odd.error is not None:
-        return None if told.error is not None and odd.error in told.error else f"no error {odd.error!r}: {told}"
-    wanted = Told(
+        return (
+            None if outcome.error is not None and odd.error in outcome.error else f"no error {odd.error!r}: {outcome}"
+        )
+    wanted = Outcome(
         text="" if odd.refusal else odd.text,
         calls=list(odd.calls),
-        ids=told.ids,
+        ids=outcome.ids,
         failed=[] if odd.left_out else list(odd.failed),
         end=odd.finish,
         refusal=odd.refusal,
-        usage=odd.usage if odd.usage is not None else told.usage,
+        usage=odd.usage if odd.usage is not None else outcome.usage,
     )
-    if told != wanted:
-        return f"{told} is not {wanted}"
-    return wrong_ids(odd, told)
+    if outcome != wanted:
+        return f"{outcome} is not {wanted}"
+    return wrong_ids(odd, outcome)
 
 
 @asynccontextmanager
@@ -323,8 +331,8 @@ async def test_forwarded_replies_are_told_as_they_come(scripted_backend: Scripte
         for odd in FINISH_REASONS:
             if odd.error is None and odd.finish in ("stop", "length", "content_filter") and "None" not in odd.name:
                 assert script(scripted_backend, odd, stream=stream)
-                told = await on_v1(far, "p/m", odd, stream=stream)
-                assert (told.text, told.error) == (odd.text, None), odd.name
+                outcome = await on_v1(far, "p/m", odd, stream=stream)
+                assert (outcome.text, outcome.error) == (odd.text, None), odd.name
 
 
 # ---- text completions ------------------------------------------------------------------------------------------------
@@ -355,15 +363,19 @@ async def test_text_completions(scripted_backend: ScriptedHttp, adapter: str, st
                 reply: Any = await stack.inference.completion(model="p/m", content="x", stream=stream)
                 if stream:
                     pieces = [piece async for piece in reply]
-                    told = ("".join(piece.delta for piece in pieces), pieces[-1].stop_reason, pieces[-1].stop_detail)
+                    outcome = ("".join(piece.delta for piece in pieces), pieces[-1].stop_reason, pieces[-1].stop_detail)
                 else:
-                    told = (reply.completion_message.content, reply.completion_message.stop_reason, reply.stop_detail)
+                    outcome = (
+                        reply.completion_message.content,
+                        reply.completion_message.stop_reason,
+                        reply.stop_detail,
+                    )
             except LlamaStackError as error:
                 if odd.error is None or odd.error not in error.message:
                     wrong[odd.name] = error.message
                 continue
-            if told != (odd.text, odd.stop, "content_filter" if odd.finish == "content_filter" else None):
-                wrong[odd.name] = str(told)
+            if outcome != (odd.text, odd.stop, "content_filter" if odd.finish == "content_filter" else None):
+                wrong[odd.name] = str(outcome)
     assert not wrong
 
 
@@ -389,8 +401,8 @@ async def test_a_backend_that_refuses_to_be_asked_for_the_usage(
 ) -> None:
     backend = prepared(scripted_backend)
     refusal = answer(422, {"detail": [{"loc": ["body", "stream_options"], "msg": "Extra inputs are not permitted"}]})
-    said = sse(event(content="Hi"), event("stop"), DONE)
-    backend.routes["/chat/completions"] = lambda seen: refusal if "stream_options" in seen.json else said
+    stream = sse(event(content="Hi"), event("stop"), DONE)
+    backend.routes["/chat/completions"] = lambda seen: refusal if "stream_options" in seen.json else stream
     async with Stack.from_config({"providers": {"inference": [served_by(backend)]}}) as stack:
         for _ in range(2):
             reply: Any = await stack.inference.chat_completion(model="p/m", messages=ASK, stream=True)

@@ -177,24 +177,24 @@ async def test_keys_are_in_nothing_that_the_server_says(
     secrets = {"sk-operator-81b7", "sk-client-40f2", "sk-refused-77aa"}
     _, url = front(keys={"sk-operator-81b7", "sk-client-40f2"})
     server = run(instances({"p": url}, api_key="sk-operator-81b7"))
-    said = ""
+    printed = ""
     async with httpx.AsyncClient(timeout=30) as http:
         for key, status in (("sk-client-40f2", 200), ("sk-refused-77aa", 401), ("sk-refused\n-77aa", 400)):
             headers = {PROVIDER_DATA_HEADER: json.dumps({"openai_api_key": key})}
             body = {**LONG, "sampling_params": {"max_tokens": 3}}
             response = await http.post(f"{server.url}/inference/chat_completion", json=body, headers=headers)
             assert response.status_code == status
-            said += response.text
+            printed += response.text
         for path in ("/providers/list", "/health", "/models/list", "/routes/list"):
-            said += (await http.get(server.url + path)).text
+            printed += (await http.get(server.url + path)).text
     async with LlamaStackClient(server.url, provider_data={"openai_api_key": "sk-refused-77aa"}) as client:
         with pytest.raises(
             AuthenticationError, match=f"'openai_api_key' in the header {PROVIDER_DATA_HEADER}"
         ) as caught:
             await client.inference.chat_completion(model=MODEL, messages=[*ASK], stream=True)
         assert (caught.value.param, caught.value.provider_id) == (f"{PROVIDER_DATA_HEADER}.openai_api_key", "p")
-        said += repr(caught.value)
+        printed += repr(caught.value)
     assert server.stop() == 0
-    said += "".join(server.output)
-    assert "401" in said
-    assert not [secret for secret in secrets if secret in said]
+    printed += "".join(server.output)
+    assert "401" in printed
+    assert not [secret for secret in secrets if secret in printed]

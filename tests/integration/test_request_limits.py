@@ -28,7 +28,7 @@ def head_of(size: int, path: str = "/health") -> bytes:
     return short.replace(b"X: ", b"X: " + b"a" * (size - len(short)))
 
 
-def told(asked: RawClient, path: str) -> str:
+def error_of(asked: RawClient, path: str) -> str:
     """The message of a refusal, in the form of its path."""
     error = json.loads(asked.body)["error"]
     assert error["code"] == "request_head_too_large"
@@ -47,7 +47,7 @@ async def test_the_largest_head_and_one_byte_more(discovery: Discovery, script: 
         assert fits.statuses == [404 if path == "/nothing" else 200]
         over = await raw.ask(head_of(LIMIT + 1, path))
         assert over.statuses == [431]
-        assert "over the limit of 65536 bytes (server.max_head_bytes)" in told(over, path)
+        assert "over the limit of 65536 bytes (server.max_head_bytes)" in error_of(over, path)
 
 
 MIB = 2**20
@@ -83,7 +83,7 @@ async def test_a_huge_head_is_refused_at_once(discovery: Discovery, script: Scri
         await asked.read()
         group.cancel_scope.cancel()
         assert asked.statuses == [431]
-        told(asked, "/health" if kind == "empty lines" else "/v1/models")
+        error_of(asked, "/health" if kind == "empty lines" else "/v1/models")
         assert longest < 0.3
         assert (await client.get("/health")).status_code == 200
 
@@ -149,7 +149,7 @@ async def test_what_comes_with_chunks_has_the_same_limit(
                 break
         await asked.read()
         assert asked.statuses == [431]
-        assert "chunk extensions or trailers (server.max_head_bytes)" in told(asked, path)
+        assert "chunk extensions or trailers (server.max_head_bytes)" in error_of(asked, path)
 
 
 async def test_a_body_in_chunks_of_one_byte(discovery: Discovery, script: Scripts) -> None:

@@ -325,8 +325,8 @@ async def test_what_is_not_done_when_the_drain_time_is_over_is_told(
 
             serving.start_soon(stop_soon)
             reply = await client.post("/inference/chat_completion", json={**CHAT, "stream": stream})
-        told = json.loads(reply.text.strip().split("\n\n")[-1].removeprefix("data: "))["error"]
-        assert (told["code"], told["message"]) == ("provider_unavailable", "the server is stopping")
+        reported = json.loads(reply.text.strip().split("\n\n")[-1].removeprefix("data: "))["error"]
+        assert (reported["code"], reported["message"]) == ("provider_unavailable", "the server is stopping")
         assert reply.status_code == (200 if stream else 503)
     assert a.in_flight == 0
 

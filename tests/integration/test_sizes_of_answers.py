@@ -33,7 +33,7 @@ _BLOCK = b" " * MIB
 
 
 @pytest.fixture(params=["aiohttp", "httpx"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """httpx alone: as where httpx-aiohttp is not installed, or a proxy is asked for."""
     if request.param == "httpx":
         monkeypatch.setattr("llamastack_adapters.http_client.aiohttp_transport", lambda options, **more: None)
@@ -107,7 +107,7 @@ def peak_mib() -> float:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_answers_over_the_limit(
-    scripted_backend: ScriptedHttp, bombs: dict[str, bytes], way: str, stream: bool
+    scripted_backend: ScriptedHttp, bombs: dict[str, bytes], transport: str, stream: bool
 ) -> None:
     packed = bombs["answer"]
     twice = gzip.compress(packed)
@@ -129,7 +129,7 @@ async def test_answers_over_the_limit(
     assert peak_mib() - before < 100
 
 
-async def test_events_over_the_limit(scripted_backend: ScriptedHttp, bombs: dict[str, bytes], way: str) -> None:
+async def test_events_over_the_limit(scripted_backend: ScriptedHttp, bombs: dict[str, bytes], transport: str) -> None:
     head = {"Content-Encoding": "gzip"}
     config = served_by(scripted_backend, api_key="k", max_response_bytes=LIMIT, max_event_bytes=MIB)
     before = peak_mib()
@@ -146,7 +146,7 @@ async def test_events_over_the_limit(scripted_backend: ScriptedHttp, bombs: dict
 
 @pytest.mark.parametrize("filler", ["no data", "comments"])
 async def test_a_flood_of_events_that_say_nothing(
-    scripted_backend: ScriptedHttp, bombs: dict[str, bytes], way: str, filler: str
+    scripted_backend: ScriptedHttp, bombs: dict[str, bytes], transport: str, filler: str
 ) -> None:
     """It has an end only because the backend ends it; others are served meanwhile."""
     scripted_backend.routes["/chat/completions"] = chunked(bombs[filler], headers={"Content-Encoding": "gzip"})
@@ -161,7 +161,7 @@ async def test_a_flood_of_events_that_say_nothing(
 
 
 async def test_the_body_of_an_error_is_not_read_to_its_end(
-    scripted_backend: ScriptedHttp, bombs: dict[str, bytes], way: str
+    scripted_backend: ScriptedHttp, bombs: dict[str, bytes], transport: str
 ) -> None:
     config = served_by(scripted_backend, api_key="k")
     plain = [
@@ -180,7 +180,7 @@ async def test_the_body_of_an_error_is_not_read_to_its_end(
 
 
 async def test_an_answer_within_the_limit_is_read_whatever_its_packing(
-    scripted_backend: ScriptedHttp, way: str
+    scripted_backend: ScriptedHttp, transport: str
 ) -> None:
     whole = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "é" * MIB}, "finish_reason": "stop"}]}
     plain = json.dumps(whole, ensure_ascii=False).encode()
@@ -345,7 +345,7 @@ async def test_parsing_the_largest_answer_is_linear(scripted_backend: ScriptedHt
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("kind", ["text/event-stream", "application/x-ndjson"])
 async def test_calling_itself_a_stream_does_not_lift_the_limit(
-    scripted_backend: ScriptedHttp, way: str, kind: str, stream: bool
+    scripted_backend: ScriptedHttp, transport: str, kind: str, stream: bool
 ) -> None:
     """Whole answers, of many short lines, and one that came where a stream was asked for."""
     begin, block = (b"{", b'"a": 1,\n') if stream else (b"data: {}\n\n", b"data: {}\n\n")
@@ -359,7 +359,7 @@ async def test_calling_itself_a_stream_does_not_lift_the_limit(
             assert "answered more than 4194304 bytes" in messages
 
 
-async def test_space_before_an_answer_is_read_in_linear_time(scripted_backend: ScriptedHttp, way: str) -> None:
+async def test_space_before_an_answer_is_read_in_linear_time(scripted_backend: ScriptedHttp, transport: str) -> None:
     """Read again at each block, 64 MiB of it took half a minute."""
     scripted_backend.routes["/chat/completions"] = answer(
         200, packed_of(b"", b" ", 512), headers={"Content-Encoding": "gzip"}

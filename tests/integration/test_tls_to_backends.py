@@ -36,7 +36,7 @@ WORDS = {
 
 
 @pytest.fixture(params=["aiohttp", "httpx"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """httpx alone: as where httpx-aiohttp is not installed, or a proxy is asked for."""
     if request.param == "httpx":
         monkeypatch.setattr("llamastack_adapters.http_client.aiohttp_transport", lambda options, **more: None)
@@ -89,7 +89,7 @@ async def reason_of(stack: Stack) -> str:
 
 
 async def test_a_failure_is_told_in_calls_and_in_health(
-    fault: tuple[ScriptedHttp, str, dict[str, Any]], way: str, caplog: pytest.LogCaptureFixture
+    fault: tuple[ScriptedHttp, str, dict[str, Any]], transport: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     backend, words, more = fault
     url = re.escape(backend.url)
@@ -106,7 +106,7 @@ async def test_a_failure_is_told_in_calls_and_in_health(
     assert "AttributeError" not in caplog.text
 
 
-async def test_our_own_client_tells_it_too(fault: tuple[ScriptedHttp, str, dict[str, Any]], way: str) -> None:
+async def test_our_own_client_tells_it_too(fault: tuple[ScriptedHttp, str, dict[str, Any]], transport: str) -> None:
     backend, words, more = fault
     async with LlamaStackClient(backend.url, **{n: Path(v) for n, v in more.items()}) as client:
         for stream in (False, True):
@@ -117,9 +117,9 @@ async def test_our_own_client_tells_it_too(fault: tuple[ScriptedHttp, str, dict[
 def test_the_command_line_tells_it_too(tmp_path: Path) -> None:
     context, _ = self_signed(tmp_path)
     with scripted_http(tls=context) as backend:
-        told = CliRunner().invoke(cli, ["models", "list", "--url", backend.url])
-    assert told.exit_code != 0
-    assert f"TLS failed (self-signed certificate) at {backend.url}" in told.output
+        shown = CliRunner().invoke(cli, ["models", "list", "--url", backend.url])
+    assert shown.exit_code != 0
+    assert f"TLS failed (self-signed certificate) at {backend.url}" in shown.output
 
 
 @pytest.mark.parametrize("provider_type", ["remote::openai", "remote::vllm", "remote::tgi", "remote::ollama", "remote"])
@@ -168,11 +168,11 @@ async def test_qdrant_tells_it_and_trusts_an_authority_of_ones_own(tmp_path: Pat
             run = {"providers": {"inference": [embeds], "memory": [memory]}}
             async with Stack.from_config(run) as stack:
                 await stack.instances["memory"][0].refresh(force=True)
-                [told] = [one for one in (await stack.inspect.health()).providers if one.provider_id == "q"]
+                [shown] = [one for one in (await stack.inspect.health()).providers if one.provider_id == "q"]
                 if ca_file is None:
-                    assert f"TLS failed (self-signed certificate) at {backend.url}" in str(told.reason)
+                    assert f"TLS failed (self-signed certificate) at {backend.url}" in str(shown.reason)
                 else:
-                    assert told.status is ProviderStatus.healthy, told.reason
+                    assert shown.status is ProviderStatus.healthy, shown.reason
 
 
 @asynccontextmanager
@@ -184,7 +184,7 @@ async def trusting(tls: ssl.SSLContext, provider_type: str, **config: Any) -> As
 
 
 @pytest.mark.parametrize("provider_type", ["remote::openai", "remote::vllm", "remote::tgi"])
-async def test_an_authority_of_ones_own_is_trusted(tmp_path: Path, provider_type: str, way: str) -> None:
+async def test_an_authority_of_ones_own_is_trusted(tmp_path: Path, provider_type: str, transport: str) -> None:
     context, file = self_signed(tmp_path)
     path = "" if provider_type == "remote::tgi" else "/v1"
     key = {"api_key": "k"} if provider_type == "remote::openai" else {}
@@ -226,13 +226,13 @@ def test_a_file_that_cannot_be_used_is_a_fault_of_the_config(tmp_path: Path) -> 
             "config": {"url": "https://127.0.0.1:1", "api_key": "k", "ca_file": str(file)},
         }
         run.write_text(json.dumps({"providers": {"inference": [provider]}}))
-        told = CliRunner().invoke(cli, ["config", "validate", str(run)])
-        assert told.exit_code != 0
-        assert "ca_file" in told.output
-        assert words in told.output
+        shown = CliRunner().invoke(cli, ["config", "validate", str(run)])
+        assert shown.exit_code != 0
+        assert "ca_file" in shown.output
+        assert words in shown.output
 
 
-async def test_https_to_a_port_that_says_nothing(way: str) -> None:
+async def test_https_to_a_port_that_says_nothing(transport: str) -> None:
     with scripted_http() as backend:  # it waits for the end of a line, which a greeting by TLS has not
         backend.url = backend.url.replace("http://", "https://")
         instance = served_by(backend, api_key="k", connect_timeout_s=0.3)
@@ -240,7 +240,7 @@ async def test_https_to_a_port_that_says_nothing(way: str) -> None:
             assert await reason_of(stack) == f"no connection was made in time at {backend.url}"
 
 
-async def test_http_to_a_port_of_tls(tmp_path: Path, way: str) -> None:
+async def test_http_to_a_port_of_tls(tmp_path: Path, transport: str) -> None:
     context, _ = self_signed(tmp_path)
     with scripted_http(tls=context) as backend:
         backend.url = backend.url.replace("https://", "http://")

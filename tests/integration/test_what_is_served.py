@@ -56,7 +56,7 @@ def config(*providers: dict[str, Any], **run: Any) -> dict[str, Any]:
     return {"providers": {"inference": list(providers)}, **run}
 
 
-async def said(stack: Stack, model: str = "m") -> Any:
+async def answer_of(stack: Stack, model: str = "m") -> Any:
     return await stack.inference.chat_completion(model=model, messages=HELLO)
 
 
@@ -87,7 +87,7 @@ async def test_without_the_setting_the_log_tells_of_it(listing: str, caplog: pyt
         provider = served_by(backend, api_key="k", models={"m": "backend-m"})
         async with Stack.from_config(config(provider)) as stack:
             with pytest.raises(LlamaStackError) as caught:
-                await said(stack)
+                await answer_of(stack)
             assert isinstance(caught.value, ObjectNotFoundError if listing in LISTS else ProviderUnavailableError)
     assert "trust_models: true" in caplog.text
 
@@ -98,7 +98,7 @@ async def test_a_backend_that_fails_is_not_trusted(status: int) -> None:
         provider = served_by(backend, models={"m": "backend-m"}, trust_models=True)
         async with Stack.from_config(config(provider)) as stack:
             with pytest.raises(ProviderUnavailableError, match="broken"):
-                await said(stack)
+                await answer_of(stack)
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -143,7 +143,7 @@ async def test_a_name_that_was_listed_before_a_restart_is_a_503(
     a.fail_start = ConnectionError("refused")
     async with served_stack(config(scripted(), store=kept), discovery) as (stack, client):
         with pytest.raises(ProviderUnavailableError, match=r"provider 'a' \(scripted\) is down: .*refused"):
-            await said(stack, "n")
+            await answer_of(stack, "n")
         for path in PATHS.values():
             refused = await client.post(path, json=BODY)
             assert refused.status_code == 503
@@ -155,7 +155,7 @@ async def test_a_name_that_was_listed_before_a_restart_is_a_503(
     a.fail_start = ConnectionError("refused")
     async with Stack.from_config(config(scripted(), store=kept), discovery=discovery) as stack:
         with pytest.raises(ObjectNotFoundError):
-            await said(stack, "m")
+            await answer_of(stack, "m")
 
 
 async def test_a_name_in_the_run_config_is_a_503() -> None:
@@ -165,9 +165,9 @@ async def test_a_name_in_the_run_config_is_a_503() -> None:
     async with Stack.from_config(run) as stack:
         for name in ("mine", "registered", "p/mine", "p/whatever"):
             with pytest.raises(ProviderUnavailableError, match="connection refused"):
-                await said(stack, name)
+                await answer_of(stack, name)
         with pytest.raises(ObjectNotFoundError, match="Note that provider 'p' is down"):
-            await said(stack, "other")
+            await answer_of(stack, "other")
 
 
 async def test_another_that_serves_it_goes_before_one_that_is_down(
@@ -180,7 +180,7 @@ async def test_another_that_serves_it_goes_before_one_that_is_down(
         pass
     a.fail_start = ConnectionError("refused")
     async with Stack.from_config(run, discovery=discovery) as stack:
-        assert (await said(stack)).completion_message.content == "b"
+        assert (await answer_of(stack)).completion_message.content == "b"
 
 
 async def test_banks_and_shields_likewise(kept: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +218,7 @@ async def test_many_names_are_kept_in_no_time(
     a.fail_start = ConnectionError("refused")
     async with Stack.from_config(config(scripted(), store=kept), discovery=discovery) as stack:
         with pytest.raises(ProviderUnavailableError):
-            await said(stack, "model-17")
+            await answer_of(stack, "model-17")
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------
@@ -275,7 +275,7 @@ async def test_fail_means_refused_objects_too(tmp_path: Path, script: Callable[.
     assert a.shut_down == 1
     a.accepts = None
     async with Stack.from_config(file, discovery=discovery) as stack:
-        await said(stack, "no-such")
+        await answer_of(stack, "no-such")
 
 
 async def test_shields_and_banks_are_refused_alike() -> None:

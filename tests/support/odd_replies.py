@@ -40,9 +40,9 @@ class OddReply:
 
 
 def whole(finish: Any, usage: Mapping[str, int] | None = None, **message: Any) -> dict[str, Any]:
-    said = {"role": "assistant", "content": None, **message}
+    full = {"role": "assistant", "content": None, **message}
     reply = {"id": "c", "object": "chat.completion", "created": 0, "model": "m"}
-    return {**reply, "choices": [{"index": 0, "message": said, "finish_reason": finish}], "usage": usage}
+    return {**reply, "choices": [{"index": 0, "message": full, "finish_reason": finish}], "usage": usage}
 
 
 def event(finish: Any = None, **delta: Any) -> dict[str, Any]:
@@ -67,11 +67,11 @@ CALLED = {"stop": "end_of_message", "finish": "tool_calls"}
 CUT: Sequence[Any] = (End.CLOSE,)
 
 
-def ended(word: Any, **told: Any) -> OddReply:
+def ended(word: Any, **more: Any) -> OddReply:
     """A text that ends with a word."""
-    text = "" if "error" in told else "Hello"
+    text = "" if "error" in more else "Hello"
     events = (ROLE, event(content="Hel"), event(content="lo"), event(word), DONE)
-    return OddReply(f"finish_reason {word!r}", whole(word, content="Hello"), events, **{"text": text, **told})
+    return OddReply(f"finish_reason {word!r}", whole(word, content="Hello"), events, **{"text": text, **more})
 
 
 LENGTH = {"stop": "out_of_tokens", "finish": "length"}

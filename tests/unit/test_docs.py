@@ -386,8 +386,8 @@ async def test_the_example_plugins_of_access_and_calls_work(
             headers = {} if key is None else {"Authorization": f"Bearer {key}"}
             return (await client.post(path, json=body, headers=headers)).status_code
 
-        for said, key, wanted in (("Hi", "r-1", 200), ("rude word", "r-1", 400), ("Hi", "x", 401), ("Hi", None, 401)):
-            body = {"model": "m", "messages": [{"role": "user", "content": said}]}
+        for output, key, wanted in (("Hi", "r-1", 200), ("rude word", "r-1", 400), ("Hi", "x", 401), ("Hi", None, 401)):
+            body = {"model": "m", "messages": [{"role": "user", "content": output}]}
             assert await status("/v1/chat/completions", body, key) == wanted
         assert await status("/models/register", {"model": {"identifier": "n"}}, "r-1") == 403
     assert list(sys.modules["llamastack_polite"].tokens) == ["m"]
@@ -425,10 +425,10 @@ def test_the_programs_run(page: str, tmp_path: Path, own_home: Path) -> None:
     served = "starter" if page == "docs/quickstart.md" else config
     with running_server(served, home=own_home, environment={"LLAMASTACK_THREADS": "1"}) as server:
         for code in over_http:
-            said = run(code.replace("http://127.0.0.1:8321", server.url), tmp_path)
-            assert len(said.split()) > 3
+            output = run(code.replace("http://127.0.0.1:8321", server.url), tmp_path)
+            assert len(output.split()) > 3
             for comment in re.findall(r"print\(.*\)  # (.+)$", code, re.MULTILINE):
-                assert comment in said
+                assert comment in output
         for curl in re.findall(r"^\$ (curl .*?[^\\])$", read(page), re.MULTILINE | re.DOTALL):
             done = subprocess.run(
                 ["bash", "-c", curl.replace("http://127.0.0.1:8321", server.url)],

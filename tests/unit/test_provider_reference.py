@@ -127,11 +127,13 @@ def test_every_module_of_types_is_on_the_page() -> None:
 
 
 def test_every_field_of_a_spec_and_of_deps_is_on_the_page() -> None:
-    said = dict(sections())
-    assert {row[0].strip("`") for row in rows(said["`ProviderSpec`"])} >= {field.name for field in fields(ProviderSpec)}
+    blocks = dict(sections())
+    assert {row[0].strip("`") for row in rows(blocks["`ProviderSpec`"])} >= {
+        field.name for field in fields(ProviderSpec)
+    }
     here = {name for name in vars(Deps(provider_id="x")) if not name.startswith("_")}
     here |= {name for name in vars(Deps) if not name.startswith("_")}
-    assert {row[0].strip("`") for row in rows(said["`Deps`"])} == here
+    assert {row[0].strip("`") for row in rows(blocks["`Deps`"])} == here
 
 
 def test_every_hook_of_the_stack_is_on_the_page() -> None:
@@ -195,9 +197,9 @@ def test_headings_do_not_collide() -> None:
 
 
 def test_kinds_of_specs() -> None:
-    said = {row[0]: row[1] for row in rows(dict(sections())["The spec"])}
-    assert said["`InlineProviderSpec`"] == f"`{InlineProviderSpec.kind}`"
-    assert said["`RemoteProviderSpec`"] == f"`{RemoteProviderSpec.kind}`"
+    blocks = {row[0]: row[1] for row in rows(dict(sections())["The spec"])}
+    assert blocks["`InlineProviderSpec`"] == f"`{InlineProviderSpec.kind}`"
+    assert blocks["`RemoteProviderSpec`"] == f"`{RemoteProviderSpec.kind}`"
 
 
 @pytest.mark.parametrize("name", ["Deps", "Progress", "ProviderSpec"])

@@ -132,8 +132,11 @@ def test_no_field_of_an_error_has_it(kind: type[Any]) -> None:
     if kind is InvalidRequestError:
         error.errors = [{"loc": ["a", "sk-hunter2"], "msg": "sk-hunter2", "type": "x"}]
     error.__cause__ = ValueError("sk-hunter2", {"deep": ["sk-hunter2"]})
-    told = as_stack_error(error, "p", "acme", redact)
-    assert "hunter2" not in f"{told.to_wire()} {vars(told)} {told.args} {''.join(traceback.format_exception(told))}"
+    reported = as_stack_error(error, "p", "acme", redact)
+    assert (
+        "hunter2"
+        not in f"{reported.to_wire()} {vars(reported)} {reported.args} {''.join(traceback.format_exception(reported))}"
+    )
 
 
 class Stubborn(Exception):

@@ -129,7 +129,7 @@ def is_nothing(data: list[bytes]) -> bool:
 
 def _written(events: Any) -> tuple[bytes, list[bytes]]:
     """The bytes of these events, and the data of each that has any."""
-    stream, told = b"", []
+    stream, expected = b"", []
     for lines, end in events:
         data = []
         for field, text, line_end in lines:
@@ -138,21 +138,21 @@ def _written(events: Any) -> tuple[bytes, list[bytes]]:
                 data.append((field + text)[5:].strip())
         stream += end
         if not is_nothing(data):
-            told.append(b"\n".join(data))
-    return stream, told
+            expected.append(b"\n".join(data))
+    return stream, expected
 
 
 @given(_EVENTS, st.sampled_from([b"", b"\xef\xbb\xbf"]), _CUTS)
 def test_any_stream_is_read_alike_wherever_it_is_cut(events: Any, mark: bytes, cuts: list[int]) -> None:
-    stream, told = _written(events)
-    assert read(mark + stream, *cuts) == told
+    stream, expected = _written(events)
+    assert read(mark + stream, *cuts) == expected
     blocks = whole(mark + stream, *cuts)
     assert b"".join(blocks) == (stream if len(stream) > 2 else b"")
     assert all(is_boundary(block) for block in blocks)
     kept = [without_empty(block) for block in blocks]
-    assert read(b"".join(kept)) == told
+    assert read(b"".join(kept)) == expected
     found = [data for block in kept for _, data in iter_events(block)]
-    assert [data for data in found if not is_nothing([data])] == told
+    assert [data for data in found if not is_nothing([data])] == expected
 
 
 @given(_EVENTS, _CUTS)

@@ -34,7 +34,7 @@ Scripts = Callable[..., Script]
 HELLO = [UserMessage(content="Hello")]
 
 
-async def said(stack: Stack, model: str, **more: Any) -> str:
+async def answer_of(stack: Stack, model: str, **more: Any) -> str:
     reply = await stack.inference.chat_completion(model=model, messages=HELLO, **more)
     return str(reply.completion_message.content)
 
@@ -52,15 +52,15 @@ async def test_each_model_goes_to_the_provider_that_serves_it(scripted: Scripted
     script("a", serves=["x"])
     script("b", serves=["y"])
     async with scripted("a", "b") as stack:
-        assert await said(stack, "x") == "a"
-        assert await said(stack, "y") == "b"
+        assert await answer_of(stack, "x") == "a"
+        assert await answer_of(stack, "y") == "b"
 
 
 async def test_a_plain_name_goes_to_the_first_and_a_full_name_to_each(scripted: Scripted, script: Scripts) -> None:
     a = script("a", serves=["m"])
     b = script("b", serves=["m"])
     async with scripted("a", "b") as stack:
-        assert [await said(stack, name) for name in ("m", "a/m", "b/m")] == ["a", "a", "b"]
+        assert [await answer_of(stack, name) for name in ("m", "a/m", "b/m")] == ["a", "a", "b"]
         assert a.last("chat_completion")["model"] == b.last("chat_completion")["model"] == "m"
         assert [(m.provider_id, m.identifier) for m in await stack.models.list_models()] == [("a", "m"), ("b", "m")]
 
@@ -68,15 +68,15 @@ async def test_a_plain_name_goes_to_the_first_and_a_full_name_to_each(scripted: 
 async def test_identifiers_may_hold_slashes(scripted: Scripted, script: Scripts) -> None:
     script("a", serves=["meta-llama/Llama-3.2-1B"])
     async with scripted("a") as stack:
-        assert await said(stack, "meta-llama/Llama-3.2-1B") == "a"
-        assert await said(stack, "a/meta-llama/Llama-3.2-1B") == "a"
+        assert await answer_of(stack, "meta-llama/Llama-3.2-1B") == "a"
+        assert await answer_of(stack, "a/meta-llama/Llama-3.2-1B") == "a"
 
 
 async def test_what_is_not_served_is_refused_with_what_is(scripted: Scripted, script: Scripts) -> None:
     script("a", serves=["x", "y"])
     async with scripted("a") as stack:
         with pytest.raises(ObjectNotFoundError, match="no model 'z' is served. Served: x, y") as caught:
-            await said(stack, "z")
+            await answer_of(stack, "z")
         assert caught.value.param == "model"
         assert caught.value.status == 404
         assert await stack.models.get_model("z") is None
@@ -87,7 +87,7 @@ async def test_a_model_that_appears_later_works_without_restart(scripted: Script
     async with scripted("a") as stack:
         a.serves.append("new")
         await anyio.sleep(1.01)  # providers are not asked again within a second
-        assert await said(stack, "new") == "a"
+        assert await answer_of(stack, "new") == "a"
 
 
 async def test_a_model_that_vanishes_stops_being_listed(scripted: Scripted, script: Scripts) -> None:
@@ -97,7 +97,7 @@ async def test_a_model_that_vanishes_stops_being_listed(scripted: Scripted, scri
         await until(lambda: "x" not in stack.instances["inference"][0].served)
         assert [m.identifier for m in await stack.models.list_models()] == ["y"]
         with pytest.raises(ObjectNotFoundError):
-            await said(stack, "x")
+            await answer_of(stack, "x")
 
 
 async def test_many_misses_at_once_ask_a_provider_once(scripted: Scripted, script: Scripts) -> None:
@@ -108,7 +108,7 @@ async def test_many_misses_at_once_ask_a_provider_once(scripted: Scripted, scrip
 
         async def miss() -> None:
             with pytest.raises(ObjectNotFoundError):
-                await said(stack, "nope")
+                await answer_of(stack, "nope")
 
         async with anyio.create_task_group() as group:
             for _ in range(50):
@@ -127,7 +127,7 @@ async def test_arguments_are_validated_in_process_too(scripted: Scripted, script
         assert caught.value.param == "messages[0].content"
         with pytest.raises(InvalidRequestError, match="mood: unknown field"):
             await stack.inference.chat_completion(model="m", messages=HELLO, mood="good")
-        assert await said(stack, "m")
+        assert await answer_of(stack, "m")
 
 
 async def test_plain_dicts_become_types(scripted: Scripted, script: Scripts) -> None:
@@ -142,12 +142,12 @@ async def test_what_the_spec_says_is_not_there_is_refused_early(discovery: Disco
     config = {"providers": {"inference": [{"provider_id": "n", "provider_type": "no-tools"}]}}
     async with Stack.from_config(config, discovery=discovery) as stack:
         with pytest.raises(NotSupportedError, match=r"does not support 'tools' of chat_completion") as caught:
-            await said(stack, "m", tools=[{"tool_name": "t"}])
+            await answer_of(stack, "m", tools=[{"tool_name": "t"}])
         assert (caught.value.param, caught.value.provider_id) == ("tools", "n")
         with pytest.raises(NotSupportedError, match=r"does not support completion .*not implemented"):
             await stack.inference.completion(model="m", content="x")
         assert [c for c in a.calls if c[0] != "list"] == []
-        assert await said(stack, "m") == "n"
+        assert await answer_of(stack, "m") == "n"
 
 
 async def test_unknown_attributes_say_what_there_is(scripted: Scripted, script: Scripts) -> None:
@@ -165,7 +165,7 @@ async def test_unknown_attributes_say_what_there_is(scripted: Scripted, script: 
 
 
 @pytest.mark.parametrize(
-    ("raised", "told", "says"),
+    ("raised", "translated", "says"),
     [
         (httpx.ConnectError("refused"), ProviderUnavailableError, r"provider 'a' \(scripted\) is down: refused"),
         (ConnectionResetError("reset"), ProviderUnavailableError, "reset"),
@@ -177,12 +177,12 @@ async def test_unknown_attributes_say_what_there_is(scripted: Scripted, script: 
     ],
 )
 async def test_every_exception_becomes_one_of_the_family(
-    scripted: Scripted, script: Scripts, raised: Exception, told: type[Exception], says: str
+    scripted: Scripted, script: Scripts, raised: Exception, translated: type[Exception], says: str
 ) -> None:
     script("a", fail_call=raised)
     async with scripted("a") as stack:
-        with pytest.raises(told, match=says) as caught:
-            await said(stack, "m")
+        with pytest.raises(translated, match=says) as caught:
+            await answer_of(stack, "m")
         assert caught.value.provider_id == "a"  # type: ignore[attr-defined]
 
 
@@ -211,7 +211,7 @@ async def test_cancelling_a_call_cancels_the_provider(scripted: Scripted, script
     a = script("a", piece_delay_s=60)
     async with scripted("a") as stack:
         with anyio.move_on_after(0.05):
-            await said(stack, "m")
+            await answer_of(stack, "m")
         assert a.in_flight == 0
 
 
@@ -227,7 +227,7 @@ async def test_secrets_stay_out_of_errors_and_logs(
     with caplog.at_level(logging.DEBUG):
         async with Stack.from_config(config, discovery=discovery) as stack:
             with use_provider_data({"scripted_api_key": "hunter2-request"}), pytest.raises(InternalError) as caught:
-                await said(stack, "m")
+                await answer_of(stack, "m")
     assert "hunter2" not in str(caught.value)
     assert "hunter2" not in caplog.text
     assert "key *** and *** refused" in caplog.text
@@ -239,12 +239,12 @@ async def test_provider_data_reaches_only_its_own_request(scripted: Scripted, sc
 
         async def ask(key: str) -> None:
             with use_provider_data({"scripted_api_key": key, "of_another_provider": 1}):
-                await said(stack, "m")
+                await answer_of(stack, "m")
 
         async with anyio.create_task_group() as group:
             for number in range(20):
                 group.start_soon(ask, f"key-{number}")
-        await said(stack, "m")
+        await answer_of(stack, "m")
         seen = [data.scripted_api_key if data else None for name, data in a.calls if name == "request_data"]
         assert sorted(seen[:-1]) == sorted(f"key-{n}" for n in range(20))
         assert seen[-1] is None
@@ -252,7 +252,7 @@ async def test_provider_data_reaches_only_its_own_request(scripted: Scripted, sc
             use_provider_data({"scripted_api_key": 5}),
             pytest.raises(InvalidRequestError, match=r"X-LlamaStack-ProviderData\.scripted_api_key"),
         ):
-            await said(stack, "m")
+            await answer_of(stack, "m")
 
 
 # ---- starting and stopping ------------------------------------------------------------------------------------------
@@ -264,16 +264,16 @@ async def test_a_provider_that_cannot_start_stops_no_other_and_is_tried_again(
     a = script("a", serves=["x"], fail_start=ConnectionRefusedError("refused at http://gpu-2:8080"))
     script("b", serves=["y"])
     async with scripted("a", "b") as stack:
-        assert await said(stack, "y") == "b"
+        assert await answer_of(stack, "y") == "b"
         health = await stack.inspect.health()
         assert health.status == "DEGRADED"
         assert [(p.provider_id, p.status) for p in health.providers] == [("a", "down"), ("b", "healthy")]
         assert "refused at http://gpu-2:8080" in (health.providers[0].reason or "")
         with pytest.raises(ObjectNotFoundError, match="Note that provider 'a' is down"):
-            await said(stack, "x")
+            await answer_of(stack, "x")
         a.fail_start = None
         await until(lambda: stack.instances["inference"][0].status == "healthy")
-        assert await said(stack, "x") == "a"
+        assert await answer_of(stack, "x") == "a"
         assert a.shut_down == 1  # what had been made by the failed start was closed
 
 
@@ -302,7 +302,7 @@ async def test_a_provider_that_is_none_is_down_with_the_reasons(
     async with Stack.from_config(config, discovery=discovery) as stack:
         health = await stack.inspect.health()
         assert says in (health.providers[0].reason or "")
-        assert await said(stack, "y") == "b"
+        assert await answer_of(stack, "y") == "b"
 
 
 async def test_on_provider_error_fail_closes_what_had_started(scripted: Scripted, script: Scripts) -> None:
@@ -320,7 +320,7 @@ async def test_a_start_that_hangs_is_given_up(scripted: Scripted, script: Script
     async with scripted("a", "b", start_timeout_s=0.1) as stack:
         health = await stack.inspect.health()
         assert health.providers[0].reason == "did not start within 0.1 s"
-        assert await said(stack, "y") == "b"
+        assert await answer_of(stack, "y") == "b"
 
 
 async def test_a_backend_that_goes_down_turns_health_and_recovers(scripted: Scripted, script: Scripts) -> None:
@@ -329,13 +329,13 @@ async def test_a_backend_that_goes_down_turns_health_and_recovers(scripted: Scri
         instance = stack.instances["inference"][0]
         a.fail_list = a.fail_call = httpx.ConnectError("refused")
         with pytest.raises(ProviderUnavailableError):
-            await said(stack, "x")
+            await answer_of(stack, "x")
         await until(lambda: instance.status == "down")
         (listed,) = await stack.models.list_models()
         assert "is down: refused" in (listed.unavailable_reason or "")
         a.fail_list = a.fail_call = None
         await until(lambda: instance.status == "healthy")
-        assert await said(stack, "x") == "a"
+        assert await answer_of(stack, "x") == "a"
         assert a.shut_down == 0
 
 
@@ -372,7 +372,7 @@ async def test_a_stack_can_be_run_again_after_it_stopped(scripted: Scripted, scr
     script("a")
     for _ in range(2):
         async with scripted("a") as stack:
-            assert await said(stack, "m") == "a"
+            assert await answer_of(stack, "m") == "a"
     gc.collect()
 
 
@@ -426,7 +426,7 @@ async def test_images_are_refused_where_the_spec_has_none(message: Any) -> None:
         with pytest.raises(NotSupportedError, match=r"'messages' of chat_completion \(images: unsupported\)") as caught:
             await stack.inference.chat_completion(model="sample-echo", messages=[*HELLO, message])
         assert (caught.value.param, caught.value.provider_id) == ("messages", "s")
-        assert await said(stack, "sample-echo") == "Hello"
+        assert await answer_of(stack, "sample-echo") == "Hello"
 
 
 async def test_what_the_spec_says_nothing_of_is_for_the_provider_to_decide(scripted: Scripted, script: Scripts) -> None:

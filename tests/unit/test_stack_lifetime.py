@@ -21,7 +21,7 @@ Scripts = Callable[..., Script]
 HELLO = [UserMessage(content="Hello")]
 
 
-async def said(stack: Stack) -> str:
+async def answer_of(stack: Stack) -> str:
     reply = await stack.inference.chat_completion(model="m", messages=HELLO)
     return str(reply.completion_message.content)
 
@@ -34,7 +34,7 @@ async def test_opened_in_one_task_and_closed_in_another(scripted: Scripted, scri
     a = script("a")
     stack = scripted("a")
     await in_a_task(stack.__aenter__())
-    assert await said(stack) == "a"
+    assert await answer_of(stack) == "a"
     await in_a_task(stack.__aexit__(None, None, None))
     assert a.shut_down == 1
     with pytest.raises(LookupError, match=r"not running: use 'async with', or 'await stack.start\(\)'"):
@@ -48,7 +48,7 @@ async def test_start_and_stop(scripted: Scripted, script: Scripts) -> None:
         await in_a_task(stack.start())
         with pytest.raises(RuntimeError, match="this stack runs already"):
             await stack.start()
-        assert await said(stack) == "a"
+        assert await answer_of(stack) == "a"
         await stack.stop()
         await in_a_task(stack.stop())
         assert a.shut_down == round_
@@ -62,7 +62,7 @@ async def fixed(scripted: Scripted, script: Scripts) -> AsyncIterator[Stack]:
 
 
 async def test_inside_a_fixture(fixed: Stack) -> None:
-    assert await said(fixed) == "a"
+    assert await answer_of(fixed) == "a"
 
 
 async def test_a_start_that_fails_is_told_and_leaves_nothing(scripted: Scripted, script: Scripts) -> None:
@@ -76,7 +76,7 @@ async def test_a_start_that_fails_is_told_and_leaves_nothing(scripted: Scripted,
     await stack.stop()
     a.fail_start = None
     await stack.start()
-    assert await said(stack) == "a"
+    assert await answer_of(stack) == "a"
     await stack.stop()
 
 
@@ -96,7 +96,7 @@ async def test_a_start_that_is_cancelled_is_undone(scripted: Scripted, script: S
         assert a.shut_down == 2
         a.hang_start = False
         async with stack:
-            assert await said(stack) == "a"
+            assert await answer_of(stack) == "a"
 
 
 async def test_one_that_is_stopped_while_it_starts(scripted: Scripted, script: Scripts) -> None:
@@ -125,7 +125,7 @@ async def test_the_callers_context_is_seen_and_not_changed(scripted: Scripted, s
     mine = contextvars.ContextVar("mine", default=0)
     async with scripted("a") as stack:
         mine.set(1)
-        assert await said(stack) == "a"
+        assert await answer_of(stack) == "a"
     assert mine.get() == 1
 
 

@@ -62,7 +62,7 @@ def raising(monkeypatch: pytest.MonkeyPatch, method: str, provider_id: str, stra
     return over
 
 
-async def said(stack: Stack, model: str, **more: Any) -> Any:
+async def answer_of(stack: Stack, model: str, **more: Any) -> Any:
     return await stack.inference.chat_completion(model=model, messages=HELLO, **more)
 
 
@@ -80,11 +80,11 @@ async def test_at_start(
             down = stack.instances["inference"][0]
             assert down.status is ProviderStatus.down
             assert type(stray).__name__ in (down.reason or "") or "Odd" in (down.reason or "")
-            await said(stack, "y")
+            await answer_of(stack, "y")
             over.append(True)
             while down.status is not ProviderStatus.healthy:
                 await anyio.sleep(0.02)
-            await said(stack, "x")
+            await answer_of(stack, "x")
 
 
 @strays
@@ -119,13 +119,13 @@ async def test_in_a_background_task(
     monkeypatch.setattr(scripted_fake, "make", make)
     with anyio.fail_after(10):
         async with scripted("a", "b") as stack:
-            await said(stack, "x")
+            await answer_of(stack, "x")
             crash.set()
             down = stack.instances["inference"][0]
             while down.reason is None:
                 await anyio.sleep(0.01)
             assert a.shut_down == 1
-            await said(stack, "y")
+            await answer_of(stack, "y")
             again.set()
             while down.status is not ProviderStatus.healthy:
                 await anyio.sleep(0.02)
@@ -157,7 +157,7 @@ async def test_in_a_call(
     raising(monkeypatch, "chat_completion", "a", stray)
     async with scripted("a") as stack:
         with pytest.raises(InternalError, match=r"provider 'a' \(scripted\) failed: (SystemExit|Cancel|Odd|Base)"):
-            await said(stack, "m", stream=stream)
+            await answer_of(stack, "m", stream=stream)
         assert stack.instances["inference"][0].status is ProviderStatus.healthy
 
 
@@ -182,11 +182,11 @@ async def test_in_a_stream(
 
     monkeypatch.setattr(ScriptedInference, "chat_completion", chat_completion)
     async with scripted("a") as stack:
-        stream = await said(stack, "m", stream=True)
+        stream = await answer_of(stack, "m", stream=True)
         assert await anext(stream) == "piece"
         with pytest.raises(InternalError):
             await anext(stream)
-        stream = await said(stack, "m", stream=True)
+        stream = await answer_of(stack, "m", stream=True)
         if place == "closing":
             with pytest.raises(InternalError):
                 await stream.aclose()
@@ -213,7 +213,7 @@ async def test_in_a_hook(
         if hook == "unregister_model":
             with pytest.raises(InternalError):
                 await stack.models.unregister_model("m")
-        await said(stack, "m")
+        await answer_of(stack, "m")
 
 
 @strays
@@ -238,9 +238,9 @@ async def test_a_cancellation_that_is_meant_is_one(scripted: Scripted, script: S
     a = script("a", piece_delay_s=10)
     async with scripted("a") as stack:
         with anyio.move_on_after(0.05) as limit:
-            await said(stack, "m")
+            await answer_of(stack, "m")
         assert limit.cancelled_caught
-        task = asyncio.create_task(said(stack, "m"))
+        task = asyncio.create_task(answer_of(stack, "m"))
         await anyio.sleep(0.05)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -255,7 +255,7 @@ async def test_ctrl_c_is_no_fault_of_a_provider(
     raising(monkeypatch, "chat_completion", "a", KeyboardInterrupt())
     async with scripted("a") as stack:
         with pytest.raises(InternalError, match="KeyboardInterrupt"):
-            await said(stack, "m")
+            await answer_of(stack, "m")
 
 
 def test_ctrl_c_stops(scripted: Scripted, script: Scripts, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,7 +269,7 @@ def test_ctrl_c_stops(scripted: Scripted, script: Scripts, monkeypatch: pytest.M
 
     async def main() -> None:
         async with scripted("a") as stack:
-            await said(stack, "m")
+            await answer_of(stack, "m")
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt):

@@ -44,15 +44,15 @@ def words_of(core: Any) -> Iterator[str]:
 
 def faults_told(adapter: TypeAdapter[Any], value: Any) -> list[tuple[list[Any], str, str]]:
     """From JSON and from Python objects."""
-    told = []
+    reported = []
     for validate in (lambda: adapter.validate_json(json.dumps(value)), lambda: adapter.validate_python(value)):
         try:
             validate()
         except ValidationError as error:
             made = invalid_request(error, adapter)
             assert (made.param or "") == path_of(made.errors[0]["loc"])
-            told += [(fault["loc"], fault["msg"], fault["type"]) for fault in made.errors]
-    return told
+            reported += [(fault["loc"], fault["msg"], fault["type"]) for fault in made.errors]
+    return reported
 
 
 def was_written(loc: list[Any], value: Any, kind: str) -> bool:
@@ -87,7 +87,7 @@ def test_paths_are_those_of_the_caller(name: str) -> None:
     assert seen
 
 
-def told(adapter: Shape, value: Any) -> dict[str, str]:
+def reported(adapter: Shape, value: Any) -> dict[str, str]:
     validate = adapter.validate_python if isinstance(adapter, TypeAdapter) else adapter.model_validate
     with pytest.raises(ValidationError) as caught:
         validate(value)
@@ -134,12 +134,12 @@ def message(content: Any) -> dict[str, Any]:
     ],
 )
 def test_the_place_that_is_wrong(call: str, value: Any, paths: list[str] | None) -> None:
-    found = list(told(REQUESTS[call], value))
+    found = list(reported(REQUESTS[call], value))
     assert found == (paths or ["memory_bank.embedding_model", "memory_bank.chunk_size_in_tokens", "memory_bank.vector"])
 
 
 def test_what_a_union_takes_is_told_together() -> None:
-    found = told(REQUESTS["inference.chat_completion"], message({"foo": 1}))
+    found = reported(REQUESTS["inference.chat_completion"], message({"foo": 1}))
     assert set(found) == {"messages[0].content"}
     with pytest.raises(ValidationError) as caught:
         REQUESTS["inference.chat_completion"].validate_python(message({"foo": 1}))
@@ -185,4 +185,4 @@ class Plugin(BaseModel):
     ],
 )
 def test_types_of_plugins(value: Any, paths: list[str]) -> None:
-    assert list(told(Plugin, value)) == paths
+    assert list(reported(Plugin, value)) == paths

@@ -41,9 +41,9 @@ def nginx_backend(folder: Path) -> Server:
     return Server(Launch(contenders.nginx_command(config), _MODELS), port, folder / "log")
 
 
-def set_streams(backend: Server, way: str) -> None:
+def set_streams(backend: Server, shape: str) -> None:
     """How the streams of the node backend go from now on: `fast`, `mixed`, `paced` or `idle`; see backend.mjs."""
-    ask(backend.port, Request("PUT", f"/streams/{way}"))
+    ask(backend.port, Request("PUT", f"/streams/{shape}"))
 
 
 def open_idle_streams(backend: Server) -> int:

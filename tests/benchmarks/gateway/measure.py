@@ -152,17 +152,17 @@ class Bench:
                         self._first_byte(surface, surface.stream, server, round_)
 
     def _events(
-        self, surface: Surface, request: Request, server: Server, way: str, whole: str, seconds: float, round_: int
+        self, surface: Surface, request: Request, server: Server, shape: str, whole: str, seconds: float, round_: int
     ) -> None:
-        set_streams(self._streams, way)
+        set_streams(self._streams, shape)
         run, cpu_s = self._load(server, request, whole, CONNECTIONS, seconds)
         # The backend's events, however many the contender makes of them.
         events = run.requests * EVENTS
         found = self.found[surface.name]
-        found.add(f"{way}_per_s", round_, events / run.seconds)
-        found.add(f"{way}_busy", round_, cpu_s / run.seconds)
-        found.add(f"{way}_cpu_us", round_, cpu_s / events * 1e6)
-        _progress(surface, f"{events / run.seconds:,.0f} events/s, {way}", round_)
+        found.add(f"{shape}_per_s", round_, events / run.seconds)
+        found.add(f"{shape}_busy", round_, cpu_s / run.seconds)
+        found.add(f"{shape}_cpu_us", round_, cpu_s / events * 1e6)
+        _progress(surface, f"{events / run.seconds:,.0f} events/s, {shape}", round_)
 
     def _first_byte(self, surface: Surface, request: Request, server: Server, round_: int) -> None:
         set_streams(self._streams, "paced")

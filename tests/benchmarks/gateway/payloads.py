@@ -73,8 +73,8 @@ def chat_reply() -> str:
 
 def ollama_reply() -> str:
     """What an Ollama server answers to the same, in one line."""
-    said = {"model": MODEL, "created_at": "2026-01-01T00:00:00Z", "message": {"role": "assistant", "content": _ANSWER}}
-    return _json(said | {"done": True, "done_reason": "stop", "prompt_eval_count": 57, "eval_count": 74}) + "\n"
+    reply = {"model": MODEL, "created_at": "2026-01-01T00:00:00Z", "message": {"role": "assistant", "content": _ANSWER}}
+    return _json(reply | {"done": True, "done_reason": "stop", "prompt_eval_count": 57, "eval_count": 74}) + "\n"
 
 
 def ollama_models_reply() -> str:

@@ -109,8 +109,8 @@ class LlamaStackError(Exception):
             # Clients of the first release read `error.detail.errors`.
             "detail": {"errors": list(self.errors)} if self.errors else None,
         }
-        said = {name: value for name, value in optional.items() if value is not None}
-        return {"error": {"code": self.code, "message": self.message, **said}}
+        known = {name: value for name, value in optional.items() if value is not None}
+        return {"error": {"code": self.code, "message": self.message, **known}}
 
 
 class InvalidRequestError(LlamaStackError, status=400, code="invalid_request"):
@@ -252,17 +252,17 @@ def _listing(names: Sequence[str]) -> str:
     return shown if len(names) <= _MOST_NAMES else f"{shown} and {len(names) - _MOST_NAMES} more"
 
 
-def raise_translated(error: BaseException, told: BaseException) -> NoReturn:
-    """Raise `told`, whose cause is `error`; the two may be one.
+def raise_translated(error: BaseException, translated: BaseException) -> NoReturn:
+    """Raise `translated`, whose cause is `error`; the two may be one.
 
     No variable keeps either: it and the traceback would hold each other, and with them all that the frames have, such
     as the body of the request, until garbage is collected.
     """
     try:
-        if told is error:
+        if translated is error:
             raise error
-        if getattr(told, "hides_cause", False):
-            raise told from None
-        raise told from error
+        if getattr(translated, "hides_cause", False):
+            raise translated from None
+        raise translated from error
     finally:
-        del error, told
+        del error, translated

@@ -176,7 +176,7 @@ def invalid_request(
     for path, fault in zip(paths, faults, strict=True):
         if fault["msg"] not in by_path.setdefault(path, []):
             by_path[path].append(fault["msg"])
-    named = [f"{path}: {' or '.join(said)}" if path else " or ".join(said) for path, said in by_path.items()]
+    named = [f"{path}: {' or '.join(words)}" if path else " or ".join(words) for path, words in by_path.items()]
     total = error.error_count() if error.error_count() > _MOST_READ else len(named)
     message = "; ".join(named[:3]) + (f"; and {total - 3} more" if total > 3 and len(named) > 1 else "")
     return InvalidRequestError(message, param=paths[0] or None, errors=faults, provider_id=provider_id)

@@ -51,7 +51,7 @@ async def test_lines(scripted_backend: ScriptedHttp, steps: Steps, found: list[A
 
 
 @pytest.mark.parametrize(
-    ("steps", "said"),
+    ("steps", "message"),
     [
         (lines(ONE, b"no JSON\n"), "cannot be understood"),
         (lines(b"[1]\n"), "cannot be understood"),
@@ -61,9 +61,9 @@ async def test_lines(scripted_backend: ScriptedHttp, steps: Steps, found: list[A
         (answer(500, {"error": "broken"}), "broken"),
     ],
 )
-async def test_failures(scripted_backend: ScriptedHttp, steps: Steps, said: str) -> None:
+async def test_failures(scripted_backend: ScriptedHttp, steps: Steps, message: str) -> None:
     scripted_backend.answers.append(steps)
-    with pytest.raises(LlamaStackError, match=said) as raised:
+    with pytest.raises(LlamaStackError, match=message) as raised:
         await asked(scripted_backend, max_event_bytes=2000)
     assert isinstance(raised.value, BackendError)
 

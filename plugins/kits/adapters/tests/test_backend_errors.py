@@ -202,11 +202,11 @@ _WORDS: list[tuple[dict[str, object], type[LlamaStackError]]] = [
 ]
 
 
-@pytest.mark.parametrize(("said", "kind"), _WORDS)
+@pytest.mark.parametrize(("refusal", "kind"), _WORDS)
 def test_what_an_error_without_a_status_is_told_by_its_words(
-    said: dict[str, object], kind: type[LlamaStackError]
+    refusal: dict[str, object], kind: type[LlamaStackError]
 ) -> None:
-    inner = {"message": "no", **said}
+    inner = {"message": "no", **refusal}
     for answer in (
         {"error": inner},
         [{"error": inner}],
@@ -219,7 +219,7 @@ def test_what_an_error_without_a_status_is_told_by_its_words(
         made = error_of_event(error, "it")
         assert (type(made), made.message) == (kind, "it broke off: no")
     assert type(error_of_event(inner, "it")) is kind
-    assert type(error_of_event(error_in({"error": "no", **said}), "it")) is kind
+    assert type(error_of_event(error_in({"error": "no", **refusal}), "it")) is kind
     answered = BackendError if kind is InvalidRequestError else kind  # what a 500 says of the request says little
     assert type(error_of_answer(500, {}, json.dumps({"error": inner}), WHERE)) is answered
 

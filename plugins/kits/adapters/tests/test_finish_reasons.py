@@ -48,7 +48,7 @@ def test_a_reply_that_was_given_up(word: str) -> None:
 
 def test_the_reason_that_stands_beside_the_word() -> None:
     with pytest.raises(ProviderUnavailableError, match="overloaded"):
-        finish_of("error", "p", said={"code": 503, "message": "overloaded"})
+        finish_of("error", "p", error={"code": 503, "message": "overloaded"})
     with pytest.raises(BackendError, match="no more memory"):
         finish_of({"type": "abort", "message": "no more memory"}, "p")
 

@@ -375,8 +375,8 @@ async def test_events_that_say_nothing_are_not_forwarded() -> None:
 
 async def test_a_whole_reply_as_the_first_event_is_forwarded_as_a_stream() -> None:
     whole = b'data: {"choices":[{"index":0,"message":{"content":"x"},"finish_reason":"stop"}]}\n\n'
-    [said, done] = await through(whole, DONE)
-    assert b'"delta":{"content":"x"}' in said
+    [quoting, done] = await through(whole, DONE)
+    assert b'"delta":{"content":"x"}' in quoting
     assert done == DONE
     text = CHUNK.replace(b'"delta":{"content":"x"}', b'"text":"\\"message\\""')
     assert await through(text + FAILED.replace(b"error", b"warning"), FINISH, DONE) == [
@@ -393,9 +393,9 @@ async def test_a_stream_of_nothing_but_its_end_fails() -> None:
 
 
 async def test_text_that_speaks_of_errors_is_text() -> None:
-    said = CHUNK.replace(b'"x"', rb'"{\"error\": \"x\"}"')
+    quoting = CHUNK.replace(b'"x"', rb'"{\"error\": \"x\"}"')
     null = CHUNK.replace(b'"choices"', b'"error":null,"choices"')
-    assert await through(said, null, FINISH, DONE) == [said, null, FINISH, DONE]
+    assert await through(quoting, null, FINISH, DONE) == [quoting, null, FINISH, DONE]
 
 
 async def test_a_stream_without_a_word_for_its_end_gets_one() -> None:

@@ -72,14 +72,14 @@ def url() -> Iterator[str]:
 
 
 @pytest.fixture(params=["aiohttp", "httpx"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """httpx alone: as where httpx-aiohttp is not installed, or a proxy is asked for."""
     if request.param == "httpx":
         monkeypatch.setattr("llamastack_adapters.http_client.aiohttp_transport", lambda options: None)
     return str(request.param)
 
 
-async def test_an_answer(url: str, way: str) -> None:
+async def test_an_answer(url: str, transport: str) -> None:
     exchanges = ConnectionPool(timeout=TIMEOUT)
     answer = await exchanges.send("POST", f"{url}/echo", {"X-Own": "1", "Content-Type": "text/plain"}, b"hello")
     assert answer.status == 418
@@ -93,7 +93,7 @@ async def test_an_answer(url: str, way: str) -> None:
     await exchanges.aclose()
 
 
-async def test_a_body_is_unpacked(url: str, way: str) -> None:
+async def test_a_body_is_unpacked(url: str, transport: str) -> None:
     exchanges = ConnectionPool(timeout=TIMEOUT)
     for read_whole in (True, False):
         answer = await exchanges.send("GET", f"{url}/packed", {}, None)
@@ -103,7 +103,7 @@ async def test_a_body_is_unpacked(url: str, way: str) -> None:
     await exchanges.aclose()
 
 
-async def test_redirects_are_not_followed_and_cookies_not_kept(url: str, way: str) -> None:
+async def test_redirects_are_not_followed_and_cookies_not_kept(url: str, transport: str) -> None:
     exchanges = ConnectionPool(timeout=TIMEOUT)
     answer = await exchanges.send("POST", f"{url}/elsewhere", {}, b"secret")
     assert (answer.status, answer.headers["location"]) == (307, "/echo")
@@ -114,7 +114,7 @@ async def test_redirects_are_not_followed_and_cookies_not_kept(url: str, way: st
     await exchanges.aclose()
 
 
-async def test_failures_are_httpxs_with_their_request(url: str, way: str, free_tcp_port: int) -> None:
+async def test_failures_are_httpxs_with_their_request(url: str, transport: str, free_tcp_port: int) -> None:
     exchanges = ConnectionPool(timeout=TIMEOUT)
     with pytest.raises(httpx.TransportError) as refused:
         await exchanges.send("GET", f"http://127.0.0.1:{free_tcp_port}/x", {}, None)
@@ -130,7 +130,7 @@ async def test_failures_are_httpxs_with_their_request(url: str, way: str, free_t
     await exchanges.aclose()
 
 
-async def test_an_answer_that_is_let_go_of_leaves_the_pool_usable(url: str, way: str) -> None:
+async def test_an_answer_that_is_let_go_of_leaves_the_pool_usable(url: str, transport: str) -> None:
     exchanges = ConnectionPool(timeout=TIMEOUT, limits=httpx.Limits(max_connections=1))
     for _ in range(3):
         answer = await exchanges.send("GET", f"{url}/stalls", {}, None)
@@ -160,7 +160,7 @@ async def test_a_failure_keeps_no_body(url: str) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2**18, 2**18 + 1, 3 * 2**20 + 7])
-async def test_a_body_of_any_size_arrives_whole(scripted_backend: ScriptedHttp, way: str, size: int) -> None:
+async def test_a_body_of_any_size_arrives_whole(scripted_backend: ScriptedHttp, transport: str, size: int) -> None:
     scripted_backend.default = scripted_answer(200, {})
     body = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
     exchanges = ConnectionPool(timeout=httpx.Timeout(30))

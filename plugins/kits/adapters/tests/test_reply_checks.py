@@ -59,7 +59,7 @@ CASES = [
 ]
 
 
-def told(error: LlamaStackError) -> str | None:
+def words_of(error: LlamaStackError) -> str | None:
     assert error.provider_id == "p"
     if isinstance(error, NotSupportedError):
         return error.param
@@ -89,11 +89,11 @@ async def test_chats(
         return
     with pytest.raises(LlamaStackError) as caught:
         checks.chat(reply)
-    assert told(caught.value) == missing
+    assert words_of(caught.value) == missing
     with pytest.raises(LlamaStackError) as caught:
         async for _ in checks.chat_events(events()):
             pass
-    assert told(caught.value) == missing
+    assert words_of(caught.value) == missing
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ async def test_text_completions(
             continue
         with pytest.raises(LlamaStackError) as caught:
             await attempt()
-        assert told(caught.value) == missing
+        assert words_of(caught.value) == missing
     if missing is None:
         await whole()
         await streamed()

@@ -90,8 +90,8 @@ class RefusesSystemMessages(Base):
 @broken("chat_completion.conversation")
 class TakesTextAlone(Base):
     async def chat_completion(self, model: str, messages: Any, *args: Any, **kwargs: Any) -> Any:
-        said = [UserMessage(content=m.content.strip()) for m in messages]
-        return await super().chat_completion(model, said, *args, **kwargs)
+        stripped = [UserMessage(content=m.content.strip()) for m in messages]
+        return await super().chat_completion(model, stripped, *args, **kwargs)
 
 
 @broken("chat_completion.max-tokens")

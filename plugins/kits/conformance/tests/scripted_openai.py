@@ -73,18 +73,18 @@ async def _chat(request: Request) -> Response:
     head = {"id": "c", "created": 0, "model": MODEL}
     if body.get("tool_choice") == "required":
         call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Paris"}'}}
-        said = [{"tool_calls": [{**call, "index": 0}]}]
+        deltas = [{"tool_calls": [{**call, "index": 0}]}]
         message, reason, words = {"role": "assistant", "content": None, "tool_calls": [call]}, "tool_calls", []
     else:
         words, reason = _words(body)
-        said = [{"content": word} for word in words]
+        deltas = [{"content": word} for word in words]
         message = {"role": "assistant", "content": "".join(words)}
     if not body.get("stream"):
         choice = {"index": 0, "message": message, "finish_reason": reason, "logprobs": _logprobs(words, body)}
         return JSONResponse({**head, "object": "chat.completion", "choices": [choice]})
 
     async def pieces() -> AsyncIterator[str]:
-        for delta, why in (*((d, None) for d in said), ({}, reason)):
+        for delta, why in (*((d, None) for d in deltas), ({}, reason)):
             choice = {"index": 0, "delta": delta, "finish_reason": why}
             yield f"data: {json.dumps({**head, 'object': 'chat.completion.chunk', 'choices': [choice]})}\n\n"
             await anyio.sleep(_BETWEEN_S)

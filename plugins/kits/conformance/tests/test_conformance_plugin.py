@@ -184,7 +184,7 @@ def test_what_nobody_expects_comes_with_where_it_comes_from(pytester: pytest.Pyt
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("--llamastack-provider", "safety"), "'safety' is not like inference=remote::tgi"),
         (("--llamastack-provider", "telepathy=x"), "there is no suite of API 'telepathy'; there are agents, inference"),
@@ -197,14 +197,14 @@ def test_what_nobody_expects_comes_with_where_it_comes_from(pytester: pytest.Pyt
         (("--llamastack-waivers", "none.yaml"), "none.yaml: cannot be read"),
     ],
 )
-def test_bad_options(pytester: pytest.Pytester, arguments: tuple[str, ...], told: str) -> None:
+def test_bad_options(pytester: pytest.Pytester, arguments: tuple[str, ...], message: str) -> None:
     result = (
         run(pytester, *arguments, "--llamastack-tiers", "live")
         if "tiers" not in arguments[0]
         else run(pytester, *arguments)
     )
     assert result.ret != 0
-    assert told in result.stdout.str() + result.stderr.str()
+    assert message in result.stdout.str() + result.stderr.str()
     assert "INTERNALERROR" not in result.stdout.str() + result.stderr.str()
 
 
@@ -281,7 +281,7 @@ YESTERDAY = (datetime.now(UTC).date() - timedelta(days=1)).isoformat()
 
 
 @pytest.mark.parametrize(
-    ("fields", "wrong", "told"),
+    ("fields", "wrong", "message"),
     [
         ({}, False, "the waiver is not needed: the check passes"),
         ({"expires": YESTERDAY}, True, f"its waiver expired on {YESTERDAY}"),
@@ -300,12 +300,12 @@ YESTERDAY = (datetime.now(UTC).date() - timedelta(days=1)).isoformat()
     ],
 )
 def test_waivers_are_strict(
-    pytester: pytest.Pytester, config: Path, fields: dict[str, str], wrong: bool, told: str
+    pytester: pytest.Pytester, config: Path, fields: dict[str, str], wrong: bool, message: str
 ) -> None:
     config.write_text(WRONG if wrong else CONFIG)
     result = run(pytester, "--llamastack-tiers", "live,failure", *waive(pytester, **fields))
     assert result.ret != 0
-    assert told in result.stdout.str() + result.stderr.str()
+    assert message in result.stdout.str() + result.stderr.str()
 
 
 def test_waivers_are_as_strict_in_many_processes(pytester: pytest.Pytester) -> None:

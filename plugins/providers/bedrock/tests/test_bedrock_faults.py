@@ -77,9 +77,9 @@ async def test_refusals(started: Callable[..., Any]) -> None:
     async with started(max_retries=0) as running:
         for number, (status, code, kind) in enumerate(REFUSALS, 1):
             answer = error(status, code, f"The words of AWS about {code}.")
-            told = await both_ways(running, answer, kind, f"The words of AWS about {code}")
-            assert "http://127.0.0.1:" in told.message
-            assert f"answered {status}" in told.message
+            raised = await both_ways(running, answer, kind, f"The words of AWS about {code}")
+            assert "http://127.0.0.1:" in raised.message
+            assert f"answered {status}" in raised.message
             # One call each: botocore makes none again.
             assert (running.front.count("Converse"), running.front.count("ConverseStream")) == (number, number)
         assert (await running.chat()).completion_message.content == "The capital of"

@@ -73,7 +73,7 @@ PNG = base64.b64decode(
 PNG_URL = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
 
 
-def said(call: ToolCall | None = None, text: str = "") -> CompletionMessage:
+def assistant(call: ToolCall | None = None, text: str = "") -> CompletionMessage:
     calls = [] if call is None else [call]
     return CompletionMessage(content=text, stop_reason=StopReason.end_of_turn, tool_calls=calls)
 
@@ -192,8 +192,8 @@ async def test_a_conversation_is_put_into_turns(running: Any) -> None:
             SystemMessage(content="Be kind."),
             UserMessage(content="One", context="Retrieved"),
             UserMessage(content=["Look:", ImageMedia(image=PNG_URL), " \n"]),
-            said(text=""),
-            said(text="Let me see."),
+            assistant(text=""),
+            assistant(text="Let me see."),
             CompletionMessage(content="", stop_reason=StopReason.end_of_message, tool_calls=[CALL, second]),
             ToolResponseMessage(call_id="tooluse_1", tool_name="weather", content="sunny"),
             ToolResponseMessage(call_id="tooluse_2", tool_name="weather", content=""),
@@ -228,7 +228,7 @@ async def test_a_conversation_is_put_into_turns(running: Any) -> None:
 
 async def test_what_is_no_conversation_is_refused_here(running: Any) -> None:
     cases: list[tuple[list[Any], str]] = [
-        ([said(text="I begin."), CAPITAL], "begin with a user message"),
+        ([assistant(text="I begin."), CAPITAL], "begin with a user message"),
         ([SystemMessage(content="Only this.")], "begin with a user message"),
         ([UserMessage(content=" ")], "without content"),
         ([SystemMessage(content=ImageMedia(image=PNG_URL)), CAPITAL], "system message takes no images"),
@@ -245,10 +245,10 @@ async def test_what_is_no_conversation_is_refused_here(running: Any) -> None:
 
 async def test_what_the_service_refuses_is_said_in_its_words(running: Any) -> None:
     with pytest.raises(InvalidRequestError, match="toolConfig field must be defined"):
-        await running.chat(messages=[CAPITAL, said(CALL), ToolResponseMessage(**_answer(CALL))])
+        await running.chat(messages=[CAPITAL, assistant(CALL), ToolResponseMessage(**_answer(CALL))])
     # botocore itself finds this one.
     with pytest.raises(InvalidRequestError, match="toolUseId, value: 0, valid min length: 1"):
-        await running.chat(messages=[CAPITAL, said(CALL.model_copy(update={"call_id": ""}))], tools=[WEATHER])
+        await running.chat(messages=[CAPITAL, assistant(CALL.model_copy(update={"call_id": ""}))], tools=[WEATHER])
 
 
 def _answer(call: ToolCall) -> dict[str, Any]:

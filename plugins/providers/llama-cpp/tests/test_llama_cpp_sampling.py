@@ -36,7 +36,7 @@ async def provider(anyio_backend: str) -> AsyncIterator[LlamaCppInference]:
     await made.shutdown()
 
 
-async def said(provider: LlamaCppInference, question: str = QUESTION, tokens: int = 20, **params: Any) -> str:
+async def answer_of(provider: LlamaCppInference, question: str = QUESTION, tokens: int = 20, **params: Any) -> str:
     reply = await provider.chat_completion(
         SMOL, [UserMessage(content=question)], sampling_params=SamplingParams(max_tokens=tokens, **params)
     )
@@ -46,29 +46,29 @@ async def said(provider: LlamaCppInference, question: str = QUESTION, tokens: in
 
 
 async def test_the_question_of_the_documentation_is_answered_well(provider: LlamaCppInference) -> None:
-    assert await said(provider) == "The capital of Italy is Rome."
+    assert await answer_of(provider) == "The capital of Italy is Rome."
 
 
 async def test_who_says_nothing_gets_the_same_good_answer_each_time(provider: LlamaCppInference) -> None:
-    assert {await said(provider, strategy=SamplingStrategy.top_p) for _ in range(3)} == {
+    assert {await answer_of(provider, strategy=SamplingStrategy.top_p) for _ in range(3)} == {
         "The capital of Italy is Rome."
     }
 
 
 async def test_the_samplers_of_llama_cpp(provider: LlamaCppInference) -> None:
-    plain = await said(provider, "Count from one to ten.", 40)
+    plain = await answer_of(provider, "Count from one to ten.", 40)
     for penalty in ("frequency_penalty", "presence_penalty"):
-        assert await said(provider, "Count from one to ten.", 40, **{penalty: 2.0}) != plain
-    assert "The" not in await said(provider, logit_bias={"504": -100})
+        assert await answer_of(provider, "Count from one to ten.", 40, **{penalty: 2.0}) != plain
+    assert "The" not in await answer_of(provider, logit_bias={"504": -100})
     hot = {"strategy": SamplingStrategy.top_p, "temperature": 5.0, "top_p": 1.0, "seed": 3}
-    assert await said(provider, min_p=0.9, **hot) == await said(provider)
-    assert await said(provider, **hot) != await said(provider)
+    assert await answer_of(provider, min_p=0.9, **hot) == await answer_of(provider)
+    assert await answer_of(provider, **hot) != await answer_of(provider)
 
 
 async def test_every_seed_makes_sampling_repeatable(provider: LlamaCppInference) -> None:
     hot = {"strategy": SamplingStrategy.top_p, "temperature": 3.0, "top_p": 1.0}
     for seed in (0, 2**32 - 2, 2**32 - 1):  # llama.cpp takes the last for a random one
-        assert len({await said(provider, seed=seed, **hot) for _ in range(2)}) == 1
+        assert len({await answer_of(provider, seed=seed, **hot) for _ in range(2)}) == 1
 
 
 NODE = {

@@ -67,11 +67,11 @@ async def test_an_ollama_that_is_down_through_httpx_own_transport(
     monkeypatch.setenv("NO_PROXY", "*")  # any word about proxies in the environment chooses it
     async with start() as running:
         running.proxy.refuse()
-        told = f"provider 'o' (remote::ollama) is down: connection refused at {running.proxy.url}"
-        assert (await failure(running, stream=True)).message == told
+        message = f"provider 'o' (remote::ollama) is down: connection refused at {running.proxy.url}"
+        assert (await failure(running, stream=True)).message == message
         with pytest.raises(ProviderUnavailableError) as caught:  # which Ollama's client words in its own way
             await running.stack.inference.embeddings(model=EMBEDDER, contents=["a"])
-        assert caught.value.message == told
+        assert caught.value.message == message
         running.proxy.restore()
         await running.chat(sampling_params=limit(1))
 
@@ -218,14 +218,14 @@ async def test_a_generation_that_has_begun_is_not_asked_for_again(
         assert running.ollama.count("/api/chat") - before == 1
 
 
-def said(content: str = "", *, done: str | None = None, arguments: Any = ..., **more: Any) -> dict[str, Any]:
+def part(content: str = "", *, done: str | None = None, arguments: Any = ..., **more: Any) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": content}
     if arguments is not ...:
         message["tool_calls"] = [{"function": {"name": "f", "arguments": arguments}}]
     return {"model": CHAT, "message": message, "done": done is not None, "done_reason": done, **more}
 
 
-async def told(running: Running, *lines: Any, stream: bool) -> tuple[Any, ...]:
+async def outcome_of(running: Running, *lines: Any, stream: bool) -> tuple[Any, ...]:
     """Text, calls, failed calls and the end of a reply that has these lines."""
     running.ollama.answers.append(ndjson(*lines))
     tools = [ToolDefinition(tool_name="f")]
@@ -250,16 +250,16 @@ async def told(running: Running, *lines: Any, stream: bool) -> tuple[Any, ...]:
 async def test_replies_that_differ_a_little(running: Running, stream: bool) -> None:
     end, called, full = StopReason.end_of_turn, StopReason.end_of_message, StopReason.out_of_tokens
     for lines, wanted in (
-        ((said("Hi"), said(done="")), ("Hi", [], [], end)),
-        ((said("Hi"), said(done="because")), ("Hi", [], [], end)),
-        ((said("Hi"), said(done="length")), ("Hi", [], [], full)),
-        ((said("Hi"), said(done="max_tokens")), ("Hi", [], [], full)),
-        ((said("a\ud83d"), said("\ude00b"), said(done="stop")), ("a😀b", [], [], end)),
-        ((json.dumps(said("a\u2028b\x85c"), ensure_ascii=False), said(done="stop")), ("a\u2028b\x85c", [], [], end)),
-        ((said("a\ud83d"), said(done="stop")), ("a\ufffd", [], [], end)),
-        ((said(arguments={"x": 1}), said(done="stop")), ("", [{"x": 1}], [], called)),
-        ((said(arguments='{"x":1}'), said(arguments=None), said(done="stop")), ("", [{"x": 1}, {}], [], called)),
-        ((said(arguments={"x": 1}), said(arguments="{oops"), said(done="stop")), ("", [{"x": 1}], ["{oops"], called)),
-        ((said(arguments={"x": 1}), said(arguments='{"x'), said(done="length")), ("", [{"x": 1}], ['{"x'], full)),
+        ((part("Hi"), part(done="")), ("Hi", [], [], end)),
+        ((part("Hi"), part(done="because")), ("Hi", [], [], end)),
+        ((part("Hi"), part(done="length")), ("Hi", [], [], full)),
+        ((part("Hi"), part(done="max_tokens")), ("Hi", [], [], full)),
+        ((part("a\ud83d"), part("\ude00b"), part(done="stop")), ("a😀b", [], [], end)),
+        ((json.dumps(part("a\u2028b\x85c"), ensure_ascii=False), part(done="stop")), ("a\u2028b\x85c", [], [], end)),
+        ((part("a\ud83d"), part(done="stop")), ("a\ufffd", [], [], end)),
+        ((part(arguments={"x": 1}), part(done="stop")), ("", [{"x": 1}], [], called)),
+        ((part(arguments='{"x":1}'), part(arguments=None), part(done="stop")), ("", [{"x": 1}, {}], [], called)),
+        ((part(arguments={"x": 1}), part(arguments="{oops"), part(done="stop")), ("", [{"x": 1}], ["{oops"], called)),
+        ((part(arguments={"x": 1}), part(arguments='{"x'), part(done="length")), ("", [{"x": 1}], ['{"x'], full)),
     ):
-        assert await told(running, *lines, stream=stream) == wanted, lines
+        assert await outcome_of(running, *lines, stream=stream) == wanted, lines

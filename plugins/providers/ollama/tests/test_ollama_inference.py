@@ -272,9 +272,9 @@ async def test_an_ollama_that_is_too_old_for_logprobs(running: Running) -> None:
 
 async def test_what_a_model_thinks_is_not_what_it_says(running: Running) -> None:
     thought = {"message": {"role": "assistant", "content": "", "thinking": "Hm."}, "done": False}
-    said = {"message": {"role": "assistant", "content": "Yes."}, "done": True, "done_reason": "stop"}
-    thought["logprobs"], said["logprobs"] = ([{"token": token, "logprob": -0.5}] for token in ("Hm.", "Yes."))
-    running.ollama.answers.extend([ndjson(thought, said), ndjson(thought, said)])
+    answer = {"message": {"role": "assistant", "content": "Yes."}, "done": True, "done_reason": "stop"}
+    thought["logprobs"], answer["logprobs"] = ([{"token": token, "logprob": -0.5}] for token in ("Hm.", "Yes."))
+    running.ollama.answers.extend([ndjson(thought, answer), ndjson(thought, answer)])
     whole = await running.chat(logprobs=LogProbConfig())
     assert whole.completion_message.content == "Yes."
     assert [place.logprobs_by_token for place in whole.logprobs] == [{"Yes.": -0.5}]

@@ -52,9 +52,9 @@ async def test_progress_is_told(start: Start) -> None:
         group.start_soon(running.stack.models.register_model, TINY)
         await until(lambda: running.ollama.pulling)
         while running.ollama.pulling:
-            told = await progress(running)
-            if told is not None:
-                seen.append((told.task, told.done, told.unit))
+            shown = await progress(running)
+            if shown is not None:
+                seen.append((shown.task, shown.done, shown.unit))
             await anyio.sleep(0.02)
         assert await progress(running) is None
     assert {task for task, _, unit in seen if unit == "bytes"} == {"pulling tiny"}

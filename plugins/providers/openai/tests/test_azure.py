@@ -119,8 +119,8 @@ async def test_a_deployment_that_is_not_there(azure: ScriptedHttp) -> None:
 
 async def test_a_rate_limit(azure: ScriptedHttp) -> None:
     async with before(azure, max_retries=0) as stack:
-        said = {"error": {"code": "429", "message": "Requests have exceeded the token rate limit."}}
-        azure.answers.append(answer(429, said, headers={"retry-after": "17"}))
+        body = {"error": {"code": "429", "message": "Requests have exceeded the token rate limit."}}
+        azure.answers.append(answer(429, body, headers={"retry-after": "17"}))
         with pytest.raises(RateLimitError, match="token rate limit") as caught:
             await chat(stack)
         assert caught.value.retry_after == 17

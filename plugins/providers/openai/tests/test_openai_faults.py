@@ -194,7 +194,7 @@ BEGUN = piece({"role": "assistant", "content": "Hi"})
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "expected"),
     [
         (events(BEGUN, "{bad", done=False), "sent an event that is not JSON: {bad"),
         (events(BEGUN, "[1]", done=False), "cannot be understood"),
@@ -208,16 +208,16 @@ BEGUN = piece({"role": "assistant", "content": "Hi"})
         (Response("<html>", media_type="text/html"), "answered a stream with text/html"),
     ],
 )
-async def test_streams_that_make_no_sense(start: Start, answer: Response, said: str) -> None:
+async def test_streams_that_make_no_sense(start: Start, answer: Response, expected: str) -> None:
     async with start() as running:
         running.front.answers.append(answer)
         error = await failure(running, stream=True)
         assert isinstance(error, BackendError)
-        assert said in error.message
+        assert expected in error.message
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "expected"),
     [
         (Response("hello"), "answered something else than JSON"),
         (JSONResponse({"choices": []}), "no 'choices'"),
@@ -228,12 +228,12 @@ async def test_streams_that_make_no_sense(start: Start, answer: Response, said: 
         (JSONResponse([]), "no 'choices'"),
     ],
 )
-async def test_replies_that_make_no_sense(start: Start, answer: Response, said: str) -> None:
+async def test_replies_that_make_no_sense(start: Start, answer: Response, expected: str) -> None:
     async with start() as running:
         running.front.answers.append(answer)
         error = await failure(running)
         assert isinstance(error, BackendError)
-        assert said in error.message
+        assert expected in error.message
 
 
 async def test_an_error_with_a_status_in_mid_stream(start: Start) -> None:

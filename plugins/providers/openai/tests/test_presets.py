@@ -186,14 +186,14 @@ async def test_what_it_lacks_is_refused_and_the_rest_is_asked_for(
     scripted_backend.routes |= {"/embeddings": answer(200, EMBEDDING)}
     schema = JsonSchemaResponseFormat(json_schema={"type": "object"})
     token = {"token": "{}", "logprob": -0.1, "bytes": None, "top_logprobs": [{"token": "{}", "logprob": -0.1}]}
-    told = whole(content="{}")
-    told["choices"][0]["logprobs"] = {"content": [token]}
+    answer_body = whole(content="{}")
+    answer_body["choices"][0]["logprobs"] = {"content": [token]}
     async with before(scripted_backend, preset) as stack:
         calls: dict[str, Any] = {
             "completion": (text, lambda: stack.inference.completion(model="m", content="Hel")),
             "embeddings": (EMBEDDING, lambda: stack.inference.embeddings(model="m", contents=["a"])),
             "json_schema": (whole(content="{}"), lambda: chat(stack, response_format=schema)),
-            "logprobs": (told, lambda: chat(stack, logprobs=LogProbConfig(top_k=1))),
+            "logprobs": (answer_body, lambda: chat(stack, logprobs=LogProbConfig(top_k=1))),
         }
         assert calls.keys() >= preset.lacks.keys()
         for capability, (reply, call) in calls.items():

@@ -232,10 +232,10 @@ async def test_chunks_that_make_no_sense(tgi: Make, running: Run, call: Any) -> 
 @BOTH
 async def test_what_ends_a_line_elsewhere_is_text_here(tgi: Make, running: Run, call: Any) -> None:
     stand_in, url = tgi()
-    said = "a\u2028b\u0085c\u2029d"
+    separators = "a\u2028b\u0085c\u2029d"
     make = piece if call is text else chunk
     end = "eos_token" if call is text else "stop"
-    blocks = "".join(f"data:{item}\r\n\r\n" for item in (make(said), make("!", end), "[DONE]")).encode()
+    blocks = "".join(f"data:{item}\r\n\r\n" for item in (make(separators), make("!", end), "[DONE]")).encode()
 
     async def byte_by_byte() -> AsyncIterator[bytes]:
         for at in range(len(blocks)):
@@ -245,7 +245,7 @@ async def test_what_ends_a_line_elsewhere_is_text_here(tgi: Make, running: Run, 
     async with running(url=url) as stack:
         items = [item async for item in await call(stack, stream=True)]
     parts = [item.delta if call is text else item.event.delta for item in items]
-    assert "".join(parts) == said + "!"
+    assert "".join(parts) == separators + "!"
 
 
 async def test_a_tool_that_is_not_called_is_found_out(tgi: Make, running: Run) -> None:

@@ -110,14 +110,14 @@ async def test_models_that_serverless_does_not_offer(
 ) -> None:
     stand_in, config = serverless
     config["api_token"] = "hf_good"
-    for offers, said in (
+    for offers, expected in (
         ({}, "has no model 'owner/small'"),
         ({REPO: {"elsewhere": "live"}}, "'owner/small' is not offered at hf-inference; it is live at: elsewhere"),
         ({REPO: {"hf-inference": "error"}}, "'owner/small' is error at hf-inference; it is live at: no provider"),
     ):
         stand_in.offers = offers
         async with running("remote::hf::serverless", **config) as stack:
-            with pytest.raises(ObjectNotFoundError, match=said):
+            with pytest.raises(ObjectNotFoundError, match=expected):
                 await chat(stack, REPO)
 
 

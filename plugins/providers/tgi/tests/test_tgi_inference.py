@@ -216,9 +216,9 @@ async def test_what_the_server_refuses(p: Running, stream: bool) -> None:
         (limit(5, stop=list("abcde")), "supports up to 4 stop sequences"),
         (limit(5, strategy="top_p", top_p=0.0), "`top_p` must be > 0.0 and < 1.0"),
     ]
-    for params, said in refused:
+    for params, expected in refused:
         for call in (p.chat, p.text):
-            with pytest.raises(InvalidRequestError, match=said):
+            with pytest.raises(InvalidRequestError, match=expected):
                 await call(sampling_params=params, stream=stream)
     for call in (p.chat, p.text):
         with pytest.raises(InvalidRequestError, match="must be >= 0 and <= 5. Given: 6"):
@@ -300,12 +300,12 @@ async def test_tool_calls_as_version_2_has_them(start: Callable[..., Any]) -> No
 async def test_tool_results_go_back(p: Running) -> None:
     call = ToolCall(call_id="0", tool_name="weather", arguments={"city": "Paris"})
 
-    def said(text: str) -> CompletionMessage:
+    def assistant(text: str) -> CompletionMessage:
         return CompletionMessage(content=text, stop_reason=StopReason.end_of_message, tool_calls=[call])
 
     result = ToolResponseMessage(call_id="0", tool_name="weather", content="It rains.")
     for text in ("", "I look."):
-        body = await p.chat_body(messages=[*CAPITAL, said(text), result])
+        body = await p.chat_body(messages=[*CAPITAL, assistant(text), result])
         roles = ["user", "assistant", *(["assistant"] if text else []), "tool"]
         assert [message["role"] for message in body["messages"]] == roles
         # One with content would lose its calls at the server.

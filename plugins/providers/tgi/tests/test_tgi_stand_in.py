@@ -102,7 +102,7 @@ def test_sampling_is_repeatable_by_its_seed(client: InferenceClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parameters", "said"),
+    ("parameters", "expected"),
     [
         ({"temperature": 0.0}, "`temperature` must be strictly positive"),
         ({"top_p": 1.0}, "`top_p` must be > 0.0 and < 1.0"),
@@ -115,16 +115,16 @@ def test_sampling_is_repeatable_by_its_seed(client: InferenceClient) -> None:
         ({"grammar": {"type": "json", "value": {"type": "object"}}}, "must have a 'properties' field"),
     ],
 )
-def test_what_it_refuses(client: InferenceClient, parameters: dict[str, Any], said: str) -> None:
+def test_what_it_refuses(client: InferenceClient, parameters: dict[str, Any], expected: str) -> None:
     with pytest.raises(ValidationError) as refused:
         client.text_generation(PROMPT, details=True, **parameters)
-    assert said in str(refused.value)
+    assert expected in str(refused.value)
     assert isinstance(refused.value.__cause__, HfHubHTTPError)
     assert refused.value.__cause__.response.status_code == 422
     # In a stream the status has been sent already.
     with pytest.raises(ValidationError) as refused:
         list(client.text_generation(PROMPT, details=True, stream=True, **parameters))
-    assert said in str(refused.value)
+    assert expected in str(refused.value)
 
 
 def test_what_it_cannot_read(client: InferenceClient) -> None:

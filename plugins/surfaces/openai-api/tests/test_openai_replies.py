@@ -206,14 +206,14 @@ BROKEN = ToolCallDelta(content="{", parse_status=ToolCallParseStatus.failure, ca
 
 
 def test_arguments_that_cannot_be_read_are_told_as_they_are() -> None:
-    told = {"id": "c2", "type": "function", "function": {"name": "news", "arguments": "{"}}
+    failed = {"id": "c2", "type": "function", "function": {"name": "news", "arguments": "{"}}
     end = event(stop_reason=StopReason.end_of_message)
     streamed = chunks(several(START, event(BROKEN), end))
-    assert streamed[1]["choices"][0]["delta"] == {"tool_calls": [{"index": 0, **told}]}
+    assert streamed[1]["choices"][0]["delta"] == {"tool_calls": [{"index": 0, **failed}]}
     assert streamed[-1]["choices"][0]["finish_reason"] == "tool_calls"
     given = reply("", reason=StopReason.end_of_message, failed_tool_calls=[BROKEN])
     choice = chat(given)["choices"][0]
-    assert choice["message"] == {"role": "assistant", "content": None, "refusal": None, "tool_calls": [told]}
+    assert choice["message"] == {"role": "assistant", "content": None, "refusal": None, "tool_calls": [failed]}
     assert choice["finish_reason"] == "tool_calls"
 
 

@@ -118,10 +118,12 @@ def test_sampling(
 ) -> None:
     """What a client does not say is not said to the provider either: there the model's own defaults count."""
     params = native(**given)["sampling_params"]
-    said = {name: value for name, value in params if name in params.model_fields_set}
-    assert (params.strategy, said.get("temperature"), said.get("top_p")) == (strategy, temperature, top_p)
+    chosen = {name: value for name, value in params if name in params.model_fields_set}
+    assert (params.strategy, chosen.get("temperature"), chosen.get("top_p")) == (strategy, temperature, top_p)
     assert SamplingParams(**params.to_wire()).model_fields_set & {"temperature", "top_p"} == (
-        said.keys() & {"temperature", "top_p"} if strategy is not SamplingStrategy.greedy else {"temperature", "top_p"}
+        chosen.keys() & {"temperature", "top_p"}
+        if strategy is not SamplingStrategy.greedy
+        else {"temperature", "top_p"}
     )
 
 
@@ -203,8 +205,8 @@ def test_what_changes_nothing_in_the_answer_is_taken() -> None:
     }
     assert native(**given) == native()
     part = {"type": "text", "text": "Hello", "cache_control": {"type": "ephemeral"}}
-    for said in ("Hello", [part]):
-        assert native([{"role": "user", "content": said, "name": "Ann", "cache_control": {}}]) == native()
+    for prompt in ("Hello", [part]):
+        assert native([{"role": "user", "content": prompt, "name": "Ann", "cache_control": {}}]) == native()
     tool = {**CLOCK, "cache_control": {"type": "ephemeral"}}
     function = {"name": "clock", "type": "function", "strict": None, "description": None, "parameters": None}
     assert native(tools=[tool]) == native(tools=[CLOCK]) == native(tools=[{"type": "function", "function": function}])

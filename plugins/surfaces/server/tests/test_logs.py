@@ -199,8 +199,8 @@ def test_tracebacks_stay_readable_and_forge_nothing(log: Log) -> None:
         raise ValueError(f"bad\x1b\n{FORGED}\r{FORGED}\u2028{FORGED}")
     except ValueError as error:
         logging.getLogger("llamastack.server").error("unexpected", exc_info=error)
-        told = as_stack_error(error, "p", "t", lambda text: text)
-    assert told.code == "internal_error"
+        reported = as_stack_error(error, "p", "t", lambda text: text)
+    assert reported.code == "internal_error"
     lines = log().splitlines()
     assert sum(bool(LINE.match(line)) for line in lines) == 2
     assert "ERROR llamastack.provider provider 'p' (t) failed" in "\n".join(lines)
@@ -280,13 +280,13 @@ def test_other_lines_of_the_same_place_are_written_up_to_a_limit() -> None:
 def test_each_line_is_written_or_counted_once() -> None:
     repeats = Repeats(3, most_of_a_place=7, most_kept=20)
     records = [record_of("%s", "abcdefghijkl"[n % 12] * (n % 5 + 1), line=n % 4) for n in range(5000)]
-    told = sum(held.number for held in repeats.over())
+    reported = sum(held.number for held in repeats.over())
     written = 0
     for place, record in enumerate(records):
         written += repeats.admits(record, record.getMessage(), "", place / 100)
-        told += sum(held.number for held in repeats.over(place / 100))
-    told += sum(held.number for held in repeats.over())
-    assert written + told == len(records)
+        reported += sum(held.number for held in repeats.over(place / 100))
+    reported += sum(held.number for held in repeats.over())
+    assert written + reported == len(records)
     assert list(repeats.over()) == []
 
 
@@ -317,11 +317,11 @@ def test_the_log_tells_what_it_held_back(log: Log) -> None:
         logs.log_access("GET", "/health", 200, 0.001)
     lines = log().splitlines()
     assert sum("refused" in line for line in lines) == 11
-    (told,) = [line for line in lines if "repeated" in line]
+    (reported,) = [line for line in lines if "repeated" in line]
     assert re.fullmatch(
         LINE.pattern
         + r"\[request-99\] repeated 90 times within 10 s, the last time as: provider_unavailable: refused 99",
-        told,
+        reported,
     )
     assert sum("GET /health" in line for line in lines) == 100
 
@@ -376,9 +376,9 @@ def test_lines_that_nobody_reads_are_counted(monkeypatch: pytest.MonkeyPatch) ->
     finally:
         handler.stop()
     written = stream.getvalue().splitlines()
-    (told,) = [re.search(r"(\d+) lines of the log were dropped", line) for line in written if "dropped" in line]
-    assert told is not None
-    assert int(told[1]) + len(written) - 1 == 1000
+    (reported,) = [re.search(r"(\d+) lines of the log were dropped", line) for line in written if "dropped" in line]
+    assert reported is not None
+    assert int(reported[1]) + len(written) - 1 == 1000
 
 
 def test_what_is_logged_after_the_end_is_written(log: Log) -> None:

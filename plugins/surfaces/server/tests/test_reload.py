@@ -13,9 +13,9 @@ from uvicorn.supervisors import basereload
 from llamastack_server.commands.reload import _Reloader
 
 
-@pytest.mark.parametrize("way", ["startup", "restart"])
+@pytest.mark.parametrize("method", ["startup", "restart"])
 def test_what_is_written_while_a_process_starts_is_seen(
-    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "run.yaml"
     file.write_text("old")
@@ -37,7 +37,7 @@ def test_what_is_written_while_a_process_starts_is_seen(
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     reloader = _Reloader(Config("llamastack", log_config=None, reload_delay=0), lambda _: None, [], [tmp_path])
     reloader.process = Starting()  # type: ignore[assignment]
-    getattr(reloader, way)()
+    getattr(reloader, method)()
     assert reloader.should_restart() == [file]
     reloader.restart()
     assert reloader.should_restart() == [file]

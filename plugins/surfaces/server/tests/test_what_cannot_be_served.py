@@ -39,8 +39,8 @@ def definition(method: Callable[..., Any]) -> ApiDefinition:
     return ApiDefinition("things", type("Things", (Protocol,), {"do": method}))  # type: ignore[arg-type]
 
 
-def made(route: str = "/a", **said: Any) -> Callable[[Callable[..., Any]], list[str]]:
-    return lambda function: issues_of(definition(webmethod(route, **said)(function)))
+def made(route: str = "/a", **options: Any) -> Callable[[Callable[..., Any]], list[str]]:
+    return lambda function: issues_of(definition(webmethod(route, **options)(function)))
 
 
 async def nothing(self: Any) -> None: ...
@@ -81,7 +81,7 @@ async def gives_a_page_of_must(self: Any, limit: int, after: str | None = None) 
 
 
 @pytest.mark.parametrize(
-    ("method", "said", "issue"),
+    ("method", "options", "issue"),
     [
         (nothing, {"methods": ("FETCH",)}, "do: methods is FETCH; allowed: GET, POST, PUT, PATCH, DELETE"),
         (nothing, {"methods": ()}, "do: methods is none; allowed: GET, POST, PUT, PATCH, DELETE"),
@@ -147,8 +147,8 @@ async def gives_a_page_of_must(self: Any, limit: int, after: str | None = None) 
         (gives_a_page_of_must, {"methods": ("GET",)}, "do: it returns pages and must take 'limit'"),
     ],
 )
-def test_a_method_that_cannot_be_served(method: Any, said: dict[str, Any], issue: str) -> None:
-    issues = made(**said)(method)
+def test_a_method_that_cannot_be_served(method: Any, options: dict[str, Any], issue: str) -> None:
+    issues = made(**options)(method)
     assert len(issues) >= 1
     assert issues[0].startswith(issue), issues
 
@@ -165,7 +165,7 @@ async def with_stream(self: Any, stream: bool = False) -> Piece | AsyncIterator[
 
 
 @pytest.mark.parametrize(
-    ("method", "said"),
+    ("method", "options"),
     [
         (with_everything, {"route": "/x/{a}/{b}/{c}/{d}", "methods": ("GET", "DELETE")}),
         (with_body, {"route": "/x/{a}", "methods": ("PUT", "PATCH"), "media_type": "audio/wav"}),
@@ -173,8 +173,8 @@ async def with_stream(self: Any, stream: bool = False) -> Piece | AsyncIterator[
         (nothing, {"status": 204}),
     ],
 )
-def test_a_method_that_can_be_served(method: Any, said: dict[str, Any]) -> None:
-    assert made(**said)(method) == []
+def test_a_method_that_can_be_served(method: Any, options: dict[str, Any]) -> None:
+    assert made(**options)(method) == []
 
 
 def resource(list_things: Any = None, get_thing: Any = None, register: Any = None, do: Any = None) -> list[str]:

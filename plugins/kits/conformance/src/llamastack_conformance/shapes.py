@@ -47,10 +47,10 @@ async def well_formed_reply(method: MethodDefinition, result: Any) -> None:
             if not isinstance(block, bytes):
                 raise CheckFailure(f"a block of {method.name} is a {type(block).__name__}", wanted="bytes")
             size += len(block)
-        said = getattr(result, "size", None)
-        if said not in (None, size):
+        stated = getattr(result, "size", None)
+        if stated not in (None, size):
             raise CheckFailure(
-                f"{method.name} returned {size} bytes in a File of size {said}", wanted="its size, or None"
+                f"{method.name} returned {size} bytes in a File of size {stated}", wanted="its size, or None"
             )
 
 

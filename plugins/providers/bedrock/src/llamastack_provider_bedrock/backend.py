@@ -209,9 +209,9 @@ def _was_dropped(error: Exception) -> bool:
 
 
 def _refused(error: Any, where: str) -> LlamaStackError:
-    told = error.response.get("Error", {})
+    fields = error.response.get("Error", {})
     meta = error.response.get("ResponseMetadata", {})
-    code, message = str(told.get("Code", "")), " ".join(str(told.get("Message", "")).split())
+    code, message = str(fields.get("Code", "")), " ".join(str(fields.get("Message", "")).split())
     # The error for a wrong signature repeats all signed data.
     message = message.partition(" The Canonical String for this request")[0]
     status = _STATUS_OF.get(code.lower(), meta.get("HTTPStatusCode", 500))

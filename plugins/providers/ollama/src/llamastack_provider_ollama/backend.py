@@ -184,8 +184,8 @@ class Backend:
             raise self._failed(cause) from error
         except MALFORMED as error:
             # The client's failures at malformed JSON or another form.
-            said = " ".join(str(error).split())
-            raise BackendError(f"{self.where} answered something that cannot be understood: {said}") from error
+            words = " ".join(str(error).split())
+            raise BackendError(f"{self.where} answered something that cannot be understood: {words}") from error
 
     def _failed(self, cause: BaseException) -> LlamaStackError:
         if not isinstance(cause, httpx.HTTPError):

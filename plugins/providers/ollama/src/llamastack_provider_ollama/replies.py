@@ -23,7 +23,7 @@ async def chunks_of(
     async with closing(replies):
         async for reply in replies:
             with understood(provider_id):
-                text, calls, logprobs = _said(reply, called)
+                text, calls, logprobs = _parts_of(reply, called)
                 called += len(calls)
                 choice: dict[str, Any] = {"text": text, "delta": {"content": text, "tool_calls": calls}}
                 if logprobs:
@@ -52,19 +52,19 @@ def whole_of(
     last = replies[-1]
     with understood(provider_id):
         for reply in replies:
-            text, called, given = _said(reply, len(calls))
+            text, called, given = _parts_of(reply, len(calls))
             texts.append(text)
             calls += called
             logprobs += given
-        said = "".join(texts)
-        choice: dict[str, Any] = {"text": said, "message": {"content": said, "tool_calls": calls}}
+        joined = "".join(texts)
+        choice: dict[str, Any] = {"text": joined, "message": {"content": joined, "tool_calls": calls}}
         if logprobs:
             choice["logprobs"] = {"content": logprobs}
         choice["finish_reason"] = last.get("done_reason") or "stop"
         return {"choices": [choice], "usage": _usage(last)}
 
 
-def _said(reply: Mapping[str, Any], called: int) -> tuple[str, list[dict[str, Any]], Sequence[Any]]:
+def _parts_of(reply: Mapping[str, Any], called: int) -> tuple[str, list[dict[str, Any]], Sequence[Any]]:
     """Text, calls of tools and log probabilities of one piece. called: how many calls there were before."""
     message = reply.get("message") or reply
     text = message.get("content") or reply.get("response") or ""

@@ -81,19 +81,19 @@ def _function(function: Mapping[str, Any]) -> dict[str, Any]:
     properties = schema.get("properties")
     if not isinstance(properties, dict):
         properties = {}
-    told = {name: _with_default_in_words(parameter) for name, parameter in properties.items()}
-    return {**function, "parameters": {**schema, "properties": told}}
+    described = {name: _with_default_in_words(parameter) for name, parameter in properties.items()}
+    return {**function, "parameters": {**schema, "properties": described}}
 
 
 def _with_default_in_words(parameter: Any) -> dict[str, Any]:
     """A JSON schema may also be true or false; Ollama's client takes only objects."""
     if not isinstance(parameter, dict):
         return {}
-    told = {name: value for name, value in parameter.items() if name != "default"}
+    described = {name: value for name, value in parameter.items() if name != "default"}
     if "default" in parameter:
         default = f"(default: {json.dumps(parameter['default'])})"
-        told["description"] = f"{parameter.get('description', '')} {default}".lstrip()
-    return told
+        described["description"] = f"{parameter.get('description', '')} {default}".lstrip()
+    return described
 
 
 def messages_of(messages: Sequence[Mapping[str, Any]], provider_id: str) -> list[dict[str, Any]]:

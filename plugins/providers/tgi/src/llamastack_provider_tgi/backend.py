@@ -158,7 +158,7 @@ class HuggingFaceBackend:
 
         async def once() -> _T:
             async with _Client(url, self._session, self._limits) as client:
-                with self._told(url):
+                with self._translated(url):
                     return await retry_stale_connection(lambda: call(client), is_stale_connection)
 
         return await self._retries.run(once)
@@ -174,7 +174,7 @@ class HuggingFaceBackend:
         """The decoded JSON at `url`; None for a 404."""
 
         async def once() -> Any:
-            with self._told(url):
+            with self._translated(url):
                 response = await retry_stale_connection(
                     lambda: self._session.get(url, params=params, headers=_AGENT), is_stale_connection
                 )
@@ -206,7 +206,7 @@ class HuggingFaceBackend:
                 await client.close()  # type: ignore[no-untyped-call]
 
         try:
-            with self._told(url):
+            with self._translated(url):
                 answer = await retry_stale_connection(lambda: call(client), is_stale_connection)
                 pieces = aiter(cast(AsyncIterable[Mapping[str, Any]], answer))
                 first = await anext(pieces, None)
@@ -234,7 +234,7 @@ class HuggingFaceBackend:
         try:
             if first is not None:
                 yield first
-            with self._told(url, began=True):
+            with self._translated(url, began=True):
                 async for piece in rest:
                     yield piece
         finally:
@@ -268,7 +268,7 @@ class HuggingFaceBackend:
             raise self._key.explained(error_of_event(error, here, "answered with an error"))
 
     @contextmanager
-    def _told(self, url: str, *, began: bool = False) -> Iterator[None]:
+    def _translated(self, url: str, *, began: bool = False) -> Iterator[None]:
         """The llamastack error for an exception of the SDK."""
         here = where(url)
         try:
@@ -280,8 +280,8 @@ class HuggingFaceBackend:
         except httpx2.HTTPError as error:
             raise self._failed(error, here) from error
         except MALFORMED as error:
-            said = " ".join(str(error).split())
-            raise BackendError(f"{here} answered something that cannot be understood: {said}") from error
+            words = " ".join(str(error).split())
+            raise BackendError(f"{here} answered something that cannot be understood: {words}") from error
 
     def _failed(self, error: BaseException, here: str) -> LlamaStackError:
         return connection_error(error, f"{here} was silent for {self._timeout_s:g} s")
@@ -297,7 +297,7 @@ def _error_of_event(error: TextGenerationError, who: str, what: str) -> LlamaSta
     """The error for an error event. In a stream of text it has a type, for which the SDK has a class; in a chat it is
     an object with its status.
     """
-    said = error.args[0] if error.args else ""
-    if isinstance(said, dict):
-        return error_of_event(said, who, what)
-    return error_of_status(_STATUSES.get(type(error), 502), f"{who} {what}: {said}")
+    words = error.args[0] if error.args else ""
+    if isinstance(words, dict):
+        return error_of_event(words, who, what)
+    return error_of_status(_STATUSES.get(type(error), 502), f"{who} {what}: {words}")

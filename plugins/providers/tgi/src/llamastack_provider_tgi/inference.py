@@ -290,10 +290,10 @@ class EndpointInference(HuggingFaceInference):
         """URL and model. Raises ProviderUnavailableError while the endpoint does not serve."""
         if endpoint.status in _SERVING and endpoint.url:
             return _base(endpoint.url), endpoint.repository
-        told = endpoint.raw["status"].get("message")
+        reason = endpoint.raw["status"].get("message")
         raise ProviderUnavailableError(
             f"Inference Endpoint '{endpoint.namespace}/{endpoint.name}' is {endpoint.status}"
-            + (f": {told}" if told else "")
+            + (f": {reason}" if reason else "")
         )
 
     async def _own_namespace(self) -> str:

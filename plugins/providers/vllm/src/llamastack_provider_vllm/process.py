@@ -101,8 +101,8 @@ class VLLMProcess:
         finally:
             self._followed.set()
         if not self._stopping:
-            said = " | ".join(line for line in self._last if line.strip())
-            raise ProviderUnavailableError(f"vLLM ended with status {status}: {said[-1000:]}")
+            output = " | ".join(line for line in self._last if line.strip())
+            raise ProviderUnavailableError(f"vLLM ended with status {status}: {output[-1000:]}")
 
     async def _read(self, process: Process) -> None:
         assert process.stdout is not None

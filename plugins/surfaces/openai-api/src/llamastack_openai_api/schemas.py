@@ -36,7 +36,7 @@ _CALL = _object(
     {"function": _object({}, {"name": _or_null(_TEXT), "arguments": _or_null(_TEXT)})},
     {"id": _or_null(_TEXT), "type": _or_null(_TEXT), "index": _or_null(_WHOLE)},
 )
-_SAID: dict[str, Schema] = {
+_PARTS: dict[str, Schema] = {
     "role": _or_null(_TEXT),
     "content": _or_null(_TEXT),
     "refusal": _or_null(_TEXT),
@@ -59,9 +59,11 @@ SCHEMAS: dict[str, Schema] = {
     "Usage": _object(
         {}, {"prompt_tokens": _WHOLE, "completion_tokens": _or_null(_WHOLE), "total_tokens": _or_null(_WHOLE)}
     ),
-    "ChatCompletion": _generated("chat.completion", _object({"index": _WHOLE, "message": _object({}, _SAID)}, _FINISH)),
+    "ChatCompletion": _generated(
+        "chat.completion", _object({"index": _WHOLE, "message": _object({}, _PARTS)}, _FINISH)
+    ),
     "ChatCompletionChunk": _generated(
-        "chat.completion.chunk", _object({"index": _WHOLE, "delta": _object({}, _SAID)}, _FINISH)
+        "chat.completion.chunk", _object({"index": _WHOLE, "delta": _object({}, _PARTS)}, _FINISH)
     ),
     "Completion": _generated("text_completion", _object({"index": _WHOLE, "text": _TEXT}, _FINISH)),
     "Embeddings": _object(

@@ -279,8 +279,8 @@ def messages_of(messages: Sequence[Message]) -> Iterator[Fields]:
                 ]
                 called |= {call["id"]: call["function"]["name"] for call in calls}
                 content = _content(message.content or _refusal(message), where)
-                said: Fields = {"role": "assistant", "content": content}
-                yield {**said, "tool_calls": calls} if calls else said
+                assistant: Fields = {"role": "assistant", "content": content}
+                yield {**assistant, "tool_calls": calls} if calls else assistant
             case ToolMessage():
                 name = called.get(message.tool_call_id)
                 if name is None:

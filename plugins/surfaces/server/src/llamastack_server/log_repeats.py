@@ -69,8 +69,8 @@ class Repeats:
         failure = record.exc_info[0] if record.exc_info else None
         compared = text[:_COMPARED]
         kinds = [(self._kind((record.levelno, record.pathname, record.lineno), now), self._most_of_a_place)]
-        for said, most in ((_VARYING.sub("#", compared), 2 * self._most), (compared, self._most)):
-            key = (most, record.name, record.levelno, failure, said)
+        for message, most in ((_VARYING.sub("#", compared), 2 * self._most), (compared, self._most)):
+            key = (most, record.name, record.levelno, failure, message)
             if key in self._kinds or len(self._kinds) < self._most_kept:
                 kinds.append((self._kind(key, now), most))
         full = next((kind for kind, most in reversed(kinds) if kind.written >= most), None)

@@ -78,8 +78,8 @@ class _Formatter(logging.Formatter):
 
     def held(self, held: Held, window_s: float) -> str:
         """A line for the repetitions that were not written."""
-        said = f"repeated {held.number} times within {window_s:g} s, the last time as: {held.text}"
-        return self.line(time.time(), held.level, held.logger, held.request, said)
+        summary = f"repeated {held.number} times within {window_s:g} s, the last time as: {held.text}"
+        return self.line(time.time(), held.level, held.logger, held.request, summary)
 
 
 class _BatchingHandler(logging.Handler):
@@ -152,8 +152,8 @@ class _BatchingHandler(logging.Handler):
         lines = [self._lines.popleft() for _ in range(len(self._lines))]
         dropped, self._dropped = self._dropped, 0
         if dropped:
-            said = f"{dropped} lines of the log were dropped: they came faster than they were read"
-            lines.append(self.formatter.line(time.time(), "WARNING", __name__, "", said))
+            summary = f"{dropped} lines of the log were dropped: they came faster than they were read"
+            lines.append(self.formatter.line(time.time(), "WARNING", __name__, "", summary))
         if lines:
             self._put("\n".join(lines))
 

@@ -38,17 +38,17 @@ _FAILED = re.compile(
 _CALLED = ("tool_calls", "tool_call", "tool_use", "function_call", "function_calls")
 
 
-def finish_of(word: Any, provider_id: str, *, said: object = None) -> Finish | None:
+def finish_of(word: Any, provider_id: str, *, error: object = None) -> Finish | None:
     """The meaning of a `finish_reason`; None for null and an empty text.
 
     Unknown values end the turn.
 
-    said: the error beside it, if any.
+    error: the error beside it, if any.
 
     Raises the error of a reply that the backend gave up.
     """
     if isinstance(word, dict):  # SGLang's own form
-        word, said = word.get("type"), said or word.get("message")
+        word, error = word.get("type"), error or word.get("message")
     if not word:
         return None
     name = re.sub(r"[\s.-]+", "_", str(word).strip().lower())
@@ -61,12 +61,12 @@ def finish_of(word: Any, provider_id: str, *, said: object = None) -> Finish | N
     if _FILTERED.search(name):
         return Finish(StopReason.end_of_turn, StopDetail.content_filter)
     if _FAILED.search(name):
-        raise _given_up(word, provider_id, said)
+        raise _given_up(word, provider_id, error)
     return END_OF_TURN
 
 
-def _given_up(word: object, provider_id: str, said: object) -> LlamaStackError:
+def _given_up(word: object, provider_id: str, error: object) -> LlamaStackError:
     where = f"the backend of provider '{provider_id}'"
-    if said:
-        return error_of_event(said, where).amend(provider_id=provider_id)
+    if error:
+        return error_of_event(error, where).amend(provider_id=provider_id)
     return BackendError(f"{where} gave up the reply: finish_reason {str(word)!r}", provider_id=provider_id)

@@ -70,11 +70,11 @@ def _chat_logprobs(
     if entries is None or "logprobs" not in form.fields:
         return None
     most = form.fields.get("top_logprobs", 0)
-    told = [
+    joined = [
         {**_token(*_chosen(entry)), "top_logprobs": [_token(*top) for top in _likeliest(entry, most)]}
         for entry in entries
     ]
-    return {"content": None, "refusal": told} if refused else {"content": told, "refusal": None}
+    return {"content": None, "refusal": joined} if refused else {"content": joined, "refusal": None}
 
 
 def _text_logprobs(entries: Sequence[TokenLogProbs] | None, form: OpenAIForm, offset: int = 0) -> dict[str, Any] | None:

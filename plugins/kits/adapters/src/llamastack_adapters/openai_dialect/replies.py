@@ -55,13 +55,13 @@ def text_in_choice(choice: Mapping[str, Any]) -> str | None:
     """The text of a text completion's choice, also in a chat's form. Raises ValueError."""
     if "text" in choice:
         return choice["text"] or ""
-    said = said_in_choice(choice)
-    return None if said is None else text_of_content(said.get("content"))
+    part = said_in_choice(choice)
+    return None if part is None else text_of_content(part.get("content"))
 
 
 def finish_of_choice(choice: Mapping[str, Any], provider_id: str) -> Finish | None:
     """Why the reply ended; None if the choice does not tell. Raises the error of a reply that the backend gave up."""
-    return finish_of(choice.get("finish_reason"), provider_id, said=choice.get("error"))
+    return finish_of(choice.get("finish_reason"), provider_id, error=choice.get("error"))
 
 
 def stop_reason(finish: Finish, *, called: bool) -> StopReason:

@@ -335,8 +335,8 @@ def _until_error(block: bytes, provider_id: str, *, first: bool = False) -> Iter
         try:
             chunk = decode_json(data) if data else None
         except ValueError:
-            said = data[:_MOST_SAID].decode(errors="replace")
-            chunk = {"error": said} if _ERROR_EVENT.search(block, sound, end) else None
+            shown = data[:_MOST_SAID].decode(errors="replace")
+            chunk = {"error": shown} if _ERROR_EVENT.search(block, sound, end) else None
         error = error_in(chunk) or error_in_choice(chunk)
         if error is not None:
             if sound:

@@ -173,16 +173,18 @@ class _Workers:
         failures = 0
         while True:
             began = anyio.current_time()
-            said, ready = await self._run_once(worker)
+            answer, ready = await self._run_once(worker)
             worker.end(ready=ready)
             if worker.failed and all(other.failed for other in self._workers):
-                self._failure = _as_error(said) if said is not None else CliError(f"{_ended(worker)} before it served")
+                self._failure = (
+                    _as_error(answer) if answer is not None else CliError(f"{_ended(worker)} before it served")
+                )
                 self._serving.cancel()
                 return
             steady = anyio.current_time() - began > _STEADY_AFTER_S
             failures = 0 if steady else failures + 1
             pause = pause_s(failures, _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S)
-            why = f": {'; '.join(said.lines)}" if said is not None else ""
+            why = f": {'; '.join(answer.lines)}" if answer is not None else ""
             _LOGGER.error("%s%s; starting it again in %g s", _ended(worker), why, pause)
             worker.tried.set()
             await anyio.sleep(pause)
@@ -195,7 +197,7 @@ class _Workers:
         hearing, beating = _SPAWN.Pipe(duplex=False)
         process = _SPAWN.Process(target=_work, name=worker.name, args=(job, self._shared, sending, beating))
         ready = False
-        said: _Ready | _Failed | None = None
+        answer: _Ready | _Failed | None = None
         with receiving, hearing:
             with sending, beating, _signals_held_back():
                 process.start()
@@ -203,10 +205,10 @@ class _Workers:
             pulse = Pulse(hearing, job.timeout_s) if job.timeout_s else None
             try:
                 await anyio.wait_readable(receiving)
-                said = _received(receiving)
-                if isinstance(said, _Ready):
+                answer = _received(receiving)
+                if isinstance(answer, _Ready):
                     ready = True
-                    self._lines += said.lines
+                    self._lines += answer.lines
                     _LOGGER.info("%s serves as process %d", worker.name, process.pid)
                     worker.serve()
                 elif pulse is not None:
@@ -220,8 +222,8 @@ class _Workers:
                             pulse.expect_end()
                         await _end_of(process, pulse)
             if ready:
-                said = _received(receiving)
-        return (said if isinstance(said, _Failed) else None), ready
+                answer = _received(receiving)
+        return (answer if isinstance(answer, _Failed) else None), ready
 
     def _job(self, name: str, *, introduces: bool) -> _Job:
         timeout_s = self._config.section("server", ServerConfig).worker_timeout_s or 0.0
@@ -247,10 +249,10 @@ async def _end_of(process: SpawnProcess, pulse: Pulse | None) -> None:
 
 def _received(receiving: Connection) -> _Ready | _Failed | None:
     try:
-        said: _Ready | _Failed = receiving.recv()
+        answer: _Ready | _Failed = receiving.recv()
     except (EOFError, OSError):
         return None
-    return said
+    return answer
 
 
 def _ended(worker: _Worker) -> str:
