@@ -17,6 +17,7 @@ from conformance_pages import BLOCKS as CONFORMANCE
 from openai_presets import BLOCKS as OPENAI_PRESETS
 from provider_reference import BLOCKS as REFERENCE
 from provider_reference import words_of
+from public_modules import BLOCKS as PUBLIC_MODULES
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -270,6 +271,7 @@ BLOCKS: dict[str, Callable[[str], str]] = {
     "source": source,
     **CONFORMANCE,
     **OPENAI_PRESETS,
+    **PUBLIC_MODULES,
     **REFERENCE,
     **SETTINGS,
     **TEMPLATE,

@@ -455,9 +455,17 @@ def helper(name: str) -> str:
         elif inspect.isfunction(found):
             parts.append(_function(found, "####"))
         else:
-            source, words = values(module)[one]
+            source, words = values(_definer(module, one))[one]
             parts.append(f"#### `{one}`\n\n{signatures(_assignment(one, _plain(source)))}\n{words}.\n")
     return "\n".join(parts)
+
+
+def _definer(module: ModuleType, name: str) -> ModuleType:
+    """The module that defines a value, which a package may only hand on."""
+    for node in tree(module).body:
+        if isinstance(node, ast.ImportFrom) and node.module and any(alias.name == name for alias in node.names):
+            return importlib.import_module(node.module)
+    return module
 
 
 def _function(function: Any, level: str) -> str:

@@ -20,7 +20,16 @@ from llamastack import ConfigError, Stack
 from llamastack.provider import NotFoundError, PermissionDeniedError, hookimpl
 from llamastack.provider.config_sections import ConfigSection
 from llamastack.provider.errors import LlamaStackError
-from llamastack.provider.routes import HOST_CHECK_ORDER, Middleware, Receive, Route, RouteGroup, Scope, Send
+from llamastack.provider.routes import (
+    ACCESS_ORDER,
+    HOST_CHECK_ORDER,
+    Middleware,
+    Receive,
+    Route,
+    RouteGroup,
+    Scope,
+    Send,
+)
 from llamastack.stack.discovery import Discovery, DiscoveryError
 from llamastack.stack.hook_calls import PluginError
 
@@ -195,6 +204,20 @@ async def test_middleware_is_called_in_the_order_of_its_numbers(plugged: Plugged
         seen.clear()
         assert (await client.get("/health", headers={"Host": "evil.example"})).status_code == 403
         assert seen == ["b10", "a99"]  # the server's own check stands at 100
+
+
+async def test_the_servers_own_checks_are_middleware_of_its_plugin() -> None:
+    stack = Stack.from_config(CONFIG)
+    found = stack.hooks.collect("llamastack_middleware", stack, required=True)
+    given = [(plugin, each.order) for plugin, each in found]
+    assert given == [("llamastack-server:server", HOST_CHECK_ORDER), ("llamastack-server:server", ACCESS_ORDER)]
+
+
+async def test_hosts_are_checked_where_the_servers_own_plugin_is_off(plugged: Plugged) -> None:
+    discovery = Discovery(plugged()._entry_points, disabled=["llamastack-server"])
+    async with served_stack(CONFIG, discovery) as (_, client):
+        replies = [await client.get("/v1/models", headers={"Host": host}) for host in ("localhost", "evil.example")]
+        assert [reply.status_code for reply in replies] == [200, 403]
 
 
 async def test_middleware_refuses_in_the_form_of_the_path(plugged: Plugged, caplog: pytest.LogCaptureFixture) -> None:

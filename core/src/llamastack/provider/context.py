@@ -20,9 +20,10 @@ from llamastack.provider.errors import InvalidRequestError
 from llamastack.provider.validation import explain_validation_error
 from llamastack.provider.validation_paths import path_of
 
-__all__ = ["EnteredContext", "Principal", "RequestContext", "current_context", "use_context"]
+__all__ = ["PROVIDER_DATA_HEADER", "Principal", "RequestContext", "current_context", "use_context", "use_provider_data"]
 
 PROVIDER_DATA_HEADER = "X-LlamaStack-ProviderData"
+"""The header that holds a client's data for providers, as JSON."""
 _NOT_PRINTABLE = re.compile(r"[^\x20-\x7e]")
 
 ProviderData = Mapping[str, object] | str | None

@@ -167,8 +167,7 @@ async def llamastack_authenticate(request: IncomingRequest) -> Principal | None:
 
     Every plugin is asked. Raise AuthenticationError to refuse; one refusal counts more than all else. Of several
     principals the first counts. Where no plugin knows who it is, the request is refused with 401. `/health` is open.
-    A plugin that fails otherwise refuses, too. Only plugins of the
-    entry-point group `llamastack.required_plugins` may have it.
+    A plugin that fails otherwise refuses, too. Only plugins of the group `llamastack.required_plugins` may have it.
     """
 
 
@@ -178,8 +177,7 @@ async def llamastack_authorize(principal: Principal | None, action: Action, reso
 
     Every plugin is asked. One False counts more than all else, and what nobody allows is denied. Asked before every
     call of a provider, for each object in a list, and before a registration and its end; not for what the stack does
-    by itself. Only plugins of the
-    entry-point group `llamastack.required_plugins` may have it.
+    by itself. Only plugins of the group `llamastack.required_plugins` may have it.
     """
 
 

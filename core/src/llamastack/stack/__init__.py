@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from llamastack.lazy_imports import lazy_getattr
 
-__all__ = ["ConfigError", "Stack", "StackStartError"]
+__all__ = ["ConfigError", "PluginError", "Stack", "StackStartError"]
 
 if TYPE_CHECKING:
+    from llamastack.stack.hook_calls import PluginError
     from llamastack.stack.stack import Stack, StackStartError
     from llamastack.stack.yaml_source import ConfigError
 else:
-    __getattr__ = lazy_getattr(__name__, (".stack", ".yaml_source"), __all__)
+    __getattr__ = lazy_getattr(__name__, (".hook_calls", ".yaml_source", ".stack"), __all__)

@@ -7,7 +7,7 @@ from typing import Any
 
 from llamastack.api.inspect import ProviderStatus
 from llamastack.provider.errors import LlamaStackError
-from llamastack.stack.stack import Stack
+from llamastack.stack import Stack
 from llamastack.stack.supervisor import SupervisedProvider
 from llamastack_conformance.backend_tap import Tap
 from llamastack_conformance.checks import CheckFailure

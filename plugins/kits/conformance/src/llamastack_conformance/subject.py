@@ -16,9 +16,8 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from llamastack.provider.error_translation import unwrapped
 from llamastack.provider.errors import InternalError, LlamaStackError
-from llamastack.stack import ConfigError
+from llamastack.stack import ConfigError, Stack
 from llamastack.stack.discovery import Discovery
-from llamastack.stack.stack import Stack
 from llamastack_conformance.backend_tap import Tap, tap
 from llamastack_conformance.checks import Body, Check, CheckFailure, NotApplicable
 from llamastack_conformance.configured import ConfiguredProvider, merged, nested

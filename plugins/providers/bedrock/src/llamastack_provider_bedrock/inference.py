@@ -15,6 +15,7 @@ from llamastack.api.models import Model
 from llamastack.provider import Deps, LlamaStackError, PermissionDeniedError
 from llamastack.provider.streams import Stream
 from llamastack_adapters.openai_dialect import (
+    BackendReply,
     Dialect,
     FormChatInference,
     OpenAIForm,
@@ -23,7 +24,6 @@ from llamastack_adapters.openai_dialect import (
     embeddings_response,
     understood,
 )
-from llamastack_adapters.openai_dialect.internal_form_inference import BackendReply
 from llamastack_adapters.remote_inference import RemoteInference
 from llamastack_provider_bedrock.backend import CONTROL, RUNTIME, Bedrock
 from llamastack_provider_bedrock.config import BedrockConfig

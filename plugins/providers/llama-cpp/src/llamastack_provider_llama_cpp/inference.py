@@ -21,6 +21,7 @@ from llamastack.provider import (
 )
 from llamastack.provider.streams import Stream
 from llamastack_adapters.openai_dialect import (
+    BackendReply,
     Dialect,
     FormChatInference,
     FormCompletionInference,
@@ -30,7 +31,6 @@ from llamastack_adapters.openai_dialect import (
     completion_body,
     embeddings_body,
 )
-from llamastack_adapters.openai_dialect.internal_form_inference import BackendReply
 from llamastack_provider_llama_cpp.chunks import calls_from_text, forced_call
 from llamastack_provider_llama_cpp.config import LlamaCppConfig
 from llamastack_provider_llama_cpp.engine import Engine

@@ -29,7 +29,7 @@ from llamastack_adapters.backend import HttpBackend
 from llamastack_adapters.credentials import ApiKey
 from llamastack_adapters.error_bodies import error_of_answer, error_of_event
 from llamastack_adapters.http_client import http_client
-from llamastack_adapters.openai_dialect.replies import MALFORMED
+from llamastack_adapters.openai_dialect import MALFORMED
 from llamastack_adapters.surrogate_pairs import decode_json
 from llamastack_provider_ollama.config import OllamaConfig
 

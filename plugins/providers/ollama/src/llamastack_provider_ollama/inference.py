@@ -26,6 +26,7 @@ from llamastack.provider import (
 from llamastack.provider.streams import Stream
 from llamastack_adapters.credentials import ApiKey
 from llamastack_adapters.openai_dialect import (
+    BackendReply,
     FormChatInference,
     FormCompletionInference,
     OpenAIForm,
@@ -33,7 +34,6 @@ from llamastack_adapters.openai_dialect import (
     completion_body,
     embeddings_body,
 )
-from llamastack_adapters.openai_dialect.internal_form_inference import BackendReply
 from llamastack_adapters.remote_inference import RemoteInference
 from llamastack_provider_ollama.backend import Backend
 from llamastack_provider_ollama.config import OllamaConfig

@@ -14,7 +14,7 @@ from pydantic import Field
 from llamastack.api.definition import MethodDefinition, ResourceKind
 from llamastack.api.pagination import all_listed
 from llamastack.api.webmethod import ResourceAction
-from llamastack.client.client import LlamaStackClient
+from llamastack.client import LlamaStackClient
 from llamastack.http.client import authorities
 from llamastack.provider.deps import Deps
 from llamastack.provider.errors import LlamaStackError

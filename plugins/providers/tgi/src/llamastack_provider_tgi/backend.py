@@ -33,7 +33,7 @@ from llamastack_adapters.credentials import ApiKey
 from llamastack_adapters.decompression import ACCEPTED
 from llamastack_adapters.error_bodies import error_in, error_of_answer, error_of_event, error_of_status
 from llamastack_adapters.event_streams import EventStream
-from llamastack_adapters.openai_dialect.replies import MALFORMED
+from llamastack_adapters.openai_dialect import MALFORMED
 from llamastack_adapters.remote_inference import RemoteConfig
 from llamastack_adapters.surrogate_pairs import decode_json
 from llamastack_adapters.transports import guard

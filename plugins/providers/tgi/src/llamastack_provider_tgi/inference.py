@@ -23,6 +23,7 @@ from llamastack.provider.errors import (
 from llamastack.provider.streams import Stream
 from llamastack_adapters.credentials import ApiKey
 from llamastack_adapters.openai_dialect import (
+    BackendReply,
     Dialect,
     FormChatInference,
     FormCompletionInference,
@@ -31,7 +32,6 @@ from llamastack_adapters.openai_dialect import (
     chat_body,
     understood,
 )
-from llamastack_adapters.openai_dialect.internal_form_inference import BackendReply
 from llamastack_adapters.remote_inference import RemoteInference
 from llamastack_provider_tgi.backend import HuggingFaceBackend, where
 from llamastack_provider_tgi.config import EndpointConfig, HuggingFaceConfig, ServerlessConfig, TGIConfig

@@ -28,9 +28,8 @@ _PREFIX = "error: "
 def to_cli_error(error: Exception) -> CliError:
     """The message for an exception that left a command."""
     from llamastack.provider.errors import LlamaStackError
-    from llamastack.stack import ConfigError, StackStartError
+    from llamastack.stack import ConfigError, PluginError, StackStartError
     from llamastack.stack.discovery import DiscoveryError
-    from llamastack.stack.hook_calls import PluginError
 
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]

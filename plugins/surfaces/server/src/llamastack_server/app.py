@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 
 from llamastack.provider.context import use_context
 from llamastack.provider.hookspecs import FinishedRequest
 from llamastack.provider.routes import (
-    ACCESS_ORDER,
-    HOST_CHECK_ORDER,
     AsgiApp,
     ErrorFormat,
-    Middleware,
     Receive,
     Scope,
     Send,
 )
 from llamastack.stack import Stack
-from llamastack_server.access_check import AccessCheck
 from llamastack_server.context import REQUEST_ID_HEADER, request_context
 from llamastack_server.documentation import documentation_routes
 from llamastack_server.error_replies import send_error
 from llamastack_server.logs import log_access
-from llamastack_server.origins import OriginPolicy
+from llamastack_server.plugin import llamastack_middleware
 from llamastack_server.process_limits import ProcessLimits
 from llamastack_server.requests import ClientGoneError
 from llamastack_server.router import Router
@@ -49,12 +44,13 @@ class StackApp:
         groups = [*stack.hooks.collect("llamastack_routes", stack, required=True)]
         fragments = [group.openapi for _, group in groups if group.openapi is not None]
         router = Router([(_SERVER, documentation_routes(fragments)), *groups])
-        self._state = ServerState(ProcessLimits(settings), router.format_for)
-        middleware = [Middleware(partial(OriginPolicy, settings=settings, loopback=loopback), HOST_CHECK_ORDER)]
-        middleware += [Middleware(partial(AccessCheck, access=stack.access), ACCESS_ORDER)]
-        middleware += [each for _, each in stack.hooks.collect("llamastack_middleware", stack, required=True)]
+        self._state = ServerState(ProcessLimits(settings), router.format_for, loopback)
+        middleware = stack.hooks.collect("llamastack_middleware", stack, required=True)
+        if not any(plugin.startswith(f"{_SERVER}:") for plugin, _ in middleware):
+            # Whoever switches the server's own plugin off means its routes. Hosts and principals are still checked.
+            middleware = [*((_SERVER, each) for each in llamastack_middleware(stack)), *middleware]
         self._app: AsgiApp = router
-        for each in sorted(middleware, key=lambda each: each.order)[::-1]:
+        for each in sorted((each for _, each in middleware), key=lambda each: each.order)[::-1]:
             self._app = each.factory(self._app)
 
     def format_for(self, path: str) -> ErrorFormat:

@@ -24,6 +24,7 @@ from llamastack_server.hosts import (
 )
 from llamastack_server.requests import headers_of
 from llamastack_server.settings import ServerConfig
+from llamastack_server.state import state_of
 
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _MOST_KNOWN = 1000
@@ -40,14 +41,15 @@ Headers = list[tuple[bytes, bytes]]
 class OriginPolicy:
     """Middleware that refuses requests for another host or from another site, and sends the CORS headers.
 
-    app: called for every other request. loopback: whether only this machine can reach the server.
+    app: called for every other request.
     """
 
-    def __init__(self, app: AsgiApp, *, settings: ServerConfig, loopback: bool) -> None:
+    def __init__(self, app: AsgiApp, *, settings: ServerConfig) -> None:
         self._app = app
         own_name = [settings.host] if read_host(settings.host) is not None else []
         self._hosts = [host_pattern(text) for text in (*settings.allowed_hosts, *own_name)]
-        self._every_host = ANY in settings.allowed_hosts or not (loopback or settings.allowed_hosts)
+        self._every_host = ANY in settings.allowed_hosts
+        self._names_hosts = bool(settings.allowed_hosts)
         self._good_hosts: set[bytes] = set()
         self._every_origin = ANY in settings.allowed_origins
         self._null_origin = NULL_ORIGIN in settings.allowed_origins
@@ -92,7 +94,7 @@ class OriginPolicy:
             if scope.get("http_version", "1.1") != "1.0":
                 raise InvalidRequestError("the request has no header 'Host'")
             return  # browsers always send it
-        if not self._every_host:
+        if not self._every_host and (self._names_hosts or state_of(scope).loopback):
             text = given[0].decode("latin-1")
             host = read_host(text)
             if host is None:

@@ -11,7 +11,7 @@ from llamastack.provider.commands import CliCommand
 if TYPE_CHECKING:
     from llamastack.api.definition import ApiDefinition
     from llamastack.provider.config_sections import ConfigSection
-    from llamastack.provider.routes import RouteGroup
+    from llamastack.provider.routes import Middleware, RouteGroup
     from llamastack.stack import Stack
 
 
@@ -47,3 +47,19 @@ def llamastack_routes(stack: Stack) -> Sequence[RouteGroup]:
     from llamastack_server.native_routes import native_routes
 
     return [native_routes(stack)]
+
+
+@hookimpl(tryfirst=True)
+def llamastack_middleware(stack: Stack) -> Sequence[Middleware]:
+    from functools import partial
+
+    from llamastack.provider.routes import ACCESS_ORDER, HOST_CHECK_ORDER, Middleware
+    from llamastack_server.access_check import AccessCheck
+    from llamastack_server.origins import OriginPolicy
+    from llamastack_server.settings import ServerConfig
+
+    origins = partial(OriginPolicy, settings=stack.config.section("server", ServerConfig))
+    return [
+        Middleware(origins, HOST_CHECK_ORDER),
+        Middleware(partial(AccessCheck, access=stack.access), ACCESS_ORDER),
+    ]

@@ -14,10 +14,13 @@ STATE = "llamastack.server"
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """limits: what all requests of this process share. format_for: gives the form of errors for a path."""
+    """limits: what all requests of this process share. format_for: gives the form of errors for a path.
+    loopback: whether only this machine can reach the server.
+    """
 
     limits: ProcessLimits
     format_for: Callable[[str], ErrorFormat]
+    loopback: bool = False
 
 
 def state_of(scope: Scope) -> ServerState:

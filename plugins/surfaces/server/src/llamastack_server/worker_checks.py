@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from llamastack.provider.spec import ProviderSpec
 from llamastack.stack import ConfigError, Stack
 from llamastack.stack.discovery import STORE_GROUP, DiscoveryError, Installed
-from llamastack.stack.resolver import PlannedProvider
 from llamastack.stack.stores import Store
 from llamastack.stack.yaml_source import ConfigIssue
 
@@ -31,7 +31,7 @@ def _faults(stack: Stack, workers: int) -> Iterator[ConfigIssue]:
             f"registrations in one process, and {workers} workers must share them; allowed: {names}, or one worker",
         )
     for provider in stack.plan.providers:
-        reason = _kept_apart_by(provider)
+        reason = _kept_apart_by(provider.spec, provider.config)
         if reason is not None:
             yield config.fault(
                 provider.path,
@@ -52,12 +52,12 @@ def _brings_shared_store(installed: Installed) -> bool:
         return False
 
 
-def _kept_apart_by(provider: PlannedProvider) -> str | None:
+def _kept_apart_by(spec: ProviderSpec, settings: object) -> str | None:
     """None if instances in several processes share their state; else a remark to show after the provider's type."""
-    single = provider.spec.single_process
+    single = spec.single_process
     if single is True:
         return ""
     for name in single or ():
-        if getattr(provider.config, name, None) is not None:
+        if getattr(settings, name, None) is not None:
             return f" with '{name}'"
     return None

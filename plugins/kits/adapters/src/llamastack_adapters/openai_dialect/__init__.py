@@ -6,7 +6,11 @@ Format: https://platform.openai.com/docs/api-reference/chat and /completions.
 from llamastack_adapters.openai_dialect.adapter import OpenAIConfig, OpenAIInference, StreamUsageConfig
 from llamastack_adapters.openai_dialect.call_assembler import ToolCallAssembler
 from llamastack_adapters.openai_dialect.internal_form import as_json_schema, chat_form, completion_form
-from llamastack_adapters.openai_dialect.internal_form_inference import FormChatInference, FormCompletionInference
+from llamastack_adapters.openai_dialect.internal_form_inference import (
+    BackendReply,
+    FormChatInference,
+    FormCompletionInference,
+)
 from llamastack_adapters.openai_dialect.internal_form_replies import (
     chat_chunks,
     chat_reply,
@@ -15,6 +19,7 @@ from llamastack_adapters.openai_dialect.internal_form_replies import (
 )
 from llamastack_adapters.openai_dialect.protocols import OpenAIForm, OpenAIProtocolPrivate, OpenAIRequest
 from llamastack_adapters.openai_dialect.replies import (
+    MALFORMED,
     chat_response,
     completion_response,
     embeddings_response,
@@ -31,6 +36,8 @@ from llamastack_adapters.openai_dialect.streams import chat_stream, completion_s
 from llamastack_adapters.openai_dialect.tool_calls import parse_arguments
 
 __all__ = [
+    "MALFORMED",
+    "BackendReply",
     "Dialect",
     "FormChatInference",
     "FormCompletionInference",
