@@ -118,7 +118,7 @@ class LoadedConfig(YamlDocument):
         read = getattr(self.run, name, None)
         if isinstance(read, model):
             return read
-        # Its plugin was not there when this was read.
+        # The plugin of this section was not installed when the config was read.
         return self.validated(model, (name,), {} if read is None else self.value[name])
 
     def objects(self, resource_api: str) -> list[Any]:

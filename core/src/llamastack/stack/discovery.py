@@ -176,7 +176,7 @@ class Discovery:
 
         Raises DiscoveryError when it is not a spec, is one of another API or type, or needs another core.
         """
-        from llamastack.provider.spec import ProviderSpec  # brings pydantic, which a listing does without
+        from llamastack.provider.spec import ProviderSpec  # imports pydantic, which a listing does not need
 
         spec = installed.load()
         who = f"'{installed.name}' ({installed.origin}, entry point {installed.value})"

@@ -42,7 +42,7 @@ def substituted(text: str, environment: Mapping[str, str]) -> str:
 
 
 class _Reader:
-    """Reads one text from left to right, and puts the values in.
+    """Reads one text from left to right, and replaces the references by their values.
 
     unset: variables that are needed and not set.
     """
@@ -105,7 +105,7 @@ class _Reader:
         only_if_set = operator == ":+"
         operand = self.read(name, depth + 1, needed=needed and bool(value) == only_if_set)
         if operator == ":" and text[begin] == "-" and not _NUMBER.match(text[begin + 1 : self._at - 1]):
-            # A shell's way to write a default; taken as it stands it would begin with the sign.
+            # A shell writes defaults so; here the default would begin with the minus sign.
             raise SubstitutionError(f"${{env.{name}:- is not understood; write ${{env.{name}:=default}}")
         if only_if_set:
             return (operand if value else ""), True

@@ -33,9 +33,9 @@ class OwnTask:
         return self._task is not None and not self._task.done()
 
     async def start(self) -> None:
-        """Enter the context; it is left again where the caller is cancelled meanwhile.
+        """Enter the context; it is left again if the caller is cancelled meanwhile.
 
-        Raises what entering raises, RuntimeError where it runs already.
+        Raises what entering raises, RuntimeError if it runs already.
         """
         if self.runs:
             raise RuntimeError(f"{self._what} runs already")
@@ -55,7 +55,7 @@ class OwnTask:
             raise RuntimeError(f"{self._what} was stopped while it started")
 
     async def stop(self) -> None:
-        """Leave the context, and wait until it is left. Nothing happens where it does not run.
+        """Leave the context, and wait until it is left. Does nothing if it does not run.
 
         Raises what leaving raises, RuntimeError in another event loop than it was started in.
         """
@@ -87,7 +87,7 @@ class OwnTask:
                 async with self._opened():
                     self._started.set()
                     await self._stop.wait()
-        except BaseException as error:  # which `start` or `stop` raises
+        except BaseException as error:  # `start` or `stop` raises it
             self._failure = error
             if isinstance(error, asyncio.CancelledError):
                 raise

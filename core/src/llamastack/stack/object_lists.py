@@ -14,7 +14,7 @@ _MISSING = object()
 
 
 def chosen_objects(method: MethodDefinition, objects: Sequence[Any], arguments: Mapping[str, Any]) -> object:
-    """The objects whose fields have the values of the arguments that are given; a list of values means any of them.
+    """The objects whose fields equal the given arguments; a list of values means any of them.
 
     A method that returns `Page` gets one, of `limit` objects (100 where it is not given). Raises InvalidRequestError.
     """

@@ -48,7 +48,7 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True)
 class YamlDocument:
-    """What was read, and where each part of it stands.
+    """A YAML text that was read, and the line of each key in it.
 
     value: the plain Python value. source: what errors call the text. lines: key path -> line. from_environment: paths
     whose text was substituted.
@@ -80,7 +80,7 @@ class YamlDocument:
     def _faults(self, error: ValidationError, model: type[BaseModel], base: Path, value: object) -> list[ConfigIssue]:
         """Faults with key paths, lines and the bad value, secrets left out."""
         secret = [path.rpartition(".")[2] for path, field in Schema.of(model).nested_fields() if field.is_secret]
-        redact = Redactor(value)  # a validator of a provider's own may repeat what it was given
+        redact = Redactor(value)  # a provider's own validator may repeat the value
         found: list[ConfigIssue] = []
         for fault in explain_validation_error(error, model):
             path = (*base, *fault["loc"])
@@ -98,7 +98,7 @@ def _inside(value: Any, part: str | int) -> object:
     try:
         return value[part]
     except (LookupError, TypeError):
-        return None  # a validator of somebody's own made up the path
+        return None  # a provider's own validator may name a path that is not there
 
 
 def read_yaml(text: str, environment: Mapping[str, str] | None = None, source: str = "config") -> YamlDocument:
@@ -174,7 +174,7 @@ class _Reader:
 
     def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, object]:
         own = [key_node for key_node, _ in node.value]
-        self._loader.flatten_mapping(node)  # puts what is merged before what is written here
+        self._loader.flatten_mapping(node)  # puts merged keys before the node's own keys
         found: dict[str, object] = {}
         written: set[str] = set()
         for key_node, value_node in node.value:

@@ -195,7 +195,7 @@ class ResourceCatalogue:
             try:
                 await self._registrations.ask_to_register(instance, item)
                 was_taken = True
-                # From here on a caller that goes away changes nothing.
+                # From here on, a cancelled caller changes nothing.
                 with anyio.CancelScope(shield=True):
                     kept = await self._keep(instance, item)
             except BaseException as error:
@@ -243,7 +243,7 @@ class ResourceCatalogue:
         async with self._registrations.lock(item.identifier):
             if instance is not None and instance.provider is None:
                 raise instance.unavailable()
-            # Once the provider has let go, the record goes too, even when the caller has gone away.
+            # When the provider has released it, the record is deleted too, even if the caller is cancelled.
             with anyio.CancelScope(shield=True):
                 if instance is not None:
                     await self._registrations.ask_to_unregister(instance, item)
@@ -251,7 +251,9 @@ class ResourceCatalogue:
                 self._registrations.remove(item.identifier)
         if instance is not None:
             instance.drop(item.identifier)
-            await instance.refresh(force=True)  # only the provider knows whether it still serves the object by itself
+            await instance.refresh(
+                force=True
+            )  # only the provider knows whether it serves the object without a registration
         self._notify("llamastack_object_unregistered", self.pair.resource_api, item)
 
     def _owned(self, item: RoutedObject) -> tuple[SupervisedProvider, RoutedObject]:

@@ -39,9 +39,9 @@ class LastListings:
         self._names: dict[str, frozenset[str]] = {}
 
     def follow(self, changes: Iterable[StoredObject]) -> None:
-        """Take in what the store keeps."""
+        """Take in what the store keeps of providers that this worker has not heard of yet."""
         for item in changes:
-            if item.kind == self._kind and item.body is not None:
+            if item.kind == self._kind and item.body is not None and item.provider_id not in self._names:
                 with suppress(ValidationError):  # it is written again when the provider has listed
                     self._names[item.provider_id] = _NAMES.validate_json(item.body)
 

@@ -1,7 +1,7 @@
 """The objects that the run config and users registered, and what each provider has taken of them.
 
-The first is what should be, the second what is. Each provider is brought from one to the other after every poll: after
-a restart, when it comes back, when it has lost an object, and when other workers register or unregister one.
+The first is the desired state, the second the actual one. After every poll the difference is worked off: after a
+restart, when a provider comes back, when it has lost an object, and when another worker registers or unregisters one.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Registrations:
         # Weak: a lock is there as long as somebody holds it or waits for it.
         self._locks: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
 
-    # ---- what should be ------------------------------------------------------------------------------------------
+    # ---- the desired state ---------------------------------------------------------------------------------------
 
     def get(self, identifier: str) -> RoutedObject | None:
         return self._registered.get(identifier)
@@ -105,7 +105,7 @@ class Registrations:
             try:
                 item = None if change.body is None else self._kind.adapter.validate_json(change.body, extra="ignore")
             except ValidationError as error:
-                _LOGGER.error(  # noqa: TRY400 - whose traceback says nothing more
+                _LOGGER.error(  # noqa: TRY400 - the traceback says nothing more
                     "%s '%s' in the registry cannot be read and is left out: %s",
                     self._kind.label,
                     change.identifier,
@@ -126,7 +126,7 @@ class Registrations:
             if self._instances[provider_id].provider is not None:
                 self._instances[provider_id].wake()
 
-    # ---- what is -------------------------------------------------------------------------------------------------
+    # ---- the actual state ----------------------------------------------------------------------------------------
 
     def is_taken(self, item: RoutedObject) -> bool:
         """Whether its provider has taken a registered object as it is."""
@@ -148,10 +148,10 @@ class Registrations:
             return self._refused.get(item.identifier, "its provider has not taken it yet, or has lost it")
         return None
 
-    # ---- from one to the other -----------------------------------------------------------------------------------
+    # ---- working off the difference ------------------------------------------------------------------------------
 
     async def reconcile(self, instance: SupervisedProvider, vanished: Set[str]) -> None:
-        """Bring a provider in line. Call it after each poll, in the instance's own task.
+        """Bring a provider to the desired state. Call it after each poll, in the instance's own task.
 
         vanished: what it listed before, and lists no more.
         """
@@ -212,7 +212,7 @@ class Registrations:
     def _is_refused(self, instance: SupervisedProvider, item: RoutedObject, error: LlamaStackError) -> None:
         if self._registered.get(item.identifier) is not item:
             return
-        if item.identifier not in self._refused:  # else it is no news: the stack tries again and again
+        if item.identifier not in self._refused:  # else it was logged before: the stack tries again and again
             _LOGGER.warning(
                 "%s does not take %s '%s', which %s: %s",
                 instance.provider_id,

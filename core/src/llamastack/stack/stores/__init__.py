@@ -8,7 +8,7 @@ from typing import ClassVar, Protocol
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """A registered object, or the news that it is gone.
+    """A registered object, or a note that it was unregistered.
 
     kind: name of the resource API, such as `models`; the stack also keeps other records under kinds of its own.
     body: its JSON text; None when it was unregistered.
@@ -34,7 +34,7 @@ class Store(Protocol):
         ...
 
     async def changes_since(self, sequence: int) -> tuple[int, list[StoredObject]]:
-        """What was put or deleted after `sequence` (0: everything that is there), and the newest sequence number.
+        """The newest sequence number, and what was put or deleted after `sequence` (0: everything that is there).
 
         In a store that is shared, the newest number is above 0 even when nothing is there: asking again with 0 would
         leave out what was put and deleted in between.
@@ -42,7 +42,7 @@ class Store(Protocol):
         ...
 
     async def put(self, item: StoredObject, *, replace: bool = False) -> bool:
-        """Keep `item`; False, and nothing changed, when the identifier of that kind is taken.
+        """Keep `item`. Returns False and changes nothing if there is one with that kind and identifier.
 
         replace: it takes the place of what is there.
         """

@@ -28,7 +28,7 @@ class MemoryStore:
         """Nothing to do."""
 
     async def changes_since(self, sequence: int) -> tuple[int, list[StoredObject]]:
-        # There are no other workers to tell of what is gone: only the last state counts.
+        # No other worker must learn what was deleted: only the last state counts.
         return self._sequence, [item for number, item in self._rows.values() if number > sequence]
 
     async def put(self, item: StoredObject, *, replace: bool = False) -> bool:

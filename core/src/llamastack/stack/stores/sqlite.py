@@ -1,4 +1,4 @@
-"""The default store: one sqlite file in WAL mode, shared by all workers on a machine, for its owner alone."""
+"""The default store: one sqlite file in WAL mode, shared by all workers on a machine; only its owner can read it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS objects (
     PRIMARY KEY (kind, identifier)
 )
 """
-# The first number is 2: a reader of an empty store has seen up to 1, and later sees what is deleted, too.
+# Numbers begin with 2: a reader of an empty store has seen up to 1, so it later sees deletions, too.
 _EMPTY = 1
 _NEXT = f"(SELECT COALESCE(MAX(sequence), {_EMPTY}) + 1 FROM objects)"
 _PUT = f"""
