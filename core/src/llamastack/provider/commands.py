@@ -1,4 +1,4 @@
-"""What a plugin needs for a command of `llamastack`: its description, its output and its errors.
+"""What a plugin needs for a command of `llamastack`: a description, output and errors.
 
 A command is a `click.Command`. It finds a `CommandOutput` in `ctx.obj` (`@click.pass_obj`). It raises its errors; the
 command line shows them and sets the exit status.
@@ -42,7 +42,7 @@ class CliError(Exception):
 
 
 class WrongInputError(CliError):
-    """The command could not be tried: wrong usage, or a wrong config."""
+    """The command did not start: wrong usage, or a wrong config."""
 
     exit_code = 2
 
@@ -69,7 +69,7 @@ class ProgressDisplay(Protocol):
         ...
 
     def waiting(self) -> AbstractContextManager[None]:
-        """Around what a person waits for. On a terminal, progress is drawn as bars meanwhile."""
+        """A context for the time that a person waits. On a terminal, progress is drawn as bars."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The context of a request: who asks, with which data for providers, under which ids, and until when.
+"""The context of a request: who makes it, its data for providers, its ids, and its deadline.
 
 One ContextVar holds it for the time of the request, so it cannot reach another request. Providers read it with
 `current_context()`; `Deps.request_data()` reads the provider data, validated by the model that the spec names.
@@ -43,7 +43,7 @@ class Principal:
 
 
 STACK_ITSELF = Principal("llamastack")
-"""Makes the calls that belong to no request, such as those of a provider's start. Only this object counts as it."""
+"""Makes the calls that belong to no request, such as those at a provider's start. No equal object replaces it."""
 
 
 class ContextChanges(TypedDict, total=False):

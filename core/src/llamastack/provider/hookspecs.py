@@ -1,8 +1,8 @@
 """The one-to-many extension points (pluggy; entry-point group `llamastack.plugins`).
 
 Hooks are plain functions unless their specification is async. They are called on the event loop where one runs: they
-must not block. An implementation may leave out arguments that it does not use. A failure in one that only tells
-something is logged and goes no further.
+must not block. An implementation may leave out arguments that it does not use. A failure in a hook that only reports
+something is logged and has no other effect.
 """
 
 from __future__ import annotations
@@ -59,20 +59,20 @@ def llamastack_apis() -> Sequence[ApiDefinition]:  # type: ignore[empty-body]
 
 @hookspec
 def llamastack_check_apis(apis: Mapping[str, ApiDefinition], added: Mapping[str, str]) -> None:
-    """Raise DiscoveryError where a surface cannot serve an API that a plugin adds, before anything starts.
+    """Raise DiscoveryError if a surface cannot serve an API that a plugin adds. It is called before anything starts.
 
-    apis: all APIs by name. added: those of plugins, with the name of the plugin. Not called where no plugin adds one.
+    apis: all APIs by name. added: those of plugins, with the name of the plugin. Not called if no plugin adds one.
     """
 
 
 @hookspec
 def llamastack_cli_commands() -> Sequence[CliCommand]:  # type: ignore[empty-body]
-    """Commands to add to `llamastack`, each imported when it is used; a command that is there already is kept."""
+    """Commands to add to `llamastack`, each imported when it is used. A name that exists already is ignored."""
 
 
 @hookspec
 def llamastack_config_sections() -> Sequence[ConfigSection]:  # type: ignore[empty-body]
-    """Top-level keys of the run config that the plugin reads; a name that is taken is an error."""
+    """Top-level keys of the run config that the plugin reads. A name that is taken is an error."""
 
 
 @hookspec
@@ -96,14 +96,14 @@ def llamastack_middleware(stack: Any) -> Sequence[Middleware]:  # type: ignore[e
 def llamastack_stack_lifespan(stack: Any) -> AbstractAsyncContextManager[object]:  # type: ignore[empty-body]
     """An async context manager around a running stack; `stack` is the `llamastack.Stack`.
 
-    It is entered when every provider has tried to start, and left while everything still works. Several are left in
-    reverse order. A failure at entry stops the start; a failure when it is left is logged.
+    The stack enters it when every provider has tried to start, and leaves it while everything still works; several in
+    reverse order. A failure at entry stops the start. A failure at exit is logged.
     """
 
 
 @hookspec
 def llamastack_object_registered(api: str, object: Any) -> None:
-    """A user registered an object. The hook is not called for those of the run config and of other processes.
+    """A user registered an object. The hook is not called for objects of the run config or of other processes.
 
     api: name of the registry API, such as `models`.
     object: the object, such as a `Model`.
@@ -121,14 +121,14 @@ def llamastack_request_finished(request: FinishedRequest) -> None:
 
 
 OPEN_ROUTE = "/health"
-"""Answered to everybody: what watches a server has no credentials."""
+"""Everybody gets an answer here: a monitor of a server has no credentials."""
 
 
 class IncomingRequest(NamedTuple):
     """The head of a request over HTTP.
 
-    method: HTTP method. path: path of the URL, without the query. headers: by name in lower case; of several with one
-    name the first. client: address of the peer, if known.
+    method: HTTP method. path: path of the URL, without the query. headers: by name in lower case; the first one if a
+    name is repeated. client: address of the peer, if known.
     """
 
     method: str
@@ -138,21 +138,21 @@ class IncomingRequest(NamedTuple):
 
 
 class Action(StrEnum):
-    """What somebody wants to do with a resource."""
+    """What a principal wants to do with a resource."""
 
     READ = "read"
-    """See it: an object in a list, or what an API of the stack itself tells."""
+    """See it: an object in a list, or a reply of an API that the stack implements."""
     CALL = "call"
     REGISTER = "register"
     UNREGISTER = "unregister"
 
 
 class Resource(NamedTuple):
-    """What an action is about.
+    """The target of an action.
 
-    api: that of the call, such as `inference`; for reading and registration that of the objects, such as `models`.
-    method: the name of the API's method. identifier: of the object, or "" where the API has none.
-    provider_id: of the instance that serves the object, or is to serve it; None if it is not chosen yet.
+    api: the API of the call, such as `inference`; for reading and registration the API of the objects, such as
+    `models`. method: the name of the API's method. identifier: of the object, or "" if the API has none.
+    provider_id: of the instance that serves the object, or will serve it; None if it is not chosen yet.
     """
 
     api: str
@@ -165,9 +165,9 @@ class Resource(NamedTuple):
 async def llamastack_authenticate(request: IncomingRequest) -> Principal | None:
     """The principal of this request over HTTP; None if this plugin does not know.
 
-    Every plugin is asked. Raise AuthenticationError to refuse; one refusal counts more than all else. Of several
-    principals the first counts. Where no plugin knows who it is, the request is refused with 401. `/health` is open.
-    A plugin that fails otherwise refuses, too. Only plugins of the group `llamastack.required_plugins` may have it.
+    Every plugin is asked. Raise AuthenticationError to refuse: one refusal overrides all other answers, and so does a
+    plugin that fails. The first of several principals counts. If no plugin knows who it is, the reply is a 401.
+    `/health` is open. Only plugins of the entry-point group `llamastack.required_plugins` may implement this hook.
     """
 
 
@@ -175,9 +175,10 @@ async def llamastack_authenticate(request: IncomingRequest) -> Principal | None:
 async def llamastack_authorize(principal: Principal | None, action: Action, resource: Resource) -> bool | None:
     """Whether `principal` may do it, over HTTP and in process. None: this plugin has no opinion.
 
-    Every plugin is asked. One False counts more than all else, and what nobody allows is denied. Asked before every
-    call of a provider, for each object in a list, and before a registration and its end; not for what the stack does
-    by itself. Only plugins of the group `llamastack.required_plugins` may have it.
+    Every plugin is asked. One False overrides all other answers, and an action that no plugin allows is denied. The
+    hook is called before every call of a provider, for each object in a list, and before an object is registered or
+    unregistered; not for actions of the stack itself. Only plugins of the entry-point group
+    `llamastack.required_plugins` may implement it.
     """
 
 
@@ -185,9 +186,9 @@ async def llamastack_authorize(principal: Principal | None, action: Action, reso
 async def llamastack_around_call(call: ProviderCall, proceed: Proceed) -> Any:
     """Wraps every call of a provider, over HTTP and in process.
 
-    `await proceed(call)` makes the call and gives what this must give: the reply, or an async iterator of pieces where
-    `call.stream` is set. Proceed with `call.replaced(...)` to change the request or to choose another instance, proceed
-    several times to try again, or not at all to answer or to refuse with an error of the family.
+    `await proceed(call)` makes the call. It returns what the hook must return: the reply, or an async iterator of
+    pieces if `call.stream` is set. Proceed with `call.replaced(...)` to change the request or to choose another
+    instance, several times to try again, or not at all to answer or to refuse with an error of the family.
     """
 
 
@@ -198,4 +199,4 @@ def llamastack_call_started(event: CallEvent) -> None:
 
 @hookspec
 def llamastack_call_finished(event: CallEvent) -> None:
-    """A call of a provider has ended: of a stream, when it is closed."""
+    """A call of a provider has ended. A stream ends with its last piece, or when it is closed."""

@@ -1,4 +1,4 @@
-"""What a plugin gives an HTTP server: routes, static files, the form of errors, middleware. No web framework is needed.
+"""What a plugin adds to an HTTP server: routes, static files, a form of errors, middleware. It needs no web framework.
 
 Format of endpoints: https://asgi.readthedocs.io/en/latest/specs/www.html.
 """
@@ -43,11 +43,11 @@ AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 """The HTTP methods of routes. A GET route answers HEAD as well."""
 DEFAULT_ORDER = 500
-"""The place of middleware that says nothing of its order."""
+"""The order of middleware that names none."""
 HOST_CHECK_ORDER = 100
-"""Where the server's own check of the headers `Host` and `Origin` stands."""
+"""The order of the server's own check of the headers `Host` and `Origin`."""
 ACCESS_ORDER = 200
-"""Where the server asks plugins who makes a request."""
+"""The order of the middleware that asks plugins who makes a request."""
 
 
 class ErrorFormat(Protocol):

@@ -27,20 +27,10 @@ class AccessControl:
         """Whether `may` can deny anything."""
 
     async def authenticate(self, request: IncomingRequest) -> Principal:
-        """Raises AuthenticationError where a plugin refuses or none knows who it is, InternalError where one fails."""
-        found: list[Principal] = []
-        refusals: list[LlamaStackError] = []
-        for hook in self._authenticate:
-            try:
-                answer = await hook.call(request)
-                if answer is not None:
-                    found.append(_of_kind(Principal, answer))
-            except AuthenticationError as error:
-                refusals.append(error)
-            except Exception as error:
-                refusals.append(_failed(hook, error))
-        if refusals:
-            raise refusals.pop(0)
+        """Raises AuthenticationError if a plugin refuses or no plugin knows who it is, InternalError if one fails."""
+        found, errors = await _ask(self._authenticate, Principal, AuthenticationError, request)
+        if errors:
+            raise errors.pop(0)
         if not found:
             raise AuthenticationError(
                 "this server needs to know who asks: the request has no credentials that it knows"
@@ -48,27 +38,15 @@ class AccessControl:
         return found[0]
 
     async def may(self, action: Action, resource: Resource) -> bool:
-        """Whether the current principal may do it. Raises InternalError where a plugin fails."""
+        """Whether the current principal may do it. Raises InternalError if a plugin fails."""
         principal = current_context().principal
         if principal is STACK_ITSELF or not self.authorizes:
             return True
-        allowed, denied = False, False
-        failures: list[LlamaStackError] = []
-        for hook in self._authorize:
-            try:
-                answer = await hook.call(principal, action, resource)
-                # perf: llamastack-v1-hooks. The usual answers need no further check.
-                if answer is True:
-                    allowed = True
-                elif answer is not None and not _of_kind(bool, answer):
-                    denied = True
-            except PermissionDeniedError:
-                denied = True
-            except Exception as error:
-                failures.append(_failed(hook, error))
-        if failures:
-            raise failures.pop(0)
-        return allowed and not denied
+        answers, errors = await _ask(self._authorize, bool, PermissionDeniedError, principal, action, resource)
+        for place, error in enumerate(errors):
+            if not isinstance(error, PermissionDeniedError):
+                raise errors.pop(place)
+        return bool(answers) and all(answers) and not errors
 
     async def check(self, action: Action, resource: Resource) -> None:
         """Raises PermissionDeniedError where the current principal may not do it."""
@@ -83,10 +61,24 @@ class AccessControl:
         return PermissionDeniedError(f"{who} may not {action} {what}")
 
 
-def _of_kind(kind: type[_T], answer: object) -> _T:
-    if not isinstance(answer, kind):
-        raise TypeError(f"it gave a {type(answer).__name__}, not a {kind.__name__}")
-    return answer
+async def _ask(
+    hooks: Sequence[Implementation], kind: type[_T], refusal: type[LlamaStackError], *arguments: object
+) -> tuple[list[_T], list[LlamaStackError]]:
+    """The answers of all plugins, and what they raise: refusals, and an InternalError for each plugin that fails."""
+    answers: list[_T] = []
+    errors: list[LlamaStackError] = []
+    for hook in hooks:
+        try:
+            answer = await hook.call(*arguments)
+            if isinstance(answer, kind):
+                answers.append(answer)
+            elif answer is not None:
+                errors.append(_failed(hook, TypeError(f"it gave a {type(answer).__name__}, not a {kind.__name__}")))
+        except refusal as error:
+            errors.append(error)
+        except Exception as error:
+            errors.append(_failed(hook, error))
+    return answers, errors
 
 
 def _failed(hook: Implementation, error: Exception) -> InternalError:

@@ -22,9 +22,9 @@ from llamastack.stack.supervisor import SupervisedProvider
 
 _LOGGER = logging.getLogger("llamastack.plugins")
 Step = Callable[[ProviderCall], Awaitable[Any]]
-"""Takes a call on, and gives the reply. Raises what hooks or the provider raise."""
+"""Makes a call, through the steps after it, and returns the reply. Raises what hooks or the provider raise."""
 FindTarget = Callable[[ProviderCall], Awaitable[ProviderCall]]
-"""The call for the instance that its ids name. Raises what is said about an object that is not served."""
+"""Returns the call with the instance that its ids name. Raises an error if that does not serve the object."""
 
 
 class CallChain:
@@ -39,9 +39,9 @@ class CallChain:
         self._events = CallEvents(started, finished) if started or finished else None
 
     def compose(self, find_target: FindTarget) -> Step:
-        """The steps as one function. A step that this stack does not need is not in it.
+        """The steps as one function, without those that this stack does not need.
 
-        find_target: for a call whose provider or object a hook has changed.
+        find_target: used for a call whose provider or object a hook has changed.
         """
         step = _provider_step(find_target, self._events)
         for hook in reversed(self._around):
@@ -51,7 +51,7 @@ class CallChain:
         return _time_limit_step(step)
 
 
-# Steps that only hand on are no coroutines. perf: llamastack-v1: each one costs what reading a header does.
+# perf: llamastack-v1. A step that only passes a call on is no coroutine: each one costs as much as reading a header.
 
 
 def _time_limit_step(then: Step) -> Step:
@@ -94,7 +94,7 @@ def _hook_step(hook: Implementation, then: Step) -> Step:
             raise_translated(raised, _blamed(hook, raised))
         if not call.stream or streams == [reply]:
             return reply
-        opened = [*streams, reply]  # a generator that was never begun closes nothing
+        opened = [*streams, reply]  # closing a generator that never started closes nothing
         return Stream(_pieces_of(hook, reply, opened), lambda: _close_all(opened))
 
     return step
@@ -125,7 +125,7 @@ def _check_kind(reply: object, call: ProviderCall) -> None:
 
 
 def _blamed(hook: Implementation, raised: BaseException) -> BaseException:
-    """What a hook raised; for a fault of its own an error that names the plugin."""
+    """What a hook raised; an error that names the plugin if it is no error of the family."""
     if not isinstance(raised, Exception) or isinstance(raised, LlamaStackError):
         return raised
     _LOGGER.error("plugin %s failed in %s", hook.plugin, hook.hook, exc_info=raised)

@@ -1,4 +1,4 @@
-"""Tells plugins of every call of a provider: when it starts, and how it ended."""
+"""Reports every call of a provider to plugins: when it starts, and how it ended."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ _About = tuple[str, str | None, str, str, str, str, str, str | None]
 
 
 class CallEvents:
-    """started, finished: tell the plugins, where some listen."""
+    """started, finished: call the plugins that listen."""
 
     def __init__(self, started: _Listener | None, finished: _Listener | None) -> None:
         self._started = started
         self._finished = finished
 
     async def around(self, call: ProviderCall, provider_type: str, made: Awaitable[Any]) -> Any:
-        """Await `made`, and tell of it."""
+        """Await `made`, and report it."""
         context, parent = context_and_call()
         call_id = f"{_PROCESS}{next(_numbers):x}"
         ids = (call.api, call.method, call.identifier, call.provider_id, provider_type, context.request_id)
@@ -71,7 +71,7 @@ class CallEvents:
         first_piece_s: float | None = None,
         tokens: _Tokens = _NO_TOKENS,
     ) -> None:
-        """Tell how a call ended. closed: by the reader of a stream, before its end."""
+        """Report how a call ended. closed: by the reader of a stream, before its end."""
         if self._finished is None:
             return
         cancelled = closed or not (raised is None or isinstance(raised, Exception))
@@ -97,7 +97,7 @@ def _tokens_in(piece: object) -> _Tokens | None:
 
 
 class _FollowedStream(AsyncIterator[Any]):
-    """The pieces of a call. end: tells how it ended. enter: makes the call the current one."""
+    """The pieces of a call. end: reports how it ended. enter: makes the call the current one."""
 
     def __init__(
         self, pieces: AsyncIterator[Any], end: Callable[..., None], began: float, enter: Callable[[], EnteredCall]

@@ -1,6 +1,6 @@
-"""Calls of hooks in pluggy's order, plugin by plugin, so that one that fails has a name and stops no other.
+"""Calls hooks in pluggy's order, plugin by plugin, so that a failure names its plugin and stops no other plugin.
 
-The order: `tryfirst` implementations, the others, `trylast`; within each, what was registered last comes first.
+The order: `tryfirst` implementations, the others, `trylast`; within each group the last registered comes first.
 Wrappers are around all of them, the last one outermost.
 """
 
@@ -72,7 +72,7 @@ def _new_wrapper(old: Callable[..., Generator[None, object, None]]) -> Callable[
 
 
 def call_all(called: Iterable[Implementation], failed: OnFailure, *arguments: object) -> list[tuple[str, object]]:
-    """(plugin, thing) for each thing that the implementations give. What one that fails gives is left out."""
+    """(plugin, thing) for each thing that the implementations return; without those of an implementation that fails."""
     results: _Results = []
     owner: dict[int, str] = {}
     wrappers: list[tuple[Implementation, Generator[None, object, Any]]] = []
@@ -99,7 +99,7 @@ def call_all(called: Iterable[Implementation], failed: OnFailure, *arguments: ob
 
 
 def tell_all(called: Iterable[Implementation], *arguments: object) -> None:
-    """The same for a hook that gives nothing, which no wrapper is around. A failure is logged."""
+    """The same for a hook that returns nothing and has no wrapper. A failure is logged."""
     for each in called:
         try:
             each.call(*arguments)

@@ -1,4 +1,4 @@
-"""The pluggy side: load the installed plugins one by one, so that a broken one has a name and stops no other."""
+"""Loads the installed plugins one by one, so that a broken plugin has a name and stops no other plugin."""
 
 from __future__ import annotations
 
@@ -102,13 +102,13 @@ class Plugins:
                 raise DiscoveryError(f"a required plugin cannot be used: {broken.cause}")
 
     def implementations(self, hook: str) -> list[Implementation]:
-        """What plugins implement of a hook, in the order in which it is called."""
+        """The implementations of a hook, in the order in which they are called."""
         return implementations(self.manager, hook)
 
     def collect(self, hook: str, *arguments: object, required: bool = False) -> list[tuple[str, Any]]:
-        """(plugin, thing) for each thing that the plugins give, in pluggy's order; one that fails is left out.
+        """(plugin, thing) for each thing that the plugins return, in pluggy's order. A plugin that fails is left out.
 
-        required: a plugin that fails is a PluginError instead.
+        required: raises PluginError for a plugin that fails.
         """
         given: list[tuple[str, Any]] = self._caller(hook, stop_start if required else leave_out)(*arguments)
         return given

@@ -1,4 +1,4 @@
-"""From a call of an API to a call of the provider that serves it; made from the Protocols, no method by hand."""
+"""Sends the calls of an API to the providers that serve it. All of it follows from the Protocols."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from llamastack.stack.supervisor import SupervisedProvider
 
 
 class _NotTakenError(BaseException):
-    """A hook chose an instance that does not take the call as it is. No Exception: hooks must not handle it."""
+    """A hook chose an instance that does not take the call in this form. No Exception, so that no hook handles it."""
 
 
 class RoutedCalls:
@@ -43,7 +43,8 @@ class RoutedCalls:
             name = arguments[key]
             item, instance = self._table.resolve(name) or await self._objects.find(name, key)
             arguments[key] = item.identifier
-            return await self._send(_call(method.api, by, item.identifier, instance, streams(arguments), arguments))
+            ids = (method.api, method.name, item.identifier, instance.provider_id)
+            return await self._send(ProviderCall(*ids, streams(arguments), arguments, None, by, instance))
 
         return dispatch
 
@@ -56,8 +57,9 @@ class RoutedCalls:
         Raises ObjectNotFoundError, NotSupportedError, or what hooks and the provider raise.
         """
         item, instance = self._table.resolve(name) or await self._objects.find(name, self._keys[by.native])
-        call = _call(self._table.pair.routed_api, by, item.identifier, instance, stream, request, body)
-        # The steps see a call of a provider that is down, too: a hook may choose another one.
+        ids = (self._table.pair.routed_api, by.native, item.identifier, instance.provider_id)
+        call = ProviderCall(*ids, stream, request, body, by, instance)
+        # A provider that is down is called, too: a hook may choose another one.
         if instance.provider is not None and not await by.is_taken(instance.provider, call):
             return None
         try:
@@ -73,18 +75,6 @@ class RoutedCalls:
         return call
 
 
-def _call(
-    api: str,
-    by: ProviderMethod,
-    identifier: str,
-    instance: SupervisedProvider,
-    stream: bool,
-    request: Mapping[str, Any],
-    body: bytes | None = None,
-) -> ProviderCall:
-    return ProviderCall(api, by.native, identifier, instance.provider_id, stream, request, body, by, instance)
-
-
 def _routed_by(method: MethodDefinition) -> str:
     if method.web.routed_by is None:
         raise TypeError(f"{method.api}.{method.name} must say by which parameter it is routed")
@@ -92,7 +82,7 @@ def _routed_by(method: MethodDefinition) -> str:
 
 
 def _native_method(method: MethodDefinition, arguments: Callable[[ProviderCall], Mapping[str, Any]]) -> ProviderMethod:
-    """A method of an API's Protocol as one of its providers."""
+    """A method of an API's Protocol, as a method of its providers."""
     return ProviderMethod(method.name, method.name, arguments, lambda request: request, by_name=True)
 
 
@@ -105,8 +95,9 @@ def _streams_of(method: MethodDefinition) -> Callable[[Mapping[str, Any]], bool]
 
 
 def direct_dispatch(instance: SupervisedProvider, method: MethodDefinition, calls: CallChain) -> Dispatch:
-    """The only provider of an API."""
+    """A method of an API that has one provider."""
     by, streams = _native_method(method, lambda call: call.request), _streams_of(method)
+    ids = (method.api, method.name, "", instance.provider_id)
 
     async def find_target(call: ProviderCall) -> ProviderCall:
         raise NotFoundError(f"API '{call.api}' has no provider '{call.provider_id}' beside '{instance.provider_id}'")
@@ -114,13 +105,13 @@ def direct_dispatch(instance: SupervisedProvider, method: MethodDefinition, call
     send = calls.compose(find_target)
 
     async def dispatch(arguments: dict[str, Any]) -> Any:
-        return await send(_call(method.api, by, "", instance, streams(arguments), arguments))
+        return await send(ProviderCall(*ids, streams(arguments), arguments, None, by, instance))
 
     return dispatch
 
 
 class VisibleObjects:
-    """The objects of one kind as the current principal may see and change them; the others are not there."""
+    """The objects of one kind that the current principal may see or change; the others do not exist for it."""
 
     def __init__(self, table: ResourceCatalogue, access: AccessControl) -> None:
         self._table = table
@@ -128,7 +119,7 @@ class VisibleObjects:
         self._access = access
 
     async def find(self, name: str, param: str) -> tuple[RoutedObject, SupervisedProvider]:
-        """As the table does it, but the error names only what is visible."""
+        """Like that of the catalogue, but the error names only visible objects."""
         try:
             return await self._table.find(name, param)
         except ObjectNotFoundError:
@@ -147,13 +138,13 @@ class VisibleObjects:
         return next(iter(await self._readable([] if item is None else [item], method)), None)
 
     async def register(self, method: str, item: RoutedObject) -> None:
-        """Raises PermissionDeniedError, or what the table raises."""
+        """Raises PermissionDeniedError, or what the catalogue raises."""
         resource = Resource(self._kind, method, item.identifier, item.provider_id or None)
         await self._access.check(Action.REGISTER, resource)
         await self._table.register(item)
 
     async def unregister(self, method: str, name: str) -> None:
-        """Raises PermissionDeniedError, or what the table raises."""
+        """Raises PermissionDeniedError, or what the catalogue raises."""
         if self._access.authorizes:
             item = await self._table.get(name)  # a name may be `provider_id/identifier`
             own = (name, None) if item is None else (item.identifier, item.provider_id)
@@ -188,7 +179,7 @@ def resource_dispatch(table: ResourceCatalogue, method: MethodDefinition, access
 
 
 def implemented_dispatch(implementation: object, method: MethodDefinition, access: AccessControl) -> Dispatch:
-    """An API that the stack itself implements. Everybody may see whether it is healthy."""
+    """A method of an API that the stack itself implements. Everybody may see whether the stack is healthy."""
     function = getattr(implementation, method.name)
     is_open = method.web.route == OPEN_ROUTE
 
