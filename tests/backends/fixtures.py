@@ -47,3 +47,11 @@ def scripted_backend() -> Iterator[ScriptedHttp]:
     """A backend that writes what the test says."""
     with scripted_http() as backend:
         yield backend
+
+
+@pytest.fixture(params=["aiohttp", "httpx"])
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The transport of `http_client`; httpx's own is used with a proxy or a client certificate."""
+    if request.param == "httpx":
+        monkeypatch.setattr("llamastack_adapters.http_client.aiohttp_transport", lambda options, **more: None)
+    return str(request.param)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import access_fake
 import anyio
 import httpx
 import pytest
-from access_fake import AROUND, CALLS, LISTENING
+from access_fake import AROUND, LISTENING
 from backends.scripted_http import HOLD, ScriptedHttp, answer, chunked, scripted_http, served_by, sse
-from installed_fakes import install
 from scripted_fake import SCRIPTS, Script
 from served_stack import served_script, served_stack
 
@@ -23,7 +20,7 @@ from llamastack.provider.errors import ProviderUnavailableError
 from llamastack.provider.provider_call import Proceed, ProviderCall
 from llamastack.stack.discovery import Discovery
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("calls_plugin")]
 Scripts = Callable[..., Script]
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
@@ -44,14 +41,6 @@ CHUNK = {
     "choices": [{"index": 0, "delta": {"content": "Paris"}, "finish_reason": None}],
 }
 LAST = {**CHUNK, "choices": [], "usage": REPLY["usage"]}
-
-
-@pytest.fixture(autouse=True)
-def plugged(tmp_path: Path) -> Iterator[None]:
-    install(tmp_path / "site-packages", "acme-calls", CALLS)
-    access_fake.forget()
-    yield
-    access_fake.forget()
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import anyio
 import httpx
 import pytest
 from backends.scripted_http import CLOSE, RESET, ScriptedHttp, Steps, answer, chunked, scripted_http, served_by, sse
+from openai_bodies import data_of
 from served_stack import served_stack
 
 from llamastack import LlamaStackClient, Stack
@@ -128,12 +129,6 @@ async def _on_v1(client: httpx.AsyncClient, model: str, *, stream: bool) -> Outc
     if not outcome.message:
         assert reply.text.endswith("data: [DONE]\n\n")
     return outcome
-
-
-def data_of(text: str) -> list[Any]:
-    found = [line.removeprefix("data:").strip() for line in text.split("\n") if line.startswith("data:")]
-    assert all(found), f"an event without data in {text!r}"
-    return [data if data == "[DONE]" else json.loads(data) for data in found]
 
 
 @asynccontextmanager

@@ -49,14 +49,6 @@ def none_left() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.fixture(params=["aiohttp", "httpx"])
-def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """httpx alone: as where httpx-aiohttp is not installed, or a proxy is asked for."""
-    if request.param == "httpx":
-        monkeypatch.setattr("llamastack_adapters.http_client.aiohttp_transport", lambda options, **more: None)
-    return str(request.param)
-
-
 async def test_a_backend_that_cannot_be_reached_for_it_is_not_down(
     scripted_backend: ScriptedHttp, transport: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -14,6 +14,7 @@ import pytest
 from backends.fault_proxy import FaultProxy
 from backends.llama_server import MODEL, LlamaServer
 from backends.openai_front import OpenAIFront, events, refusal
+from openai_bodies import data_of
 from scripted_fake import Script
 from served_stack import served_stack
 from starlette.responses import Response, StreamingResponse
@@ -60,12 +61,6 @@ def scripted(**more: Any) -> dict[str, Any]:
     """A run config with a provider that knows only the native protocol."""
     provider = {"provider_id": "a", "provider_type": "scripted", "config": {"script": "a"}}
     return {"providers": {"inference": [provider], **more}}
-
-
-def data_of(text: str) -> list[Any]:
-    """The data of each event; `[DONE]` as it is."""
-    found = [line.removeprefix("data: ") for line in text.split("\n") if line.startswith("data: ")]
-    return [data if data == "[DONE]" else json.loads(data) for data in found]
 
 
 async def consume(client: httpx.AsyncClient, body: dict[str, Any]) -> None:

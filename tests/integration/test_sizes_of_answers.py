@@ -32,14 +32,6 @@ LIMIT = 4 * MIB
 _BLOCK = b" " * MIB
 
 
-@pytest.fixture(params=["aiohttp", "httpx"])
-def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """httpx alone: as where httpx-aiohttp is not installed, or a proxy is asked for."""
-    if request.param == "httpx":
-        monkeypatch.setattr("llamastack_adapters.http_client.aiohttp_transport", lambda options, **more: None)
-    return str(request.param)
-
-
 @pytest.fixture(scope="module")
 def bombs() -> dict[str, bytes]:
     """What is small, and large when it is unpacked."""

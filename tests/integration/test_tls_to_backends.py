@@ -35,14 +35,6 @@ WORDS = {
 }
 
 
-@pytest.fixture(params=["aiohttp", "httpx"])
-def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """httpx alone: as where httpx-aiohttp is not installed, or a proxy is asked for."""
-    if request.param == "httpx":
-        monkeypatch.setattr("llamastack_adapters.http_client.aiohttp_transport", lambda options, **more: None)
-    return str(request.param)
-
-
 def scripted(backend: ScriptedHttp) -> ScriptedHttp:
     backend.routes["/chat/completions"] = lambda request: (
         sse(CHUNK, "[DONE]") if request.json.get("stream") else answer(200, WHOLE)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from installed_fakes import scripted_discovery
+from installed_fakes import install, scripted_discovery
 from scripted_fake import SCRIPTS, Script
 
 from llamastack.stack import Stack
@@ -55,3 +55,14 @@ def scripted(discovery: Discovery) -> Callable[..., Stack]:
         return Stack.from_config({"providers": {"inference": providers}, **run}, discovery=discovery)
 
     return make
+
+
+@pytest.fixture
+def calls_plugin(tmp_path: Path) -> Iterator[None]:
+    """The plugin of `access_fake` that follows calls, installed and without memory of earlier tests."""
+    import access_fake
+
+    install(tmp_path / "site-packages", "acme-calls", access_fake.CALLS)
+    access_fake.forget()
+    yield
+    access_fake.forget()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-import access_fake
 import anyio
 import pytest
-from access_fake import AROUND, CALLS, LISTENING
+from access_fake import AROUND, LISTENING
 from installed_fakes import install
 from scripted_fake import Script
 
@@ -28,17 +27,9 @@ from llamastack.provider.provider_call import CallEvent, Proceed, ProviderCall
 from llamastack.stack import Stack
 from llamastack.stack.discovery import Discovery, DiscoveryError
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("calls_plugin")]
 ASK: dict[str, Any] = {"model": "m", "messages": [UserMessage(content="Hi")]}
 Scripts = Callable[..., Script]
-
-
-@pytest.fixture(autouse=True)
-def plugged(tmp_path: Path) -> Iterator[None]:
-    install(tmp_path / "site-packages", "acme-calls", CALLS)
-    access_fake.forget()
-    yield
-    access_fake.forget()
 
 
 def answered(text: str) -> ChatCompletionResponse:
