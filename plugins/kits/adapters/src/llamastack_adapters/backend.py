@@ -12,7 +12,7 @@ from llamastack.http.answer_limits import whole
 from llamastack.http.client import authorities
 from llamastack.http.connections import is_stale_connection, retry_stale_connection
 from llamastack.http.lone_surrogates import encode_json, whole_texts
-from llamastack.http.sse import iter_data, iter_lines
+from llamastack.http.sse import iter_data
 from llamastack.provider.connection_errors import connection_error
 from llamastack.provider.context import current_context
 from llamastack.provider.errors import BackendError, LlamaStackError
@@ -20,6 +20,7 @@ from llamastack.provider.streams import Stream, closing
 from llamastack_adapters.decompression import ACCEPTED
 from llamastack_adapters.error_bodies import error_in, error_in_choice, error_of_answer, error_of_event, has_reply
 from llamastack_adapters.event_streams import EventStream, drain_briefly
+from llamastack_adapters.lines import Lines
 from llamastack_adapters.pool import ConnectionPool, HttpResponse
 from llamastack_adapters.remote_inference import RemoteConfig
 from llamastack_adapters.sse_blocks import split_at_events
@@ -154,15 +155,21 @@ class HttpBackend:
     ) -> list[dict[str, Any]]:
         answer = await self._begin("POST", path, content, "application/x-ndjson")
         found: list[dict[str, Any]] = []
-        async with closing(self._decoded_lines(answer)) as lines:
-            async for decoded in lines:
-                if not isinstance(decoded, dict):
-                    raise BackendError(f"{self.where} answered something that cannot be understood: no object")
-                found.append(decoded)
-                if is_last(decoded):
-                    await drain_briefly(lines, arrived=answer.has_arrived)
-                    break
-        return found
+        lines = Lines(self._limits.event_bytes, self.where)
+        try:
+            async with closing(answer.blocks()) as blocks:
+                async for block in blocks:
+                    for line in lines.add(block):
+                        found.append(self._object(line))
+                        if is_last(found[-1]):
+                            await drain_briefly(blocks, arrived=answer.has_arrived)
+                            return found
+            found += map(self._object, lines.end())
+            return found
+        except httpx.HTTPError as error:
+            raise self._broke_off(error) from error
+        finally:
+            await answer.aclose()
 
     async def forward(self, path: str, body: bytes) -> bytes:
         """The JSON object that answers `body`, unchanged. Raises if it is broken or an error.
@@ -319,23 +326,39 @@ class HttpBackend:
             await answer.aclose()
 
     async def _decoded_lines(self, answer: HttpResponse) -> AsyncIterator[Any]:
+        lines = Lines(self._limits.event_bytes, self.where)
         try:
-            async for line in iter_lines(_with_last_end(answer.blocks()), self._limits.event_bytes):
-                if not line or line.isspace():
-                    continue
-                try:
-                    decoded = decode_json(line)
-                except ValueError:
-                    shown = line[:_MOST_SHOWN].decode(errors="replace")
-                    raise BackendError(f"{self.where} answered something that cannot be understood: {shown}") from None
-                error = error_in(decoded)
-                if error is not None:
-                    raise self._explained(error_of_event(error, self.where))
-                yield decoded
+            async for block in answer.blocks():
+                for line in lines.add(block):
+                    yield self._decoded_line(line)
+            for line in lines.end():
+                yield self._decoded_line(line)
         except httpx.HTTPError as error:
             raise self._broke_off(error) from error
         finally:
             await answer.aclose()
+
+    def _decoded_line(self, line: bytes) -> Any:
+        """Raises what a line `{"error": ...}` says, and BackendError for what is no JSON."""
+        try:
+            decoded = decode_json(line)
+        except ValueError:
+            raise self._not_understood(line) from None
+        error = error_in(decoded)
+        if error is not None:
+            raise self._explained(error_of_event(error, self.where))
+        return decoded
+
+    def _object(self, line: bytes) -> dict[str, Any]:
+        """As `_decoded_line`, for a line that holds an object."""
+        decoded = self._decoded_line(line)
+        if not isinstance(decoded, dict):
+            raise self._not_understood(line)
+        return decoded
+
+    def _not_understood(self, line: bytes) -> BackendError:
+        shown = line[:_MOST_SHOWN].decode(errors="replace")
+        return BackendError(f"{self.where} answered something that cannot be understood: {shown}")
 
     def _failed(self, error: httpx.HTTPError) -> LlamaStackError:
         return connection_error(error, f"{self.where} was silent for {self._timeout_s:g} s")
@@ -351,13 +374,6 @@ async def _from_first(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[Any
         yield first
         async for one in rest:
             yield one
-
-
-async def _with_last_end(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same blocks, and the end of the last line."""
-    async for block in blocks:
-        yield block
-    yield b"\n"
 
 
 async def _after(first: bytes, blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -192,7 +192,7 @@ async def _chat(surface: Surface, given: Mapping[str, Any], body: bytes) -> Answ
 
         def argument(call: ProviderCall) -> OpenAIForm:
             if call.body is body:
-                return replace(one, model=call.identifier)
+                return one if one.model == call.identifier else replace(one, model=call.identifier)
             again = to_form.chat_form(_read(CHAT, _with_values(call.request)))
             return replace(another_seed(again, number), model=call.identifier, stream=one.stream)
 
@@ -225,7 +225,7 @@ async def _completion(surface: Surface, given: Mapping[str, Any], body: bytes) -
 
         def argument(call: ProviderCall) -> OpenAIForm:
             if call.body is body:
-                return replace(one, model=call.identifier)
+                return one if one.model == call.identifier else replace(one, model=call.identifier)
             again = to_form.completion_forms(_read(COMPLETION, _with_values(call.request)))
             form = again[min(place, len(again) - 1)]
             return replace(another_seed(form, number), model=call.identifier, stream=one.stream)
