@@ -20,14 +20,12 @@ from llamastack.provider.errors import (
 
 
 def is_http_error(error: BaseException) -> bool:
-    """Whether `error` is an HTTPError of httpx or of httpx2, its successor, which some SDKs use and which names its
-    errors alike.
-    """
+    """Whether `error` is an HTTPError of httpx, or of its successor httpx2, which some SDKs use."""
     return "HTTPError" in error_kinds(error)
 
 
 def error_kinds(error: BaseException) -> set[str]:
-    """The names of the classes of httpx or httpx2 that an error is of; empty for any other error."""
+    """The names of an error's classes that httpx or httpx2 define; empty for any other error."""
     kinds = type(error).__mro__
     return {kind.__name__ for kind in kinds if kind.__module__.partition(".")[0] in ("httpx", "httpx2")}
 

@@ -1,4 +1,4 @@
-"""No file descriptors left: a shortage of this process, or of its machine, and no fault of any provider."""
+"""No file descriptors are left: a shortage of this process or its machine, not a fault of any provider."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHORTAGE = "this server has no file descriptors left (the limit is that of `ulim
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Whether an error comes of it. Some libraries say something else then: that a name or a file is not found."""
+    """Whether an error comes from the shortage. Some libraries then say that a name or a file is not found."""
     for one in chain_of(error):
         if isinstance(one, OSError) and getattr(one, "errno", None) in _NUMBERS:
             return True
@@ -31,7 +31,7 @@ def none_left() -> bool:
 
 
 def chain_of(error: BaseException) -> Iterator[BaseException]:
-    """The error and what is underneath, outermost first."""
+    """The error, its causes, and the errors in its groups, outermost first."""
     seen: set[int] = set()
     waiting: list[object] = [error]
     while waiting:

@@ -29,7 +29,7 @@ _OF_THE_BACKEND = (AuthenticationError, PermissionDeniedError, RateLimitError, B
 
 
 class StrayExitError(Exception):
-    """A provider raised what is no `Exception` and would have ended the whole process, or the task that called it."""
+    """A provider raised something that is not an `Exception`: it would have ended the process or the calling task."""
 
     def __init__(self, message: str, cause: BaseException) -> None:
         super().__init__(message)
@@ -37,9 +37,9 @@ class StrayExitError(Exception):
 
 
 def shortened(text: str) -> str:
-    """`text` without its middle where it is very long. Only after redacting: a secret that is cut is not found.
+    """`text` without its middle if it is very long. Redact it first: half a secret is not found.
 
-    Not even its end where it is so long that it was cut when it was read, maybe in a secret.
+    The longest texts also lose their end: they were cut when they were read, perhaps in the middle of a secret.
     """
     if len(text) <= _LONGEST_MESSAGE:
         return text
@@ -73,10 +73,10 @@ def reason_of(error: BaseException) -> str:
 
 
 def log_traceback(logger: logging.Logger, level: int, message: str, trace: str) -> None:
-    """Log `message` with a traceback that is text already, secrets struck out.
+    """Log `message` with a traceback that is text already, without secrets.
 
-    It takes the place of the record's own traceback, which formatters put below the message. Inside the message its
-    lines would look like text from outside.
+    It replaces the record's own traceback, which formatters put below the message. In the message its lines would
+    look like text from outside.
     """
     if logger.isEnabledFor(level):
         file, line, function, _ = logger.findCaller(stacklevel=2)

@@ -89,7 +89,7 @@ class LlamaStackError(Exception):
         self.amend(**fields)
 
     def amend(self, message: str | None = None, **fields: Unpack[ErrorFields]) -> Self:
-        """The same error with what is given; what is None stays as it is."""
+        """Change the error and return it. A value of None changes nothing."""
         if unknown := fields.keys() - ErrorFields.__annotations__.keys():
             raise TypeError(f"{type(self).__name__} has no {', '.join(sorted(unknown))}")
         vars(self).update({name: value for name, value in fields.items() if value is not None})

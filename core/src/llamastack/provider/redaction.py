@@ -29,12 +29,15 @@ _PASSWORD_IN_URL = re.compile(r"://[^/@:\s]*:([^\s]+)@")
 
 
 def sounds_secret(name: object) -> bool:
-    """Whether a value under such a key must not be shown where something is wrong with it."""
+    """Whether an error must not show a value under such a key."""
     return isinstance(name, str) and any(word in name.lower() for word in _SECRET_WORDS)
 
 
 def _names_secret(name: object) -> bool:
-    """Whether a plain text under such a key is a secret to look for. More careful: it goes out of every message."""
+    """Whether a plain text under such a key is a secret to look for.
+
+    Stricter than `sounds_secret`, because the text is struck out of every message.
+    """
     return isinstance(name, str) and _SECRET_NAME.search(_CAMEL.sub("_", name).lower()) is not None
 
 

@@ -60,7 +60,7 @@ class closing(AbstractAsyncContextManager[_T]):  # noqa: N801 - as contextlib's
         return self._pieces
 
     async def __aexit__(self, *_: object) -> None:
-        # perf: gateway. Several of these stand around each other, and most of what they close has ended.
+        # perf: gateway. Several of these are nested, and most of the iterators that they close have ended already.
         if isinstance(self._pieces, Stream):
             await self._pieces.aclose()
         elif getattr(self._pieces, "ag_frame", self) is not None:

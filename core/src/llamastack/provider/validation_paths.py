@@ -6,7 +6,7 @@ the schema tells which is which, so it is walked here beside the `loc`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, TypeAdapter
@@ -15,17 +15,17 @@ Shape = type[BaseModel] | TypeAdapter[Any]
 """What a value was validated as."""
 _Schema = Mapping[str, Any]
 
-_INSIDE = ("schema", "json_schema", "lax_schema", "python_schema", "strict_schema")
-_FIELDS = {"model-fields", "typed-dict", "dataclass-args"}
-_LISTS = {"list", "set", "frozenset", "generator"}
-_FUNCTIONS = {"function-plain", "any", "is-instance", "custom-error", "call"}
+_AROUND = ("schema", "json_schema", "lax_schema", "python_schema", "strict_schema")
+_UNIONS = ("union", "tagged-union")
+_FUNCTIONS = ("function-plain", "any", "is-instance", "custom-error", "call")
+_ANYTHING: _Schema = {"type": "any"}
 _OF_A_KEY = "[key]"
 
 
 class Step(NamedTuple):
     """One part of a `loc`.
 
-    part: as pydantic has it. chosen: True for the member of a union, which is no part of the caller's path.
+    part: as pydantic has it. chosen: True for the member of a union, which is not part of the caller's path.
     """
 
     part: str | int
@@ -35,10 +35,9 @@ class Step(NamedTuple):
 def steps_of(loc: Sequence[str | int], shape: Shape) -> list[Step]:
     """What each part of `loc` is."""
     root = shape.core_schema if isinstance(shape, TypeAdapter) else shape.__pydantic_core_schema__
-    for steps in _walk(root, loc, {}):
-        return steps
-    # A validator of somebody's own made this `loc`: there are no unions that we know of in it.
-    return [Step(part) for part in loc if part != _OF_A_KEY]
+    parts = loc[:-1] if loc and loc[-1] == _OF_A_KEY else loc
+    # If the schema does not explain it, a validator of the type's author made it, and it names no unions.
+    return next(_walk(root, parts, {}), [Step(part) for part in parts if part != _OF_A_KEY])
 
 
 def _walk(schema: _Schema, loc: Sequence[str | int], known: Mapping[str, _Schema]) -> Iterator[list[Step]]:
@@ -52,30 +51,29 @@ def _walk(schema: _Schema, loc: Sequence[str | int], known: Mapping[str, _Schema
     if not loc:
         yield []
         return
-    first, rest = loc[0], loc[1:]
-    if kind in ("union", "tagged-union"):
-        for choice in _choices(schema, first):
-            yield from ([Step(first, chosen=True), *steps] for steps in _walk(choice, rest, known))
-    elif kind in _FIELDS:
-        for inner in _fields(schema, first, last=not rest):
-            yield from ([Step(first), *steps] for steps in _walk(inner, rest, known))
-    elif kind == "dict":
-        if rest == (_OF_A_KEY,):
-            yield [Step(first)]
-        inner = schema.get("values_schema", {"type": "any"})
-        yield from ([Step(first), *steps] for steps in _walk(inner, rest, known))
-    elif kind in _LISTS or kind == "tuple":
-        items = schema.get("items_schema", {"type": "any"})
-        for inner in items if isinstance(items, list) else [items]:
-            yield from ([Step(first), *steps] for steps in _walk(inner, rest, known))
-    elif kind == "chain":
-        for inner in schema["steps"]:
-            yield from _walk(inner, loc, known)
-    elif kind in _FUNCTIONS and "schema" not in schema:
+    if kind in _FUNCTIONS and "schema" not in schema:
         yield [Step(part) for part in loc]
-    for name in _INSIDE:
-        if isinstance(schema.get(name), dict):
-            yield from _walk(schema[name], loc, known)
+    first = Step(loc[0], chosen=kind in _UNIONS)
+    for inner in _inside(schema, loc):
+        yield from ([first, *steps] for steps in _walk(inner, loc[1:], known))
+    around = [schema[name] for name in _AROUND if isinstance(schema.get(name), dict)]
+    for same in (*around, *(schema["steps"] if kind == "chain" else ())):
+        yield from _walk(same, loc, known)
+
+
+def _inside(schema: _Schema, loc: Sequence[str | int]) -> Iterable[_Schema]:
+    """The schemas to which the first part of `loc` can lead."""
+    match schema["type"]:
+        case "union" | "tagged-union":
+            return _choices(schema, loc[0])
+        case "model-fields" | "typed-dict" | "dataclass-args":
+            return _fields(schema, loc[0], last=len(loc) == 1)
+        case "dict":
+            return [schema.get("values_schema", _ANYTHING)]
+        case "list" | "set" | "frozenset" | "generator" | "tuple":
+            items = schema.get("items_schema", _ANYTHING)
+            return items if isinstance(items, list) else [items]
+    return []
 
 
 def _choices(schema: _Schema, label: str | int) -> list[_Schema]:
@@ -102,7 +100,7 @@ def _fields(schema: _Schema, name: str | int, *, last: bool) -> Iterator[_Schema
     if "extras_schema" in schema:
         yield schema["extras_schema"]
     elif last:
-        yield {"type": "any"}  # an unknown field
+        yield _ANYTHING  # an unknown field
 
 
 def path_of(loc: Sequence[object]) -> str:
