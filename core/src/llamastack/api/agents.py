@@ -246,14 +246,14 @@ class AgentCreateResponse(WireModel):
     """A new agent."""
 
     agent_id: str
-    """The id to ask for it by."""
+    """The id that later calls use."""
 
 
 class AgentSessionCreateResponse(WireModel):
     """A new session."""
 
     session_id: str
-    """The id to ask for it by."""
+    """The id that later calls use."""
 
 
 class AgentStepResponse(WireModel):
@@ -314,7 +314,7 @@ class Agents(Protocol):
 
     @webmethod("/agents/session/get", methods=("POST", "GET"), capability="get_session")
     async def get_agent_session(self, agent_id: str, session_id: str, turn_ids: list[str] | None = None) -> Session:
-        """A session with its turns, or with those of `turn_ids` alone.
+        """A session with its turns, or with only those of `turn_ids`.
 
         Raises NotFoundError for an agent or a session that is not there.
         """

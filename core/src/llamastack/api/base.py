@@ -39,7 +39,7 @@ class RoutedObject(WireModel):
     """What a provider serves by name: a model, a shield, a memory bank."""
 
     identifier: Identifier
-    """The name that it is asked for by."""
+    """The name that requests use for it."""
     provider_id: str = ""
     """The configured provider that serves it; may be left out at registration where its API has one provider."""
 

@@ -38,7 +38,7 @@ def _plain_scheme(url: object) -> object:
 
 
 def is_url(text: str) -> bool:
-    """Whether document or attachment content names where the content is, rather than being it."""
+    """Whether the content of a document or an attachment is the URL of the content."""
     return _DATA_URL_HEAD.match(text) is not None or _WHOLE_URL.fullmatch(text) is not None
 
 
@@ -70,16 +70,16 @@ _FromObject = Annotated[UrlObject, AfterValidator(attrgetter("uri"))]
 URL = Annotated[str, _read_as(Annotated[str, StringConstraints(pattern=URL_PATTERN)] | _FromObject)]
 """An http(s), file or data URL, as plain text; in requests also as `{"uri": ...}`."""
 UrlInPlaceOfContent = Annotated[str, _read_as(_FromObject)]
-"""Where content is, told apart from the content itself: `{"uri": ...}` in requests, plain text afterwards."""
+"""The URL of content, distinct from the content itself: `{"uri": ...}` in requests, plain text afterwards."""
 
 
 class ImageDescription(WireModel):
-    """An image that is known by its format alone, as older clients send it."""
+    """An image of which only the format is known, as older clients send it."""
 
     format: str | None = None
     """The name of the format, such as `PNG`."""
     format_description: str | None = None
-    """The same in words."""
+    """A description of the format."""
 
 
 class ImageMedia(WireModel):
@@ -139,11 +139,11 @@ class ToolCall(WireModel):
     """A model's wish to call a tool."""
 
     call_id: str
-    """Names this call; the answer to it has the same."""
+    """The id of this call; the answer of the tool has the same id."""
     tool_name: Annotated[ToolName, Field(union_mode="left_to_right")]
     """As in the definition of the tool."""
     arguments: JsonObject
-    """By parameter."""
+    """The values by the name of the parameter."""
 
 
 class ToolParamDefinition(WireModel):
@@ -169,7 +169,7 @@ class ToolDefinition(WireModel):
     description: str | None = None
     """What it does, for the model."""
     parameters: dict[str, ToolParamDefinition] | None = None
-    """By name."""
+    """The parameters by name."""
     input_schema: JsonObject | None = None
     """The JSON schema of all parameters, an object, where `parameters` cannot say all of it. It goes before them, for a
     provider whose backend takes schemas.
@@ -178,9 +178,9 @@ class ToolDefinition(WireModel):
 
 class _ToolAnswer(WireModel):
     call_id: str
-    """That of the call."""
+    """The id of the call."""
     tool_name: Annotated[ToolName, Field(union_mode="left_to_right")]
-    """That of the call."""
+    """The tool that was called."""
     content: InterleavedTextMedia
     """The answer."""
 
@@ -233,11 +233,11 @@ class CompletionMessage(WireModel):
 
     role: Literal["assistant"] = "assistant"
     content: InterleavedTextMedia
-    """The text; empty where the model called tools alone."""
+    """The text; empty if the model only called tools."""
     stop_reason: StopReason
     """Why it ended."""
     tool_calls: list[ToolCall] = Field(default_factory=list)
-    """The tools that it wants to have called, in order."""
+    """The tools that it asks to call, in order."""
 
 
 Message = Annotated[UserMessage | SystemMessage | ToolResponseMessage | CompletionMessage, Field(discriminator="role")]
@@ -258,7 +258,7 @@ class SamplingParams(WireModel):
     greedy takes the likeliest token; top_p samples from the smallest set of tokens whose probability reaches `top_p`;
     top_k samples from the `top_k` likeliest. `temperature` counts for the two that sample. Zero means "not set" for
     `top_k` and `max_tokens` (the provider's own limit). With top_p, and neither `temperature` nor `top_p` given, the
-    model's own defaults count. What a provider cannot do is refused by name.
+    model's own defaults count. A provider refuses by name what it cannot do.
     """
 
     strategy: SamplingStrategy = SamplingStrategy.greedy
@@ -272,23 +272,23 @@ class SamplingParams(WireModel):
     max_tokens: Annotated[int, Field(ge=0, le=_LARGEST)] = 0
     """The longest reply."""
     repetition_penalty: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    """Above 1, what has been said becomes less likely; 1 changes nothing."""
+    """Above 1, tokens that occur in the text become less likely; 1 changes nothing."""
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    """Above 0, a token becomes less likely each time that it has been said."""
+    """Above 0, a token becomes less likely with each occurrence in the text."""
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    """Above 0, a token becomes less likely once it has been said."""
+    """Above 0, a token becomes less likely once it occurs in the text."""
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Tokens are left out that are less likely than this part of the likeliest one."""
+    """Tokens that are less likely than this fraction of the likeliest token are left out."""
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
-    """By the number of a token, as text: what is added to its logit; -100 bans it."""
+    """The number to add to the logit of a token, by the number of the token as text; -100 bans the token."""
     stop: Annotated[list[str], AfterValidator(lambda texts: [text for text in texts if text])] | None = None
-    """Texts that end the generation; they are not part of the reply. Empty ones are passed over."""
+    """Texts that end the generation; they are not part of the reply. Empty texts are ignored."""
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
     """Makes sampling repeatable where the provider can."""
 
     @model_serializer(mode="wrap")
     def _as_given(self, handler: SerializerFunctionWrapHandler):  # type: ignore[no-untyped-def]  # for its schema
-        # What is not said must not be said to the next one: there the model's own defaults count.
+        # Fields that were not given are not sent on, so that the model's own defaults apply.
         wire = handler(self)
         if self.strategy is not SamplingStrategy.greedy:
             for name in ("temperature", "top_p"):

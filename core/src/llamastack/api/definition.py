@@ -96,7 +96,7 @@ class MethodDefinition:
 
     @functools.cached_property
     def path_parameters(self) -> tuple[str, ...]:
-        """Those that the route names, in its order."""
+        """The parameters in the route, in its order."""
         return tuple(_PATH_PARAMETER.findall(self.web.route))
 
     @functools.cached_property
@@ -119,7 +119,7 @@ class MethodDefinition:
         return BodyKind.JSON if self.bytes_parameter is None else BodyKind.BYTES
 
     def body_parameters(self, verb: str) -> tuple[str, ...]:
-        """Those that stand in the body of a request with this verb."""
+        """The parameters in the body of a request with this verb."""
         kind = self.body_kind(verb)
         if kind is BodyKind.NONE:
             return ()
@@ -131,7 +131,7 @@ class MethodDefinition:
         )
 
     def query_parameters(self, verb: str) -> tuple[str, ...]:
-        """Those that stand in the query of a request with this verb."""
+        """The parameters in the query of a request with this verb."""
         elsewhere = {*self.path_parameters, *self.body_parameters(verb)}
         return tuple(name for name in self.parameters if name not in elsewhere)
 

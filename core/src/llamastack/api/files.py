@@ -11,7 +11,7 @@ import anyio
 from pydantic_core import core_schema
 
 OCTETS = "application/octet-stream"
-"""The media type of bytes of which nothing more is known."""
+"""The media type of bytes whose kind is unknown."""
 _BLOCK = 64 * 2**10
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _MEDIA_TYPE = re.compile(rf"{_WORD}/{_WORD}(\s*;[\x20-\x7e]*)?")
@@ -35,7 +35,7 @@ class File:
     content: all bytes, or an iterator of blocks, which can be read once. filename: without a folder; None if it has no
     name. size: in bytes; None if it is unknown before reading.
 
-    Whoever gets a file closes it, or reads it to its end. Raises ValueError for a media type that is none.
+    The receiver of a file closes it or reads it to its end. Raises ValueError for an invalid media type.
     """
 
     def __init__(

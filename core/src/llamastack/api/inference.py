@@ -88,9 +88,9 @@ class _Reply(WireModel):
     logprobs: list[TokenLogProbs] | None = None
     """One entry per token of the reply, where they were asked for."""
     usage: Annotated[TokenUsage | None, OMIT_IF_NONE] = None
-    """Tokens that it took, where the provider knows."""
+    """The tokens that it took, if the provider knows."""
     stop_detail: Annotated[StopDetail | None, OMIT_IF_NONE] = None
-    """More about its end, where the `stop_reason` does not say all."""
+    """More about the end of the reply, if the `stop_reason` does not say all."""
 
 
 class CompletionResponse(_Reply):
@@ -103,9 +103,9 @@ class _StreamedPiece(WireModel):
     logprobs: list[TokenLogProbs] | None = None
     """Of the tokens in `delta`, where they were asked for."""
     usage: Annotated[TokenUsage | None, OMIT_IF_NONE] = None
-    """Tokens that the whole reply took, where the provider knows; in the last piece only."""
+    """The tokens that the whole reply took, if the provider knows; in the last piece only."""
     stop_detail: Annotated[StopDetail | None, OMIT_IF_NONE] = None
-    """More about its end, where the `stop_reason` does not say all; in the last piece only."""
+    """More about the end of the reply, if the `stop_reason` does not say all; in the last piece only."""
 
 
 class CompletionResponseStreamChunk(_StreamedPiece):
@@ -178,7 +178,7 @@ class EmbeddingsResponse(WireModel):
     embeddings: list[list[float]]
     """One vector per content, in the order of the request; all of the model's dimension."""
     usage: Annotated[TokenUsage | None, OMIT_IF_NONE] = None
-    """Tokens that it took, where the provider knows."""
+    """The tokens that it took, if the provider knows."""
 
 
 class Inference(Protocol):

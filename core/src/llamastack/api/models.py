@@ -11,7 +11,7 @@ from llamastack.api.webmethod import ResourceAction, webmethod
 
 
 class Model(RoutedObject):
-    """A model by the name it is asked for."""
+    """A model by the name that requests use."""
 
     llama_model: str | None = None
     """The Llama model that this is an instance of, where it is one; else the identifier, as clients of release 0.0.41

@@ -219,7 +219,7 @@ def _file_of(response: httpx.Response, blocks: Stream[bytes]) -> File:
 
 def _refusal(response: httpx.Response, content: bytes) -> LlamaStackError:
     error = error_from_wire(response.status_code, _parsed(content))
-    # What the server does not say a proxy before it may.
+    # A proxy before the server may say what the server does not.
     return error.amend(
         retry_after=retry_after_of(response.headers) if error.retry_after is None else None,
         should_retry=should_retry_of(response.headers) if error.should_retry is None else None,

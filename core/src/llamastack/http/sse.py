@@ -11,13 +11,13 @@ from collections.abc import AsyncIterator
 from llamastack.provider.errors import BackendError
 
 DATA = b"data:"
-"""The name of the field that holds what an event says."""
+"""The field of an event that holds its data."""
 NO_DATA = (b"", b"null", b'""')
 """The data of empty events, which some backends send to keep the connection open. They are left out."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 """What some senders put before UTF-8."""
 EVENT_ENDS = (b"\n\n", b"\n\r\n")
-"""How a block of whole events ends. After CR LF an empty line ends an event whatever the line before it ends by."""
+"""The ends of a block of whole events. After CR LF an empty line ends an event whatever the line before it ends by."""
 MOST_EVENT_BYTES = 16 * 2**20
 """The default limit for one event, in bytes."""
 
@@ -26,7 +26,7 @@ _LINE_ENDS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\
 
 
 def encode(data: bytes, name: str = "") -> bytes:
-    """The event that holds this JSON, which is in one line for every client. name: of the event, where it has one."""
+    """An event with this JSON as its data, in one line for every client. name: the name of the event, if it has one."""
     for raw, escaped in _LINE_ENDS:
         if raw in data:
             data = data.replace(raw, escaped)
