@@ -43,7 +43,7 @@ _COMMANDS = {
         CliCommand("config", "Check run configs.", "llamastack_cli.config:config"),
     )
 }
-# A copy from the API table, because importing that is too slow for `--help`. A test compares the two.
+# A copy from the API table, because importing the table is too slow for `--help`. A test compares the two.
 _API_COMMANDS = {
     "agents": "Create agents, hold sessions with them, turn by turn.",
     "inference": "Generate text and embed content.",
@@ -52,7 +52,7 @@ _API_COMMANDS = {
     "models": "List, register and unregister the models of a running server.",
     "safety": "Check messages against shields.",
     "shields": "List, register and unregister the shields of a running server.",
-    "telemetry": "Take in and give back what happened.",
+    "telemetry": "Store events and return them as traces.",
 }
 _KNOWN_PACKAGES = {"run": "llamastack-server", "provider": "llamastack-provider-template"}
 """Commands that people look for, and the package to install where one is not there."""
