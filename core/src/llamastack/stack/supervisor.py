@@ -85,9 +85,8 @@ class SupervisedProvider(ContainedCalls):
         self._progress: Progress | None = None
         self._progress_at = -math.inf
         self._stopping = False
-        self._running, self._starting = anyio.CancelScope(), anyio.CancelScope()
+        self._running, self._starting, self._pausing = (anyio.CancelScope() for _ in range(3))
         self._next_look_at = math.inf
-        self._wake = anyio.Event()
         self._current_poll: anyio.Event | None = None
         self._next_poll = anyio.Event()
         self.polled_at = -math.inf
@@ -201,16 +200,13 @@ class SupervisedProvider(ContainedCalls):
         """Wait until the time is over, or somebody wants a look earlier."""
         self._look_at(anyio.current_time() + seconds)
         self.first_attempt.set()
-        while self._next_look_at > anyio.current_time():
-            self._wake = anyio.Event()
-            with anyio.move_on_after(self._next_look_at - anyio.current_time()):
-                await self._wake.wait()
+        with anyio.CancelScope(deadline=self._next_look_at) as self._pausing:
+            await anyio.sleep_forever()
         self._next_look_at = math.inf
 
     def _look_at(self, time: float) -> None:
         """Have the next look at the provider no later than `time`."""
-        self._next_look_at = min(self._next_look_at, time)
-        self._wake.set()
+        self._next_look_at = self._pausing.deadline = min(self._next_look_at, time)
 
     async def _shut_down(self, made: list[object]) -> None:
         shutdown = getattr(made.pop(), "shutdown", None) if made else None
