@@ -121,25 +121,21 @@ def _object_in(header: str) -> dict[str, object] | None:
 _current: ContextVar[tuple[RequestContext, str | None]] = ContextVar(
     "llamastack_request_context", default=(RequestContext(), None)
 )
-"""Beside the context the id of the provider call that is in work, where plugins follow calls."""
+"""The context, and the id of the provider call that is running, if a plugin follows calls."""
 
 
 def current_context() -> RequestContext:
-    """The context of the request that is being served; one without values where there is none."""
+    """The context of the request that is being served; a context without values outside of requests."""
     return _current.get()[0]
 
 
-def context_and_call() -> tuple[RequestContext, str | None]:
-    """The current context, and the id of the provider call that is in work."""
-    return _current.get()
-
-
+context_and_call = _current.get
 EnteredCall = Token[tuple[RequestContext, str | None]]
 
 
 # perf: llamastack-v1-hooks. As a context manager, the two take three times as long.
 def enter_call(context: RequestContext, call_id: str | None) -> EnteredCall:
-    """Make a context the current one, and a provider call the one that is in work, until `leave_call`."""
+    """Make a context the current one, and a provider call the running one, until `leave_call`."""
     return _current.set((context, call_id))
 
 

@@ -43,8 +43,9 @@ class RoutedCalls:
             name = arguments[key]
             item, instance = self._table.resolve(name) or await self._objects.find(name, key)
             arguments[key] = item.identifier
-            ids = (method.api, method.name, item.identifier, instance.provider_id)
-            return await self._send(ProviderCall(*ids, streams(arguments), arguments, None, by, instance))
+            found, to, stream = item.identifier, instance.provider_id, streams(arguments)
+            call = ProviderCall(method.api, method.name, found, to, stream, arguments, None, by, instance)
+            return await self._send(call)
 
         return dispatch
 
@@ -57,8 +58,8 @@ class RoutedCalls:
         Raises ObjectNotFoundError, NotSupportedError, or what hooks and the provider raise.
         """
         item, instance = self._table.resolve(name) or await self._objects.find(name, self._keys[by.native])
-        ids = (self._table.pair.routed_api, by.native, item.identifier, instance.provider_id)
-        call = ProviderCall(*ids, stream, request, body, by, instance)
+        api, provider_id = self._table.pair.routed_api, instance.provider_id
+        call = ProviderCall(api, by.native, item.identifier, provider_id, stream, request, body, by, instance)
         # A provider that is down is called, too: a hook may choose another one.
         if instance.provider is not None and not await by.is_taken(instance.provider, call):
             return None
