@@ -115,7 +115,7 @@ class Telemetry(Protocol):
 
     @webmethod("/telemetry/log_event", capability="log_event")
     async def log_event(self, event: Event) -> None:
-        """Take in one event; those of a trace may come in any order."""
+        """Store one event; the events of a trace may come in any order."""
         raise not_served()
 
     @webmethod("/telemetry/get_trace", methods=("GET",), capability="get_trace")
