@@ -180,6 +180,25 @@ def test_fields_of_nested_configs() -> None:
     ]
 
 
+def test_own_fields_come_before_inherited_ones_under_the_names_that_users_write() -> None:
+    from pydantic import AliasChoices, BaseModel, Field
+
+    class Base(BaseModel):
+        url: str
+        port: int = Field(1, validation_alias=AliasChoices("port", "tcp"))
+
+    class Config(Base):
+        key: str = Field(alias="api-key")
+        tags: list[str] = Field(default_factory=list, alias="all-tags")
+
+    assert [(f.name, f.default) for f in fields_of(Config)] == [
+        ("api-key", None),
+        ("all-tags", "[]"),
+        ("url", None),
+        ("port", "1"),
+    ]
+
+
 def test_distributions(site: Path) -> None:
     assert run("distributions", "list").stderr == "no run config is installed\n"
     install(site, "llamastack-starter", {"llamastack.distributions": {"mine": "scripted_fake:SPEC"}})

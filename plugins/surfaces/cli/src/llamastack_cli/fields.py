@@ -32,17 +32,19 @@ class ConfigField:
 
 def fields_of(model: type[BaseModel]) -> list[ConfigField]:
     """The fields of a config class, its own before inherited ones. The fields of an object follow the object."""
-    own_first = [*dict.fromkeys(name for cls in model.__mro__ for name in inspect.get_annotations(cls))]
+    fields = model.model_fields
+    annotated = dict.fromkeys(name for cls in model.__mro__ for name in inspect.get_annotations(cls) if name in fields)
+    own_first = {str(fields[name].validation_alias or name): place for place, name in enumerate(annotated)}
     made = {
-        name: _EMPTY.get(field.default_factory, "(computed)")
-        for name, field in model.model_fields.items()
+        str(field.validation_alias or name): _EMPTY.get(field.default_factory, "(computed)")
+        for name, field in fields.items()
         if field.default_factory is not None
     }
     found = [
         ConfigField(path, words_of(field), made.get(path, _default_of(field)), field.required, field.description)
         for path, field in Schema.of(model).nested_fields()
     ]
-    return sorted(found, key=lambda field: own_first.index(re.split(r"[.[]", field.name)[0]))
+    return sorted(found, key=lambda field: own_first.get(re.split(r"[.[]", field.name)[0], len(own_first)))
 
 
 def _default_of(schema: Schema) -> str | None:
