@@ -113,6 +113,14 @@ class DirectPosts:
 
     async def send(self, url: str, given: Mapping[str, str], content: bytes) -> DirectAnswer:
         """The answer, once its head has arrived. Raises what a session of aiohttp raises."""
+        try:
+            return await self._send(url, given, content)
+        except OSError as error:
+            if isinstance(error, aiohttp.ClientError) or (error.errno is None and isinstance(error, TimeoutError)):
+                raise
+            raise aiohttp.ClientOSError(*error.args) from error
+
+    async def _send(self, url: str, given: Mapping[str, str], content: bytes) -> DirectAnswer:
         target = self._targets.get(url) or self._target(url)
         headers = target.headers_of(given, content)
         connector = self._session.connector

@@ -128,10 +128,14 @@ class _AiohttpPool:
     def __init__(self, guarded: Any, timeout: httpx.Timeout) -> None:
         import aiohttp
 
+        from llamastack_adapters.direct_posts import DirectPosts
+
         self.guarded = guarded
         self.timeout = aiohttp.ClientTimeout(
             total=None, connect=timeout.pool, sock_connect=timeout.connect, sock_read=timeout.read
         )
+        # Imported here, because a request may find no file descriptor left to import with; made in a running loop.
+        self._make_posts = DirectPosts
         self._posts: DirectPosts | None = None
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> HttpResponse:
@@ -148,9 +152,7 @@ class _AiohttpPool:
         return _DirectAnswer(response, self.guarded.limits)
 
     def _direct_posts(self) -> DirectPosts:
-        from llamastack_adapters.direct_posts import DirectPosts
-
-        made = self._posts = DirectPosts(_session(self.guarded.inner), self.timeout)
+        made = self._posts = self._make_posts(_session(self.guarded.inner), self.timeout)
         return made
 
 
