@@ -134,8 +134,8 @@ EnteredCall = Token[tuple[RequestContext, str | None]]
 
 
 # perf: llamastack-v1-hooks. As a context manager, the two take three times as long.
-def enter_call(context: RequestContext, call_id: str | None) -> EnteredCall:
-    """Make a context the current one, and a provider call the running one, until `leave_call`."""
+def enter_call(context: RequestContext, call_id: str) -> EnteredCall:
+    """Make a provider call the running one, until `leave_call`."""
     return _current.set((context, call_id))
 
 

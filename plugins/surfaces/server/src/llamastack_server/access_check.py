@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llamastack.provider.context import current_context, enter_call, leave_call
+from llamastack.provider.context import current_context, use_context
 from llamastack.provider.errors import LlamaStackError
 from llamastack.provider.hookspecs import OPEN_ROUTE
 from llamastack.provider.routes import AsgiApp, Receive, Scope, Send
@@ -29,8 +29,5 @@ class AccessCheck:
         if context is current_context():
             await self._app(scope, receive, send)
             return
-        entered = enter_call(context, None)
-        try:
+        with use_context(context):
             await self._app(scope, receive, send)
-        finally:
-            leave_call(entered)
