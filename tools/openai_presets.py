@@ -1,4 +1,4 @@
-"""The generated blocks about the presets of llamastack-provider-openai: all of it is from their table."""
+"""The generated blocks about the presets of llamastack-provider-openai, made from the table of presets."""
 
 from __future__ import annotations
 
@@ -41,9 +41,15 @@ def service_sections(_: str) -> str:
 
 
 def _section(preset: Preset) -> str:
-    lines = [f"### `{preset.provider_type}`", "", "```yaml", *_example(preset), "```", ""]
-    lines += [f"- {line}" for line in _differences(preset)]
+    lines = [f"### `{preset.provider_type}`", "", _facts(preset), "", "```yaml", *_example(preset), "```", ""]
+    lines += [f"- {line}" for line in list(_differences(preset)) or ["No known differences."]]
     return "\n".join(lines) + "\n"
+
+
+def _facts(preset: Preset) -> str:
+    """The URL, the variable of the key and the source."""
+    key = f"`{preset.key_variable}`" if preset.key_variable else "no usual variable"
+    return f"URL: `{preset.url}`. Key: {key}. Source: [{preset.title}]({preset.source})."
 
 
 def _example(preset: Preset) -> Iterator[str]:
@@ -83,8 +89,7 @@ def _differences(preset: Preset) -> Iterator[str]:
     if preset.headers:
         yield f"Headers that it knows, for `headers`: {_coded(preset.headers)}."
     if not preset.key_needed:
-        variable = f", usually in `{preset.key_variable}`" if preset.key_variable else ""
-        yield f"A key (`api_key`{variable}) is needed only if the server asks for one."
+        yield "A key (`api_key`) is needed only if the server asks for one."
     if preset.note:
         yield preset.note
 
