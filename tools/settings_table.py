@@ -1,7 +1,7 @@
 """The table of all settings and limits in docs/operations.md.
 
-Fields of config classes come from the classes, with their defaults and descriptions. What happens when one is met, and
-limits that are constants, stand here.
+Config classes give their fields, defaults and descriptions. This module adds what happens at each limit, and the limits
+that are constants.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ CLASSES: tuple[tuple[str, type[BaseModel], frozenset[str]], ...] = (
 )
 
 WHEN_MET: dict[str, str] = {
-    "server.port": "Taken by another: the command ends with status 2",
-    "server.workers": "What works in one process only is refused before anything starts",
+    "server.port": "If the port is in use, the command ends with status 2",
+    "server.workers": "Stores and providers that work in only one process are refused before anything starts",
     "server.max_body_bytes": "413",
     "server.max_body_elements": "400",
     "server.max_upload_bytes": "413",
@@ -39,17 +39,17 @@ WHEN_MET: dict[str, str] = {
     "server.max_upload_parts": "400",
     "server.max_head_bytes": "431, and the connection is closed",
     "server.max_buffered_bytes": "503 with `Retry-After`",
-    "server.head_timeout_s": "408, and the connection is closed; without a word where nothing came",
+    "server.head_timeout_s": "408, and the connection is closed; only closed if no byte came",
     "server.body_timeout_s": "408, and the connection is closed",
     "server.idle_timeout_s": "The connection is closed",
-    "server.unread_timeout_s": "The connection is cut, and the provider's work cancelled; a line in the log",
+    "server.unread_timeout_s": "The connection is closed, and the provider's work cancelled; a line in the log",
     "server.drain_timeout_s": "503; in a stream a last error event",
     "server.allowed_hosts": "Another `Host`: 403",
-    "server.allowed_origins": "Another `Origin`: 403 for what could write, and browsers let no page read the reply",
+    "server.allowed_origins": "Another `Origin`: 403 for a method that can write, and browsers let no page read the reply",
     "server.worker_timeout_s": "The worker is ended and started again; a line in the log",
     "on_provider_error": "`retry`: the others serve, `/health` says `DEGRADED`; `fail`: the command ends with status 1",
-    "start_timeout_s": "The instance is down, and tried again",
-    "refresh_interval_s": "What is new or gone at the backend is seen",
+    "start_timeout_s": "The instance is down, and the stack tries it again",
+    "refresh_interval_s": "The stack notices additions and removals at the backend",
     "store.config.busy_timeout_s": "503",
     "providers.<api>[].config.timeout_s": "504; in a stream a last error event",
     "providers.<api>[].config.connect_timeout_s": "503",
@@ -57,8 +57,8 @@ WHEN_MET: dict[str, str] = {
     "providers.<api>[].config.max_retry_wait_s": "429 with `Retry-After`",
     "providers.<api>[].config.max_response_bytes": "502",
     "providers.<api>[].config.max_event_bytes": "502; in a stream a last error event",
-    "providers.<api>[].config.ca_file": "A certificate of nobody that is trusted: 503",
-    "providers.<api>[].config.trust_models": "A name that the backend does not have: its own error at the call",
+    "providers.<api>[].config.ca_file": "A certificate of an authority that is not trusted: 503",
+    "providers.<api>[].config.trust_models": "A name that the backend does not have: the backend's error at the call",
 }
 
 ENVIRONMENT: tuple[tuple[str, str, str, str], ...] = (
@@ -73,7 +73,7 @@ ENVIRONMENT: tuple[tuple[str, str, str, str], ...] = (
         "LLAMASTACK_LOG_REPEATS",
         "`5`",
         "How often the same line of the log is written within 10 seconds; 0: always",
-        "The rest is counted, and told in one line",
+        "Further lines are counted, and one line shows their number",
     ),
     (
         "LLAMASTACK_LOG_CALLS",
@@ -81,14 +81,14 @@ ENVIRONMENT: tuple[tuple[str, str, str, str], ...] = (
         "`1` adds a line to the access log for each call of a provider",
         "",
     ),
-    ("LLAMASTACK_DISABLE_PLUGINS", "", "Distributions and entry points to switch off", "They are left out"),
+    ("LLAMASTACK_DISABLE_PLUGINS", "", "Distributions and entry points to switch off", "They are not loaded"),
     ("LLAMASTACK_TRACE_HOOKS", "", "`1` prints calls of hooks", ""),
     ("LLAMASTACK_URL", "`http://127.0.0.1:8321`", "The server that commands talk to", ""),
     (
         "LLAMASTACK_PROVIDER_DATA",
         "",
         "JSON object that commands send as `X-LlamaStack-ProviderData`",
-        "No JSON object: the command ends with status 2",
+        "Not a JSON object: the command ends with status 2",
     ),
     ("LLAMASTACK_API_KEY", "", "Key that commands send as `Authorization: Bearer`, to a server that wants one", ""),
     ("LLAMASTACK_DEBUG", "", "`1` shows tracebacks of failed commands", ""),
@@ -104,14 +104,14 @@ FIXED: tuple[tuple[str, str, str, str, str], ...] = (
         "llamastack_server.logs",
         "_MOST_WAITING",
         "lines",
-        "Dropped, and their number told",
+        "Dropped; one line shows their number",
     ),
     (
         "A message of a backend or an exception, in errors",
         "llamastack.provider.error_translation",
         "_LONGEST_MESSAGE",
         "characters",
-        "Its middle is left out",
+        "Its middle is cut out",
     ),
     (
         "Requests on one connection that wait for the reply to the one before",
@@ -125,7 +125,7 @@ FIXED: tuple[tuple[str, str, str, str, str], ...] = (
         "llamastack.provider.validation",
         "MOST_FAULTS",
         "",
-        "The number of the others is told",
+        "The error has the number of the others",
     ),
     (
         "Answers that one translated request to `/v1` may ask for",
@@ -136,7 +136,7 @@ FIXED: tuple[tuple[str, str, str, str, str], ...] = (
     ),
     ("Parameters in the query of a native route", "llamastack_server.native_endpoint", "_MOST_PARAMETERS", "", "400"),
     (
-        "What is read of the body of a backend's error",
+        "Bytes of the body of a backend's error that are read",
         "llamastack.http.answer_limits",
         "MOST_ERROR_BYTES",
         "bytes",

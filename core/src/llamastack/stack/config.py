@@ -41,8 +41,8 @@ class ProviderConfig(_Strict):
 
 
 class StoreConfig(_Strict):
-    type: str = Field("sqlite", description="Where registered objects are kept; an installed store")
-    config: dict[str, Any] = Field(default_factory=dict, description="Settings of that store")
+    type: str = Field("sqlite", description="An installed store, such as `sqlite` or `memory`")
+    config: dict[str, Any] = Field(default_factory=dict, description="Settings of the store")
 
 
 class RunConfig(_Strict):
@@ -50,12 +50,12 @@ class RunConfig(_Strict):
 
     model_config = ConfigDict(json_schema_extra={"patternProperties": {f"^{_EXTENSION}": {}}})
 
-    version: str | int | float | None = Field(None, description="Free; for your own use")
+    version: str | int | float | None = Field(None, description="Any value, for your own use")
     image_name: ProviderId | None = Field(None, description="Name of this stack; its files are kept under it")
-    apis: list[str] | None = Field(None, description="Serve only these APIs; all that have providers by default")
+    apis: list[str] | None = Field(None, description="APIs to serve; by default all that have providers")
     providers: dict[str, list[ProviderConfig]] = Field(description="Provider instances by API")
     store: StoreConfig | None = Field(
-        None, description="Registered objects; an sqlite file beside the config by default"
+        None, description="Where registrations are kept; by default SQLite in the stack's own folder"
     )
     on_provider_error: Literal["retry", "fail"] = Field(
         "retry",
