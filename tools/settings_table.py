@@ -45,7 +45,7 @@ WHEN_MET: dict[str, str] = {
     "server.unread_timeout_s": "The connection is closed, and the provider's work cancelled; a line in the log",
     "server.drain_timeout_s": "503; in a stream a last error event",
     "server.allowed_hosts": "Another `Host`: 403",
-    "server.allowed_origins": "Another `Origin`: 403 for a method that can write, and browsers let no page read the reply",
+    "server.allowed_origins": "Another `Origin`: 403 for methods that can write; browsers let no page read the reply",
     "server.worker_timeout_s": "The worker is ended and started again; a line in the log",
     "on_provider_error": "`retry`: the others serve, `/health` says `DEGRADED`; `fail`: the command ends with status 1",
     "start_timeout_s": "The instance is down, and the stack tries it again",
