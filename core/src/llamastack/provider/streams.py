@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import anyio
+
+from llamastack.api.files import File
 
 _T = TypeVar("_T")
 
@@ -41,6 +43,21 @@ class Stream(AsyncIterator[_T], Generic[_T]):
             finally:
                 if on_close is not None:
                     await on_close()
+
+
+def with_pieces(reply: object, change: Callable[[AsyncIterator[Any]], AsyncIterator[Any]]) -> Any:
+    """`reply` with its pieces changed where it comes in pieces: a stream, or the blocks of a file."""
+    if isinstance(reply, AsyncIterator):
+        return change(reply)
+    if isinstance(reply, File) and not isinstance(reply.content, bytes):
+        return reply.with_content(change(reply.content))
+    return reply
+
+
+def pieces_in(reply: object) -> list[AsyncIterator[Any]]:
+    """What `with_pieces` changes: one iterator, or none."""
+    content = reply.content if isinstance(reply, File) else reply
+    return [content] if isinstance(content, AsyncIterator) else []
 
 
 async def close(pieces: object) -> None:

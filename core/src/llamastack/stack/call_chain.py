@@ -13,7 +13,7 @@ from llamastack.provider.context import current_context
 from llamastack.provider.errors import InternalError, LlamaStackError, ProviderTimeoutError, raise_translated
 from llamastack.provider.hookspecs import Action, Resource
 from llamastack.provider.provider_call import ProviderCall
-from llamastack.provider.streams import Stream, close, closing
+from llamastack.provider.streams import Stream, close, closing, pieces_in, with_pieces
 from llamastack.stack.access import AccessControl
 from llamastack.stack.call_events import CallEvents
 from llamastack.stack.hook_calls import Implementation
@@ -57,7 +57,7 @@ class CallChain:
 def _time_limit_step(then: Step) -> Step:
     async def limited(call: ProviderCall, deadline: float) -> Any:
         reply = await _until(deadline, then(call))
-        return Stream(_pieces_until(deadline, reply), lambda: close(reply)) if call.stream else reply
+        return with_pieces(reply, lambda pieces: Stream(_pieces_until(deadline, pieces), lambda: close(pieces)))
 
     def step(call: ProviderCall) -> Awaitable[Any]:
         deadline = current_context().deadline
@@ -82,8 +82,7 @@ def _hook_step(hook: Implementation, then: Step) -> Step:
 
         async def proceed(changed: ProviderCall) -> Any:
             reply = await then(changed)
-            if isinstance(reply, AsyncIterator):
-                streams.append(reply)
+            streams.extend(pieces_in(reply))
             return reply
 
         try:
@@ -92,10 +91,12 @@ def _hook_step(hook: Implementation, then: Step) -> Step:
         except BaseException as raised:
             await _close_all(streams)
             raise_translated(raised, _blamed(hook, raised))
-        if not call.stream or streams == [reply]:
+        if streams == pieces_in(reply):
             return reply
-        opened = [*streams, reply]  # closing a generator that never started closes nothing
-        return Stream(_pieces_of(hook, reply, opened), lambda: _close_all(opened))
+        opened = [*streams, *pieces_in(reply)]  # closing a generator that never started closes nothing
+        if not pieces_in(reply):
+            await _close_all(opened)
+        return with_pieces(reply, lambda pieces: Stream(_pieces_of(hook, pieces, opened), lambda: _close_all(opened)))
 
     return step
 

@@ -14,7 +14,7 @@ from llamastack.api.inference import TokenUsage
 from llamastack.provider.context import EnteredCall, context_and_call, enter_call, leave_call
 from llamastack.provider.errors import LlamaStackError
 from llamastack.provider.provider_call import CallEvent, ProviderCall
-from llamastack.provider.streams import close
+from llamastack.provider.streams import close, pieces_in, with_pieces
 
 # The quotes are not escaped, so these are names of fields and no text of the model.
 _PROMPT_TOKENS = re.compile(rb'"prompt_tokens"\s*:\s*(\d+)(?:\s*,\s*"completion_tokens"\s*:\s*(\d+))?')
@@ -55,8 +55,9 @@ class CallEvents:
             raise
         finally:
             leave_call(entered)
-        if not isinstance(reply, bytes) and isinstance(reply, AsyncIterator):  # perf: the usual reply is bytes
-            return _FollowedStream(reply, partial(self.end, about, began), began, partial(enter_call, context, call_id))
+        if not isinstance(reply, bytes) and pieces_in(reply):  # perf: the usual reply is bytes
+            end, enter = partial(self.end, about, began), partial(enter_call, context, call_id)
+            return with_pieces(reply, lambda pieces: _FollowedStream(pieces, end, began, enter))
         if self._finished is not None:
             self.end(about, began, tokens=_tokens_in(reply) or _NO_TOKENS)
         return reply

@@ -9,13 +9,12 @@ from typing import Any
 
 from anyio.abc import TaskGroup, TaskStatus
 
-from llamastack.api.files import File
 from llamastack.provider.context import STACK_ITSELF, current_context, use_own_context
 from llamastack.provider.error_translation import StrayExitError, as_stack_error
 from llamastack.provider.errors import LlamaStackError, raise_translated
 from llamastack.provider.provider_call import ProviderCall
 from llamastack.provider.redaction import Redactor
-from llamastack.provider.streams import Stream, close, closing
+from llamastack.provider.streams import Stream, close, closing, with_pieces
 from llamastack.stack.resolver import PlannedProvider
 
 
@@ -90,11 +89,7 @@ class ContainedCalls:
             result = await call.by.send(provider, call)
         except BaseException as raised:
             raise_translated(raised, self.failed(raised))
-        if isinstance(result, AsyncIterator):
-            return self._guarded(result)
-        if isinstance(result, File) and not isinstance(result.content, bytes):
-            return result.with_content(self._guarded(result.content))
-        return result
+        return with_pieces(result, self._guarded)
 
     def _guarded(self, pieces: AsyncIterator[object]) -> Stream[Any]:
         """The pieces of a stream, its errors translated; closing it closes the provider's stream."""
