@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-import pluggy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from installed_fakes import entry_points_in, install
 
 from llamastack.provider import hookimpl
+from llamastack.provider.commands import CliCommand
 from llamastack.provider.hookspecs import FinishedRequest
+from llamastack.provider.routes import Route
 from llamastack.stack.discovery import Discovery
+from llamastack.stack.hook_calls import PluginError
 from llamastack.stack.plugins import Plugins
 
 HOOK = "llamastack_cli_commands"
@@ -33,9 +39,13 @@ def hooks_with(**plugins: Any) -> Plugins:
     return hooks
 
 
+def thing(text: str) -> CliCommand:
+    return CliCommand(text, "", "")
+
+
 def giving(name: str, **options: Any) -> Any:
-    def llamastack_cli_commands() -> list[str]:
-        return [f"{name}1", f"{name}2"]
+    def llamastack_cli_commands() -> list[CliCommand]:
+        return [thing(f"{name}1"), thing(f"{name}2")]
 
     return Plugin(llamastack_cli_commands=hookimpl(**options)(llamastack_cli_commands))
 
@@ -43,17 +53,9 @@ def giving(name: str, **options: Any) -> Any:
 def wrapping(name: str, **options: Any) -> Any:
     def llamastack_cli_commands() -> Iterator[Any]:
         results = yield
-        return [*results, [f"{name} saw {len(results)}"]]
+        return [*results, [thing(f"{name} saw {len(results)}")]]
 
     return Plugin(llamastack_cli_commands=hookimpl(wrapper=True, **options)(llamastack_cli_commands))
-
-
-def old_wrapping(name: str) -> Any:
-    def llamastack_cli_commands() -> Iterator[Any]:
-        outcome: pluggy.Result[list[Any]] = yield
-        outcome.force_result([*outcome.get_result(), [f"{name} saw {len(outcome.get_result())}"]])
-
-    return Plugin(llamastack_cli_commands=hookimpl(hookwrapper=True)(llamastack_cli_commands))
 
 
 def failing(error: BaseException) -> Any:
@@ -64,7 +66,7 @@ def failing(error: BaseException) -> Any:
 
 
 def collected(hooks: Plugins) -> list[Any]:
-    return [thing for _, thing in hooks.collect(HOOK)]
+    return [each.name for _, each in hooks.collect(HOOK)]
 
 
 KINDS: dict[str, Callable[[str], Any]] = {
@@ -73,17 +75,16 @@ KINDS: dict[str, Callable[[str], Any]] = {
     "last": lambda name: giving(name, trylast=True),
     "wrapper": wrapping,
     "outer": lambda name: wrapping(name, tryfirst=True),
-    "old": old_wrapping,
 }
 
 
 @given(st.lists(st.sampled_from(sorted(KINDS)), max_size=7))
 def test_what_is_collected_comes_in_pluggys_order(kinds: list[str]) -> None:
     hooks = hooks_with(**{f"p{place}": KINDS[kind](f"p{place}") for place, kind in enumerate(kinds)})
-    expected = [thing for several in hooks.manager.hook.llamastack_cli_commands() for thing in several]
+    expected = [each for several in hooks.manager.hook.llamastack_cli_commands() for each in several]
     found = list(hooks.collect(HOOK))
-    assert [thing for _, thing in found] == expected
-    assert all(thing.startswith(plugin) for plugin, thing in found)
+    assert [each for _, each in found] == expected
+    assert all(each.name.startswith(plugin) for plugin, each in found)
 
 
 def test_the_first_is_outermost() -> None:
@@ -143,3 +144,84 @@ def test_all_are_told_in_order_although_one_fails(caplog: pytest.LogCaptureFixtu
         "a plugin failed in llamastack_request_finished: c"
     ]
     assert hooks.listener("llamastack_object_registered") is None
+
+
+# ---- wrong implementations -------------------------------------------------------------------------------------------
+
+
+async def awaited(**arguments: Any) -> Any: ...
+
+
+async def without_arguments() -> Any: ...
+
+
+def plain() -> Any: ...
+
+
+def generator() -> Iterator[Any]:
+    yield
+
+
+def nonsense(nonsense: str) -> Any: ...
+
+
+@pytest.mark.parametrize(
+    ("hook", "function", "options", "says"),
+    [
+        ("llamastack_routes", without_arguments, {}, "llamastack_routes must be a plain function: nothing awaits it"),
+        ("llamastack_call_finished", without_arguments, {}, "llamastack_call_finished must be a plain function"),
+        ("llamastack_around_call", plain, {}, "llamastack_around_call must be 'async def', and no wrapper"),
+        ("llamastack_rutes", plain, {}, "there is no hook 'llamastack_rutes'; allowed: llamastack_apis, llamastack_a"),
+        (
+            HOOK,
+            generator,
+            {"hookwrapper": True},
+            "is a wrapper of pluggy's older kind; allowed: hookimpl(wr",
+        ),
+        (HOOK, nonsense, {}, "Argument(s) {'nonsense'} are declared in the hookimpl but can not be found"),
+    ],
+)
+def test_a_wrong_implementation_is_told_with_its_plugin(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    hook: str,
+    function: Any,
+    options: Any,
+    says: str,
+) -> None:
+    module = ModuleType("wrong_fake")
+    setattr(module, hook, hookimpl(specname=hook, **options)(function))
+    monkeypatch.setitem(sys.modules, "wrong_fake", module)
+    install(tmp_path, "acme", {"llamastack.plugins": {"wrong": "wrong_fake"}})
+    hooks = Plugins(Discovery(entry_points_in(tmp_path, real=False)))
+    (broken,) = hooks.broken
+    assert says in broken.cause
+    assert "acme:wrong" in broken.cause
+    assert "\n" not in broken.cause
+    assert caplog.messages == [f"plugin left out: {broken.cause}"]
+    assert not hooks.manager.has_plugin("acme:wrong")
+
+
+@pytest.mark.parametrize(
+    ("hook", "given", "says"),
+    [
+        ("llamastack_routes", [Route("/a", awaited)], "gives a Route; allowed: RouteGroup"),
+        ("llamastack_middleware", awaited, "gives a function; allowed: Middleware"),
+        ("llamastack_config_sections", [("name", CliCommand)], "gives a tuple; allowed: ConfigSection"),
+        ("llamastack_stack_lifespan", "name", "gives a str; allowed: AbstractAsyncContextManager"),
+    ],
+)
+def test_a_wrong_thing_stops_the_start_with_the_name_of_its_plugin(hook: str, given: Any, says: str) -> None:
+    hooks = hooks_with(bad=Plugin(**{hook: hookimpl(specname=hook)(lambda: given)}))
+    with pytest.raises(PluginError) as error:
+        hooks.collect(hook, *([] if hook == "llamastack_config_sections" else [None]), required=True)
+    assert str(error.value) == f"plugin bad fails in {hook}: TypeError: it {says}"
+
+
+@pytest.mark.parametrize("hook", ["llamastack_cli_commands", "llamastack_apis"])
+def test_a_wrong_thing_is_left_out_by_name(hook: str, caplog: pytest.LogCaptureFixture) -> None:
+    hooks = hooks_with(bad=Plugin(**{hook: hookimpl(specname=hook)(lambda: [Plugin, 5])}))
+    assert hooks.collect(hook) == []
+    assert f"what plugin bad adds by {hook} is left out: it gives a type; allowed: " in caplog.text
+    assert "it gives a int; allowed: " in caplog.text

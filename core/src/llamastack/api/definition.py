@@ -178,10 +178,10 @@ class MethodDefinition:
             return ReplyKind.BYTE_STREAM
         return ReplyKind.BYTES if plain is bytes else ReplyKind.FILE if plain is File else ReplyKind.JSON
 
-    def streams_events(self, arguments: Mapping[str, object]) -> bool:
-        """Whether a call with these arguments is answered with server-sent events."""
+    def gives_pieces(self, arguments: Mapping[str, object]) -> bool:
+        """Whether a call with these arguments is answered in pieces: events, or blocks of bytes."""
         plain, piece = self.result_types
-        return piece is not None and piece is not bytes and (plain is None or bool(arguments.get("stream")))
+        return piece is not None and (plain is None or bool(arguments.get("stream")))
 
     @functools.cached_property
     def result(self) -> TypeAdapter[object]:

@@ -112,7 +112,7 @@ class LlamaStackClient(Apis):
         in_blocks = kind in (ReplyKind.FILE, ReplyKind.BYTE_STREAM)
 
         async def dispatch(arguments: dict[str, object]) -> object:
-            events = method.streams_events(arguments)
+            events = kind is ReplyKind.JSON and method.gives_pieces(arguments)
             wire = wire_request(method, arguments)
 
             async def send() -> httpx.Response:

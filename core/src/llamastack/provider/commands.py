@@ -50,15 +50,8 @@ class WrongInputError(CliError):
 class Preparing(Protocol):
     """What makes progress: a provider instance of this process, or a server's report of one."""
 
-    @property
-    def api(self) -> str:
-        """Its API."""
-        ...
-
-    @property
-    def provider_id(self) -> str:
-        """Its id, unique within its API."""
-        ...
+    api: str
+    provider_id: str
 
 
 class ProgressDisplay(Protocol):

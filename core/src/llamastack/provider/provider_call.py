@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import pydantic_core
@@ -55,16 +55,13 @@ class ProviderCall:
         request: as `request` has it, native arguments or OpenAI's fields. Whether pieces are wanted stays.
         provider_id: another instance of the same API. identifier: another object, served by that instance.
         """
-        return ProviderCall(
-            self.api,
-            self.method,
-            self.identifier if identifier is None else identifier,
-            self.provider_id if provider_id is None else provider_id,
-            self.stream,
-            self.request if request is None else request,
-            self.body if request is None or self.body is None else pydantic_core.to_json(request),
-            self.by,
-            self.target if provider_id is None and identifier is None else None,
+        return replace(
+            self,
+            identifier=self.identifier if identifier is None else identifier,
+            provider_id=self.provider_id if provider_id is None else provider_id,
+            request=self.request if request is None else request,
+            body=self.body if request is None or self.body is None else pydantic_core.to_json(request),
+            target=self.target if provider_id is None and identifier is None else None,
         )
 
 

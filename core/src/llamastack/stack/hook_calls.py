@@ -39,7 +39,7 @@ def implementations(manager: pluggy.PluginManager, hook: str) -> list[Implementa
     caller: pluggy.HookCaller = getattr(manager.hook, hook)
     names = () if caller.spec is None else caller.spec.argnames
     return [
-        Implementation(each.plugin_name, hook, _call_of(each, names), each.wrapper or each.hookwrapper)
+        Implementation(each.plugin_name, hook, _call_of(each, names), each.wrapper)
         for each in reversed(caller.get_hookimpls())
     ]
 
@@ -47,28 +47,10 @@ def implementations(manager: pluggy.PluginManager, hook: str) -> list[Implementa
 def _call_of(implementation: pluggy.HookImpl, names: Sequence[str]) -> Callable[..., Any]:
     """An implementation may take fewer arguments than the hook has, in another order."""
     function: Callable[..., Any] = implementation.function
-    if implementation.hookwrapper:
-        function = _new_wrapper(function)
     if implementation.argnames == names:
         return function
     places = [names.index(name) for name in implementation.argnames]
     return lambda *arguments: function(*[arguments[place] for place in places])
-
-
-def _new_wrapper(old: Callable[..., Generator[None, object, None]]) -> Callable[..., Generator[None, _Results, object]]:
-    """A wrapper of pluggy's older kind as one of the newer kind."""
-
-    def wrapper(*arguments: object) -> Generator[None, _Results, object]:
-        running = old(*arguments)
-        next(running)
-        outcome = pluggy.Result((yield), None)
-        try:
-            running.send(outcome)
-        except StopIteration:
-            return outcome.get_result()
-        raise RuntimeError("the wrapper yielded twice")
-
-    return wrapper
 
 
 def call_all(called: Iterable[Implementation], failed: OnFailure, *arguments: object) -> list[tuple[str, object]]:
@@ -152,12 +134,18 @@ async def contained_lifespan(plugin: str, lifespan: AbstractAsyncContextManager[
             _LOGGER.exception("plugin %s failed when its llamastack_stack_lifespan was left", plugin)
 
 
-def check_async_hooks(manager: pluggy.PluginManager, plugin: object) -> None:
-    """Raises PluginValidationError for a plugin that implements an async hook as a plain function or as a wrapper."""
+def check_hooks(manager: pluggy.PluginManager, plugin: object, name: str) -> None:
+    """Raises ValueError for a plugin that implements a hook that there is not, or one as a function of another kind."""
     for caller in manager.get_hookcallers(plugin) or ():
-        if caller.spec is None or not inspect.iscoroutinefunction(caller.spec.function):
-            continue
-        for each in caller.get_hookimpls():
-            is_wrapper = each.wrapper or each.hookwrapper
-            if each.plugin is plugin and (is_wrapper or not inspect.iscoroutinefunction(each.function)):
-                raise pluggy.PluginValidationError(plugin, f"{caller.name} must be 'async def', and no wrapper")
+        if caller.spec is None:
+            known = sorted(each for each in vars(manager.hook) if getattr(manager.hook, each).spec is not None)
+            raise ValueError(f"plugin {name}: there is no hook '{caller.name}'; allowed: {', '.join(known)}")
+        is_async = inspect.iscoroutinefunction(caller.spec.function)
+        for each in (one for one in caller.get_hookimpls() if one.plugin is plugin):
+            what = f"plugin {name}: {caller.name}"
+            if is_async and (each.wrapper or not inspect.iscoroutinefunction(each.function)):
+                raise ValueError(f"{what} must be 'async def', and no wrapper")
+            if not is_async and inspect.iscoroutinefunction(each.function):
+                raise ValueError(f"{what} must be a plain function: nothing awaits it")
+            if each.hookwrapper:
+                raise ValueError(f"{what} is a wrapper of pluggy's older kind; allowed: hookimpl(wrapper=True)")

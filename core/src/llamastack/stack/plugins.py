@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from llamastack.provider import hookspecs
+from llamastack.provider.import_path import load_dotted
 from llamastack.stack.discovery import (
     DISABLE_VARIABLE,
     REQUIRED_PLUGIN_GROUP,
@@ -24,7 +25,7 @@ from llamastack.stack.hook_calls import (
     Implementation,
     OnFailure,
     call_all,
-    check_async_hooks,
+    check_hooks,
     implementations,
     leave_out,
     log_failure,
@@ -40,6 +41,15 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("llamastack.plugins")
 TRACE_VARIABLE = "LLAMASTACK_TRACE_HOOKS"
+_GIVEN = {
+    "llamastack_apis": "llamastack.api.definition:ApiDefinition",
+    "llamastack_cli_commands": "llamastack.provider.commands:CliCommand",
+    "llamastack_config_sections": "llamastack.provider.config_sections:ConfigSection",
+    "llamastack_middleware": "llamastack.provider.routes:Middleware",
+    "llamastack_routes": "llamastack.provider.routes:RouteGroup",
+    "llamastack_stack_lifespan": "contextlib:AbstractAsyncContextManager",
+}
+"""What plugins give, each in a list or alone; imported when it is collected."""
 _ACCESS_HOOKS = ("llamastack_authenticate", "llamastack_authorize")
 
 
@@ -52,11 +62,11 @@ class BrokenPlugin:
     required: bool = False
 
 
-def _check_group(installed: Installed, hook: str) -> None:
+def _check_group(installed: Installed, access: list[str]) -> None:
     # If a plugin in another group did not load, nobody would know that it controls access.
-    if installed.group != REQUIRED_PLUGIN_GROUP:
+    if access and installed.group != REQUIRED_PLUGIN_GROUP:
         raise DiscoveryError(
-            f"'{installed.name}' ({installed.origin}) has {hook}, so its entry point must be in the group "
+            f"'{installed.name}' ({installed.origin}) has {access[0]}, so its entry point must be in the group "
             f"'{REQUIRED_PLUGIN_GROUP}': no stack may start without it"
         )
 
@@ -83,17 +93,16 @@ class Plugins:
             # Read from the plugin, not from pluggy, which refuses a plugin with a hook that it does not know.
             required = required or any(hasattr(plugin, hook) for hook in _ACCESS_HOOKS)
             self.manager.register(plugin, name=name)
-            self.manager.check_pending()
-            check_async_hooks(self.manager, plugin)
+            check_hooks(self.manager, plugin, name)
             access = [each.name for each in self.manager.get_hookcallers(plugin) or () if each.name in _ACCESS_HOOKS]
             required = required or bool(access)
-            for hook in access:
-                _check_group(installed, hook)
+            _check_group(installed, access)
         except (DiscoveryError, pluggy.PluginValidationError, ValueError) as error:
             if self.manager.has_plugin(name):
                 self.manager.unregister(name=name)
-            self.broken.append(BrokenPlugin(installed, str(error), required))
-            _LOGGER.warning("plugin left out: %s", error)
+            cause = str(error).replace("\n", "; ")
+            self.broken.append(BrokenPlugin(installed, cause, required))
+            _LOGGER.warning("plugin left out: %s", cause)
 
     def check_required(self) -> None:
         """Raises DiscoveryError where a plugin is broken that the stack must not start without."""
@@ -110,8 +119,14 @@ class Plugins:
 
         required: raises PluginError for a plugin that fails.
         """
-        given: list[tuple[str, Any]] = self._caller(hook, stop_start if required else leave_out)(*arguments)
-        return given
+        failed, kind = stop_start if required else leave_out, load_dotted(_GIVEN[hook])
+        found = []
+        for plugin, thing in self._caller(hook, failed)(*arguments):
+            if isinstance(thing, kind):
+                found.append((plugin, thing))
+            else:
+                failed(plugin, hook, TypeError(f"it gives a {type(thing).__name__}; allowed: {kind.__name__}"))
+        return found
 
     def notify(self, hook: str, *arguments: object) -> None:
         """Tell the plugins that implement `hook`. A failure is logged, and the next plugin is called."""

@@ -37,13 +37,12 @@ class RoutedCalls:
         """Calls of a method of the API's Protocol."""
         key = self._keys[method.name]
         by = _native_method(method, lambda call: {**call.request, key: call.identifier})
-        streams = _streams_of(method)
 
         async def dispatch(arguments: dict[str, Any]) -> Any:
             name = arguments[key]
             item, instance = self._table.resolve(name) or await self._objects.find(name, key)
             arguments[key] = item.identifier
-            found, to, stream = item.identifier, instance.provider_id, streams(arguments)
+            found, to, stream = item.identifier, instance.provider_id, method.gives_pieces(arguments)
             call = ProviderCall(method.api, method.name, found, to, stream, arguments, None, by, instance)
             return await self._send(call)
 
@@ -87,17 +86,9 @@ def _native_method(method: MethodDefinition, arguments: Callable[[ProviderCall],
     return ProviderMethod(method.name, method.name, arguments, lambda request: request, by_name=True)
 
 
-def _streams_of(method: MethodDefinition) -> Callable[[Mapping[str, Any]], bool]:
-    """Whether a call with these arguments is answered in pieces."""
-    plain, piece = method.result_types
-    if piece is None or plain is None:
-        return lambda _: piece is not None
-    return lambda arguments: bool(arguments.get("stream"))
-
-
 def direct_dispatch(instance: SupervisedProvider, method: MethodDefinition, calls: CallChain) -> Dispatch:
     """A method of an API that has one provider."""
-    by, streams = _native_method(method, lambda call: call.request), _streams_of(method)
+    by = _native_method(method, lambda call: call.request)
     ids = (method.api, method.name, "", instance.provider_id)
 
     async def find_target(call: ProviderCall) -> ProviderCall:
@@ -106,7 +97,7 @@ def direct_dispatch(instance: SupervisedProvider, method: MethodDefinition, call
     send = calls.compose(find_target)
 
     async def dispatch(arguments: dict[str, Any]) -> Any:
-        return await send(ProviderCall(*ids, streams(arguments), arguments, None, by, instance))
+        return await send(ProviderCall(*ids, method.gives_pieces(arguments), arguments, None, by, instance))
 
     return dispatch
 
