@@ -29,7 +29,7 @@ from settings_table import BLOCKS as SETTINGS
 from llamastack.api.definition import MethodDefinition
 from llamastack.api.schema import Schema
 from llamastack.provider.builtin_apis import BUILTIN_APIS
-from llamastack.stack.config import ProviderConfig, StoreConfig
+from llamastack.stack.config import ProviderConfig, StoreConfig, run_config_model
 from llamastack.stack.discovery import default_discovery
 from llamastack.stack.plugins import Plugins
 from llamastack.stack.stores.sqlite import SqliteStoreConfig
@@ -83,7 +83,8 @@ def _rows(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
 
 def run_config(section: str) -> str:
     """The keys of the run config, or of one of its sections."""
-    model = SECTIONS[section] if section else Plugins(default_discovery()).run_config_model()
+    hooks = Plugins(default_discovery())
+    model = SECTIONS[section] if section else run_config_model(hooks.apis(), hooks.config_sections())
     return table(("key", "type", "default", "what"), _rows(model))
 
 

@@ -89,7 +89,7 @@ async def test_errors_have_the_form_of_the_surface(http: httpx.AsyncClient) -> N
     native = await http.post("/inference/chat_completion", json={**CHAT, "model": "secret"}, headers=key("bob"))
     assert native.status_code == 403
     assert native.json()["error"]["code"] == "permission_denied"
-    assert native.json()["error"]["message"] == "'bob' may not call 'secret' of inference"
+    assert native.json()["error"]["message"] == "'bob' may not call 'secret' of inference (chat_completion)"
     openai = await http.post("/v1/chat/completions", json={**CHAT, "model": "b/secret"}, headers=key("bob"))
     assert openai.status_code == 403
     assert openai.json()["error"]["type"] == "permission_error"
@@ -158,7 +158,7 @@ async def test_in_process_the_context_says_who_asks(discovery: Discovery, script
     script("a", serves=["m"])
     script("b", serves=["secret"])
     async with Stack.from_config(TWO, discovery=discovery) as stack:
-        with pytest.raises(PermissionDeniedError, match="somebody who is not known may not call 'm'"):
+        with pytest.raises(PermissionDeniedError, match="a caller without a principal may not call 'm'"):
             await stack.inference.chat_completion(model="m", **ASK)
         with use_context(principal=Principal("bob", {"group": "users"})):
             await stack.inference.chat_completion(model="m", **ASK)

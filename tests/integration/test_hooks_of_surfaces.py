@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -12,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
 from installed_fakes import entry_points_in, install
 from pydantic import BaseModel, ConfigDict
 from served_stack import served_stack
@@ -30,8 +32,10 @@ from llamastack.provider.routes import (
     Scope,
     Send,
 )
+from llamastack.stack import discovery as discovery_module
 from llamastack.stack.discovery import Discovery, DiscoveryError
 from llamastack.stack.hook_calls import PluginError
+from llamastack_cli.group import cli
 
 pytestmark = pytest.mark.anyio
 CONFIG: dict[str, Any] = {"providers": {"inference": [{"provider_id": "a", "provider_type": "remote::sample"}]}}
@@ -237,6 +241,51 @@ async def test_middleware_refuses_in_the_form_of_the_path(plugged: Plugged, capl
         assert openai.json()["error"]["type"] == "permission_error"
         bug = await client.get("/bug")
         assert (bug.status_code, "KeyError" in bug.text, "a bug" in bug.text) == (500, True, False)
+
+
+# ---- checks before the start -----------------------------------------------------------------------------------------
+
+
+async def test_a_route_that_two_plugins_claim_is_found_when_the_config_is_checked(plugged: Plugged) -> None:
+    routes = {"routes": lambda stack: [RouteGroup([Route("/same", texts("x"))])]}
+    stack = Stack.from_config(CONFIG, discovery=plugged(one=routes, two=routes))
+    with pytest.raises(DiscoveryError, match="GET /same is claimed by plugin .* and by plugin "):
+        stack.check_sections()
+
+
+async def test_a_route_of_a_stacks_api_is_claimed_before_it_starts(plugged: Plugged) -> None:
+    stack = Stack.from_config(CONFIG, discovery=plugged(native={"routes": lambda stack: [taken_from(stack)]}))
+    with pytest.raises(DiscoveryError, match="GET /models/list is claimed by plugin .* and by plugin "):
+        stack.check_sections()
+
+
+def taken_from(stack: Stack) -> RouteGroup:
+    web = stack.models.methods["list_models"].definition.web  # type: ignore[attr-defined]
+    return RouteGroup([Route(web.route, texts("x"), web.methods)])
+
+
+def test_run_finds_it_before_a_provider_starts(
+    plugged: Plugged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    routes = {"routes": lambda stack: [RouteGroup([Route("/health", texts("x"))])]}
+    monkeypatch.setattr(discovery_module, "_default", plugged(one=routes))
+    monkeypatch.setattr("llamastack.stack.supervisor.SupervisedProvider.run", None)
+    file = tmp_path / "run.yaml"
+    file.write_text(json.dumps(CONFIG))
+    for command in (["run", str(file), "--port", "0"], ["config", "validate", str(file)]):
+        done = CliRunner().invoke(cli, command)
+        assert (done.exit_code, "GET /health is claimed by plugin" in done.stderr) == (1, True), done.output
+
+
+async def test_a_stack_that_was_looked_at_starts(plugged: Plugged) -> None:
+    stack = Stack.from_config(CONFIG, discovery=plugged())
+    with stack.assembled():
+        assert "models" in stack.apis
+        assert stack.api("models").methods
+    with pytest.raises(LookupError, match="not running"):
+        stack.api("models")
+    async with stack:
+        assert await stack.models.list_models()
 
 
 # ---- lifespans -------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from schema_examples import broken_at, examples_of, paths_in
 from llamastack.provider.builtin_apis import BUILTIN_APIS
 from llamastack.provider.validation import explain_validation_error, invalid_request
 from llamastack.provider.validation_paths import Shape, path_of
+from llamastack.stack.config import run_config_model
 from llamastack.stack.discovery import default_discovery
 from llamastack.stack.plugins import Plugins
 from llamastack_openai_api.requests import CHAT, COMPLETION, EMBEDDINGS, MODERATION
@@ -25,7 +26,8 @@ REQUESTS: dict[str, TypeAdapter[Any]] = {
     if method.parameters
 }
 OPENAI = {"chat": CHAT, "completion": COMPLETION, "embeddings": EMBEDDINGS, "moderation": MODERATION}
-RUN_CONFIG = {"run config": TypeAdapter(Plugins(default_discovery()).run_config_model())}
+HOOKS = Plugins(default_discovery())
+RUN_CONFIG = {"run config": TypeAdapter(run_config_model(HOOKS.apis(), HOOKS.config_sections()))}
 SHAPES: dict[str, TypeAdapter[Any]] = {**REQUESTS, **OPENAI, **RUN_CONFIG}
 WRONG: list[Any] = [None, 5, "", "text", [], [None], {}, {"str": 1}, {"zz": None}, True]
 

@@ -56,9 +56,9 @@ class AccessControl:
     def denied(self, action: Action, resource: Resource) -> PermissionDeniedError:
         """The error for what the current principal may not do."""
         principal = current_context().principal
-        who = "somebody who is not known" if principal is None else f"'{principal.id}'"
+        who = "a caller without a principal" if principal is None else f"'{principal.id}'"
         what = f"'{resource.identifier}' of {resource.api}" if resource.identifier else resource.api
-        return PermissionDeniedError(f"{who} may not {action} {what}")
+        return PermissionDeniedError(f"{who} may not {action} {what} ({resource.method})")
 
 
 async def _ask(

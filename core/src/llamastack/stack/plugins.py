@@ -37,7 +37,6 @@ from llamastack.stack.hook_calls import (
 if TYPE_CHECKING:
     from llamastack.api.definition import ApiDefinition
     from llamastack.provider.config_sections import ConfigSection
-    from llamastack.stack.config import RunConfig
 
 _LOGGER = logging.getLogger("llamastack.plugins")
 TRACE_VARIABLE = "LLAMASTACK_TRACE_HOOKS"
@@ -180,9 +179,3 @@ class Plugins:
             if other != plugin:
                 raise DiscoveryError(f"config section '{section.name}' is claimed by plugin {other} and by {plugin}")
         return tuple(section for _, section in claimed.values())
-
-    def run_config_model(self) -> type[RunConfig]:
-        """What a run config must be, with the objects of all APIs and the sections that plugins read."""
-        from llamastack.stack.config import run_config_model
-
-        return run_config_model(self.apis(), self.config_sections())

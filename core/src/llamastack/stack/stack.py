@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Set
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Set
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -123,6 +123,15 @@ class Stack(Apis):
         for section in self.hooks.config_sections():
             if section.check is not None:
                 section.check(self)
+
+    @contextmanager
+    def assembled(self) -> Iterator[None]:
+        """Around a look at what it would serve, in an event loop, without starting it. No call succeeds."""
+        self._assemble()
+        try:
+            yield
+        finally:
+            self._forget()
 
     @property
     def access(self) -> AccessControl:

@@ -58,7 +58,9 @@ def _errors(error: ConfigError) -> list[dict[str, object]]:
 @config.command()
 def schema() -> None:
     """Print the JSON Schema of run configs."""
+    from llamastack.stack.config import run_config_model
     from llamastack_cli.server_connection import installed_plugins
 
-    model = installed_plugins().run_config_model()
+    hooks = installed_plugins()
+    model = run_config_model(hooks.apis(), hooks.config_sections())
     show_json({"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()})

@@ -15,20 +15,18 @@ from llamastack.provider.routes import (
 )
 from llamastack.stack import Stack
 from llamastack_server.context import REQUEST_ID_HEADER, request_context
-from llamastack_server.documentation import documentation_routes
 from llamastack_server.error_replies import send_error
 from llamastack_server.logs import log_access
 from llamastack_server.plugin import llamastack_middleware
 from llamastack_server.process_limits import ProcessLimits
 from llamastack_server.requests import ClientGoneError
-from llamastack_server.router import Router
 from llamastack_server.sender import Sender
 from llamastack_server.settings import ServerConfig
+from llamastack_server.stack_router import SERVER, router_of
 from llamastack_server.state import STATE, ServerState
 
 _ID_HEADER = REQUEST_ID_HEADER.lower().encode()
 _CLIENT_GONE = 499  # as nginx writes it; never sent
-_SERVER = "llamastack-server"
 
 
 class StackApp:
@@ -41,14 +39,12 @@ class StackApp:
     def __init__(self, stack: Stack, *, loopback: bool) -> None:
         self._finished = stack.hooks.listener("llamastack_request_finished")
         settings = stack.config.section("server", ServerConfig)
-        groups = [*stack.hooks.collect("llamastack_routes", stack, required=True)]
-        fragments = [group.openapi for _, group in groups if group.openapi is not None]
-        router = Router([(_SERVER, documentation_routes(fragments)), *groups])
+        router = router_of(stack)
         self._state = ServerState(ProcessLimits(settings), router.format_for, loopback)
         middleware = stack.hooks.collect("llamastack_middleware", stack, required=True)
-        if not any(plugin.startswith(f"{_SERVER}:") for plugin, _ in middleware):
+        if not any(plugin.startswith(f"{SERVER}:") for plugin, _ in middleware):
             # Whoever switches the server's own plugin off means its routes. Hosts and principals are still checked.
-            middleware = [*((_SERVER, each) for each in llamastack_middleware(stack)), *middleware]
+            middleware = [*((SERVER, each) for each in llamastack_middleware(stack)), *middleware]
         self._app: AsgiApp = router
         for each in sorted((each for _, each in middleware), key=lambda each: each.order)[::-1]:
             self._app = each.factory(self._app)

@@ -32,14 +32,16 @@ def llamastack_config_sections() -> Sequence[ConfigSection]:
     from llamastack.provider.config_sections import ConfigSection
     from llamastack_server.settings import ServerConfig
 
-    return [ConfigSection("server", ServerConfig, "The HTTP server", check=_check_workers)]
+    return [ConfigSection("server", ServerConfig, "The HTTP server", check=_check)]
 
 
-def _check_workers(stack: Stack) -> None:
+def _check(stack: Stack) -> None:
     from llamastack_server.settings import ServerConfig
+    from llamastack_server.stack_router import check_routes
     from llamastack_server.worker_checks import check_workers
 
     check_workers(stack, stack.config.section("server", ServerConfig).workers)
+    check_routes(stack)
 
 
 @hookimpl

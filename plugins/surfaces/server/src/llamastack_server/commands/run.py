@@ -8,6 +8,7 @@ from llamastack.provider.commands import CommandOutput, WrongInputError
 from llamastack.stack import Stack
 from llamastack_server.commands.run_stack import run_stack, set_up_log
 from llamastack_server.settings import ServerConfig
+from llamastack_server.stack_router import check_routes
 from llamastack_server.uvicorn_server import BindError, bind
 from llamastack_server.worker_checks import check_workers
 
@@ -40,6 +41,7 @@ def run(
     if reloads and count > 1:
         raise click.UsageError(f"--reload serves with one process, not with {count} workers; add --workers 1")
     check_workers(stack, count)
+    check_routes(stack)
     try:
         listening = bind(host or settings.host, settings.port if port is None else port)
     except BindError as error:
