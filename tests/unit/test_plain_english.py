@@ -1,4 +1,4 @@
-"""Comments, docstrings and messages are plain English: some constructions that hide the subject are forbidden."""
+"""Code, templates and pages are plain English: some constructions that hide the subject are forbidden."""
 
 from __future__ import annotations
 
@@ -18,6 +18,19 @@ SOURCES = sorted(
     for folder in ROOT.glob(pattern)
     for path in folder.rglob("*.py")
 )
+PAGES = sorted(
+    path
+    for pattern in (
+        "*.md",
+        "docs/*.md",
+        "docs/decisions/*.md",
+        "core/*.md",
+        "plugins/*/*/*.md",
+        "provider_template/*.md",
+    )
+    for path in ROOT.glob(pattern)
+    if path.name != "provider-reference.md"  # docstrings, which are read in the sources
+) + sorted((ROOT / "provider_template/src").rglob("*.jinja"))
 START = r"(?:^|[.!?:] )"
 """The beginning of a sentence."""
 FORBIDDEN = {
@@ -44,8 +57,15 @@ FORBIDDEN = {
     r"\ball the same\b": "say 'nevertheless'",
     r"\b(?:None|True|False) where\b": "say 'if'",
     r"\blets? go of\b": "say 'release' or 'close'",
+    r"\bpass(?:es|ed|ing)? over\b": "say 'ignore'",
+    r"\brouting table\b": "say 'instances' or 'resources'",
+    START + r"Where [^.]*\balone\b": "say 'if only ...'",
     r"\b(?:is|are) handed\b": "say 'passed', or name who gets it",
 }
+
+
+BEGINS = re.compile(r"\s*[-*] |\||#{2,6} ")
+HEADING = re.compile(r"#{2,6} ")
 
 
 def texts(source: str) -> Iterator[tuple[int, str]]:
@@ -68,11 +88,30 @@ def texts(source: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, " ".join(node.value.split())
 
 
-def faults(source: str) -> list[tuple[int, str]]:
+def paragraphs(page: str) -> Iterator[tuple[int, str]]:
+    """(line, text) of the paragraphs, list items and table cells of a page or template, without headings and code."""
+    first, words = 0, ""
+    code = False
+    for number, line in enumerate((*page.splitlines(), ""), start=1):
+        fence = line.lstrip().startswith("```")
+        if code or fence or not line.strip() or BEGINS.match(line):
+            yield first, words
+            words = ""
+        code ^= fence
+        if code or fence or HEADING.match(line):
+            continue
+        if line.startswith("|"):
+            yield from ((number, cell.strip()) for cell in line.split("|"))
+            continue
+        first = first if words else number
+        words = f"{words} {line.lstrip(' #-*')}".strip()
+
+
+def faults(found_texts: Iterator[tuple[int, str]]) -> list[tuple[int, str]]:
     """(line, what is wrong) of each forbidden construction."""
     return [
         (line, f"{found[0]!r}: {advice}")
-        for line, text in texts(source)
+        for line, text in found_texts
         for pattern, advice in FORBIDDEN.items()
         for found in re.finditer(pattern, re.sub(r"`[^`]*`", "``", text))
     ]
@@ -83,9 +122,40 @@ def test_the_sources_are_plain_english() -> None:
     found = [
         f"{path.relative_to(ROOT)}:{line}: {fault}"
         for path in SOURCES
-        for line, fault in faults(path.read_text(encoding="utf-8"))
+        for line, fault in faults(texts(path.read_text(encoding="utf-8")))
     ]
     assert not found, "\n" + "\n".join(found)
+
+
+def test_the_pages_and_templates_are_plain_english() -> None:
+    assert len(PAGES) > 80
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {fault}"
+        for path in PAGES
+        for line, fault in faults(paragraphs(path.read_text(encoding="utf-8")))
+    ]
+    assert not found, "\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "- An item.\n- What is refused\n  is not sent.",
+        "It ends. One that\nfails is tried again.",
+        "| a | Unknown fields are passed over |",
+        "# A comment of a template. It lets\n# go of the bank.",
+        "The client\nis told.",
+    ],
+)
+def test_a_forbidden_construction_of_a_page_is_found(page: str) -> None:
+    assert faults(paragraphs(page))
+
+
+@pytest.mark.parametrize(
+    "page", ["## What is checked\n\nText.", "```py\n# None where it is told\n```", "A `told` is a name."]
+)
+def test_headings_and_code_of_a_page_are_not_reported(page: str) -> None:
+    assert not faults(paragraphs(page))
 
 
 @pytest.mark.parametrize(
@@ -103,11 +173,11 @@ def test_the_sources_are_plain_english() -> None:
     ],
 )
 def test_a_forbidden_construction_is_found(source: str) -> None:
-    assert faults(source)
+    assert faults(texts(source))
 
 
 @pytest.mark.parametrize(
     "source", ["# The reader closed the pipe.", 'told = "x"', '"""None if the method never streams."""', "# Who is it?"]
 )
 def test_plain_sentences_and_names_are_not_reported(source: str) -> None:
-    assert not faults(source)
+    assert not faults(texts(source))

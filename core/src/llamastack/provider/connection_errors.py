@@ -33,7 +33,7 @@ def error_kinds(error: BaseException) -> set[str]:
 def connection_error(error: BaseException, too_slow: str) -> LlamaStackError:
     """The error of the family for a failed exchange.
 
-    error: one that `is_http_error`. too_slow: the message where the time for an answer is over.
+    error: an error for which `is_http_error` is true. too_slow: the message for a timeout.
     """
     kind, _ = _diagnosis(error)
     return kind(too_slow if kind is ProviderTimeoutError else reason_of_http_error(error))

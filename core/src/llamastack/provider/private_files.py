@@ -28,14 +28,14 @@ def private_folder(folder: Path, *, tighten: bool = True) -> Path:
 
 
 def private_file(file: Path) -> Path:
-    """Make an empty file for its owner alone, or close one that is there to others. Raises OSError."""
+    """Make an empty file that only its owner can read, or make an existing file so. Raises OSError."""
     os.close(os.open(file, os.O_CREAT | os.O_RDWR, _FILE))
     make_private(file)
     return file
 
 
 def make_private(path: Path) -> None:
-    """Take all rights of others away; a path that is not there is passed over, one of another owner is warned of."""
+    """Remove all rights of other users. Ignores a missing path, and warns about a path of another owner."""
     try:
         mode = path.stat().st_mode
         wanted = stat.S_IMODE(mode) & (_FOLDER if stat.S_ISDIR(mode) else _FILE)
@@ -48,7 +48,7 @@ def make_private(path: Path) -> None:
 
 
 def make_tree_private(folder: Path) -> None:
-    """`make_private` for a folder and all that is in it. Links are passed over. It blocks: call it in a thread."""
+    """`make_private` for a folder and everything in it, except links. It blocks: call it in a thread."""
     make_private(folder)
     for at, folders, files in os.walk(folder):
         for name in (*folders, *files):
