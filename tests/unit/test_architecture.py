@@ -51,6 +51,7 @@ OF_OTHERS = {
     "response.stream",
     "transport.client",
     # click
+    "command.callback",
     "command.params",
     "ctx.obj",
     # onnxruntime

@@ -6,13 +6,15 @@ command line shows them and sets the exit status.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from llamastack.provider.deps import Progress
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,14 @@ class CliCommand:
     help: its line in the list of commands.
     target: `package.module:name` of the `click.Command`.
     group: the command group that it is added to, such as `providers`; by default `llamastack` itself.
+    connects: whether it talks to a server: it gets `--url` and `--provider-data`, see `CommandOutput.call_server`.
     """
 
     name: str
     help: str
     target: str
     group: str | None = None
+    connects: bool = False
 
 
 class CliError(Exception):
@@ -48,7 +52,10 @@ class WrongInputError(CliError):
 
 
 class Preparing(Protocol):
-    """What makes progress: a provider instance of this process, or a server's report of one."""
+    """What makes progress: a provider instance of this process, or a server's report of one.
+
+    api: its API. provider_id: its id, unique within its API.
+    """
 
     api: str
     provider_id: str
@@ -59,11 +66,9 @@ class ProgressDisplay(Protocol):
 
     def __call__(self, provider: Preparing, progress: Progress) -> None:
         """Take the progress of one provider."""
-        ...
 
     def waiting(self) -> AbstractContextManager[None]:
         """A context for the time that a person waits. On a terminal, progress is drawn as bars."""
-        ...
 
 
 class CommandOutput(Protocol):
@@ -72,28 +77,24 @@ class CommandOutput(Protocol):
     @property
     def debug(self) -> bool:
         """Whether errors are shown with tracebacks."""
-        ...
 
     def say(self, text: str, *, err: bool = False) -> None:
         """A line on stdout, or on stderr with `err`. Control characters are made visible."""
-        ...
 
     def table(self, headers: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
         """A table on stdout. headers: empty for none."""
-        ...
 
     def json(self, value: object) -> None:
         """JSON on stdout."""
-        ...
 
     def to_cli_error(self, error: Exception) -> CliError:
         """Any error as lines for a person, with an exit status."""
-        ...
 
     def show_errors(self, lines: Iterable[str]) -> None:
         """`error: ...` on stderr, one for each line, without secrets."""
-        ...
 
     def progress(self) -> ProgressDisplay:
         """A new display of what providers prepare."""
-        ...
+
+    def call_server(self, talk: Callable[[Any], Awaitable[_T]]) -> _T:
+        """The result of `talk`, which gets a `LlamaStackClient` with all APIs. For a command that `connects`."""

@@ -55,11 +55,9 @@ class ErrorFormat(Protocol):
 
     def status(self, error: LlamaStackError) -> int:
         """The HTTP status."""
-        ...
 
     def body(self, error: LlamaStackError) -> Mapping[str, object]:
         """The JSON body."""
-        ...
 
 
 @dataclass(frozen=True)

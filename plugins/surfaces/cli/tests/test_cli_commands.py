@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from llamastack.stack import discovery
 from llamastack.stack.discovery import Discovery
 from llamastack_cli import api_commands, group
 from llamastack_cli.group import cli
-from llamastack_cli.output import WrongInputError, show_errors, show_table
+from llamastack_cli.output import WrongInputError, _Warnings, show_errors, show_table
 
 PLUGIN = """
 import sys
@@ -34,6 +35,13 @@ def greet():
 def install(output):
     output.table(("NAME",), [("\\x1b[31mred",)])
 
+@click.command()
+@click.pass_obj
+def ask(output):
+    async def talk(client):
+        return client.base_url
+    output.say(output.call_server(talk))
+
 @hookimpl
 def llamastack_cli_commands():
     return [
@@ -42,6 +50,8 @@ def llamastack_cli_commands():
         CliCommand("gone", "Cannot be loaded.", "greeting_fake:gone"),
         CliCommand("install", "Installs one.", "greeting_fake:install", group="providers"),
         CliCommand("list", "Not this one.", "greeting_fake:greet", group="providers"),
+        CliCommand("ask", "Asks.", "greeting_fake:ask", connects=True),
+        CliCommand("forgot", "Asks.", "greeting_fake:ask"),
     ]
 """
 
@@ -178,7 +188,10 @@ def test_commands_of_a_plugin(runner: CliRunner, site: Path, caplog: pytest.LogC
     assert runner.invoke(cli, ["greet"]).stdout == "hello from a plugin\n"
     listed = runner.invoke(cli, ["--help"])
     # One list, in which nothing tells our own commands from those of others.
-    assert "  distributions  Show the installed run configs.\n  gone           Cannot be loaded.\n" in listed.stdout
+    assert (
+        "  distributions  Show the installed run configs.\n  forgot         Asks.\n  gone           Cannot be loaded.\n"
+        in listed.stdout
+    )
     assert "  greet          Says hello.\n  inspect        Show " in listed.stdout
     assert listed.stdout.count("\n  chat ") == 1
     assert [r.message for r in caplog.records] == [
@@ -199,6 +212,26 @@ def test_a_plugin_adds_a_command_to_a_group(runner: CliRunner, site: Path) -> No
     assert "Not this one" not in shown
     assert runner.invoke(cli, ["providers", "install"]).stdout == "NAME\n\\x1b[31mred\n"
     assert runner.invoke(cli, ["providers", "list", "--json"]).stdout == "[]\n"
+
+
+def test_a_command_of_a_plugin_gets_the_options_of_a_connection(runner: CliRunner, site: Path) -> None:
+    site.joinpath("greeting_fake.py").write_text(PLUGIN)
+    install(site, "greeting", {"llamastack.plugins": {"greeting": "greeting_fake:me"}})
+    for _ in range(2):  # the command of the plugin itself stays as it is
+        shown = runner.invoke(cli, ["ask", "--help"]).stdout
+        assert (shown.count("--url"), shown.count("--provider-data")) == (1, 1)
+    assert runner.invoke(cli, ["ask", "--url", "http://127.0.0.1:1"]).stdout == "http://127.0.0.1:1\n"
+    assert runner.invoke(cli, ["ask"], env={"LLAMASTACK_URL": "http://127.0.0.1:2"}).stdout == "http://127.0.0.1:2\n"
+    assert "is not of the form http://HOST:PORT" in runner.invoke(cli, ["ask", "--url", "nonsense"]).stderr
+    assert "--url" not in runner.invoke(cli, ["forgot", "--help"]).stdout
+    assert "its CliCommand must say by connects=True" in runner.invoke(cli, ["forgot"]).stderr
+
+
+def test_a_warning_is_shown_once(capsys: pytest.CaptureFixture[str]) -> None:
+    warnings = _Warnings(logging.WARNING)
+    for text in ("plugin left out: a", "plugin left out: a", "plugin left out: b"):
+        warnings.emit(logging.LogRecord("x", logging.WARNING, "", 0, text, (), None))
+    assert capsys.readouterr().err == "warning: plugin left out: a\nwarning: plugin left out: b\n"
 
 
 def test_commands_of_packages_that_are_not_there_are_named(runner: CliRunner, site: Path) -> None:

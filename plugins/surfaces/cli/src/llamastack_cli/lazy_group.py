@@ -52,7 +52,11 @@ def load_command(command: CliCommand) -> click.Command:
         ) from error
     if not isinstance(loaded, click.Command):
         raise CliError(f"command '{command.name}': {command.target} is not a click.Command")
-    return loaded
+    if not command.connects:
+        return loaded
+    from llamastack_cli.server_connection import connected
+
+    return connected(loaded)
 
 
 def with_commands(group: click.Command, added: Iterable[CliCommand]) -> click.Command:

@@ -9,9 +9,9 @@ import json
 import logging
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -20,9 +20,12 @@ from llamastack.provider.control_characters import one_line
 from llamastack_cli.terminal_text import for_terminal, json_for_terminal
 
 if TYPE_CHECKING:
+    from llamastack.client import LlamaStackClient
     from llamastack.provider.commands import ProgressDisplay
+    from llamastack_cli.server_connection import Server
 
 _PREFIX = "error: "
+_T = TypeVar("_T")
 
 
 def to_cli_error(error: Exception) -> CliError:
@@ -57,8 +60,16 @@ def error_lines(error: click.ClickException | CliError) -> list[str]:
 class _Warnings(logging.Handler):
     """Warnings of a command that sets up no log."""
 
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self._shown: set[str] = set()
+
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(f"{record.levelname.lower()}: {one_line(record.getMessage().rstrip())}", err=True)
+        """A warning is shown once: a command may load the plugins for itself and for a stack."""
+        line = f"{record.levelname.lower()}: {one_line(record.getMessage().rstrip())}"
+        if line not in self._shown:
+            self._shown.add(line)
+            click.echo(line, err=True)
 
 
 def show_warnings() -> None:
@@ -152,6 +163,12 @@ class TerminalOutput:
     """What commands of plugins get in `ctx.obj`: a `llamastack.provider.commands.CommandOutput`."""
 
     debug: bool = False
+    server: Server | None = None
+
+    def call_server(self, talk: Callable[[LlamaStackClient], Awaitable[_T]]) -> _T:
+        if self.server is None:
+            raise CliError("this command talks to a server, which its CliCommand must say by connects=True")
+        return self.server.run(talk)
 
     def say(self, text: str, *, err: bool = False) -> None:
         say(text, err=err)

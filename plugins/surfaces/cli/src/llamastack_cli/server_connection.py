@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -96,23 +97,43 @@ def server_options(command: _F) -> _F:
     def with_server(*args: Any, url: str, provider_data: dict[str, Any] | None, **kwargs: Any) -> Any:
         return command(*args, server=Server(url, provider_data), **kwargs)
 
-    made: Any = click.option(
+    decorated: _F = _with_options(with_server)
+    return decorated
+
+
+def connected(command: click.Command) -> click.Command:
+    """A command of a plugin with the same options; `call_server` of the output in `ctx.obj` uses them."""
+    callback = command.callback
+
+    def with_server(*args: Any, url: str, provider_data: dict[str, Any] | None, **kwargs: Any) -> Any:
+        ctx = click.get_current_context()
+        ctx.obj = replace(ctx.obj, server=Server(url, provider_data))
+        return None if callback is None else callback(*args, **kwargs)
+
+    command = copy.copy(command)
+    command.params = [*command.params]
+    command.callback = with_server
+    _with_options(command)
+    return command
+
+
+def _with_options(command: Any) -> Any:
+    """The function or command, with the options."""
+    command = click.option(
         "--provider-data",
         envvar="LLAMASTACK_PROVIDER_DATA",
         metavar="JSON",
         callback=_json_object,
         help="Provider data, such as keys, sent as X-LlamaStack-ProviderData.",
-    )(with_server)
-    made = click.option(
+    )(command)
+    return click.option(
         "--url",
         envvar="LLAMASTACK_URL",
         default=DEFAULT_URL,
         show_default=True,
         callback=_http_url,
         help="URL of the server.",
-    )(made)
-    decorated: _F = made
-    return decorated
+    )(command)
 
 
 def _http_url(ctx: click.Context, parameter: click.Parameter, value: str) -> str:

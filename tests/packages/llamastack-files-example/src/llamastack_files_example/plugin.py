@@ -31,4 +31,5 @@ def llamastack_routes(stack: Stack) -> Sequence[RouteGroup]:
 
 @hookimpl
 def llamastack_cli_commands() -> Sequence[CliCommand]:
-    return [CliCommand("share", "Upload a file and print its address.", "llamastack_files_example.commands:share")]
+    target = "llamastack_files_example.commands:share"
+    return [CliCommand("share", "Upload a file and print its address.", target, connects=True)]
