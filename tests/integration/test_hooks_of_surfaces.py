@@ -264,6 +264,16 @@ def taken_from(stack: Stack) -> RouteGroup:
     return RouteGroup([Route(web.route, texts("x"), web.methods)])
 
 
+def test_an_error_of_a_config_names_the_plugins_that_are_left_out(tmp_path: Path) -> None:
+    install(tmp_path, "acme", {"llamastack.plugins": {"notes": "package_that_is_gone:x"}})
+    config = {"providers": {"notes": [{"provider_id": "n", "provider_type": "acme"}]}}
+    with pytest.raises(ConfigError) as error:
+        Stack.from_config(config, discovery=Discovery(entry_points_in(tmp_path)))
+    first, second = str(error.value).splitlines()
+    assert "providers.notes: there is no such API" in first
+    assert "a plugin is left out: 'notes' (acme 1.2.3, entry point package_that_is_gone:x) cannot be loaded" in second
+
+
 def test_run_finds_it_before_a_provider_starts(
     plugged: Plugged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

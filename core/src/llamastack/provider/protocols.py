@@ -27,7 +27,6 @@ class ModelsProtocolPrivate(Protocol):
 
     async def list_models(self) -> list[Model]:
         """The resources that are served; asked again and again, so keep it cheap. `provider_id` may be left empty."""
-        ...
 
     async def register_model(self, model: Model) -> None:
         """Prepare to serve `model`, or refuse.
@@ -35,7 +34,6 @@ class ModelsProtocolPrivate(Protocol):
         Called again with the same model at every start; must be idempotent.
         Raises UnsupportedModelError when it cannot be served.
         """
-        ...
 
 
 class ShieldsProtocolPrivate(Protocol):
@@ -43,14 +41,12 @@ class ShieldsProtocolPrivate(Protocol):
 
     async def list_shields(self) -> list[Shield]:
         """The resources that are served now. `provider_id` may be left empty."""
-        ...
 
     async def register_shield(self, shield: Shield) -> None:
         """Prepare to serve `shield`, or refuse; idempotent.
 
         Raises UnsupportedShieldError when it cannot be served.
         """
-        ...
 
 
 class MemoryBanksProtocolPrivate(Protocol):
@@ -58,11 +54,9 @@ class MemoryBanksProtocolPrivate(Protocol):
 
     async def list_memory_banks(self) -> list[MemoryBank]:
         """The resources that are served now. `provider_id` may be left empty."""
-        ...
 
     async def register_memory_bank(self, memory_bank: MemoryBank) -> None:
         """Prepare to serve `memory_bank`, or refuse; idempotent.
 
         Raises UnsupportedMemoryBankError when it cannot be served.
         """
-        ...

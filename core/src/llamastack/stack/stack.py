@@ -30,7 +30,7 @@ from llamastack.stack.resources.store_follower import StoreFollower
 from llamastack.stack.routing import RoutedCalls, direct_dispatch, implemented_dispatch, resource_dispatch
 from llamastack.stack.stores import Store
 from llamastack.stack.supervisor import SupervisedProvider
-from llamastack.stack.yaml_source import ConfigError
+from llamastack.stack.yaml_source import ConfigError, ConfigIssue
 
 
 class StackStartError(Exception):
@@ -99,10 +99,14 @@ class Stack(Apis):
         hooks = Plugins(found)
         hooks.check_required()
         apis = hooks.apis()
-        config = load_config(source, apis, found, sections=hooks.config_sections())
-        if folder is not None:
-            config = replace(config, folder=folder)
-        return cls(config, discovery=found, hooks=hooks, apis=apis, on_progress=on_progress)
+        try:
+            config = load_config(source, apis, found, sections=hooks.config_sections())
+            if folder is not None:
+                config = replace(config, folder=folder)
+            return cls(config, discovery=found, hooks=hooks, apis=apis, on_progress=on_progress)
+        except ConfigError as error:
+            left_out = [ConfigIssue(None, (), f"a plugin is left out: {broken.cause}") for broken in hooks.broken]
+            raise ConfigError(error.source, [*error.faults, *left_out]) from None
 
     def _make_store(self) -> Store:
         configured = self.config.run.store

@@ -31,7 +31,6 @@ class Store(Protocol):
 
     async def open(self) -> None:
         """Get ready. Raises OSError when it cannot be used."""
-        ...
 
     async def changes_since(self, sequence: int) -> tuple[int, list[StoredObject]]:
         """The newest sequence number, and what was put or deleted after `sequence` (0: everything that is there).
@@ -39,19 +38,15 @@ class Store(Protocol):
         In a store that is shared, the newest number is above 0 even when nothing is there: asking again with 0 would
         leave out what was put and deleted in between.
         """
-        ...
 
     async def put(self, item: StoredObject, *, replace: bool = False) -> bool:
         """Keep `item`. Returns False and changes nothing if there is one with that kind and identifier.
 
         replace: it takes the place of what is there.
         """
-        ...
 
     async def delete(self, kind: str, identifier: str) -> bool:
         """Forget it; False when it was not there."""
-        ...
 
     async def close(self) -> None:
         """Let go of everything; safe to call twice."""
-        ...
