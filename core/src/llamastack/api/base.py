@@ -11,7 +11,7 @@ from llamastack.api.first_error_only import FailFast
 JsonObject = dict[str, Any]
 """A JSON object whose fields are not the API's: what a provider, a tool or a user puts there."""
 OMIT_IF_NONE = Field(exclude_if=lambda value: value is None)
-"""Marks a field that release 0.0.41 did not have: where it is not set, it is left out of the JSON."""
+"""Marks a field that release 0.0.41 did not have: if it is not set, the JSON does not have it."""
 
 
 class WireModel(FailFast):
@@ -41,7 +41,7 @@ class RoutedObject(WireModel):
     identifier: Identifier
     """The name that requests use for it."""
     provider_id: str = ""
-    """The configured provider that serves it; may be left out at registration where its API has one provider."""
+    """The configured provider that serves it; optional at registration if its API has only one provider."""
 
     unavailable_reason: Annotated[str | None, OMIT_IF_NONE] = None
     """Set by the stack in listings when the object is known but cannot be used now; read-only."""

@@ -1,4 +1,4 @@
-"""Memory banks: where documents are kept, by name."""
+"""Memory banks, which keep documents."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from llamastack.api.webmethod import ResourceAction, webmethod
 
 
 class VectorMemoryBank(RoutedObject):
-    """Documents are cut into overlapping chunks of tokens and found by the similarity of their embeddings."""
+    """Documents are split into overlapping chunks of tokens and found by the similarity of their embeddings."""
 
     type: Literal["vector"] = "vector"
     embedding_model: str
     """The model that makes its embeddings."""
     chunk_size_in_tokens: Annotated[int, Field(ge=1)]
-    """Size of the pieces that documents are cut into."""
+    """Tokens in each chunk of a document."""
     overlap_size_in_tokens: Annotated[int, Field(ge=0)] | None = None
-    """Tokens that neighbouring pieces share."""
+    """Tokens that neighbouring chunks share."""
 
     @model_validator(mode="after")
     def _overlap_is_smaller_than_chunk(self) -> Self:
@@ -61,7 +61,7 @@ MemoryBank = Annotated[
     Field(discriminator="type"),
     BeforeValidator(_with_type),
 ]
-"""A memory bank of any kind; `type` tells which."""
+"""A memory bank of any kind; `type` is its kind."""
 
 
 class MemoryBanks(Protocol):

@@ -14,11 +14,9 @@ class Model(RoutedObject):
     """A model by the name that requests use."""
 
     llama_model: str | None = None
-    """The Llama model that this is an instance of, where it is one; else the identifier, as clients of release 0.0.41
-    want a text here.
-    """
+    """The Llama model behind this model, or the identifier, because clients of release 0.0.41 need a string here."""
     metadata: JsonObject = Field(default_factory=dict)
-    """Anything; the provider says what it reads."""
+    """Free data; the provider defines which keys it reads."""
 
     @property
     def can_chat(self) -> bool:

@@ -14,9 +14,9 @@ class Shield(RoutedObject):
     """A safety check by the name it is run by."""
 
     type: str
-    """The kind of check, e.g. `llama_guard`; the provider says which it knows."""
+    """The kind of check, such as `llama_guard`; the provider defines the kinds."""
     params: JsonObject = Field(default_factory=dict)
-    """Settings of the check; the provider says which."""
+    """Settings of the check; the provider defines them."""
 
 
 class Shields(Protocol):

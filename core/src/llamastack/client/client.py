@@ -67,7 +67,7 @@ class LlamaStackClient(Apis):
     ) -> None:
         url = httpx.URL(base_url)
         if url.userinfo:
-            raise ValueError("the URL must not hold credentials; send them as headers")
+            raise ValueError("the URL must not contain credentials; send them as headers")
         self.base_url = str(url).rstrip("/")
         self._lent = http is not None
         self._limits = answer_limits or AnswerLimits()

@@ -36,7 +36,7 @@ class ProviderConfig(_Strict):
 
     provider_id: ProviderId = Field(description="Name of this instance; unique within its API")
     provider_type: str = Field(min_length=1, description="An installed type; see `llamastack providers list`")
-    distribution: str | None = Field(None, description="Chooses among several packages that bring the same type")
+    distribution: str | None = Field(None, description="The package, if several packages bring the same type")
     config: dict[str, Any] = Field(default_factory=dict, description="See `llamastack providers show TYPE`")
 
 
@@ -46,7 +46,7 @@ class StoreConfig(_Strict):
 
 
 class RunConfig(_Strict):
-    """What a stack is assembled from. `providers` is the only key that must be there; `x-...` may be anything."""
+    """What a stack is assembled from. Only the key `providers` is required; keys `x-...` may have any value."""
 
     model_config = ConfigDict(json_schema_extra={"patternProperties": {f"^{_EXTENSION}": {}}})
 
@@ -59,10 +59,12 @@ class RunConfig(_Strict):
     )
     on_provider_error: Literal["retry", "fail"] = Field(
         "retry",
-        description="A provider that cannot start, or that refuses an object of this config: keep trying beside the "
-        "others, or do not start at all",
+        description="If a provider cannot start, or refuses a resource of this config: `retry` it while the others "
+        "serve, or `fail` the start of the stack",
     )
-    start_timeout_s: float = Field(60.0, gt=0, description="Seconds that a provider gets to start, without progress")
+    start_timeout_s: float = Field(
+        60.0, gt=0, description="Seconds without progress after which the start of a provider fails"
+    )
     refresh_interval_s: float = Field(10.0, gt=0, description="Seconds between asking a provider what it serves")
 
 

@@ -62,7 +62,7 @@ def signed_by(front: BedrockFront, operation: str = "Converse") -> str:
         ({"aws_secret_access_key": "hidden-secret"}, "aws_access_key_id is missing"),
         ({"aws_access_key_id": "", "aws_secret_access_key": "hidden-secret"}, "aws_access_key_id is missing"),
         ({"aws_session_token": "hidden-secret"}, "belong to a session token"),
-        ({"endpoint_url": "http://user:hidden-secret@host"}, "must not hold credentials"),
+        ({"endpoint_url": "http://user:hidden-secret@host"}, "must not contain credentials"),
         ({"region_name": "eu central"}, "region_name"),
         ({"retries": 3}, "retries"),
     ],

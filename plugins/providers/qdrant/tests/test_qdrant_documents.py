@@ -139,7 +139,7 @@ async def test_content_that_is_no_text_stores_nothing(memory: QdrantMemory, cont
 async def test_an_id_twice_in_one_call_is_refused(memory: QdrantMemory) -> None:
     twice = [MemoryBankDocument(document_id=name, content="text") for name in ("a", "b", "a")]
     with pytest.raises(
-        InvalidRequestError, match=r"documents\[2\].document_id: 'a' is that of documents\[0\]"
+        InvalidRequestError, match=r"documents\[2\].document_id: 'a' is also the id of documents\[0\]"
     ) as caught:
         await memory.insert_documents("b", twice)
     assert caught.value.param == "documents[2].document_id"

@@ -146,7 +146,7 @@ async def test_long_text_is_cut_and_the_cut_is_logged(
     with caplog.at_level(logging.INFO, logger="llamastack_provider_sentence_embeddings"):
         exact, longer = await _vectors(provider, [start, start + "and a tail that nobody reads " * 2000])
     np.testing.assert_allclose(exact, longer, atol=1e-4)
-    assert [record.getMessage() for record in caplog.records] == ["1 of 2 texts were cut at 256 tokens"]
+    assert [record.getMessage() for record in caplog.records] == ["1 of 2 texts were truncated to 256 tokens"]
 
 
 async def test_long_text_is_refused_where_the_config_says_so() -> None:

@@ -36,7 +36,7 @@ _MOST_NAMES = 5
 
 def _without_credentials(url: HttpUrl) -> HttpUrl:
     if url.username or url.password:
-        raise ValueError("must not hold credentials")
+        raise ValueError("must not contain credentials")
     return url
 
 
@@ -60,7 +60,7 @@ class AnswersConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     max_response_bytes: int = Field(
-        default=MOST_RESPONSE_BYTES, ge=1024, description="Most bytes of a whole answer of the backend, decompressed"
+        default=MOST_RESPONSE_BYTES, ge=1024, description="Most bytes of a whole reply of the backend, decompressed"
     )
     max_event_bytes: int = Field(
         default=MOST_EVENT_BYTES, ge=1024, description="Most bytes of one event of a stream of the backend"
@@ -85,7 +85,7 @@ class RemoteConfig(AnswersConfig):
     models: dict[Identifier, Identifier] = Field(
         default_factory=dict,
         description="Further names for models that the backend serves: "
-        "public name -> the backend's name. A name of your own can move between backends.",
+        "public name -> the backend's name. Such a name can move between backends.",
     )
     trust_models: bool = Field(
         default=False,
@@ -97,9 +97,7 @@ class RemoteConfig(AnswersConfig):
     connect_timeout_s: float = Field(
         default=10.0, gt=0, allow_inf_nan=False, description="Seconds that connecting to the backend may take"
     )
-    max_retries: int = Field(
-        default=2, ge=0, le=10, description="How often a call that meets a rate limit (429) is retried"
-    )
+    max_retries: int = Field(default=2, ge=0, le=10, description="Retries of a call that meets a rate limit (429)")
     max_retry_wait_s: float = Field(
         default=10.0,
         ge=0,

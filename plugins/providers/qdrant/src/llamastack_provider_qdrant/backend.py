@@ -68,7 +68,7 @@ class Backend(Protocol):
         """`QdrantClient.<method>(**arguments)`.
 
         Raises NotFoundError if the collection does not exist, ConflictError if it exists already,
-        ProviderUnavailableError if Qdrant is down, and the error that fits for anything else that Qdrant refuses.
+        ProviderUnavailableError if Qdrant is down, and the matching error for any other refusal of Qdrant.
         """
         ...
 
@@ -104,7 +104,7 @@ class _Embedded:
         except RuntimeError as error:
             # Only the lock file raises RuntimeError while opening.
             raise ProviderUnavailableError(
-                f"qdrant {self._where} is in use by another process or provider; only one at a time may have it open, "
+                f"qdrant {self._where} is in use by another process or provider; only one can open it at a time, "
                 "a server (url) serves many",
                 provider_id=self._provider_id,
             ) from error
@@ -146,7 +146,7 @@ class _Embedded:
 
 
 def _collection(client: QdrantClient, collection_name: str) -> LocalCollection | None:
-    """What a collection is kept by. The client leaves a deleted one's file open until the garbage collector comes."""
+    """The client's object for a collection. After deletion its file stays open until garbage collection."""
     local = client._client
     return local.collections.get(collection_name) if isinstance(local, QdrantLocal) else None
 
@@ -182,7 +182,7 @@ class _Server:
         )
 
     def _transport(self) -> httpx.AsyncBaseTransport:
-        """The client's transport: it also keeps connections to localhost alive, and it limits the size of answers."""
+        """The client's transport: it also keeps connections to localhost alive, and limits the size of replies."""
         verify = self._url.startswith("https:") and authorities(self._config.ca_file)
 
         def made(kept: int) -> httpx.AsyncHTTPTransport:
@@ -209,7 +209,7 @@ class _Server:
             raise self._refused(error) from error
         except ResourceExhaustedResponse as error:
             raise RateLimitError(
-                f"qdrant at {self._url} asks to slow down",
+                f"qdrant at {self._url} limits the rate of requests",
                 retry_after=error.retry_after_s,
                 provider_id=self._provider_id,
             ) from error
@@ -220,7 +220,7 @@ class _Server:
             raise self._failed(error) from error
 
     def _failed(self, source: Exception) -> LlamaStackError:
-        if isinstance(source, LlamaStackError):  # our transport raised it: the answer is over the limit
+        if isinstance(source, LlamaStackError):  # our transport raised it: the reply is over the limit
             return source.amend(provider_id=self._provider_id)
         if isinstance(source, httpx.TimeoutException):
             return ProviderTimeoutError(
@@ -231,7 +231,7 @@ class _Server:
             reason = f"{type(source).__name__}: {made.message}"
             return made.amend(f"qdrant at {self._url} cannot be reached: {reason}", provider_id=self._provider_id)
         return BackendError(
-            f"qdrant at {self._url} answered something else than Qdrant: {type(source).__name__}",
+            f"qdrant at {self._url} does not answer like Qdrant: {type(source).__name__}",
             provider_id=self._provider_id,
         )
 
@@ -249,6 +249,6 @@ class _Server:
         return kinds.get(status, BackendError)(message, provider_id=self._provider_id)
 
     def _detail(self, error: UnexpectedResponse) -> str:
-        # A proxy in between may repeat the request in its answer, with the key.
+        # A proxy may repeat the request, with the key, in its reply.
         text = error.content.decode("utf-8", errors="replace").strip() or error.reason_phrase
         return Redactor(self._config)(text)[:_MOST_DETAIL]

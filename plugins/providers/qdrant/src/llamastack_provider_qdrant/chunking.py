@@ -55,7 +55,7 @@ class Chunker:
         )
 
     def split(self, text: str, size: int, overlap: int) -> list[Chunk]:
-        """Chunks of `size` tokens; the last may be smaller. Neighbours share `overlap` tokens.
+        """Chunks of `size` tokens; the last may have fewer. Neighbours share `overlap` tokens.
 
         Every character that is not white space is in a chunk; a text of white space has no chunks.
         size: at least 1. overlap: 0 to size - 1. Keeps a CPU busy.
@@ -81,7 +81,7 @@ class Chunker:
                     starts.append(offset + start)
                     ends.append(offset + end)
         if not starts:
-            # A tokenizer may drop every character, such as those of zero width. Only white space is no content.
+            # A tokenizer may drop every character, such as those of zero width. Only white space counts as no content.
             return (array("q", [0]), array("q", [len(text)])) if text.strip() else (starts, ends)
         starts[0] = 0
         for place in range(len(starts) - 1):

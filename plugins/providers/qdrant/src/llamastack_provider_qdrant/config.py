@@ -31,12 +31,12 @@ class QdrantConfig(BaseModel):
     api_key: Annotated[SecretStr | None, Field(description="Key for the server, only with `url`.")] = None
     timeout: Annotated[int, Field(ge=1, description="Seconds that one request to the server may take.")] = 30
     max_response_bytes: Annotated[
-        int, Field(ge=1024, description="Most bytes of an answer of the server, decompressed.")
+        int, Field(ge=1024, description="Most bytes of a reply of the server, decompressed.")
     ] = MOST_RESPONSE_BYTES
     ca_file: Annotated[
         CaFile | None,
         Field(
-            description="File with certificates, in PEM, of authorities that are trusted beside the usual ones: your "
+            description="File with certificates, in PEM, of authorities to trust in addition to the usual ones: your "
             "own, or a self-signed certificate of the server."
         ),
     ] = None
@@ -51,7 +51,7 @@ class QdrantConfig(BaseModel):
     tokenizer: Annotated[
         Path | None,
         Field(
-            description="A tokenizer.json to count tokens by, best the embedding model's. "
+            description="A tokenizer.json that counts the tokens, preferably the embedding model's. "
             "Without it a token is a word, a punctuation mark or a character of a script without spaces."
         ),
     ] = None
@@ -73,8 +73,8 @@ class QdrantConfig(BaseModel):
     allow_private_urls: Annotated[
         bool,
         Field(
-            description="Whether documents are fetched from loopback, private and link-local addresses, too. "
-            "Every client can then read what they serve."
+            description="Whether documents are also fetched from loopback, private and link-local addresses. "
+            "Every client can then read what these serve."
         ),
     ] = False
 
@@ -92,7 +92,7 @@ class QdrantConfig(BaseModel):
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("must be http(s)://host[:port]")
         if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-            raise ValueError("must not hold credentials, a query or a fragment; the key belongs in api_key")
+            raise ValueError("must not contain credentials, a query or a fragment; the key belongs in api_key")
         return url
 
     @model_validator(mode="after")

@@ -102,7 +102,7 @@ class QdrantMemory:
 
     @property
     def note(self) -> str | None:
-        """What people should know of the banks that were registered, such as chunks that are too long."""
+        """What people should know about the registered banks, such as chunks that are too long."""
         return joined_advice(advice for name, advice in self._advice.items() if name in self._banks)
 
     async def list_memory_banks(self) -> list[MemoryBank]:
@@ -121,7 +121,7 @@ class QdrantMemory:
         """Make the bank's collection, or find the existing one.
 
         Raises UnsupportedMemoryBankError if the bank is not of type `vector`, ConflictError if it exists with another
-        definition, and the error of the embedding model if it cannot be used. Then nothing is made.
+        definition, and the error of the embedding model if it cannot be used. After an error nothing is made.
         """
         if not isinstance(memory_bank, VectorMemoryBank):
             raise UnsupportedMemoryBankError(
@@ -153,7 +153,7 @@ class QdrantMemory:
     async def unregister_memory_bank(self, memory_bank: MemoryBank) -> None:
         """Delete the bank with all its documents.
 
-        A missing bank is no error. A bank with another definition stays: someone registered it again in the meantime.
+        Ignores a missing bank. A bank with another definition stays: someone registered it again in the meantime.
         """
         async with self._registering, self._writing[memory_bank.identifier]:
             self._banks.pop(memory_bank.identifier, None)
@@ -168,12 +168,12 @@ class QdrantMemory:
         """Store documents. A document with a known `document_id` replaces the earlier one, which queries find until
         then.
 
-        Everything is fetched, cut and embedded before anything is written. Queries find the new chunks only when all
-        are written. A document without text has no chunks. `ttl_seconds` starts at the end of embedding.
+        All documents are fetched, split and embedded before the first chunk is written. Queries find the new chunks
+        only when all are written. A document without text has no chunks. `ttl_seconds` starts at the end of embedding.
 
         Raises ObjectNotFoundError for an unknown bank; InvalidRequestError, with `param` `documents[i]...`, for a
-        duplicate id and for content that is no text, too large, or cannot be fetched; ConflictError if the embedding
-        model makes vectors of another dimension than before.
+        duplicate id and for content that is not text, is too large, or cannot be fetched; ConflictError if the
+        embedding model makes vectors of another dimension than before.
         """
         bank = await self._bank(bank_id)
         if not documents:
@@ -182,8 +182,8 @@ class QdrantMemory:
         for place, document in enumerate(documents):
             if places.setdefault(document.document_id, place) != place:
                 raise InvalidRequestError(
-                    f"documents[{place}].document_id: '{document.document_id}' is that of "
-                    f"documents[{places[document.document_id]}], too",
+                    f"documents[{place}].document_id: '{document.document_id}' is also the id "
+                    f"of documents[{places[document.document_id]}]",
                     param=f"documents[{place}].document_id",
                     provider_id=self._provider_id,
                 )
@@ -208,7 +208,7 @@ class QdrantMemory:
                 for (document, index, chunk), vector in zip(pieces, vectors, strict=True)
             ]
             await self._write(bank, written, generation)
-            # A failure is not undone: Qdrant may have done it, and then undoing it would delete the documents.
+            # A failure is not undone: if Qdrant has completed the update, undoing it would delete the documents.
             operations = points.completing(generation, places, now)
             await self._on(bank, "batch_update_points", update_operations=operations)
 
@@ -217,7 +217,7 @@ class QdrantMemory:
     ) -> QueryDocumentsResponse:
         """The chunks most similar to `query`; `scores` are cosine similarities, -1 to 1, the best first.
 
-        params: `max_chunks`, 1 to 1000, default 3; `score_threshold`, the least score.
+        params: `max_chunks`, 1 to 1000, default 3; `score_threshold`, the lowest score.
 
         Raises ObjectNotFoundError for an unknown bank, InvalidRequestError for invalid params and for images.
         """
@@ -246,7 +246,7 @@ class QdrantMemory:
         )
 
     async def delete_documents(self, bank_id: str, document_ids: list[str]) -> None:
-        """Remove documents with all their chunks; unknown ids are no error.
+        """Remove documents with all their chunks; unknown ids are ignored.
 
         Raises ObjectNotFoundError for an unknown bank.
         """
@@ -289,7 +289,7 @@ class QdrantMemory:
         return Bank(read, collection, cast(models.VectorParams, info.config.params.vectors).size)
 
     async def _make_bank(self, definition: VectorMemoryBank, name: str) -> Bank:
-        # There is no other way to learn the dimension that works with every inference provider.
+        # No other way to learn the dimension works with every inference provider.
         try:
             reply = await self._inference.embeddings(model=definition.embedding_model, contents=["dimension"])
         except LlamaStackError as error:
@@ -308,7 +308,8 @@ class QdrantMemory:
         made = await self._read_bank(name)
         if made is None:
             raise ConflictError(
-                f"collection '{name}' does not belong to this provider alone; servers before 1.16 keep no metadata",
+                f"collection '{name}' does not belong to this provider, or the server is older than 1.16 and keeps no "
+                "metadata",
                 provider_id=self._provider_id,
             )
         return made

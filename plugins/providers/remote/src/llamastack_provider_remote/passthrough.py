@@ -24,12 +24,13 @@ from llamastack_adapters.remote_inference import AnswersConfig, BackendUrl
 
 
 class PassthroughConfig(AnswersConfig):
-    """The config of `remote`, whatever the API."""
+    """The config of `remote` for every API."""
 
     url: BackendUrl = Field(description="Base URL of the other llamastack server")
-    timeout_s: float = Field(default=600.0, gt=0, description="Seconds between bytes of an answer")
+    timeout_s: float = Field(default=600.0, gt=0, description="Seconds between bytes of a reply")
     remote_provider_id: str = Field(
-        default="", description="Its `provider_id` to register resources with; optional if that server has only one"
+        default="",
+        description="`provider_id` at the other server for registrations; optional if it has only one",
     )
 
 

@@ -5,7 +5,7 @@ from llamastack.provider import Api, Capabilities, RemoteProviderSpec
 INFERENCE = RemoteProviderSpec(
     api=Api.inference,
     provider_type="remote::sample",
-    description="Says back the last message",
+    description="Repeats the last message",
     config_class="llamastack_provider_sample.config:SampleInferenceConfig",
     factory="llamastack_provider_sample.inference:get_adapter_impl",
     capabilities=Capabilities(
@@ -25,7 +25,7 @@ INFERENCE = RemoteProviderSpec(
 SAFETY = RemoteProviderSpec(
     api=Api.safety,
     provider_type="remote::sample",
-    description="Refuses messages that hold a forbidden word",
+    description="Refuses messages that contain a forbidden word",
     config_class="llamastack_provider_sample.config:SampleSafetyConfig",
     factory="llamastack_provider_sample.safety:get_adapter_impl",
     capabilities=Capabilities(run_shield="supported", registration="supported", unregister="supported"),

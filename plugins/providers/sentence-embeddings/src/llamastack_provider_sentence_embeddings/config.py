@@ -29,6 +29,4 @@ class SentenceEmbeddingsConfig(BaseModel):
         int,
         Field(ge=1, le=1024, description="Texts in one batch."),
     ] = 8
-    threads: Annotated[
-        int, Field(ge=0, le=1024, description="CPU threads for one batch; 0 lets onnxruntime take every core.")
-    ] = 0
+    threads: Annotated[int, Field(ge=0, le=1024, description="CPU threads for one batch; 0 uses every core.")] = 0

@@ -27,7 +27,7 @@ _BATCHES_PER_WINDOW = 64
 
 
 class SentenceEmbeddings:
-    """The inference provider. It serves `all-MiniLM-L6-v2` and nothing but embeddings."""
+    """The inference provider. It serves only embeddings of `all-MiniLM-L6-v2`."""
 
     def __init__(self, config: SentenceEmbeddingsConfig, provider_id: str) -> None:
         self._config = config
@@ -77,7 +77,7 @@ class SentenceEmbeddings:
     async def embeddings(self, model: str, contents: list[InterleavedTextMedia]) -> EmbeddingsResponse:
         """One vector of 384 numbers and length 1 for each content. The parts of a content are joined with line breaks.
 
-        A text of more than `max_tokens` tokens is cut there, or refused if the config says so.
+        A text of more than `max_tokens` tokens is truncated, or refused if the config says so.
 
         Raises ObjectNotFoundError for another model, InvalidRequestError for an image (`param` is `contents[i]`),
         ContextLengthExceededError if a text is too long.
@@ -87,7 +87,7 @@ class SentenceEmbeddings:
         texts = [self._text(content, place) for place, content in enumerate(contents)]
         vectors: list[list[float]] = []
         tokens = 0
-        # A window limits the memory, and the time that a cancelled request goes on tokenizing.
+        # A window limits the memory, and the time that a cancelled request continues to tokenize.
         window = self._config.batch_size * _BATCHES_PER_WINDOW
         for first in range(0, len(texts), window):
             made, read = await self._embed(texts[first : first + window], first)
@@ -124,7 +124,7 @@ class SentenceEmbeddings:
                 provider_id=self._provider_id,
             )
         if cut:
-            logger.info("%d of %d texts were cut at %d tokens", len(cut), len(texts), self._config.max_tokens)
+            logger.info("%d of %d texts were truncated to %d tokens", len(cut), len(texts), self._config.max_tokens)
         # Texts of similar length in a batch need little padding.
         order = sorted(range(len(texts)), key=lambda place: len(encodings[place].ids))
         vectors: list[list[float]] = [[]] * len(texts)

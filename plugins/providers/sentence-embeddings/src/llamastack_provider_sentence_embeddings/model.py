@@ -47,7 +47,7 @@ class MiniLM:
         self._session = onnxruntime.InferenceSession(weights, options, providers=["CPUExecutionProvider"])
 
     def tokenize(self, texts: Sequence[str]) -> list[Encoding]:
-        """One encoding per text. The encoding of a cut text has a non-empty `overflowing`."""
+        """One encoding per text. The encoding of a truncated text has a non-empty `overflowing`."""
         return self._tokenizer.encode_batch(list(texts))
 
     def embed(self, encodings: Sequence[Encoding]) -> list[list[float]]:

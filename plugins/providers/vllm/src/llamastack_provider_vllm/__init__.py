@@ -1,4 +1,4 @@
-"""Models served by vLLM: by a server elsewhere, or by one that the stack starts."""
+"""Models served by vLLM: by a running server, or by a server that the stack starts."""
 
 from llamastack.provider import Api, InlineProviderSpec, RemoteProviderSpec
 from llamastack_adapters.capabilities import inference_capabilities
@@ -20,7 +20,7 @@ VLLM = InlineProviderSpec(
     provider_type="vllm",
     config_class="llamastack_provider_vllm.config:VLLMConfig",
     factory="llamastack_provider_vllm.engine:get_provider_impl",
-    description="A model by vLLM, in a process of the stack's own; needs the package vllm",
-    single_process=True,  # a vLLM takes its GPUs for itself
+    description="A model served by a vLLM process that the stack starts; needs the package vllm",
+    single_process=True,  # a vLLM needs its GPUs exclusively
     capabilities=_CAPABILITIES,
 )

@@ -16,7 +16,7 @@ _ANSWER_WITHIN_S = 5.0
 
 
 class InlineVLLMInference(VLLMInference):
-    """Speaks to a vLLM server of its own."""
+    """Starts its own vLLM server and calls it."""
 
     def __init__(self, config: VLLMConfig, deps: Deps, process: VLLMProcess) -> None:
         super().__init__(
@@ -29,8 +29,8 @@ class InlineVLLMInference(VLLMInference):
     async def initialize(self) -> None:
         """Start vLLM and wait until the model is loaded.
 
-        Raises ProviderTimeoutError when that takes too long. When vLLM ends, now or later, the task that watches it
-        raises, and the stack starts this provider again.
+        Raises ProviderTimeoutError if that takes too long. If vLLM ends, now or later, the task that watches it raises
+        an error, and the stack starts this provider again.
         """
         await self._process.start()
         self.deps.task_group.start_soon(self._process.follow)
@@ -45,7 +45,7 @@ class InlineVLLMInference(VLLMInference):
             raise ProviderTimeoutError(f"vLLM did not load {self._model} within {self._load_timeout_s:g} s")
 
     async def _answers(self) -> bool:
-        # It opens its socket before it listens to it.
+        # vLLM opens its socket before it listens on it.
         with anyio.move_on_after(_ANSWER_WITHIN_S):
             try:
                 return bool(await self.served())
@@ -55,15 +55,15 @@ class InlineVLLMInference(VLLMInference):
 
     async def shutdown(self) -> None:
         """Stop vLLM. May be called again."""
-        await super().shutdown()  # first: it does not end while a connection is open
+        await super().shutdown()  # first: vLLM does not end while a connection is open
         await self._process.stop()
 
 
 async def get_provider_impl(config: VLLMConfig, deps: Deps) -> InlineVLLMInference:
-    """The provider, not yet started. Raises ImportError where vLLM is to run in this Python and is not installed."""
+    """The provider, not yet started. Raises ImportError if vLLM should run in this Python and is not installed."""
     if config.python is None and importlib.util.find_spec("vllm") is None:
         raise ImportError(
-            "the package vllm is not installed: 'pip install llamastack-provider-vllm[inline]', or name the Python of "
-            "an environment that has it by 'python' in the config"
+            "the package vllm is not installed: 'pip install llamastack-provider-vllm[inline]', or set "
+            "'python' in the config to the Python of an environment that has it"
         )
     return InlineVLLMInference(config, deps, VLLMProcess(config))

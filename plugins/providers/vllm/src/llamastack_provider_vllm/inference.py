@@ -12,7 +12,7 @@ from llamastack.provider import Deps
 from llamastack_adapters.openai_dialect import Dialect, OpenAIInference, as_json_schema
 from llamastack_provider_vllm.config import RemoteVLLMConfig
 
-# vLLM samples by default as the model's `generation_config.json` says; a strategy means only its own.
+# By default vLLM applies the model's `generation_config.json`; a strategy uses only its own sampler.
 _ONLY: dict[SamplingStrategy, dict[str, Any]] = {
     SamplingStrategy.top_p: {"top_k": -1},
     SamplingStrategy.top_k: {"top_p": 1.0},
@@ -32,12 +32,12 @@ def vllm_dialect(provider_id: str) -> Dialect:
 
 
 class VLLMInference(OpenAIInference):
-    """The dialect, with more ways to sample, and JSON schemas for text completions too."""
+    """The OpenAI dialect with more samplers, and with JSON schemas for text completions."""
 
     key_field = "vllm_api_key"
     key_needed = False
 
 
 async def get_adapter_impl(config: RemoteVLLMConfig, deps: Deps) -> VLLMInference:
-    """The provider; nothing is opened before its first call."""
+    """Make the provider. It opens nothing before its first call."""
     return VLLMInference(config, deps, vllm_dialect(deps.provider_id), url=config.url, key=config.api_key)

@@ -29,9 +29,9 @@ _KEPT_LINES = 12
 
 
 def command_line(config: VLLMConfig, socket: Path) -> list[str]:
-    """How vLLM's server is started.
+    """The command that starts vLLM's server.
 
-    By its module: the script `vllm` does the same, and is not in every build of the package.
+    It runs the module: the script `vllm` does the same, but is not in every build of the package.
     """
     flags: dict[str, str | int | float | bool | None] = {
         "model": config.model,
@@ -59,7 +59,7 @@ class VLLMProcess:
 
     def __init__(self, config: VLLMConfig) -> None:
         self._config = config
-        self._folder = tempfile.TemporaryDirectory(prefix="vllm-")  # which nobody else can enter
+        self._folder = tempfile.TemporaryDirectory(prefix="vllm-")  # no other user can enter it
         self.socket = Path(self._folder.name) / "vllm.sock"
         self._redact = Redactor(config)
         self._process: Process | None = None
@@ -67,10 +67,10 @@ class VLLMProcess:
         self._stopping = False
         self._followed: anyio.Event | None = None
         self._ready = False
-        """Whether it has answered. Before that it does not heed a signal."""
+        """Whether it has answered. Before that it ignores signals."""
 
     async def start(self) -> None:
-        """Start it; it answers when the model is loaded. Raises ProviderUnavailableError when it cannot be started."""
+        """Start the server, which answers once the model is loaded. Raises ProviderUnavailableError if it cannot."""
         environment = {name: value.get_secret_value() for name, value in self._config.environment.items()}
         try:
             self._process = await anyio.open_process(
@@ -84,11 +84,11 @@ class VLLMProcess:
             raise ProviderUnavailableError(f"{self._config.python} cannot be run: {error.strerror}") from error
 
     def set_ready(self) -> None:
-        """It has answered: from now on it is asked to end before it is killed."""
+        """Note that the server has answered: from now on `stop` sends SIGTERM before SIGKILL."""
         self._ready = True
 
     async def follow(self) -> None:
-        """Read what it prints until it ends. Raises ProviderUnavailableError with the last of that, unless stopped."""
+        """Read its output until it ends. Raises ProviderUnavailableError with the last lines, unless it was stopped."""
         process = self._process
         assert process is not None
         self._followed = anyio.Event()
@@ -108,14 +108,14 @@ class VLLMProcess:
         assert process.stdout is not None
         rest = b""
         async for block in process.stdout:
-            *lines, rest = (rest + block).replace(b"\r", b"\n").split(b"\n")  # progress bars end lines by CR
+            *lines, rest = (rest + block).replace(b"\r", b"\n").split(b"\n")  # progress bars end lines with CR
             for line in lines:
                 text = self._redact(line.decode(errors="replace").rstrip())
                 self._last.append(text)
                 _LOGGER.debug("vllm: %s", text)
 
     async def stop(self) -> None:
-        """End it and all that it started; safe to call twice."""
+        """End the server and all its processes; safe to call twice."""
         self._stopping = True
         process, self._process = self._process, None
         with anyio.CancelScope(shield=True):
@@ -124,7 +124,7 @@ class VLLMProcess:
                     process.terminate()
                     with anyio.move_on_after(_STOP_S):
                         await process.wait()
-                # Its workers outlive it where it is killed or crashes.
+                # Its workers outlive it if it is killed or crashes.
                 try:
                     os.killpg(process.pid, signal.SIGKILL)
                 except ProcessLookupError:

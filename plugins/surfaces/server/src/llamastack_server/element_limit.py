@@ -31,7 +31,7 @@ def refuse_more_elements(body: bytes, limit: int, numbers_in_one: int = NUMBERS_
     texts = outside.count(b'"') // 2
     if texts > limit or texts + _marks(b"".join(outside.split(b'"')[::2]), numbers_in_one) > limit:
         raise InvalidRequestError(
-            f"the body has more than {limit} elements (texts, names of fields, objects and lists; "
+            f"the body has more than {limit} elements (strings, field names, objects and lists; "
             f"{numbers_in_one} numbers count as one): 'server.max_body_elements' in the run config"
         )
 

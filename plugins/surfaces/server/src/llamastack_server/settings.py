@@ -29,7 +29,7 @@ class ServerConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     host: str = Field("127.0.0.1", description="Address to listen on")
-    port: int = Field(8321, ge=0, le=65535, description="TCP port; 0 takes a free one")
+    port: int = Field(8321, ge=0, le=65535, description="TCP port; 0 uses a free port")
     workers: int = Field(1, ge=1, description="Processes that serve together; a good value is the number of cores")
     worker_timeout_s: _Seconds | None = Field(
         30.0, description="Seconds after which a worker whose event loop is blocked is replaced; 0 or null: never"
@@ -48,23 +48,23 @@ class ServerConfig(BaseModel):
     max_body_elements: int = Field(
         25_000,
         gt=0,
-        description="Most texts, names of fields, objects and lists in a JSON body; two numbers count as one, "
+        description="Most strings, field names, objects and lists in a JSON body; two numbers count as one, "
         "twenty in `/v1`. A body over the limit is refused before it is parsed",
     )
     max_buffered_bytes: int = Field(
         256 * 2**20,
         gt=0,
-        description="Bytes that the bodies of all running requests may have together, in each process; an eighth "
+        description="Most bytes of the bodies of all running requests together, in each process; an eighth "
         "is reserved for bodies of up to 64 KiB",
     )
     max_upload_bytes: int = Field(
         512 * 2**20,
         gt=0,
-        description="Largest multipart form, in bytes. Its files are kept on disk while the request runs; its "
+        description="Largest multipart form, in bytes. Its files are on disk while the request runs; its "
         "other fields may have 1 MiB together",
     )
     max_spooled_bytes: int = Field(
-        4 * 2**30, gt=0, description="Bytes that the forms of all running requests may have together, in each process"
+        4 * 2**30, gt=0, description="Most bytes of the forms of all running requests together, in each process"
     )
     max_upload_parts: int = Field(100, gt=0, description="Most files, and most other fields, in a multipart form")
     max_head_bytes: int = Field(

@@ -1,4 +1,4 @@
-"""The API `files`, and the folders that it is routed by."""
+"""The API `files`, and its resources, the folders."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Limit = Annotated[int, Field(ge=1, le=100)]
 
 
 class Folder(RoutedObject):
-    """Where files are kept."""
+    """A place for files."""
 
     region: str = "eu"
 
@@ -57,7 +57,7 @@ class Files(Protocol):
 
     @webmethod("/folders/{folder}/files/{file_id}", methods=("GET",), routed_by="folder")
     async def get_file(self, folder: str, file_id: str) -> StoredFile:
-        """What is known of a file."""
+        """The description of a file."""
         ...
 
     @webmethod("/folders/{folder}/files/{file_id}", methods=("PATCH",), routed_by="folder")
@@ -79,7 +79,7 @@ class Files(Protocol):
     async def replace_content(
         self, folder: str, file_id: str, content: bytes, media_type: str = "application/octet-stream"
     ) -> StoredFile:
-        """Store other bytes."""
+        """Replace the content of a file."""
         ...
 
     @webmethod("/folders/{folder}/archive", methods=("GET",), media_type="application/x-tar", routed_by="folder")
@@ -94,7 +94,7 @@ class Files(Protocol):
 
     @webmethod("/folders/{folder}/events", methods=("GET",), event_field="type", routed_by="folder")
     async def list_events(self, folder: str) -> AsyncIterator[FileEvent]:
-        """What has happened in a folder."""
+        """The events of a folder."""
         ...
 
 

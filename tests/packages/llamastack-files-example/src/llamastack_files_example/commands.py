@@ -1,4 +1,4 @@
-"""A command of its own: `llamastack share`. It is imported when somebody uses it."""
+"""The command `llamastack share`. It is imported when it is used."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from llamastack_files_example.shared_files import PREFIX
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--folder", default="inbox", show_default=True, help="Where the file goes.")
-@click.option("--media-type", default="text/plain", show_default=True, help="What the file holds.")
+@click.option("--folder", default="inbox", show_default=True, help="Folder for the file.")
+@click.option("--media-type", default="text/plain", show_default=True, help="Media type of the file.")
 @click.pass_obj
 def share(output: CommandOutput, path: Path, folder: str, media_type: str) -> None:
     """Upload the file PATH and print an address that shows it."""

@@ -12,7 +12,7 @@ from llamastack_conformance.suites.suite import Probe
 
 
 class FilesConformance(RoutedPluginApiConformance):
-    """Everything that a provider of files has to do."""
+    """The checks of a provider of files."""
 
     api: ClassVar[str] = "files"
 

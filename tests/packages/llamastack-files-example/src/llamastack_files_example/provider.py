@@ -17,7 +17,7 @@ from llamastack_files_example.api import EventType, FileEvent, Files, Folder, Fo
 class LocalConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    folders: list[str] = Field(default_factory=lambda: ["inbox"], description="Folders that are there from the start")
+    folders: list[str] = Field(default_factory=lambda: ["inbox"], description="Folders that exist from the start")
     max_file_bytes: int = Field(64 * 2**20, gt=0, description="Largest file, in bytes")
 
 

@@ -1,4 +1,4 @@
-"""Routes of its own: `/shared/FOLDER/FILE_ID` gives a file to a browser, which shows it instead of saving it."""
+"""The route `/shared/FOLDER/FILE_ID` sends a file to a browser, which shows it instead of saving it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATH = PREFIX + "{folder}/{file_id}"
 
 
 class ProblemDetails:
-    """Errors as RFC 9457 has them: https://www.rfc-editor.org/rfc/rfc9457."""
+    """Errors in the form of RFC 9457: https://www.rfc-editor.org/rfc/rfc9457."""
 
     def status(self, error: LlamaStackError) -> int:
         return error.status
@@ -42,7 +42,7 @@ class SharedFile:
 
 
 def shared_files(files: FilesCalls) -> RouteGroup:
-    """The routes, and the form of errors below them."""
+    """The routes, and the form of their errors."""
     return RouteGroup(
         [Route(PATH, SharedFile(files))],
         prefix=PREFIX,

@@ -41,7 +41,7 @@ class StreamUsageConfig(RemoteConfig):
 
     stream_usage: bool = Field(
         default=True,
-        description="Whether to ask for the usage of streams by `stream_options`; false for a backend that refuses "
+        description="Whether to request the usage of streams with `stream_options`; false for a backend that refuses "
         "that field. Forwarded requests of /v1 are not changed.",
     )
 
@@ -55,7 +55,7 @@ class OpenAIConfig(StreamUsageConfig):
     )
     model_families: dict[Identifier, FamilyName] = Field(
         default_factory=dict,
-        description="The family of a model whose name does not tell it: public or backend's name -> `plain` (takes "
+        description="The family of a model whose name does not show it: public or backend's name -> `plain` (takes "
         "all fields), `openai-reasoning` (`max_completion_tokens`, no sampling, role `developer`), `openai-chat` "
         "(`max_completion_tokens`), `openai-first-reasoning` (o1-preview, o1-mini). Names such as o3 and gpt-5 are "
         "known.",
