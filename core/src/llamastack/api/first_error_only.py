@@ -18,7 +18,8 @@ def _fail_fast(schema: object) -> None:
             _fail_fast(inner)
 
 
-class FailFast(BaseModel):
+# perf: ready. A validator is built at its first use: most of a stack's models are of APIs that it does not serve.
+class FailFast(BaseModel, defer_build=True):
     """A list in it is not read beyond its first fault: one fault for each of a million entries stops a process."""
 
     @classmethod
