@@ -1,4 +1,4 @@
-"""Where registered objects are kept. A store is a plugin (entry-point group `llamastack.stores`)."""
+"""Stores, which keep registrations. A store is a plugin (entry-point group `llamastack.stores`)."""
 
 from __future__ import annotations
 
