@@ -26,7 +26,7 @@ SOURCES = {
     for folder in sorted(ROOT.glob(pattern))
     if (folder / "__init__.py").exists()
 }
-PAGES = [*ROOT.glob("docs/**/*.md"), ROOT / "README.md", *ROOT.glob("plugins/*/*/README.md")]
+PAGES = [*sorted(ROOT.glob("docs/**/*.md")), ROOT / "README.md", *sorted(ROOT.glob("plugins/*/*/README.md"))]
 
 
 def imports(text: str, own: str = "") -> Iterator[tuple[str, str]]:
