@@ -8,7 +8,20 @@ from typing import Any, NamedTuple
 
 import pydantic_core
 
-__all__ = ["CallEvent", "Proceed", "ProviderCall", "ProviderMethod"]
+from llamastack.api.inference import TokenUsage
+
+__all__ = ["CallEvent", "Proceed", "ProviderCall", "ProviderMethod", "ReadTokens", "Tokens"]
+
+Tokens = tuple[int | None, int | None]
+"""Tokens of the input and of the output; None for a number that is not known."""
+ReadTokens = Callable[[object], Tokens | None]
+"""The tokens that a reply, or a piece of one, reports; None if it reports none."""
+
+
+def native_tokens(reply: object) -> Tokens | None:
+    """The tokens in the `usage` of a native reply."""
+    usage = getattr(reply, "usage", None)
+    return (usage.prompt_tokens, usage.completion_tokens) if isinstance(usage, TokenUsage) else None
 
 
 # perf: llamastack-v1. Not frozen, because creating a frozen one takes three times as long.
@@ -16,12 +29,12 @@ __all__ = ["CallEvent", "Proceed", "ProviderCall", "ProviderMethod"]
 class ProviderCall:
     """One call, before it reaches the provider. Nobody changes it; `replaced` gives another one.
 
-    api, method: of the native API, also for a request in OpenAI's form.
+    api, method: of the native API, also for a request in another form.
     identifier: of the object (model, shield, memory bank) that the call is for; "" where its API has none.
     provider_id: of the instance that is to be called.
     stream: whether pieces are wanted.
     request: the arguments of the native method; where there is a `body`, its fields.
-    body: JSON in OpenAI's form. The reply has this form, too: bytes, or mappings. None for a call of the native method.
+    body: JSON in the form that `by` takes; the reply has this form, too. None for a call of the native method.
     by: the provider's method that takes it.
     target: the instance, where the stack has found it already.
     """
@@ -52,7 +65,7 @@ class ProviderCall:
     ) -> ProviderCall:
         """A copy that asks for something else, or another instance.
 
-        request: as `request` has it, native arguments or OpenAI's fields. Whether pieces are wanted stays.
+        request: in the form of `request`. Whether pieces are wanted stays.
         provider_id: another instance of the same API. identifier: another object, served by that instance.
         """
         return replace(
@@ -73,6 +86,7 @@ class ProviderMethod:
     argument: makes what it takes, out of a call. by_name: whether that is a mapping of several arguments.
     needs: from `ProviderCall.request` to the arguments of the native method that may need a capability.
     takes: name of a method that says whether an argument is taken; a provider without that method takes all.
+    tokens: reads the tokens of its replies, for call events.
     """
 
     name: str
@@ -81,6 +95,7 @@ class ProviderMethod:
     needs: Callable[[Mapping[str, Any]], Mapping[str, Any]]
     takes: str = ""
     by_name: bool = False
+    tokens: ReadTokens = native_tokens
 
     async def is_taken(self, provider: object, call: ProviderCall) -> bool:
         """Whether the provider has this method, and takes the call by it."""

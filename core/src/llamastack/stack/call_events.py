@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import itertools
 import random
-import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from llamastack.api.inference import TokenUsage
 from llamastack.provider.context import EnteredCall, context_and_call, enter_call, leave_call
 from llamastack.provider.errors import LlamaStackError
-from llamastack.provider.provider_call import CallEvent, ProviderCall
+from llamastack.provider.provider_call import CallEvent, ProviderCall, ReadTokens, Tokens
 from llamastack.provider.streams import close, pieces_in, with_pieces
 
-# The quotes are not escaped, so these are names of fields and no text of the model.
-_PROMPT_TOKENS = re.compile(rb'"prompt_tokens"\s*:\s*(\d+)(?:\s*,\s*"completion_tokens"\s*:\s*(\d+))?')
-_COMPLETION_TOKENS = re.compile(rb'"completion_tokens"\s*:\s*(\d+)')
 _Listener = Callable[[CallEvent], object]
 _PROCESS = f"{random.getrandbits(48):012x}-"
 """Ids of several workers differ by this."""
 _numbers = itertools.count(1)
-
-
-_Tokens = tuple[int | None, int | None]
-_NO_TOKENS: _Tokens = (None, None)
+_NO_TOKENS: Tokens = (None, None)
 _About = tuple[str, str | None, str, str, str, str, str, str | None]
 """The fields that both events have."""
 
@@ -57,9 +49,10 @@ class CallEvents:
             leave_call(entered)
         if not isinstance(reply, bytes) and pieces_in(reply):  # perf: the usual reply is bytes
             end, enter = partial(self.end, about, began), partial(enter_call, context, call_id)
-            return with_pieces(reply, lambda pieces: _FollowedStream(pieces, end, began, enter))
+            tokens = call.by.tokens
+            return with_pieces(reply, lambda pieces: _FollowedStream(pieces, tokens, end, began, enter))
         if self._finished is not None:
-            self.end(about, began, tokens=_tokens_in(reply) or _NO_TOKENS)
+            self.end(about, began, tokens=call.by.tokens(reply) or _NO_TOKENS)
         return reply
 
     def end(
@@ -70,7 +63,7 @@ class CallEvents:
         *,
         closed: bool = False,
         first_piece_s: float | None = None,
-        tokens: _Tokens = _NO_TOKENS,
+        tokens: Tokens = _NO_TOKENS,
     ) -> None:
         """Report how a call ended. closed: by the reader of a stream, before its end."""
         if self._finished is None:
@@ -82,28 +75,19 @@ class CallEvents:
         self._finished(CallEvent(*about, status, code, took, first_piece_s, *tokens))
 
 
-def _tokens_in(piece: object) -> _Tokens | None:
-    if isinstance(piece, bytes):
-        at = piece.rfind(b'"usage"')
-        prompt = _PROMPT_TOKENS.search(piece, at) if at >= 0 else None
-        if prompt is None:
-            return None
-        # Most backends write the two side by side.
-        completion = prompt[2] or next(iter(_COMPLETION_TOKENS.findall(piece, at)), b"0")
-        return int(prompt[1]), int(completion)
-    usage = piece.get("usage") if isinstance(piece, Mapping) else getattr(piece, "usage", None)
-    if isinstance(usage, TokenUsage):
-        return usage.prompt_tokens, usage.completion_tokens
-    return (usage.get("prompt_tokens"), usage.get("completion_tokens")) if isinstance(usage, Mapping) else None
-
-
 class _FollowedStream(AsyncIterator[Any]):
     """The pieces of a call. end: reports how it ended. enter: makes the call the current one."""
 
     def __init__(
-        self, pieces: AsyncIterator[Any], end: Callable[..., None], began: float, enter: Callable[[], EnteredCall]
+        self,
+        pieces: AsyncIterator[Any],
+        tokens: ReadTokens,
+        end: Callable[..., None],
+        began: float,
+        enter: Callable[[], EnteredCall],
     ) -> None:
         self._pieces = pieces
+        self._tokens_in = tokens
         self._tell_end: Callable[..., None] | None = end
         self._began = began
         self._enter = enter
@@ -129,7 +113,7 @@ class _FollowedStream(AsyncIterator[Any]):
             leave_call(entered)
         if self._first is None:
             self._first = time.perf_counter() - self._began
-        self._tokens = _tokens_in(piece) or self._tokens
+        self._tokens = self._tokens_in(piece) or self._tokens
         return piece
 
     async def aclose(self) -> None:

@@ -45,6 +45,7 @@ from llamastack_openai_api.requests import (
 from llamastack_openai_api.sampling import another_seed
 from llamastack_openai_api.schemas import ANSWERS, Schema, reference_to
 from llamastack_openai_api.stack_routes import STACK_ROUTES, StackEndpoint
+from llamastack_openai_api.token_counts import tokens_of_json, tokens_of_mapping
 from llamastack_server import Endpoint, json_object, json_of
 
 MOST_ANSWERS = 2048
@@ -127,7 +128,10 @@ class Surface:
         return await NATIVE[by.native](self.call("inference", by.native), form)
 
 
-def _forward(route: str, native: str, needs: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> ProviderMethod:
+_Needs = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+
+def _forward(route: str, native: str, needs: _Needs) -> ProviderMethod:
     """`forward_openai` for one route."""
 
     def request(call: ProviderCall) -> OpenAIRequest:
@@ -135,7 +139,7 @@ def _forward(route: str, native: str, needs: Callable[[Mapping[str, Any]], Mappi
         named = str(fields.get("model"))
         return OpenAIRequest(route, call.identifier, call.body or b"", fields, call.stream, named=named)
 
-    return ProviderMethod("forward_openai", native, request, needs, takes="takes_openai")
+    return ProviderMethod("forward_openai", native, request, needs, takes="takes_openai", tokens=tokens_of_json)
 
 
 def _with_values(given: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -143,7 +147,7 @@ def _with_values(given: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 FORWARD_CHAT = _forward("chat/completions", "chat_completion", to_form.requested_capabilities)
-FORWARD_COMPLETION = _forward("completions", "completion", to_form.asked_of_completion)
+FORWARD_COMPLETION = _forward("completions", "completion", to_form.requested_completion_capabilities)
 FORWARD_EMBEDDINGS = _forward("embeddings", "embeddings", lambda _: {})
 
 
@@ -176,6 +180,12 @@ def _read(adapter: TypeAdapter[_T], given: Mapping[str, Any]) -> _T:
         raise invalid_request(error, adapter, given) from None
 
 
+def _take_form(native: str, argument: Callable[[ProviderCall], OpenAIForm], needs: _Needs) -> ProviderMethod:
+    """The method of providers that takes OpenAI's form of the native method."""
+    name = {"chat_completion": "openai_chat", "completion": "openai_completion"}[native]
+    return ProviderMethod(name, native, argument, needs, tokens=tokens_of_mapping)
+
+
 async def _chat(surface: Surface, given: Mapping[str, Any], body: bytes) -> Answer:
     forwarded = await surface.forwarded(FORWARD_CHAT, given, body)
     if forwarded is not None:
@@ -196,7 +206,7 @@ async def _chat(surface: Surface, given: Mapping[str, Any], body: bytes) -> Answ
             again = to_form.chat_form(_read(CHAT, _with_values(call.request)))
             return replace(another_seed(again, number), model=call.identifier, stream=one.stream)
 
-        by = ProviderMethod("openai_chat", "chat_completion", argument, to_form.requested_capabilities)
+        by = _take_form("chat_completion", argument, to_form.requested_capabilities)
         return surface.answered(by, one, given, body)
 
     answers = await _together(call, forms)
@@ -230,7 +240,7 @@ async def _completion(surface: Surface, given: Mapping[str, Any], body: bytes) -
             form = again[min(place, len(again) - 1)]
             return replace(another_seed(form, number), model=call.identifier, stream=one.stream)
 
-        by = ProviderMethod("openai_completion", "completion", argument, to_form.asked_of_completion)
+        by = _take_form("completion", argument, to_form.requested_completion_capabilities)
         return surface.answered(by, one, given, body)
 
     answers = await _together(call, forms)

@@ -182,7 +182,7 @@ def requested_capabilities(given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def asked_of_completion(given: Mapping[str, Any]) -> dict[str, Any]:
+def requested_completion_capabilities(given: Mapping[str, Any]) -> dict[str, Any]:
     """The same of `completion`."""
     return {"stream": given.get("stream"), "logprobs": given.get("logprobs") is not None}
 

@@ -1,0 +1,33 @@
+"""The tokens that replies in OpenAI's form report, for call events.
+
+Format: https://platform.openai.com/docs/api-reference/chat/object, the field `usage`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from llamastack.provider.provider_call import Tokens
+
+# The quotes are not escaped, so these are names of fields, not text of the model. Most backends write the two together.
+_PROMPT_TOKENS = re.compile(rb'"prompt_tokens"\s*:\s*(\d+)(?:\s*,\s*"completion_tokens"\s*:\s*(\d+))?')
+_COMPLETION_TOKENS = re.compile(rb'"completion_tokens"\s*:\s*(\d+)')
+
+
+def tokens_of_json(reply: object) -> Tokens | None:
+    """The tokens of a reply, or of events, as bytes. A search costs far less than parsing."""
+    if not isinstance(reply, bytes):
+        return None
+    at = reply.rfind(b'"usage"')
+    prompt = _PROMPT_TOKENS.search(reply, at) if at >= 0 else None
+    if prompt is None:
+        return None
+    completion = prompt[2] or next(iter(_COMPLETION_TOKENS.findall(reply, at)), b"0")
+    return int(prompt[1]), int(completion)
+
+
+def tokens_of_mapping(reply: object) -> Tokens | None:
+    """The tokens of a reply, or of a chunk, as a mapping."""
+    usage = reply.get("usage") if isinstance(reply, Mapping) else None
+    return (usage.get("prompt_tokens"), usage.get("completion_tokens")) if isinstance(usage, Mapping) else None
