@@ -449,7 +449,7 @@ def helper(name: str) -> str:
     module = helper_module(name)
     parts = [doc_of(ast.get_docstring(tree(module))).text + "\n"]
     for one in helper_names(name):
-        found = vars(module)[one]
+        found = getattr(module, one)
         if isinstance(found, type):
             parts.append(_class(found, "####"))
         elif inspect.isfunction(found):

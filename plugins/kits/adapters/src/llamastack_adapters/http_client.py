@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from contextlib import suppress
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 from urllib.request import getproxies
@@ -18,6 +19,11 @@ from llamastack_adapters.transports import guard
 if TYPE_CHECKING:
     import aiohttp
     from httpx_aiohttp import AiohttpTransport
+
+with suppress(ImportError):
+    # perf: ready. They read the certificates of all authorities, twice, at their import. The stack imports the modules
+    # of factories in a worker thread, so this holds up no event loop there, as it would at the first client.
+    import httpx_aiohttp  # noqa: F401
 
 _BLOCK = 2**18  # bytes
 _NOTHING_KEPT = httpx.Limits(max_connections=None, max_keepalive_connections=0)

@@ -8,9 +8,8 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from pydantic import Field, SecretStr
+from pydantic import SecretStr
 
-from llamastack.api.base import Identifier
 from llamastack.api.common import InterleavedTextMedia
 from llamastack.api.inference import EmbeddingsResponse
 from llamastack.api.models import Model
@@ -20,46 +19,21 @@ from llamastack.provider.streams import Stream
 from llamastack_adapters.backend import HttpBackend
 from llamastack_adapters.credentials import ApiKey
 from llamastack_adapters.event_streams import EventStream
+from llamastack_adapters.openai_dialect.config import OpenAIConfig, StreamUsageConfig
 from llamastack_adapters.openai_dialect.internal_form_inference import (
     BackendReply,
     FormChatInference,
     FormCompletionInference,
 )
-from llamastack_adapters.openai_dialect.model_families import FamilyName, families
+from llamastack_adapters.openai_dialect.model_families import families
 from llamastack_adapters.openai_dialect.protocols import OpenAIForm, OpenAIRequest
 from llamastack_adapters.openai_dialect.replies import embeddings_response
 from llamastack_adapters.openai_dialect.requests import Dialect, chat_body, completion_body, embeddings_body
 from llamastack_adapters.openai_dialect.streams import forwarded
-from llamastack_adapters.remote_inference import BackendUrl, RemoteConfig, RemoteInference
+from llamastack_adapters.remote_inference import RemoteConfig, RemoteInference
 
 _LOGGER = logging.getLogger("llamastack.provider")
 _USAGE_REFUSED = re.compile("stream_options|include_usage")
-
-
-class StreamUsageConfig(RemoteConfig):
-    """The config of a backend whose streams can report their usage."""
-
-    stream_usage: bool = Field(
-        default=True,
-        description="Whether to request the usage of streams with `stream_options`; false for a backend that refuses "
-        "that field. Forwarded requests of /v1 are not changed.",
-    )
-
-
-class OpenAIConfig(StreamUsageConfig):
-    """The config of a backend that speaks the OpenAI dialect. A subclass may give `url` a default."""
-
-    url: BackendUrl = Field(description="Base URL of the API, as an OpenAI client takes it; most end in /v1")
-    api_key: SecretStr | None = Field(
-        default=None, description="Key for the backend. Without one, clients send their own as provider data."
-    )
-    model_families: dict[Identifier, FamilyName] = Field(
-        default_factory=dict,
-        description="The family of a model whose name does not show it: public or backend's name -> `plain` (takes "
-        "all fields), `openai-reasoning` (`max_completion_tokens`, no sampling, role `developer`), `openai-chat` "
-        "(`max_completion_tokens`), `openai-first-reasoning` (o1-preview, o1-mini). Names such as o3 and gpt-5 are "
-        "known.",
-    )
 
 
 class OpenAIInference(FormChatInference, FormCompletionInference, RemoteInference):
