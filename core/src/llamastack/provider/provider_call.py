@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 
 import pydantic_core
 
-from llamastack.api.inference import TokenUsage
-
 __all__ = ["CallEvent", "Proceed", "ProviderCall", "ProviderMethod", "ReadTokens", "Tokens"]
 
 Tokens = tuple[int | None, int | None]
@@ -19,9 +17,10 @@ ReadTokens = Callable[[object], Tokens | None]
 
 
 def native_tokens(reply: object) -> Tokens | None:
-    """The tokens in the `usage` of a native reply."""
+    """The tokens in the `usage` of a native reply, a `TokenUsage`."""
     usage = getattr(reply, "usage", None)
-    return (usage.prompt_tokens, usage.completion_tokens) if isinstance(usage, TokenUsage) else None
+    found = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
+    return found if isinstance(found[0], int) else None
 
 
 # perf: llamastack-v1. Not frozen, because creating a frozen one takes three times as long.
