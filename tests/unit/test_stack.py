@@ -362,9 +362,17 @@ async def test_the_bodys_own_error_comes_out_as_it_is(scripted: Scripted, script
 
 async def test_a_cancelled_stack_closes_its_providers(scripted: Scripted, script: Scripts) -> None:
     a = script("a")
-    with anyio.move_on_after(0.2):
+    started = anyio.Event()
+
+    async def run() -> None:
         async with scripted("a"):
+            started.set()
             await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run)
+        await started.wait()
+        group.cancel_scope.cancel()
     assert a.shut_down == 1
 
 
