@@ -20,7 +20,7 @@ from llamastack.provider.streams import Stream, closing
 from llamastack_adapters.decompression import ACCEPTED
 from llamastack_adapters.error_bodies import error_in, error_in_choice, error_of_answer, error_of_event, has_reply
 from llamastack_adapters.event_streams import EventStream, drain_briefly
-from llamastack_adapters.lines import Lines
+from llamastack_adapters.line_reader import Lines
 from llamastack_adapters.pool import ConnectionPool, HttpResponse
 from llamastack_adapters.remote_inference import RemoteConfig
 from llamastack_adapters.sse_blocks import split_at_events

@@ -15,7 +15,7 @@ from llamastack_adapters.openai_dialect import (
     completion_chunks,
     completion_reply,
 )
-from llamastack_openai_api.in_turns import in_turns
+from llamastack_openai_api.cooperative_work import in_turns
 from llamastack_openai_api.to_native import chat_arguments, completion_arguments, messages_of
 
 Reply = Mapping[str, Any]

@@ -28,8 +28,8 @@ from llamastack.stack import Stack
 from llamastack_adapters.openai_dialect import OpenAIForm, OpenAIRequest
 from llamastack_openai_api import replies
 from llamastack_openai_api import to_internal_form as to_form
+from llamastack_openai_api.cooperative_work import in_turns
 from llamastack_openai_api.errors import OPENAI_ERRORS, PREFIX
-from llamastack_openai_api.in_turns import in_turns
 from llamastack_openai_api.native_calls import NATIVE, FormAnswer
 from llamastack_openai_api.openapi import openai_openapi
 from llamastack_openai_api.replies import Reply, StreamOptions

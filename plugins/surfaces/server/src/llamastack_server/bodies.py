@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope
 
 from llamastack.provider.errors import RequestTooLargeError, ServerBusyError
 from llamastack_server.connection import connection_of
-from llamastack_server.cycle import body_at_hand
+from llamastack_server.request_cycle import body_at_hand
 from llamastack_server.requests import ClientGoneError, header_of
 
 _RETRY_AFTER_S = 2.0

@@ -23,10 +23,10 @@ from llamastack.provider.context import RequestContext, use_context
 from llamastack.provider.errors import LlamaStackError, RequestHeadTooLargeError
 from llamastack.provider.routes import ErrorFormat
 from llamastack_server.context import request_id_from
-from llamastack_server.cycle import Cycle
 from llamastack_server.errors import NATIVE_ERRORS, last_reply
 from llamastack_server.logs import log_access
 from llamastack_server.output import LONGEST_TURN, Output
+from llamastack_server.request_cycle import Cycle
 from llamastack_server.settings import ServerConfig
 
 _EXTENSION = "llamastack.connection"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.types import Message, Send
 
-from llamastack_server.cycle import Cycle
+from llamastack_server.request_cycle import Cycle
 
 NO_BODY_STATUS = (204, 205)
 """Replies with one of these have no body."""
