@@ -38,7 +38,7 @@ from llamastack_cli.fields import words_of as type_words
 from llamastack_cli.group import cli
 from llamastack_conformance.settings import Settings
 from llamastack_conformance.waivers import Waiver
-from llamastack_openai_api import to_internal_form as to_form
+from llamastack_openai_api import checked_requests
 from llamastack_openai_api.errors import ERROR_TABLE, PREFIX
 from llamastack_openai_api.routes import ROUTES
 from llamastack_openai_api.stack_routes import STACK_ROUTES
@@ -224,11 +224,11 @@ def stack_routes(_: str) -> str:
 def openai_fields(_: str) -> str:
     """The fields that are translated, and those that change nothing."""
     fields = {
-        "/v1/chat/completions": to_form.CHAT_FIELDS,
-        "/v1/completions": to_form.COMPLETION_FIELDS,
-        "/v1/embeddings": to_form.EMBEDDINGS_FIELDS,
-        "all, without effect": to_form.IGNORED_FIELDS,
-        "inside these, without effect": (*to_form.IGNORED_NESTED_FIELDS, "detail", "strict"),
+        "/v1/chat/completions": checked_requests.CHAT_FIELDS,
+        "/v1/completions": checked_requests.COMPLETION_FIELDS,
+        "/v1/embeddings": checked_requests.EMBEDDINGS_FIELDS,
+        "all, without effect": checked_requests.IGNORED_FIELDS,
+        "inside these, without effect": (*checked_requests.IGNORED_NESTED_FIELDS, "detail", "strict"),
     }
     rows = [(f"`{where}`" if "/" in where else where, _named(names)) for where, names in fields.items()]
     return table(("of", "fields"), rows)

@@ -326,7 +326,7 @@ async def test_parsing_the_largest_answer_is_linear(scripted_backend: ScriptedHt
     choice = {"index": 0, "message": {"role": "assistant", "content": "word \\n é " * 400_000}, "finish_reason": "stop"}
     content = json.dumps({"choices": [choice]}).encode()
     vectors = [{"object": "embedding", "index": n, "embedding": [0.123456789 * n] * 1024} for n in range(300)]
-    from llamastack_adapters.whole_answers import has_form
+    from llamastack_adapters.non_streaming_replies import has_form
 
     for body, field in ((content, "choices"), (json.dumps({"data": vectors}).encode(), "data")):
         started = time.thread_time()

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from llamastack.api.first_error_only import FailFast
+from llamastack.api.fail_fast_validation import FailFast
 
 JsonObject = dict[str, Any]
 """A JSON object whose fields are not the API's: what a provider, a tool or a user puts there."""

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, create_model
 
+from llamastack.api.fail_fast_validation import FailFast
 from llamastack.api.files import File
-from llamastack.api.first_error_only import FailFast
 from llamastack.api.schema import Schema
 from llamastack.api.webmethod import ResourceAction, WebMethod, webmethod_of
 

@@ -19,10 +19,10 @@ from llamastack.provider.typed_calls import Apis
 from llamastack.stack.access import AccessControl
 from llamastack.stack.call_chain import CallChain
 from llamastack.stack.config import LoadedConfig, load_config
+from llamastack.stack.context_in_own_task import OwnTask
 from llamastack.stack.discovery import STORE_GROUP, Discovery, DiscoveryError, default_discovery
 from llamastack.stack.hook_calls import contained_lifespan
 from llamastack.stack.inspection import StackInspect
-from llamastack.stack.lifetime_task import OwnTask
 from llamastack.stack.plugins import Plugins
 from llamastack.stack.resolver import Plan, provider_api, resolve
 from llamastack.stack.resources.catalogue import ResourceCatalogue

@@ -14,7 +14,7 @@ import llamastack_conformance
 from llamastack.provider import Capabilities, ProviderSpec
 from llamastack.stack.discovery import Discovery
 from llamastack_conformance.checks import CheckFailure, NotApplicable, checks_of
-from llamastack_conformance.subject import Subject
+from llamastack_conformance.provider_under_test import Subject
 
 PROVIDER_ID = "under-test"
 _Class = TypeVar("_Class", bound=type)

@@ -27,7 +27,7 @@ import llamastack_conformance  # noqa: E402
 from llamastack.stack.discovery import Discovery  # noqa: E402
 from llamastack_conformance.catalogue import check_ids  # noqa: E402
 from llamastack_conformance.checks import Check, CheckFailure, checks_of  # noqa: E402
-from llamastack_conformance.subject import Subject  # noqa: E402
+from llamastack_conformance.provider_under_test import Subject  # noqa: E402
 from llamastack_conformance.suites.inference import InferenceConformance  # noqa: E402
 from llamastack_provider_openai import OPENAI  # noqa: E402
 from llamastack_provider_sample import AGENTS, MEMORY, SAFETY, TELEMETRY  # noqa: E402

@@ -18,9 +18,9 @@ from llamastack.stack.discovery import Discovery
 from llamastack_conformance import catalogue
 from llamastack_conformance.checks import CheckFailure
 from llamastack_conformance.installed_suites import NoSuiteError, suite_of, suites
+from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.running import Running
 from llamastack_conformance.shapes import well_formed_reply
-from llamastack_conformance.subject import Subject
 
 METHODS = APIS[0].methods
 STORED = StoredFile(id="1", name="a", media_type="a/b", size=1)

@@ -22,13 +22,13 @@ from llamastack.api.common import (
 )
 from llamastack.provider.errors import InvalidRequestError, LlamaStackError, NotSupportedError
 from llamastack_adapters.openai_dialect import Dialect
-from llamastack_openai_api.requests import CHAT, COMPLETION, EMBEDDINGS
-from llamastack_openai_api.to_internal_form import (
+from llamastack_openai_api.checked_requests import (
     chat_form,
     completion_forms,
     embeddings_arguments,
     requested_capabilities,
 )
+from llamastack_openai_api.requests import CHAT, COMPLETION, EMBEDDINGS
 from llamastack_openai_api.to_native import chat_arguments, completion_arguments, messages_of
 
 HELLO = [{"role": "user", "content": "Hello"}]

@@ -15,9 +15,9 @@ from llamastack_server.connection import Connection
 from llamastack_server.endpoint import Endpoint
 from llamastack_server.errors import NATIVE_ERRORS
 from llamastack_server.process_limits import ProcessLimits
+from llamastack_server.scope_state import STATE, ServerState
 from llamastack_server.sender import Sender
 from llamastack_server.settings import ServerConfig
-from llamastack_server.state import STATE, ServerState
 
 pytestmark = pytest.mark.anyio
 

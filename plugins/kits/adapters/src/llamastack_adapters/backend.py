@@ -21,11 +21,7 @@ from llamastack_adapters.decompression import ACCEPTED
 from llamastack_adapters.error_bodies import error_in, error_in_choice, error_of_answer, error_of_event, has_reply
 from llamastack_adapters.event_streams import EventStream, drain_briefly
 from llamastack_adapters.line_reader import Lines
-from llamastack_adapters.pool import ConnectionPool, HttpResponse
-from llamastack_adapters.remote_inference import RemoteConfig
-from llamastack_adapters.sse_blocks import split_at_events
-from llamastack_adapters.surrogate_pairs import decode_json
-from llamastack_adapters.whole_answers import (
+from llamastack_adapters.non_streaming_replies import (
     BYTE_ORDER_MARK,
     events_of,
     has_form,
@@ -33,6 +29,10 @@ from llamastack_adapters.whole_answers import (
     looks_whole,
     wants_usage,
 )
+from llamastack_adapters.pool import ConnectionPool, HttpResponse
+from llamastack_adapters.remote_inference import RemoteConfig
+from llamastack_adapters.sse_blocks import split_at_events
+from llamastack_adapters.surrogate_pairs import decode_json
 
 _DONE = b"[DONE]"
 _PEEK_BYTES = 16  # bytes at the beginning of a body that show what it is

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llamastack_conformance.subject import Subject
+    from llamastack_conformance.provider_under_test import Subject
 
 SUITE_VERSION = "1.0"
 """The newest `since` of any check; a run can be pinned to an older one."""

@@ -19,8 +19,8 @@ from llamastack_conformance.options import Asked, add_options, read_options
 if TYPE_CHECKING:
     from llamastack_conformance.checks import Check
     from llamastack_conformance.configured import ConfiguredProvider
+    from llamastack_conformance.provider_under_test import Subject
     from llamastack_conformance.report import ProviderResults
-    from llamastack_conformance.subject import Subject
     from llamastack_conformance.waivers import Waiver
 
 _PROPERTY = "llamastack_check"
@@ -188,7 +188,7 @@ def llamastack_config(request: pytest.FixtureRequest) -> Any:
 def llamastack_subject(request: pytest.FixtureRequest, llamastack_config: Any) -> Iterator[Subject]:
     """The provider under test, for all checks of a suite."""
     from llamastack_conformance.configured import SubjectError, load_run_config
-    from llamastack_conformance.subject import Subject
+    from llamastack_conformance.provider_under_test import Subject
 
     suite, state = request.cls, request.config.stash[_STATE]
     try:

@@ -18,7 +18,7 @@ from pydantic import (
     TypeAdapter,
 )
 
-from llamastack.api.first_error_only import FailFast
+from llamastack.api.fail_fast_validation import FailFast
 
 Name = Annotated[StrictStr, Field(min_length=1)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]

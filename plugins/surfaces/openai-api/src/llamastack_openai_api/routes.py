@@ -26,8 +26,7 @@ from llamastack.provider.streams import Stream, close
 from llamastack.provider.validation import invalid_request
 from llamastack.stack import Stack
 from llamastack_adapters.openai_dialect import OpenAIForm, OpenAIRequest
-from llamastack_openai_api import replies
-from llamastack_openai_api import to_internal_form as to_form
+from llamastack_openai_api import checked_requests, replies
 from llamastack_openai_api.cooperative_work import in_turns
 from llamastack_openai_api.errors import OPENAI_ERRORS, PREFIX
 from llamastack_openai_api.native_calls import NATIVE, FormAnswer
@@ -146,8 +145,8 @@ def _with_values(given: Mapping[str, Any]) -> Mapping[str, Any]:
     return {name: value for name, value in given.items() if value is not None} if None in given.values() else given
 
 
-FORWARD_CHAT = _forward("chat/completions", "chat_completion", to_form.requested_capabilities)
-FORWARD_COMPLETION = _forward("completions", "completion", to_form.requested_completion_capabilities)
+FORWARD_CHAT = _forward("chat/completions", "chat_completion", checked_requests.requested_capabilities)
+FORWARD_COMPLETION = _forward("completions", "completion", checked_requests.requested_completion_capabilities)
 FORWARD_EMBEDDINGS = _forward("embeddings", "embeddings", lambda _: {})
 
 
@@ -193,7 +192,7 @@ async def _chat(surface: Surface, given: Mapping[str, Any], body: bytes) -> Answ
     await _let_others(body)
     request = _read(CHAT, given)
     await _let_others(body)
-    form = to_form.chat_form(request, await in_turns(to_form.messages_of(request.messages)))
+    form = checked_requests.chat_form(request, await in_turns(checked_requests.messages_of(request.messages)))
     await _let_others(body)
     forms = [(number, another_seed(form, number)) for number in range(request.n or 1)]
 
@@ -203,10 +202,10 @@ async def _chat(surface: Surface, given: Mapping[str, Any], body: bytes) -> Answ
         def argument(call: ProviderCall) -> OpenAIForm:
             if call.body is body:
                 return one if one.model == call.identifier else replace(one, model=call.identifier)
-            again = to_form.chat_form(_read(CHAT, _with_values(call.request)))
+            again = checked_requests.chat_form(_read(CHAT, _with_values(call.request)))
             return replace(another_seed(again, number), model=call.identifier, stream=one.stream)
 
-        by = _take_form("chat_completion", argument, to_form.requested_capabilities)
+        by = _take_form("chat_completion", argument, checked_requests.requested_capabilities)
         return surface.answered(by, one, given, body)
 
     answers = await _together(call, forms)
@@ -220,13 +219,13 @@ async def _completion(surface: Surface, given: Mapping[str, Any], body: bytes) -
     forwarded = await surface.forwarded(FORWARD_COMPLETION, given, body)
     if forwarded is not None:
         return forwarded
-    to_form.refuse_tokens(given.get("prompt"), "prompt")
+    checked_requests.refuse_tokens(given.get("prompt"), "prompt")
     await _let_others(body)
     request = _read(COMPLETION, given)
     # Checked before the forms are made, because a body can hold more prompts than are allowed.
     _refuse_more_answers((len(request.prompt) if isinstance(request.prompt, list) else 1) * (request.n or 1), "prompt")
     await _let_others(body)
-    prompts = to_form.completion_forms(request)
+    prompts = checked_requests.completion_forms(request)
     numbers = [(place, number) for place in range(len(prompts)) for number in range(request.n or 1)]
     forms = [(place, number, another_seed(prompts[place], number)) for place, number in numbers]
 
@@ -236,11 +235,11 @@ async def _completion(surface: Surface, given: Mapping[str, Any], body: bytes) -
         def argument(call: ProviderCall) -> OpenAIForm:
             if call.body is body:
                 return one if one.model == call.identifier else replace(one, model=call.identifier)
-            again = to_form.completion_forms(_read(COMPLETION, _with_values(call.request)))
+            again = checked_requests.completion_forms(_read(COMPLETION, _with_values(call.request)))
             form = again[min(place, len(again) - 1)]
             return replace(another_seed(form, number), model=call.identifier, stream=one.stream)
 
-        by = _take_form("completion", argument, to_form.requested_completion_capabilities)
+        by = _take_form("completion", argument, checked_requests.requested_completion_capabilities)
         return surface.answered(by, one, given, body)
 
     answers = await _together(call, forms)
@@ -254,9 +253,9 @@ async def _embeddings(surface: Surface, given: Mapping[str, Any], body: bytes) -
     forwarded = await surface.forwarded(FORWARD_EMBEDDINGS, given, body)
     if forwarded is not None:
         return forwarded
-    to_form.refuse_tokens(given.get("input"), "input")
+    checked_requests.refuse_tokens(given.get("input"), "input")
     request = _read(EMBEDDINGS, given)
-    arguments = to_form.embeddings_arguments(request)
+    arguments = checked_requests.embeddings_arguments(request)
     if request.dimensions is not None:
         model = await surface.call("models", "get_model")({"identifier": request.model})
         _check_dimensions(request.dimensions, None if model is None else model.metadata.get("embedding_dimension"))

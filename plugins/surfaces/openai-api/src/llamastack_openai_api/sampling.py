@@ -1,4 +1,4 @@
-"""The sampling fields of OpenAI's requests -> fields of the internal form."""
+"""The sampling fields of OpenAI's requests, as `OpenAIForm` has them."""
 
 from __future__ import annotations
 

@@ -20,10 +20,10 @@ from llamastack_server.logs import log_access
 from llamastack_server.plugin import llamastack_middleware
 from llamastack_server.process_limits import ProcessLimits
 from llamastack_server.requests import ClientGoneError
+from llamastack_server.scope_state import STATE, ServerState
 from llamastack_server.sender import Sender
 from llamastack_server.settings import ServerConfig
 from llamastack_server.stack_router import SERVER, router_of
-from llamastack_server.state import STATE, ServerState
 
 _ID_HEADER = REQUEST_ID_HEADER.lower().encode()
 _CLIENT_GONE = 499  # as nginx writes it; never sent

@@ -14,8 +14,8 @@ from llamastack_server.connection import connection_of
 from llamastack_server.disconnect import ServerStoppingError, while_connected
 from llamastack_server.element_limit import NUMBERS_IN_ONE, refuse_more_elements
 from llamastack_server.errors import ErrorShape
+from llamastack_server.scope_state import state_of
 from llamastack_server.sender import Sender
-from llamastack_server.state import state_of
 
 _LOGGER = logging.getLogger("llamastack.server")
 EVENT_STREAM = [

@@ -11,7 +11,7 @@ from llamastack.provider.errors import InternalError, LlamaStackError
 from llamastack.provider.routes import Receive, Scope, Send
 from llamastack_server.encoding import json_of
 from llamastack_server.errors import headers_for
-from llamastack_server.state import state_of
+from llamastack_server.scope_state import state_of
 
 _LOGGER = logging.getLogger("llamastack.server")
 

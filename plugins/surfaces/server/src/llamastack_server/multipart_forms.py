@@ -18,7 +18,7 @@ from llamastack.api.files import OCTETS, File, is_media_type
 from llamastack.provider.errors import InvalidRequestError, RequestTooLargeError
 from llamastack_server.element_limit import refuse_more_elements
 from llamastack_server.requests import add_once, header_of, json_value
-from llamastack_server.state import state_of
+from llamastack_server.scope_state import state_of
 
 _BLOCK = 64 * 2**10
 _MOST_TEXT = 2**20  # bytes of all fields of a form that are no files

@@ -23,8 +23,8 @@ from llamastack_server.hosts import (
     read_origin,
 )
 from llamastack_server.requests import headers_of
+from llamastack_server.scope_state import state_of
 from llamastack_server.settings import ServerConfig
-from llamastack_server.state import state_of
 
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _MOST_KNOWN = 1000

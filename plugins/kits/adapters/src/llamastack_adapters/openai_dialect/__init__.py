@@ -8,17 +8,10 @@ from typing import TYPE_CHECKING
 from llamastack.lazy_imports import lazy_getattr
 from llamastack_adapters.openai_dialect.call_assembler import ToolCallAssembler
 from llamastack_adapters.openai_dialect.config import OpenAIConfig, StreamUsageConfig
-from llamastack_adapters.openai_dialect.internal_form import as_json_schema, chat_form, completion_form
-from llamastack_adapters.openai_dialect.internal_form_inference import (
+from llamastack_adapters.openai_dialect.openai_form_inference import (
     BackendReply,
     FormChatInference,
     FormCompletionInference,
-)
-from llamastack_adapters.openai_dialect.internal_form_replies import (
-    chat_chunks,
-    chat_reply,
-    completion_chunks,
-    completion_reply,
 )
 from llamastack_adapters.openai_dialect.protocols import OpenAIForm, OpenAIProtocolPrivate, OpenAIRequest
 from llamastack_adapters.openai_dialect.replies import (
@@ -28,6 +21,12 @@ from llamastack_adapters.openai_dialect.replies import (
     embeddings_response,
     understood,
 )
+from llamastack_adapters.openai_dialect.replies_from_native import (
+    chat_chunks,
+    chat_reply,
+    completion_chunks,
+    completion_reply,
+)
 from llamastack_adapters.openai_dialect.requests import (
     Dialect,
     chat_body,
@@ -35,6 +34,7 @@ from llamastack_adapters.openai_dialect.requests import (
     embeddings_body,
     unknown_field,
 )
+from llamastack_adapters.openai_dialect.requests_from_native import as_json_schema, chat_form, completion_form
 from llamastack_adapters.openai_dialect.streams import chat_stream, completion_stream
 from llamastack_adapters.openai_dialect.tool_calls import parse_arguments
 

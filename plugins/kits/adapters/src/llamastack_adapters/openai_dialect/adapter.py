@@ -20,12 +20,12 @@ from llamastack_adapters.backend import HttpBackend
 from llamastack_adapters.credentials import ApiKey
 from llamastack_adapters.event_streams import EventStream
 from llamastack_adapters.openai_dialect.config import OpenAIConfig, StreamUsageConfig
-from llamastack_adapters.openai_dialect.internal_form_inference import (
+from llamastack_adapters.openai_dialect.model_families import families
+from llamastack_adapters.openai_dialect.openai_form_inference import (
     BackendReply,
     FormChatInference,
     FormCompletionInference,
 )
-from llamastack_adapters.openai_dialect.model_families import families
 from llamastack_adapters.openai_dialect.protocols import OpenAIForm, OpenAIRequest
 from llamastack_adapters.openai_dialect.replies import embeddings_response
 from llamastack_adapters.openai_dialect.requests import Dialect, chat_body, completion_body, embeddings_body

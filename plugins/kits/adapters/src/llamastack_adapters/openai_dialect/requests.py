@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 from llamastack.api.common import InterleavedTextMedia, SamplingStrategy
 from llamastack.provider.errors import InvalidRequestError, NotSupportedError
-from llamastack_adapters.openai_dialect.internal_form import as_json_schema, text_only
 from llamastack_adapters.openai_dialect.model_families import FamilyOf, no_family
 from llamastack_adapters.openai_dialect.protocols import OpenAIForm
+from llamastack_adapters.openai_dialect.requests_from_native import as_json_schema, text_only
 
 __all__ = ["Dialect", "as_json_schema", "chat_body", "completion_body", "embeddings_body"]
 

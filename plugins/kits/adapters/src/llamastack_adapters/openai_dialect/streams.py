@@ -24,6 +24,7 @@ from llamastack.provider.errors import BackendError, LlamaStackError
 from llamastack.provider.streams import closing
 from llamastack_adapters.error_bodies import error_in, error_in_choice, error_of_event
 from llamastack_adapters.event_streams import EventStream, drain_briefly
+from llamastack_adapters.non_streaming_replies import pieces_of_event
 from llamastack_adapters.openai_dialect.call_assembler import ToolCallAssembler
 from llamastack_adapters.openai_dialect.finish_reasons import END_OF_TURN, Finish
 from llamastack_adapters.openai_dialect.replies import (
@@ -43,7 +44,6 @@ from llamastack_adapters.openai_dialect.replies import (
 )
 from llamastack_adapters.sse_blocks import is_boundary, iter_events, without_empty
 from llamastack_adapters.surrogate_pairs import SurrogateJoiner, decode_json
-from llamastack_adapters.whole_answers import pieces_of_event
 
 
 class ChatPiece(NamedTuple):

@@ -11,9 +11,9 @@ from llamastack.api.agents import AgentConfig
 from llamastack.api.common import SamplingParams, UserMessage
 from llamastack.provider.errors import LlamaStackError, NotFoundError
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
+from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.running import Running
 from llamastack_conformance.shapes import well_formed, well_formed_piece
-from llamastack_conformance.subject import Subject
 from llamastack_conformance.suites.provider import ProviderConformance
 from llamastack_conformance.suites.suite import Probe, refused
 

@@ -17,7 +17,7 @@ from llamastack.api.definition import API_VERSION
 from llamastack.api.schema import Schema
 from llamastack.provider.compliance import check_provider
 from llamastack_conformance.checks import CheckFailure, Tier, check
-from llamastack_conformance.subject import Subject
+from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.suites.suite import Suite
 
 _IMPORT_BUDGET_S = 0.25

@@ -27,8 +27,8 @@ from llamastack.provider.redaction import Redactor
 from llamastack.provider.streams import close
 from llamastack_conformance.backend_tap import Request, answer
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
+from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.running import Running
-from llamastack_conformance.subject import Subject
 from llamastack_conformance.suites.suite import Suite
 from llamastack_conformance.watching import Holdings, becomes, left_after
 

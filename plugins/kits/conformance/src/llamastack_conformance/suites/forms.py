@@ -15,8 +15,8 @@ from llamastack.provider.streams import close, closing
 from llamastack_adapters.openai_dialect import OpenAIForm
 from llamastack_conformance.backend_tap import answer
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
+from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.running import Running
-from llamastack_conformance.subject import Subject
 from llamastack_conformance.suites.failure import expect_error
 from llamastack_conformance.suites.inference_calls import QUESTION, InferenceCalls
 

@@ -9,9 +9,9 @@ from llamastack.api.common import SamplingParams, StopReason, ToolCall, ToolChoi
 from llamastack.api.inference import LogProbConfig, ToolCallDelta, ToolCallParseStatus
 from llamastack.provider.errors import NotSupportedError
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
+from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.running import Running
 from llamastack_conformance.shapes import well_formed
-from llamastack_conformance.subject import Subject
 from llamastack_conformance.suites.inference_calls import (
     DOT,
     LONG,

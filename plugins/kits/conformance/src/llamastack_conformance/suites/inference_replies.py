@@ -15,8 +15,8 @@ from llamastack.api.common import (
 )
 from llamastack.provider.errors import NotSupportedError
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
+from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.shapes import well_formed
-from llamastack_conformance.subject import Subject
 from llamastack_conformance.suites.inference_calls import COUNT, InferenceCalls, check_plain_message, text_of_reply
 from llamastack_conformance.suites.suite import refused
 

@@ -10,8 +10,8 @@ from llamastack.api.inference import (
     CompletionResponseStreamChunk,
 )
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
+from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.shapes import well_formed_piece
-from llamastack_conformance.subject import Subject
 from llamastack_conformance.suites.inference_calls import InferenceCalls, text_of_piece, text_of_pieces
 from llamastack_conformance.suites.suite import refused
 

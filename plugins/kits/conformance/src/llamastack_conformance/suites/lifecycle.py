@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from llamastack_conformance.checks import CheckFailure, Tier, check
-from llamastack_conformance.subject import Subject
+from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.suites.suite import Suite
 
 _CONTAINERS = (list, dict, set)

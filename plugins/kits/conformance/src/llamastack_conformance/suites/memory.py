@@ -10,9 +10,9 @@ import anyio
 from llamastack.api.memory import MemoryBankDocument, QueryDocumentsResponse
 from llamastack.provider.errors import InvalidRequestError, LlamaStackError
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
+from llamastack_conformance.provider_under_test import SECOND, Subject
 from llamastack_conformance.running import Running
 from llamastack_conformance.shapes import well_formed
-from llamastack_conformance.subject import SECOND, Subject
 from llamastack_conformance.suites.provider import RoutedProviderConformance
 from llamastack_conformance.suites.registration import new_object
 from llamastack_conformance.suites.suite import Probe, refused

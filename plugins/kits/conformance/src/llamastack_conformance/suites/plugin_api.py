@@ -7,9 +7,9 @@ from typing import Any
 
 from llamastack.provider.errors import LlamaStackError
 from llamastack_conformance.checks import CheckFailure, Tier, check
+from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.running import Running
 from llamastack_conformance.shapes import well_formed_reply
-from llamastack_conformance.subject import Subject
 from llamastack_conformance.suites.provider import ProviderConformance, RoutedProviderConformance
 from llamastack_conformance.suites.suite import Suite
 

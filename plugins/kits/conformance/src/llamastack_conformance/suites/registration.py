@@ -10,8 +10,8 @@ from llamastack.api.base import RoutedObject
 from llamastack.provider.errors import LlamaStackError, NotFoundError, NotSupportedError, UnsupportedObjectError
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
 from llamastack_conformance.configured import ConfiguredProvider
+from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.running import Running
-from llamastack_conformance.subject import Subject
 from llamastack_conformance.suites.suite import Suite
 
 

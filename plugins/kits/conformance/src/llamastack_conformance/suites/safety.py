@@ -8,9 +8,9 @@ from llamastack.api.common import UserMessage
 from llamastack.api.safety import RunShieldResponse, ViolationLevel
 from llamastack.api.shields import Shield
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
+from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.running import Running
 from llamastack_conformance.shapes import well_formed
-from llamastack_conformance.subject import Subject
 from llamastack_conformance.suites.provider import RoutedProviderConformance
 from llamastack_conformance.suites.registration import new_object
 from llamastack_conformance.suites.suite import Probe, refused

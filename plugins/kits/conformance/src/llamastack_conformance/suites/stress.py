@@ -9,8 +9,8 @@ import anyio
 from llamastack.provider.context import use_provider_data
 from llamastack.provider.errors import LlamaStackError
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
+from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.running import Running
-from llamastack_conformance.subject import Subject
 from llamastack_conformance.suites.suite import Suite
 from llamastack_conformance.watching import watched_loop
 

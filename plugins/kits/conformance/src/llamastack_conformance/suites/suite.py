@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 from llamastack.provider.errors import LlamaStackError, NotSupportedError
 from llamastack.provider.streams import close
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
+from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.running import Running
-from llamastack_conformance.subject import Subject
 
 
 @dataclass(frozen=True, slots=True)

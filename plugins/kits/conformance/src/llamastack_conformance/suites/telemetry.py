@@ -18,9 +18,9 @@ from llamastack.api.telemetry import (
 )
 from llamastack.provider.errors import LlamaStackError, NotFoundError
 from llamastack_conformance.checks import CheckFailure, Tier, check
+from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.running import Running
 from llamastack_conformance.shapes import well_formed
-from llamastack_conformance.subject import Subject
 from llamastack_conformance.suites.provider import ProviderConformance
 from llamastack_conformance.suites.suite import Probe, refused
 

@@ -25,16 +25,16 @@ from llamastack_adapters.chat_request import (
     CompletionRequest,
 )
 from llamastack_adapters.openai_dialect.collecting import collect_chat, collect_completion
-from llamastack_adapters.openai_dialect.internal_form import chat_form, completion_form
-from llamastack_adapters.openai_dialect.internal_form_replies import (
+from llamastack_adapters.openai_dialect.protocols import OpenAIForm
+from llamastack_adapters.openai_dialect.replies import chat_response, completion_response
+from llamastack_adapters.openai_dialect.replies_from_native import (
     Reply,
     chat_chunks,
     chat_reply,
     completion_chunks,
     completion_reply,
 )
-from llamastack_adapters.openai_dialect.protocols import OpenAIForm
-from llamastack_adapters.openai_dialect.replies import chat_response, completion_response
+from llamastack_adapters.openai_dialect.requests_from_native import chat_form, completion_form
 from llamastack_adapters.openai_dialect.streams import ChatPiece, chat_pieces, completion_stream, native_chat
 from llamastack_adapters.reply_checks import ReplyChecks
 

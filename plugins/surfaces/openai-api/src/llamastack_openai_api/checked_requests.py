@@ -1,4 +1,4 @@
-"""OpenAI's requests -> the internal form. A field that the form lacks is refused by name."""
+"""Checks OpenAI's requests and gives each the form that providers take. A field that it lacks is refused by name."""
 
 from __future__ import annotations
 
@@ -264,7 +264,7 @@ def _tool(tool: Tool, where: str) -> Fields:
 
 
 def messages_of(messages: Sequence[Message]) -> Iterator[Fields]:
-    """The messages of a chat in the internal form."""
+    """The messages of a chat in OpenAI's form."""
     called: dict[str, str] = {}
     for place, message in enumerate(messages):
         where = f"messages[{place}]"

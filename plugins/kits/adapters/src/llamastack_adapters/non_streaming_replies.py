@@ -1,4 +1,4 @@
-"""Whole answers in OpenAI's form: checks, and conversion into the stream that a client asked for."""
+"""Replies in OpenAI's form that are no stream: checks, and conversion into the stream that a client asked for."""
 
 from __future__ import annotations
 
