@@ -12,7 +12,7 @@ from typing import Any
 import access_fake
 import httpx
 import pytest
-from access_fake import ACCESS, CALLS, DENYING, KEYS_PLUGIN
+from access_fake import ACCESS, AROUND, CALLS, DENYING, KEYS_PLUGIN
 from backends.scripted_http import ScriptedHttp, answer, served_by
 from installed_fakes import install, scripted_discovery
 from running_server import running_server
@@ -169,6 +169,25 @@ async def test_in_process_the_context_says_who_asks(discovery: Discovery, script
         DENYING.fails = ValueError("no")
         with use_context(principal=Principal("ann", {"group": "admins"})), pytest.raises(InternalError):
             await stack.inference.chat_completion(model="m", **ASK)
+
+
+async def test_a_choice_of_an_unknown_model_names_visible_models(discovery: Discovery, script: Scripts) -> None:
+    script("a", serves=["m"])
+    script("b", serves=["secret"])
+    AROUND.does = lambda call, proceed: proceed(call.replaced(provider_id="b", identifier="none"))
+    async with Stack.from_config(TWO, discovery=discovery) as stack:
+        bob = use_context(principal=Principal("bob", {"group": "users"}))
+        with bob, pytest.raises(ObjectNotFoundError, match="'b/none' is served. Served: m$"):
+            await stack.inference.chat_completion(model="m", **ASK)
+
+
+async def test_an_unknown_name_tells_who_is_down(discovery: Discovery, script: Scripts) -> None:
+    script("a", serves=["m"])
+    script("b", fail_start=ConnectionError("gone"))
+    async with Stack.from_config(TWO, discovery=discovery) as stack:
+        bob = use_context(principal=Principal("bob", {"group": "users"}))
+        with bob, pytest.raises(ObjectNotFoundError, match="Served: m. Note that provider 'b' is down"):
+            await stack.inference.chat_completion(model="none", **ASK)
 
 
 async def test_what_the_stack_does_by_itself_is_not_asked_about(discovery: Discovery, script: Scripts) -> None:

@@ -1,9 +1,10 @@
-"""Sends the calls of an API to the providers that serve it. All of it follows from the Protocols."""
+"""Sends calls, as the Protocols say, to the providers that serve them, and refuses an unknown model, shield or bank."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from llamastack.api.base import RoutedObject
@@ -18,6 +19,8 @@ from llamastack.stack.call_chain import CallChain
 from llamastack.stack.object_lists import chosen_objects
 from llamastack.stack.resources.catalogue import ResourceCatalogue
 from llamastack.stack.supervisor import SupervisedProvider
+
+_MOST_NAMES = 1000
 
 
 class _NotTakenError(BaseException):
@@ -68,7 +71,7 @@ class RoutedCalls:
             return None
 
     async def _find_target(self, call: ProviderCall) -> ProviderCall:
-        item, instance = await self._table.find(f"{call.provider_id}/{call.identifier}", self._keys[call.method])
+        item, instance = await self._objects.find(f"{call.provider_id}/{call.identifier}", self._keys[call.method])
         call = replace(call, identifier=item.identifier, target=instance)
         if instance.provider is not None and not await call.by.is_taken(instance.provider, call):
             raise _NotTakenError
@@ -111,18 +114,21 @@ class VisibleObjects:
         self._access = access
 
     async def find(self, name: str, param: str) -> tuple[RoutedObject, SupervisedProvider]:
-        """Like that of the catalogue, but the error names only visible objects."""
-        try:
-            return await self._table.find(name, param)
-        except ObjectNotFoundError:
-            if not self._access.authorizes:
-                raise
-        names = [item.identifier for item in await self.list("")]
-        raise ObjectNotFoundError(self._table.pair.label, name, available=names, param=param)
+        """(object, its instance). A name that nobody serves is refused here.
+
+        Raises ProviderUnavailableError for what a provider that is down is known to serve, ObjectNotFoundError for
+        anything else, naming what is served and visible.
+        """
+        found = await self._table.find(name)
+        if found is not None:
+            return found
+        names = [item.identifier for item in islice(await self._readable(self._table.usable(), ""), _MOST_NAMES)]
+        note = self._table.why_incomplete()
+        raise ObjectNotFoundError(self._table.pair.label, name, available=names, note=note, param=param)
 
     async def list(self, method: str) -> Sequence[RoutedObject]:
         """All of them."""
-        return await self._readable(await self._table.list_all(), method)
+        return [*await self._readable(await self._table.list_all(), method)]
 
     async def get(self, method: str, name: str) -> RoutedObject | None:
         """One of them, or None."""
@@ -143,15 +149,11 @@ class VisibleObjects:
             await self._access.check(Action.UNREGISTER, Resource(self._kind, method, *own))
         await self._table.unregister(name)
 
-    async def _readable(self, items: Sequence[RoutedObject], method: str) -> Sequence[RoutedObject]:
+    async def _readable(self, items: Iterable[RoutedObject], method: str) -> Iterable[RoutedObject]:
         if not self._access.authorizes:
             return items
-        resources = [Resource(self._kind, method, item.identifier, item.provider_id) for item in items]
-        return [
-            item
-            for item, resource in zip(items, resources, strict=True)
-            if await self._access.may(Action.READ, resource)
-        ]
+        resources = ((item, Resource(self._kind, method, item.identifier, item.provider_id)) for item in items)
+        return [item for item, resource in resources if await self._access.may(Action.READ, resource)]
 
 
 def resource_dispatch(table: ResourceCatalogue, method: MethodDefinition, access: AccessControl) -> Dispatch:

@@ -1,12 +1,8 @@
-"""The objects of one kind by name: those that providers list, that users register, and of the run config.
-
-An unknown model, shield or memory bank is refused here.
-"""
+"""The objects of one kind by name: those that providers list, that users register, and of the run config."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from itertools import islice
 
 import anyio
 
@@ -16,9 +12,7 @@ from llamastack.api.inspect import ProviderStatus
 from llamastack.provider.errors import (
     ConflictError,
     InvalidRequestError,
-    LlamaStackError,
     NotFoundError,
-    ObjectNotFoundError,
     ProviderUnavailableError,
 )
 from llamastack.stack.resources.last_listings import LastListings
@@ -27,7 +21,6 @@ from llamastack.stack.stores import Store, StoredObject
 from llamastack.stack.supervisor import SupervisedProvider
 
 _SHORTEST_POLL_S = 1.0
-_MOST_NAMES = 1000
 
 
 class ResourceCatalogue:
@@ -98,42 +91,37 @@ class ResourceCatalogue:
                 return instance.served[name], instance
         return None
 
-    async def find(self, name: str, param: str | None = None) -> tuple[RoutedObject, SupervisedProvider]:
+    async def find(self, name: str) -> tuple[RoutedObject, SupervisedProvider] | None:
         """Like `resolve`, but ask the providers again before giving up.
 
-        Raises ProviderUnavailableError for what a provider that is down is known to serve, ObjectNotFoundError for
-        anything else, naming what is served.
+        Raises ProviderUnavailableError also for what a provider that is down is known to serve.
         """
         found = self.resolve(name)
         if found is None:
             await self.refresh(_SHORTEST_POLL_S)
             found = self.resolve(name)
         if found is None:
-            raise self._not_found(name, param)
+            qualified, _ = self._split(name)
+            for instance in self._not_healthy():
+                if instance is qualified or self._listings.has(instance, name):
+                    raise instance.unavailable()
         return found
 
-    def _not_found(self, name: str, param: str | None) -> LlamaStackError:
-        qualified, _ = self._split(name)
-        down = [i for i in self.instances if i.status is not ProviderStatus.healthy]
-        for instance in down:
-            if instance is qualified or self._listings.has(instance, name):
-                return instance.unavailable()
-        notes = [f"provider '{i.provider_id}' is down ({i.reason or 'it is starting'})" for i in down]
-        notes += [f"provider '{i.provider_id}' {i.note}" for i in self.instances if i.note and i not in down]
-        return ObjectNotFoundError(
-            self.pair.label,
-            name,
-            available=islice(self._names(), _MOST_NAMES),
-            note=f"Note that {'; '.join(notes)}" if notes else None,
-            param=param,
-        )
-
-    def _names(self) -> Iterator[str]:
+    def usable(self) -> Iterator[RoutedObject]:
+        """The objects that are served now. The caller may await in between."""
         for instance in self.instances:
             if instance.status is ProviderStatus.healthy:
-                yield from instance.served
-        for instance in self.instances:
-            yield from (item.identifier for item in self._registrations.taken_by(instance.provider_id))
+                yield from (*instance.served.values(), *self._registrations.taken_by(instance.provider_id))
+
+    def why_incomplete(self) -> str | None:
+        """A sentence on the providers that are down or have a note, such as that they list nothing without a key."""
+        down = self._not_healthy()
+        notes = [f"provider '{i.provider_id}' is down ({i.reason or 'it is starting'})" for i in down]
+        notes += [f"provider '{i.provider_id}' {i.note}" for i in self.instances if i.note and i not in down]
+        return f"Note that {'; '.join(notes)}" if notes else None
+
+    def _not_healthy(self) -> list[SupervisedProvider]:
+        return [instance for instance in self.instances if instance.status is not ProviderStatus.healthy]
 
     async def refresh(self, max_age_s: float) -> None:
         """Ask every provider whose last answer is older than `max_age_s` seconds."""
