@@ -8,6 +8,7 @@ import pty
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -80,7 +81,7 @@ class Running:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.lines.append(line.rstrip("\n"))
-            found = re.match(r"Serving on (http://\S+)   \(docs: /docs   OpenAI: /v1\)$", line)
+            found = re.match(r"Serving on (http://\S+)   (?:\(2 workers\)   )?\(docs: /docs   OpenAI: /v1\)$", line)
             if found:
                 self.url = found.group(1)
                 return
@@ -99,7 +100,7 @@ def started(folder: Path, config: str, *options: str, path: Path | None = None) 
     environment = {**os.environ, "LLAMASTACK_HOME": str(folder / "home"), "PYTHONPATH": str(path or "")}
     with log.open("w") as stderr:
         process = subprocess.Popen(
-            [*LLAMASTACK, "run", "run.yaml", "--port", "0", *options],
+            [*LLAMASTACK, "run", "run.yaml", "--port", "0", "--start-wait", "60", *options],
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
@@ -389,7 +390,7 @@ def test_a_log_that_nobody_reads_holds_up_no_request(tmp_path: Path) -> None:
     config = tmp_path / "run.yaml"
     config.write_text('providers: {inference: [{provider_id: s, provider_type: "remote::sample"}]}')
     environment = {**os.environ, "LLAMASTACK_HOME": str(tmp_path / "home")}
-    command = [*LLAMASTACK, "run", str(config), "--port", "0"]
+    command = [*LLAMASTACK, "run", str(config), "--port", "0", "--start-wait", "60"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
@@ -401,3 +402,24 @@ def test_a_log_that_nobody_reads_holds_up_no_request(tmp_path: Path) -> None:
         process.terminate()
         process.communicate(timeout=20)
         assert process.returncode == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_backend_that_never_answers_does_not_hold_up_the_server(tmp_path: Path, workers: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes connections, and nobody reads from them
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        config = CONFIG.partition("  memory:")[0].replace(
+            "  safety:",
+            f'  - {{provider_id: silent, provider_type: "remote::ollama", config: {{url: "{url}"}}}}\n  safety:',
+        )
+        with started(tmp_path, config, "--start-wait", "2", "--workers", str(workers)) as running:
+            running.wait_until_ready()
+            assert [line.split()[1::2] for line in running.lines if "silent" in line] == [["silent", "starting"]]
+            with httpx.Client(base_url=running.url) as client:
+                health = {each["provider_id"]: each["status"] for each in client.get("/health").json()["providers"]}
+                assert (health["silent"], health["foo"]) == ("starting", "healthy")
+                body = {"model": "x", "messages": [{"role": "user", "content": "Hi"}]}
+                refused = client.post("/v1/chat/completions", json=body)
+                assert refused.status_code == 503
+                assert "provider 'silent' (remote::ollama) is starting" in refused.json()["error"]["message"]
+            assert running.stop() == 0

@@ -211,7 +211,17 @@ def test_workers_do_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
 def test_a_start_that_fails_is_one_error(tmp_path: Path, site: Path, settings: str, says: str) -> None:
     config = tmp_path / "run.yaml"
     config.write_text(f"providers:\n  inference:\n  - {settings}\n")
-    command = [str(Path(sys.executable).with_name("llamastack")), "run", str(config), "--port", "0", "--workers", "2"]
+    command = [
+        str(Path(sys.executable).with_name("llamastack")),
+        "run",
+        str(config),
+        "--port",
+        "0",
+        "--workers",
+        "2",
+        "--start-wait",
+        "60",
+    ]
     environment = {**os.environ, "LLAMASTACK_HOME": str(tmp_path), "PYTHONPATH": str(site)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment)
     assert (done.returncode, done.stdout) == (1, "")

@@ -41,7 +41,7 @@ def running_server(
 ) -> Iterator[RunningServer]:
     """Run `config` on a free port; raises RuntimeError with its output when it does not get ready."""
     process = subprocess.Popen(
-        [*command, "run", str(config), "--port", "0"],
+        [*command, "run", str(config), "--port", "0", "--start-wait", "60"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -128,7 +128,7 @@ async def test_no_call_reaches_a_provider_that_is_not_ready(
 
         group.start_soon(run)
         await anyio.sleep(0.1)
-        with pytest.raises(ProviderUnavailableError, match="it is starting"):
+        with pytest.raises(ProviderUnavailableError, match="is starting"):
             await stack._handles["models"].register_model(Model(identifier="m"))
         assert a.calls == []
         ready.set()

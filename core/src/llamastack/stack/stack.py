@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Set
+import math
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence, Set
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +72,7 @@ class Stack(Apis):
         self.store = self._make_store()
         self._calls = CallChain(hooks)
         self._life = OwnTask(self._opened, "this stack")
+        self._wait_s = math.inf
         self.instances: dict[str, list[SupervisedProvider]] = {}
         """Provider instances by API, in config order."""
         self.apis: dict[str, ApiDefinition] = {}
@@ -177,14 +179,18 @@ class Stack(Apis):
 
     # ---- life ----------------------------------------------------------------------------------------------------
 
-    async def start(self) -> None:
+    async def start(self, *, wait_s: float = math.inf) -> None:
         """Start the stack. `async with` does the same, and stops it.
+
+        wait_s: seconds to wait for the first attempt of every provider. Those that need longer go on starting while
+        the stack runs. With `on_provider_error: fail` all are waited for.
 
         It lives in a task of its own, so that another task may stop it, as in a notebook or in the fixture of a test.
         When the caller is cancelled, what was started is stopped again. A stack that was stopped can be started again.
 
         Raises StackStartError, PluginError where a plugin fails, and RuntimeError where it runs already.
         """
+        self._wait_s = wait_s
         await self._life.start()
 
     async def stop(self) -> None:
@@ -220,17 +226,24 @@ class Stack(Apis):
             for instance in started:
                 opened.push_async_callback(instance.stop)
                 background.start_soon(instance.run, name=f"{instance.api}/{instance.provider_id}")
-            for instance in started:
-                await instance.first_attempt.wait()
-                if instance.reason is not None and self.config.run.on_provider_error == "fail":
-                    raise StackStartError(instance.unavailable().message) from instance.cause
-            if self.config.run.on_provider_error == "fail":
-                self._require_objects()
+            await self._wait_for(started)
             following = await _background_tasks(opened)
             following.start_soon(follower.follow, name="registry")
             for plugin, lifespan in self.hooks.collect("llamastack_stack_lifespan", self, required=True):
                 await opened.enter_async_context(contained_lifespan(plugin, lifespan))
             yield
+
+    async def _wait_for(self, started: Sequence[SupervisedProvider]) -> None:
+        fails = self.config.run.on_provider_error == "fail"
+        with anyio.move_on_after(math.inf if fails else self._wait_s):
+            for instance in started:
+                await instance.first_attempt.wait()
+                if instance.reason is not None and fails:
+                    raise StackStartError(instance.unavailable().message) from instance.cause
+        for instance in started:
+            instance.tell_late_start()
+        if fails:
+            self._require_objects()
 
     def _require_objects(self) -> None:
         faults = []

@@ -84,6 +84,7 @@ class SupervisedProvider(ContainedCalls):
         self._on_polled = on_polled
         self._progress: Progress | None = None
         self._progress_at = -math.inf
+        self._is_late = False
         self._stopping = False
         self._running, self._starting, self._pausing = (anyio.CancelScope() for _ in range(3))
         self._next_look_at = math.inf
@@ -236,6 +237,12 @@ class SupervisedProvider(ContainedCalls):
         log_traceback(_LOGGER, logging.DEBUG, f"why {self.api} {self.provider_id} is down", trace)
         self._poll_is_over()
 
+    def tell_late_start(self) -> None:
+        """Log that the stack runs without this provider, if its first attempt goes on; later, that it is healthy."""
+        self._is_late = not self.first_attempt.is_set()
+        if self._is_late:
+            _LOGGER.info("%s %s (%s) is still starting", self.api, self.provider_id, self.provider_type)
+
     def _is_down(self, error: Exception) -> None:
         was = self.status
         self.status = ProviderStatus.down
@@ -261,7 +268,7 @@ class SupervisedProvider(ContainedCalls):
 
         force: a poll that has begun already does not count.
         """
-        if self.provider is None:
+        if self.provider is None or not self.first_attempt.is_set():
             return
         over = self._next_poll if force or self._current_poll is None else self._current_poll
         if over is self._next_poll:
@@ -287,8 +294,7 @@ class SupervisedProvider(ContainedCalls):
         self._current_poll, self._next_poll = self._next_poll, anyio.Event()
         before = self.served
         try:
-            with anyio.fail_after(_ASK_TIMEOUT_S):
-                await self._ask()
+            await self._ask_in_time()
         except BaseException as raised:
             error = as_exception(raised)
             if is_shortage(error) and self.status is ProviderStatus.healthy:
@@ -297,7 +303,8 @@ class SupervisedProvider(ContainedCalls):
             else:
                 self._is_down(error)
         else:
-            if self.status is ProviderStatus.down:
+            if self.status is ProviderStatus.down or self._is_late:
+                self._is_late = False
                 _LOGGER.info("%s %s is healthy", self.api, self.provider_id)
             self.status = ProviderStatus.healthy
             self.reason = self.cause = None
@@ -312,6 +319,13 @@ class SupervisedProvider(ContainedCalls):
         if self._current_poll is not None:
             self._current_poll.set()
             self._current_poll = None
+
+    async def _ask_in_time(self) -> None:
+        with anyio.move_on_after(_ASK_TIMEOUT_S) as limit:
+            await self._ask()
+        if limit.cancelled_caught:
+            where = getattr(self.plan.config, "url", None) or "the provider"
+            raise TimeoutError(f"{where} did not answer within {_ASK_TIMEOUT_S:g} s when asked what it serves")
 
     async def _ask(self) -> None:
         health = getattr(self.provider, "health", None)
@@ -331,7 +345,8 @@ class SupervisedProvider(ContainedCalls):
 
     def unavailable(self) -> ProviderUnavailableError:
         """The error for a call that needs this provider while it is not there."""
-        message = f"provider '{self.provider_id}' ({self.provider_type}) is down: {self.reason or 'it is starting'}"
+        state = f"is down: {self.reason}" if self.reason else "is starting"
+        message = f"provider '{self.provider_id}' ({self.provider_type}) {state}"
         return ProviderUnavailableError(message, provider_id=self.provider_id)
 
     def describe(self) -> ProviderHealth:

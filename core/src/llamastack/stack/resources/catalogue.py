@@ -105,6 +105,10 @@ class ResourceCatalogue:
             for instance in self._not_healthy():
                 if instance is qualified or self._listings.has(instance, name):
                     raise instance.unavailable()
+            for instance in self._not_healthy():
+                if not instance.reason and not self._listings.knows(instance):
+                    error = instance.unavailable()
+                    raise error.amend(f"{error.message}; whether it serves {self.pair.label} '{name}' is not known yet")
         return found
 
     def usable(self) -> Iterator[RoutedObject]:
@@ -116,7 +120,7 @@ class ResourceCatalogue:
     def why_incomplete(self) -> str | None:
         """A sentence on the providers that are down or have a note, such as that they list nothing without a key."""
         down = self._not_healthy()
-        notes = [f"provider '{i.provider_id}' is down ({i.reason or 'it is starting'})" for i in down]
+        notes = [f"provider '{i.provider_id}' is " + (f"down ({i.reason})" if i.reason else "starting") for i in down]
         notes += [f"provider '{i.provider_id}' {i.note}" for i in self.instances if i.note and i not in down]
         return f"Note that {'; '.join(notes)}" if notes else None
 

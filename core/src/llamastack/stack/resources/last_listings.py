@@ -59,6 +59,10 @@ class LastListings:
         else:
             self._names[provider_id] = names
 
+    def knows(self, instance: SupervisedProvider) -> bool:
+        """Whether an instance has ever listed what it serves."""
+        return instance.provider_id in self._names
+
     def has(self, instance: SupervisedProvider, name: str) -> bool:
         """Whether the last listing of an instance had `name`, or its config has it."""
         listed = self._names.get(instance.provider_id, ())

@@ -31,6 +31,11 @@ class ServerConfig(BaseModel):
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(8321, ge=0, le=65535, description="TCP port; 0 uses a free port")
     workers: int = Field(1, ge=1, description="Processes that serve together; a good value is the number of cores")
+    start_wait_s: _Seconds | None = Field(
+        1.25,
+        description="Seconds that `llamastack run` waits for providers before it accepts requests; those that need "
+        "longer are shown as `starting`. null: as long as they need",
+    )
     worker_timeout_s: _Seconds | None = Field(
         30.0, description="Seconds after which a worker whose event loop is blocked is replaced; 0 or null: never"
     )

@@ -23,10 +23,10 @@ _WATCHED = (".py", ".yaml", ".yml")
 _PASSED_OVER = ("__pycache__", "node_modules", "site-packages")
 
 
-def run_reloading(config: str, listening: socket.socket, output: CommandOutput) -> None:
+def run_reloading(config: str, listening: socket.socket, output: CommandOutput, start_wait_s: float | None) -> None:
     """Serve in a process of its own, started again whenever a watched file changes."""
     settings = Config("llamastack", log_config=None, reload_delay=0.5)
-    child = functools.partial(_child, config, output)
+    child = functools.partial(_child, config, output, start_wait_s)
     _Reloader(settings, child, [listening], watched_folders(config)).run()
 
 
@@ -76,11 +76,12 @@ class _Reloader(StatReload):
                 yield from (Path(folder, name) for name in files if name.endswith(_WATCHED))
 
 
-def _child(config: str, output: CommandOutput, sockets: list[socket.socket]) -> None:
+def _child(config: str, output: CommandOutput, start_wait_s: float | None, sockets: list[socket.socket]) -> None:
     try:
         set_up_log()
         report = output.progress()
-        run_stack(Stack.from_config(config, on_progress=report), sockets[0], output, report)
+        stack = Stack.from_config(config, on_progress=report)
+        run_stack(stack, sockets[0], output, report, start_wait_s=start_wait_s)
     except Exception as error:
         # The fault may be in a file that is being edited: report it and wait for the next change.
         failed = output.to_cli_error(error)

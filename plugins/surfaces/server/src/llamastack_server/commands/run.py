@@ -24,10 +24,23 @@ from llamastack_server.worker_checks import check_workers
     type=click.IntRange(min=1),
     help="Processes that serve together; by default the config's, else 1. A good value is the number of cores.",
 )
+@click.option(
+    "--start-wait",
+    "start_wait_s",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="How long to wait for slow providers before requests are accepted; by default the config's, else 1.25.",
+)
 @click.option("--reload", "reloads", is_flag=True, help="Start again when the config or a source file changes.")
 @click.pass_obj
 def run(
-    output: CommandOutput, config: str, host: str | None, port: int | None, workers: int | None, reloads: bool
+    output: CommandOutput,
+    config: str,
+    host: str | None,
+    port: int | None,
+    workers: int | None,
+    start_wait_s: float | None,
+    reloads: bool,
 ) -> None:
     """Start the stack of CONFIG and serve it over HTTP.
 
@@ -52,10 +65,10 @@ def run(
     if reloads:
         from llamastack_server.commands.reload import run_reloading
 
-        run_reloading(config, listening, output)
+        run_reloading(config, listening, output, start_wait_s)
     elif count > 1:
         from llamastack_server.commands.workers import run_workers
 
-        run_workers(stack.config, listening, count, output)
+        run_workers(stack.config, listening, count, output, start_wait_s)
     else:
-        run_stack(stack, listening, output, report)
+        run_stack(stack, listening, output, report, start_wait_s=start_wait_s)

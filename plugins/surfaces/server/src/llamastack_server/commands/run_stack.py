@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import shlex
 import signal
 import socket
@@ -15,7 +16,7 @@ from types import FrameType
 
 import anyio
 
-from llamastack.api.inspect import ProviderHealth
+from llamastack.api.inspect import ProviderHealth, ProviderStatus
 from llamastack.api.pagination import all_listed
 from llamastack.api.webmethod import ResourceAction
 from llamastack.provider.commands import CommandOutput, ProgressDisplay, WrongInputError
@@ -23,6 +24,7 @@ from llamastack.stack import Stack
 from llamastack.stack.discovery import default_discovery
 from llamastack_server.logs import log_packages, set_up_logging
 from llamastack_server.plugin_packages import packages_of, packages_of_plugins
+from llamastack_server.settings import ServerConfig
 from llamastack_server.uvicorn_server import raise_file_limit, serve, url_of
 
 _MOST_NAMES = 3
@@ -58,11 +60,13 @@ def run_stack(
     report: ProgressDisplay,
     introduce: OnStarted | None = None,
     when_running: Callable[[], None] | None = None,
+    *,
+    start_wait_s: float | None = None,
 ) -> None:
     """Start and serve until SIGTERM or SIGINT. Raises StackStartError.
 
     introduce: by default shows the providers, then the URL once requests are accepted. when_running: called in the
-    event loop, before anything else.
+    event loop, before anything else. start_wait_s: by default the config's.
     """
 
     async def show(stack: Stack, url: str) -> Callable[[], None]:
@@ -70,12 +74,23 @@ def run_stack(
         return partial(output.say, "\n".join(lines))
 
     log_packages(packages_of(planned.spec.factory for planned in stack.plan.providers))
+    if start_wait_s is None:
+        start_wait_s = stack.config.section("server", ServerConfig).start_wait_s
+    wait_s = math.inf if start_wait_s is None else start_wait_s
     options = {"use_uvloop": find_spec("uvloop") is not None}
     raise_file_limit()
     try:
         with SignalCancellation() as stopping:
             anyio.run(
-                _run, stack, listening, report, introduce or show, when_running, stopping, backend_options=options
+                _run,
+                stack,
+                wait_s,
+                listening,
+                report,
+                introduce or show,
+                when_running,
+                stopping,
+                backend_options=options,
             )
     finally:
         listening.close()
@@ -120,6 +135,7 @@ class SignalCancellation:
 
 async def _run(
     stack: Stack,
+    wait_s: float,
     listening: socket.socket,
     report: ProgressDisplay,
     introduce: OnStarted,
@@ -131,7 +147,8 @@ async def _run(
     with stopping.scope():
         async with AsyncExitStack() as running:
             with report.waiting():
-                await running.enter_async_context(stack)
+                await stack.start(wait_s=wait_s)
+            running.push_async_callback(stack.stop)
             # A scope of its own, so that a signal cancels the serving and not the orderly close after it.
             with stopping.scope():
                 await serve(stack, listening, await introduce(stack, url_of(listening)))
@@ -152,7 +169,8 @@ async def _show_providers(stack: Stack, output: CommandOutput) -> None:
     served = await _served(stack, health.providers)
     rows = []
     for provider in health.providers:
-        known = (served.get((provider.api, provider.provider_id)), provider.note)
+        is_starting = provider.status is ProviderStatus.starting
+        known = (None if is_starting else served.get((provider.api, provider.provider_id)), provider.note)
         what = provider.shown_reason or "; ".join(part for part in known if part)
         rows.append((provider.api, provider.provider_id, provider.provider_type, provider.shown_status, what))
     output.table((), rows)

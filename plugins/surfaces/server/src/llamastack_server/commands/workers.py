@@ -52,7 +52,7 @@ class _Job:
     config: the run config as the parent read it, so that a worker that starts later serves the same.
     introduces: whether it shows the providers and their progress.
     timeout_s: how long it may be silent, 0 for no limit.
-    output: how it writes.
+    output: how it writes. start_wait_s: how long it waits for providers; None: as the config says.
     """
 
     name: str
@@ -61,6 +61,7 @@ class _Job:
     introduces: bool
     timeout_s: float
     output: CommandOutput
+    start_wait_s: float | None
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,9 @@ class _Worker:
         self.tried.set()
 
 
-def run_workers(config: LoadedConfig, listening: socket.socket, count: int, output: CommandOutput) -> None:
+def run_workers(
+    config: LoadedConfig, listening: socket.socket, count: int, output: CommandOutput, start_wait_s: float | None
+) -> None:
     """Serve with `count` processes until SIGTERM or SIGINT, then wait until their requests have finished.
 
     Raises CliError with the error of a worker that could not start while no other serves.
@@ -113,21 +116,31 @@ def run_workers(config: LoadedConfig, listening: socket.socket, count: int, outp
         raise WrongInputError("workers: Windows allows only 1, because it has no signals to stop more")
     shared = share(listening)
     try:
-        anyio.run(_run, config, shared, count, output)
+        anyio.run(_run, config, shared, count, output, start_wait_s)
     finally:
         shared.close()
 
 
-async def _run(config: LoadedConfig, shared: socket.socket, count: int, output: CommandOutput) -> None:
-    await _Workers(config, shared, count, output).run()
+async def _run(
+    config: LoadedConfig, shared: socket.socket, count: int, output: CommandOutput, start_wait_s: float | None
+) -> None:
+    await _Workers(config, shared, count, output, start_wait_s).run()
 
 
 class _Workers:
-    def __init__(self, config: LoadedConfig, shared: socket.socket, count: int, output: CommandOutput) -> None:
+    def __init__(
+        self,
+        config: LoadedConfig,
+        shared: socket.socket,
+        count: int,
+        output: CommandOutput,
+        start_wait_s: float | None,
+    ) -> None:
         self._config = config
         self._shared = shared
         self._count = count
         self._output = output
+        self._start_wait_s = start_wait_s
         self._workers: list[_Worker] = []
         self._lines: list[str] = []
         self._failure: CliError | None = None
@@ -227,7 +240,15 @@ class _Workers:
 
     def _job(self, name: str, *, introduces: bool) -> _Job:
         timeout_s = self._config.section("server", ServerConfig).worker_timeout_s or 0.0
-        return _Job(name, dict(self._config.value), self._config.folder, introduces, timeout_s, self._output)
+        return _Job(
+            name,
+            dict(self._config.value),
+            self._config.folder,
+            introduces,
+            timeout_s,
+            self._output,
+            self._start_wait_s,
+        )
 
 
 async def _end_of(process: SpawnProcess, pulse: Pulse | None) -> None:
@@ -298,7 +319,7 @@ def _work(job: _Job, shared: socket.socket, sending: Connection, beating: Connec
         else:
             stack = Stack.from_config(job.config, folder=job.folder)
         beats = heartbeat.start if heartbeat else None
-        run_stack(stack, own_socket(shared), job.output, report, introduce, beats)
+        run_stack(stack, own_socket(shared), job.output, report, introduce, beats, start_wait_s=job.start_wait_s)
     except Exception as error:
         if job.output.debug:
             traceback.print_exception(error)
