@@ -424,6 +424,7 @@ HELPERS = (
     "llamastack_adapters.sse_blocks",
     "llamastack.http.lone_surrogates",
     "llamastack_adapters.surrogate_pairs",
+    "llamastack_memory_kit",
     "llamastack_memory_kit.documents",
     "llamastack_adapters.data_urls",
     "llamastack_adapters.tool_schemas",
@@ -462,7 +463,7 @@ def helper(name: str) -> str:
 
 def _definer(module: ModuleType, name: str) -> ModuleType:
     """The module that defines a value, which a package may only hand on."""
-    for node in tree(module).body:
+    for node in ast.walk(tree(module)):
         if isinstance(node, ast.ImportFrom) and node.module and any(alias.name == name for alias in node.names):
             return importlib.import_module(node.module)
     return module

@@ -17,6 +17,7 @@ PACKAGES = (
     "llamastack.stack",
     "llamastack_adapters.openai_dialect",
     "llamastack_conformance",
+    "llamastack_memory_kit",
     "llamastack_memory_kit.documents",
     "llamastack_server",
 )
@@ -107,7 +108,6 @@ MODULES: dict[str, tuple[str, ...]] = {
         "llamastack_adapters.transports",
         "llamastack_conformance.running",
         "llamastack_conformance.suites.suite",
-        "llamastack_memory_kit.chunk_sizes",
     ),
 }
 """By the part of the page. Of these what they define, or the names in `__all__` where they have it."""

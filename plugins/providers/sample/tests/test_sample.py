@@ -83,12 +83,13 @@ async def test_a_shield_needs_words() -> None:
 async def test_memory_takes_keyword_banks_alone() -> None:
     memory = await make(MEMORY)
     bank = VectorMemoryBank(identifier="v", embedding_model="e", chunk_size_in_tokens=5)
-    with pytest.raises(UnsupportedMemoryBankError, match="type 'vector' is not 'keyword'"):
+    with pytest.raises(UnsupportedMemoryBankError, match="keeps banks of type 'keyword', not 'vector'"):
         await memory.register_memory_bank(bank)
 
 
 async def test_memory_finds_by_words_until_the_ttl_is_over() -> None:
     memory = await make(MEMORY)
+    await memory.initialize()
     await memory.register_memory_bank(KeywordMemoryBank(identifier="b"))
     await memory.insert_documents("b", [MemoryBankDocument(document_id="1", content="llamas hum")])
     await memory.insert_documents("b", [MemoryBankDocument(document_id="2", content="llamas spit")], ttl_seconds=1)
@@ -99,6 +100,7 @@ async def test_memory_finds_by_words_until_the_ttl_is_over() -> None:
             await memory.query_documents("b", "llamas", {"max_chunks": wrong})
     await anyio.sleep(1.01)
     assert [c.document_id for c in (await memory.query_documents("b", "spit llamas")).chunks] == ["1"]
+    await memory.shutdown()
 
 
 async def test_telemetry_keeps_the_newest_traces() -> None:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from llamastack.http.answer_limits import MOST_RESPONSE_BYTES
 from llamastack_adapters.remote_inference import CaFile
+from llamastack_memory_kit import EmbeddingSettings, ExpandedPath
 
 
-class QdrantConfig(BaseModel):
+class QdrantConfig(EmbeddingSettings):
     """Exactly one of `path`, `location` and `url` says where the vectors are."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
     path: Annotated[
-        Path | None,
+        ExpandedPath | None,
         Field(description="Folder of an embedded Qdrant, for one process and up to about 20 000 chunks per bank."),
     ] = None
     location: Annotated[
@@ -48,40 +46,6 @@ class QdrantConfig(BaseModel):
             "share their banks.",
         ),
     ] = "llamastack_"
-    tokenizer: Annotated[
-        Path | None,
-        Field(
-            description="A tokenizer.json that counts the tokens, preferably the embedding model's. "
-            "Without it a token is a word, a punctuation mark or a character of a script without spaces."
-        ),
-    ] = None
-    embedding_batch_size: Annotated[
-        int, Field(ge=1, le=4096, description="Most chunks in one call of the embedding model.")
-    ] = 64
-    max_document_bytes: Annotated[int, Field(ge=1, description="Most bytes of a document, as UTF-8.")] = 32 * 2**20
-    fetch_timeout: Annotated[
-        float, Field(gt=0, allow_inf_nan=False, description="Seconds that fetching a document's URL may take.")
-    ] = 30.0
-
-    max_document_pages: Annotated[int, Field(ge=1, description="Most pages of a PDF.")] = 2000
-    extraction_timeout: Annotated[
-        float,
-        Field(
-            gt=0, allow_inf_nan=False, description="Seconds that reading the text of an HTML or PDF document may take."
-        ),
-    ] = 30.0
-    allow_private_urls: Annotated[
-        bool,
-        Field(
-            description="Whether documents are also fetched from loopback, private and link-local addresses. "
-            "Every client can then read what these serve."
-        ),
-    ] = False
-
-    @field_validator("path", "tokenizer")
-    @classmethod
-    def _home_is_meant(cls, path: Path | None) -> Path | None:
-        return None if path is None else path.expanduser()
 
     @field_validator("url")
     @classmethod

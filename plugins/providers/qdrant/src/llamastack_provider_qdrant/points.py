@@ -14,15 +14,13 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
 from qdrant_client import models
 
-from llamastack.api.memory import MemoryBankDocument, MemoryChunk
-from llamastack.api.memory_banks import MemoryBank, VectorMemoryBank
-from llamastack_provider_qdrant.chunking import Chunk
+from llamastack.api.memory_banks import MemoryBank
+from llamastack_memory_kit import Insert, StoredChunk, definition_of
 
 DEFINITION_KEY = "llamastack_memory_bank"
 INDEXES = {
@@ -33,24 +31,6 @@ INDEXES = {
 }
 
 _ABANDONED_AFTER_SECONDS = 3600
-
-
-@dataclass(frozen=True, slots=True)
-class Bank:
-    """A bank in Qdrant.
-
-    dimension: length of its vectors.
-    """
-
-    definition: VectorMemoryBank
-    collection: str
-    dimension: int
-
-    @property
-    def overlap(self) -> int:
-        """Tokens that neighbouring chunks share; by default a quarter of a chunk."""
-        given = self.definition.overlap_size_in_tokens
-        return self.definition.chunk_size_in_tokens // 4 if given is None else given
 
 
 def collection_name(prefix: str, identifier: str) -> str:
@@ -64,46 +44,34 @@ def collection_name(prefix: str, identifier: str) -> str:
 
 
 def to_metadata(bank: MemoryBank) -> dict[str, Any]:
-    """The collection's metadata, without `provider_id`: the run config may rename it."""
-    return {DEFINITION_KEY: bank.model_dump(mode="json", exclude={"provider_id", "unavailable_reason"})}
+    """The collection's metadata."""
+    return {DEFINITION_KEY: definition_of(bank)}
 
 
-def same_definition(one: MemoryBank, other: MemoryBank) -> bool:
-    """Whether two definitions produce the same chunks."""
-    return to_metadata(one) == to_metadata(other)
-
-
-def to_point(
-    document: MemoryBankDocument,
-    place: int,
-    chunk: Chunk,
-    vector: Sequence[float],
-    *,
-    generation: int,
-    expires_at: float | None,
-) -> models.PointStruct:
+def to_point(chunk: StoredChunk, insert: Insert) -> models.PointStruct:
     """One pending point."""
     payload: dict[str, Any] = {
-        "document_id": document.document_id,
-        "content": chunk.text,
+        "document_id": chunk.document_id,
+        "content": chunk.content,
         "token_count": chunk.token_count,
-        "metadata": document.metadata,
-        "chunk_index": place,
-        "generation": generation,
+        "metadata": chunk.metadata,
+        "chunk_index": chunk.index,
+        "generation": insert.generation,
         "pending": True,
     }
-    if expires_at is not None:
-        payload["expires_at"] = expires_at
-    return models.PointStruct(id=str(uuid.uuid4()), vector=list(vector), payload=payload)
+    if insert.expires_at is not None:
+        payload["expires_at"] = insert.expires_at
+    return models.PointStruct(id=str(uuid.uuid4()), vector=list(chunk.vector), payload=payload)
 
 
-def to_chunk(payload: dict[str, Any]) -> MemoryChunk:
+def to_chunk(payload: dict[str, Any]) -> StoredChunk:
     """The chunk of a point in a query's result."""
-    return MemoryChunk(
+    return StoredChunk(
+        document_id=payload["document_id"],
         content=payload["content"],
         token_count=payload["token_count"],
-        document_id=payload["document_id"],
         metadata=payload["metadata"],
+        index=payload["chunk_index"],
     )
 
 
@@ -136,22 +104,22 @@ def pending_of(generation: int) -> models.Filter:
     )
 
 
-def completing(generation: int, document_ids: Iterable[str], now: float) -> list[models.UpdateOperation]:
-    """Make the points of the insert `generation` visible, then remove the points that they replace.
+def completing(insert: Insert) -> list[models.UpdateOperation]:
+    """Make the points of the insert visible, then remove the points that they replace.
 
     In this order queries always find the documents. Only older generations are removed, so two processes that replace a
     document at once cannot remove each other's points. Expired points, and pending ones of inserts that stopped more
     than an hour ago, are removed too.
     """
-    older = models.FieldCondition(key="generation", range=models.Range(lt=generation))
+    older = models.FieldCondition(key="generation", range=models.Range(lt=insert.generation))
     abandoned = models.FieldCondition(
-        key="generation", range=models.Range(lt=int((now - _ABANDONED_AFTER_SECONDS) * 1e6))
+        key="generation", range=models.Range(lt=int((insert.now - _ABANDONED_AFTER_SECONDS) * 1e6))
     )
     show = models.SetPayloadOperation(
-        set_payload=models.SetPayload(payload={"pending": False}, filter=pending_of(generation))
+        set_payload=models.SetPayload(payload={"pending": False}, filter=pending_of(insert.generation))
     )
-    replaced = models.Filter(must=[_is_of(document_ids), older], must_not=[_is_pending()])
-    useless = models.Filter(should=[_is_expired(now), models.Filter(must=[abandoned, _is_pending()])])
+    replaced = models.Filter(must=[_is_of(insert.document_ids), older], must_not=[_is_pending()])
+    useless = models.Filter(should=[_is_expired(insert.now), models.Filter(must=[abandoned, _is_pending()])])
     return [
         show,
         *(models.DeleteOperation(delete=models.FilterSelector(filter=which)) for which in (replaced, useless)),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from llamastack_memory_kit import DocumentSettings
+
 
 class _Config(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -20,8 +22,8 @@ class SampleSafetyConfig(_Config):
     )
 
 
-class SampleMemoryConfig(_Config):
-    """It has no settings."""
+class SampleMemoryConfig(DocumentSettings):
+    """It has only the settings of documents."""
 
 
 class SampleAgentsConfig(_Config):

@@ -1,0 +1,312 @@
+"""The base of memory providers. A provider stores, searches and deletes; the base does the rest."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import ClassVar
+
+import anyio
+
+from llamastack.api.base import JsonObject
+from llamastack.api.common import InterleavedTextMedia, holds_images, text_of
+from llamastack.api.memory import Memory, MemoryBankDocument, MemoryChunk, QueryDocumentsResponse
+from llamastack.api.memory_banks import MemoryBank
+from llamastack.provider import (
+    ConflictError,
+    Deps,
+    InvalidRequestError,
+    LlamaStackError,
+    MemoryBanksProtocolPrivate,
+    NotFoundError,
+    ObjectNotFoundError,
+    UnsupportedMemoryBankError,
+)
+from llamastack_memory_kit.document_chunks import DocumentReader
+from llamastack_memory_kit.query_params import read_query_params
+from llamastack_memory_kit.records import (
+    Bank,
+    ChunkSize,
+    DocumentStatus,
+    FoundChunk,
+    Insert,
+    Query,
+    StoredChunk,
+    definition_of,
+)
+from llamastack_memory_kit.settings import DocumentSettings
+
+_LONGEST_TTL_SECONDS = 10**10
+
+
+class BankMemory(Memory, MemoryBanksProtocolPrivate):
+    """Banks without embedding models, such as those of keywords. `VectorMemory` adds embeddings.
+
+    A provider implements `list_banks`, `create_bank`, `drop_bank`, `store`, `search` and `delete`; it may implement
+    `open`, `close`, `find_bank` and `chunk_size`.
+
+    `store`, `search` and `delete` raise NotFoundError if the backend has no such bank any more.
+    """
+
+    bank_types: ClassVar[tuple[str, ...]]
+    """The types of banks that the provider keeps, such as `keyword`."""
+
+    def __init__(self, settings: DocumentSettings, deps: Deps) -> None:
+        """Raises ValueError if the tokenizer file cannot be read."""
+        self.provider_id: str = deps.provider_id
+        """The id that this instance has in the run config."""
+        self._reader = DocumentReader(settings, deps.provider_id)
+        self._banks: dict[str, Bank] = {}
+        self._registering = anyio.Lock()
+        self._writing: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
+        self._last_generation = 0
+
+    # ---- what a provider implements -----------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Open the backend. Raises if it cannot start."""
+
+    async def close(self) -> None:
+        """Close what is open. Called also if `open` failed, and more than once."""
+
+    @abstractmethod
+    async def list_banks(self) -> Sequence[Bank]:
+        """The banks that are in the backend now. The stack asks every few seconds."""
+
+    async def find_bank(self, identifier: str) -> Bank | None:
+        """One bank as it is in the backend now."""
+        return next((bank for bank in await self.list_banks() if bank.identifier == identifier), None)
+
+    @abstractmethod
+    async def create_bank(self, bank: Bank) -> None:
+        """Make a bank that `find_bank` does not find. If another process makes it now, that is no error."""
+
+    @abstractmethod
+    async def drop_bank(self, bank: Bank) -> None:
+        """Delete the bank with all its chunks."""
+
+    @abstractmethod
+    async def store(self, bank: Bank, insert: Insert) -> None:
+        """Replace all chunks of the documents by the new ones, all or none, also if this is cancelled.
+
+        A backend without transactions derives from `StagedStorage`.
+        """
+
+    @abstractmethod
+    async def search(self, bank: Bank, query: Query) -> Sequence[FoundChunk]:
+        """At most `query.max_chunks` chunks, the best that have not expired."""
+
+    @abstractmethod
+    async def delete(self, bank: Bank, document_ids: Sequence[str]) -> None:
+        """Remove all chunks of the documents; unknown ids are no error."""
+
+    def chunk_size(self, bank: Bank) -> ChunkSize:
+        """How documents of a bank are cut."""
+        return ChunkSize(200)
+
+    async def dimension(self, definition: MemoryBank) -> int:
+        """The length of the vectors of a bank that is about to be made; 0 without an embedding model."""
+        return 0
+
+    async def embed(self, bank: Bank, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        """The vectors of chunks; empty ones without an embedding model."""
+        return [()] * len(texts)
+
+    async def embed_query(self, bank: Bank, text: str) -> Sequence[float]:
+        """The vector of a query; empty without an embedding model."""
+        return ()
+
+    # ---- life and banks -----------------------------------------------------------------------------------------
+
+    async def initialize(self) -> None:
+        """Open the backend. Raises if it cannot start."""
+        await self.open()
+        self._reader.open()
+
+    async def shutdown(self) -> None:
+        """Close everything; safe to call twice, and without `initialize`."""
+        try:
+            await self._reader.aclose()
+        finally:
+            await self.close()
+
+    async def list_memory_banks(self) -> list[MemoryBank]:
+        """The banks that are in the backend now, including those of other processes."""
+        self._banks = {bank.identifier: bank for bank in await self.list_banks()}
+        return [bank.definition for bank in self._banks.values()]
+
+    async def register_memory_bank(self, memory_bank: MemoryBank) -> None:
+        """Make the bank, or find the existing one.
+
+        Raises UnsupportedMemoryBankError for another type of bank, ConflictError if the bank exists with another
+        definition, and the error of the embedding model if it cannot be used. After an error nothing is made.
+        """
+        if memory_bank.type not in self.bank_types:
+            kept = " and ".join(f"'{each}'" for each in self.bank_types)
+            raise UnsupportedMemoryBankError(
+                memory_bank.identifier,
+                reason=f"this provider keeps banks of type {kept}, not '{memory_bank.type}'",
+                provider_id=self.provider_id,
+            )
+        async with self._registering:
+            bank = await self.find_bank(memory_bank.identifier)
+            if bank is None:
+                await self.create_bank(Bank(memory_bank, await self.dimension(memory_bank)))
+                bank = await self.find_bank(memory_bank.identifier)
+            if bank is None:
+                raise self._conflict(f"memory bank '{memory_bank.identifier}' was removed while it was made")
+            if not bank.has_definition(memory_bank):
+                raise self._conflict(
+                    f"memory bank '{memory_bank.identifier}' already exists with another definition: "
+                    f"{definition_of(bank.definition)}"
+                )
+            self._banks[memory_bank.identifier] = bank
+
+    async def unregister_memory_bank(self, memory_bank: MemoryBank) -> None:
+        """Delete the bank with all its documents.
+
+        Ignores a missing bank. A bank with another definition stays: someone registered it again in the meantime.
+        """
+        async with self._registering, self._writing[memory_bank.identifier]:
+            self._banks.pop(memory_bank.identifier, None)
+            bank = await self.find_bank(memory_bank.identifier)
+            if bank is not None and bank.has_definition(memory_bank):
+                await self.drop_bank(bank)
+
+    async def forget_memory_bank(self, memory_bank: MemoryBank) -> None:
+        """Another worker unregistered the bank."""
+        self._banks.pop(memory_bank.identifier, None)
+
+    # ---- documents ----------------------------------------------------------------------------------------------
+
+    async def insert_documents(
+        self, bank_id: str, documents: list[MemoryBankDocument], ttl_seconds: int | None = None
+    ) -> None:
+        """Store documents, all or none. A document with a known `document_id` replaces the earlier one.
+
+        All documents are fetched, cut and embedded before the first chunk is stored. A document without text has no
+        chunks. `ttl_seconds` starts at the end of embedding.
+
+        Raises ObjectNotFoundError for an unknown bank; InvalidRequestError, with `param` `documents[i]...`, for a
+        duplicate id and for content that is not text, is too large, or cannot be fetched; ConflictError if the
+        embedding model makes vectors of another dimension than before.
+        """
+        await self._insert(await self._bank(bank_id), documents, ttl_seconds)
+
+    async def insert_each(
+        self, bank_id: str, documents: Sequence[MemoryBankDocument], ttl_seconds: int | None = None, start: int = 0
+    ) -> AsyncIterator[DocumentStatus]:
+        """Store documents one by one, in order, and say of each what became of it. For work in the background.
+
+        start: the place of the first document to store. Work that was interrupted continues behind the place of its
+        last status; a document that was stored already is replaced by itself.
+
+        Raises ObjectNotFoundError for an unknown bank.
+        """
+        await self._bank(bank_id)
+        for place in range(start, len(documents)):
+            document = documents[place]
+            try:
+                await self._insert(await self._bank(bank_id), [document], ttl_seconds, place)
+            except LlamaStackError as error:
+                yield DocumentStatus(place, document.document_id, error)
+            else:
+                yield DocumentStatus(place, document.document_id)
+
+    async def _insert(
+        self, bank: Bank, documents: Sequence[MemoryBankDocument], ttl_seconds: int | None, first: int = 0
+    ) -> None:
+        if not documents:
+            return
+        chunks = await self._reader.chunks(documents, self.chunk_size(bank), first)
+        vectors = await self.embed(bank, [chunk.content for chunk in chunks])
+        async with self._writing[bank.identifier]:
+            # The bank may have been unregistered, and even registered again, in the meantime.
+            if await self._bank(bank.identifier) != bank:
+                raise self._conflict(f"memory bank '{bank.identifier}' was replaced during the insert")
+            now = time.time()
+            self._last_generation = max(self._last_generation + 1, int(now * 1e6))
+            insert = Insert(
+                document_ids=[document.document_id for document in documents],
+                chunks=[replace(chunk, vector=vector) for chunk, vector in zip(chunks, vectors, strict=True)],
+                generation=self._last_generation,
+                now=now,
+                expires_at=None if ttl_seconds is None else now + min(ttl_seconds, _LONGEST_TTL_SECONDS),
+            )
+            with self._in_backend(bank):
+                await self.store(bank, insert)
+
+    async def query_documents(
+        self, bank_id: str, query: InterleavedTextMedia, params: JsonObject | None = None
+    ) -> QueryDocumentsResponse:
+        """The chunks that fit `query` best, the best first.
+
+        params: `max_chunks`, 1 to 1000, default 3; `score_threshold`, the least score. The higher a score, the better;
+        in vector banks it is the cosine similarity, -1 to 1.
+
+        Raises ObjectNotFoundError for an unknown bank, InvalidRequestError for other params and for images.
+        """
+        wanted = read_query_params(params, self.provider_id)
+        bank = await self._bank(bank_id)
+        if holds_images(query):
+            raise InvalidRequestError(
+                "query: a query cannot contain images", param="query", provider_id=self.provider_id
+            )
+        text = text_of(query)
+        vector = await self.embed_query(bank, text)
+        with self._in_backend(bank):
+            found = await self.search(bank, Query(text, vector, wanted.max_chunks, wanted.score_threshold, time.time()))
+        least = wanted.score_threshold
+        fitting = [each for each in found if least is None or each.score >= least]
+        best = sorted(fitting, key=lambda each: -each.score)[: wanted.max_chunks]
+        return QueryDocumentsResponse(
+            chunks=[_memory_chunk(each.chunk) for each in best], scores=[each.score for each in best]
+        )
+
+    async def delete_documents(self, bank_id: str, document_ids: list[str]) -> None:
+        """Remove documents with all their chunks; unknown ids are ignored.
+
+        Raises ObjectNotFoundError for an unknown bank.
+        """
+        bank = await self._bank(bank_id)
+        if not document_ids:
+            return
+        async with self._writing[bank_id]:
+            with self._in_backend(bank):
+                await self.delete(bank, document_ids)
+
+    # ---- helpers ------------------------------------------------------------------------------------------------
+
+    async def _bank(self, bank_id: str) -> Bank:
+        known = self._banks.get(bank_id) or await self.find_bank(bank_id)
+        if known is None:
+            raise self._unknown(bank_id)
+        return self._banks.setdefault(bank_id, known)
+
+    @contextmanager
+    def _in_backend(self, bank: Bank) -> Iterator[None]:
+        """Inside the block NotFoundError means that the backend has no such bank any more."""
+        try:
+            yield
+        except NotFoundError as error:
+            self._banks.pop(bank.identifier, None)
+            raise self._unknown(bank.identifier) from error
+
+    def _unknown(self, bank_id: str) -> ObjectNotFoundError:
+        return ObjectNotFoundError("memory bank", bank_id, available=sorted(self._banks), param="bank_id")
+
+    def _conflict(self, message: str) -> ConflictError:
+        return ConflictError(message, provider_id=self.provider_id)
+
+
+def _memory_chunk(chunk: StoredChunk) -> MemoryChunk:
+    return MemoryChunk(
+        content=chunk.content,
+        token_count=chunk.token_count,
+        document_id=chunk.document_id,
+        metadata=chunk.metadata,
+    )

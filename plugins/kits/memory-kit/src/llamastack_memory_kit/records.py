@@ -1,0 +1,120 @@
+"""What a memory provider is given to store and to search for, and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from llamastack.api.base import JsonObject
+from llamastack.api.memory_banks import MemoryBank
+from llamastack.provider.errors import LlamaStackError
+
+
+@dataclass(frozen=True, slots=True)
+class Bank:
+    """A bank as the backend keeps it.
+
+    definition: as it was registered. dimension: the length of its vectors; 0 for a bank without an embedding model.
+    """
+
+    definition: MemoryBank
+    dimension: int = 0
+
+    @property
+    def identifier(self) -> str:
+        """Its name."""
+        return self.definition.identifier
+
+    def has_definition(self, other: MemoryBank) -> bool:
+        """Whether `other` makes the same bank. The instance that keeps it may have another name in each run config."""
+        return definition_of(self.definition) == definition_of(other)
+
+
+def definition_of(bank: MemoryBank) -> JsonObject:
+    """The definition to keep in the backend: without what belongs to one run config."""
+    return bank.model_dump(mode="json", exclude={"provider_id", "unavailable_reason"})
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkSize:
+    """How documents are cut.
+
+    size: tokens of a chunk. overlap: tokens that neighbours share, less than `size`.
+    """
+
+    size: int
+    overlap: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoredChunk:
+    """A chunk of a document.
+
+    document_id: its document. content: its text. token_count: tokens of its text. metadata: those of its document.
+    index: its place in the document, from 0.
+    vector: its embedding; empty in banks without an embedding model, and not needed in results.
+    """
+
+    document_id: str
+    content: str
+    token_count: int
+    metadata: JsonObject
+    index: int = 0
+    vector: Sequence[float] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """Documents to store, all or none. All earlier chunks of the same documents are replaced.
+
+    document_ids: the documents; one without text has no chunks.
+    chunks: those of all the documents, in order.
+    generation: rises with each insert of this process; microseconds since 1970.
+    now: seconds since 1970. expires_at: from then on no query finds the chunks; None: they stay.
+    """
+
+    document_ids: Sequence[str]
+    chunks: Sequence[StoredChunk]
+    generation: int
+    now: float
+    expires_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What to search for.
+
+    text: the query itself.
+    vector: the embedding of `text`; empty for banks without an embedding model.
+    max_chunks: the most chunks to return. score_threshold: the least score; the kit applies it, too.
+    now: seconds since 1970; a chunk whose `expires_at` is not later is not found.
+    """
+
+    text: str
+    vector: Sequence[float]
+    max_chunks: int
+    score_threshold: float | None
+    now: float
+
+
+class FoundChunk(NamedTuple):
+    """A chunk and its score.
+
+    chunk: what was found. score: a finite number; the higher, the better it fits.
+    """
+
+    chunk: StoredChunk
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentStatus:
+    """What became of one document of `insert_each`.
+
+    place: its place in the list of documents. document_id: its id. error: why it is not stored; None if it is stored.
+    """
+
+    place: int
+    document_id: str
+    error: LlamaStackError | None = None
