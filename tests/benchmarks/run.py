@@ -135,9 +135,9 @@ async def bench_registry() -> None:
             await store.close()
             with sqlite3.connect(path) as connection:
                 connection.executemany(
-                    "INSERT INTO objects VALUES ('models', ?, 'a', ?, ?)",
+                    "INSERT INTO records (kind, key, value) VALUES ('models', ?, ?)",
                     (
-                        (f"m{n}", json.dumps({"identifier": f"m{n}", "provider_id": "a", "metadata": {}}), n + 2)
+                        (f"m{n}", json.dumps({"identifier": f"m{n}", "provider_id": "a", "metadata": {}}))
                         for n in range(count)
                     ),
                 )

@@ -24,8 +24,6 @@ from worker_processes import asked, pids, runs, says, wait_until, worker_of
 
 from llamastack.provider import InlineProviderSpec
 from llamastack.stack import ConfigError, Stack
-from llamastack.stack.stores import StoredObject
-from llamastack.stack.stores.sqlite import SqliteStore, SqliteStoreConfig
 from llamastack_cli.group import cli
 from llamastack_server.worker_checks import check_workers, is_shared
 
@@ -284,24 +282,6 @@ def test_one_worker_shares_with_nobody(tmp_path: Path) -> None:
     sample = {"provider_id": "f", "provider_type": "remote::sample"}
     with pytest.raises(ConfigError, match="the default store of a stack without a folder keeps"):
         check_workers(Stack.from_config({"providers": {"inference": [sample]}}), 2)
-
-
-async def test_what_comes_and_goes_between_two_looks_at_an_empty_store_is_told(tmp_path: Path) -> None:
-    one, other = (SqliteStore(SqliteStoreConfig(), tmp_path) for _ in range(2))
-    await one.open()
-    await other.open()
-    try:
-        seen, there = await one.changes_since(0)
-        assert there == []
-        await other.put(StoredObject("models", "m", "p", "{}"))
-        await other.delete("models", "m")
-        later, gone = await one.changes_since(seen)
-        assert later > seen
-        assert gone == [StoredObject("models", "m", "p", None)]
-        assert (await other.changes_since(0))[1] == []
-    finally:
-        await one.close()
-        await other.close()
 
 
 def test_a_store_that_says_nothing_is_shared() -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from scripted_fake import Script
 
 from llamastack.api import KeywordMemoryBank, Model, UserMessage
@@ -21,11 +18,13 @@ from llamastack.provider.errors import (
     NotFoundError,
     ObjectNotFoundError,
     ProviderUnavailableError,
+    StoreUnavailableError,
     UnsupportedModelError,
 )
 from llamastack.stack import Stack, StackStartError
-from llamastack.stack.stores import StoredObject
-from llamastack.stack.stores.sqlite import SqliteStore, SqliteStoreConfig
+from llamastack.stack.resources import store_follower
+from llamastack.stack.resources.store_follower import StoreFollower
+from llamastack.stack.supervisor import SupervisedProvider
 
 pytestmark = pytest.mark.anyio
 Scripted = Callable[..., Stack]
@@ -61,7 +60,7 @@ async def test_a_refusal_leaves_nothing_behind(
         assert caught.value.provider_id == "a"
         assert await names(stack) == ["x"]
     with sqlite3.connect(tmp_path / "registry.sqlite") as connection:
-        assert connection.execute("SELECT * FROM objects WHERE kind = 'models'").fetchall() == []
+        assert connection.execute("SELECT * FROM records WHERE kind = 'models'").fetchall() == []
     connection.close()
 
 
@@ -79,10 +78,10 @@ async def test_a_store_that_fails_is_undone_at_the_provider(
     a = script("a")
     async with scripted("a") as stack:
 
-        async def full(_: StoredObject, *, replace: bool = False) -> bool:
+        async def full(*_: object, **__: object) -> None:
             raise OSError("disk full")
 
-        monkeypatch.setattr(stack.store, "put", full)
+        monkeypatch.setattr(stack.store, "swap", full)
         with pytest.raises(OSError, match="disk full"):
             await stack.models.register_model(Model(identifier="new"))
         assert a.registered == []
@@ -298,6 +297,136 @@ async def test_two_workers_registering_the_same_name_at_once(
         assert len({*a.registered, *(f"{name} at b" for name in b.registered)}) == left
 
 
+@pytest.fixture
+async def workers(
+    scripted: Scripted, script: Scripts, store: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Stack, Stack]]:
+    """Two workers that share a store and follow it only when a test says so."""
+    monkeypatch.setattr(store_follower, "_FOLLOW_INTERVAL_S", 3600)
+    script("a", serves=[])
+    script("b", serves=[])
+    async with scripted("a", "b", store=store) as one, scripted("a", "b", store=store) as two:
+        yield one, two
+
+
+async def kept_after(workers: tuple[Stack, Stack]) -> list[Model]:
+    """What both workers list when they have followed, and their providers, too."""
+    found: list[list[Model]] = []
+    for stack in workers:
+        follower = StoreFollower(stack.store, stack._tables.values())
+        await follower.take()
+        with anyio.fail_after(5):
+            listed = await stack.models.list_models()
+            while any(model.unavailable_reason for model in listed):
+                await anyio.sleep(0.01)
+                listed = await stack.models.list_models()
+        found.append(listed)
+    assert found[0] == found[1]
+    return found[0]
+
+
+async def test_what_another_worker_has_just_unregistered_can_be_registered_again(workers: tuple[Stack, Stack]) -> None:
+    one, two = workers
+    model = Model(identifier="new", provider_id="a")
+    await two.models.register_model(model)
+    await kept_after(workers)
+    for _ in range(20):
+        await one.models.unregister_model("new")
+        await two.models.register_model(model)
+    assert await kept_after(workers) == [model]
+
+
+@pytest.mark.parametrize("provider_id", ["a", "b"])
+async def test_or_with_another_definition(workers: tuple[Stack, Stack], provider_id: str) -> None:
+    one, two = workers
+    await two.models.register_model(Model(identifier="new", provider_id="a"))
+    await kept_after(workers)
+    await one.models.unregister_model("new")
+    other = Model(identifier="new", provider_id=provider_id, metadata={"k": 2})
+    await two.models.register_model(other)
+    assert await kept_after(workers) == [other]
+
+
+async def test_what_another_worker_has_just_registered_is_a_conflict(workers: tuple[Stack, Stack]) -> None:
+    one, two = workers
+    await one.models.register_model(Model(identifier="new", provider_id="a"))
+    with pytest.raises(ConflictError, match="model 'new' is registered already, with provider 'a'"):
+        await two.models.register_model(Model(identifier="new", provider_id="b"))
+    await two.models.register_model(Model(identifier="new", provider_id="a"))
+    await two.inference.chat_completion(model="new", messages=[UserMessage(content="x")])
+
+
+@pytest.mark.parametrize("name", ["new", "a/new"])
+async def test_what_another_worker_has_just_registered_can_be_unregistered_once(
+    workers: tuple[Stack, Stack], name: str
+) -> None:
+    one, two = workers
+    await one.models.register_model(Model(identifier="new", provider_id="a"))
+    await two.models.unregister_model(name)
+    for stack in workers:
+        with pytest.raises(NotFoundError, match=f"model '{name}' is not registered"):
+            await stack.models.unregister_model(name)
+    assert await kept_after(workers) == []
+
+
+async def test_a_name_with_another_provider_means_nothing(workers: tuple[Stack, Stack]) -> None:
+    one, two = workers
+    await one.models.register_model(Model(identifier="new", provider_id="a"))
+    with pytest.raises(NotFoundError, match="model 'b/new' is not registered"):
+        await two.models.unregister_model("b/new")
+    assert len(await kept_after(workers)) == 1
+
+
+async def test_a_registration_during_an_unregistration_stays(
+    workers: tuple[Stack, Stack], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = workers
+    model = Model(identifier="new", provider_id="a")
+    await one.models.register_model(model)
+    again = Model(identifier="new", provider_id="b")
+
+    registrations = one._tables["inference"]._registrations
+    ask_to_unregister = registrations.ask_to_unregister
+
+    async def meanwhile(instance: SupervisedProvider, item: Model) -> None:
+        monkeypatch.undo()
+        await ask_to_unregister(instance, item)
+        await two.models.unregister_model("new")
+        await two.models.register_model(again)
+
+    monkeypatch.setattr(registrations, "ask_to_unregister", meanwhile)
+    await one.models.unregister_model("new")
+    await one.instances["inference"][1].refresh(force=True)
+    await one.inference.chat_completion(model="new", messages=[UserMessage(content="x")])
+    assert await kept_after(workers) == [again]
+
+
+async def test_a_row_that_cannot_be_read_can_be_unregistered_or_replaced(
+    workers: tuple[Stack, Stack], tmp_path: Path
+) -> None:
+    one, _ = workers
+    for name in ("odd", "other"):
+        await one.store.put("models", name, '{"identifier": 5}')
+    await one.models.unregister_model("odd")
+    await one.models.register_model(Model(identifier="other", provider_id="a"))
+    assert await one.store.get("models", "odd") is None
+    assert [model.identifier for model in await kept_after(workers)] == ["other"]
+
+
+async def test_a_follower_that_reads_all_forgets_what_is_not_there(workers: tuple[Stack, Stack]) -> None:
+    one, two = workers
+    await one.models.register_model(Model(identifier="gone", provider_id="a"))
+    await kept_after(workers)
+    await one.models.unregister_model("gone")
+    table = two._tables["inference"]
+    changes = await two.store.changes_since(0, ["models"])
+    await two.models.register_model(Model(identifier="newer", provider_id="a"))
+    table.follow(changes)
+    assert await names(two) == ["newer"], "registered here after the changes were read"
+    table.follow(await two.store.changes_since(0, ["models"]))
+    assert await names(two) == ["newer"]
+
+
 async def test_a_store_that_cannot_be_opened_stops_the_start(
     scripted: Scripted, script: Scripts, tmp_path: Path
 ) -> None:
@@ -314,51 +443,6 @@ async def test_a_file_config_keeps_its_registry_beside_it(tmp_path: Path) -> Non
     async with Stack.from_config(file):
         pass
     assert list(tmp_path.glob(".llamastack/run-*/registry.sqlite"))
-
-
-class SqliteAgainstDict(RuleBasedStateMachine):
-    """The sqlite store against a dict, with a reader that follows it by sequence numbers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.store = SqliteStore(SqliteStoreConfig(path=Path(":memory:")), None)
-        self.wanted: dict[str, str] = {}
-        self.followed: dict[str, str] = {}
-        self.sequence = 0
-        anyio.run(self.store.open)
-
-    @rule(name=st.sampled_from("abc"), body=st.sampled_from(["{}", '{"k": 1}']))
-    def put(self, name: str, body: str) -> None:
-        kept = anyio.run(self.store.put, StoredObject("models", name, "p", body))
-        assert kept == (name not in self.wanted)
-        self.wanted.setdefault(name, body)
-
-    @rule(name=st.sampled_from("abc"))
-    def delete(self, name: str) -> None:
-        assert anyio.run(self.store.delete, "models", name) == (name in self.wanted)
-        self.wanted.pop(name, None)
-
-    @rule()
-    def follow(self) -> None:
-        self.sequence, changes = anyio.run(self.store.changes_since, self.sequence)
-        for change in changes:
-            if change.body is None:
-                self.followed.pop(change.identifier, None)
-            else:
-                self.followed[change.identifier] = change.body
-        assert self.followed == self.wanted
-
-    @invariant()
-    def holds_what_was_put(self) -> None:
-        _, items = anyio.run(self.store.changes_since, 0)
-        assert {item.identifier: item.body for item in items} == self.wanted
-
-    def teardown(self) -> None:
-        anyio.run(self.store.close)
-
-
-SqliteAgainstDict.TestCase.settings = settings(max_examples=15, stateful_step_count=15, deadline=None)
-test_sqlite_store = SqliteAgainstDict.TestCase
 
 
 async def test_the_sqlite_store_uses_a_write_ahead_log(
@@ -378,7 +462,7 @@ async def test_a_registry_that_is_locked_is_unavailable_and_nothing_is_registere
     async with scripted("a", store={"type": "sqlite", "config": {"path": path, "busy_timeout_s": 0.1}}) as stack:
         with sqlite3.connect(path, isolation_level=None) as other:
             other.execute("BEGIN IMMEDIATE")
-            with pytest.raises(ProviderUnavailableError, match="registry .* cannot be used: database is locked"):
+            with pytest.raises(StoreUnavailableError, match="registry .* cannot be used: database is locked"):
                 await stack.models.register_model(Model(identifier="m"))
             other.execute("ROLLBACK")
         other.close()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -11,10 +12,11 @@ import pytest
 from scripted_fake import Script
 
 from llamastack.api import Model
+from llamastack.provider.store import Changes
 from llamastack.stack import Stack
 from llamastack.stack.resources import store_follower
 from llamastack.stack.resources.store_follower import StoreFollower
-from llamastack.stack.stores import StoredObject, memory
+from llamastack.stack.stores import memory
 from llamastack.stack.stores.memory import MemoryStore, MemoryStoreConfig
 
 pytestmark = pytest.mark.anyio
@@ -31,12 +33,12 @@ async def test_a_stack_that_stops_while_it_follows_logs_nothing(
     reading = anyio.Event()
 
     class Slow(MemoryStore):
-        async def changes_since(self, sequence: int) -> tuple[int, list[StoredObject]]:
-            if sequence:
+        async def changes_since(self, version: int, kinds: Collection[str]) -> Changes:
+            if version:
                 reading.set()
                 with anyio.CancelScope(shield=True):  # as a store that works in a thread
                     await anyio.sleep(0.05)
-            return sequence + 1, []
+            return Changes(version + 1, [], complete=True)
 
     monkeypatch.setattr(memory, "MemoryStore", Slow)
     with caplog.at_level(logging.WARNING):
@@ -49,24 +51,27 @@ async def test_changes_that_failed_to_be_followed_are_followed_again(caplog: pyt
     asked: list[list[str]] = []
 
     class Failing:
-        def follow(self, changes: Sequence[StoredObject]) -> None:
-            asked.append([change.identifier for change in changes])
-            if len(asked) == 1:
+        pair = SimpleNamespace(resource_api="models")
+
+        def follow(self, changes: Changes) -> None:
+            asked.append([record.key for record in changes.records])
+            if len(asked) == 2:
                 raise RuntimeError("not now")
 
     store = MemoryStore(MemoryStoreConfig(), None)
-    catalogues: Any = {"inference": Failing()}
+    await store.put("another kind", "k", "{}")  # or all that it keeps would be read each time
+    catalogues: Any = [Failing()]
     follower = StoreFollower(store, catalogues)
     await follower.take()
     async with anyio.create_task_group() as group:
         group.start_soon(follower.follow)
-        await store.put(StoredObject("models", "m", "a", "{}"))
+        await store.put("models", "m", "{}")
         with anyio.fail_after(5):
-            while len(asked) < 2:
+            while len(asked) < 3:
                 await anyio.sleep(0.001)
         await anyio.sleep(0.02)
         group.cancel_scope.cancel()
-    assert asked == [["m"], ["m"]], "each change once more after a failure, and not again when it is followed"
+    assert asked == [[], ["m"], ["m"]], "each change once more after a failure, and not again when it is followed"
     assert "the registry cannot be followed" in caplog.text
 
 

@@ -36,6 +36,7 @@ __all__ = [
     "RemoteProviderSpec",
     "RequestTooLargeError",
     "ShieldsProtocolPrivate",
+    "StoreUnavailableError",
     "UnsupportedMemoryBankError",
     "UnsupportedModelError",
     "UnsupportedObjectError",

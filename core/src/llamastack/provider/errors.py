@@ -19,6 +19,7 @@ LlamaStackError
   BackendError                   502  the backend answered nonsense
   ProviderUnavailableError       503  the provider or its backend is down
   ServerBusyError                503  the server has as much in work as it may, or is short of something
+  StoreUnavailableError          503  the store cannot be used: the disk is full, the file is locked or damaged
   ProviderTimeoutError           504  the backend did not answer in time
 """
 
@@ -241,6 +242,10 @@ class ServerBusyError(LlamaStackError, status=503, code="server_busy"):
 
     No provider is at fault.
     """
+
+
+class StoreUnavailableError(LlamaStackError, status=503, code="store_unavailable"):
+    """The stack's store cannot be used: the disk is full, the file is locked or damaged. No provider is at fault."""
 
 
 class ProviderTimeoutError(LlamaStackError, status=504, code="provider_timeout"):

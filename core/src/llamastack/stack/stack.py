@@ -16,6 +16,7 @@ from anyio.abc import TaskGroup
 from llamastack.api.definition import ApiDefinition, MethodDefinition
 from llamastack.provider.api_handle import ApiHandle, Dispatch
 from llamastack.provider.deps import Progress
+from llamastack.provider.store import Store
 from llamastack.provider.typed_calls import Apis
 from llamastack.stack.access import AccessControl
 from llamastack.stack.call_chain import CallChain
@@ -29,7 +30,6 @@ from llamastack.stack.resolver import Plan, provider_api, resolve
 from llamastack.stack.resources.catalogue import ResourceCatalogue
 from llamastack.stack.resources.store_follower import StoreFollower
 from llamastack.stack.routing import RoutedCalls, direct_dispatch, implemented_dispatch, resource_dispatch
-from llamastack.stack.stores import Store
 from llamastack.stack.supervisor import SupervisedProvider
 from llamastack.stack.yaml_source import ConfigError, ConfigIssue
 
@@ -213,15 +213,17 @@ class Stack(Apis):
     async def _opened(self) -> AsyncIterator[None]:
         async with AsyncExitStack() as opened:
             try:
-                await self.store.open()
+                await self.store.open([api.pair.resource_api for api in self._all_apis.values() if api.pair])
             except OSError as error:
                 raise StackStartError(str(error)) from error
             opened.push_async_callback(self.store.close)
             background = await _background_tasks(opened)
             opened.callback(self._forget)
             self._assemble()
-            follower = StoreFollower(self.store, self._tables)
+            follower = StoreFollower(self.store, self._tables.values())
             await follower.take()
+            for table in self._tables.values():
+                await table.load_listings()
             started = [instance for api in self.plan.start_order for instance in self.instances[api]]
             for instance in started:
                 opened.push_async_callback(instance.stop)

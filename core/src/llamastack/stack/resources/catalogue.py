@@ -15,9 +15,9 @@ from llamastack.provider.errors import (
     NotFoundError,
     ProviderUnavailableError,
 )
+from llamastack.provider.store import Changes, Store
 from llamastack.stack.resources.last_listings import LastListings
 from llamastack.stack.resources.registrations import Registrations
-from llamastack.stack.stores import Store, StoredObject
 from llamastack.stack.supervisor import SupervisedProvider
 
 _SHORTEST_POLL_S = 1.0
@@ -174,14 +174,14 @@ class ResourceCatalogue:
         """
         instance, item = self._owned(item)
         async with self._registrations.lock(item.identifier):
-            known = self._registrations.get(item.identifier)
-            if known is not None:
-                if known == item:
-                    return
+            there, version = await self._current(item.identifier)
+            if there is not None and there != item:
                 raise ConflictError(
                     f"{self.pair.label} '{item.identifier}' is registered already, with provider "
-                    f"'{known.provider_id}' and other settings; unregister it first"
+                    f"'{there.provider_id}' and other settings; unregister it first"
                 )
+            if there is not None and there is self._registrations.get(item.identifier):
+                return
             served_before = item.identifier in instance.served
             was_taken = False
             try:
@@ -189,7 +189,7 @@ class ResourceCatalogue:
                 was_taken = True
                 # From here on, a cancelled caller changes nothing.
                 with anyio.CancelScope(shield=True):
-                    kept = await self._keep(instance, item)
+                    kept = await self._keep(instance, item, there, version)
             except BaseException as error:
                 # A refusal leaves nothing to undo; a provider that was interrupted may have begun.
                 if not served_before and (was_taken or not isinstance(error, Exception)):
@@ -200,19 +200,33 @@ class ResourceCatalogue:
                 raise ConflictError(f"{self.pair.label} '{item.identifier}' was just registered by another worker")
         self._notify("llamastack_object_registered", self.pair.resource_api, item)
 
-    async def _keep(self, instance: SupervisedProvider, item: RoutedObject) -> bool:
-        stored = StoredObject(
-            self.pair.resource_api, item.identifier, item.provider_id, item.model_dump_json(exclude_none=True)
-        )
-        if not await self._store.put(stored):
-            _, items = await self._store.changes_since(0)
-            there = next((i for i in items if (i.kind, i.identifier) == (stored.kind, stored.identifier)), None)
-            if there != stored:
-                # At the same provider, the other worker's object is the one that would be undone.
-                if there is None or there.provider_id != instance.provider_id:
-                    await self._registrations.undo(instance, item)
-                return False
-        self._registrations.add(item, taken=True)
+    async def _current(self, identifier: str) -> tuple[RoutedObject | None, int | None]:
+        """A registration as the run config or the store has it now, and the version of its record in the store.
+
+        The store counts: another worker may have changed it before this one has followed.
+        """
+        if self._registrations.is_declared(identifier):
+            return self._registrations.get(identifier), None
+        record = await self._store.get(self.pair.resource_api, identifier)
+        return (None, None) if record is None else (self._registrations.read(record), record.version)
+
+    async def _keep(
+        self, instance: SupervisedProvider, item: RoutedObject, there: RoutedObject | None, version: int | None
+    ) -> bool:
+        """Put what its provider has taken into the store, unless it is `there`. Returns False if another is."""
+        if there is None:
+            value = item.model_dump_json(exclude_none=True)
+            record = await self._store.swap(self.pair.resource_api, item.identifier, value, version=version)
+            if record is None:  # another worker was first
+                there, version = await self._current(item.identifier)
+                if there != item:
+                    # At the same provider, the other worker's object is the one that would be undone.
+                    if there is None or there.provider_id != instance.provider_id:
+                        await self._registrations.undo(instance, item)
+                    return False
+            else:
+                version = record.version
+        self._registrations.add(item, version=version or 0, taken=True)
         instance.expire()
         return True
 
@@ -222,31 +236,52 @@ class ResourceCatalogue:
         Raises NotFoundError, ConflictError for an object of the run config, or what the provider raises; the object
         stays registered then.
         """
-        item = self._registered(name)
-        if item is None:
-            served = self._served(name)
-            raise NotFoundError(
-                f"{self.pair.label} '{name}' is not registered"
-                + (f"; provider '{served[1].provider_id}' serves it by itself" if served else "")
-            )
-        if self._registrations.is_declared(item.identifier):
-            raise ConflictError(f"{self.pair.label} '{name}' stands in the run config; remove it there")
-        instance = self._by_id.get(item.provider_id)
-        async with self._registrations.lock(item.identifier):
+        identifier, owner = self._meant(name)
+        async with self._registrations.lock(identifier):
+            item, version = await self._current(identifier)
+            if (item is None and version is None) or (item is not None and owner not in (None, item.provider_id)):
+                raise self._not_registered(name)
+            if version is None:
+                raise ConflictError(f"{self.pair.label} '{name}' stands in the run config; remove it there")
+            instance = None if item is None else self._by_id.get(item.provider_id)
             if instance is not None and instance.provider is None:
                 raise instance.unavailable()
             # When the provider has released it, the record is deleted too, even if the caller is cancelled.
             with anyio.CancelScope(shield=True):
-                if instance is not None:
+                if instance is not None and item is not None:
                     await self._registrations.ask_to_unregister(instance, item)
-                await self._store.delete(self.pair.resource_api, item.identifier)
-                self._registrations.remove(item.identifier)
+                await self._forget(identifier, version)
         if instance is not None:
-            instance.drop(item.identifier)
-            await instance.refresh(
-                force=True
-            )  # only the provider knows whether it serves the object without a registration
-        self._notify("llamastack_object_unregistered", self.pair.resource_api, item)
+            instance.drop(identifier)
+            # Only the provider knows whether it serves the object without a registration.
+            await instance.refresh(force=True)
+        if item is not None:
+            self._notify("llamastack_object_unregistered", self.pair.resource_api, item)
+
+    def _meant(self, name: str) -> tuple[str, str | None]:
+        """(identifier, provider_id where `name` has it) of a registration, whether this worker knows it or not."""
+        item = self._registered(name)
+        if item is not None:
+            return item.identifier, None
+        instance, identifier = self._split(name)
+        return (name, None) if instance is None else (identifier, instance.provider_id)
+
+    def _not_registered(self, name: str) -> NotFoundError:
+        served = self._served(name)
+        return NotFoundError(
+            f"{self.pair.label} '{name}' is not registered"
+            + (f"; provider '{served[1].provider_id}' serves it by itself" if served else "")
+        )
+
+    async def _forget(self, identifier: str, version: int) -> None:
+        """Delete a record that has this version from the store."""
+        kind = self.pair.resource_api
+        deleted = await self._store.swap(kind, identifier, None, version=version)
+        if deleted is not None:
+            self._registrations.remove(identifier, deleted.version)
+        elif (record := await self._store.get(kind, identifier)) is not None:
+            # Another worker has registered it again: it stays, and is registered with its provider again.
+            self._registrations.follow(Changes(record.version, [record], complete=False))
 
     def _owned(self, item: RoutedObject) -> tuple[SupervisedProvider, RoutedObject]:
         """(the instance that is to serve it, the object as that instance's)."""
@@ -268,10 +303,13 @@ class ResourceCatalogue:
         for item in items:
             self._registrations.declare(self._owned(item)[1])
 
-    def follow(self, changes: Sequence[StoredObject]) -> None:
+    async def load_listings(self) -> None:
+        """Take in what the store keeps of the providers' last listings."""
+        await self._listings.load(self.instances)
+
+    def follow(self, changes: Changes) -> None:
         """Take in what the store keeps and what other workers change in it, and have this worker's providers follow."""
-        self._listings.follow(changes)
-        self._registrations.follow(change for change in changes if change.kind == self.pair.resource_api)
+        self._registrations.follow(changes)
 
     async def polled(self, instance: SupervisedProvider, vanished: Set[str]) -> None:
         """An instance has said what it serves. Call it in the instance's own task.

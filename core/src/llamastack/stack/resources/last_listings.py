@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from llamastack.stack.stores import Store, StoredObject
+from llamastack.provider.store import Store
 from llamastack.stack.supervisor import SupervisedProvider
 
 _LOGGER = logging.getLogger("llamastack.stack")
@@ -38,12 +38,13 @@ class LastListings:
         self._store = store
         self._names: dict[str, frozenset[str]] = {}
 
-    def follow(self, changes: Iterable[StoredObject]) -> None:
-        """Take in what the store keeps of providers that this worker has not heard of yet."""
-        for item in changes:
-            if item.kind == self._kind and item.body is not None and item.provider_id not in self._names:
+    async def load(self, instances: Iterable[SupervisedProvider]) -> None:
+        """Take in what the store keeps of these providers."""
+        for instance in instances:
+            record = await self._store.get(self._kind, instance.provider_id)
+            if record is not None and record.value is not None:
                 with suppress(ValidationError):  # it is written again when the provider has listed
-                    self._names[item.provider_id] = _NAMES.validate_json(item.body)
+                    self._names[instance.provider_id] = _NAMES.validate_json(record.value)
 
     async def learn(self, instance: SupervisedProvider) -> None:
         """Keep what an instance has just listed. A store that cannot be written now is tried again at the next poll."""
@@ -51,13 +52,12 @@ class LastListings:
         names = frozenset(served if len(served) <= _MOST_NAMES else sorted(served)[:_MOST_NAMES])
         if self._names.get(instance.provider_id) == names:
             return
-        provider_id, body = instance.provider_id, json.dumps(sorted(names))
         try:
-            await self._store.put(StoredObject(self._kind, provider_id, provider_id, body), replace=True)
+            await self._store.put(self._kind, instance.provider_id, json.dumps(sorted(names)))
         except Exception as error:
-            _LOGGER.warning("the registry does not keep what '%s' lists: %s", provider_id, error)
+            _LOGGER.warning("the registry does not keep what '%s' lists: %s", instance.provider_id, error)
         else:
-            self._names[provider_id] = names
+            self._names[instance.provider_id] = names
 
     def knows(self, instance: SupervisedProvider) -> bool:
         """Whether an instance has ever listed what it serves."""

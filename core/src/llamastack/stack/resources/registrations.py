@@ -25,7 +25,7 @@ from llamastack.provider.errors import (
     ProviderUnavailableError,
     raise_translated,
 )
-from llamastack.stack.stores import StoredObject
+from llamastack.provider.store import Changes, Record
 from llamastack.stack.supervisor import SupervisedProvider
 
 _LOGGER = logging.getLogger("llamastack.stack")
@@ -44,6 +44,8 @@ class Registrations:
         self._kind = kind
         self._instances = instances
         self._registered: dict[str, RoutedObject] = {}
+        # Of the registrations in the store, and of those that were deleted there, until the follower has seen that.
+        self._versions: dict[str, int] = {}
         self._declared: set[str] = set()
         self._taken: dict[str, dict[str, RoutedObject]] = {provider_id: {} for provider_id in instances}
         self._taken_by: dict[str, object] = {}
@@ -70,11 +72,20 @@ class Registrations:
             lock = self._locks[identifier] = anyio.Lock()
         return lock
 
-    def add(self, item: RoutedObject, *, taken: bool = False) -> None:
-        self.remove(item.identifier)
+    def add(self, item: RoutedObject, *, version: int = 0, taken: bool = False) -> None:
+        """Add an object, or replace the one of that name.
+
+        version: of its record in the store; 0 for an object of the run config.
+        taken: whether its provider has taken it.
+        """
+        known = self._registered.get(item.identifier)
+        self.remove(item.identifier, version)
         self._registered[item.identifier] = item
         if taken:
             self._taken[item.provider_id][item.identifier] = item
+        if known is not None and known.provider_id in self._instances and known.provider_id != item.provider_id:
+            self._instances[known.provider_id].drop(item.identifier)
+            self._wake({known.provider_id})
 
     def declare(self, item: RoutedObject) -> None:
         """Add an object of the run config."""
@@ -85,46 +96,74 @@ class Registrations:
         """Whether it is in the run config, and so not in the store."""
         return identifier in self._declared
 
-    def remove(self, identifier: str) -> None:
+    def remove(self, identifier: str, version: int) -> None:
+        """Forget an object; version: of the change in the store."""
         self._registered.pop(identifier, None)
         self._refused.pop(identifier, None)
+        self._versions[identifier] = version
 
-    def follow(self, changes: Iterable[StoredObject]) -> None:
+    def read(self, record: Record) -> RoutedObject | None:
+        """The object that the store keeps in a record; None, and a line in the log, if it cannot be read."""
+        known = self._registered.get(record.key)
+        if known is not None and self._versions[record.key] == record.version:
+            return known
+        try:
+            item = self._kind.adapter.validate_json(record.value or "", extra="ignore")
+        except ValidationError as error:
+            _LOGGER.error(  # noqa: TRY400 - the traceback says nothing more
+                "%s '%s' in the registry cannot be read and is left out: %s",
+                self._kind.label,
+                record.key,
+                "; ".join(fault["msg"] for fault in error.errors(include_input=False)),
+            )
+            return None
+        return known if known == item else item
+
+    def follow(self, changes: Changes) -> None:
         """Take in changes of the store, and have the providers that they concern follow."""
         concerned: set[str] = set()
-        for change in changes:
-            known = self._registered.get(change.identifier)
-            if known is not None and known.identifier in self._declared:
-                if change.body is not None and known.provider_id != change.provider_id:
-                    _LOGGER.warning(
-                        "%s '%s' stands in the run config and, otherwise, in the registry: the run config counts",
-                        self._kind.label,
-                        change.identifier,
-                    )
-                continue
-            try:
-                item = None if change.body is None else self._kind.adapter.validate_json(change.body, extra="ignore")
-            except ValidationError as error:
-                _LOGGER.error(  # noqa: TRY400 - the traceback says nothing more
-                    "%s '%s' in the registry cannot be read and is left out: %s",
-                    self._kind.label,
-                    change.identifier,
-                    "; ".join(fault["msg"] for fault in error.errors(include_input=False)),
-                )
-                continue
-            if known == item:
-                continue
-            if known is not None:
-                self.remove(change.identifier)
-                concerned.add(known.provider_id)
-                if known.provider_id in self._instances:
-                    self._instances[known.provider_id].drop(change.identifier)
-            if item is not None:
-                self.add(item)
-                concerned.add(item.provider_id)
-        for provider_id in concerned & self._instances.keys():
+        for record in (*changes.records, *self._vanished(changes)):
+            if record.version > self._versions.get(record.key, 0):
+                concerned |= self._take_in(record)
+            if record.value is None:
+                self._versions.pop(record.key, None)
+        self._wake(concerned)
+
+    def _wake(self, provider_ids: Set[str]) -> None:
+        for provider_id in provider_ids & self._instances.keys():
             if self._instances[provider_id].provider is not None:
                 self._instances[provider_id].wake()
+
+    def _vanished(self, changes: Changes) -> list[Record]:
+        """The registrations known from the store that are not among the changes although these are complete."""
+        if not changes.complete:
+            return []
+        there = {record.key for record in changes.records}
+        # A newer one was registered here after the changes were read.
+        gone = [key for key, version in self._versions.items() if version < changes.version and key not in there]
+        return [Record(self._kind.resource_api, key, None, changes.version) for key in gone]
+
+    def _take_in(self, record: Record) -> set[str]:
+        """Take in one change. Returns the providers of what came and went."""
+        known = self._registered.get(record.key)
+        item = None if record.value is None else self.read(record)
+        if self.is_declared(record.key):
+            if known is not None and item is not None and known.provider_id != item.provider_id:
+                _LOGGER.warning(
+                    "%s '%s' stands in the run config and, otherwise, in the registry: the run config counts",
+                    self._kind.label,
+                    record.key,
+                )
+            return set()
+        self._versions[record.key] = record.version
+        if item is known or (item is None and record.value is not None):
+            return set()
+        if known is not None and known.provider_id in self._instances:
+            self._instances[known.provider_id].drop(record.key)
+        self.remove(record.key, record.version)
+        if item is not None:
+            self.add(item, version=record.version)
+        return {each.provider_id for each in (known, item) if each is not None}
 
     # ---- the actual state ----------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from llamastack.provider.errors import (
     RequestTimeoutError,
     RequestTooLargeError,
     ServerBusyError,
+    StoreUnavailableError,
 )
 from llamastack_server import ErrorShape
 
@@ -62,6 +63,7 @@ ERROR_TABLE: dict[type[LlamaStackError], OpenAIError] = {
     BackendError: OpenAIError(_SERVER, "backend_error"),
     ProviderUnavailableError: OpenAIError(_SERVER, "provider_unavailable"),
     ServerBusyError: OpenAIError(_SERVER, "server_busy"),
+    StoreUnavailableError: OpenAIError(_SERVER, "store_unavailable"),
     ProviderTimeoutError: OpenAIError(_SERVER, "provider_timeout"),
 }
 """OpenAI's terms for the error family. The first class that matches counts."""

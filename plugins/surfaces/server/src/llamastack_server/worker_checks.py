@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from llamastack.provider.spec import ProviderSpec
+from llamastack.provider.store import Store
 from llamastack.stack import ConfigError, Stack
 from llamastack.stack.discovery import STORE_GROUP, DiscoveryError, Installed
-from llamastack.stack.stores import Store
 from llamastack.stack.yaml_source import ConfigIssue
 
 
