@@ -47,6 +47,7 @@ WHEN_MET: dict[str, str] = {
     "server.allowed_hosts": "Another `Host`: 403",
     "server.allowed_origins": "Another `Origin`: 403 for methods that can write; browsers let no page read the reply",
     "server.worker_timeout_s": "The worker is ended and started again; a line in the log",
+    "server.start_wait_s": "Requests are accepted; a call of what only a provider that still starts may serve is a 503",
     "on_provider_error": "`retry`: the others serve, `/health` says `DEGRADED`; `fail`: the command ends with status 1",
     "start_timeout_s": "The instance is down, and the stack tries it again",
     "refresh_interval_s": "The stack notices additions and removals at the backend",

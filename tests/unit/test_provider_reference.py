@@ -46,6 +46,8 @@ OF_THE_STACK = {
     "redaction",
     "secret_forms",
     "descriptor_shortage",
+    "memory_store",
+    "store",  # for authors of stores; docs/plugins-and-hooks.md
     "typed_calls",  # the APIs as callers see them
     "validation",
     "validation_paths",

@@ -1,4 +1,4 @@
-"""The store of a stack: it keeps registrations, last listings and what providers keep in `deps.kv`.
+"""The store of a stack: it keeps registrations and what providers listed last.
 
 A store is a plugin: a class with these methods, in the entry-point group `llamastack.stores`.
 """
