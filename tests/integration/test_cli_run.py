@@ -186,7 +186,7 @@ def test_models(call: Callable[..., Result]) -> None:
         (
             ["memory-banks", "register", "v", "--embedding-model", "e", "--chunk-size-in-tokens", "9"],
             1,
-            "type 'vector' is not 'keyword'",
+            "banks of type 'keyword', not 'vector'",
         ),
         (["chat", "hi", "--model", "nope"], 1, "error: no model 'nope' is served"),
         (["chat", ""], 2, "error: the message is empty"),
