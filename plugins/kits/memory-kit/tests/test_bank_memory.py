@@ -9,6 +9,7 @@ import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loop_watch import LoopWatch
 
 from llamastack.api import EmbeddingsResponse, ImageMedia, KeywordMemoryBank, MemoryBankDocument, VectorMemoryBank
 from llamastack.api.models import Model
@@ -25,6 +26,7 @@ from llamastack.provider import (
 from llamastack_memory_kit import (
     Bank,
     BankMemory,
+    ChunkSize,
     EmbeddingSettings,
     FoundChunk,
     Insert,
@@ -140,6 +142,7 @@ class Staged(StagedStorage, Kept):
     def __init__(self, config: EmbeddingSettings, deps: Deps) -> None:
         super().__init__(config, deps)
         self.pending: dict[int, list[StoredChunk]] = {}
+        self.was_publishing = False
 
     async def stage(self, bank: Bank, insert: Insert, chunks: Sequence[StoredChunk]) -> None:
         assert len(chunks) <= self.chunks_per_write
@@ -150,7 +153,9 @@ class Staged(StagedStorage, Kept):
             rest = self._rest(bank, insert.document_ids)
             self.chunks[bank.identifier] = [*rest, *self.pending.pop(insert.generation, [])]
 
+        self.was_publishing = True
         await self.failures.around(show)
+        self.was_publishing = False
 
     async def discard(self, bank: Bank, insert: Insert) -> None:
         self.pending.pop(insert.generation, None)
@@ -206,6 +211,8 @@ async def insert_with(kind: type[Kept], embedding: Failures, backend: Failures, 
     assert stored(memory) in ((OLD, WITH_NEW) if reached else (WITH_NEW,))
     if embedding.reached.is_set():
         assert stored(memory) == OLD
+    if isinstance(memory, Staged) and not memory.was_publishing:
+        assert memory.pending == {}
     embeddings.failures, memory.failures = Failures(), Failures()
     await memory.insert_documents("b", documents(**NEW))  # nothing is left behind that is in the way
     assert stored(memory) == WITH_NEW
@@ -315,6 +322,25 @@ async def test_an_insert_has_a_limit_of_chunks() -> None:
     with pytest.raises(InvalidRequestError, match="an insert may have at most 2 chunks") as caught:
         await memory.insert_documents("b", documents(a="1 2 3", c="1"))
     assert caught.value.param == "documents[1]"
+    await memory.shutdown()
+
+
+class Words(Kept):
+    """Each word is a chunk."""
+
+    def chunk_size(self, bank: Bank) -> ChunkSize:
+        return ChunkSize(1)
+
+
+async def test_an_insert_of_many_chunks_does_not_hold_up_the_loop() -> None:
+    memory, _ = await start(Words)
+    await memory.register_memory_bank(KeywordMemoryBank(identifier="k"))
+    text = "word " * 50_000
+    with LoopWatch() as watch:
+        await memory.insert_documents("k", documents(a=text))
+        found = watch.take()
+    assert len(memory.chunks["k"]) == 50_000
+    assert found.step_s < 0.05, found.step
     await memory.shutdown()
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 import anyio
+import anyio.to_thread
 
 from llamastack.api.base import JsonObject
 from llamastack.api.common import InterleavedTextMedia, holds_images, text_of
@@ -224,6 +225,8 @@ class BankMemory(Memory, MemoryBanksProtocolPrivate):
             return
         chunks = await self._reader.chunks(documents, self.chunk_size(bank), first)
         vectors = await self.embed(bank, [chunk.content for chunk in chunks])
+        # In a thread: with 100,000 chunks this takes tenths of a second.
+        chunks = await anyio.to_thread.run_sync(_with_vectors, chunks, vectors)
         async with self._writing[bank.identifier]:
             # The bank may have been unregistered, and even registered again, in the meantime.
             if await self._bank(bank.identifier) != bank:
@@ -232,7 +235,7 @@ class BankMemory(Memory, MemoryBanksProtocolPrivate):
             self._last_generation = max(self._last_generation + 1, int(now * 1e6))
             insert = Insert(
                 document_ids=[document.document_id for document in documents],
-                chunks=[replace(chunk, vector=vector) for chunk, vector in zip(chunks, vectors, strict=True)],
+                chunks=chunks,
                 generation=self._last_generation,
                 now=now,
                 expires_at=None if ttl_seconds is None else now + min(ttl_seconds, _LONGEST_TTL_SECONDS),
@@ -301,6 +304,10 @@ class BankMemory(Memory, MemoryBanksProtocolPrivate):
 
     def _conflict(self, message: str) -> ConflictError:
         return ConflictError(message, provider_id=self.provider_id)
+
+
+def _with_vectors(chunks: Sequence[StoredChunk], vectors: Sequence[Sequence[float]]) -> list[StoredChunk]:
+    return [replace(chunk, vector=vector) for chunk, vector in zip(chunks, vectors, strict=True)]
 
 
 def _memory_chunk(chunk: StoredChunk) -> MemoryChunk:

@@ -54,20 +54,23 @@ class DocumentReader:
         chunks: list[StoredChunk] = []
         for place, document in enumerate(documents, first):
             text = await self._text(document, f"documents[{place}].content")
-            pieces = await anyio.to_thread.run_sync(
-                self._chunker.split, text, size.size, size.overlap, anyio.from_thread.check_cancelled
-            )
-            if len(chunks) + len(pieces) > self._settings.max_insert_chunks:
+            cut = await anyio.to_thread.run_sync(self._cut, document, text, size)
+            if len(chunks) + len(cut) > self._settings.max_insert_chunks:
                 raise self._refused(
                     f"documents[{place}]",
                     f"an insert may have at most {self._settings.max_insert_chunks} chunks; send fewer or shorter "
                     "documents in one call",
                 )
-            chunks += [
-                StoredChunk(document.document_id, piece.text, piece.token_count, document.metadata, index)
-                for index, piece in enumerate(pieces)
-            ]
+            chunks += cut
         return chunks
+
+    def _cut(self, document: MemoryBankDocument, text: str, size: ChunkSize) -> list[StoredChunk]:
+        """For a worker thread: a long document keeps the CPU busy."""
+        pieces = self._chunker.split(text, size.size, size.overlap, anyio.from_thread.check_cancelled)
+        return [
+            StoredChunk(document.document_id, piece.text, piece.token_count, document.metadata, index)
+            for index, piece in enumerate(pieces)
+        ]
 
     def _check_ids(self, documents: Sequence[MemoryBankDocument], first: int) -> None:
         places: dict[str, int] = {}
