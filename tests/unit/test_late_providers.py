@@ -123,13 +123,17 @@ async def test_a_start_that_fails_on_errors_waits_for_every_provider(
         await scripted("a", "b", on_provider_error="fail").start(wait_s=0)
 
 
+@pytest.mark.parametrize(
+    ("hangs", "reason"),
+    [("hang_start", "did not start within 0.1 s"), ("hang_list", "did not say within 0.1 s what it serves")],
+)
 async def test_the_reason_of_a_backend_that_never_answers_names_its_url(
-    scripted: Scripted, script: Scripts, monkeypatch: pytest.MonkeyPatch
+    scripted: Scripted, script: Scripts, monkeypatch: pytest.MonkeyPatch, hangs: str, reason: str
 ) -> None:
     monkeypatch.setattr(supervisor, "_ASK_TIMEOUT_S", 0.1)
-    script("a", hang_list=True)
-    stack = scripted("a")
+    script("a", **{hangs: True})
+    stack = scripted("a", start_timeout_s=0.1)
     object.__setattr__(stack.plan.providers[0].config, "url", "http://user:s3cret@gpu:8080")
     async with stack:
         (health,) = (await stack.inspect.health()).providers
-    assert health.reason == "http://***@gpu:8080 did not answer within 0.1 s when asked what it serves"
+    assert health.reason == f"{reason} (its backend: http://***@gpu:8080)"

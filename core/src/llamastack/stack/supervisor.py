@@ -187,7 +187,7 @@ class SupervisedProvider(ContainedCalls):
                 await initialize()
             self.provider = provider
         if self._starting.cancelled_caught:
-            raise TimeoutError(f"did not start within {self._start_timeout_s:g} s")
+            raise TimeoutError(f"did not start within {self._start_timeout_s:g} s{self._named_backend()}")
         await self._poll()
 
     async def _watch(self) -> None:
@@ -324,8 +324,11 @@ class SupervisedProvider(ContainedCalls):
         with anyio.move_on_after(_ASK_TIMEOUT_S) as limit:
             await self._ask()
         if limit.cancelled_caught:
-            where = getattr(self.plan.config, "url", None) or "the provider"
-            raise TimeoutError(f"{where} did not answer within {_ASK_TIMEOUT_S:g} s when asked what it serves")
+            raise TimeoutError(f"did not say within {_ASK_TIMEOUT_S:g} s what it serves{self._named_backend()}")
+
+    def _named_backend(self) -> str:
+        url = getattr(self.plan.config, "url", None)
+        return f" (its backend: {url})" if url else ""
 
     async def _ask(self) -> None:
         health = getattr(self.provider, "health", None)

@@ -30,15 +30,11 @@ SELECT sequence, kind, identifier, body, CASE WHEN body IS NULL THEN ? END FROM 
 """
 
 
-class NewerFileError(OSError):
-    """A newer version of llamastack wrote the file."""
-
-
 def prepare(connection: sqlite3.Connection, timeout_s: float) -> None:
     """Make or upgrade the tables, in one transaction; other processes may do the same at the same time.
 
     timeout_s: how long to wait for them.
-    Raises NewerFileError and sqlite3.Error.
+    Raises OSError for a file of a newer version of llamastack, and sqlite3.Error.
     """
     _use_wal(connection, timeout_s)
     if _version(connection) == _VERSION:
@@ -62,7 +58,7 @@ def prepare(connection: sqlite3.Connection, timeout_s: float) -> None:
 def _version(connection: sqlite3.Connection) -> int:
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > _VERSION:
-        raise NewerFileError(
+        raise OSError(
             f"a newer llamastack wrote it: its schema has version {version}, and {_VERSION} is the newest known here; "
             "install a newer llamastack, or set another store.config.path"
         )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import ClassVar
+from weakref import WeakValueDictionary
 
 import anyio
 import anyio.to_thread
@@ -63,7 +63,8 @@ class BankMemory(Memory, MemoryBanksProtocolPrivate):
         self._reader = DocumentReader(settings, deps.provider_id)
         self._banks: dict[str, Bank] = {}
         self._registering = anyio.Lock()
-        self._writing: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
+        # Weak: a lock is there as long as somebody holds it or waits for it.
+        self._writing: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
         self._last_generation = 0
 
     # ---- what a provider implements -----------------------------------------------------------------------------
@@ -172,7 +173,7 @@ class BankMemory(Memory, MemoryBanksProtocolPrivate):
 
         Ignores a missing bank. A bank with another definition stays: someone registered it again in the meantime.
         """
-        async with self._registering, self._writing[memory_bank.identifier]:
+        async with self._registering, self._write_lock(memory_bank.identifier):
             self._banks.pop(memory_bank.identifier, None)
             bank = await self.find_bank(memory_bank.identifier)
             if bank is not None and bank.has_definition(memory_bank):
@@ -227,7 +228,7 @@ class BankMemory(Memory, MemoryBanksProtocolPrivate):
         vectors = await self.embed(bank, [chunk.content for chunk in chunks])
         # In a thread: with 100,000 chunks this takes tenths of a second.
         chunks = await anyio.to_thread.run_sync(_with_vectors, chunks, vectors)
-        async with self._writing[bank.identifier]:
+        async with self._write_lock(bank.identifier):
             # The bank may have been unregistered, and even registered again, in the meantime.
             if await self._bank(bank.identifier) != bank:
                 raise self._conflict(f"memory bank '{bank.identifier}' was replaced during the insert")
@@ -278,7 +279,7 @@ class BankMemory(Memory, MemoryBanksProtocolPrivate):
         bank = await self._bank(bank_id)
         if not document_ids:
             return
-        async with self._writing[bank_id]:
+        async with self._write_lock(bank_id):
             with self._in_backend(bank):
                 await self.delete(bank, document_ids)
 
@@ -289,6 +290,10 @@ class BankMemory(Memory, MemoryBanksProtocolPrivate):
         if known is None:
             raise self._unknown(bank_id)
         return self._banks.setdefault(bank_id, known)
+
+    def _write_lock(self, bank_id: str) -> anyio.Lock:
+        """Held while the chunks of one bank change."""
+        return self._writing.setdefault(bank_id, anyio.Lock())
 
     @contextmanager
     def _in_backend(self, bank: Bank) -> Iterator[None]:
