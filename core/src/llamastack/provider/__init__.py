@@ -18,9 +18,11 @@ __all__ = [
     "ConflictError",
     "ContextLengthExceededError",
     "Deps",
+    "Entry",
     "InlineProviderSpec",
     "InternalError",
     "InvalidRequestError",
+    "KeyValue",
     "LlamaStackError",
     "MemoryBanksProtocolPrivate",
     "ModelsProtocolPrivate",
@@ -49,9 +51,10 @@ if TYPE_CHECKING:
     from llamastack.provider.deps import *
     from llamastack.provider.errors import *
     from llamastack.provider.hookspecs import *
+    from llamastack.provider.key_value import *
     from llamastack.provider.protocols import *
     from llamastack.provider.spec import *
 else:
     __getattr__ = lazy_getattr(
-        __name__, (".capabilities", ".errors", ".hookspecs", ".spec", ".deps", ".protocols"), __all__
+        __name__, (".capabilities", ".errors", ".hookspecs", ".spec", ".deps", ".key_value", ".protocols"), __all__
     )

@@ -7,14 +7,19 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from anyio.abc import TaskGroup
 from pydantic import BaseModel
 
 from llamastack.api.definition import ApiDefinition
 from llamastack.provider.context import validated_provider_data
+from llamastack.provider.key_value import KeyValue
+from llamastack.provider.memory_store import MemoryStore
 from llamastack.provider.private_files import private_folder
+from llamastack.provider.store import Store
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,7 @@ class Deps(Mapping[str, Any]):
         apis: Mapping[str, object] | None = None,
         task_group: TaskGroup | None = None,
         state_dir: Path | None = None,
+        store: Store | None = None,
         report_progress: Callable[[Progress], None] = _ignore,
         provider_data_validator: type[BaseModel] | None = None,
     ) -> None:
@@ -83,6 +89,7 @@ class Deps(Mapping[str, Any]):
         self._apis = dict(apis or {})
         self._task_group = task_group
         self._state_dir = state_dir
+        self._store = store
         self._validator = provider_data_validator
 
     def __getitem__(self, api: str) -> Any:
@@ -111,6 +118,19 @@ class Deps(Mapping[str, Any]):
         if self._state_dir is None:
             raise RuntimeError("this provider was made outside a stack, without a state folder")
         return private_folder(self._state_dir)
+
+    def kv(self, name: str, value_type: type[_T]) -> KeyValue[_T]:
+        """Values that survive a restart and that all workers share, kept in the stack's store.
+
+        No other instance sees them. Outside a stack they are kept in memory.
+        name: of these values; one instance may keep several kinds of them.
+        value_type: what pydantic can read and write as JSON; not None.
+        """
+        if not name or "/" in name:
+            raise ValueError(f"a name of values is not empty and has no '/': {name!r}")
+        if self._store is None:
+            self._store = MemoryStore()
+        return KeyValue(self._store, f"kv/{self.api}/{name}/{self.provider_id}", value_type, self.provider_id)
 
     @property
     def replaying(self) -> bool:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Collection, Iterator
 from heapq import nsmallest
+from typing import ClassVar
 
 from llamastack.provider.store import TOMBSTONE_S, Changes, Record, check_swap
 
@@ -14,6 +15,8 @@ _CLEAN_INTERVAL_S = 60.0
 
 class MemoryStore:
     """A store that forgets everything when the process ends. Use it from one event loop."""
+
+    shared: ClassVar[bool] = False
 
     def __init__(self) -> None:
         # By kind and key. The records of a kind are in the order of their versions: what changes moves to the end.

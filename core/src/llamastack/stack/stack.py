@@ -276,6 +276,7 @@ class Stack(Apis):
                     needs=[instance for api in needs for instance in self.instances.get(api, ())],
                     apis=self._handles,
                     folder=None if folder is None else folder / "providers" / plan.api / plan.provider_id,
+                    store=self.store,
                     start_timeout_s=run.start_timeout_s,
                     refresh_interval_s=run.refresh_interval_s,
                     on_progress=self._on_progress,

@@ -25,6 +25,7 @@ from llamastack.provider.error_translation import log_traceback, reason_of, shor
 from llamastack.provider.errors import LlamaStackError, ProviderTimeoutError, ProviderUnavailableError
 from llamastack.provider.import_path import load_dotted
 from llamastack.provider.redaction import struck_error
+from llamastack.provider.store import Store
 from llamastack.stack.capability_gate import capability_gate
 from llamastack.stack.fault_isolation import ContainedCalls, ContainedTasks, as_exception
 from llamastack.stack.resolver import PlannedProvider
@@ -58,6 +59,7 @@ class SupervisedProvider(ContainedCalls):
         needs: list[SupervisedProvider],
         apis: Mapping[str, ApiHandle],
         folder: Path | None,
+        store: Store,
         start_timeout_s: float,
         refresh_interval_s: float,
         on_progress: Callable[[SupervisedProvider, Progress], None],
@@ -77,7 +79,7 @@ class SupervisedProvider(ContainedCalls):
         self.first_attempt, self.stopped = anyio.Event(), anyio.Event()
         self._needs = needs
         self._apis = apis
-        self._folder = folder
+        self._folder, self._store = folder, store
         self._start_timeout_s = start_timeout_s
         self._refresh_interval_s = refresh_interval_s
         self._on_progress = on_progress
@@ -168,6 +170,7 @@ class SupervisedProvider(ContainedCalls):
             apis={name: self._apis[name] for name in self.plan.dependencies if name in self._apis},
             task_group=ContainedTasks(own),
             state_dir=self._folder,
+            store=self._store,
             report_progress=self._report,
             provider_data_validator=data_model,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,7 +17,6 @@ class MemoryStoreConfig(BaseModel):
 
 class MemoryStore(memory_store.MemoryStore):
     config_class = MemoryStoreConfig
-    shared: ClassVar[bool] = False
 
     def __init__(self, config: MemoryStoreConfig, folder: Path | None) -> None:
         super().__init__()
