@@ -118,9 +118,14 @@ def test_a_name_has_no_slash(name: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "\ud800", "ü" * 513])
-async def test_a_key_that_no_store_could_keep_is_refused(key: str) -> None:
-    with pytest.raises(ValueError, match="1 to 1,024 bytes"):
-        await deps().kv("a", str).set(key, "x")
+async def test_a_key_that_no_store_could_keep_is_refused(key: str, store: Store) -> None:
+    texts = deps(store).kv("a", str)
+    for write in (texts.set(key, "x"), texts.add(key, "x"), texts.update(key, lambda known: "x")):
+        with pytest.raises(ValueError, match="1 to 1,024 bytes"):
+            await write
+    assert await texts.get(key) is await texts.update(key, lambda known: known) is None
+    assert not await texts.delete(key)
+    assert await texts.scan(key) == []
 
 
 async def test_models_are_copies() -> None:

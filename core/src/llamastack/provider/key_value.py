@@ -40,6 +40,9 @@ class KeyValue(Generic[T]):
     against other workers. A value that is read is a copy. `expires_in_s` is when the value is to be forgotten, in
     seconds from now.
 
+    A key is 1 to 1,024 bytes of text. Nothing can be kept under another one, so reading it finds nothing, and writing
+    it raises ValueError.
+
     Every call raises StoreUnavailableError when the store cannot be used now, and InternalError for a value that does
     not fit the type; the message has the key, never the value.
     """
@@ -55,7 +58,7 @@ class KeyValue(Generic[T]):
 
     async def entry(self, key: str) -> Entry[T] | None:
         """The value with its version and expiry; None if it is not there."""
-        record = await self._store.get(self._kind, _checked(key))
+        record = await self._store.get(self._kind, key) if _is_possible(key) else None
         return None if record is None else self._read(record)
 
     async def set(self, key: str, value: T, *, expires_in_s: float | None = None) -> None:
@@ -107,10 +110,12 @@ class KeyValue(Generic[T]):
 
     async def delete(self, key: str) -> bool:
         """Forget the value; False if it is not there."""
-        return await self._store.delete(self._kind, _checked(key))
+        return _is_possible(key) and await self._store.delete(self._kind, key)
 
     async def scan(self, prefix: str = "", after: str = "", limit: int = 100) -> list[Entry[T]]:
         """At most `limit` entries whose keys begin with `prefix` and come after `after`, in the order of their keys."""
+        if not _is_possible(prefix or "any"):
+            return []
         records = await self._store.scan(self._kind, prefix=prefix, after=after, limit=limit)
         return [self._read(record) for record in records]
 
@@ -135,12 +140,15 @@ class KeyValue(Generic[T]):
         return InternalError(f"{self._kind} '{key}': {what}", provider_id=self._provider_id)
 
 
-def _checked(key: str) -> str:
+def _is_possible(key: str) -> bool:
     try:
-        fits = 0 < len(key.encode()) <= _MOST_KEY_BYTES
-    except UnicodeEncodeError:
-        fits = False
-    if not fits:
+        return 0 < len(key.encode()) <= _MOST_KEY_BYTES
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+
+
+def _checked(key: str) -> str:
+    if not _is_possible(key):
         raise ValueError(f"a key is 1 to {_MOST_KEY_BYTES:,} bytes of text without lone surrogates")
     return key
 

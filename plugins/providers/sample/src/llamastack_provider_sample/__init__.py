@@ -54,7 +54,6 @@ AGENTS = RemoteProviderSpec(
     description="Answers each turn with one inference call",
     config_class="llamastack_provider_sample.config:SampleAgentsConfig",
     factory="llamastack_provider_sample.agents:get_adapter_impl",
-    single_process=True,
     api_dependencies=(Api.inference,),
     capabilities=Capabilities(
         create_agent="supported",

@@ -27,7 +27,9 @@ class SampleMemoryConfig(DocumentSettings):
 
 
 class SampleAgentsConfig(_Config):
-    """It has no settings."""
+    session_idle_s: float | None = Field(
+        default=30 * 86_400.0, gt=0, description="Seconds after its last turn when a session is forgotten; null: never"
+    )
 
 
 class SampleTelemetryConfig(_Config):

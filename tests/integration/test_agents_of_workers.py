@@ -1,0 +1,79 @@
+"""Agents and sessions that `deps.kv` keeps: real workers find those of each other, also after a restart."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from running_server import RunningServer, running_server
+from worker_processes import asked, pids, wait_until, worker_of
+
+pytestmark = pytest.mark.xdist_group("workers")
+AGENT = {"model": "sample-echo", "instructions": "x", "enable_session_persistence": True}
+RUN = """\
+providers:
+  inference:
+  - {provider_id: echo, provider_type: "remote::sample"}
+  agents:
+  - {provider_id: a, provider_type: "remote::sample"}
+server: {workers: 2}
+"""
+
+
+@contextmanager
+def two_workers(folder: Path) -> Iterator[tuple[RunningServer, list[httpx.Client]]]:
+    """The server, and a client at each of its workers."""
+    config = folder / "run.yaml"
+    config.write_text(RUN)
+    with running_server(config, home=folder) as running, ExitStack() as opened:
+        wait_until(lambda: all(pids(running, worker) for worker in ("worker-1", "worker-2")))
+        clients: dict[str, httpx.Client] = {}
+        while len(clients) < 2:
+            client = opened.enter_context(httpx.Client(base_url=running.url, timeout=20))
+            clients.setdefault(worker_of(running, asked(client)), client)
+        yield running, [clients["worker-1"], clients["worker-2"]]
+
+
+def post(client: httpx.Client, path: str, **body: Any) -> Any:
+    answer = client.post(f"/agents/{path}", json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def take_turn(client: httpx.Client, ids: dict[str, str], text: str) -> Any:
+    return post(client, "turn/create", **ids, messages=[{"role": "user", "content": text}])
+
+
+def turns(client: httpx.Client, ids: dict[str, str]) -> Any:
+    return post(client, "session/get", **ids)["turns"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
+def test_an_agent_is_found_by_the_other_worker_and_after_a_restart(tmp_path: Path, how: signal.Signals) -> None:
+    with two_workers(tmp_path) as (running, (first, second)):
+        ids = post(first, "create", agent_config=AGENT)
+        ids |= post(second, "session/create", **ids, session_name="s")
+        taken = [take_turn(client, ids, f"turn {number}") for number, client in enumerate((first, second, first))]
+        assert turns(first, ids) == turns(second, ids) == taken
+        processes = pids(running, r"worker-\d")
+        if how is signal.SIGKILL:
+            for pid in (running.process.pid, *processes):
+                os.kill(pid, how)
+            running.process.wait(30)
+        else:
+            assert running.stop() == 0
+    with two_workers(tmp_path) as (running, clients):
+        for client in clients:
+            assert turns(client, ids) == taken
+            taken.append(take_turn(client, ids, "after"))
+        assert turns(clients[0], ids) == taken
+        post(clients[0], "delete", agent_id=ids["agent_id"])
+        gone = clients[1].post("/agents/session/get", json=ids)
+        assert gone.status_code == 404
+        assert "Traceback" not in "".join(running.output)
