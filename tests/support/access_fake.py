@@ -43,10 +43,10 @@ class StaticKeys:
 
 
 class Denying:
-    """A second plugin: no opinion but on what it denies."""
+    """A second plugin: no opinion but on what it denies, by the names of resources and instances."""
 
     def __init__(self) -> None:
-        self.denied: set[str] = set()
+        self.denied: set[str | None] = set()
         self.fails: Exception | None = None
         self.asked = 0
 
@@ -55,7 +55,7 @@ class Denying:
         self.asked += 1
         if self.fails is not None:
             raise self.fails
-        return False if resource.identifier in self.denied else None
+        return False if {resource.identifier, resource.provider_id} & self.denied else None
 
 
 class Around:

@@ -97,7 +97,8 @@ def test_its_files_can_be_kept_elsewhere(tmp_path: Path, discovery: Discovery) -
             "  telemetry:\n"
             "  - {provider_id: a, provider_type: remote::sample}\n"
             "  - {provider_id: b, provider_type: remote::sample}\n",
-            "run.yaml:4: providers.telemetry[1]: API 'telemetry' takes one provider",
+            "run.yaml:4: providers.telemetry[1]: API 'telemetry' takes one provider: nothing in the calls of "
+            "log_event, get_trace could say which of several is meant",
         ),
     ],
 )

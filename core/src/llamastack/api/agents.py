@@ -266,9 +266,12 @@ class AgentStepResponse(WireModel):
 class Agents(Protocol):
     """Create agents, hold sessions with them, turn by turn."""
 
-    @webmethod("/agents/create", capability="create_agent")
-    async def create_agent(self, agent_config: AgentConfig) -> AgentCreateResponse:
-        """Create an agent, under an id that the provider chooses."""
+    @webmethod("/agents/create", creates="agent_id", capability="create_agent")
+    async def create_agent(self, agent_config: AgentConfig, provider_id: str | None = None) -> AgentCreateResponse:
+        """Create an agent, under an id that the provider chooses.
+
+        provider_id: the provider that is to have it; where it is left out, the first one that is healthy.
+        """
         raise not_served()
 
     @webmethod("/agents/turn/create", capability="create_turn", argument_capabilities={"stream": "streaming"})

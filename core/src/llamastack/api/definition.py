@@ -16,6 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, create_model
 
 from llamastack.api.fail_fast_validation import FailFast
 from llamastack.api.files import File
+from llamastack.api.pagination import Page
 from llamastack.api.schema import Schema
 from llamastack.api.webmethod import ResourceAction, WebMethod, webmethod_of
 
@@ -171,6 +172,17 @@ class MethodDefinition:
         return (functools.reduce(operator.or_, plain) if plain else None), (pieces[0] if pieces else None)
 
     @functools.cached_property
+    def page_type(self) -> type[Page[object]] | None:
+        """The type of a page, for a list that has pages."""
+        plain = self.result_types[0]
+        return plain if isinstance(plain, type) and issubclass(plain, Page) else None
+
+    @property
+    def gives_list(self) -> bool:
+        """Whether it returns a list, with or without pages."""
+        return self.page_type is not None or get_origin(self.result_types[0]) is list
+
+    @functools.cached_property
     def reply_kind(self) -> ReplyKind:
         """What the reply is on the wire."""
         plain, piece = self.result_types
@@ -272,6 +284,11 @@ class ApiDefinition:
                         doc=inspect.getdoc(function) or "",
                     )
         return types.MappingProxyType(found)
+
+    @functools.cached_property
+    def created_ids(self) -> frozenset[str]:
+        """The names of the ids that its methods create."""
+        return frozenset(method.web.creates for method in self.methods.values() if method.web.creates)
 
     @functools.cached_property
     def capabilities(self) -> Mapping[str, tuple[str, ...]]:

@@ -41,6 +41,7 @@ class WebMethod:
     media_type: of a reply of bytes; a `File` has its own.
     event_field: the field of a streamed piece that names the event, as in `event: message_start`.
     routed_by: the parameter that names the object (model, shield, memory bank) which decides the provider.
+    creates: the id in the reply that belongs to the instance which made it; see `llamastack.api.created_ids`.
     resource_action: set on the methods of a registry API.
     capability: the capability that a provider needs to serve this method at all.
     argument_capabilities: parameter name -> capability needed when that parameter is given a truthy value.
@@ -55,6 +56,7 @@ class WebMethod:
     media_type: str | None = None
     event_field: str | None = None
     routed_by: str | None = None
+    creates: str | None = None
     resource_action: ResourceAction | None = None
     capability: str | None = None
     argument_capabilities: Mapping[str, str] = field(default_factory=dict)

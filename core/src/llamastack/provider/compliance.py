@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 
+from llamastack.api.created_ids import PROVIDER_ID
 from llamastack.api.definition import ApiDefinition
 from llamastack.provider.capabilities import Capabilities
 
@@ -14,13 +15,15 @@ def check_provider(api: ApiDefinition, provider: object, capabilities: Capabilit
 
     Checks, for each method of the API's Protocol and of the private protocol: it is there, it is not the Protocol's own
     empty body, it is async, and it takes the arguments that the stack passes. A method whose capability the spec
-    declares as unsupported or not implemented may be left out: the stack never calls it.
+    declares as unsupported or not implemented may be left out: the stack never calls it. So may the argument
+    `provider_id` of an API without resources, which the stack keeps for itself.
     """
     found: list[str] = []
+    kept = (PROVIDER_ID,) if api.pair is None else ()
     for name, method_definition in api.methods.items():
         if method_definition.web.capability and capabilities.refused(method_definition.web.capability):
             continue
-        found += _faults_of_method(provider, api.protocol, name)
+        found += _faults_of_method(provider, api.protocol, name, kept)
     if api.pair is not None:
         for name in (api.pair.list_hook, api.pair.register_hook):
             found += _faults_of_method(provider, api.pair.private_protocol, name)
@@ -37,7 +40,7 @@ def check_provider(api: ApiDefinition, provider: object, capabilities: Capabilit
     return found
 
 
-def _faults_of_method(provider: object, protocol: object, name: str) -> Iterator[str]:
+def _faults_of_method(provider: object, protocol: object, name: str, kept: tuple[str, ...] = ()) -> Iterator[str]:
     wanted = inspect.signature(getattr(protocol, name))
     method = getattr(provider, name, None)
     if method is None or getattr(type(provider), name, None) is getattr(protocol, name):
@@ -50,7 +53,7 @@ def _faults_of_method(provider: object, protocol: object, name: str) -> Iterator
     missing = [
         parameter.name
         for parameter in wanted.parameters.values()
-        if parameter.name != "self" and not _takes(has, parameter.name)
+        if parameter.name not in ("self", *kept) and not _takes(has, parameter.name)
     ]
     if missing:
         yield f"{name}: does not take {', '.join(repr(m) for m in missing)} (has: {has}, wanted: {wanted})"

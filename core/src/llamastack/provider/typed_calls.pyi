@@ -143,7 +143,7 @@ class MemoryBanksCalls(Protocol):
 class AgentsCalls(Protocol):
     """Create agents, hold sessions with them, turn by turn."""
 
-    async def create_agent(self, agent_config: AgentConfig) -> AgentCreateResponse: ...
+    async def create_agent(self, agent_config: AgentConfig, provider_id: str | None = None) -> AgentCreateResponse: ...
     @overload
     async def create_agent_turn(
         self,

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, create_model
 
 from llamastack.api.definition import ApiDefinition, ResourceKind
+from llamastack.api.id_fields import unroutable_methods
 from llamastack.provider.config_sections import ConfigSection
 from llamastack.provider.redaction import Redactor
 from llamastack.provider.validation_paths import path_of
@@ -212,9 +213,10 @@ def _provider_faults(config: LoadedConfig, api: ApiDefinition) -> Iterator[Confi
     path, providers = ("providers", api.name), config.run.providers[api.name]
     if not providers:
         yield config.fault(path, f"API '{api.name}' has no provider; add one or remove the key")
-    if api.pair is None and len(providers) > 1:
-        what = f"API '{api.name}' takes one provider: its requests name no object that could choose between several"
-        yield config.fault((*path, 1), what)
+    lost = unroutable_methods(api) if api.pair is None and len(providers) > 1 else []
+    if lost:
+        why = f"nothing in the calls of {', '.join(lost)} could say which of several is meant"
+        yield config.fault((*path, 1), f"API '{api.name}' takes one provider: {why}")
     ids = [provider.provider_id for provider in providers]
     for place, provider_id in enumerate(ids):
         if ids.index(provider_id) < place:

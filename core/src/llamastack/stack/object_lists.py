@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llamastack.api.definition import MethodDefinition
-from llamastack.api.pagination import Page
 from llamastack.provider.errors import InvalidRequestError
 
 _PAGE_SIZE = 100
@@ -18,7 +17,7 @@ def chosen_objects(method: MethodDefinition, objects: Sequence[Any], arguments: 
 
     A method that returns `Page` gets one, of `limit` objects (100 where it is not given). Raises InvalidRequestError.
     """
-    paged = _page_type(method)
+    paged = method.page_type
     wanted = {name: value for name, value in arguments.items() if value is not None}
     limit, after = (wanted.pop("limit", _PAGE_SIZE), wanted.pop("after", None)) if paged else (0, None)
     found = [item for item in objects if all(_fits(getattr(item, n, _MISSING), value) for n, value in wanted.items())]
@@ -33,11 +32,6 @@ def chosen_objects(method: MethodDefinition, objects: Sequence[Any], arguments: 
         has_more=start + limit < len(found),
         last_id=f"{page[-1].provider_id}/{page[-1].identifier}" if page else None,
     )
-
-
-def _page_type(method: MethodDefinition) -> type[Page[object]] | None:
-    plain = method.result_types[0]
-    return plain if isinstance(plain, type) and issubclass(plain, Page) else None
 
 
 def _fits(value: object, wanted: object) -> bool:

@@ -70,6 +70,14 @@ def _check_group(installed: Installed, access: list[str]) -> None:
         )
 
 
+def _check_ids(api: ApiDefinition, plugin: str) -> None:
+    from llamastack.api.id_fields import id_faults
+
+    faults = [f"{api.name}.{name}: {fault}" for name, method in api.methods.items() for fault in id_faults(api, method)]
+    if faults:
+        raise DiscoveryError("\n  ".join((f"plugin {plugin} adds an API whose ids cannot be routed:", *faults)))
+
+
 class Plugins:
     """The loaded plugins, and calls of their hooks."""
 
@@ -149,7 +157,8 @@ class Plugins:
     def apis(self) -> dict[str, ApiDefinition]:
         """The built-in APIs and those of plugins, by name.
 
-        Raises DiscoveryError when two claim one name, or when a surface cannot serve one.
+        Raises DiscoveryError when two claim one name, when a surface cannot serve one, or when the ids that one creates
+        cannot say which instance made them.
         """
         from llamastack.provider.builtin_apis import BUILTIN_APIS  # what a command's help does without
 
@@ -166,6 +175,8 @@ class Plugins:
             table[definition.name] = definition
         if adds:
             self._caller("llamastack_check_apis", reraise)(table, adds)
+            for name, plugin in adds.items():
+                _check_ids(table[name], plugin)
         return table
 
     def config_sections(self) -> tuple[ConfigSection, ...]:

@@ -11,7 +11,7 @@ from llamastack.api.base import RoutedObject
 from llamastack.api.definition import MethodDefinition
 from llamastack.api.webmethod import ResourceAction
 from llamastack.provider.api_handle import Dispatch
-from llamastack.provider.errors import NotFoundError, ObjectNotFoundError
+from llamastack.provider.errors import ObjectNotFoundError
 from llamastack.provider.hookspecs import OPEN_ROUTE, Action, Resource
 from llamastack.provider.provider_call import ProviderCall, ProviderMethod
 from llamastack.stack.access import AccessControl
@@ -39,7 +39,13 @@ class RoutedCalls:
     def dispatch_of(self, method: MethodDefinition) -> Dispatch:
         """Calls of a method of the API's Protocol."""
         key = self._keys[method.name]
-        by = _native_method(method, lambda call: {**call.request, key: call.identifier})
+        by = ProviderMethod(
+            method.name,
+            method.name,
+            lambda call: {**call.request, key: call.identifier},
+            lambda request: request,
+            by_name=True,
+        )
 
         async def dispatch(arguments: dict[str, Any]) -> Any:
             name = arguments[key]
@@ -82,27 +88,6 @@ def _routed_by(method: MethodDefinition) -> str:
     if method.web.routed_by is None:
         raise TypeError(f"{method.api}.{method.name} must say by which parameter it is routed")
     return method.web.routed_by
-
-
-def _native_method(method: MethodDefinition, arguments: Callable[[ProviderCall], Mapping[str, Any]]) -> ProviderMethod:
-    """A method of an API's Protocol, as a method of its providers."""
-    return ProviderMethod(method.name, method.name, arguments, lambda request: request, by_name=True)
-
-
-def direct_dispatch(instance: SupervisedProvider, method: MethodDefinition, calls: CallChain) -> Dispatch:
-    """A method of an API that has one provider."""
-    by = _native_method(method, lambda call: call.request)
-    ids = (method.api, method.name, "", instance.provider_id)
-
-    async def find_target(call: ProviderCall) -> ProviderCall:
-        raise NotFoundError(f"API '{call.api}' has no provider '{call.provider_id}' beside '{instance.provider_id}'")
-
-    send = calls.compose(find_target)
-
-    async def dispatch(arguments: dict[str, Any]) -> Any:
-        return await send(ProviderCall(*ids, method.gives_pieces(arguments), arguments, None, by, instance))
-
-    return dispatch
 
 
 class VisibleObjects:

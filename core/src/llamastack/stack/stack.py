@@ -24,12 +24,13 @@ from llamastack.stack.config import LoadedConfig, load_config
 from llamastack.stack.context_in_own_task import OwnTask
 from llamastack.stack.discovery import STORE_GROUP, Discovery, DiscoveryError, default_discovery
 from llamastack.stack.hook_calls import contained_lifespan
+from llamastack.stack.id_routing import IdRoutedCalls
 from llamastack.stack.inspection import StackInspect
 from llamastack.stack.plugins import Plugins
 from llamastack.stack.resolver import Plan, provider_api, resolve
 from llamastack.stack.resources.catalogue import ResourceCatalogue
 from llamastack.stack.resources.store_follower import StoreFollower
-from llamastack.stack.routing import RoutedCalls, direct_dispatch, implemented_dispatch, resource_dispatch
+from llamastack.stack.routing import RoutedCalls, implemented_dispatch, resource_dispatch
 from llamastack.stack.supervisor import SupervisedProvider
 from llamastack.stack.yaml_source import ConfigError, ConfigIssue
 
@@ -80,6 +81,7 @@ class Stack(Apis):
         self._handles: dict[str, ApiHandle] = {}
         self._tables: dict[str, ResourceCatalogue] = {}
         self._routed_calls: dict[str, RoutedCalls] = {}
+        self._id_routed_calls: dict[str, IdRoutedCalls] = {}
         self._inspect = StackInspect(self.apis, self.instances, self._tables)
 
     @classmethod
@@ -263,6 +265,7 @@ class Stack(Apis):
         self._handles.clear()
         self._tables.clear()
         self._routed_calls.clear()
+        self._id_routed_calls.clear()
 
     def _assemble(self) -> None:
         run, folder = self.config.run, self.config.folder
@@ -285,7 +288,9 @@ class Stack(Apis):
             )
         for api, instances in self.instances.items():
             pair = self._all_apis[api].pair
-            if pair is not None:
+            if pair is None:
+                self._id_routed_calls[api] = IdRoutedCalls(self._all_apis[api], instances, self._calls)
+            else:
                 table = self._tables[api] = ResourceCatalogue(
                     pair, instances, self.store, max_age_s=run.refresh_interval_s, notify=self.hooks.notify
                 )
@@ -305,7 +310,7 @@ class Stack(Apis):
             return self._routed_calls[definition.name].dispatch_of(method)
         if definition.implemented_by_stack:
             return implemented_dispatch(self._inspect, method, self.access)
-        return direct_dispatch(self.instances[definition.name][0], method, self._calls)
+        return self._id_routed_calls[definition.name].dispatch_of(method)
 
     async def _polled(self, instance: SupervisedProvider, vanished: Set[str]) -> None:
         table = self._tables.get(instance.api)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from installed_fakes import FILES_EXAMPLE, entry_points_in, install, install_package
 from llamastack_files_example.api import APIS, EventType, FileEvent, StoredFile
-from llamastack_files_example.conformance import FilesConformance
+from llamastack_files_example.conformance import FilesConformance, UploadsConformance
 
 from llamastack.api.files import File
 from llamastack.api.pagination import Page
@@ -113,3 +113,12 @@ def test_a_suite_without_an_example_of_every_method_fails(site: Path) -> None:
         with pytest.raises(CheckFailure) as failure:
             OneExample().test_methods_every(subject)
     assert failure.value.got.startswith("the suite has no example of archive, checksum, delete_file, download_file, ")
+
+
+def test_a_suite_tries_the_instance_that_it_is_about(site: Path) -> None:
+    install_package(site, FILES_EXAMPLE)
+    down = {"provider_id": "far", "provider_type": "remote", "config": {"url": "http://127.0.0.1:1"}}
+    document = {"providers": {"uploads": [{"provider_id": "a", "provider_type": "local"}, down]}}
+    subject = Subject("uploads", "local", document, discovery=Discovery(entry_points_in(site)))
+    with subject.open():
+        UploadsConformance().test_methods_every(subject)

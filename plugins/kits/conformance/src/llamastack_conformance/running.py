@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from llamastack.api.created_ids import mark_of
+from llamastack.api.definition import MethodDefinition
+from llamastack.api.id_fields import IdFields
 from llamastack.api.inspect import ProviderStatus
 from llamastack.provider.errors import LlamaStackError
 from llamastack.stack import Stack
@@ -93,6 +97,15 @@ class Running:
     def qualified(self, identifier: str) -> str:
         """A name that means this provider's resource, even if another provider has the same name."""
         return f"{self.provider_id}/{identifier}"
+
+    def marked(self, method: MethodDefinition, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments with ids of the provider itself, as callers of the stack know these ids."""
+        mark = mark_of(self.subject.api, self.provider_id)
+        changes = IdFields(self.subject.definition.created_ids).arguments(method)
+        return {
+            name: changes[name](value, lambda own: own + mark) if name in changes else value
+            for name, value in arguments.items()
+        }
 
     async def becomes_healthy(self, within_s: float) -> bool:
         """Whether the provider becomes healthy within the time."""

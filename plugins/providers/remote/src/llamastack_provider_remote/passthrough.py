@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 from pydantic import Field
 
+from llamastack.api.created_ids import PROVIDER_ID
 from llamastack.api.definition import MethodDefinition, ResourceKind
 from llamastack.api.pagination import all_listed
 from llamastack.api.webmethod import ResourceAction
@@ -30,7 +31,8 @@ class PassthroughConfig(AnswersConfig):
     timeout_s: float = Field(default=600.0, gt=0, description="Seconds between bytes of a reply")
     remote_provider_id: str = Field(
         default="",
-        description="`provider_id` at the other server for registrations; optional if it has only one",
+        description="`provider_id` at the other server for registrations, and for calls that take one; optional if it "
+        "has only one",
     )
 
 
@@ -61,12 +63,14 @@ class Passthrough:
         await self._http.aclose()
 
 
-def _handed_on(client: LlamaStackClient, method: MethodDefinition, provider_id: str) -> Any:
+def _handed_on(client: LlamaStackClient, method: MethodDefinition, provider_id: str, remote_provider_id: str) -> Any:
     call = client.api(method.api).methods[method.name].dispatch
+    takes_provider_id = remote_provider_id and PROVIDER_ID in method.parameters
+    fixed = {PROVIDER_ID: remote_provider_id} if takes_provider_id else {}
 
     async def handed_on(**arguments: Any) -> Any:
         try:
-            return await call(arguments)
+            return await call({**arguments, **fixed})
         except LlamaStackError as error:
             if error.provider_id is not None:  # the other server's provider_id; here it is this provider's
                 error.amend(provider_id=provider_id)
@@ -111,7 +115,7 @@ async def get_adapter_impl(config: PassthroughConfig, deps: Deps) -> Passthrough
     )
     provider = Passthrough(client, http)
     for method in definition.methods.values():
-        setattr(provider, method.name, _handed_on(client, method, deps.provider_id))
+        setattr(provider, method.name, _handed_on(client, method, deps.provider_id, config.remote_provider_id))
     if definition.pair is not None:
         for name, hook in _table_hooks(client, definition.pair, config.remote_provider_id).items():
             setattr(provider, name, hook)

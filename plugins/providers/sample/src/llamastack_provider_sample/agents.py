@@ -46,7 +46,7 @@ class SampleAgents(Agents):
         self._agents = deps.kv("agents", AgentConfig)
         self._sessions = deps.kv("sessions", Session)
 
-    async def create_agent(self, agent_config: AgentConfig) -> AgentCreateResponse:
+    async def create_agent(self, agent_config: AgentConfig, provider_id: str | None = None) -> AgentCreateResponse:
         for name in ("tools", "input_shields", "output_shields"):
             if getattr(agent_config, name):
                 raise NotSupportedError(f"sample agents have no {name}", param=f"agent_config.{name}")

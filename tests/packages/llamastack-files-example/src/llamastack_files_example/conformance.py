@@ -1,4 +1,4 @@
-"""The conformance suite of the API `files`, for every provider of it."""
+"""The conformance suites of the APIs `files` and `uploads`, for every provider of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, ClassVar
 
 from llamastack.api.files import File
-from llamastack_conformance import RoutedPluginApiConformance
+from llamastack_conformance import PluginApiConformance, RoutedPluginApiConformance
 from llamastack_conformance.running import Running
 from llamastack_conformance.suites.suite import Probe
 
@@ -42,3 +42,29 @@ class FilesConformance(RoutedPluginApiConformance):
         yield "checksum", folder
         yield "delete_file", one
         yield "list_events", folder
+
+
+class UploadsConformance(PluginApiConformance):
+    """The checks of a provider of uploads."""
+
+    api: ClassVar[str] = "uploads"
+
+    async def call(self, running: Running, text: str = "hello") -> Any:
+        made = await running.calls.create_upload(name=text, provider_id=running.provider_id)
+        return await running.calls.get_upload(upload_id=made.id)
+
+    def answers(self, text: str, result: Any) -> bool:
+        return bool(result.name == text)
+
+    async def examples(self, running: Running) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
+        mine = {"provider_id": running.provider_id}
+        yield "create_upload", {"name": "a", **mine}
+        made = await running.calls.create_upload(name="b", **mine)
+        one = {"upload_id": made.id}
+        yield "add_part", {**one, "part": b"hello"}
+        yield "get_upload", one
+        yield "list_uploads", {"limit": 1, **mine}
+        yield "list_names", mine
+        yield "list_upload_events", one
+        yield "join_uploads", {"upload_ids": [made.id, made.id]}
+        yield "delete_upload", one

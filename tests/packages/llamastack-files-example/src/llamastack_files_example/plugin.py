@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 @hookimpl
 def llamastack_apis() -> Sequence[ApiDefinition]:
     from llamastack_files_example.api import APIS
+    from llamastack_files_example.uploads_api import UPLOADS
 
-    return APIS
+    return [*APIS, UPLOADS]
 
 
 @hookimpl

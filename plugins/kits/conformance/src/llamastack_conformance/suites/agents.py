@@ -37,9 +37,14 @@ class AgentsConformance(ProviderConformance):
             sampling_params=SamplingParams(max_tokens=24),
         )
 
+    async def _agent(self, running: Running) -> Any:
+        """Make an agent."""
+        config = await self._config(running)
+        return await running.calls.create_agent(agent_config=config, provider_id=running.provider_id)
+
     async def _session(self, running: Running) -> dict[str, str]:
         """Make an agent and a session with it."""
-        agent = await running.calls.create_agent(agent_config=await self._config(running))
+        agent = await self._agent(running)
         well_formed(running.subject.method("create_agent"), agent)
         session = await running.calls.create_agent_session(agent_id=agent.agent_id, session_name="a session")
         well_formed(running.subject.method("create_agent_session"), session)
@@ -92,8 +97,7 @@ class AgentsConformance(ProviderConformance):
     async def test_create_agent_works(self, subject: Subject) -> None:
         """each agent gets its own id"""
         async with subject.shared() as running:
-            config = await self._config(running)
-            made = [await running.calls.create_agent(agent_config=config) for _ in range(2)]
+            made = [await self._agent(running) for _ in range(2)]
         for agent in made:
             well_formed(subject.method("create_agent"), agent)
         if not made[0].agent_id or made[0].agent_id == made[1].agent_id:

@@ -73,9 +73,10 @@ def refused(capability: str) -> Any:
         async with subject.shared() as running:
             await self.prepare(running)
             probe = await self.probe(running, capability)
+            definition = subject.method(probe.method)
             arguments = dict(probe.arguments)
             try:
-                result = await getattr(running.calls, probe.method)(**arguments)
+                result = await getattr(running.calls, probe.method)(**running.marked(definition, arguments))
                 await close(result)
             except NotSupportedError:
                 pass
@@ -84,7 +85,7 @@ def refused(capability: str) -> Any:
             else:
                 raise CheckFailure(f"{probe.method} was answered")
             # The provider is called directly: the stack refuses by the spec, and the spec must not hide a capability.
-            routed_by = subject.method(probe.method).web.routed_by
+            routed_by = definition.web.routed_by
             if routed_by is not None:
                 arguments[routed_by] = arguments[routed_by].removeprefix(running.qualified(""))
             method = getattr(running.provider, probe.method, None)
