@@ -11,6 +11,7 @@ from read_source import table
 from llamastack_conformance.catalogue import catalogue
 from llamastack_conformance.options import add_options
 from llamastack_conformance.report import ProviderResults, read
+from llamastack_conformance.store_under_test import STORE
 
 RESULTS = Path(__file__).parents[1] / "docs" / "conformance-results.json"
 _GROUPS = ("listing", "life", "failure", "stress", "static")
@@ -21,9 +22,17 @@ def checks(tier: str) -> str:
     rows = (
         (f"`{check.id}`", ", ".join(apis) if len(apis) < 5 else "all", check.wanted, check.mend)
         for check, apis in catalogue()
-        if check.tier == tier
+        if check.tier == tier and apis != (STORE,)
     )
     return table(("check", "of the APIs", "what is wanted", "how to mend what fails"), rows)
+
+
+def checks_of_stores(_: str) -> str:
+    """The checks of stores."""
+    rows = [
+        (f"`{check.id}`", check.tier.value, check.wanted, check.mend) for check, apis in catalogue() if apis == (STORE,)
+    ]
+    return table(("check", "tier", "what is wanted", "how to mend what fails"), rows)
 
 
 def options(_: str) -> str:
@@ -76,6 +85,7 @@ def _counted(verdict: str) -> str:
 
 BLOCKS: dict[str, Callable[[str], str]] = {
     "conformance-checks": checks,
+    "conformance-checks-of-stores": checks_of_stores,
     "conformance-options": options,
     "conformance-results": results,
 }

@@ -22,6 +22,7 @@ providers:
   - {provider_id: echo, provider_type: "remote::sample"}
   agents:
   - {provider_id: a, provider_type: "remote::sample"}
+  - {provider_id: b, provider_type: "remote::sample"}
 server: {workers: 2}
 """
 
@@ -55,12 +56,18 @@ def turns(client: httpx.Client, ids: dict[str, str]) -> Any:
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
-def test_an_agent_is_found_by_the_other_worker_and_after_a_restart(tmp_path: Path, how: signal.Signals) -> None:
+def test_agents_of_two_instances_are_found_by_the_other_worker_and_after_a_restart(
+    tmp_path: Path, how: signal.Signals
+) -> None:
+    sessions: list[dict[str, str]] = []
+    taken: list[list[Any]] = []
     with two_workers(tmp_path) as (running, (first, second)):
-        ids = post(first, "create", agent_config=AGENT)
-        ids |= post(second, "session/create", **ids, session_name="s")
-        taken = [take_turn(client, ids, f"turn {number}") for number, client in enumerate((first, second, first))]
-        assert turns(first, ids) == turns(second, ids) == taken
+        for instance in ("a", "b"):
+            ids = post(first, "create", agent_config=AGENT, provider_id=instance)
+            ids |= post(second, "session/create", **ids, session_name=f"of {instance}")
+            sessions.append(ids)
+            taken.append([take_turn(client, ids, f"{instance} {n}") for n, client in enumerate((first, second, first))])
+            assert turns(first, ids) == turns(second, ids) == taken[-1]
         processes = pids(running, r"worker-\d")
         if how is signal.SIGKILL:
             for pid in (running.process.pid, *processes):
@@ -69,11 +76,15 @@ def test_an_agent_is_found_by_the_other_worker_and_after_a_restart(tmp_path: Pat
         else:
             assert running.stop() == 0
     with two_workers(tmp_path) as (running, clients):
-        for client in clients:
-            assert turns(client, ids) == taken
-            taken.append(take_turn(client, ids, "after"))
-        assert turns(clients[0], ids) == taken
-        post(clients[0], "delete", agent_id=ids["agent_id"])
-        gone = clients[1].post("/agents/session/get", json=ids)
-        assert gone.status_code == 404
+        for ids, known in zip(sessions, taken, strict=True):
+            for client in clients:
+                assert turns(client, ids) == known
+                known.append(take_turn(client, ids, "after"))
+            assert turns(clients[0], ids) == known
+        (of_a, of_b) = sessions
+        mixed = clients[0].post("/agents/session/get", json={**of_a, "session_id": of_b["session_id"]})
+        assert mixed.status_code == 404  # an instance has only its own sessions
+        post(clients[0], "delete", agent_id=of_a["agent_id"])
+        assert clients[1].post("/agents/session/get", json=of_a).status_code == 404
+        assert turns(clients[1], of_b) == taken[1]
         assert "Traceback" not in "".join(running.output)

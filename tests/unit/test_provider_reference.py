@@ -47,7 +47,7 @@ OF_THE_STACK = {
     "secret_forms",
     "descriptor_shortage",
     "memory_store",
-    "store",  # for authors of stores; docs/plugins-and-hooks.md
+    "store",  # for authors of stores; docs/state.md
     "typed_calls",  # the APIs as callers see them
     "validation",
     "validation_paths",

@@ -1,12 +1,7 @@
-"""What every store promises, tried with those of the core: methods, followers, several processes, a lost process."""
+"""The stores of the core against a dict while time goes by; the suite of stores has the rest of what they promise."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import resource
-import signal
-import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -15,14 +10,13 @@ from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
-import anyio
 import pytest
 from anyio.from_thread import start_blocking_portal
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from llamastack.provider import StoreUnavailableError, memory_store
+from llamastack.provider import memory_store
 from llamastack.provider.store import TOMBSTONE_S, Record, Store
 from llamastack.stack.stores import sqlite
 from llamastack.stack.stores.memory import MemoryStore, MemoryStoreConfig
@@ -31,7 +25,6 @@ from llamastack.stack.stores.sqlite import SqliteStore, SqliteStoreConfig
 pytestmark = pytest.mark.anyio
 KINDS = ["followed", "other"]
 KEYS = ["a", "ab", "b", "ü"]
-SPAWN = multiprocessing.get_context("spawn")
 
 
 def sqlite_in(folder: Path) -> SqliteStore:
@@ -208,103 +201,3 @@ async def test_a_follower_that_was_away_for_longer_than_a_day_learns_what_is_gon
         assert changes.complete
         assert changes.records == [kept]
         await store.close()
-
-
-# ---- several processes -----------------------------------------------------------------------------------------------
-
-
-def count_up(folder: Path, times: int) -> None:
-    """Adds 1 again and again, by compare-and-set."""
-
-    async def run() -> None:
-        store = sqlite_in(folder)
-        await store.open(KINDS)
-        for _ in range(times):
-            while True:
-                known = await store.get("other", "sum")
-                value = str(int(known.value or "0") + 1 if known else 1)
-                if await store.swap("other", "sum", value, version=known.version if known else None):
-                    break
-        await store.close()
-
-    anyio.run(run)
-
-
-async def test_no_update_of_several_processes_is_lost(tmp_path: Path) -> None:
-    processes = [SPAWN.Process(target=count_up, args=(tmp_path, 150)) for _ in range(3)]
-    for process in processes:
-        process.start()
-    store = sqlite_in(tmp_path)
-    await store.open(["followed"])
-    for process in processes:
-        await anyio.to_thread.run_sync(process.join, 60)
-        assert process.exitcode == 0
-    record = await store.get("other", "sum")
-    assert record is not None
-    assert record.value == "450"
-    await store.close()
-
-
-def write_on_and_on(folder: Path) -> None:
-    async def run() -> None:
-        store = sqlite_in(folder)
-        await store.open(["followed"])
-        number = 0
-        while True:
-            number += 1
-            await store.put("followed", f"k{number % 3}", f"{number} " * 2000)
-
-    anyio.run(run)
-
-
-async def test_a_process_that_is_killed_while_it_writes_leaves_whole_records(tmp_path: Path) -> None:
-    versions = 0
-    for _ in range(3):
-        process = SPAWN.Process(target=write_on_and_on, args=(tmp_path,))
-        process.start()
-        store = sqlite_in(tmp_path)
-        await store.open(["followed"])
-        with anyio.fail_after(60):
-            while (changes := await store.changes_since(versions, ["followed"])).version < versions + 20:
-                await anyio.sleep(0.01)
-        assert process.pid is not None
-        os.kill(process.pid, signal.SIGKILL)
-        await anyio.to_thread.run_sync(process.join, 30)
-        await store.close()
-        store = sqlite_in(tmp_path)
-        await store.open(["followed"])
-        changes = await store.changes_since(0, ["followed"])
-        versions = changes.version
-        assert len(changes.records) == 3
-        for record in changes.records:
-            assert record.value == f"{(record.value or '').partition(' ')[0]} " * 2000
-        await store.put("followed", "after", "1")
-        await store.delete("followed", "after")
-        await store.close()
-
-
-def fill(folder: Path, limit: int) -> None:
-    """Exits with 0 if the store tells a full disk and holds the old value."""
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-
-    async def run() -> None:
-        store = sqlite_in(folder)
-        await store.open(["followed"])
-        await store.put("other", "a", "old")
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        with pytest.raises(StoreUnavailableError, match=r"registry .*store\.sqlite cannot be used: .*disk is full"):
-            await store.put("other", "a", "new" * 1_000_000)
-        record = await store.get("other", "a")
-        assert record is not None
-        assert record.value == "old"
-        await store.close()
-
-    anyio.run(run)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of a file's size")
-async def test_a_full_disk_is_told_and_the_old_value_stays(tmp_path: Path) -> None:
-    process = SPAWN.Process(target=fill, args=(tmp_path, 500_000))
-    process.start()
-    await anyio.to_thread.run_sync(process.join, 60)
-    assert process.exitcode == 0

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from heapq import nsmallest
 from typing import ClassVar
 
-from llamastack.provider.store import TOMBSTONE_S, Changes, Record, check_swap
+from llamastack.provider.store import TOMBSTONE_S, Changes, Record, check_record, check_swap
 
 _CLEAN_INTERVAL_S = 60.0
 
@@ -34,12 +34,14 @@ class MemoryStore:
         return record if record is not None and _is_there(record, time.time()) else None
 
     async def put(self, kind: str, key: str, value: str, *, expires_at: float | None = None) -> Record:
+        check_record(key, value)
         return self._keep(kind, key, value, expires_at)
 
     async def swap(
         self, kind: str, key: str, value: str | None, *, version: int | None, expires_at: float | None = None
     ) -> Record | None:
         check_swap(value, version)
+        check_record(key, value)
         known = await self.get(kind, key)
         if (None if known is None else known.version) != version:
             return None

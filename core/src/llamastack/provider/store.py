@@ -16,8 +16,8 @@ class Record(NamedTuple):
     """What the store keeps under one key of one kind.
 
     kind: what it is, such as `models` for registered models.
-    key: unique in its kind; any text without lone surrogates.
-    value: the text that is kept, mostly JSON; None when the record was deleted.
+    key: unique in its kind; any text that is not empty, without lone surrogates.
+    value: the text that is kept, mostly JSON, without lone surrogates; None when the record was deleted.
     version: number of the change that made it. Numbers grow over all kinds, and none is used again.
     expires_at: when it is forgotten, in seconds since the epoch; None: never.
     """
@@ -69,7 +69,7 @@ class Store(Protocol):
         """The record; None if it is not there."""
 
     async def put(self, kind: str, key: str, value: str, *, expires_at: float | None = None) -> Record:
-        """Keep a value, whatever is there."""
+        """Keep a value, whatever is there. Raises ValueError for a key or value that is no record's; so does `swap`."""
 
     async def swap(
         self, kind: str, key: str, value: str | None, *, version: int | None, expires_at: float | None = None
@@ -103,3 +103,11 @@ def check_swap(value: str | None, version: int | None) -> None:
     """Raises ValueError for a swap that would delete what is not there."""
     if value is None and version is None:
         raise ValueError("swap() with value None deletes a record, so it needs the version of that record")
+
+
+def check_record(key: str, value: str | None) -> None:
+    """Raises ValueError for a record that not every store could keep."""
+    if not key:
+        raise ValueError("the key of a record is empty")
+    for text in (key, value or ""):
+        text.encode()  # raises UnicodeEncodeError, a ValueError, for a lone surrogate

@@ -30,6 +30,12 @@ class _Distribution:
         return f"Name: {self.name}\nVersion: 0.1.0\n\n"
 
 
+def entry_point(name: str, value: str, group: str, distribution: str = "llamastack-provider-sample") -> EntryPoint:
+    """An entry point as if a distribution had it."""
+    made: EntryPoint = EntryPoint(name, value, group)._for(_Distribution(distribution))  # type: ignore[no-untyped-call]
+    return made
+
+
 @dataclass
 class Broken:
     """A provider with one thing broken.
@@ -51,9 +57,12 @@ class Broken:
         """The provider as the suite gets it. backend: URL of the scripted one."""
         attribute = f"SPEC_{self.name}"
         setattr(sys.modules[__name__], attribute, self.spec)
-        entry = EntryPoint(
-            self.spec.provider_type, f"{self.module}:{attribute}", f"llamastack.providers.{self.api}"
-        )._for(_Distribution(self.distribution))  # type: ignore[no-untyped-call]
+        entry = entry_point(
+            self.spec.provider_type,
+            f"{self.module}:{attribute}",
+            f"llamastack.providers.{self.api}",
+            self.distribution,
+        )
         config = {
             name: value.format(url=backend) if isinstance(value, str) else value for name, value in self.config.items()
         }

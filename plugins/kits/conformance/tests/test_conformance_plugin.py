@@ -354,3 +354,64 @@ def test_a_report_that_cannot_be_written(pytester: pytest.Pytester) -> None:
     result = run(pytester, "--llamastack-tiers", "static", "--llamastack-report", "file/r.json")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["file/r.json: cannot be written:*"])
+
+
+# ---- stores ----------------------------------------------------------------------------------------------------------
+
+STORE_SUITE = """
+from llamastack_conformance import StoreConformance
+
+class TestMemory(StoreConformance):
+    store_type = "memory"
+"""
+
+
+def run_store(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    return pytester.runpytest_subprocess("-p", "no:cacheprovider", *arguments)
+
+
+def test_a_store_without_a_test_file(pytester: pytest.Pytester) -> None:
+    result = run_store(pytester, "--llamastack-store", "memory", "--llamastack-tiers", "live", "-v")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        [
+            "*::TestMemoryStore::test_records_as_a_dict PASSED*",
+            "*conformance of store=memory (llamastack *",
+            "not applicable: shared.at-once, reopened.keeps: the class says `shared = False`*",
+            "conforms: * passed, 2 not applicable",
+        ]
+    )
+
+
+def test_a_store_as_a_class(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_store=STORE_SUITE)
+    result = run_store(pytester, "--llamastack-tiers", "static", "--llamastack-report", "r.json")
+    assert result.ret == 0
+    [store] = json.loads((pytester.path / "r.json").read_text())["providers"]
+    assert (store["api"], store["provider_type"], store["suite"]) == ("store", "memory", "TestMemory")
+    assert [check["status"] for check in store["checks"]] == ["passed", "passed"]
+
+
+def test_a_store_has_settings(pytester: pytest.Pytester, config: Path) -> None:
+    config.write_text(f"store: {{type: sqlite, config: {{path: {pytester.path}/own/store.sqlite}}}}\n")
+    named = ("--llamastack-store", "sqlite", "--llamastack-config", config.name, "-k", "shared or private")
+    result = run_store(pytester, *named)
+    assert result.ret == 0
+    assert (pytester.path / "own" / "store.sqlite").exists()
+    result.stdout.fnmatch_lines(["not applicable: files.private: the store keeps no files in the folder of its stack"])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("memory", "store: {type: sqlite}", "*store.type of the run config is 'sqlite'; wanted: 'memory'*"),
+        ("memory", "store: {config: {path: x}}", "*store.config.path: unknown field"),
+        ("missing", "{}", "*'missing'*sqlite*"),
+    ],
+)
+def test_a_store_that_cannot_be_tried(pytester: pytest.Pytester, config: Path, name: str, text: str, says: str) -> None:
+    config.write_text(text)
+    named = ("--llamastack-store", name, "--llamastack-config", config.name, "-k", "keys")
+    result = run_store(pytester, *named)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines([says])

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from llamastack.provider.descriptor_shortage import SHORTAGE, is_shortage
 from llamastack.provider.errors import ServerBusyError, StoreUnavailableError
 from llamastack.provider.private_files import make_private, private_file, private_folder
-from llamastack.provider.store import TOMBSTONE_S, Changes, Record, check_swap
+from llamastack.provider.store import TOMBSTONE_S, Changes, Record, check_record, check_swap
 from llamastack.stack.stores.sqlite_schema import prepare
 
 _T = TypeVar("_T")
@@ -161,12 +161,14 @@ class SqliteStore:
     # ---- writing -------------------------------------------------------------------------------------------------
 
     async def put(self, kind: str, key: str, value: str, *, expires_at: float | None = None) -> Record:
+        check_record(key, value)
         return await self._write(lambda connection: _put(connection, kind, key, value, expires_at))
 
     async def swap(
         self, kind: str, key: str, value: str | None, *, version: int | None, expires_at: float | None = None
     ) -> Record | None:
         check_swap(value, version)
+        check_record(key, value)
 
         def write(connection: sqlite3.Connection) -> Record | None:
             known = _get(connection, kind, key)

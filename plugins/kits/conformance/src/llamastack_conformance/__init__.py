@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from llamastack_conformance.suites.memory import MemoryConformance
     from llamastack_conformance.suites.plugin_api import PluginApiConformance, RoutedPluginApiConformance
     from llamastack_conformance.suites.safety import SafetyConformance
+    from llamastack_conformance.suites.store import StoreConformance
     from llamastack_conformance.suites.telemetry import TelemetryConformance
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "PluginApiConformance",
     "RoutedPluginApiConformance",
     "SafetyConformance",
+    "StoreConformance",
     "TelemetryConformance",
 ]
 SUITES = {api: f"{api.capitalize()}Conformance" for api in ("agents", "inference", "memory", "safety", "telemetry")}
@@ -46,6 +48,7 @@ if not TYPE_CHECKING:
             ".suites.telemetry",
             ".suites.agents",
             ".suites.plugin_api",
+            ".suites.store",
         ),
         __all__,
     )

@@ -7,10 +7,12 @@ import re
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from llamastack_conformance.provider_under_test import Subject
+    from llamastack_conformance.check_runner import CheckRunner
+
+_Subject = TypeVar("_Subject", bound="CheckRunner")
 
 SUITE_VERSION = "1.0"
 """The newest `since` of any check; a run can be pinned to an older one."""
@@ -68,12 +70,12 @@ class NotApplicable(Exception):
     """The check cannot be tried on this provider with this configuration; the report says why."""
 
 
-Body = Callable[[Any, "Subject"], Awaitable[None]]
+Body = Callable[[Any, _Subject], Awaitable[None]]
 
 
 def check(
     id: str, *, tier: Tier, mend: str, since: str = "1.0", capability: str | None = None, declared: bool = True
-) -> Callable[[Body], Callable[[Any, Subject], None]]:
+) -> Callable[[Body[_Subject]], Callable[[Any, _Subject], None]]:
     """Make a test of an async method `(self, subject)`; its docstring states the requirement.
 
     The test is a plain function that runs the method in the subject's own event loop, so no other plugin decides
@@ -83,13 +85,13 @@ def check(
     if not _ID.match(id):
         raise ValueError(f"{id!r}: the id of a check is like 'topic.what-it-is'")
 
-    def mark(body: Body) -> Callable[[Any, Subject], None]:
+    def mark(body: Body[_Subject]) -> Callable[[Any, _Subject], None]:
         wanted = " ".join((inspect.getdoc(body) or "").split())
         if not wanted:
             raise ValueError(f"check '{id}' has no docstring that states the requirement")
         described = Check(id, tier, since, wanted, mend, capability, declared)
 
-        def test(self: Any, llamastack_subject: Subject) -> None:
+        def test(self: Any, llamastack_subject: _Subject) -> None:
             llamastack_subject.run(described, body, self)
 
         test.__name__, test.__qualname__, test.__doc__ = body.__name__, body.__qualname__, body.__doc__

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, Secret, ValidationError
 
@@ -31,6 +31,34 @@ class SubjectError(Exception):
     """The suite cannot begin: the run config, or something it names, is missing or wrong."""
 
 
+class Origin(NamedTuple):
+    """What is under test, as a report names it.
+
+    api: of the provider; `store` for a store. type: of the provider, or the name of the store. distribution, version:
+    of its package; "?" when it is not installed. capabilities: those that the spec declares.
+    """
+
+    api: str
+    type: str
+    distribution: str
+    version: str
+    capabilities: dict[str, str]
+
+
+def read_settings(document: Mapping[str, Any]) -> Settings:
+    """The settings of the suite in a run config. Raises SubjectError if they are wrong."""
+    try:
+        return settings_of(document)
+    except ValidationError as error:
+        raise not_valid(error, Settings, ["x-conformance"]) from None
+
+
+def not_valid(error: ValidationError, model: type[BaseModel], at: list[str]) -> SubjectError:
+    """What is wrong with a part of the run config; without its values, which may be secrets."""
+    faults = explain_validation_error(error, model)
+    return SubjectError("; ".join(f"{path_of([*at, *fault['loc']])}: {fault['msg']}" for fault in faults))
+
+
 class ConfiguredProvider:
     """An installed provider and its place in a run config.
 
@@ -50,14 +78,7 @@ class ConfiguredProvider:
             known = ", ".join(name for name, d in self.definitions.items() if not d.implemented_by_stack)
             raise SubjectError(f"there is no API '{api}' for providers; allowed: {known}")
         self.definition = self.definitions[api]
-        try:
-            self.settings: Settings = settings_of(document)
-        except ValidationError as error:
-            faults = "; ".join(
-                f"{path_of(['x-conformance', *e['loc']])}: {e['msg']}"
-                for e in explain_validation_error(error, Settings)
-            )
-            raise SubjectError(faults) from None
+        self.settings = read_settings(document)
 
     @cached_property
     def installed(self) -> Installed:
@@ -75,6 +96,15 @@ class ConfiguredProvider:
             return self.discovery.load_spec(self.installed)
         except DiscoveryError as error:
             raise CheckFailure(str(error)) from None
+
+    @property
+    def origin(self) -> Origin:
+        """Where the provider comes from, for reports."""
+        try:
+            found = self.installed.distribution, self.installed.version, dict(self.spec.capabilities)
+        except CheckFailure:
+            found = "?", "?", {}
+        return Origin(self.api, self.provider_type, *found)
 
     @property
     def pair(self) -> ResourceKind:

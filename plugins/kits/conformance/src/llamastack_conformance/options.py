@@ -15,11 +15,12 @@ _TIERS = ("static", "live", "stress", "failure")
 class Asked:
     """The options of a run.
 
-    providers: (API, type) of the providers to check without a test file, with the run config `config`. tiers: the tiers
-    to run. pinned: a version of the suite, or "". waivers, reports, compare: files.
+    providers: (API, type) of the providers to check without a test file, with the run config `config`. stores: names of
+    stores, likewise. tiers: the tiers to run. pinned: a version of the suite, or "". waivers, reports, compare: files.
     """
 
     providers: tuple[tuple[str, str], ...]
+    stores: tuple[str, ...]
     config: Path | None
     tiers: tuple[str, ...]
     pinned: str
@@ -37,7 +38,18 @@ def add_options(group: pytest.OptionGroup) -> None:
         metavar="API=TYPE",
         help="Check this installed provider, such as inference=remote::tgi, without a test file. May be repeated.",
     )
-    group.addoption("--llamastack-config", metavar="FILE", help="Run config that contains the provider.")
+    group.addoption(
+        "--llamastack-store",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="Check this installed store, such as sqlite, without a test file. May be repeated.",
+    )
+    group.addoption(
+        "--llamastack-config",
+        metavar="FILE",
+        help="Run config that contains the provider, or the settings of the store if it needs some.",
+    )
     group.addoption(
         "--llamastack-tiers", metavar="LIST", default=",".join(_TIERS), help=f"Of {','.join(_TIERS)}; all by default."
     )
@@ -64,6 +76,7 @@ def read_options(given: argparse.Namespace) -> Asked:
     """The parsed options. Raises UsageError for a wrong value and for a report that cannot be read."""
     asked = Asked(
         providers=tuple(_provider(text) for text in given.llamastack_provider),
+        stores=tuple(given.llamastack_store),
         config=_path(given.llamastack_config),
         tiers=_tiers(given.llamastack_tiers),
         pinned=given.llamastack_suite_version or "",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llamastack_conformance.checks import Check, CheckFailure, NotApplicable
-from llamastack_conformance.configured import ConfiguredProvider
+from llamastack_conformance.configured import Origin
 from llamastack_conformance.report import (
     FAILED,
     NOT_APPLICABLE,
@@ -88,13 +88,9 @@ def settle(report: pytest.TestReport, result: Result, title: str) -> None:
         report.longrepr = f"{title}\n{result.detail}"
 
 
-def as_property(suite: str, provider: ConfiguredProvider, result: Result) -> dict[str, Any]:
+def as_property(suite: str, origin: Origin, result: Result) -> dict[str, Any]:
     """The result in plain types, to go from a worker of pytest-xdist to the controller."""
-    try:
-        origin = (provider.installed.distribution, provider.installed.version, dict(provider.spec.capabilities))
-    except CheckFailure:
-        origin = ("?", "?", {})
-    return {"provider": [suite, provider.api, provider.provider_type, *origin], "result": list(vars(result).values())}
+    return {"provider": [suite, *origin], "result": list(vars(result).values())}
 
 
 def from_property(value: dict[str, Any]) -> tuple[ProviderResults, Result]:

@@ -5,6 +5,7 @@ It does nothing until it is used: it imports nothing of the core before an optio
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,10 +18,11 @@ import pytest
 from llamastack_conformance.options import Asked, add_options, read_options
 
 if TYPE_CHECKING:
+    from llamastack_conformance.check_runner import CheckRunner
     from llamastack_conformance.checks import Check
     from llamastack_conformance.configured import ConfiguredProvider
-    from llamastack_conformance.provider_under_test import Subject
     from llamastack_conformance.report import ProviderResults
+    from llamastack_conformance.store_under_test import ConfiguredStore
     from llamastack_conformance.waivers import Waiver
 
 _PROPERTY = "llamastack_check"
@@ -35,7 +37,7 @@ class State:
     asked: Asked
     suites: list[type] = field(default_factory=list)
     waivers: dict[type, list[Waiver]] = field(default_factory=dict)
-    providers: dict[type, ConfiguredProvider] = field(default_factory=dict)
+    configured: dict[type, ConfiguredProvider | ConfiguredStore] = field(default_factory=dict)
     ran: set[str] = field(default_factory=set)
     results: dict[tuple[str, str], ProviderResults] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
@@ -58,8 +60,9 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
 def pytest_configure(config: pytest.Config) -> None:
     asked = read_options(config.option)
-    config.stash[_STATE] = State(asked, [_suite(asked, api, kind) for api, kind in asked.providers])
-    if asked.providers and config.args_source is not pytest.Config.ArgsSource.ARGS:
+    suites = [_suite(asked, api, kind) for api, kind in asked.providers]
+    config.stash[_STATE] = State(asked, suites + [_suite_of_store(asked, name) for name in asked.stores])
+    if (asked.providers or asked.stores) and config.args_source is not pytest.Config.ArgsSource.ARGS:
         config.args = []  # no test file was named, so none is searched for
 
 
@@ -71,10 +74,28 @@ def _suite(asked: Asked, api: str, kind: str) -> type:
         base = suite_of(api)
     except NoSuiteError as error:
         raise pytest.UsageError(f"--llamastack-provider: {error}") from None
-    title = "Test" + "".join(part.capitalize() for part in kind.replace(":", "-").split("-") if part)
-    attributes = {"provider_type": kind, "config": asked.config, "__module__": __name__}
+    return _made_suite(base, kind, api, asked.config)
+
+
+def _suite_of_store(asked: Asked, name: str) -> type:
+    from llamastack_conformance.suites.store import StoreConformance
+
+    return _made_suite(StoreConformance, name, StoreConformance.api, asked.config or {})
+
+
+def _made_suite(base: Any, kind: str, api: str, config: object) -> type:
+    title = "Test" + "".join(part.capitalize() for part in re.split(r"[\W_]+", kind))
+    attributes = {base.type_attribute: kind, "config": config, "__module__": __name__}
     suite: type = type(f"{title}{api.capitalize()}", (base,), attributes)
     return suite
+
+
+def _type_of(suite: Any) -> str:
+    """The provider type, or the name of the store, that a suite is for."""
+    kind = getattr(suite, suite.type_attribute, None)
+    if not isinstance(kind, str):
+        raise pytest.UsageError(f"{suite.__name__}: set {suite.type_attribute} to what is under test")
+    return kind
 
 
 class _SuiteModule(pytest.Module):
@@ -100,8 +121,8 @@ def _check_of(item: pytest.Item) -> Check | None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
     state = config.stash[_STATE]
-    if state.suites and state.asked.config is not None:
-        module = _SuiteModule.from_parent(session, path=state.asked.config.resolve())
+    if state.suites:
+        module = _SuiteModule.from_parent(session, path=(state.asked.config or Path("llamastack-store")).resolve())
         items += session.genitems(module)
     kept: list[pytest.Item] = []
     dropped: list[pytest.Item] = []
@@ -137,26 +158,23 @@ def _applies(check: Check, suite: type, config: pytest.Config) -> bool:
     if check.capability is None:
         return True
     try:
-        support = _provider(suite, config).spec.capabilities
+        support = _configured(suite, config).spec.capabilities
     except CheckFailure:
         return False  # the check static.entry-point says why
     return support.holds(check.capability) is check.declared
 
 
-def _provider(suite: Any, config: pytest.Config) -> ConfiguredProvider:
-    """The provider without a run config: its spec can be read."""
-    from llamastack_conformance.configured import ConfiguredProvider, SubjectError
+def _configured(suite: Any, config: pytest.Config) -> Any:
+    """The provider or store without a run config."""
+    from llamastack_conformance.configured import SubjectError
 
     state = config.stash[_STATE]
-    if suite not in state.providers:
-        kind = getattr(suite, "provider_type", None)
-        if not isinstance(kind, str):
-            raise pytest.UsageError(f"{suite.__name__}: set provider_type to the provider type under test")
+    if suite not in state.configured:
         try:
-            state.providers[suite] = ConfiguredProvider(suite.api, kind, {})
+            state.configured[suite] = suite.configured(_type_of(suite))
         except SubjectError as error:
             raise pytest.UsageError(f"{suite.__name__}: {error}") from None
-    return state.providers[suite]
+    return state.configured[suite]
 
 
 def _require_whole(suite: type) -> None:
@@ -185,23 +203,18 @@ def llamastack_config(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture(scope="class")
-def llamastack_subject(request: pytest.FixtureRequest, llamastack_config: Any) -> Iterator[Subject]:
-    """The provider under test, for all checks of a suite."""
+def llamastack_subject(request: pytest.FixtureRequest, llamastack_config: Any) -> Iterator[CheckRunner]:
+    """The provider or store under test, for all checks of a suite."""
     from llamastack_conformance.configured import SubjectError, load_run_config
-    from llamastack_conformance.provider_under_test import Subject
 
     suite, state = request.cls, request.config.stash[_STATE]
     try:
         document: Mapping[str, Any] = (
             llamastack_config if isinstance(llamastack_config, Mapping) else load_run_config(Path(llamastack_config))
         )
-        subject = Subject(
-            suite.api,
-            suite.provider_type,
-            document,
-            on_run=lambda check: state.ran.add(f"{suite.__name__}:{check.id}"),
+        subject: CheckRunner = suite.subject(
+            _type_of(suite), document, on_run=lambda check: state.ran.add(f"{suite.__name__}:{check.id}")
         )
-        _ = subject.entry
     except SubjectError as error:
         raise pytest.UsageError(f"{suite.__name__}: {error}") from None
     with subject.open():
@@ -223,19 +236,19 @@ def pytest_runtest_makereport(
 
     state = item.config.stash[_STATE]
     suite: Any = item.cls  # type: ignore[attr-defined]
-    provider = _provider(suite, item.config)
+    kind, origin = _type_of(suite), _configured(suite, item.config).origin
     subject: Any = item.funcargs.get("llamastack_subject")  # type: ignore[attr-defined]
     result = outcomes.result_of(
         check,
         report,
         call.excinfo.value if call.excinfo else None,
-        waiver=next((w for w in _waivers(item.config, suite) if w.covers(check.id, suite.provider_type)), None),
+        waiver=next((w for w in _waivers(item.config, suite) if w.covers(check.id, kind)), None),
         ran=f"{suite.__name__}:{check.id}" in state.ran,
         pinned=state.asked.pinned,
         redact=str if subject is None else subject.redact,
     )
-    outcomes.settle(report, result, f"{check.id} of {suite.api}={suite.provider_type}")
-    report.user_properties.append((_PROPERTY, outcomes.as_property(suite.__name__, provider, result)))
+    outcomes.settle(report, result, f"{check.id} of {suite.api}={kind}")
+    report.user_properties.append((_PROPERTY, outcomes.as_property(suite.__name__, origin, result)))
     return report
 
 
@@ -302,10 +315,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             checks.setdefault(item.cls, set()).add(check.id)  # type: ignore[attr-defined]
     for suite, ids in checks.items():
         for waiver in _waivers(session.config, suite):
-            mine = waiver.provider in (None, suite.provider_type)  # type: ignore[attr-defined]
+            mine = waiver.provider in (None, _type_of(suite))
             if mine and waiver.id not in ids and not _selected(session.config) and _any_tier(waiver.id, state):
                 state.faults.append(
-                    f"the waiver of '{waiver.id}' is not needed: the check does not apply to {suite.provider_type}"  # type: ignore[attr-defined]
+                    f"the waiver of '{waiver.id}' is not needed: the check does not apply to {_type_of(suite)}"
                 )
 
 
@@ -330,7 +343,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         return
     found = list(state.results.values())
     tried = {provider.name for provider in found}
-    missing = [f"{api}={kind}" for api, kind in state.asked.providers if f"{api}={kind}" not in tried]
+    asked = [f"{api}={kind}" for api, kind in state.asked.providers] + [f"store={name}" for name in state.asked.stores]
+    missing = [name for name in asked if name not in tried]
     if missing and not session.shouldfail:
         state.faults.append(f"no check at all ran for {', '.join(missing)}")
     if state.asked.compare is not None:
@@ -351,7 +365,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     state = config.stash[_STATE]
-    asked = state.asked.providers or state.asked.reports or state.asked.compare
+    asked = state.suites or state.asked.reports or state.asked.compare
     for provider in state.results.values():
         from llamastack_conformance.report import WARNED, terminal_table
 

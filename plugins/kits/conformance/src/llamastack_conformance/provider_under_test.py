@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import tempfile
-import traceback
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
-from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from llamastack.provider.error_translation import unwrapped
-from llamastack.provider.errors import InternalError, LlamaStackError
 from llamastack.stack import ConfigError, Stack
 from llamastack.stack.discovery import Discovery
 from llamastack_conformance.backend_tap import Tap, tap
-from llamastack_conformance.checks import Body, Check, CheckFailure, NotApplicable
+from llamastack_conformance.check_runner import CheckRunner
+from llamastack_conformance.checks import Check, CheckFailure
 from llamastack_conformance.configured import ConfiguredProvider, merged, nested
 from llamastack_conformance.running import Running
 
@@ -35,11 +32,7 @@ class _Shared:
     stopped: anyio.Event
 
 
-def _nobody_watches(_: Check) -> None:
-    """A check that runs."""
-
-
-class Subject(ConfiguredProvider):
+class Subject(ConfiguredProvider, CheckRunner):
     """A provider under test, and the event loop of its checks."""
 
     def __init__(
@@ -49,13 +42,12 @@ class Subject(ConfiguredProvider):
         document: Mapping[str, Any],
         *,
         discovery: Discovery | None = None,
-        on_run: Callable[[Check], None] = _nobody_watches,
+        on_run: Callable[[Check], None] = lambda _: None,
     ) -> None:
-        super().__init__(api, provider_type, document, discovery=discovery)
-        self._portal: BlockingPortal | None = None
+        ConfiguredProvider.__init__(self, api, provider_type, document, discovery=discovery)
+        CheckRunner.__init__(self, on_run)
         self._group: TaskGroup | None = None
         self._shared: _Shared | None = None
-        self._on_run = on_run
 
     # ---- starting stacks -----------------------------------------------------------------------------------------
 
@@ -130,22 +122,6 @@ class Subject(ConfiguredProvider):
             shared.stopping.set()
             await shared.stopped.wait()
 
-    # ---- running checks ------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def open(self) -> Iterator[Subject]:
-        """Run an event loop in a separate thread while the block lasts."""
-        with start_blocking_portal("asyncio", name="llamastack-conformance") as portal:
-            self._portal = portal
-            tasks = portal.wrap_async_context_manager(self._tasks())
-            tasks.__enter__()
-            try:
-                yield self
-            finally:
-                # This happens in order even if the block failed: the tasks did not cause its error.
-                tasks.__exit__(None, None, None)
-                self._portal = None
-
     @asynccontextmanager
     async def _tasks(self) -> AsyncIterator[None]:
         async with anyio.create_task_group() as self._group:
@@ -154,36 +130,3 @@ class Subject(ConfiguredProvider):
             finally:
                 await self.stop_shared()
         self._group = None
-
-    def run(self, described: Check, body: Body, suite: Any) -> None:
-        """Run a check to its end. Raises CheckFailure or NotApplicable."""
-        if self._portal is None:
-            raise RuntimeError("a check runs while its subject is open")
-        self._on_run(described)
-        self._portal.call(self._bounded, described, body, suite)
-
-    async def _bounded(self, described: Check, body: Body, suite: Any) -> None:
-        limit = self.settings.time_limit_s
-        try:
-            with anyio.move_on_after(limit) as scope:
-                await body(suite, self)
-        except (CheckFailure, NotApplicable):
-            raise
-        except Exception as error:
-            raise _as_failure(error) from error
-        if scope.cancelled_caught:
-            raise CheckFailure(
-                f"nothing for {limit:g} s", mend="find the call that never returns; x-conformance.time_limit_s"
-            )
-
-
-def _as_failure(error: Exception) -> Exception:
-    """The failure of a check whose call raised an unexpected error."""
-    error = unwrapped(error)
-    if isinstance(error, CheckFailure | NotApplicable):
-        return error
-    if isinstance(error, LlamaStackError) and not isinstance(error, InternalError):
-        return CheckFailure(f"{type(error).__name__} ({error.status}): {error.message}")
-    # The error is unexpected, so its traceback is shown.
-    trace = "".join(traceback.format_exception(error)).rstrip()
-    return CheckFailure(f"{type(error).__name__}: {error}\n{trace}")

@@ -48,6 +48,9 @@ class Settings(BaseModel):
     second: dict[str, Any] = Field(
         default_factory=dict, description="Changes to the config for a second instance beside the first"
     )
+    store_records: int = Field(
+        100_000, ge=1000, description="Records that a store is asked for at once in the stress tier"
+    )
     parallel_calls: int = Field(50, ge=2, le=1000, description="Concurrent calls in the stress tier")
     time_limit_s: float = Field(60.0, gt=0, description="Seconds that one check may take")
     max_block_ms: float = Field(100.0, gt=0, description="Milliseconds that the event loop may stand still")

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 from llamastack.provider.errors import LlamaStackError, NotSupportedError
 from llamastack.provider.streams import close
-from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
+from llamastack_conformance.checks import Check, CheckFailure, NotApplicable, Tier, check
+from llamastack_conformance.configured import ConfiguredProvider
 from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.running import Running
 
@@ -34,6 +35,20 @@ class Suite:
     provider_type: ClassVar[str]
     config: ClassVar[Path | str | Mapping[str, Any] | None] = None
     waivers: ClassVar[Path | str | None] = None
+    type_attribute: ClassVar[str] = "provider_type"
+    """The attribute of the class that names what is under test."""
+
+    @classmethod
+    def configured(cls, provider_type: str) -> ConfiguredProvider:
+        """The provider without a run config: its spec can be read."""
+        return ConfiguredProvider(cls.api, provider_type, {})
+
+    @classmethod
+    def subject(cls, provider_type: str, document: Mapping[str, Any], on_run: Callable[[Check], None]) -> Subject:
+        """The provider under test, with a run config. Raises SubjectError when the config does not fit."""
+        made = Subject(cls.api, provider_type, document, on_run=on_run)
+        _ = made.entry
+        return made
 
     async def prepare(self, running: Running) -> None:
         """Set up what the calls below need, such as a memory bank."""
