@@ -16,10 +16,12 @@ import anyio
 
 from llamastack.provider.import_path import load_dotted
 from llamastack.provider.store import Store
+from llamastack_conformance.watching import becomes
 
 _BIG = "x" * 4_000_000
 _MARGIN = 200_000
 _LARGE_EVERY = 8
+_OTHERS_READY_BY_S = 30.0
 
 
 class Worker:
@@ -43,6 +45,8 @@ class Worker:
         """Add 1 to `sum` again and again by compare-and-set, and race for keys that only one may add."""
         store = self.make()
         await store.open([self._kind])
+        self.say("ready")
+        await becomes(Path(self._given["go"]).exists, _OTHERS_READY_BY_S)
         versions, won = [], []
         for number in range(self._given["times"]):
             added = await store.swap(self._kind, f"once-{number}", str(os.getpid()), version=None)

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -185,18 +185,18 @@ class StoreSubject(ConfiguredStore, CheckRunner):
                     if running.returncode is None:
                         running.kill()
 
-    async def done_by_processes(self, work: str, folder: Path, arguments: Collection[Mapping[str, Any]]) -> list[Any]:
-        """What each of several processes, which run at the same time, gives as its result."""
-        results: list[Any] = []
-
-        async def run(given: Mapping[str, Any]) -> None:
-            async with self.process(work, folder, **given) as started:
-                results.append(await started.result())
-
-        async with anyio.create_task_group() as tasks:
-            for given in arguments:
-                tasks.start_soon(run, given)
-        return results
+    async def done_by_processes(self, count: int, work: str, folder: Path, **arguments: Any) -> list[Any]:
+        """What each of several processes gives as its result. They begin at the same time."""
+        go = folder.with_name("go")
+        async with AsyncExitStack() as opened:
+            started = [
+                await opened.enter_async_context(self.process(work, folder, go=str(go), **arguments))
+                for _ in range(count)
+            ]
+            for each in started:
+                await each.wrote(1)
+            go.touch()
+            return [await each.result() for each in started]
 
 
 @dataclass(frozen=True)

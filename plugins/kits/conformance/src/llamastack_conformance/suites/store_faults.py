@@ -34,8 +34,7 @@ class ProcessChecks(StoreSuite):
         subject.require_shared()
         kind = subject.new_kind()
         with subject.folder() as folder:
-            given = [{"kind": kind, "times": _TIMES}] * _COUNTERS
-            results = await subject.done_by_processes("count", folder, given)
+            results = await subject.done_by_processes(_COUNTERS, "count", folder, kind=kind, times=_TIMES)
             async with subject.opened(folder) as store:
                 record = await store.get(kind, "sum")
         expect("the sum", record and record.value, str(_COUNTERS * _TIMES))
