@@ -11,6 +11,7 @@ import pytest
 from llamastack.api import AgentConfig, Turn, UserMessage
 from llamastack.provider import Deps, NotFoundError
 from llamastack.provider.memory_store import MemoryStore
+from llamastack.provider.store import Record
 from llamastack_provider_sample import AGENTS, INFERENCE
 
 pytestmark = pytest.mark.anyio
@@ -95,6 +96,21 @@ async def test_a_deleted_agent_leaves_nothing() -> None:
     kinds = ("kv/agents/agents/a", "kv/agents/sessions/a")
     assert [len(await store.scan(kind, limit=99)) for kind in kinds] == [1, 1]
     assert (await agents.get_agent_session(*other)).turns == []
+
+
+async def test_a_session_that_is_created_while_its_agent_is_deleted_is_none() -> None:
+    class DeletesTheAgent(MemoryStore):
+        async def put(self, kind: str, key: str, value: str, **named: Any) -> Record:
+            if kind == "kv/agents/sessions/a":
+                await agents.delete_agent(key.partition("/")[0])
+            return await super().put(kind, key, value, **named)
+
+    store = DeletesTheAgent()
+    agents = await make(store)
+    agent_id = (await agents.create_agent(PERSISTENT)).agent_id
+    with pytest.raises(NotFoundError, match="there is no agent"):
+        await agents.create_agent_session(agent_id, "n")
+    assert await store.scan("kv/agents/sessions/a", limit=9) == []
 
 
 @pytest.mark.parametrize("unknown", ["", "x" * 2000, "\ud800", "a/b"])
