@@ -37,6 +37,10 @@ async def names(stack: Stack) -> list[str]:
     return [m.identifier for m in await stack.models.list_models()]
 
 
+async def chat(stack: Stack, model: str) -> None:
+    await stack.inference.chat_completion(model=model, messages=[UserMessage(content="x")])
+
+
 async def test_the_provider_is_told_first_and_the_name_works(scripted: Scripted, script: Scripts) -> None:
     a = script("a", serves=[])
     async with scripted("a") as stack:
@@ -118,7 +122,7 @@ async def test_a_registered_name_counts_before_one_that_is_merely_served(scripte
         assert reply.completion_message.content == "b"
 
 
-async def test_unregister_tells_the_provider_first(scripted: Scripted, script: Scripts) -> None:
+async def test_what_its_provider_does_not_release_stays_registered(scripted: Scripted, script: Scripts) -> None:
     a = script("a", serves=["m"])
     async with scripted("a") as stack:
         await stack.models.register_model(Model(identifier="new"))
@@ -134,6 +138,72 @@ async def test_unregister_tells_the_provider_first(scripted: Scripted, script: S
             await stack.models.unregister_model("new")
         with pytest.raises(NotFoundError, match="not registered; provider 'a' serves it by itself"):
             await stack.models.unregister_model("m")
+
+
+async def test_a_store_that_is_locked_leaves_what_was_to_be_unregistered_with_its_provider(
+    scripted: Scripted, script: Scripts, store: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = script("a", serves=[])
+    async with scripted("a", store=store) as stack:
+        await stack.models.register_model(Model(identifier="new"))
+
+        async def locked(*_: object, **__: object) -> None:
+            raise StoreUnavailableError("the registry is locked")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(stack.store, "swap", locked)
+            with pytest.raises(StoreUnavailableError, match="the registry is locked"):
+                await stack.models.unregister_model("new")
+        assert a.registered == ["new"]
+        await chat(stack, "new")
+        await stack.models.unregister_model("new")
+        assert a.registered == []
+
+
+async def test_a_provider_and_then_the_store_that_fail_leave_no_registration_that_only_seems_to_be_one(
+    scripted: Scripted, script: Scripts, store: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = script("a", serves=[])
+    async with scripted("a", store=store) as stack:
+        await stack.models.register_model(Model(identifier="new"))
+        a.fail_unregister = ConnectionError("away")
+        swap = stack.store.swap
+
+        async def once(*arguments: Any, **named: Any) -> Any:
+            if arguments[2] is not None:
+                raise StoreUnavailableError("the disk is full")
+            return await swap(*arguments, **named)
+
+        monkeypatch.setattr(stack.store, "swap", once)
+        with pytest.raises(ProviderUnavailableError, match="'new' is registered no longer, as the disk is full"):
+            await stack.models.unregister_model("new")
+        assert await names(stack) == []
+
+
+async def test_a_model_that_vanishes_between_its_registration_and_the_next_listing_is_unavailable(
+    scripted: Scripted, script: Scripts
+) -> None:
+    a = script("a", serves=["other"])
+    async with scripted("a") as stack:
+        await stack.models.register_model(Model(identifier="new"))
+        a.accepts = ["other"]  # it has vanished
+        await stack.instances["inference"][0].refresh(force=True)
+        await stack.instances["inference"][0].refresh(force=True)
+        (new,) = [model for model in await stack.models.list_models() if model.identifier == "new"]
+        assert new.unavailable_reason is not None
+        assert "model 'new' is not served" in new.unavailable_reason
+        with pytest.raises(ProviderUnavailableError, match="model 'new' is unavailable: model 'new' is not served"):
+            await chat(stack, "new")
+
+
+async def test_a_provider_that_lists_nothing_it_takes_is_asked_once_more(scripted: Scripted, script: Scripts) -> None:
+    a = script("a", serves=[])
+    async with scripted("a") as stack:
+        await stack.models.register_model(Model(identifier="new"))
+        for _ in range(4):
+            await stack.instances["inference"][0].refresh(force=True)
+            await chat(stack, "new")
+        assert [name for name, _ in a.calls].count("register") == 2
 
 
 async def test_what_is_unregistered_is_gone_at_once(own_home: Path) -> None:

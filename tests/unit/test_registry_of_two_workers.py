@@ -184,14 +184,13 @@ async def test_a_registration_during_an_unregistration_stays(
     async def meanwhile(instance: SupervisedProvider, item: Model) -> None:
         monkeypatch.undo()
         await ask_to_unregister(instance, item)
-        await two.models.unregister_model("new")
         await two.models.register_model(again)
 
     monkeypatch.setattr(registrations, "ask_to_unregister", meanwhile)
     await one.models.unregister_model("new")
+    assert await kept_after(workers) == [again]
     await one.instances["inference"][1].refresh(force=True)
     await one.inference.chat_completion(model="new", messages=[UserMessage(content="x")])
-    assert await kept_after(workers) == [again]
 
 
 async def test_a_row_that_cannot_be_read_can_be_unregistered_or_replaced(
@@ -214,7 +213,7 @@ async def test_a_follower_that_reads_all_forgets_what_is_not_there(workers: tupl
     table = two._tables["inference"]
     changes = await two.store.changes_since(0, ["models"])
     await two.models.register_model(Model(identifier="newer", provider_id="a"))
-    table.follow(changes)
+    await table.follow(changes)
     assert await names(two) == ["newer"], "registered here after the changes were read"
-    table.follow(await two.store.changes_since(0, ["models"]))
+    await table.follow(await two.store.changes_since(0, ["models"]))
     assert await names(two) == ["newer"]

@@ -53,7 +53,7 @@ async def test_changes_that_failed_to_be_followed_are_followed_again(caplog: pyt
     class Failing:
         pair = SimpleNamespace(resource_api="models")
 
-        def follow(self, changes: Changes) -> None:
+        async def follow(self, changes: Changes) -> None:
             asked.append([record.key for record in changes.records])
             if len(asked) == 2:
                 raise RuntimeError("not now")

@@ -43,5 +43,7 @@ class RoutedObject(WireModel):
     provider_id: str = ""
     """The configured provider that serves it; optional at registration if its API has only one provider."""
 
+    provider_resource_id: Annotated[Identifier | None, OMIT_IF_NONE] = None
+    """Makes a registration an alias: the name, at the same provider, of the object that calls are sent to."""
     unavailable_reason: Annotated[str | None, OMIT_IF_NONE] = None
     """Set by the stack in listings when the object is known but cannot be used now; read-only."""

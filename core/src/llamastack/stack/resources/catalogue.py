@@ -12,6 +12,7 @@ from llamastack.api.inspect import ProviderStatus
 from llamastack.provider.errors import (
     ConflictError,
     InvalidRequestError,
+    LlamaStackError,
     NotFoundError,
     ProviderUnavailableError,
 )
@@ -51,7 +52,7 @@ class ResourceCatalogue:
     # ---- looking up ----------------------------------------------------------------------------------------------
 
     def resolve(self, name: str) -> tuple[RoutedObject, SupervisedProvider] | None:
-        """(object, its instance), or None; dictionary look-ups only.
+        """(object, its instance), or None; dictionary look-ups only. For an alias, it is the object it stands for.
 
         Raises ProviderUnavailableError for a registered object that its provider cannot serve now.
         """
@@ -60,11 +61,16 @@ class ResourceCatalogue:
             return self._served(name)
         owner = self._by_id.get(item.provider_id)
         if owner is not None and (owner.provider is None or self._registrations.is_taken(item)):
-            return item, owner
+            return (item if item.provider_resource_id is None else self._target(item)), owner
         raise ProviderUnavailableError(
             f"{self.pair.label} '{item.identifier}' is unavailable: {self._registrations.reason(item)}",
             provider_id=item.provider_id,
         )
+
+    def _target(self, alias: RoutedObject) -> RoutedObject:
+        # While the provider is down, it may not be known: hooks, which may choose another provider, see its name.
+        name = {"identifier": alias.provider_resource_id, "provider_resource_id": None}
+        return self._registrations.target(alias) or alias.model_copy(update=name)
 
     def _split(self, name: str) -> tuple[SupervisedProvider | None, str]:
         """(instance, identifier) where `name` can be read as `provider_id/identifier`, else (None, ...)."""
@@ -158,7 +164,12 @@ class ResourceCatalogue:
     def _shown(self, item: RoutedObject) -> RoutedObject:
         """The object for people: what a registration left empty as the provider has it, and why it cannot be used."""
         instance = self._by_id.get(item.provider_id)
-        served = item if instance is None else instance.served.get(item.identifier, item)
+        if instance is None:
+            served = item
+        elif item.provider_resource_id is None:
+            served = instance.served.get(item.identifier, item)
+        else:
+            served = self._registrations.target(item) or item
         left = () if served is item else type(served).model_fields.keys() - item.model_fields_set
         more = {name: getattr(served, name) for name in left if name != "unavailable_reason"}
         reason = self._registrations.reason(item)
@@ -231,10 +242,10 @@ class ResourceCatalogue:
         return True
 
     async def unregister(self, name: str) -> None:
-        """Tell the provider, then forget the object.
+        """Forget the object, and have its provider release it.
 
-        Raises NotFoundError, ConflictError for an object of the run config, or what the provider raises; the object
-        stays registered then.
+        Raises NotFoundError, ConflictError for an object of the run config, StoreUnavailableError, or what the provider
+        raises; the object stays registered then.
         """
         identifier, owner = self._meant(name)
         async with self._registrations.lock(identifier):
@@ -246,11 +257,13 @@ class ResourceCatalogue:
             instance = None if item is None else self._by_id.get(item.provider_id)
             if instance is not None and instance.provider is None:
                 raise instance.unavailable()
-            # When the provider has released it, the record is deleted too, even if the caller is cancelled.
+            # From here on, a cancelled caller changes nothing.
             with anyio.CancelScope(shield=True):
-                if instance is not None and item is not None:
-                    await self._registrations.ask_to_unregister(instance, item)
-                await self._forget(identifier, version)
+                if await self._forget(identifier, version):
+                    if instance is not None and item is not None:
+                        await self._release(instance, item)
+                    if self._registrations.get(identifier) is item:  # no other worker has registered it again
+                        self._registrations.remove(identifier)
         if instance is not None:
             instance.drop(identifier)
             # Only the provider knows whether it serves the object without a registration.
@@ -273,15 +286,37 @@ class ResourceCatalogue:
             + (f"; provider '{served[1].provider_id}' serves it by itself" if served else "")
         )
 
-    async def _forget(self, identifier: str, version: int) -> None:
-        """Delete a record that has this version from the store."""
+    async def _forget(self, identifier: str, version: int) -> bool:
+        """Delete a record that has this version from the store. Returns False if another worker has changed it.
+
+        The store is first: a provider may delete documents, which cannot be undone if the store then refuses.
+        """
         kind = self.pair.resource_api
         deleted = await self._store.swap(kind, identifier, None, version=version)
         if deleted is not None:
-            self._registrations.remove(identifier, deleted.version)
-        elif (record := await self._store.get(kind, identifier)) is not None:
-            # Another worker has registered it again: it stays, and is registered with its provider again.
-            self._registrations.follow(Changes(record.version, [record], complete=False))
+            self._registrations.set_version(identifier, deleted.version)
+            return True
+        if (record := await self._store.get(kind, identifier)) is not None:
+            await self._registrations.follow(Changes(record.version, [record], complete=False))
+        return False
+
+    async def _release(self, instance: SupervisedProvider, item: RoutedObject) -> None:
+        """Have the provider release an object that the store keeps no more. If it fails, the store keeps it again."""
+        try:
+            await self._registrations.ask_to_unregister(instance, item)
+        except LlamaStackError as error:
+            value = item.model_dump_json(exclude_none=True)
+            try:
+                record = await self._store.swap(self.pair.resource_api, item.identifier, value, version=None)
+            except LlamaStackError as store_error:
+                self._registrations.remove(item.identifier)
+                raise error.amend(
+                    f"{error.message}. {self.pair.label} '{item.identifier}' is registered no longer, as "
+                    f"{store_error.message}"
+                ) from None
+            if record is not None:  # else another worker was first, which this one follows
+                self._registrations.set_version(item.identifier, record.version)
+            raise
 
     def _owned(self, item: RoutedObject) -> tuple[SupervisedProvider, RoutedObject]:
         """(the instance that is to serve it, the object as that instance's)."""
@@ -307,9 +342,9 @@ class ResourceCatalogue:
         """Take in what the store keeps of the providers' last listings."""
         await self._listings.load(self.instances)
 
-    def follow(self, changes: Changes) -> None:
+    async def follow(self, changes: Changes) -> None:
         """Take in what the store keeps and what other workers change in it, and have this worker's providers follow."""
-        self._registrations.follow(changes)
+        await self._registrations.follow(changes)
 
     async def polled(self, instance: SupervisedProvider, vanished: Set[str]) -> None:
         """An instance has said what it serves. Call it in the instance's own task.

@@ -2,6 +2,8 @@
 
 The first is the desired state, the second the actual one. After every poll the difference is worked off: after a
 restart, when a provider comes back, when it has lost an object, and when another worker registers or unregisters one.
+
+A provider never hears of an alias: the stack itself takes it, as long as its provider serves what it stands for.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Iterable, Mapping, Set
 from weakref import WeakValueDictionary
 
 import anyio
+from anyio.lowlevel import checkpoint
 from pydantic import ValidationError
 
 from llamastack.api.base import RoutedObject
@@ -19,6 +22,7 @@ from llamastack.api.definition import ResourceKind
 from llamastack.api.inspect import ProviderStatus
 from llamastack.provider.deps import replaying
 from llamastack.provider.errors import (
+    InvalidRequestError,
     LlamaStackError,
     NotFoundError,
     NotSupportedError,
@@ -30,6 +34,8 @@ from llamastack.stack.supervisor import SupervisedProvider
 
 _LOGGER = logging.getLogger("llamastack.stack")
 _REPLAYS_AT_ONCE = 16
+_BETWEEN_PAUSES = 200
+"""How many objects are handled before the event loop gets its turn."""
 HOOK_TIMEOUT_S = 60.0
 """How long a hook may take that no user waits for."""
 
@@ -49,6 +55,8 @@ class Registrations:
         self._declared: set[str] = set()
         self._taken: dict[str, dict[str, RoutedObject]] = {provider_id: {} for provider_id in instances}
         self._taken_by: dict[str, object] = {}
+        # What a provider has taken, does not list, and has confirmed since.
+        self._unlisted: dict[str, Set[str]] = {}
         self._refused: dict[str, str] = {}
         # Weak: a lock is there as long as somebody holds it or waits for it.
         self._locks: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
@@ -79,7 +87,8 @@ class Registrations:
         taken: whether its provider has taken it.
         """
         known = self._registered.get(item.identifier)
-        self.remove(item.identifier, version)
+        self.remove(item.identifier)
+        self._versions[item.identifier] = version
         self._registered[item.identifier] = item
         if taken:
             self._taken[item.provider_id][item.identifier] = item
@@ -96,10 +105,13 @@ class Registrations:
         """Whether it is in the run config, and so not in the store."""
         return identifier in self._declared
 
-    def remove(self, identifier: str, version: int) -> None:
-        """Forget an object; version: of the change in the store."""
+    def remove(self, identifier: str) -> None:
+        """Forget an object."""
         self._registered.pop(identifier, None)
         self._refused.pop(identifier, None)
+
+    def set_version(self, identifier: str, version: int) -> None:
+        """An object, or that it is gone, has this version in the store."""
         self._versions[identifier] = version
 
     def read(self, record: Record) -> RoutedObject | None:
@@ -119,10 +131,12 @@ class Registrations:
             return None
         return known if known == item else item
 
-    def follow(self, changes: Changes) -> None:
+    async def follow(self, changes: Changes) -> None:
         """Take in changes of the store, and have the providers that they concern follow."""
         concerned: set[str] = set()
-        for record in (*changes.records, *self._vanished(changes)):
+        for number, record in enumerate((*changes.records, *self._vanished(changes)), 1):
+            if number % _BETWEEN_PAUSES == 0:
+                await checkpoint()
             if record.version > self._versions.get(record.key, 0):
                 concerned |= self._take_in(record)
             if record.value is None:
@@ -160,7 +174,8 @@ class Registrations:
             return set()
         if known is not None and known.provider_id in self._instances:
             self._instances[known.provider_id].drop(record.key)
-        self.remove(record.key, record.version)
+        self.remove(record.key)
+        self._versions[record.key] = record.version
         if item is not None:
             self.add(item, version=record.version)
         return {each.provider_id for each in (known, item) if each is not None}
@@ -187,6 +202,24 @@ class Registrations:
             return self._refused.get(item.identifier, "its provider has not taken it yet, or has lost it")
         return None
 
+    def target(self, alias: RoutedObject) -> RoutedObject | None:
+        """What an alias stands for: an object that its provider lists or that is registered there; None without one."""
+        name = alias.provider_resource_id or ""
+        item = self._registered.get(name)
+        if item is None or item.provider_id != alias.provider_id:
+            return self._instances[alias.provider_id].served.get(name)
+        return item if item.provider_resource_id is None and self.is_taken(item) else None
+
+    def _require_target(self, instance: SupervisedProvider, alias: RoutedObject) -> None:
+        if self.target(alias) is None:
+            raise InvalidRequestError(
+                f"provider '{instance.provider_id}' serves no {self._kind.label} '{alias.provider_resource_id}' that "
+                f"'{alias.identifier}' could stand for; allowed: what it lists, and what is registered there and is no "
+                "alias",
+                param=f"{self._kind.object_name}.provider_resource_id",
+                provider_id=instance.provider_id,
+            )
+
     # ---- working off the difference ------------------------------------------------------------------------------
 
     async def reconcile(self, instance: SupervisedProvider, vanished: Set[str]) -> None:
@@ -197,15 +230,26 @@ class Registrations:
         if self._taken_by.get(instance.provider_id) is not instance.provider:
             self._taken_by[instance.provider_id] = instance.provider
             self._taken[instance.provider_id] = {}
+            self._unlisted[instance.provider_id] = set()
         taken = self._taken[instance.provider_id]
         for identifier in vanished:
             taken.pop(identifier, None)
         mine = {item.identifier: item for item in self.of(instance.provider_id)}
-        gone = [item for identifier, item in taken.items() if identifier not in mine]
+        gone = [item for identifier, item in taken.items() if mine.get(identifier) is not item]
         for item in gone:
-            taken.pop(item.identifier, None)  # also if the provider fails to release it
-            await self.undo(instance, item, self._kind.forget_hook)
-        await self._replay(instance, [item for item in mine.values() if not self.is_taken(item)])
+            async with self.lock(item.identifier):  # it may be registered again meanwhile
+                if taken.get(item.identifier) is item and self._registered.get(item.identifier) is not item:
+                    del taken[item.identifier]  # also if the provider fails to release it
+                    await self.undo(instance, item, self._kind.forget_hook)
+        # A provider may have lost what it took since its last listing, or list none of what it takes: it is asked once.
+        unlisted = {name for name in taken if name not in instance.served and taken[name].provider_resource_id is None}
+        doubtful = unlisted - self._unlisted[instance.provider_id]
+        waiting = [item for name, item in mine.items() if name in doubtful or not self.is_taken(item)]
+        await self._replay(instance, [item for item in waiting if item.provider_resource_id is None])
+        self._unlisted[instance.provider_id] = unlisted
+        for alias in mine.values():
+            if alias.provider_resource_id is not None:
+                await self._replay_one(instance, alias)
         if gone:
             instance.wake()  # what it lists may have changed
 
@@ -215,7 +259,9 @@ class Registrations:
         async def work() -> None:
             # One scope for many registrations: with one each, timers would cost more than the work.
             with anyio.move_on_after(HOOK_TIMEOUT_S) as limit:
-                for item in left:
+                for number, item in enumerate(left):
+                    if number % _BETWEEN_PAUSES == 0:
+                        await checkpoint()
                     if limit.deadline < anyio.current_time() + HOOK_TIMEOUT_S / 2:
                         limit.deadline = anyio.current_time() + HOOK_TIMEOUT_S
                     await self._replay_one(instance, item)
@@ -233,12 +279,17 @@ class Registrations:
         if self._registered.get(identifier) is not item:
             return
         try:
-            await getattr(instance.provider, self._kind.register_hook)(**{self._kind.object_name: item})
+            if item.provider_resource_id is None:
+                await getattr(instance.provider, self._kind.register_hook)(**{self._kind.object_name: item})
+            else:
+                self._require_target(instance, item)
         except BaseException as raised:
+            if self.is_taken(item):
+                del self._taken[instance.provider_id][identifier]
             self._is_refused(instance, item, instance.translate_error(raised))
             return
-        self._taken[instance.provider_id][identifier] = item
-        if identifier in self._registered:
+        if self._registered.get(identifier) is item:
+            self._taken[instance.provider_id][identifier] = item
             if self._refused.pop(identifier, None) is not None:
                 _LOGGER.info("%s takes %s '%s' now", instance.provider_id, self._kind.label, identifier)
             return
@@ -269,7 +320,12 @@ class Registrations:
         try:
             if instance.provider is None:
                 raise instance.unavailable()
-            await self._call(instance, self._kind.register_hook, item)
+            if item.provider_resource_id is None:
+                await self._call(instance, self._kind.register_hook, item)
+                return
+            if self.target(item) is None:
+                await instance.refresh(force=True)
+            self._require_target(instance, item)
         except ProviderUnavailableError as error:
             error.amend(f"{error.message}. Nothing was registered.")
             raise
@@ -302,7 +358,7 @@ class Registrations:
         self, instance: SupervisedProvider, hook: str, item: RoutedObject, timeout_s: float = math.inf
     ) -> None:
         function = getattr(instance.provider, hook, None)
-        if function is None:
+        if function is None or item.provider_resource_id is not None:
             return
         try:
             with anyio.fail_after(timeout_s):

@@ -30,7 +30,7 @@ class StoreFollower:
             records[record.kind].append(record)
         for kind, catalogue in self._catalogues.items():
             if records[kind] or changes.complete:
-                catalogue.follow(changes._replace(records=records[kind]))
+                await catalogue.follow(changes._replace(records=records[kind]))
         self._version = changes.version  # only now: changes that failed to be followed are read again
 
     async def follow(self) -> None:

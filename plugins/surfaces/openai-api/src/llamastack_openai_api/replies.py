@@ -175,7 +175,8 @@ def model_entry(model: Model, name: str) -> dict[str, Any]:
     The fields after `owned_by` are those of newer llama-stack releases: `custom_metadata` as of 0.3, the others of 0.2.
     """
     kind = "embedding" if model.only_embeds else "llm"
-    about = {"model_type": kind, "provider_id": model.provider_id, "provider_resource_id": model.identifier}
+    own_name = model.provider_resource_id or model.identifier
+    about = {"model_type": kind, "provider_id": model.provider_id, "provider_resource_id": own_name}
     return {
         "id": name,
         "object": "model",

@@ -175,7 +175,7 @@ def _shield(shield: Shield) -> Fields:
         "identifier": shield.identifier,
         "type": "shield",
         "provider_id": shield.provider_id,
-        "provider_resource_id": shield.identifier,
+        "provider_resource_id": shield.provider_resource_id or shield.identifier,
         "shield_type": shield.type,
         "params": shield.params,
     }
