@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -312,10 +312,10 @@ class Stack(Apis):
             return implemented_dispatch(self._inspect, method, self.access)
         return self._id_routed_calls[definition.name].dispatch_of(method)
 
-    async def _polled(self, instance: SupervisedProvider, vanished: Set[str]) -> None:
+    async def _polled(self, instance: SupervisedProvider) -> None:
         table = self._tables.get(instance.api)
         if table is not None:
-            await table.polled(instance, vanished)
+            await table.polled(instance)
 
 
 async def _background_tasks(opened: AsyncExitStack) -> TaskGroup:

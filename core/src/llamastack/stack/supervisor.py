@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import traceback
-from collections.abc import Awaitable, Callable, Mapping, Set
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import anyio
@@ -44,8 +44,7 @@ class SupervisedProvider(ContainedCalls):
     """A provider instance.
 
     provider: the provider while it is ready for calls, else None. served: what it last said that it serves, by
-    identifier. on_polled: called in the instance's own task after each poll that worked, with what it served before and
-    serves no more.
+    identifier. on_polled: called in the instance's own task after each poll that worked.
 
     All polls happen in the instance's own task. It belongs to no request: it sees no request's provider data, and a
     request that gives up waiting ends nothing for the others.
@@ -63,7 +62,7 @@ class SupervisedProvider(ContainedCalls):
         start_timeout_s: float,
         refresh_interval_s: float,
         on_progress: Callable[[SupervisedProvider, Progress], None],
-        on_polled: Callable[[SupervisedProvider, Set[str]], Awaitable[None]],
+        on_polled: Callable[[SupervisedProvider], Awaitable[None]],
     ) -> None:
         super().__init__(plan)
         self.api, self.plan, self.definition = plan.api, plan, definitions[plan.api]
@@ -295,7 +294,6 @@ class SupervisedProvider(ContainedCalls):
     async def _poll(self) -> None:
         """Ask the provider how it is and what it serves."""
         self._current_poll, self._next_poll = self._next_poll, anyio.Event()
-        before = self.served
         try:
             await self._ask_in_time()
         except BaseException as raised:
@@ -314,7 +312,7 @@ class SupervisedProvider(ContainedCalls):
             self._take_note()
         self._poll_is_over()
         if self.status is ProviderStatus.healthy:
-            await self._on_polled(self, before.keys() - self.served.keys())
+            await self._on_polled(self)
             self._take_note()
 
     def _poll_is_over(self) -> None:

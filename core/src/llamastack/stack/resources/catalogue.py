@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import anyio
 
@@ -315,7 +315,7 @@ class ResourceCatalogue:
                     f"{store_error.message}"
                 ) from None
             if record is not None:  # else another worker was first, which this one follows
-                self._registrations.set_version(item.identifier, record.version)
+                self._registrations.restore(item, record.version)
             raise
 
     def _owned(self, item: RoutedObject) -> tuple[SupervisedProvider, RoutedObject]:
@@ -346,12 +346,9 @@ class ResourceCatalogue:
         """Take in what the store keeps and what other workers change in it, and have this worker's providers follow."""
         await self._registrations.follow(changes)
 
-    async def polled(self, instance: SupervisedProvider, vanished: Set[str]) -> None:
-        """An instance has said what it serves. Call it in the instance's own task.
-
-        vanished: what it served before, and serves no more.
-        """
-        await self._registrations.reconcile(instance, vanished)
+    async def polled(self, instance: SupervisedProvider) -> None:
+        """An instance has said what it serves. Call it in the instance's own task."""
+        await self._registrations.reconcile(instance)
         await self._listings.learn(instance)
 
     def refused(self, instance: SupervisedProvider) -> dict[str, str]:

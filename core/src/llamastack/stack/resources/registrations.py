@@ -111,8 +111,16 @@ class Registrations:
         self._refused.pop(identifier, None)
 
     def set_version(self, identifier: str, version: int) -> None:
-        """An object, or that it is gone, has this version in the store."""
-        self._versions[identifier] = version
+        """The store has this version of an object, or of its deletion; the follower leaves it alone."""
+        self._versions[identifier] = max(version, self._versions.get(identifier, 0))
+
+    def restore(self, item: RoutedObject, version: int) -> None:
+        """The store has an object again that was deleted there. It may have been followed meanwhile."""
+        if self._registered.get(item.identifier) is item:
+            self.set_version(item.identifier, version)
+        elif version > self._versions.get(item.identifier, 0):
+            self.add(item, version=version)
+            self._wake({item.provider_id})
 
     def read(self, record: Record) -> RoutedObject | None:
         """The object that the store keeps in a record; None, and a line in the log, if it cannot be read."""
@@ -139,7 +147,7 @@ class Registrations:
                 await checkpoint()
             if record.version > self._versions.get(record.key, 0):
                 concerned |= self._take_in(record)
-            if record.value is None:
+            if record.value is None and record.key not in self._registered:  # else it was registered again since
                 self._versions.pop(record.key, None)
         self._wake(concerned)
 
@@ -222,18 +230,13 @@ class Registrations:
 
     # ---- working off the difference ------------------------------------------------------------------------------
 
-    async def reconcile(self, instance: SupervisedProvider, vanished: Set[str]) -> None:
-        """Bring a provider to the desired state. Call it after each poll, in the instance's own task.
-
-        vanished: what it listed before, and lists no more.
-        """
+    async def reconcile(self, instance: SupervisedProvider) -> None:
+        """Bring a provider to the desired state. Call it after each poll, in the instance's own task."""
         if self._taken_by.get(instance.provider_id) is not instance.provider:
             self._taken_by[instance.provider_id] = instance.provider
             self._taken[instance.provider_id] = {}
             self._unlisted[instance.provider_id] = set()
         taken = self._taken[instance.provider_id]
-        for identifier in vanished:
-            taken.pop(identifier, None)
         mine = {item.identifier: item for item in self.of(instance.provider_id)}
         gone = [item for identifier, item in taken.items() if mine.get(identifier) is not item]
         for item in gone:

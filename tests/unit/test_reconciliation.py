@@ -1,0 +1,356 @@
+"""Two workers, two providers that come and go, and a store that fails are driven at random and compared with a model.
+
+After all have settled, each worker serves what is registered and its provider takes, says why it does not serve the
+rest, and both workers say the same.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import anyio
+from anyio.from_thread import start_blocking_portal
+from anyio.lowlevel import checkpoint
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from installed_fakes import scripted_discovery
+from scripted_fake import SCRIPTS, Script
+
+from llamastack.api import Model, UserMessage
+from llamastack.provider.errors import (
+    ConflictError,
+    InvalidRequestError,
+    LlamaStackError,
+    NotFoundError,
+    ObjectNotFoundError,
+    ProviderUnavailableError,
+    StoreUnavailableError,
+    UnsupportedModelError,
+)
+from llamastack.stack import Stack
+from llamastack.stack.resources.store_follower import StoreFollower
+
+NAMES = ("x", "y", "z")
+DECLARED = "declared"
+"""A model of the run config."""
+PROVIDERS = ("a", "b")
+names = st.sampled_from(NAMES)
+providers = st.sampled_from(PROVIDERS)
+workers = st.sampled_from((0, 1))
+
+
+class Backend(Script):
+    """What a provider of both workers has behind it. `a` lists what it has taken, `b` lists only what is its own."""
+
+    def __init__(self, name: str) -> None:
+        self._own: list[str] = []
+        super().__init__(serves=[], accepts=[*NAMES, DECLARED])
+        self.name = name
+
+    @property
+    def serves(self) -> list[str]:
+        taken = [name for name in self.registered if name in (self.accepts or ())] if self.name == "a" else []
+        return sorted({*self._own, *taken})
+
+    @serves.setter
+    def serves(self, own: list[str]) -> None:
+        self._own = own
+
+    def lose(self, lost: str) -> None:
+        for names_of in (self._own, self.registered, self.accepts or []):
+            names_of[:] = [name for name in names_of if name != lost]
+
+    @property
+    def is_down(self) -> bool:
+        return self.fail_list is not None
+
+    def go(self, *, down: bool) -> None:
+        error = ConnectionError("away") if down else None
+        self.fail_list = self.fail_register = self.fail_unregister = self.fail_call = error
+
+
+class Registered(NamedTuple):
+    """What the model knows of a registration."""
+
+    provider_id: str
+    target: str | None
+    number: int
+
+    def of(self, name: str) -> Model:
+        return Model(
+            identifier=name,
+            provider_id=self.provider_id,
+            provider_resource_id=self.target,
+            metadata={"number": self.number},
+        )
+
+
+class Workers(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.discovery = scripted_discovery(self.folder / "site-packages")
+        self.backends = {name: Backend(name) for name in PROVIDERS}
+        self.earlier = dict(SCRIPTS)
+        SCRIPTS.update(self.backends)
+        self.portal_manager = start_blocking_portal()
+        self.portal = self.portal_manager.__enter__()
+        self.registered: dict[str, Registered] = {}
+        self.backends["a"].serves, self.backends["b"].serves = ["x"], ["y"]
+        self.stacks = [self.portal.call(self.started) for _ in (0, 1)]
+        self.followers = [self.follower(stack) for stack in self.stacks]
+
+    def follower(self, stack: Stack) -> StoreFollower:
+        return StoreFollower(stack.store, stack._tables.values())
+
+    async def started(self) -> Stack:
+        config = {
+            "providers": {
+                "inference": [
+                    {"provider_id": n, "provider_type": "scripted", "config": {"script": n}} for n in PROVIDERS
+                ]
+            },
+            "models": [{"identifier": DECLARED, "provider_id": "b"}],
+            "store": {"type": "sqlite", "config": {"path": str(self.folder / "registry.sqlite")}},
+        }
+        stack = Stack.from_config(config, discovery=self.discovery)
+        await stack.start()
+        return stack
+
+    def teardown(self) -> None:
+        try:
+            self.compare_with_all_providers()
+        finally:
+            for stack in self.stacks:
+                self.portal.call(stack.stop)
+            self.portal_manager.__exit__(None, None, None)
+            SCRIPTS.clear()
+            SCRIPTS.update(self.earlier)
+            shutil.rmtree(self.folder)
+
+    # ---- what happens ------------------------------------------------------------------------------------------------
+
+    @rule(worker=workers, name=names, provider_id=providers, number=st.integers(0, 1))
+    def register(self, worker: int, name: str, provider_id: str, number: int) -> None:
+        self.try_to_register(worker, name, Registered(provider_id, None, number))
+
+    @rule(worker=workers, name=names, provider_id=providers, of=names)
+    def register_an_alias(self, worker: int, name: str, provider_id: str, of: str) -> None:
+        self.try_to_register(worker, name, Registered(provider_id, of, 0))
+
+    def try_to_register(self, worker: int, name: str, wanted: Registered) -> None:
+        before, backend = self.registered.get(name), self.backends[wanted.provider_id]
+        error = self.outcome(self.stacks[worker].models.register_model, wanted.of(name))
+        if error is None:
+            assert before in (None, wanted), "something else was registered by this name"
+            assert before == wanted or not backend.is_down or wanted.target is not None
+            self.registered[name] = wanted
+        elif isinstance(error, ConflictError):
+            assert before not in (None, wanted)
+        elif isinstance(error, UnsupportedModelError):
+            assert name not in (backend.accepts or ())
+        elif isinstance(error, InvalidRequestError):
+            assert wanted.target is not None
+        else:
+            assert isinstance(error, ProviderUnavailableError), error
+            assert backend.is_down
+
+    @rule(worker=workers, name=names)
+    def unregister(self, worker: int, name: str) -> None:
+        before = self.registered.get(name)
+        error = self.outcome(self.stacks[worker].models.unregister_model, name)
+        if error is None:
+            del self.registered[name]
+        elif isinstance(error, NotFoundError):
+            assert before is None
+        else:
+            assert isinstance(error, ProviderUnavailableError), error
+            assert before is not None
+            assert self.backends[before.provider_id].is_down
+
+    @rule(worker=workers, name=names, provider_id=providers, store=st.sampled_from(["fails", "fails after writing"]))
+    def the_store_fails(self, worker: int, name: str, provider_id: str, store: str) -> None:
+        stack = self.stacks[worker]
+        swap = stack.store.swap
+
+        async def failing(*arguments: Any, **named: Any) -> Any:
+            if store == "fails after writing":
+                await swap(*arguments, **named)
+            raise StoreUnavailableError("the store fails")
+
+        stack.store.swap = failing  # type: ignore[method-assign]
+        try:
+            self.half_done(worker, name, Registered(provider_id, None, 2), self.outcome)
+        finally:
+            stack.store.swap = swap  # type: ignore[method-assign]
+
+    @rule(worker=workers, name=names, provider_id=providers, turns=st.integers(0, 30), ends=st.booleans())
+    def a_worker_ends_in_the_middle(self, worker: int, name: str, provider_id: str, turns: int, ends: bool) -> None:
+        def cancelled(function: Callable[..., Awaitable[None]], *arguments: object) -> None:
+            self.portal.call(self.cancel_after, turns, function, *arguments)
+
+        self.half_done(worker, name, Registered(provider_id, None, 3), cancelled)
+        if ends:
+            self.portal.call(self.stacks[worker].stop)
+            self.stacks[worker] = self.portal.call(self.started)
+            self.followers[worker] = self.follower(self.stacks[worker])
+
+    def half_done(self, worker: int, name: str, wanted: Registered, attempt: Callable[..., object]) -> None:
+        """Register or unregister so that the outcome is open; the store says which one it is."""
+        models, before = self.stacks[worker].models, self.registered.get(name)
+        if before is None:
+            attempt(models.register_model, wanted.of(name))
+        else:
+            attempt(models.unregister_model, name)
+        self.take_from_store(name, before or wanted)
+
+    def take_from_store(self, name: str, *possible: Registered | None) -> None:
+        """Take what the store keeps, if it keeps anything, which is one of `possible`."""
+        record = self.portal.call(self.stacks[0].store.get, "models", name)
+        self.registered.pop(name, None)
+        if record is not None:
+            kept = Model.model_validate_json(record.value or "")
+            self.registered[name] = next(each for each in possible if each is not None and each.of(name) == kept)
+
+    async def attempt(self, function: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        with suppress(LlamaStackError):  # the outcome is open anyway
+            await function(*arguments)
+
+    async def cancel_after(self, turns: int, function: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(self.attempt, function, *arguments)
+            for _ in range(turns):
+                await checkpoint()
+            group.cancel_scope.cancel()
+
+    @rule(name=names, provider_id=providers, first=workers, turns=st.integers(0, 20))
+    def two_workers_change_it_at_once(self, name: str, provider_id: str, first: int, turns: int) -> None:
+        """One unregisters; some turns later the other one registers."""
+        one, two = self.stacks[first], self.stacks[1 - first]
+        before, wanted = self.registered.get(name), Registered(provider_id, None, 4)
+
+        async def both() -> None:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self.attempt, one.models.unregister_model, name)
+                for _ in range(turns):
+                    await anyio.sleep(0.0005)
+                await self.followers[first].take()
+                group.start_soon(self.attempt, two.models.register_model, wanted.of(name))
+
+        self.portal.call(both)
+        self.take_from_store(name, before, wanted)
+
+    @rule(provider_id=providers, down=st.sampled_from([False, False, True]))
+    def a_provider_goes_or_comes(self, provider_id: str, down: bool) -> None:
+        self.backends[provider_id].go(down=down)
+
+    @rule(provider_id=providers, own=st.sets(names))
+    def a_provider_serves(self, provider_id: str, own: set[str]) -> None:
+        backend = self.backends[provider_id]
+        backend.serves = sorted(own)
+        backend.accepts = sorted({*(backend.accepts or ()), *own})
+
+    @rule(lost=names)
+    def a_provider_loses(self, lost: str) -> None:
+        self.backends["a"].lose(lost)
+
+    @precondition(lambda self: len(self.backends["a"].accepts or ()) <= len(NAMES))
+    @rule()
+    def a_provider_gets_everything_back(self) -> None:
+        self.backends["a"].accepts = [*NAMES, DECLARED]
+
+    def outcome(self, function: Callable[..., Awaitable[None]], *arguments: object) -> LlamaStackError | None:
+        try:
+            self.portal.call(function, *arguments)
+        except LlamaStackError as error:
+            return error
+        return None
+
+    # ---- what must be so ---------------------------------------------------------------------------------------------
+
+    @invariant()
+    def nothing_is_half_registered(self) -> None:
+        kept = self.portal.call(self.kept)
+        assert kept == {name: item.of(name) for name, item in self.registered.items()}
+
+    async def kept(self) -> dict[str, Model]:
+        records = await self.stacks[0].store.scan("models", limit=100)
+        return {record.key: Model.model_validate_json(record.value or "") for record in records}
+
+    @rule()
+    def compare_with_all_providers(self) -> None:
+        for backend in self.backends.values():
+            backend.go(down=False)
+        self.compare()
+
+    @rule(number=st.integers(0, 1))  # a rule with values to choose is chosen more often
+    def compare_as_it_is(self, number: int) -> None:
+        self.compare()
+
+    def compare(self) -> None:
+        """Each worker serves what the model says."""
+        listed = []
+        for worker in (0, 1, 0):
+            self.portal.call(self.settle, worker)
+        for stack in self.stacks:
+            shown = self.portal.call(stack.models.list_models)
+            listed.append({(each.identifier, each.provider_id) for each in shown if not each.unavailable_reason})
+            for name in (*NAMES, DECLARED):
+                self.check(stack, name)
+        assert listed[0] == listed[1]
+
+    async def settle(self, worker: int) -> None:
+        await self.followers[worker].take()
+        for _ in range(3):
+            for instance in self.stacks[worker].instances["inference"]:
+                await instance.refresh(force=True)
+
+    def check(self, stack: Stack, name: str) -> None:
+        expected = self.expected(name)
+        for backend in self.backends.values():
+            backend.calls.clear()
+        error = self.outcome(stack.inference.chat_completion, name, [UserMessage(content="x")])
+        if isinstance(expected, tuple):
+            assert error is None, error
+            provider_id, own_name = expected
+            assert self.backends[provider_id].last("chat_completion")["model"] == own_name
+        elif expected is not None:
+            assert isinstance(error, expected), error
+
+    def expected(self, name: str) -> tuple[str, str] | type[LlamaStackError] | None:
+        """(provider, the name it gets), or the error; None if it may be either."""
+        item = Registered("b", None, 0) if name == DECLARED else self.registered.get(name)
+        if item is not None:
+            if self.backends[item.provider_id].is_down or not self.is_taken(name, item):
+                return ProviderUnavailableError
+            return item.provider_id, item.target or name
+        serving = [each.name for each in self.backends.values() if name in each.serves]
+        if any(each.is_down for each in self.backends.values()):
+            return None  # it depends on what that one listed before
+        return (serving[0], name) if serving else ObjectNotFoundError
+
+    def is_taken(self, name: str, item: Registered) -> bool:
+        backend = self.backends[item.provider_id]
+        if item.target is None:
+            return name in (backend.accepts or ())
+        target = self.registered.get(item.target)
+        if target is None or target.provider_id != item.provider_id:
+            return item.target in backend.serves
+        return target.target is None and item.target in (backend.accepts or ())
+
+
+TestWorkers = Workers.TestCase
+TestWorkers.settings = settings(
+    max_examples=60,
+    phases=[Phase.generate],  # to shrink a failure takes minutes: add Phase.shrink by hand
+    stateful_step_count=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
