@@ -35,6 +35,7 @@ class Script:
     fail_list: Exception | None = None
     fail_register: Exception | None = None
     fail_unregister: Exception | None = None
+    fail_after_unregister: Exception | None = None
     fail_call: Exception | None = None
     fail_after_pieces: int | None = None
     hang_start: bool = False
@@ -120,6 +121,8 @@ class ScriptedInference:
             raise self.script.fail_unregister
         while model.identifier in self.script.registered:
             self.script.registered.remove(model.identifier)
+        if self.script.fail_after_unregister is not None:
+            raise self.script.fail_after_unregister
 
     async def completion(self, **arguments: Any) -> Any:
         self.script.calls.append(("completion", arguments))

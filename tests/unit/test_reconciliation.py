@@ -142,7 +142,7 @@ class Workers(RuleBasedStateMachine):
 
     @rule(worker=workers, name=names, provider_id=providers, of=names)
     def register_an_alias(self, worker: int, name: str, provider_id: str, of: str) -> None:
-        self.try_to_register(worker, name, Registered(provider_id, of, 0))
+        self.try_to_register(worker, name, Registered(provider_id, None if of == name else of, 0))
 
     def try_to_register(self, worker: int, name: str, wanted: Registered) -> None:
         before, backend = self.registered.get(name), self.backends[wanted.provider_id]
@@ -340,9 +340,9 @@ class Workers(RuleBasedStateMachine):
         if item.target is None:
             return name in (backend.accepts or ())
         target = self.registered.get(item.target)
-        if target is None or target.provider_id != item.provider_id:
+        if target is None or target.provider_id != item.provider_id or target.target not in (None, item.target):
             return item.target in backend.serves
-        return target.target is None and item.target in (backend.accepts or ())
+        return item.target in (backend.accepts or ())
 
 
 TestWorkers = Workers.TestCase

@@ -206,6 +206,22 @@ async def test_a_provider_that_lists_nothing_it_takes_is_asked_once_more(scripte
         assert [name for name, _ in a.calls].count("register") == 2
 
 
+async def test_what_a_provider_has_released_before_it_failed_is_registered_with_it_again(
+    scripted: Scripted, script: Scripts
+) -> None:
+    a = script("a", serves=[])
+    async with scripted("a") as stack:
+        await stack.models.register_model(Model(identifier="new"))
+        for _ in range(3):  # it is confirmed, though it is never listed
+            await stack.instances["inference"][0].refresh(force=True)
+        a.fail_after_unregister = ConnectionError("away")
+        with pytest.raises(ProviderUnavailableError):
+            await stack.models.unregister_model("new")
+        with anyio.fail_after(5):
+            while a.registered != ["new"]:
+                await anyio.sleep(0.01)
+
+
 async def test_what_is_unregistered_is_gone_at_once(own_home: Path) -> None:
     config = {"providers": {"memory": [{"provider_id": "s", "provider_type": "remote::sample"}]}}
     async with Stack.from_config(config) as stack:

@@ -1,4 +1,4 @@
-"""The store of a stack: it keeps registrations and what providers listed last.
+"""The store of a stack: it keeps registrations, what providers listed last, and the state of providers.
 
 A store is a plugin: a class with these methods, in the entry-point group `llamastack.stores`.
 """

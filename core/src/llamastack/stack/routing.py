@@ -124,6 +124,10 @@ class VisibleObjects:
         """Raises PermissionDeniedError, or what the catalogue raises."""
         resource = Resource(self._kind, method, item.identifier, item.provider_id or None)
         await self._access.check(Action.REGISTER, resource)
+        if item.provider_resource_id is not None and self._access.authorizes:
+            # An alias shows fields of what it stands for.
+            target = Resource(self._kind, method, item.provider_resource_id, item.provider_id or None)
+            await self._access.check(Action.READ, target)
         await self._table.register(item)
 
     async def unregister(self, method: str, name: str) -> None:

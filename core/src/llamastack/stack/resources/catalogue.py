@@ -196,7 +196,10 @@ class ResourceCatalogue:
             served_before = item.identifier in instance.served
             was_taken = False
             try:
-                await self._registrations.ask_to_register(instance, item)
+                if item.provider_resource_id is None:
+                    await self._registrations.ask_to_register(instance, item)
+                else:
+                    await self._find_target(instance, item)
                 was_taken = True
                 # From here on, a cancelled caller changes nothing.
                 with anyio.CancelScope(shield=True):
@@ -210,6 +213,17 @@ class ResourceCatalogue:
             if not kept:
                 raise ConflictError(f"{self.pair.label} '{item.identifier}' was just registered by another worker")
         self._notify("llamastack_object_registered", self.pair.resource_api, item)
+
+    async def _find_target(self, instance: SupervisedProvider, alias: RoutedObject) -> None:
+        """Raises InvalidRequestError if an alias stands for nothing, after a look at the store and at the provider."""
+        if self._registrations.target(alias, may_be_waiting=True) is None:
+            record = await self._store.get(self.pair.resource_api, alias.provider_resource_id or "")
+            if record is not None:  # another worker may just have registered it
+                await self._registrations.follow(Changes(record.version, [record], complete=False))
+        if self._registrations.target(alias, may_be_waiting=True) is None:
+            await instance.refresh(force=True)
+        if self._registrations.target(alias, may_be_waiting=True) is None:
+            raise self._registrations.no_target(alias)
 
     async def _current(self, identifier: str) -> tuple[RoutedObject | None, int | None]:
         """A registration as the run config or the store has it now, and the version of its record in the store.
@@ -226,7 +240,7 @@ class ResourceCatalogue:
     ) -> bool:
         """Put what its provider has taken into the store, unless it is `there`. Returns False if another is."""
         if there is None:
-            value = item.model_dump_json(exclude_none=True)
+            value = _stored(item)
             record = await self._store.swap(self.pair.resource_api, item.identifier, value, version=version)
             if record is None:  # another worker was first
                 there, version = await self._current(item.identifier)
@@ -245,7 +259,7 @@ class ResourceCatalogue:
         """Forget the object, and have its provider release it.
 
         Raises NotFoundError, ConflictError for an object of the run config, StoreUnavailableError, or what the provider
-        raises; the object stays registered then.
+        raises; the object stays registered then, unless the store fails, too, which the error says.
         """
         identifier, owner = self._meant(name)
         async with self._registrations.lock(identifier):
@@ -255,16 +269,17 @@ class ResourceCatalogue:
             if version is None:
                 raise ConflictError(f"{self.pair.label} '{name}' stands in the run config; remove it there")
             instance = None if item is None else self._by_id.get(item.provider_id)
-            if instance is not None and instance.provider is None:
+            is_alias = item is not None and item.provider_resource_id is not None
+            if instance is not None and instance.provider is None and not is_alias:
                 raise instance.unavailable()
-            # From here on, a cancelled caller changes nothing.
+            # The rest is carried out even if the caller is cancelled.
             with anyio.CancelScope(shield=True):
                 if await self._forget(identifier, version):
                     if instance is not None and item is not None:
                         await self._release(instance, item)
                     if self._registrations.get(identifier) is item:  # no other worker has registered it again
                         self._registrations.remove(identifier)
-        if instance is not None:
+        if instance is not None and not is_alias:
             instance.drop(identifier)
             # Only the provider knows whether it serves the object without a registration.
             await instance.refresh(force=True)
@@ -305,7 +320,7 @@ class ResourceCatalogue:
         try:
             await self._registrations.ask_to_unregister(instance, item)
         except LlamaStackError as error:
-            value = item.model_dump_json(exclude_none=True)
+            value = _stored(item)
             try:
                 record = await self._store.swap(self.pair.resource_api, item.identifier, value, version=None)
             except LlamaStackError as store_error:
@@ -329,7 +344,10 @@ class ResourceCatalogue:
             raise InvalidRequestError(
                 f"'{item.provider_id}' is no provider of API '{self.pair.routed_api}'; allowed: {ids}", param=param
             )
-        return instance, item.model_copy(update={"provider_id": instance.provider_id, "unavailable_reason": None})
+        own = {"provider_id": instance.provider_id, "unavailable_reason": None}
+        if item.provider_resource_id == item.identifier:  # so newer clients say that it is no alias
+            own["provider_resource_id"] = None
+        return instance, item.model_copy(update=own)
 
     # ---- what the stack calls ------------------------------------------------------------------------------------
 
@@ -361,3 +379,8 @@ class ResourceCatalogue:
         if instance.status is not ProviderStatus.healthy:
             return None
         return len(instance.served.keys() | {i.identifier for i in self._registrations.taken_by(instance.provider_id)})
+
+
+def _stored(item: RoutedObject) -> str:
+    """The text that the store keeps. It has only what was given: an alias takes the rest from what it stands for."""
+    return item.model_dump_json(exclude_none=True, include=item.model_fields_set | {"identifier", "type"})

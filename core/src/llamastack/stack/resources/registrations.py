@@ -3,7 +3,7 @@
 The first is the desired state, the second the actual one. After every poll the difference is worked off: after a
 restart, when a provider comes back, when it has lost an object, and when another worker registers or unregisters one.
 
-A provider never hears of an alias: the stack itself takes it, as long as its provider serves what it stands for.
+A provider never hears of an alias: the stack sends its calls to what it stands for, as long as that is served.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class Registrations:
         self._taken: dict[str, dict[str, RoutedObject]] = {provider_id: {} for provider_id in instances}
         self._taken_by: dict[str, object] = {}
         # What a provider has taken, does not list, and has confirmed since.
-        self._unlisted: dict[str, Set[str]] = {}
+        self._unlisted: dict[str, set[str]] = {provider_id: set() for provider_id in instances}
+        self._aliases: dict[str, RoutedObject] = {}
         self._refused: dict[str, str] = {}
         # Weak: a lock is there as long as somebody holds it or waits for it.
         self._locks: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
@@ -90,7 +91,9 @@ class Registrations:
         self.remove(item.identifier)
         self._versions[item.identifier] = version
         self._registered[item.identifier] = item
-        if taken:
+        if item.provider_resource_id is not None:
+            self._aliases[item.identifier] = item
+        elif taken:
             self._taken[item.provider_id][item.identifier] = item
         if known is not None and known.provider_id in self._instances and known.provider_id != item.provider_id:
             self._instances[known.provider_id].drop(item.identifier)
@@ -108,6 +111,7 @@ class Registrations:
     def remove(self, identifier: str) -> None:
         """Forget an object."""
         self._registered.pop(identifier, None)
+        self._aliases.pop(identifier, None)
         self._refused.pop(identifier, None)
 
     def set_version(self, identifier: str, version: int) -> None:
@@ -115,12 +119,16 @@ class Registrations:
         self._versions[identifier] = max(version, self._versions.get(identifier, 0))
 
     def restore(self, item: RoutedObject, version: int) -> None:
-        """The store has an object again that was deleted there. It may have been followed meanwhile."""
+        """The store has an object again that was deleted there. It may have been followed meanwhile.
+
+        Its provider is asked to take it again: it may have released it before it failed.
+        """
+        self._unlisted[item.provider_id].discard(item.identifier)
         if self._registered.get(item.identifier) is item:
             self.set_version(item.identifier, version)
         elif version > self._versions.get(item.identifier, 0):
             self.add(item, version=version)
-            self._wake({item.provider_id})
+        self._wake({item.provider_id})
 
     def read(self, record: Record) -> RoutedObject | None:
         """The object that the store keeps in a record; None, and a line in the log, if it cannot be read."""
@@ -191,13 +199,17 @@ class Registrations:
     # ---- the actual state ----------------------------------------------------------------------------------------
 
     def is_taken(self, item: RoutedObject) -> bool:
-        """Whether its provider has taken a registered object as it is."""
+        """Whether its provider has taken a registered object as it is, or serves what an alias stands for."""
+        if item.provider_resource_id is not None:
+            return self.target(item) is not None
         taken = self._taken.get(item.provider_id)
         return taken is not None and taken.get(item.identifier) is item
 
     def taken_by(self, provider_id: str) -> list[RoutedObject]:
         """The registrations with one provider that it has taken."""
-        return [item for item in self._taken[provider_id].values() if self._registered.get(item.identifier) is item]
+        taken = [item for item in self._taken[provider_id].values() if self._registered.get(item.identifier) is item]
+        aliases = [each for each in self._aliases.values() if each.provider_id == provider_id and self.is_taken(each)]
+        return taken + aliases
 
     def reason(self, item: RoutedObject) -> str | None:
         """Why a registered or listed object cannot be used now."""
@@ -207,26 +219,33 @@ class Registrations:
         if instance.status is not ProviderStatus.healthy:
             return instance.unavailable().message
         if self._registered.get(item.identifier) is item and not self.is_taken(item):
+            if item.provider_resource_id is not None:
+                return self.no_target(item).message
             return self._refused.get(item.identifier, "its provider has not taken it yet, or has lost it")
         return None
 
-    def target(self, alias: RoutedObject) -> RoutedObject | None:
-        """What an alias stands for: an object that its provider lists or that is registered there; None without one."""
+    def target(self, alias: RoutedObject, *, may_be_waiting: bool = False) -> RoutedObject | None:
+        """What an alias stands for: an object that its provider lists, or that is registered there; None without one.
+
+        may_be_waiting: also one that is registered and that its provider has not taken yet.
+        """
         name = alias.provider_resource_id or ""
         item = self._registered.get(name)
-        if item is None or item.provider_id != alias.provider_id:
-            return self._instances[alias.provider_id].served.get(name)
-        return item if item.provider_resource_id is None and self.is_taken(item) else None
+        if item is None or item.provider_id != alias.provider_id or item.provider_resource_id is not None:
+            item = self._instances[alias.provider_id].served.get(name)
+        elif not may_be_waiting and not self.is_taken(item):
+            item = None
+        return item if type(item) is type(alias) else None
 
-    def _require_target(self, instance: SupervisedProvider, alias: RoutedObject) -> None:
-        if self.target(alias) is None:
-            raise InvalidRequestError(
-                f"provider '{instance.provider_id}' serves no {self._kind.label} '{alias.provider_resource_id}' that "
-                f"'{alias.identifier}' could stand for; allowed: what it lists, and what is registered there and is no "
-                "alias",
-                param=f"{self._kind.object_name}.provider_resource_id",
-                provider_id=instance.provider_id,
-            )
+    def no_target(self, alias: RoutedObject) -> InvalidRequestError:
+        """The error for an alias that stands for nothing."""
+        return InvalidRequestError(
+            f"provider '{alias.provider_id}' serves no {self._kind.label} '{alias.provider_resource_id}' that "
+            f"'{alias.identifier}' could stand for; allowed: what it lists, and what is registered there and is no "
+            "alias, of the same type",
+            param=f"{self._kind.object_name}.provider_resource_id",
+            provider_id=alias.provider_id,
+        )
 
     # ---- working off the difference ------------------------------------------------------------------------------
 
@@ -237,7 +256,7 @@ class Registrations:
             self._taken[instance.provider_id] = {}
             self._unlisted[instance.provider_id] = set()
         taken = self._taken[instance.provider_id]
-        mine = {item.identifier: item for item in self.of(instance.provider_id)}
+        mine = {each.identifier: each for each in self.of(instance.provider_id) if each.provider_resource_id is None}
         gone = [item for identifier, item in taken.items() if mine.get(identifier) is not item]
         for item in gone:
             async with self.lock(item.identifier):  # it may be registered again meanwhile
@@ -245,16 +264,26 @@ class Registrations:
                     del taken[item.identifier]  # also if the provider fails to release it
                     await self.undo(instance, item, self._kind.forget_hook)
         # A provider may have lost what it took since its last listing, or list none of what it takes: it is asked once.
-        unlisted = {name for name in taken if name not in instance.served and taken[name].provider_resource_id is None}
+        unlisted = taken.keys() - instance.served.keys()
         doubtful = unlisted - self._unlisted[instance.provider_id]
         waiting = [item for name, item in mine.items() if name in doubtful or not self.is_taken(item)]
-        await self._replay(instance, [item for item in waiting if item.provider_resource_id is None])
         self._unlisted[instance.provider_id] = unlisted
-        for alias in mine.values():
-            if alias.provider_resource_id is not None:
-                await self._replay_one(instance, alias)
+        await self._replay(instance, waiting)
+        await self._look_at_aliases(instance)
         if gone:
             instance.wake()  # what it lists may have changed
+
+    async def _look_at_aliases(self, instance: SupervisedProvider) -> None:
+        """Log which aliases lose what they stand for, and which have it again."""
+        for number, alias in enumerate([*self._aliases.values()], 1):
+            if number % _BETWEEN_PAUSES == 0:
+                await checkpoint()
+            if alias.provider_id != instance.provider_id:
+                continue
+            if self.is_taken(alias):
+                self._refused.pop(alias.identifier, None)
+            elif alias.identifier not in self._refused:
+                self._is_refused(instance, alias, self.no_target(alias))
 
     async def _replay(self, instance: SupervisedProvider, waiting: list[RoutedObject]) -> None:
         left = iter(waiting)
@@ -282,10 +311,7 @@ class Registrations:
         if self._registered.get(identifier) is not item:
             return
         try:
-            if item.provider_resource_id is None:
-                await getattr(instance.provider, self._kind.register_hook)(**{self._kind.object_name: item})
-            else:
-                self._require_target(instance, item)
+            await getattr(instance.provider, self._kind.register_hook)(**{self._kind.object_name: item})
         except BaseException as raised:
             if self.is_taken(item):
                 del self._taken[instance.provider_id][identifier]
@@ -323,12 +349,7 @@ class Registrations:
         try:
             if instance.provider is None:
                 raise instance.unavailable()
-            if item.provider_resource_id is None:
-                await self._call(instance, self._kind.register_hook, item)
-                return
-            if self.target(item) is None:
-                await instance.refresh(force=True)
-            self._require_target(instance, item)
+            await self._call(instance, self._kind.register_hook, item)
         except ProviderUnavailableError as error:
             error.amend(f"{error.message}. Nothing was registered.")
             raise
