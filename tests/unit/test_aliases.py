@@ -103,6 +103,16 @@ async def test_an_alias_leaves_a_provider_that_is_not_running(
         assert await served_as(stack, b, "fast") == "n"
 
 
+async def test_whether_a_provider_that_is_down_serves_the_target_is_not_known(
+    scripted: Scripted, script: Scripts
+) -> None:
+    script("a", fail_start=ConnectionError("away"))
+    async with scripted("a") as stack:
+        with pytest.raises(ProviderUnavailableError, match="provider 'a' .* is down"):
+            await stack.models.register_model(alias("m"))
+        assert await stack.models.get_model("fast") is None
+
+
 async def test_an_alias_of_a_bank_of_another_type_is_refused(own_home: Path) -> None:
     config = {"providers": {"memory": [{"provider_id": "s", "provider_type": "remote::sample"}]}}
     async with Stack.from_config(config) as stack:

@@ -201,7 +201,7 @@ class ResourceCatalogue:
                 else:
                     await self._find_target(instance, item)
                 was_taken = True
-                # From here on, a cancelled caller changes nothing.
+                # The rest is carried out even if the caller is cancelled.
                 with anyio.CancelScope(shield=True):
                     kept = await self._keep(instance, item, there, version)
             except BaseException as error:
@@ -215,7 +215,10 @@ class ResourceCatalogue:
         self._notify("llamastack_object_registered", self.pair.resource_api, item)
 
     async def _find_target(self, instance: SupervisedProvider, alias: RoutedObject) -> None:
-        """Raises InvalidRequestError if an alias stands for nothing, after a look at the store and at the provider."""
+        """Look for what an alias stands for, also in the store and at the provider.
+
+        Raises InvalidRequestError if it is not there, and ProviderUnavailableError if that cannot be known now.
+        """
         if self._registrations.target(alias, may_be_waiting=True) is None:
             record = await self._store.get(self.pair.resource_api, alias.provider_resource_id or "")
             if record is not None:  # another worker may just have registered it
@@ -223,7 +226,8 @@ class ResourceCatalogue:
         if self._registrations.target(alias, may_be_waiting=True) is None:
             await instance.refresh(force=True)
         if self._registrations.target(alias, may_be_waiting=True) is None:
-            raise self._registrations.no_target(alias)
+            down = instance.status is not ProviderStatus.healthy
+            raise instance.unavailable() if down else self._registrations.no_target(alias)
 
     async def _current(self, identifier: str) -> tuple[RoutedObject | None, int | None]:
         """A registration as the run config or the store has it now, and the version of its record in the store.
