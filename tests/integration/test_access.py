@@ -127,6 +127,20 @@ async def test_registration_and_its_end_need_permission(http: httpx.AsyncClient,
     assert (await http.post("/models/unregister", json=by_other_name, headers=key("ann"))).status_code == 200
 
 
+async def test_an_alias_gives_nobody_more_rights(http: httpx.AsyncClient) -> None:
+    alias = {"model": {"identifier": "fast", "provider_id": "b", "provider_resource_id": "secret"}}
+    assert (await http.post("/models/register", json=alias, headers=key("bob"))).status_code == 403
+    assert (await http.post("/models/register", json=alias, headers=key("ann"))).status_code == 200
+    assert [resource.identifier for _, action, resource in KEYS_PLUGIN.asked if action == "read"][-1] == "secret"
+    KEYS_PLUGIN.open_to_all = {"m", "fast"}
+    for stream in (False, True):
+        for path in ("/inference/chat_completion", "/v1/chat/completions"):
+            for name in ("fast", "b/fast"):
+                asked = {**CHAT, "model": name, "stream": stream}
+                assert (await http.post(path, json=asked, headers=key("bob"))).status_code == 403
+                assert (await http.post(path, json=asked, headers=key("ann"))).status_code == 200
+
+
 async def test_every_plugin_is_asked_and_a_deny_wins(http: httpx.AsyncClient) -> None:
     DENYING.denied = {"m"}
     before = DENYING.asked

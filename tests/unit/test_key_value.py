@@ -174,6 +174,7 @@ async def test_a_value_of_another_type_is_named_and_not_shown(store: Store) -> N
         assert caught.value.provider_id == "p"
         assert "hidden" not in f"{caught.value}{caught.value.__cause__}"
         assert caught.value.__suppress_context__
+    assert await notes.keys() == ["k"]
     await notes.set("k", Note(text="new"))  # it can be replaced, and deleted
     assert await notes.delete("k")
 

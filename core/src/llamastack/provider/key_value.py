@@ -114,10 +114,16 @@ class KeyValue(Generic[T]):
 
     async def scan(self, prefix: str = "", after: str = "", limit: int = 100) -> list[Entry[T]]:
         """At most `limit` entries whose keys begin with `prefix` and come after `after`, in the order of their keys."""
+        return [self._read(record) for record in await self._records(prefix, after, limit)]
+
+    async def keys(self, prefix: str = "", after: str = "", limit: int = 100) -> list[str]:
+        """The keys of those entries, also of values that do not fit the type."""
+        return [record.key for record in await self._records(prefix, after, limit)]
+
+    async def _records(self, prefix: str, after: str, limit: int) -> list[Record]:
         if not _is_possible(prefix or "any"):
             return []
-        records = await self._store.scan(self._kind, prefix=prefix, after=after, limit=limit)
-        return [self._read(record) for record in records]
+        return await self._store.scan(self._kind, prefix=prefix, after=after, limit=limit)
 
     def _read(self, record: Record) -> Entry[T]:
         try:

@@ -98,6 +98,15 @@ async def test_a_deleted_agent_leaves_nothing() -> None:
     assert (await agents.get_agent_session(*other)).turns == []
 
 
+async def test_an_agent_with_a_session_that_cannot_be_read_is_deleted() -> None:
+    store = MemoryStore()
+    agents = await make(store)
+    agent_id, session_id = await agent_and_session(agents)
+    await store.put("kv/agents/sessions/a", f"{agent_id}/{session_id}", '"of an older release"')
+    await agents.delete_agent(agent_id)
+    assert await store.scan("kv/agents/sessions/a", limit=9) == []
+
+
 async def test_a_session_that_is_created_while_its_agent_is_deleted_is_none() -> None:
     class DeletesTheAgent(MemoryStore):
         async def put(self, kind: str, key: str, value: str, **named: Any) -> Record:

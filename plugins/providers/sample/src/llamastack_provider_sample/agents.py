@@ -187,9 +187,9 @@ class SampleAgents(Agents):
     async def delete_agent(self, agent_id: str) -> None:
         # The agent goes first, so that it gets no session after these. Sessions that an earlier call left go, too.
         found = await self._agents.delete(agent_id)
-        while page := await self._sessions.scan(_key(agent_id, ""), limit=_PAGE):
-            for entry in page:
-                await self._sessions.delete(entry.key)
+        while keys := await self._sessions.keys(_key(agent_id, ""), limit=_PAGE):
+            for key in keys:
+                await self._sessions.delete(key)
         if not found:
             raise _no_agent(agent_id)
 
