@@ -28,6 +28,7 @@ from llamastack.provider.redaction import struck_error
 from llamastack.provider.store import Store
 from llamastack.stack.capability_gate import capability_gate
 from llamastack.stack.fault_isolation import ContainedCalls, ContainedTasks, as_exception
+from llamastack.stack.in_turns import in_turns
 from llamastack.stack.resolver import PlannedProvider
 
 _LOGGER = logging.getLogger("llamastack.stack")
@@ -341,7 +342,7 @@ class SupervisedProvider(ContainedCalls):
         listed = await getattr(self.provider, pair.list_hook)()
         # Where the provider lists a name twice, the first one counts.
         served: dict[str, RoutedObject] = {}
-        for item in listed:
+        async for item in in_turns([*listed]):
             if item.identifier not in served:
                 is_own = item.provider_id == self.provider_id
                 served[item.identifier] = item if is_own else item.model_copy(update={"provider_id": self.provider_id})

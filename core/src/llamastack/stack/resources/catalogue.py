@@ -17,6 +17,7 @@ from llamastack.provider.errors import (
     ProviderUnavailableError,
 )
 from llamastack.provider.store import Changes, Store
+from llamastack.stack.in_turns import in_turns
 from llamastack.stack.resources.last_listings import LastListings
 from llamastack.stack.resources.registrations import Registrations
 from llamastack.stack.supervisor import SupervisedProvider
@@ -151,7 +152,7 @@ class ResourceCatalogue:
             of_provider = found.setdefault(item.provider_id, {})
             of_provider.pop(item.identifier, None)  # the registered ones come last
             of_provider[item.identifier] = item
-        return [self._shown(item) for items in found.values() for item in items.values()]
+        return [self._shown(item) async for item in in_turns([i for items in found.values() for i in items.values()])]
 
     async def get(self, name: str) -> RoutedObject | None:
         """One object, or None."""
@@ -376,13 +377,15 @@ class ResourceCatalogue:
     def refused(self, instance: SupervisedProvider) -> dict[str, str]:
         """Why it does not take what is registered with it, by identifier; empty while it is down."""
         mine = self._registrations.of(instance.provider_id) if instance.status is ProviderStatus.healthy else []
-        return {item.identifier: reason for item in mine if (reason := self._registrations.reason(item))}
+        waiting = [item for item in mine if not self._registrations.is_taken(item)]
+        return {item.identifier: reason for item in waiting if (reason := self._registrations.reason(item))}
 
     def count(self, instance: SupervisedProvider) -> int | None:
         """How many objects an instance serves; None while it is down."""
         if instance.status is not ProviderStatus.healthy:
             return None
-        return len(instance.served.keys() | {i.identifier for i in self._registrations.taken_by(instance.provider_id)})
+        taken = self._registrations.taken_by(instance.provider_id)
+        return len(instance.served) + sum(item.identifier not in instance.served for item in taken)
 
 
 def _stored(item: RoutedObject) -> str:

@@ -30,12 +30,12 @@ from llamastack.provider.errors import (
     raise_translated,
 )
 from llamastack.provider.store import Changes, Record
+from llamastack.stack.in_turns import IN_ONE_TURN, in_turns
 from llamastack.stack.supervisor import SupervisedProvider
 
 _LOGGER = logging.getLogger("llamastack.stack")
 _REPLAYS_AT_ONCE = 16
-_BETWEEN_PAUSES = 200
-"""How many objects are handled before the event loop gets its turn."""
+_BETWEEN_PAUSES = IN_ONE_TURN // _REPLAYS_AT_ONCE
 HOOK_TIMEOUT_S = 60.0
 """How long a hook may take that no user waits for."""
 
@@ -150,9 +150,7 @@ class Registrations:
     async def follow(self, changes: Changes) -> None:
         """Take in changes of the store, and have the providers that they concern follow."""
         concerned: set[str] = set()
-        for number, record in enumerate((*changes.records, *self._vanished(changes)), 1):
-            if number % _BETWEEN_PAUSES == 0:
-                await checkpoint()
+        async for record in in_turns((*changes.records, *self._vanished(changes))):
             if record.version > self._versions.get(record.key, 0):
                 concerned |= self._take_in(record)
             if record.value is None and record.key not in self._registered:  # else it was registered again since
@@ -256,30 +254,40 @@ class Registrations:
             self._taken[instance.provider_id] = {}
             self._unlisted[instance.provider_id] = set()
         taken = self._taken[instance.provider_id]
-        mine = {each.identifier: each for each in self.of(instance.provider_id) if each.provider_resource_id is None}
-        gone = [item for identifier, item in taken.items() if mine.get(identifier) is not item]
+        gone = [item async for item in in_turns([*taken.values()]) if self._registered.get(item.identifier) is not item]
         for item in gone:
             async with self.lock(item.identifier):  # it may be registered again meanwhile
                 if taken.get(item.identifier) is item and self._registered.get(item.identifier) is not item:
                     del taken[item.identifier]  # also if the provider fails to release it
                     await self.undo(instance, item, self._kind.forget_hook)
-        # A provider may have lost what it took since its last listing, or list none of what it takes: it is asked once.
-        unlisted = taken.keys() - instance.served.keys()
-        doubtful = unlisted - self._unlisted[instance.provider_id]
-        waiting = [item for name, item in mine.items() if name in doubtful or not self.is_taken(item)]
-        self._unlisted[instance.provider_id] = unlisted
-        await self._replay(instance, waiting)
+        await self._replay(instance, await self._waiting(instance))
         await self._look_at_aliases(instance)
         if gone:
             instance.wake()  # what it lists may have changed
 
+    async def _waiting(self, instance: SupervisedProvider) -> list[RoutedObject]:
+        """The registrations that a provider is asked to take: those that it has not taken, and those in doubt.
+
+        It may have lost what it took since its last listing, or list none of what it takes: it is asked once.
+        """
+        waiting: list[RoutedObject] = []
+        unlisted: set[str] = set()
+        confirmed = self._unlisted[instance.provider_id]
+        async for item in in_turns([each for each in self.of(instance.provider_id) if not each.provider_resource_id]):
+            if not self.is_taken(item):
+                waiting.append(item)
+            elif item.identifier not in instance.served:
+                unlisted.add(item.identifier)
+                if item.identifier not in confirmed:
+                    waiting.append(item)
+        self._unlisted[instance.provider_id] = unlisted
+        return waiting
+
     async def _look_at_aliases(self, instance: SupervisedProvider) -> None:
         """Log which aliases lose what they stand for, and which have it again."""
-        for number, alias in enumerate([*self._aliases.values()], 1):
-            if number % _BETWEEN_PAUSES == 0:
-                await checkpoint()
-            if alias.provider_id != instance.provider_id:
-                continue
+        async for alias in in_turns(
+            [each for each in self._aliases.values() if each.provider_id == instance.provider_id]
+        ):
             if self.is_taken(alias):
                 self._refused.pop(alias.identifier, None)
             elif alias.identifier not in self._refused:
