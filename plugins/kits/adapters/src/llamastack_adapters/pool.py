@@ -184,11 +184,10 @@ class _DirectAnswer:
         blocks: list[bytes] = []
         left = self._limits.response_bytes
         try:
-            while block := await self._response.content.readany():
-                blocks.append(block)
-                left -= len(block)
-                if left < 0:
-                    break
+            content = self._response.content
+            while not content.at_eof() and left >= 0:
+                blocks.append(await content.readany())
+                left -= len(blocks[-1])
         except Exception as error:
             raise_translated(error, as_httpx(error, self._response.method, str(self._response.url)))
         if left < 0:

@@ -116,7 +116,7 @@ def chat_response(
         message = {}  # all of it was filtered out
     if not isinstance(message, dict):
         raise malformed(provider_id, "a choice without a 'message'")
-    with understood(provider_id):
+    try:  # perf: llamastack-native. `understood` would make a generator for each reply.
         made = whole_calls(message, regular=finish.regular)
         refusal = whole_text(refusal_of(message))
         text = whole_text(text_of_content(message.get("content"))) + refusal
@@ -134,6 +134,8 @@ def chat_response(
             refusal=refusal or None,
             failed_tool_calls=made.failures or None,
         )
+    except MALFORMED as error:
+        raise not_understood(provider_id, error) from error
 
 
 def completion_response(
@@ -172,7 +174,7 @@ def embeddings_response(reply: Mapping[str, Any], provider_id: str, count: int) 
 
 def usage_of(reply: Mapping[str, Any]) -> TokenUsage | None:
     """The usage in a reply or chunk; None if it has none or an invalid one."""
-    usage = reply.get("usage") if isinstance(reply, Mapping) else None
+    usage = reply.get("usage") if isinstance(reply, dict) else None
     if not isinstance(usage, dict):
         return None
     try:
@@ -187,6 +189,8 @@ def logprobs_of(choice: Mapping[str, Any], wanted: LogProbConfig | None) -> list
     There are three forms: `content` of OpenAI's chats, the lists `tokens` and `token_logprobs` of its text completions,
     and Together's single number beside the delta of a piece. Those of a refusal count like those of a text.
     """
+    if choice.get("logprobs") is None:
+        return None
     if wanted is None:
         with suppress(*MALFORMED):  # the request does not want them
             return _logprobs_of(choice, None)

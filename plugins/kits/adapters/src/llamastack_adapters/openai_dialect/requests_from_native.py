@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from llamastack.api.common import (
@@ -24,7 +25,17 @@ from llamastack_adapters.chat_request import ChatRequest, CompletionRequest
 from llamastack_adapters.openai_dialect.protocols import OpenAIForm
 from llamastack_adapters.tool_schemas import parameters_schema
 
-_SAME_NAME = ("frequency_penalty", "presence_penalty", "min_p", "logit_bias")
+_SAME_NAME: Mapping[str, tuple[object, ...]] = {
+    "max_tokens": (0,),
+    "repetition_penalty": (1.0,),
+    "frequency_penalty": (None,),
+    "presence_penalty": (None,),
+    "min_p": (None,),
+    "logit_bias": (None, {}),
+    "stop": (None, []),
+    "seed": (None,),
+}
+"""The sampling parameters that have the same name in OpenAI's form -> their values that ask for nothing."""
 
 
 def as_json_schema(schema: dict[str, Any]) -> dict[str, Any]:
@@ -94,18 +105,9 @@ def _sampling(params: SamplingParams | None) -> dict[str, Any]:
         fields["top_p"] = params.top_p
     elif params.strategy is SamplingStrategy.top_k:
         fields["top_k"] = params.top_k
-    if params.max_tokens:
-        fields["max_tokens"] = params.max_tokens
-    if params.repetition_penalty != 1.0:
-        fields["repetition_penalty"] = params.repetition_penalty
-    for name in _SAME_NAME:
-        value = getattr(params, name)
-        if value not in (None, {}):
+    for name, nothing in _SAME_NAME.items():
+        if name in given and (value := getattr(params, name)) not in nothing:
             fields[name] = value
-    if params.stop:
-        fields["stop"] = params.stop
-    if params.seed is not None:
-        fields["seed"] = params.seed
     return fields
 
 

@@ -80,13 +80,14 @@ def fragments_of(holder: Mapping[str, Any]) -> list[Fragment]:
 
     Raises TypeError or AttributeError for another form.
     """
-    given = holder.get("tool_calls") or ()
+    given, older = holder.get("tool_calls") or (), holder.get("function_call")
+    if not given and not older:
+        return []
     if isinstance(given, Mapping):  # some backends send a single call so
         given = (given,)
     if isinstance(given, str):
         raise TypeError("tool_calls that are a text")
     fragments = [Fragment.of(call) for call in given if call is not None]
-    older = holder.get("function_call")
     if isinstance(older, Mapping) and not fragments:
         fragments.append(Fragment.of(older))
     return [fragment for fragment in fragments if fragment.says_something]
