@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import random
 import sqlite3
 import statistics
 import subprocess
@@ -24,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from installed_fakes import entry_points_in, install
 from loop_watch import LoopWatch
 from scripted_fake import SCRIPTS, Script
+from servers_on_one_file import server_on_file
 
 from llamastack import Stack
 from llamastack.api import SamplingParams, UserMessage
@@ -32,6 +34,7 @@ from llamastack.stack.stores.sqlite import SqliteStore, SqliteStoreConfig
 
 ROUNDS = 7
 MODELS = 100_000
+REGISTRATIONS = 60
 
 
 def report(name: str, measured: str, aim: str) -> None:
@@ -171,6 +174,26 @@ async def bench_registry() -> None:
         )
 
 
+def bench_two_processes() -> None:
+    """How long it takes until a second server process serves what the first has registered."""
+    times: dict[str, list[float]] = {"registered": [], "unregistered": []}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with server_on_file(folder) as one, server_on_file(folder) as two:
+            for number in range(REGISTRATIONS):
+                model = f"m{number}"
+                for what, change, status in (("registered", one.register, 200), ("unregistered", one.unregister, 404)):
+                    time.sleep(random.uniform(0, 0.5))  # so that it comes at any time of the other's pause
+                    change(model)
+                    started = time.perf_counter()
+                    while two.status_of_call(model) != status:
+                        time.sleep(0.002)
+                    times[what].append(time.perf_counter() - started)
+    for what, took in times.items():
+        measured = f"median {statistics.median(took) * 1000:.0f} ms, maximum {max(took) * 1000:.0f} ms of {len(took)}"
+        report(f"the other process follows what is {what}", measured, "maximum under 1 s")
+
+
 def main() -> None:
     logging.disable(logging.INFO)
     bench_import()
@@ -178,6 +201,7 @@ def main() -> None:
     bench_listing()
     anyio.run(bench_routed_call)
     anyio.run(bench_registry)
+    bench_two_processes()
 
 
 if __name__ == "__main__":
