@@ -61,7 +61,8 @@ def _fields_table(cls: type, *, named: str = "field") -> str:
 def _default_of(found: FieldText, cls: type) -> str:
     if found.default is not None:
         return "" if _is_tag(found) else f"`{found.default}`"
-    return "required" if (is_dataclass(cls) or issubclass(cls, BaseModel)) and not found.attribute else ""
+    is_record = is_dataclass(cls) or issubclass(cls, (BaseModel, tuple))
+    return "required" if is_record and not found.attribute else ""
 
 
 def _is_tag(found: FieldText) -> bool:

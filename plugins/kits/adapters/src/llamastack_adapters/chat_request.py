@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from llamastack.api.common import (
     InterleavedTextMedia,
@@ -35,8 +35,7 @@ CompletionReply = CompletionResponse | AsyncIterator[CompletionResponseStreamChu
 """The reply to a text completion: a stream if the request asks for one."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
+class ChatRequest(NamedTuple):
     """The arguments of `chat_completion`, as `Inference` describes them."""
 
     model: str
@@ -64,8 +63,7 @@ class ChatRequest:
         return self.sampling_params or SamplingParams()
 
 
-@dataclass(frozen=True, slots=True)
-class CompletionRequest:
+class CompletionRequest(NamedTuple):
     """The arguments of `completion`, as `Inference` describes them."""
 
     model: str

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import pydantic_core
 
@@ -29,8 +28,7 @@ _T = TypeVar("_T")
 _KINDS: dict[str, type] = {"object": dict, "array": list, "string": str, "boolean": bool}
 
 
-@dataclass(frozen=True, slots=True)
-class ReplyChecks:
+class ReplyChecks(NamedTuple):
     """What to look for in the replies to one request. A stream is checked as it passes.
 
     Nothing is required of a reply in which the model refuses to answer or a content filter ends the reply.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -201,9 +201,9 @@ async def _chat(surface: Surface, given: Mapping[str, Any], body: bytes) -> Answ
 
         def argument(call: ProviderCall) -> OpenAIForm:
             if call.body is body:
-                return one if one.model == call.identifier else replace(one, model=call.identifier)
+                return one if one.model == call.identifier else one._replace(model=call.identifier)
             again = checked_requests.chat_form(_read(CHAT, _with_values(call.request)))
-            return replace(another_seed(again, number), model=call.identifier, stream=one.stream)
+            return another_seed(again, number)._replace(model=call.identifier, stream=one.stream)
 
         by = _take_form("chat_completion", argument, checked_requests.requested_capabilities)
         return surface.answered(by, one, given, body)
@@ -234,10 +234,10 @@ async def _completion(surface: Surface, given: Mapping[str, Any], body: bytes) -
 
         def argument(call: ProviderCall) -> OpenAIForm:
             if call.body is body:
-                return one if one.model == call.identifier else replace(one, model=call.identifier)
+                return one if one.model == call.identifier else one._replace(model=call.identifier)
             again = checked_requests.completion_forms(_read(COMPLETION, _with_values(call.request)))
             form = again[min(place, len(again) - 1)]
-            return replace(another_seed(form, number), model=call.identifier, stream=one.stream)
+            return another_seed(form, number)._replace(model=call.identifier, stream=one.stream)
 
         by = _take_form("completion", argument, checked_requests.requested_completion_capabilities)
         return surface.answered(by, one, given, body)

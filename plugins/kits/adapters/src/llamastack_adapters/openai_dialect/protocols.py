@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 from llamastack_adapters.openai_dialect.json_members import renamed, with_string
 
@@ -41,8 +42,7 @@ class OpenAIRequest:
         return body
 
 
-@dataclass(frozen=True, slots=True)
-class OpenAIForm:
+class OpenAIForm(NamedTuple):
     """A valid chat or text completion in OpenAI's form, which `/v1` uses internally.
 
     Format: https://platform.openai.com/docs/api-reference/chat/create and /completions/create.
@@ -66,7 +66,7 @@ class OpenAIForm:
     """
     stream: bool = False
     """Whether the client wants chunks."""
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = MappingProxyType({})
     """Fields that OpenAI's API does not have, as the client wrote them. The backend may know them."""
 
     @property
@@ -78,7 +78,7 @@ class OpenAIForm:
 
     def with_fields(self, **fields: Any) -> OpenAIForm:
         """The same request with other values of some fields."""
-        return replace(self, fields={**self.fields, **fields})
+        return self._replace(fields={**self.fields, **fields})
 
 
 class OpenAIProtocolPrivate(Protocol):

@@ -84,11 +84,15 @@ class Dialect:
 
     def samplers_of(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """The requested fields of `SAMPLERS`. Raises NotSupportedError for one that the backend lacks."""
-        given = {name: fields[name] for name in self.SAMPLERS if name in fields}
-        for name, value in given.items():
-            if name not in self.samplers and value != 0:
+        taken: dict[str, Any] = {}
+        for name in self.SAMPLERS:
+            if name not in fields:
+                continue
+            if name in self.samplers:
+                taken[name] = fields[name]
+            elif fields[name] != 0:
                 raise self.unsupported(f"sampling_params.{name}", f"'{name}'")
-        return {name: value for name, value in given.items() if name in self.samplers}
+        return taken
 
     def extra_of(self, form: OpenAIForm) -> dict[str, Any]:
         """The fields that only this backend knows. Raises InvalidRequestError for an unknown field."""
