@@ -133,7 +133,7 @@ async def bench_registry() -> None:
         install(Path(folder), "scripted", {"llamastack.providers.inference": {"scripted": "scripted_fake:SPEC"}})
         lookups = []
         starts = []
-        gc.set_threshold(50_000)  # as the command `llamastack` sets it
+        gc.set_threshold(50_000, 1)  # as the command `llamastack` sets it
         for count in (100, MODELS):
             path = Path(folder) / f"{count}.sqlite"
             store = SqliteStore(SqliteStoreConfig(path=path), None)

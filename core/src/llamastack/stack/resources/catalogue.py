@@ -376,9 +376,9 @@ class ResourceCatalogue:
 
     def refused(self, instance: SupervisedProvider) -> dict[str, str]:
         """Why it does not take what is registered with it, by identifier; empty while it is down."""
-        mine = self._registrations.of(instance.provider_id) if instance.status is ProviderStatus.healthy else []
-        waiting = [item for item in mine if not self._registrations.is_taken(item)]
-        return {item.identifier: reason for item in waiting if (reason := self._registrations.reason(item))}
+        refused = self._registrations.refused() if instance.status is ProviderStatus.healthy else []
+        mine = [item for item in refused if item.provider_id == instance.provider_id]
+        return {item.identifier: reason for item in mine if (reason := self._registrations.reason(item))}
 
     def count(self, instance: SupervisedProvider) -> int | None:
         """How many objects an instance serves; None while it is down."""

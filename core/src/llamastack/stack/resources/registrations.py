@@ -35,7 +35,6 @@ from llamastack.stack.supervisor import SupervisedProvider
 
 _LOGGER = logging.getLogger("llamastack.stack")
 _REPLAYS_AT_ONCE = 16
-_BETWEEN_PAUSES = IN_ONE_TURN // _REPLAYS_AT_ONCE
 HOOK_TIMEOUT_S = 60.0
 """How long a hook may take that no user waits for."""
 
@@ -69,10 +68,6 @@ class Registrations:
 
     def all(self) -> Iterable[RoutedObject]:
         return self._registered.values()
-
-    def of(self, provider_id: str) -> list[RoutedObject]:
-        """The registrations with one provider."""
-        return [item for item in self._registered.values() if item.provider_id == provider_id]
 
     def lock(self, identifier: str) -> anyio.Lock:
         """Held while one object is registered or unregistered."""
@@ -209,6 +204,10 @@ class Registrations:
         aliases = [each for each in self._aliases.values() if each.provider_id == provider_id and self.is_taken(each)]
         return taken + aliases
 
+    def refused(self) -> list[RoutedObject]:
+        """The registrations that a provider has refused, and the aliases that had no target at the last poll."""
+        return [item for name in self._refused if (item := self._registered.get(name))]
+
     def reason(self, item: RoutedObject) -> str | None:
         """Why a registered or listed object cannot be used now."""
         instance = self._instances.get(item.provider_id)
@@ -273,7 +272,9 @@ class Registrations:
         waiting: list[RoutedObject] = []
         unlisted: set[str] = set()
         confirmed = self._unlisted[instance.provider_id]
-        async for item in in_turns([each for each in self.of(instance.provider_id) if not each.provider_resource_id]):
+        async for item in in_turns([*self._registered.values()]):
+            if item.provider_id != instance.provider_id or item.provider_resource_id is not None:
+                continue
             if not self.is_taken(item):
                 waiting.append(item)
             elif item.identifier not in instance.served:
@@ -285,9 +286,8 @@ class Registrations:
 
     async def _look_at_aliases(self, instance: SupervisedProvider) -> None:
         """Log which aliases lose what they stand for, and which have it again."""
-        async for alias in in_turns(
-            [each for each in self._aliases.values() if each.provider_id == instance.provider_id]
-        ):
+        mine = [each for each in self._aliases.values() if each.provider_id == instance.provider_id]
+        async for alias in in_turns(mine):
             if self.is_taken(alias):
                 self._refused.pop(alias.identifier, None)
             elif alias.identifier not in self._refused:
@@ -300,7 +300,7 @@ class Registrations:
             # One scope for many registrations: with one each, timers would cost more than the work.
             with anyio.move_on_after(HOOK_TIMEOUT_S) as limit:
                 for number, item in enumerate(left):
-                    if number % _BETWEEN_PAUSES == 0:
+                    if number % (IN_ONE_TURN // _REPLAYS_AT_ONCE) == 0:
                         await checkpoint()
                     if limit.deadline < anyio.current_time() + HOOK_TIMEOUT_S / 2:
                         limit.deadline = anyio.current_time() + HOOK_TIMEOUT_S

@@ -26,7 +26,7 @@ from llamastack_server.slow_clients import SlowClients
 
 _LOGGER = logging.getLogger("llamastack.server")
 _BACKLOG = 2048
-_GARBAGE_AFTER = 10_000  # new objects
+_GARBAGE_AFTER = 10_000, 10  # the numbers of `gc.set_threshold`
 
 
 class BindError(Exception):
@@ -131,7 +131,7 @@ class _Server(uvicorn.Server):
         # the new ones after every few requests a twentieth.
         # perf: ready. They are not searched before: that takes a tenth of a start, and finds nothing.
         gc.freeze()
-        gc.set_threshold(_GARBAGE_AFTER)
+        gc.set_threshold(*_GARBAGE_AFTER)
         self._on_ready()
 
 
