@@ -93,16 +93,6 @@ class RequestContext:
         """The same as it came."""
         return self._data
 
-    def replaced(self, **changes: Unpack[ContextChanges]) -> RequestContext:
-        """A copy with other values."""
-        return RequestContext(
-            principal=changes.get("principal", self.principal),
-            provider_data=changes.get("provider_data", self._data),
-            request_id=changes.get("request_id", self.request_id),
-            traceparent=changes.get("traceparent", self.traceparent),
-            deadline=changes.get("deadline", self.deadline),
-        )
-
     def __repr__(self) -> str:
         return f"<RequestContext {self.request_id}>"  # the rest must not reach a log
 
@@ -167,7 +157,17 @@ def use_context(context: RequestContext | None = None, /, **changes: Unpack[Cont
     """
     now, call_id = _current.get()
     base = now if context is None else context
-    return EnteredContext(base.replaced(**changes) if changes else base, call_id)
+    if changes:
+        fields: ContextChanges = {
+            "principal": base.principal,
+            "provider_data": base.raw_provider_data,
+            "request_id": base.request_id,
+            "traceparent": base.traceparent,
+            "deadline": base.deadline,
+        }
+        fields.update(changes)
+        base = RequestContext(**fields)
+    return EnteredContext(base, call_id)
 
 
 def use_own_context(principal: Principal | None = None) -> EnteredContext:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from llamastack.provider.context import current_context, use_context
+from llamastack.provider.context import use_context
 from llamastack.provider.errors import LlamaStackError
 from llamastack.provider.hookspecs import OPEN_ROUTE
 from llamastack.provider.routes import AsgiApp, Receive, Scope, Send
 from llamastack.stack.access import AccessControl
-from llamastack_server.context import incoming, with_deadline
+from llamastack_server.context import deadline_of, incoming
 from llamastack_server.error_replies import send_error
 
 
@@ -19,15 +19,16 @@ class AccessCheck:
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        principal = None
         try:
-            context = with_deadline(scope)
+            deadline = deadline_of(scope)
             if self._access.authenticates and scope["path"] != OPEN_ROUTE:
-                context = context.replaced(principal=await self._access.authenticate(incoming(scope)))
+                principal = await self._access.authenticate(incoming(scope))
         except LlamaStackError as error:
             await send_error(error, scope, receive, send)
             return
-        if context is current_context():
+        if principal is None and deadline is None:
             await self._app(scope, receive, send)
             return
-        with use_context(context):
+        with use_context(principal=principal, deadline=deadline):
             await self._app(scope, receive, send)

@@ -43,9 +43,10 @@ class Bodies:
         Raises RequestTooLargeError as soon as it is known to be over the limit, ServerBusyError as soon as all together
         are, ClientGoneError, and RequestTimeoutError where it does not come.
         """
-        self._expect(scope)
-        at_hand = body_at_hand(receive)
-        block, more = await _next_block(scope, receive) if at_hand is None else (at_hand, False)
+        block, more = body_at_hand(receive), False
+        if block is None:
+            self._expect(scope)
+            block, more = await _next_block(scope, receive)
         if not more:
             self._hold(block, len(block))
             return block

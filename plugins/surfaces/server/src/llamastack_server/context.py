@@ -8,11 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import anyio
 
-from llamastack.provider.context import (
-    PROVIDER_DATA_HEADER,
-    RequestContext,
-    current_context,
-)
+from llamastack.provider.context import PROVIDER_DATA_HEADER, RequestContext
 from llamastack.provider.errors import InvalidRequestError
 from llamastack.provider.hookspecs import IncomingRequest
 from llamastack.provider.routes import Scope
@@ -28,7 +24,7 @@ _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 
 def request_context(scope: Scope) -> RequestContext:
-    """The context of a request over HTTP. Its time limit is not in it: see `with_deadline`."""
+    """The context of a request over HTTP. Its time limit is not in it: see `deadline_of`."""
     headers = headers_of(scope)
     own, data, trace = headers.get(_ID), headers.get(_DATA), headers.get(_TRACEPARENT)
     return RequestContext(
@@ -38,17 +34,20 @@ def request_context(scope: Scope) -> RequestContext:
     )
 
 
-def with_deadline(scope: Scope) -> RequestContext:
-    """The current context, with the time limit that the client asks for. Raises InvalidRequestError."""
+def deadline_of(scope: Scope) -> float | None:
+    """When the time is over that the client allows, on the clock of `anyio.current_time()`; None without a limit.
+
+    Raises InvalidRequestError for a header that is no time.
+    """
     given = header_of(scope, _TIMEOUT)
     if given is None:
-        return current_context()
+        return None
     seconds = float(given) if _SECONDS.fullmatch(given) else 0.0
     if not seconds:
         raise InvalidRequestError(
             f"the header {TIMEOUT_HEADER} must hold a number of seconds above 0, such as 2.5", param=TIMEOUT_HEADER
         )
-    return current_context().replaced(deadline=anyio.current_time() + seconds)
+    return anyio.current_time() + seconds
 
 
 class _Headers(Mapping[str, str]):

@@ -27,9 +27,8 @@ def with_string(text: bytes, name: str, value: str) -> bytes:
     text: a valid JSON object that has such a member. name: ASCII letters, digits and `_`.
     """
     spelling = _spelling(name)
-    if spelling.is_single_in(text):
-        start = text.index(b":", text.index(spelling.plain) + len(spelling.plain)) + 1
-    else:
+    start = spelling.start_of_single(text)
+    if start is None:
         parts = spelling.split(text)
         # A member of its own, with a number, before each; the last of them in the outermost object is read.
         before = b'"%b":%%d,%b:' % (_MARK.encode(), spelling.plain)
@@ -77,11 +76,13 @@ class _Spelling(NamedTuple):
     plain_key: re.Pattern[bytes]
     any_key: re.Pattern[bytes]
 
-    def is_single_in(self, text: bytes) -> bool:
-        """Whether there is one such key in a text that is known to have one: nothing else can be it."""
+    def start_of_single(self, text: bytes) -> int | None:
+        """Where the value begins, if there is one such key in a text that is known to have one: nothing else is it."""
         # perf: llamastack-v1-1mb-id. Backwards, the search for the last one is the only one that reads all of it.
         first = text.find(self.plain)
-        return first >= 0 and text.rfind(self.plain) == first and not self._has_escapes(text)
+        if first < 0 or text.rfind(self.plain) != first or self._has_escapes(text):
+            return None
+        return text.index(b":", first + len(self.plain)) + 1
 
     def split(self, text: bytes) -> list[bytes]:
         """What stands before, between and after such keys, of whatever object, and at odd places the keys themselves,
