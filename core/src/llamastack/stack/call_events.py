@@ -51,8 +51,7 @@ class CallEvents:
             end, enter = partial(self.end, about, began), partial(enter_call, context, call_id)
             tokens = call.by.tokens
             return with_pieces(reply, lambda pieces: _FollowedStream(pieces, tokens, end, began, enter))
-        if self._finished is not None:
-            self.end(about, began, tokens=call.by.tokens(reply) or _NO_TOKENS)
+        self.end(about, began, tokens=call.by.tokens(reply) or _NO_TOKENS)
         return reply
 
     def end(

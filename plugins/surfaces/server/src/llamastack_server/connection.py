@@ -244,7 +244,7 @@ class Connection(HttpToolsProtocol):
         scope["raw_path"] = self.root_path.encode("ascii") + url
         self.cycle = Cycle(
             scope=scope,
-            transport=self._output,
+            transport=self._output,  # type: ignore[arg-type]  # it has what a cycle calls
             flow=self.flow,
             logger=self.logger,
             access_logger=self.access_logger,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from starlette.types import Receive
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
@@ -13,9 +11,6 @@ _CLOSE = b"connection: close\r\n"
 
 class Cycle(RequestResponseCycle):
     """uvicorn's, which also gives a body and takes a reply that are whole."""
-
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**given)
 
     @property
     def can_reply(self) -> bool:
