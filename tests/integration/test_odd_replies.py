@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from backends.llama_model import default_model
 from backends.scripted_http import ScriptedHttp, answer, served_by, sse
 from odd_replies import DONE, FINISH_REASONS, ODD_REPLIES, OddReply, event
 from served_stack import served_stack
@@ -424,7 +425,8 @@ async def test_another_refusal_is_told(scripted_backend: ScriptedHttp) -> None:
 
 
 async def test_a_call_of_a_real_model_that_runs_out_of_tokens() -> None:
-    provider = {"provider_id": "p", "provider_type": "llama-cpp", "config": {"threads": 1, "context_length": 1024}}
+    config = {"models": [default_model().model_dump(mode="json")], "threads": 1, "context_length": 1024}
+    provider = {"provider_id": "p", "provider_type": "llama-cpp", "config": config}
     parameters = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
     body = {
         "model": "SmolLM2-135M-Instruct",

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from backends.llama_model import default_model
+
 from llamastack_conformance import InferenceConformance
-from llamastack_provider_llama_cpp.config import default_models
 
 CHAT, EMBEDDER = "SmolLM2-135M-Instruct", "embedder"
 
 
 def models() -> list[dict[str, Any]]:
     """The default model, for text and, under another name, for embeddings."""
-    [smol] = default_models()
+    smol = default_model()
     embedder = {"identifier": EMBEDDER, "embedding": True, "pooling": "mean", "chat_template": None}
     return [smol.model_dump(mode="json"), smol.model_copy(update=embedder).model_dump(mode="json")]
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from backends.llama_model import default_model
 
 from llamastack.api.common import (
     CompletionMessage,
@@ -93,7 +94,7 @@ async def started(config: LlamaCppConfig, provider_id: str = "local") -> LlamaCp
 
 @pytest.fixture(scope="module")
 async def provider(anyio_backend: str) -> AsyncIterator[LlamaCppInference]:
-    [smol] = default_models()
+    smol = default_model()
     embedder = smol.model_copy(
         update={"identifier": EMBEDDER, "embedding": True, "pooling": "mean", "chat_template": None}
     )
@@ -105,7 +106,8 @@ async def provider(anyio_backend: str) -> AsyncIterator[LlamaCppInference]:
 @pytest.fixture(scope="module")
 async def narrow(anyio_backend: str) -> AsyncIterator[LlamaCppInference]:
     """One slot, and room for long replies."""
-    running = await started(LlamaCppConfig(threads=1, parallel=1, context_length=2048, batch_size=64), "narrow")
+    config = LlamaCppConfig(models=[default_model()], threads=1, parallel=1, context_length=2048, batch_size=64)
+    running = await started(config, "narrow")
     yield running
     await running.shutdown()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from backends.llama_model import default_model
 
 from llamastack.api.common import SamplingParams, SamplingStrategy, ToolCall, ToolChoice, ToolDefinition, UserMessage
 from llamastack.api.inference import ChatCompletionResponse, LogProbConfig
@@ -30,7 +31,8 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="module")
 async def provider(anyio_backend: str) -> AsyncIterator[LlamaCppInference]:
-    made = await get_provider_impl(LlamaCppConfig(threads=1, parallel=1), Deps(provider_id="local"))
+    config = LlamaCppConfig(models=[default_model()], threads=1, parallel=1)
+    made = await get_provider_impl(config, Deps(provider_id="local"))
     await made.initialize()
     yield made
     await made.shutdown()
@@ -46,7 +48,13 @@ async def answer_of(provider: LlamaCppInference, question: str = QUESTION, token
 
 
 async def test_the_question_of_the_documentation_is_answered_well(provider: LlamaCppInference) -> None:
-    assert await answer_of(provider) == "The capital of Italy is Rome."
+    packaged = await get_provider_impl(LlamaCppConfig(threads=1), Deps(provider_id="as users have it"))
+    await packaged.initialize()
+    try:
+        for asked in (packaged, provider):
+            assert await answer_of(asked) == "The capital of Italy is Rome."
+    finally:
+        await packaged.shutdown()
 
 
 async def test_who_says_nothing_gets_the_same_good_answer_each_time(provider: LlamaCppInference) -> None:
