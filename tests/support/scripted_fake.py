@@ -81,6 +81,8 @@ class ScriptedInference:
     def __init__(self, name: str, script: Script) -> None:
         self.name = name
         self.script = script
+        self.taken: set[str] = set()
+        """What this instance was asked to register since it was made; `script.registered` has that of all instances."""
 
     async def initialize(self) -> None:
         self.script.order.append(f"start {self.name}")
@@ -112,6 +114,7 @@ class ScriptedInference:
         if self.script.hang_register:
             await anyio.sleep_forever()
         self.script.registered.append(model.identifier)
+        self.taken.add(model.identifier)
         if self.script.slow_register_s:
             await anyio.sleep(self.script.slow_register_s)
 
@@ -119,6 +122,7 @@ class ScriptedInference:
         self.script.calls.append(("unregister", model.identifier))
         if self.script.fail_unregister is not None:
             raise self.script.fail_unregister
+        self.taken.discard(model.identifier)
         while model.identifier in self.script.registered:
             self.script.registered.remove(model.identifier)
         if self.script.fail_after_unregister is not None:

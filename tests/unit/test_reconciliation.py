@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import anyio
 from anyio.from_thread import start_blocking_portal
@@ -20,7 +20,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from installed_fakes import scripted_discovery
-from scripted_fake import SCRIPTS, Script
+from registration_model import DECLARED, NAMES, PROVIDERS, Backend, Registered
+from scripted_fake import SCRIPTS
 
 from llamastack.api import Model, UserMessage
 from llamastack.provider.errors import (
@@ -35,60 +36,12 @@ from llamastack.provider.errors import (
 )
 from llamastack.stack import Stack
 from llamastack.stack.resources.store_follower import StoreFollower
+from llamastack.stack.supervisor import SupervisedProvider
 
-NAMES = ("x", "y", "z")
-DECLARED = "declared"
-"""A model of the run config."""
-PROVIDERS = ("a", "b")
 names = st.sampled_from(NAMES)
 providers = st.sampled_from(PROVIDERS)
 workers = st.sampled_from((0, 1))
-
-
-class Backend(Script):
-    """What a provider of both workers has behind it. `a` lists what it has taken, `b` lists only what is its own."""
-
-    def __init__(self, name: str) -> None:
-        self._own: list[str] = []
-        super().__init__(serves=[], accepts=[*NAMES, DECLARED])
-        self.name = name
-
-    @property
-    def serves(self) -> list[str]:
-        taken = [name for name in self.registered if name in (self.accepts or ())] if self.name == "a" else []
-        return sorted({*self._own, *taken})
-
-    @serves.setter
-    def serves(self, own: list[str]) -> None:
-        self._own = own
-
-    def lose(self, lost: str) -> None:
-        for names_of in (self._own, self.registered, self.accepts or []):
-            names_of[:] = [name for name in names_of if name != lost]
-
-    @property
-    def is_down(self) -> bool:
-        return self.fail_list is not None
-
-    def go(self, *, down: bool) -> None:
-        error = ConnectionError("away") if down else None
-        self.fail_list = self.fail_register = self.fail_unregister = self.fail_call = error
-
-
-class Registered(NamedTuple):
-    """What the model knows of a registration."""
-
-    provider_id: str
-    target: str | None
-    number: int
-
-    def of(self, name: str) -> Model:
-        return Model(
-            identifier=name,
-            provider_id=self.provider_id,
-            provider_resource_id=self.target,
-            metadata={"number": self.number},
-        )
+mostly_not = st.sampled_from([False, False, True])
 
 
 class Workers(RuleBasedStateMachine):
@@ -246,7 +199,75 @@ class Workers(RuleBasedStateMachine):
         self.portal.call(both)
         self.take_from_store(name, before, wanted)
 
-    @rule(provider_id=providers, down=st.sampled_from([False, False, True]))
+    @rule(worker=workers, name=names, provider_id=providers, succeeds=mostly_not, again=mostly_not)
+    def much_happens_during_an_unregistration(
+        self, worker: int, name: str, provider_id: str, succeeds: bool, again: bool
+    ) -> None:
+        """Between the store and the provider, the other worker registers it again, and this one follows the store."""
+        one, two, wanted = self.stacks[worker], self.stacks[1 - worker], Registered(provider_id, None, 5)
+        before = self.registered.get(name)
+        swap, backend = one.store.swap, self.backends[before.provider_id if before else provider_id]
+        fail_unregister = backend.fail_unregister
+
+        async def slow(*arguments: Any, **named: Any) -> Any:
+            one.store.swap = swap  # type: ignore[method-assign]
+            deleted = await swap(*arguments, **named)
+            if again:
+                await self.attempt(two.models.register_model, wanted.of(name))
+            await self.followers[worker].take()
+            return deleted
+
+        one.store.swap = slow  # type: ignore[method-assign]
+        if not succeeds:
+            backend.fail_unregister = ConnectionError("it fails to release")
+        try:
+            self.outcome(one.models.unregister_model, name)
+        finally:
+            one.store.swap = swap  # type: ignore[method-assign]
+            backend.fail_unregister = fail_unregister
+        self.take_from_store(name, before, wanted)
+        self.compare()  # before another rule mends what went wrong here
+
+    @rule(worker=workers, name=names, provider_id=providers)
+    def it_changes_while_the_follower_reads(self, worker: int, name: str, provider_id: str) -> None:
+        """What a worker has just registered counts, and not what its follower read before that."""
+        stack, wanted = self.stacks[worker], Registered(provider_id, None, 6)
+        before = self.registered.get(name)
+        changes_since = stack.store.changes_since
+
+        async def slow(*arguments: Any) -> Any:
+            changes = await changes_since(*arguments)
+            if before is not None:
+                await self.attempt(stack.models.unregister_model, name)
+            await self.attempt(stack.models.register_model, wanted.of(name))
+            return changes
+
+        stack.store.changes_since = slow  # type: ignore[method-assign]
+        try:
+            self.portal.call(self.followers[worker].take)
+        finally:
+            stack.store.changes_since = changes_since  # type: ignore[method-assign]
+        self.take_from_store(name, before, wanted)
+        known = self.portal.call(stack.models.get_model, name)
+        if self.registered.get(name) == wanted:
+            assert known is not None
+            assert known.metadata == wanted.of(name).metadata
+
+    @rule(worker=workers, provider_id=providers)
+    def an_instance_restarts(self, worker: int, provider_id: str) -> None:
+        self.portal.call(self.restart, self.stacks[worker].instances["inference"][PROVIDERS.index(provider_id)])
+
+    async def restart(self, instance: SupervisedProvider) -> None:
+        """The provider object is another one then, and knows of no registration."""
+        instance._running.cancel()
+        with anyio.fail_after(10):
+            while instance.provider is not None:
+                await checkpoint()
+            while instance.provider is None:
+                instance.wake()
+                await anyio.sleep(0.0005)
+
+    @rule(provider_id=providers, down=mostly_not)
     def a_provider_goes_or_comes(self, provider_id: str, down: bool) -> None:
         self.backends[provider_id].go(down=down)
 
@@ -320,6 +341,8 @@ class Workers(RuleBasedStateMachine):
             assert error is None, error
             provider_id, own_name = expected
             assert self.backends[provider_id].last("chat_completion")["model"] == own_name
+            instance = stack.instances["inference"][PROVIDERS.index(provider_id)]
+            assert own_name in {*instance.served, *instance.provider.taken}
         elif expected is not None:
             assert isinstance(error, expected), error
 

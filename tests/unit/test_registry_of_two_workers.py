@@ -8,13 +8,14 @@ from typing import Any
 
 import anyio
 import pytest
-from scripted_fake import Script
+from scripted_fake import SCRIPTS, Script
 
 from llamastack.api import Model, UserMessage
 from llamastack.provider.errors import (
     ConflictError,
     NotFoundError,
     ObjectNotFoundError,
+    ProviderUnavailableError,
 )
 from llamastack.stack import Stack
 from llamastack.stack.resources import store_follower
@@ -170,8 +171,9 @@ async def test_a_name_with_another_provider_means_nothing(workers: tuple[Stack, 
     assert len(await kept_after(workers)) == 1
 
 
+@pytest.mark.parametrize("is_followed", [False, True])
 async def test_a_registration_during_an_unregistration_stays(
-    workers: tuple[Stack, Stack], monkeypatch: pytest.MonkeyPatch
+    workers: tuple[Stack, Stack], monkeypatch: pytest.MonkeyPatch, is_followed: bool
 ) -> None:
     one, two = workers
     model = Model(identifier="new", provider_id="a")
@@ -185,11 +187,38 @@ async def test_a_registration_during_an_unregistration_stays(
         monkeypatch.undo()
         await ask_to_unregister(instance, item)
         await two.models.register_model(again)
+        if is_followed:
+            await StoreFollower(one.store, one._tables.values()).take()
 
     monkeypatch.setattr(registrations, "ask_to_unregister", meanwhile)
     await one.models.unregister_model("new")
     assert await kept_after(workers) == [again]
     await one.instances["inference"][1].refresh(force=True)
+    await one.inference.chat_completion(model="new", messages=[UserMessage(content="x")])
+
+
+async def test_a_registration_that_its_provider_does_not_release_stays_although_its_deletion_was_followed(
+    workers: tuple[Stack, Stack], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = workers
+    model = Model(identifier="new", provider_id="a")
+    await two.models.register_model(model)
+    await kept_after(workers)
+    swap, follower = one.store.swap, StoreFollower(one.store, one._tables.values())
+
+    async def followed(kind: str, key: str, value: str | None, **named: Any) -> Any:
+        changed = await swap(kind, key, value, **named)
+        if value is None:
+            await follower.take()
+        return changed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(one.store, "swap", followed)
+        patched.setattr(SCRIPTS["a"], "fail_unregister", ConnectionError("it fails to release"))
+        with pytest.raises(ProviderUnavailableError, match="it fails to release"):
+            await one.models.unregister_model("new")
+    assert await one.models.get_model("new") is not None
+    assert await kept_after(workers) == [model]
     await one.inference.chat_completion(model="new", messages=[UserMessage(content="x")])
 
 
