@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import json
 import os
 import pty
 import select
@@ -170,6 +172,16 @@ def new(*arguments: str, cwd: Path, check: bool = True) -> subprocess.CompletedP
     return subprocess.CompletedProcess(arguments, status, out.getvalue(), err.getvalue())
 
 
+# `llamastack provider new` for several lists of arguments, in one process.
+NEW_PACKAGES = """
+import json, sys
+from llamastack_cli.group import cli
+for arguments in json.loads(sys.argv[1]):
+    if cli.run(["provider", "new", *arguments]) != 0:
+        sys.exit(f"provider new failed with {arguments}")
+"""
+
+
 # ---- what it makes ---------------------------------------------------------------------------------------------------
 
 
@@ -236,37 +248,56 @@ def test_every_variant_is_checked() -> None:
 
 
 # Two groups, each with an environment of its own, for two cores.
+def group_of(variant: str) -> str:
+    return "inference" if variant.startswith("inference") else "others"
+
+
+@pytest.fixture(scope="session")
+def packages(author: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Mapping[str, Path]]:
+    """The packages of a group by variant: written by the command, built, and installed in one environment.
+
+    Each step is one process for the whole group where it can be: to start pip takes longer than to install a package.
+    """
+
+    @functools.cache
+    def made(group: str) -> Mapping[str, Path]:
+        folder = tmp_path_factory.mktemp("packages")
+        trees = {name: folder / f"llamastack-provider-{name}" for name in CHECKED if group_of(name) == group}
+        first, *others = ([*answers(name, name), "--defaults"] for name in trees)
+        author.run("llamastack", "provider", "new", *first, cwd=folder)
+        author.run("python", "-c", NEW_PACKAGES, json.dumps(others), cwd=folder)
+        for tree in trees.values():
+            run(sys.executable, "-m", "build", "--no-isolation", cwd=tree)
+        wheels = [next(tree.glob("dist/*.whl")) for tree in trees.values()]
+        sdists = [next(tree.glob("dist/*.tar.gz")) for tree in trees.values()]
+        run(str(TOOLS / "twine"), "check", "--strict", *map(str, [*wheels, *sdists]), cwd=folder)
+        author.install(*CONSTRAINTS, "--find-links", author.wheels, *(f"{wheel}[dev]" for wheel in wheels))
+        author.pip("check")
+        return trees
+
+    return made
+
+
 @pytest.mark.parametrize(
     "variant",
-    [
-        pytest.param(name, marks=pytest.mark.xdist_group(f"provider_template_{name.startswith('inference')}"))
-        for name in CHECKED
-    ],
+    [pytest.param(name, marks=pytest.mark.xdist_group(f"provider_template_{group_of(name)}")) for name in CHECKED],
 )
 def test_what_is_made_is_sound_and_serves(
     variant: str,
     author: Any,
+    packages: Callable[[str], Mapping[str, Path]],
     backend_of: Callable[[str], str],
     mypy_cache: Path,
-    tmp_path: Path,
     own_home: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    name = variant
-    author.run("llamastack", "provider", "new", *answers(variant, name), "--defaults", cwd=tmp_path)
-    tree = tmp_path / f"llamastack-provider-{name}"
+    tree = packages(group_of(variant))[variant]
     for key, value in CHECKED[variant].environment.items():
-        monkeypatch.setenv(f"{name.replace('-', '_').upper()}_{key}", value.format(backend=backend_of(variant)))
+        monkeypatch.setenv(f"{variant.replace('-', '_').upper()}_{key}", value.format(backend=backend_of(variant)))
 
     run(str(TOOLS / "ruff"), "format", "--check", ".", cwd=tree)
     run(str(TOOLS / "ruff"), "check", ".", cwd=tree)
     run(str(TOOLS / "mypy"), "--cache-dir", str(mypy_cache), cwd=tree)
-    run(sys.executable, "-m", "build", "--no-isolation", cwd=tree)
-    wheel, sdist = sorted((tree / "dist").iterdir(), key=lambda file: file.suffix != ".whl")
-    run(str(TOOLS / "twine"), "check", "--strict", str(wheel), str(sdist), cwd=tree)
-
-    author.install(*CONSTRAINTS, "--find-links", author.wheels, f"{wheel}[dev]")
-    author.pip("check")
     author.run("python", "-m", "pytest", "-p", "no:cacheprovider", *CHECKED[variant].options, cwd=tree)
 
     for calls in filter(None, (CHECKED[variant].calls, CHECKED[variant].again)):
