@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from access_fake import ACCESS, AROUND, CALLS, DENYING, KEYS_PLUGIN
 from backends.scripted_http import ScriptedHttp, answer, served_by
 from installed_fakes import install, scripted_discovery
 from running_server import running_server
-from scripted_fake import Script
+from scripted_stacks import Scripts
 from served_stack import served_stack
 
 from llamastack.api.common import UserMessage
@@ -28,7 +28,6 @@ from llamastack.stack import Stack
 from llamastack.stack.discovery import Discovery, DiscoveryError
 
 pytestmark = pytest.mark.anyio
-Scripts = Callable[..., Script]
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
 ASK: dict[str, Any] = {"messages": [UserMessage(content="Hi")]}
 REPLY = {

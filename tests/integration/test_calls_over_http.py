@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -12,7 +12,8 @@ import httpx
 import pytest
 from access_fake import AROUND, LISTENING
 from backends.scripted_http import HOLD, ScriptedHttp, answer, chunked, scripted_http, served_by, sse
-from scripted_fake import SCRIPTS, Script
+from scripted_fake import SCRIPTS
+from scripted_stacks import Scripts
 from served_stack import served_script, served_stack
 
 from llamastack.provider.context import current_context
@@ -21,7 +22,6 @@ from llamastack.provider.provider_call import Proceed, ProviderCall
 from llamastack.stack.discovery import Discovery
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("calls_plugin")]
-Scripts = Callable[..., Script]
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
 PATHS = ("/inference/chat_completion", "/v1/chat/completions")

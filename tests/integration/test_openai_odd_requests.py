@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
 from backends.scripted_http import ScriptedHttp, answer, served_by
-from scripted_fake import Script
+from scripted_stacks import Scripts
 from served_stack import served_stack
 
 from llamastack.stack.discovery import Discovery
 
 pytestmark = pytest.mark.anyio
-Scripts = Callable[..., Script]
 CHAT = "/v1/chat/completions"
 HELLO = [{"role": "user", "content": "Hello"}]
 REPLY = {

@@ -15,7 +15,7 @@ from backends.fault_proxy import FaultProxy
 from backends.llama_server import MODEL, LlamaServer
 from backends.openai_front import OpenAIFront, events, refusal
 from openai_bodies import data_of
-from scripted_fake import Script
+from scripted_stacks import Scripts
 from served_stack import served_stack
 from starlette.responses import Response, StreamingResponse
 
@@ -35,7 +35,6 @@ from llamastack.stack.discovery import Discovery
 
 pytestmark = pytest.mark.anyio
 Front = Callable[..., tuple[OpenAIFront, str]]
-Scripts = Callable[..., Script]
 CHAT = "/v1/chat/completions"
 ASK: dict[str, Any] = {
     "model": MODEL,

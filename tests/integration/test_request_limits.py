@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 
 import anyio
 import httpx
 import pytest
 from raw_client import RawClient, RawClients, request
-from scripted_fake import Script
+from scripted_stacks import Scripts
 from served_stack import served_script
 
 from llamastack.stack.discovery import Discovery
 
 pytestmark = pytest.mark.anyio
-Scripts = Callable[..., Script]
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
 KIB = 2**10
 LIMIT = 64 * KIB

@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from scripted_fake import Script
+from scripted_stacks import Scripts
 from served_stack import served_stack
 
 from llamastack.stack import Stack
@@ -21,7 +21,6 @@ from llamastack.stack.discovery import Discovery
 from llamastack_server.uvicorn_server import BindError, bind, serve, url_of
 
 pytestmark = pytest.mark.anyio
-Scripts = Callable[..., Script]
 Serving = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
 

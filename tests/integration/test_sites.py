@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from raw_client import RawClients, request
-from scripted_fake import Script
+from scripted_stacks import Scripts
 from served_stack import served_script
 from starlette.testclient import TestClient
 
@@ -18,7 +18,6 @@ from llamastack.stack.discovery import Discovery
 from llamastack_server.app import create_app
 
 pytestmark = pytest.mark.anyio
-Scripts = Callable[..., Script]
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
 ROUTES = [
     ("GET", "/health"),

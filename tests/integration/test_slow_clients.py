@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable
 
 import anyio
 import pytest
 from backends.scripted_http import MODEL, chunked, scripted_http
 from raw_client import RawClients, request
-from scripted_fake import Script
+from scripted_stacks import Scripts
 from served_stack import served_script, served_stack
 
 from llamastack.stack.discovery import Discovery
 from llamastack_server import slow_clients
 
 pytestmark = pytest.mark.anyio
-Scripts = Callable[..., Script]
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
 BODY = json.dumps(CHAT).encode()
 PATHS = ("/inference/chat_completion", "/v1/chat/completions")

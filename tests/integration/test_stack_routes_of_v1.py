@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
-from scripted_fake import Script
+from scripted_stacks import Scripts
 from served_stack import served_stack
 
 from llamastack.stack.discovery import Discovery
 
 pytestmark = pytest.mark.anyio
-Scripts = Callable[..., Script]
 CONFIG: dict[str, Any] = {
     "providers": {
         "inference": [{"provider_id": "a", "provider_type": "scripted", "config": {"script": "a"}}],

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from installed_fakes import install, scripted_discovery
 from scripted_fake import SCRIPTS, Script
+from scripted_stacks import Scripted, Scripts
 
 from llamastack.stack import Stack
 from llamastack.stack.discovery import Discovery
@@ -34,7 +35,7 @@ def discovery(tmp_path: Path) -> Discovery:
 
 
 @pytest.fixture
-def script() -> Iterator[Callable[..., Script]]:
+def script() -> Iterator[Scripts]:
     """Make the script that a provider with `config: {script: NAME}` follows."""
 
     def make(name: str = "default", **settings: Any) -> Script:
@@ -47,7 +48,7 @@ def script() -> Iterator[Callable[..., Script]]:
 
 
 @pytest.fixture
-def scripted(discovery: Discovery) -> Callable[..., Stack]:
+def scripted(discovery: Discovery) -> Scripted:
     """A stack (not started) with one scripted inference provider per argument: `scripted("a", "b", port=...)`."""
 
     def make(*names: str, **run: Any) -> Stack:
@@ -55,6 +56,12 @@ def scripted(discovery: Discovery) -> Callable[..., Stack]:
         return Stack.from_config({"providers": {"inference": providers}, **run}, discovery=discovery)
 
     return make
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> dict[str, Any]:
+    """The `store` of a run config: a registry file of this test, which several stacks may share."""
+    return {"type": "sqlite", "config": {"path": str(tmp_path / "registry.sqlite")}}
 
 
 @pytest.fixture

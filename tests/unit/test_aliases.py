@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 from scripted_fake import Script
+from scripted_stacks import Scripted, Scripts
 
 from llamastack.api import KeyValueMemoryBank, KeywordMemoryBank, MemoryBankDocument, Model, UserMessage
 from llamastack.provider.errors import InvalidRequestError, ProviderUnavailableError
 from llamastack.stack import Stack
 
 pytestmark = pytest.mark.anyio
-Scripted = Callable[..., Stack]
-Scripts = Callable[..., Script]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> dict[str, Any]:
-    return {"type": "sqlite", "config": {"path": str(tmp_path / "registry.sqlite")}}
 
 
 def alias(of: str, provider_id: str = "", identifier: str = "fast") -> Model:

@@ -10,7 +10,7 @@ import anyio
 import pytest
 from access_fake import AROUND, LISTENING
 from installed_fakes import install
-from scripted_fake import Script
+from scripted_stacks import Scripts
 
 from llamastack.api.common import CompletionMessage, StopReason, UserMessage
 from llamastack.api.inference import ChatCompletionResponse, TokenUsage
@@ -29,7 +29,6 @@ from llamastack.stack.discovery import Discovery, DiscoveryError
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("calls_plugin")]
 ASK: dict[str, Any] = {"model": "m", "messages": [UserMessage(content="Hi")]}
-Scripts = Callable[..., Script]
 
 
 def answered(text: str) -> ChatCompletionResponse:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import anyio
 import pytest
-from scripted_fake import Script, ScriptedInference
+from scripted_fake import ScriptedInference
+from scripted_stacks import Scripted, Scripts
 
 from llamastack.api import Model, UserMessage
 from llamastack.api.inspect import ProviderStatus
@@ -17,14 +17,7 @@ from llamastack.stack import Stack, supervisor
 from llamastack.stack.stack import StackStartError
 
 pytestmark = pytest.mark.anyio
-Scripted = Callable[..., Stack]
-Scripts = Callable[..., Script]
 HELLO = [UserMessage(content="Hello")]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> dict[str, object]:
-    return {"type": "sqlite", "config": {"path": str(tmp_path / "registry.sqlite")}}
 
 
 @pytest.fixture

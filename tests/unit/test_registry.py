@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-from scripted_fake import Script
+from scripted_stacks import Scripted, Scripts, names
 
 from llamastack.api import KeywordMemoryBank, Model, UserMessage
 from llamastack.provider.errors import (
@@ -24,17 +23,6 @@ from llamastack.provider.errors import (
 from llamastack.stack import Stack, StackStartError
 
 pytestmark = pytest.mark.anyio
-Scripted = Callable[..., Stack]
-Scripts = Callable[..., Script]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> dict[str, Any]:
-    return {"type": "sqlite", "config": {"path": str(tmp_path / "registry.sqlite")}}
-
-
-async def names(stack: Stack) -> list[str]:
-    return [m.identifier for m in await stack.models.list_models()]
 
 
 async def chat(stack: Stack, model: str) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-from scripted_fake import SCRIPTS, Script
+from scripted_fake import SCRIPTS
+from scripted_stacks import Scripted, Scripts, names
 
 from llamastack.api import Model, UserMessage
 from llamastack.provider.errors import (
@@ -23,17 +24,6 @@ from llamastack.stack.resources.store_follower import StoreFollower
 from llamastack.stack.supervisor import SupervisedProvider
 
 pytestmark = pytest.mark.anyio
-Scripted = Callable[..., Stack]
-Scripts = Callable[..., Script]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> dict[str, Any]:
-    return {"type": "sqlite", "config": {"path": str(tmp_path / "registry.sqlite")}}
-
-
-async def names(stack: Stack) -> list[str]:
-    return [m.identifier for m in await stack.models.list_models()]
 
 
 def hundredths_of_a_second() -> Iterator[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import anyio
 import pytest
 import scripted_fake
 from scripted_fake import Script, ScriptedInference
+from scripted_stacks import Scripted, Scripts
 
 from llamastack.api import KeywordMemoryBank, MemoryBankDocument, Model, UserMessage
 from llamastack.provider import Deps
@@ -21,14 +22,7 @@ from llamastack.stack.resources import catalogue, registrations
 from llamastack_adapters.openai_dialect import chat_stream
 
 pytestmark = pytest.mark.anyio
-Scripted = Callable[..., Stack]
-Scripts = Callable[..., Script]
 HELLO = [UserMessage(content="Hello")]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> dict[str, Any]:
-    return {"type": "sqlite", "config": {"path": str(tmp_path / "registry.sqlite")}}
 
 
 def listings(script: Script) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from scripted_fake import Script
+from scripted_stacks import Scripted, Scripts
 
 from llamastack.api import ImageMedia, ProviderProgress, ToolResponseMessage, UserMessage
 from llamastack.provider import Progress
@@ -29,8 +29,6 @@ from llamastack.stack import ConfigError, Stack, StackStartError
 from llamastack.stack.discovery import Discovery
 
 pytestmark = pytest.mark.anyio
-Scripted = Callable[..., Stack]
-Scripts = Callable[..., Script]
 HELLO = [UserMessage(content="Hello")]
 
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
 import pytest
-from scripted_fake import Script
+from scripted_stacks import Scripted, Scripts
 
 from llamastack.api import UserMessage
 from llamastack.provider.errors import ProviderUnavailableError
 from llamastack.stack import Stack, StackStartError
 
 pytestmark = pytest.mark.anyio
-Scripted = Callable[..., Stack]
-Scripts = Callable[..., Script]
 HELLO = [UserMessage(content="Hello")]
 
 

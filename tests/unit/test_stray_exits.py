@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
 import pytest
 import scripted_fake
-from scripted_fake import Script, ScriptedInference
+from scripted_fake import ScriptedInference
+from scripted_stacks import Scripted, Scripts
 from served_stack import served_stack
 
 from llamastack.api import Model, ProviderStatus, UserMessage
@@ -22,8 +23,6 @@ from llamastack.stack import Stack, supervisor
 from llamastack.stack.discovery import Discovery
 
 pytestmark = pytest.mark.anyio
-Scripted = Callable[..., Stack]
-Scripts = Callable[..., Script]
 HELLO = [UserMessage(content="Hello")]
 
 

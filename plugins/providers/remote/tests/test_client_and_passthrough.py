@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import httpx
 import pytest
-from scripted_fake import Script
+from scripted_stacks import Scripts
 
 from llamastack import LlamaStackClient, Stack
 from llamastack.api import CompletionMessage, KeywordMemoryBank, MemoryBankDocument, Model, Shield, UserMessage
@@ -25,7 +25,6 @@ from llamastack.stack.discovery import Discovery
 from llamastack_server.uvicorn_server import bind, serve, url_of
 
 pytestmark = pytest.mark.anyio
-Scripts = Callable[..., Script]
 HELLO = [UserMessage(content="Hello there")]
 ALL = ("inference", "safety", "memory", "agents", "telemetry")
 
