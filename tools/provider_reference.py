@@ -414,6 +414,7 @@ HELPERS = (
     "llamastack.http.retry_headers",
     "llamastack_adapters.credentials",
     "llamastack.provider.context",
+    "llamastack.provider.jobs",
     "llamastack.provider.provider_call",
     "llamastack.provider.private_files",
     "llamastack_adapters.error_bodies",

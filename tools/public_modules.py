@@ -63,6 +63,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "llamastack.provider.errors_from_wire",
         "llamastack.provider.hookspecs",
         "llamastack.provider.import_path",
+        "llamastack.provider.jobs",
         "llamastack.provider.private_files",
         "llamastack.provider.protocols",
         "llamastack.provider.provider_call",

@@ -81,7 +81,7 @@ async def test_an_id_says_which_instance_made_it(access: Any, plugged: Discovery
         joined = await apis.uploads.join_uploads(upload_ids=[second.id, second.id])
         assert (joined.id, joined.size, joined.joined_from) == (f"upload-2{B}", 6, [second.id, second.id])
         await apis.uploads.delete_upload(upload_id=second.id)
-        with pytest.raises(NotFoundError, match="there is no upload 'upload-1'"):
+        with pytest.raises(NotFoundError, match=f"there is no upload 'upload-1{B}'"):
             await apis.uploads.get_upload(upload_id=second.id)
         assert (await apis.uploads.get_upload(upload_id=first.id)).name == "first"
 

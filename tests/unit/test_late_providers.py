@@ -60,6 +60,7 @@ async def test_what_is_ready_is_served_while_another_provider_starts(
     script("b", serves=["n"])
     may_start.add("a")
     async with running(scripted("a", "b")) as stack:
+        await until_healthy(stack, "a")
         assert await statuses(stack) == {"a": ProviderStatus.healthy, "b": ProviderStatus.starting}
         await stack.inference.chat_completion(model="m", messages=[*HELLO])
         with pytest.raises(

@@ -66,7 +66,7 @@ class Request(FailFast):
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
-    def arguments(self) -> dict[str, object]:
+    def given_arguments(self) -> dict[str, object]:
         """The arguments that were given, ready to be passed on."""
         given = self.__dict__
         return {name: given[name] for name in self.model_fields_set}

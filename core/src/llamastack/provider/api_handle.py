@@ -17,11 +17,13 @@ class ApiMethod:
     """One callable method of an API, in process or over HTTP.
 
     Calling it validates the arguments; `dispatch` takes a dict of arguments that are valid already.
+    check: ends before the provider is called. Only a stack has it, for methods of providers.
     """
 
-    def __init__(self, definition: MethodDefinition, dispatch: Dispatch) -> None:
+    def __init__(self, definition: MethodDefinition, dispatch: Dispatch, check: Dispatch | None = None) -> None:
         self.definition = definition
         self.dispatch = dispatch
+        self._check = check
         self._request = definition.request_model
         self._names = tuple(definition.parameters)
 
@@ -34,11 +36,23 @@ class ApiMethod:
                 if name in kwargs:
                     raise TypeError(f"{self.definition.name}() got several values for argument {name!r}")
                 kwargs[name] = value
+        return await self.dispatch(self._validated(kwargs))
+
+    async def check(self, **arguments: object) -> None:
+        """Raises what a call would raise before the provider is called.
+
+        That is an error for arguments that do not fit, for an object that nobody serves, for what the current principal
+        may not do, and for what the provider cannot do.
+        """
+        if self._check is None:
+            raise TypeError(f"{self!r} cannot be checked without a call")
+        await self._check(self._validated(arguments))
+
+    def _validated(self, given: dict[str, object]) -> dict[str, object]:
         try:
-            request = self._request.model_validate(kwargs)
+            return self._request.model_validate(given).given_arguments()
         except ValidationError as error:
-            raise invalid_request(error, self._request, kwargs) from None
-        return await self.dispatch(request.arguments())
+            raise invalid_request(error, self._request, given) from None
 
     def __repr__(self) -> str:
         return f"<{self.definition.api}.{self.definition.name}>"
@@ -47,9 +61,17 @@ class ApiMethod:
 class ApiHandle:
     """An API: one `ApiMethod` per method of its Protocol."""
 
-    def __init__(self, definition: ApiDefinition, dispatch_of: Callable[[MethodDefinition], Dispatch]) -> None:
+    def __init__(
+        self,
+        definition: ApiDefinition,
+        dispatch_of: Callable[[MethodDefinition], Dispatch],
+        check_of: Callable[[MethodDefinition], Dispatch] | None = None,
+    ) -> None:
         self.definition = definition
-        self.methods = {name: ApiMethod(method, dispatch_of(method)) for name, method in definition.methods.items()}
+        self.methods = {
+            name: ApiMethod(method, dispatch_of(method), check_of and check_of(method))
+            for name, method in definition.methods.items()
+        }
 
     def __getattr__(self, name: str) -> ApiMethod:
         methods: dict[str, ApiMethod] = self.__dict__.get("methods", {})

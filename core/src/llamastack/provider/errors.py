@@ -89,6 +89,11 @@ class LlamaStackError(Exception):
         self.message = message
         self.amend(**fields)
 
+    @property
+    def is_transient(self) -> bool:
+        """Whether the same call may succeed later: the backend is down, too slow, or asks to slow down."""
+        return self.status in (429, 503, 504) and self.should_retry is not False
+
     def amend(self, message: str | None = None, **fields: Unpack[ErrorFields]) -> Self:
         """Change the error and return it. A value of None changes nothing."""
         if unknown := fields.keys() - ErrorFields.__annotations__.keys():

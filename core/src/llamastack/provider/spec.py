@@ -28,6 +28,8 @@ _COMPARISONS = {
 }
 _VERSION_TERM = re.compile(rf"^({'|'.join(_COMPARISONS)})\s*(\d+)(?:\.(\d+))?$")
 Version = tuple[int, int]
+EVERY_API = "*"
+"""In `optional_api_dependencies`: every API of the stack, for a provider whose users name what it calls."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,8 @@ class ProviderSpec:
         provider, `async def get_adapter_impl(config, deps)` for a remote one.
     description: one line for people, without a full stop.
     api_dependencies: APIs of the stack that it calls; a stack without them is refused.
-    optional_api_dependencies: APIs that it calls when the stack has them.
+    optional_api_dependencies: APIs that it calls when the stack has them. `("*",)` stands for every other API: then it
+        starts without waiting for their providers, and stops before them.
     provider_data_validator: dotted path of the pydantic model of its part of `X-LlamaStack-ProviderData`.
     api_version: range of `llamastack.api.definition.API_VERSION` that it works with, e.g. ">=1.0,<2".
     capabilities: what it can and cannot do; see `Capabilities`.

@@ -50,6 +50,16 @@ class CallChain:
             step = _permission_step(self.access, step)
         return _time_limit_step(step)
 
+    def compose_check(self) -> Step:
+        """The steps that may refuse a call, without the call."""
+        return _permission_step(self.access, _gate_step) if self.access.authorizes else _gate_step
+
+
+async def _gate_step(call: ProviderCall) -> None:
+    gate = call.target.gates[call.method] if isinstance(call.target, SupervisedProvider) else None
+    if gate is not None:
+        gate(call)
+
 
 # perf: llamastack-v1. A step that only passes a call on is no coroutine: each one costs as much as reading a header.
 

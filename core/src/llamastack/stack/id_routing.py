@@ -11,7 +11,7 @@ from llamastack.api.definition import ApiDefinition, MethodDefinition
 from llamastack.api.id_fields import Change, ChangeIds, IdFields
 from llamastack.api.inspect import ProviderStatus
 from llamastack.provider.api_handle import Dispatch
-from llamastack.provider.errors import InvalidRequestError, NotFoundError
+from llamastack.provider.errors import InvalidRequestError, LlamaStackError, NotFoundError
 from llamastack.provider.hookspecs import Action, Resource
 from llamastack.provider.provider_call import ProviderCall, ProviderMethod
 from llamastack.provider.streams import Stream, close, closing
@@ -33,15 +33,17 @@ class IdRoutedCalls:
         self._fields = IdFields(api.created_ids)
         self._access = calls.access
         self._send = calls.compose(self._find_target)
+        self._check = calls.compose_check()
 
-    def dispatch_of(self, method: MethodDefinition) -> Dispatch:
-        """Calls of a method of the API's Protocol."""
+    def dispatch_of(self, method: MethodDefinition, *, only_checked: bool = False) -> Dispatch:
+        """Calls of a method of the API's Protocol; or only the checks before the call."""
+        send = self._check if only_checked else self._send
         only, ids = self._only, self._fields.arguments(method)
         by = self._provider_method(method, ids)
 
         def call(instance: SupervisedProvider, arguments: Mapping[str, object]) -> Awaitable[object]:
             ids = (method.api, method.name, "", instance.provider_id)
-            return self._send(ProviderCall(*ids, method.gives_pieces(arguments), arguments, None, by, instance))
+            return send(ProviderCall(*ids, method.gives_pieces(arguments), arguments, None, by, instance))
 
         if only is not None and not self._api.created_ids and PROVIDER_ID not in method.parameters:
             return lambda arguments: call(only, arguments)
@@ -53,7 +55,7 @@ class IdRoutedCalls:
                 return await merged_list(method, arguments, sources, call)
             try:
                 return await call(instance or self._default(method), arguments)
-            except NotFoundError as error:
+            except LlamaStackError as error:
                 self._explain(error, ids, arguments)
                 raise
 
@@ -134,9 +136,13 @@ class IdRoutedCalls:
     def _known(self) -> str:
         return ", ".join(self._by_id)
 
-    def _explain(self, error: NotFoundError, ids: Mapping[str, ChangeIds], arguments: Mapping[str, object]) -> None:
+    def _explain(self, error: LlamaStackError, ids: Mapping[str, ChangeIds], arguments: Mapping[str, object]) -> None:
+        """Have the error name the ids as the caller does."""
         for name, marked in _ids_in(ids, arguments):
-            if mark_in(marked) and mark_in(marked) not in self._by_mark:
+            mark = mark_in(marked)
+            if mark in self._by_mark:
+                error.amend(error.message.replace(f"'{marked.removesuffix(mark)}'", f"'{marked}'"))
+            elif mark and isinstance(error, NotFoundError):
                 error.amend(f"{error.message}. {name} '{marked}' {_FOREIGN}")
 
 

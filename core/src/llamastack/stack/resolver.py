@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from llamastack.api.definition import ApiDefinition
-from llamastack.provider.spec import ProviderSpec
+from llamastack.provider.spec import EVERY_API, ProviderSpec
 from llamastack.stack.config import LoadedConfig, check_references
 from llamastack.stack.discovery import PROVIDER_GROUP_PREFIX, Discovery, DiscoveryError
 from llamastack.stack.yaml_source import ConfigError, ConfigIssue, Path
@@ -40,8 +40,12 @@ class PlannedProvider:
 
     @property
     def dependencies(self) -> tuple[str, ...]:
-        """The APIs that it calls where the stack has them."""
+        """The APIs that it calls where the stack has them; `EVERY_API` among them stands for all."""
         return (*self.spec.api_dependencies, *self.spec.optional_api_dependencies)
+
+    def may_call(self, api: str) -> bool:
+        """Whether it is given this API."""
+        return api in self.dependencies or (EVERY_API in self.dependencies and api != self.api)
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,10 @@ def _start_order(
     for provider in planned:
         for name in provider.dependencies:
             needed = provider_api(name, apis)
-            if needed in graph:
+            if needed == EVERY_API:
+                for other in graph.keys() - {provider.api}:
+                    graph[provider.api].setdefault(other, provider)
+            elif needed in graph:
                 graph[provider.api].setdefault(needed, provider)
             elif name in provider.spec.api_dependencies:
                 there = needed in config.run.providers

@@ -35,9 +35,11 @@ class RoutedCalls:
         self._objects = VisibleObjects(table, calls.access)
         self._keys = {name: _routed_by(method) for name, method in methods.items()}
         self._send = calls.compose(self._find_target)
+        self._check = calls.compose_check()
 
-    def dispatch_of(self, method: MethodDefinition) -> Dispatch:
-        """Calls of a method of the API's Protocol."""
+    def dispatch_of(self, method: MethodDefinition, *, only_checked: bool = False) -> Dispatch:
+        """Calls of a method of the API's Protocol; or only the checks before the call."""
+        send = self._check if only_checked else self._send
         key = self._keys[method.name]
         by = ProviderMethod(
             method.name,
@@ -52,8 +54,7 @@ class RoutedCalls:
             item, instance = self._table.resolve(name) or await self._objects.find(name, key)
             arguments[key] = item.identifier
             found, to, stream = item.identifier, instance.provider_id, method.gives_pieces(arguments)
-            call = ProviderCall(method.api, method.name, found, to, stream, arguments, None, by, instance)
-            return await self._send(call)
+            return await send(ProviderCall(method.api, method.name, found, to, stream, arguments, None, by, instance))
 
         return dispatch
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -300,17 +301,18 @@ class Stack(Apis):
             own = definition.implemented_by_stack and definition.pair is None
             if own or provider_api(name, self._all_apis) in self.instances:
                 self.apis[name] = definition
-                self._handles[name] = ApiHandle(definition, self._dispatch_of)
+                check_of = None if definition.implemented_by_stack else partial(self._dispatch_of, only_checked=True)
+                self._handles[name] = ApiHandle(definition, self._dispatch_of, check_of)
 
-    def _dispatch_of(self, method: MethodDefinition) -> Dispatch:
+    def _dispatch_of(self, method: MethodDefinition, *, only_checked: bool = False) -> Dispatch:
         definition = self._all_apis[method.api]
         if definition.pair is not None:
             if definition.name == definition.pair.resource_api:
                 return resource_dispatch(self._tables[definition.pair.routed_api], method, self.access)
-            return self._routed_calls[definition.name].dispatch_of(method)
+            return self._routed_calls[definition.name].dispatch_of(method, only_checked=only_checked)
         if definition.implemented_by_stack:
             return implemented_dispatch(self._inspect, method, self.access)
-        return self._id_routed_calls[definition.name].dispatch_of(method)
+        return self._id_routed_calls[definition.name].dispatch_of(method, only_checked=only_checked)
 
     async def _polled(self, instance: SupervisedProvider) -> None:
         table = self._tables.get(instance.api)

@@ -167,7 +167,7 @@ class SupervisedProvider(ContainedCalls):
             provider_id=self.provider_id,
             api=self.api,
             definitions=self._definitions,
-            apis={name: self._apis[name] for name in self.plan.dependencies if name in self._apis},
+            apis={name: api for name, api in self._apis.items() if self.plan.may_call(name)},
             task_group=ContainedTasks(own),
             state_dir=self._folder,
             store=self._store,

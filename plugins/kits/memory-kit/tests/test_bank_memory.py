@@ -23,6 +23,7 @@ from llamastack.provider import (
     ObjectNotFoundError,
     UnsupportedMemoryBankError,
 )
+from llamastack.provider.jobs import use_job
 from llamastack_memory_kit import (
     Bank,
     BankMemory,
@@ -274,10 +275,64 @@ async def test_each_document_has_a_status_and_work_can_continue() -> None:
     assert [status.error and status.error.param for status in found] == [None, "documents[1].content", None]
     assert stored(memory) == {"a": "one", "c": "three"}
     given[2] = documents(c="four")[0]
-    assert [status.place async for status in memory.insert_each("b", given, start=2)] == [2]
+    assert [status.place async for status in memory.insert_each("b", given, places=[2])] == [2]
     assert stored(memory) == {"a": "one", "c": "four"}
     with pytest.raises(ObjectNotFoundError):
         _ = [status async for status in memory.insert_each("nope", given)]
+    await memory.shutdown()
+
+
+class JobFake:
+    """Keeps what a method reports; a `CurrentJob`."""
+
+    id, attempt = "job-1", 1
+    checkpoint: object = None
+
+    def __init__(self) -> None:
+        self.finished: dict[int, LlamaStackError | None] = {}
+        self.names: Sequence[str] = ()
+
+    def report(self, done: float, total: float | None = None, *, unit: str = "", message: str = "") -> None:
+        raise NotImplementedError
+
+    def open_items(self, names: Sequence[str], unit: str = "items") -> list[int]:
+        assert unit == "documents"
+        self.names = names
+        return [place for place in range(len(names)) if place not in self.finished]
+
+    def finish_item(self, place: int, error: LlamaStackError | None = None) -> None:
+        self.finished[place] = error
+
+
+async def test_an_insert_as_a_job_gives_each_document_a_status() -> None:
+    memory, embeddings = await start()
+    given = [*documents(a="one"), MemoryBankDocument(document_id="b", content="file:///x"), *documents(c="three")]
+    job = JobFake()
+    with use_job("memory", "insert_documents", job):
+        await memory.insert_documents("b", given)
+    assert job.names == ["a", "b", "c"]
+    assert [error and error.param for error in job.finished.values()] == [None, "documents[1].content", None]
+    assert stored(memory) == {"a": "one", "c": "three"}
+    # What concerns all documents ends the attempt; the next one goes on behind what is stored.
+    job = JobFake()
+    embeddings.failures = Failures(1)
+    with use_job("memory", "insert_documents", job):
+        with pytest.raises(BackendError, match="the disk is full"):
+            await memory.insert_documents("b", documents(d="four", e="five", f="six"))
+        assert job.finished == {0: None}
+        await memory.insert_documents("b", documents(d="never read", e="five", f="six"))
+    assert job.finished == {0: None, 1: None, 2: None}
+    assert stored(memory) == {"a": "one", "c": "three", "d": "four", "e": "five", "f": "six"}
+    await memory.shutdown()
+
+
+async def test_a_job_refuses_an_id_that_is_there_twice_before_it_stores_anything() -> None:
+    memory, _ = await start()
+    job = JobFake()
+    with use_job("memory", "insert_documents", job), pytest.raises(InvalidRequestError) as caught:
+        await memory.insert_documents("b", [*documents(a="one", b="two"), *documents(a="three")])
+    assert caught.value.param == "documents[2].document_id"
+    assert (stored(memory), job.names) == ({}, ())
     await memory.shutdown()
 
 

@@ -18,6 +18,7 @@ from llamastack.api.common import InterleavedTextMedia, holds_images, text_of
 from llamastack.api.memory import Memory, MemoryBankDocument, MemoryChunk, QueryDocumentsResponse
 from llamastack.api.memory_banks import MemoryBank
 from llamastack.provider import (
+    Api,
     ConflictError,
     Deps,
     InvalidRequestError,
@@ -25,8 +26,10 @@ from llamastack.provider import (
     MemoryBanksProtocolPrivate,
     NotFoundError,
     ObjectNotFoundError,
+    RequestTooLargeError,
     UnsupportedMemoryBankError,
 )
+from llamastack.provider.jobs import current_job
 from llamastack_memory_kit.document_chunks import DocumentReader
 from llamastack_memory_kit.query_params import read_query_params
 from llamastack_memory_kit.records import (
@@ -42,6 +45,8 @@ from llamastack_memory_kit.records import (
 from llamastack_memory_kit.settings import DocumentSettings
 
 _LONGEST_TTL_SECONDS = 10**10
+_OF_ONE_DOCUMENT = (InvalidRequestError, RequestTooLargeError)
+"""Errors after which a job goes on with the next document. After any other the next one would fail, too."""
 
 
 class BankMemory(Memory, MemoryBanksProtocolPrivate):
@@ -196,24 +201,38 @@ class BankMemory(Memory, MemoryBanksProtocolPrivate):
         Raises ObjectNotFoundError for an unknown bank; InvalidRequestError, with `param` `documents[i]...`, for a
         duplicate id and for content that is not text, is too large, or cannot be fetched; ConflictError if the
         embedding model makes vectors of another dimension than before.
+
+        As a job, it stores document by document, goes on after a document that cannot be stored, and gives each a
+        status. Another attempt goes on where the last one ended.
         """
-        await self._insert(await self._bank(bank_id), documents, ttl_seconds)
+        job = current_job(Api.memory, "insert_documents")
+        if job is None:
+            await self._insert(await self._bank(bank_id), documents, ttl_seconds)
+            return
+        self._reader.check_ids(documents)
+        places = job.open_items([document.document_id for document in documents], "documents")
+        async for status in self.insert_each(bank_id, documents, ttl_seconds, places):
+            if status.error is not None and not isinstance(status.error, _OF_ONE_DOCUMENT):
+                raise status.error
+            job.finish_item(status.place, status.error)
 
     async def insert_each(
-        self, bank_id: str, documents: Sequence[MemoryBankDocument], ttl_seconds: int | None = None, start: int = 0
+        self,
+        bank_id: str,
+        documents: Sequence[MemoryBankDocument],
+        ttl_seconds: int | None = None,
+        places: Sequence[int] | None = None,
     ) -> AsyncIterator[DocumentStatus]:
         """Store documents one by one, in order, and say of each what became of it. For work in the background.
 
-        start: the place of the first document to store. Work that was interrupted continues behind the place of its
-        last status; a document that was stored already is replaced by itself.
+        places: of the documents to store; None: all. A document that was stored already is replaced by itself.
 
         Raises ObjectNotFoundError for an unknown bank.
         """
-        await self._bank(bank_id)
-        for place in range(start, len(documents)):
-            document = documents[place]
+        for place in range(len(documents)) if places is None else places:
+            document, bank = documents[place], await self._bank(bank_id)
             try:
-                await self._insert(await self._bank(bank_id), [document], ttl_seconds, place)
+                await self._insert(bank, [document], ttl_seconds, place)
             except LlamaStackError as error:
                 yield DocumentStatus(place, document.document_id, error)
             else:

@@ -50,7 +50,7 @@ class DocumentReader:
         Raises InvalidRequestError, with `param` `documents[i]...`, for a duplicate id and for content that is not text,
         is too large, or cannot be fetched.
         """
-        self._check_ids(documents, first)
+        self.check_ids(documents, first)
         chunks: list[StoredChunk] = []
         for place, document in enumerate(documents, first):
             text = await self._text(document, f"documents[{place}].content")
@@ -72,7 +72,8 @@ class DocumentReader:
             for index, piece in enumerate(pieces)
         ]
 
-    def _check_ids(self, documents: Sequence[MemoryBankDocument], first: int) -> None:
+    def check_ids(self, documents: Sequence[MemoryBankDocument], first: int = 0) -> None:
+        """Raises InvalidRequestError for an id that is there twice. first: the place of `documents[0]`, for errors."""
         places: dict[str, int] = {}
         for place, document in enumerate(documents, first):
             earlier = places.setdefault(document.document_id, place)

@@ -48,8 +48,15 @@ def api_command(definition: ApiDefinition) -> click.Group:
     return made
 
 
+def _command_name(method: MethodDefinition) -> str:
+    """`create` for `create_agent` and `list` for `list_agents` of the API `agents`; else the name of the method."""
+    verb, _, noun = method.name.partition("_")
+    short = verb if noun in (method.api, method.api.removesuffix("s")) else method.name
+    return short.replace("_", "-")
+
+
 def _command(method: MethodDefinition) -> click.Command:
-    @click.command(method.name.replace("_", "-"), help=method.doc)
+    @click.command(_command_name(method), help=method.doc)
     @server_options
     def command(server: Server, output: str | None = None, **given: Any) -> None:
         if output is None and method.reply_kind is not ReplyKind.JSON and sys.stdout.isatty():

@@ -116,8 +116,12 @@ class TopGroup(LazyGroup):
             return with_commands(load_command(lazy), _commands_of_plugins(cmd_name).values())
         if cmd_name in _api_commands():
             from llamastack_cli.api_commands import api_command, called_apis
+            from llamastack_cli.resource_commands import is_resource_api
 
-            return with_commands(api_command(called_apis()[cmd_name]), _commands_of_plugins(cmd_name).values())
+            definition = called_apis()[cmd_name]
+            # A package may have better commands for its API than those that are made from the methods.
+            added, replace = _commands_of_plugins(cmd_name).values(), not is_resource_api(definition)
+            return with_commands(api_command(definition), added, replace=replace)
         package = _KNOWN_PACKAGES.get(cmd_name)
         if package is not None:
             raise click.UsageError(

@@ -59,16 +59,15 @@ def load_command(command: CliCommand) -> click.Command:
     return connected(loaded)
 
 
-def with_commands(group: click.Command, added: Iterable[CliCommand]) -> click.Command:
-    """The group with more commands; an existing command is kept."""
+def with_commands(group: click.Command, added: Iterable[CliCommand], *, replace: bool = False) -> click.Command:
+    """The group with more commands. An existing command is kept, with a warning, or replaced."""
     lazy = {command.name: command for command in added}
     if not lazy:
         return group
     if not isinstance(group, click.Group):
         raise CliError(f"command '{group.name}' is not a group; '{min(lazy)}' cannot be added to it")
-    for name in [name for name in lazy if name in group.commands]:
+    kept = {name: command for name, command in group.commands.items() if not replace or name not in lazy}
+    for name in [name for name in lazy if name in kept]:
         _LOGGER.warning("command '%s %s' already exists; the command of a plugin is left out", group.name, name)
         del lazy[name]
-    return LazyGroup(
-        group.name, group.commands, callback=group.callback, params=group.params, help=group.help, lazy=lazy
-    )
+    return LazyGroup(group.name, kept, callback=group.callback, params=group.params, help=group.help, lazy=lazy)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import anyio
 import click
 
 from llamastack.api.definition import MethodDefinition, members_of
@@ -35,7 +36,7 @@ def _option(method: MethodDefinition, name: str, field: Schema) -> click.Option:
     type_: click.Path | None = None
     metavar = "VALUE"
     if name in method.json_parameters:
-        metavar = "TEXT|JSON" if _takes_text(method, name) else "JSON"
+        metavar = "TEXT|JSON" if _takes_text(method, name) else "JSON|@FILE"
     if name in method.file_parameters or name == method.bytes_parameter:
         type_, metavar, kind = click.Path(exists=True, dir_okay=False, path_type=Path), "FILE", "file to send"
     repeated = " May be given several times." if is_list else ""
@@ -71,13 +72,22 @@ async def arguments_of(method: MethodDefinition, given: Mapping[str, Any]) -> di
         elif name == method.bytes_parameter:
             made[name] = value.read_bytes()
         elif name in method.json_parameters and not (_takes_text(method, name) and value[:1] not in _JSON_BEGINS):
-            try:
-                made[name] = json.loads(value)
-            except ValueError as error:
-                raise WrongInputError(f"{_flag(name)}: is not JSON: {error}") from None
+            made[name] = await _json_of(_flag(name), value)
         else:
             made[name] = list(value) if isinstance(value, tuple) else value
     return made
+
+
+async def _json_of(flag: str, value: str) -> Any:
+    """The value of an option, or what the file holds that it names by `@FILE`."""
+    try:
+        text = await anyio.Path(value[1:]).read_text(encoding="utf-8") if value.startswith("@") else value
+        return json.loads(text)
+    except OSError as error:
+        raise WrongInputError(f"{flag}: {value[1:]} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        where = f"{value[1:]} " if value.startswith("@") else ""
+        raise WrongInputError(f"{flag}: {where}is not JSON: {error}") from None
 
 
 async def _file_at(path: Path) -> File:

@@ -56,7 +56,7 @@ def read_arguments(
     whole = definition.bytes_parameter
     if not query and not elsewhere and whole is None:
         try:
-            return model.model_validate_json(body or b"{}").arguments()
+            return model.model_validate_json(body or b"{}").given_arguments()
         except ValidationError as error:
             raise bad_request(error, model, body) from None
     given: dict[str, Any] = {}
@@ -68,7 +68,7 @@ def read_arguments(
     add_once(given, elsewhere or {})
     add_once(given, _parameters_of(definition, query))
     try:
-        return model.model_validate(given).arguments()
+        return model.model_validate(given).given_arguments()
     except ValidationError as error:
         raise invalid_request(error, model, given) from None
 

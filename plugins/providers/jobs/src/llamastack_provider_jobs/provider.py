@@ -1,0 +1,85 @@
+"""Jobs in the stack's store."""
+
+from __future__ import annotations
+
+from llamastack.api.base import JsonObject
+from llamastack.api.pagination import Page
+from llamastack.provider import ConflictError, Deps, InvalidRequestError
+from llamastack_provider_jobs.api import Job, JobItem, Jobs, JobStatus
+from llamastack_provider_jobs.config import JobsConfig
+from llamastack_provider_jobs.job_store import JobRecord, JobStore
+from llamastack_provider_jobs.named_calls import check_call, find_method
+from llamastack_provider_jobs.worker import Worker
+
+_SCANNED = 200
+_USUAL_JOBS = 20
+_USUAL_ITEMS = 100
+
+
+class StoreJobs(Jobs):
+    """Keeps jobs, and runs them in this process."""
+
+    def __init__(self, config: JobsConfig, deps: Deps) -> None:
+        self._deps = deps
+        self._store = JobStore(config, deps)
+        self._worker = Worker(config, deps, self._store)
+
+    async def initialize(self) -> None:
+        self._worker.start()
+
+    async def shutdown(self) -> None:
+        await self._worker.stop()
+
+    async def create_job(
+        self, api: str, method: str, arguments: JsonObject | None = None, provider_id: str | None = None
+    ) -> Job:
+        given = arguments or {}
+        call = find_method(self._deps, api, method)
+        await check_call(call, given)
+        identifier = str(given.get(call.definition.web.routed_by or "", ""))
+        job = await self._store.create(api, method, identifier, given)
+        self._worker.wake()
+        return job.public()
+
+    async def list_jobs(
+        self, status: JobStatus | None = None, limit: int | None = None, after: str | None = None
+    ) -> Page[Job]:
+        wanted = limit or _USUAL_JOBS
+        found: list[JobRecord] = []
+        last = after or ""
+        while len(found) <= wanted and (page := await self._store.jobs.scan(after=last, limit=_SCANNED)):
+            found += [entry.value for entry in page if status in (None, entry.value.status)]
+            last = page[-1].key
+        data = [job.public() for job in found[:wanted]]
+        return Page(data=data, has_more=len(found) > wanted, last_id=data[-1].job_id if data else None)
+
+    async def get_job(self, job_id: str) -> Job:
+        job = (await self._store.entry(job_id)).value
+        return job.public(await self._store.results.read(job_id) if job.status is JobStatus.completed else None)
+
+    async def list_job_items(self, job_id: str, limit: int | None = None, after: str | None = None) -> Page[JobItem]:
+        await self._store.entry(job_id)
+        if after is not None and not (after.isascii() and after.isdecimal() and len(after) <= 9):
+            raise InvalidRequestError(f"after: '{after}' is not the place of an item", param="after")
+        first, wanted = 0 if after is None else int(after) + 1, limit or _USUAL_ITEMS
+        items = await self._store.items_from(job_id, first, wanted + 1)
+        data = items[:wanted]
+        return Page(data=data, has_more=len(items) > wanted, last_id=str(data[-1].place) if data else None)
+
+    async def cancel_job(self, job_id: str) -> Job:
+        return (await self._store.cancel(job_id)).public()
+
+    async def retry_job(self, job_id: str) -> Job:
+        job = (await self._store.entry(job_id)).value
+        arguments = await self._store.arguments.read(job_id)
+        if job.status is JobStatus.failed:
+            if not isinstance(arguments, dict):
+                raise ConflictError(f"the arguments of job '{job_id}' are gone; create it again", param="job_id")
+            await check_call(find_method(self._deps, job.api, job.method), arguments)
+        again = await self._store.retry(job_id)
+        self._worker.wake()
+        return again.public()
+
+
+async def get_provider_impl(config: JobsConfig, deps: Deps) -> StoreJobs:
+    return StoreJobs(config, deps)

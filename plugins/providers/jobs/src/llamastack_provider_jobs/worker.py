@@ -1,0 +1,191 @@
+"""Runs jobs in one worker process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+
+import anyio
+
+from llamastack.provider import AuthenticationError, Deps, InternalError, LlamaStackError, StoreUnavailableError
+from llamastack.provider.backoff import pause_s
+from llamastack.provider.context import use_context
+from llamastack.provider.jobs import use_job
+from llamastack_provider_jobs.api import JobError, JobStatus
+from llamastack_provider_jobs.config import JobsConfig
+from llamastack_provider_jobs.job_store import Claim, JobStore
+from llamastack_provider_jobs.named_calls import find_method
+from llamastack_provider_jobs.running_job import RunningJob
+
+_LOGGER = logging.getLogger("llamastack.jobs")
+_POLL_S = 1.0
+_WATCH_S = 0.5
+_GIVE_BACK_S = 5.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 300.0
+
+
+class Worker:
+    """Takes jobs that are due and runs them, until `stop`."""
+
+    def __init__(self, config: JobsConfig, deps: Deps, store: JobStore) -> None:
+        self._config, self._deps, self._store = config, deps, store
+        self._name = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self._free = anyio.Semaphore(config.concurrency)
+        self._scope = anyio.CancelScope()
+        self._ended: anyio.Event | None = None
+        self._wake = anyio.Event()
+
+    def start(self) -> None:
+        """Begin to take jobs."""
+        self._ended = anyio.Event()
+        self._deps.task_group.start_soon(self._run, self._ended)
+
+    async def stop(self) -> None:
+        """Interrupt the running jobs and give them back, so that another worker can take them at once."""
+        self._scope.cancel()
+        if self._ended is not None:
+            await self._ended.wait()
+
+    def wake(self) -> None:
+        """There is a new job."""
+        self._wake.set()
+
+    async def _run(self, ended: anyio.Event) -> None:
+        try:
+            with self._scope:
+                async with anyio.create_task_group() as running:
+                    while True:
+                        await self._free.acquire()
+                        running.start_soon(self._run_job, await self._next())
+        finally:
+            ended.set()
+
+    async def _next(self) -> Claim:
+        while True:
+            self._wake = anyio.Event()
+            try:
+                claim = await self._store.claim(self._name)
+            except StoreUnavailableError as error:
+                _LOGGER.warning("no job can be taken: %s", error.message)
+            else:
+                if claim is not None:
+                    return claim
+            with anyio.move_on_after(_POLL_S):
+                await self._wake.wait()
+
+    async def _run_job(self, claim: Claim) -> None:
+        running = RunningJob(claim, self._store)
+        ending = anyio.Event()
+        is_over = False
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._watch, claim, running, ending, tasks.cancel_scope)
+                outcome = await self._outcome(claim, running)
+                ending.set()
+                await self._keep_outcome(claim, running, outcome)
+                is_over = True
+                tasks.cancel_scope.cancel()
+        finally:
+            self._free.release()
+            if not is_over:
+                with anyio.move_on_after(_GIVE_BACK_S, shield=True):
+                    await self._interrupted(claim, running)
+
+    async def _watch(self, claim: Claim, running: RunningJob, ending: anyio.Event, scope: anyio.CancelScope) -> None:
+        """Keep the lease, and what the method reports. End the run when the job is cancelled or another worker's."""
+        renewed_at, kept = anyio.current_time(), running.kept
+        while True:
+            await anyio.sleep(_WATCH_S)
+            began = anyio.current_time()
+            try:
+                mine = await running.save()
+                if running.kept != kept or began - renewed_at > self._config.lease_s / 3:
+                    now_kept = running.kept
+                    entry = await self._store.renew(claim, **now_kept)
+                    renewed_at, kept = began, now_kept
+                else:
+                    entry = await self._store.held(claim)
+            except StoreUnavailableError as error:
+                if anyio.current_time() - renewed_at > self._config.lease_s - 2 * _WATCH_S:
+                    _LOGGER.warning("job %s is interrupted: its lease cannot be renewed: %s", running.id, error.message)
+                    break
+                continue
+            if entry is None and ending.is_set():
+                return  # it has just been ended here
+            if entry is None or entry.value.is_cancelling or not mine:
+                break
+        scope.cancel()
+
+    async def _outcome(self, claim: Claim, running: RunningJob) -> object:
+        """The reply as JSON, or the error."""
+        job = claim.value
+        try:
+            await running.load()
+            call = find_method(self._deps, job.api, job.method)
+            arguments = await self._store.arguments.read(job.job_id)
+            with use_context(request_id=f"{job.job_id}-{job.attempt}"), use_job(job.api, job.method, running):
+                reply = await call(**arguments) if isinstance(arguments, dict) else await call()
+            return call.definition.result.dump_python(reply, mode="json")
+        except LlamaStackError as error:
+            return error
+        except Exception as error:
+            _LOGGER.exception("job %s failed", job.job_id)
+            return InternalError(f"{type(error).__name__}; the log says why")
+
+    async def _keep_outcome(self, claim: Claim, running: RunningJob, outcome: object) -> None:
+        while True:
+            try:
+                await running.save()
+                status = await self._end(claim, running, outcome)
+            except StoreUnavailableError as error:
+                # `_watch` ends this when the lease does; the job is run again then.
+                _LOGGER.warning("job %s has ended, but that cannot be kept: %s", running.id, error.message)
+                await anyio.sleep(_WATCH_S)
+            except LlamaStackError as error:
+                if isinstance(outcome, LlamaStackError):
+                    raise
+                outcome = error  # such as a result that is too large
+            else:
+                job = claim.value
+                call = f"{job.api}.{job.method} {job.identifier}".rstrip()
+                _LOGGER.info("job %s: %s: attempt %d: %s", job.job_id, call, job.attempt, status)
+                return
+
+    async def _end(self, claim: Claim, running: RunningJob, outcome: object) -> str:
+        """Keep how the attempt ended. Returns it in words."""
+        kept, job = running.kept, claim.value
+        if isinstance(outcome, LlamaStackError):
+            error = JobError(status=outcome.status, code=outcome.code, message=_explained(outcome))
+            if outcome.is_transient and job.attempt < self._config.attempts:
+                in_s = max(pause_s(job.attempt, _FIRST_PAUSE_S, _LONGEST_PAUSE_S), outcome.retry_after or 0)
+                changes = {**kept, "error": error}
+                await self._store.queue_again(claim, in_s=in_s, attempt=job.attempt, changes=changes)
+                return f"queued again in {in_s:.0f} s: {error.message}"
+        elif running.progress.failed:
+            failed, unit = running.progress.failed, running.progress.unit
+            message = f"{failed} of {running.progress.total:.0f} {unit} failed; the items of the job say why"
+            error = JobError(status=422, code="items_failed", message=message)
+        else:
+            await self._store.results.write(running.id, outcome)
+            await self._store.end_held(claim, JobStatus.completed, error=None, **kept)
+            return JobStatus.completed
+        await self._store.end_held(claim, JobStatus.failed, error=error, **kept)
+        return f"failed: {error.message}"
+
+    async def _interrupted(self, claim: Claim, running: RunningJob) -> None:
+        try:
+            await running.save()
+            entry = await self._store.held(claim)
+            if entry is not None and entry.value.is_cancelling:
+                await self._store.end_held(claim, JobStatus.cancelled, **running.kept)
+            else:
+                await self._store.queue_again(claim, attempt=claim.value.attempt - 1, changes=running.kept)
+        except StoreUnavailableError as error:
+            _LOGGER.warning("job %s is run again when its lease ends: %s", running.id, error.message)
+
+
+def _explained(error: LlamaStackError) -> str:
+    if isinstance(error, AuthenticationError):
+        return f"{error.message} (a job has no provider data of its caller: the key must be in the run config)"
+    return error.message
