@@ -1,4 +1,4 @@
-"""The documentation says what the code says: generated blocks, tables, names, links; and its programs run."""
+"""The documentation says what the code says: tables, names, links; and its programs run."""
 
 from __future__ import annotations
 
@@ -14,13 +14,25 @@ import types
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
-from types import ModuleType
 
 import anyio
 import click
 import jsonschema
 import pytest
 from installed_fakes import SCRIPTED, entry_points_in, install
+from pages_of_docs import (
+    DOCS,
+    FENCE,
+    OWN_PACKAGE,
+    PAGES,
+    PYPROJECTS,
+    ROOT,
+    code_blocks,
+    first_cells,
+    named,
+    read,
+    section,
+)
 from running_server import running_server
 from scripted_fake import Script
 from served_stack import served_stack
@@ -32,151 +44,9 @@ from llamastack.provider.builtin_apis import BUILTIN_APIS
 from llamastack.stack.config import run_config_model
 from llamastack.stack.discovery import Discovery, default_discovery
 from llamastack.stack.plugins import Plugins
-from llamastack_cli.fields import fields_of
 from llamastack_cli.group import cli
 from llamastack_conformance.catalogue import catalogue, check_ids
 from llamastack_conformance.waivers import read_waivers
-from llamastack_provider_openai.presets import PRESETS
-
-ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs"
-READMES = sorted((ROOT / "plugins").glob("*/*/README.md"))
-PAGES = [
-    *sorted(DOCS.glob("*.md")),
-    ROOT / "README.md",
-    ROOT / "CONTRIBUTING.md",
-    ROOT / "core" / "README.md",
-    *READMES,
-]
-PYPROJECTS = [
-    ROOT / "core" / "pyproject.toml",
-    *sorted((ROOT / "plugins").glob("*/*/pyproject.toml")),
-    ROOT / "provider_template" / "pyproject.toml",
-]
-PRESET_TYPES = {preset.provider_type for preset in PRESETS}
-FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-OWN_PACKAGE = re.compile(r"^llamastack($|-)")
-
-
-def named(path: Path) -> str:
-    return str(path.relative_to(ROOT))
-
-
-def read(name: str) -> str:
-    return (ROOT / name).read_text(encoding="utf-8")
-
-
-def section(text: str, heading: str) -> str:
-    """The part of a page below `## heading`, up to the next heading of that level."""
-    return text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
-
-
-def first_cells(text: str) -> list[str]:
-    """The code in the first cells of the rows of every table."""
-    return re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE)
-
-
-def code_blocks(text: str, language: str) -> list[str]:
-    return [code for found, code in FENCE.findall(text) if found == language]
-
-
-def generator() -> ModuleType:
-    return tool("generate_docs")
-
-
-# ---- generated blocks ------------------------------------------------------------------------------------------------
-
-
-def test_the_generated_blocks_are_fresh() -> None:
-    generate_docs = generator()
-    blocks = 0
-    for page in generate_docs.pages():
-        text = page.read_text(encoding="utf-8")
-        assert generate_docs.renewed(text) == text, f"{named(page)}: run 'make generate'"
-        blocks += len(generate_docs.MARKED.findall(text))
-        assert text.count("<!-- generated:") == len(generate_docs.MARKED.findall(text)), (
-            f"{named(page)}: a block is open"
-        )
-    assert blocks >= 15
-
-
-@pytest.mark.parametrize(
-    ("page", "block"),
-    [
-        ("run-config.md", "run-config"),
-        ("run-config.md", "run-config providers"),
-        ("run-config.md", "run-config server"),
-        ("run-config.md", "run-config store"),
-        ("cli.md", "cli"),
-        ("http-api.md", "routes"),
-        ("providers.md", "new-output"),
-        ("providers.md", "variants"),
-        ("providers.md", "rendered-tree inference-remote-openai"),
-        ("providers.md", "rendered inference-remote-openai src/llamastack_provider_acme/inference.py"),
-        ("provider-types.md", "provider-types"),
-        ("openai-compatible.md", "openai-services"),
-        ("openai-compatible.md", "openai-service-sections"),
-    ],
-)
-def test_what_must_not_go_stale_is_generated(page: str, block: str) -> None:
-    assert f"<!-- generated: {block} -->" in (DOCS / page).read_text(encoding="utf-8")
-
-
-def test_the_config_of_every_provider_is_generated_into_its_readme() -> None:
-    for installed in default_discovery().providers():
-        if installed.name in PRESET_TYPES:
-            continue  # they share a config, and have a table
-        folder = ROOT / "plugins" / "providers" / installed.distribution.removeprefix("llamastack-provider-")
-        if folder.is_dir() and folder.name not in (
-            "sample",
-            "remote",
-        ):  # which have one of each API, and hardly any config
-            assert f"<!-- generated: provider-config {installed.api} {installed.name} -->" in read(
-                f"plugins/providers/{folder.name}/README.md"
-            )
-
-
-def test_every_field_of_every_config_is_described() -> None:
-    found = default_discovery()
-    for installed in found.providers():
-        for field in fields_of(found.load_spec(installed).load_config_class()):
-            assert field.description, f"{installed.name}: {field.name}"
-
-
-def test_what_happens_when_a_limit_is_met_is_in_the_table_of_settings() -> None:
-    settings = tool("settings_table")
-    met = {setting.strip("`"): words for setting, _, _, words in settings.rows()}
-    assert set(settings.WHEN_MET) <= set(met)
-    limits = [name for name in met if re.search(r"(\.|^)(max_\w+|\w+_s)$", name)]
-    assert len(limits) > 10
-    assert [name for name in limits if not met[name]] == []
-
-
-def test_each_kind_of_object_has_its_table() -> None:
-    text = read("docs/run-config.md")
-    tables = {api.pair.resource_api for api in BUILTIN_APIS if api.pair is not None}
-    assert set(re.findall(r"<!-- generated: objects (\S+) -->", text)) == tables
-
-
-@pytest.mark.parametrize(
-    ("page", "old", "new"),
-    [
-        ("docs/openai-compatible.md", "`GROQ_API_KEY`", "`GROQ_KEY`"),
-        ("docs/openai-compatible.md", "`seed` as `random_seed`", "`seed` as `seed`"),
-        ("docs/run-config.md", "| `refresh_interval_s` |", "| `refresh_s` |"),
-        ("docs/run-config.md", "| `8321` |", "| `8322` |"),
-        ("docs/cli.md", "Most tokens of the reply.", "Most words of the reply."),
-        ("docs/http-api.md", "`/models/register`", "`/models/add`"),
-        ("docs/providers.md", "class AcmeInference(", "class Acme("),
-        ("docs/provider-reference.md", "| `capabilities` | `Capabilities` |", "| `abilities` | `Capabilities` |"),
-        ("docs/provider-reference.md", "async def register_model(model: Model)", "async def register(model: Model)"),
-    ],
-)
-def test_a_stale_block_is_seen(page: str, old: str, new: str) -> None:
-    stale = read(page).replace(old, new)
-    assert stale != read(page)
-    assert generator().renewed(stale) != stale
-
 
 # ---- what is written by hand -----------------------------------------------------------------------------------------
 
