@@ -81,8 +81,8 @@ class ScriptedInference:
     def __init__(self, name: str, script: Script) -> None:
         self.name = name
         self.script = script
-        self.taken: set[str] = set()
-        """What this instance was asked to register since it was made; `script.registered` has that of all instances."""
+        self.taken: dict[str, Model] = {}
+        """What this instance has taken since it was made; `script.registered` has that of all instances."""
 
     async def initialize(self) -> None:
         self.script.order.append(f"start {self.name}")
@@ -105,6 +105,8 @@ class ScriptedInference:
 
     async def register_model(self, model: Model) -> None:
         self.script.calls.append(("register", model.identifier))
+        replaced = self.taken.pop(model.identifier, model)
+        assert replaced == model, "the old definition must be forgotten first"
         if self.script.deps is not None:
             self.script.replays.append(self.script.deps.replaying)
         if self.script.fail_register is not None:
@@ -113,8 +115,9 @@ class ScriptedInference:
             raise UnsupportedModelError(model.identifier, available=self.script.accepts)
         if self.script.hang_register:
             await anyio.sleep_forever()
+        if model.identifier not in self.script.serves:  # else it serves it anyway
+            self.taken[model.identifier] = model
         self.script.registered.append(model.identifier)
-        self.taken.add(model.identifier)
         if self.script.slow_register_s:
             await anyio.sleep(self.script.slow_register_s)
 
@@ -122,11 +125,15 @@ class ScriptedInference:
         self.script.calls.append(("unregister", model.identifier))
         if self.script.fail_unregister is not None:
             raise self.script.fail_unregister
-        self.taken.discard(model.identifier)
+        self.taken.pop(model.identifier, None)
         while model.identifier in self.script.registered:
             self.script.registered.remove(model.identifier)
         if self.script.fail_after_unregister is not None:
             raise self.script.fail_after_unregister
+
+    async def forget_model(self, model: Model) -> None:
+        self.script.calls.append(("forget", model.identifier))
+        self.taken.pop(model.identifier, None)
 
     async def completion(self, **arguments: Any) -> Any:
         self.script.calls.append(("completion", arguments))

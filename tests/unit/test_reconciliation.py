@@ -324,6 +324,7 @@ class Workers(RuleBasedStateMachine):
             listed.append({(each.identifier, each.provider_id) for each in shown if not each.unavailable_reason})
             for name in (*NAMES, DECLARED):
                 self.check(stack, name)
+            self.check_what_is_taken(stack)
         assert listed[0] == listed[1]
 
     async def settle(self, worker: int) -> None:
@@ -345,6 +346,17 @@ class Workers(RuleBasedStateMachine):
             assert own_name in {*instance.served, *instance.provider.taken}
         elif expected is not None:
             assert isinstance(error, expected), error
+
+    def check_what_is_taken(self, stack: Stack) -> None:
+        """Each instance has what is registered with it, and nothing that was unregistered or replaced."""
+        for instance in stack.instances["inference"]:
+            taken = {name: item.metadata for name, item in instance.provider.taken.items() if name != DECLARED}
+            wanted = {
+                name: item.of(name).metadata
+                for name, item in self.registered.items()
+                if item.provider_id == instance.provider_id and item.target is None
+            }
+            assert taken.items() <= wanted.items()
 
     def expected(self, name: str) -> tuple[str, str] | type[LlamaStackError] | None:
         """(provider, the name it gets), or the error; None if it may be either."""
