@@ -271,7 +271,6 @@ class Registrations:
         """
         waiting: list[RoutedObject] = []
         unlisted: set[str] = set()
-        confirmed = self._unlisted[instance.provider_id]
         async for item in in_turns([*self._registered.values()]):
             if item.provider_id != instance.provider_id or item.provider_resource_id is not None:
                 continue
@@ -279,7 +278,7 @@ class Registrations:
                 waiting.append(item)
             elif item.identifier not in instance.served:
                 unlisted.add(item.identifier)
-                if item.identifier not in confirmed:
+                if item.identifier not in self._unlisted[instance.provider_id]:
                     waiting.append(item)
         self._unlisted[instance.provider_id] = unlisted
         return waiting
@@ -357,6 +356,8 @@ class Registrations:
         try:
             if instance.provider is None:
                 raise instance.unavailable()
+            if (replaced := self._taken[instance.provider_id].pop(item.identifier, None)) not in (None, item):
+                await self.undo(instance, replaced, self._kind.forget_hook)
             await self._call(instance, self._kind.register_hook, item)
         except ProviderUnavailableError as error:
             error.amend(f"{error.message}. Nothing was registered.")
