@@ -94,6 +94,7 @@ def _server(model: str, *, slots: int, context_length: int, embedding: bool) -> 
     params.cache_prompt = False
     params.cache_ram_mib = 0
     params.warmup = False
+    params.fit_params = False  # into the memory of GPUs
     params.embedding = embedding
     if embedding:
         params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN

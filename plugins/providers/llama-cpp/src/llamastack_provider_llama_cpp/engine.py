@@ -294,6 +294,9 @@ def _open(model: ModelConfig, path: Path, config: LlamaCppConfig, folder: Path) 
     params.cache_ram_mib = 0  # otherwise there is a second cache of up to 8 GiB
     params.verbosity = config.log_verbosity
     params.warmup = False
+    # llama.cpp reads the file twice to fit the model into the memory of GPUs, which takes 40 % of the start.
+    kinds = {device["type"] for device in xllamacpp.get_device_info()}
+    params.fit_params = kinds != {xllamacpp.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU}
     # The HTTP server cannot be switched off. In a folder of this user, behind a key that nobody has, it serves nobody.
     params.hostnames = [str(folder / "llama.sock")]
     params.api_keys = [secrets.token_urlsafe()]
