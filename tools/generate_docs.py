@@ -16,13 +16,13 @@ import click
 from conformance_pages import BLOCKS as CONFORMANCE
 from openai_presets import BLOCKS as OPENAI_PRESETS
 from provider_reference import BLOCKS as REFERENCE
-from provider_reference import words_of
 from public_modules import BLOCKS as PUBLIC_MODULES
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from read_source import excerpt, table
 from read_source import fields_of as text_fields_of
+from reference_text import words_of
 from rendered_template import BLOCKS as TEMPLATE
 from settings_table import BLOCKS as SETTINGS
 

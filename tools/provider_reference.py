@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import ast
-import functools
 import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import is_dataclass
 from enum import StrEnum
 from types import ModuleType
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel
 from read_source import (
     Doc,
-    FieldText,
     bullets,
     capital,
     class_doc,
     definitions,
     doc_of,
-    fields_of,
     function_doc,
     function_node,
-    is_property,
     method_nodes,
     signature,
     signatures,
@@ -33,148 +28,27 @@ from read_source import (
     tree,
     values,
 )
+from reference_text import (
+    IMPLEMENTED,
+    PAIRS,
+    api_module,
+    bases_of,
+    class_text,
+    fields_table,
+    in_a_row,
+    life_hooks,
+    names_in,
+    plain_type,
+    type_names,
+)
 
 from llamastack import provider
 from llamastack.api import Api
 from llamastack.api.definition import IMAGES, MethodDefinition
 from llamastack.provider import Capabilities, InlineProviderSpec, RemoteProviderSpec, errors, hookspecs, protocols
-from llamastack.provider.builtin_apis import BUILTIN_APIS
 from llamastack.stack.discovery import PROVIDER_GROUP_PREFIX
 
-IMPLEMENTED = [api for api in BUILTIN_APIS if not api.implemented_by_stack]
-PAIRS = list(dict.fromkeys(api.pair for api in BUILTIN_APIS if api.pair is not None))
-
-
-# ---- fields and members ----------------------------------------------------------------------------------------------
-
 _LONGEST_LINE = 120
-
-
-def _fields_table(cls: type, *, named: str = "field") -> str:
-    """The fields of a class with their types; without the column of defaults where there are none."""
-    rows = [(f"`{f.name}`", _type_of(f, cls), _default_of(f, cls), words_of(f)) for f in fields_of(cls)]
-    if any(row[2] for row in rows):
-        return table((named, "type", "default", "what"), rows)
-    return table((named, "type", "what"), [(row[0], row[1], row[3]) for row in rows]) if rows else ""
-
-
-def _default_of(found: FieldText, cls: type) -> str:
-    if found.default is not None:
-        return "" if _is_tag(found) else f"`{found.default}`"
-    is_record = is_dataclass(cls) or issubclass(cls, (BaseModel, tuple))
-    return "required" if is_record and not found.attribute else ""
-
-
-def _is_tag(found: FieldText) -> bool:
-    return found.type == f"Literal[{found.default}]"
-
-
-def words_of(found: FieldText) -> str:
-    """What is said of a field; that which tells one kind from another says it itself."""
-    return capital(found.words or ("tells the kind" if _is_tag(found) else ""))
-
-
-def _type_of(found: FieldText, cls: type) -> str:
-    limits = _limits(cls, found.name) if "Annotated[" in found.type else ""
-    return _linked(_plain(found.type)) + limits if found.type else ""
-
-
-def _linked(kind: str) -> str:
-    """A type; one with a single name that this page explains leads to it."""
-    names = [name for name in dict.fromkeys(re.findall(r"\w+", kind)) if name in type_names()]
-    return f"[`{kind}`](#{names[0].lower()})" if len(names) == 1 else f"`{kind}`"
-
-
-class _WithoutAnnotated(ast.NodeTransformer):
-    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
-        self.generic_visit(node)
-        name = ast.unparse(node.value)
-        if name == "Annotated" and isinstance(node.slice, ast.Tuple):
-            return node.slice.elts[0]
-        return node.slice if name == "ClassVar" else node
-
-
-def _plain(annotation: str) -> str:
-    return ast.unparse(_WithoutAnnotated().visit(ast.parse(annotation, mode="eval")))
-
-
-_LIMITS = {
-    "ge": "at least {}",
-    "gt": "more than {}",
-    "le": "at most {}",
-    "lt": "less than {}",
-    "min_length": "at least {} long",
-    "max_length": "at most {} long",
-}
-
-
-def _limits(cls: type, name: str) -> str:
-    if not issubclass(cls, BaseModel):
-        return ""
-    found = cls.model_fields[name]
-    # Those of an optional field stand inside the union.
-    places = [found.metadata, *(getattr(part, "__metadata__", ()) for part in get_args(found.annotation))]
-    rules = [rule for place in places for one in place for rule in getattr(one, "metadata", [one])]
-    listed = [
-        words.format(getattr(rule, limit))
-        for rule in rules
-        for limit, words in _LIMITS.items()
-        if getattr(rule, limit, None) is not None
-    ]
-    return f", {', '.join(listed)}" if listed else ""
-
-
-def members(cls: type) -> dict[str, Doc]:
-    """The public methods and properties that a class adds to its bases, and what is said of each."""
-    own = {name: function_doc(node) for name, node in method_nodes(cls).items() if not name.startswith("_")}
-    return {name: doc for name, doc in own.items() if doc.text or not _is_explained_elsewhere(cls, name)}
-
-
-def _is_explained_elsewhere(cls: type, name: str) -> bool:
-    inherited = any(name in vars(base) for base in cls.__mro__[1:])
-    return inherited or name in life_hooks() or any(name in (p.unregister_hook, p.forget_hook) for p in PAIRS)
-
-
-def _class(cls: type, level: str) -> str:
-    """A class: how it is made, what it is, its fields, its methods."""
-    nodes = method_nodes(cls)
-    text = f"{level} `{cls.__name__}`\n\n"
-    made = nodes.get("__init__")
-    if made is not None:
-        text += signatures(signature(made, constructor_of=cls.__name__)) + "\n"
-    doc = class_doc(cls)
-    names = {field.name for field in fields_of(cls)}
-    more = {name: words for name, words in doc.items.items() if name not in names}
-    if made is not None:
-        more = {**function_doc(made).items, **more}
-    parts = [doc.text, _bases(cls), Doc(items=more).with_items(), _fields_table(cls), _methods(cls)]
-    return text + "\n\n".join(part.strip() for part in parts if part) + "\n"
-
-
-def _bases(cls: type) -> str:
-    names = [base.__name__ for base in cls.__bases__ if base.__module__.startswith("llamastack.")]
-    shown = [name for name in names if not name.startswith("_") and name not in ("WireModel", "FailFast")]
-    return f"Has what {' and '.join(f'[`{name}`](#{name.lower()})' for name in shown)} has." if shown else ""
-
-
-def _methods(cls: type) -> str:
-    nodes, found = method_nodes(cls), members(cls)
-    if not found:
-        return ""
-    code = [_stub(nodes[name]) for name in found]
-    rows = [(f"`{name}`", in_a_row(doc)) for name, doc in found.items()]
-    return f"{signatures(chr(10).join(code))}\n{table(('member', 'what'), rows)}"
-
-
-def in_a_row(doc: Doc) -> str:
-    return " ".join([*doc.paragraphs, *(f"`{name}`: {capital(words)}." for name, words in doc.items.items())])
-
-
-def _stub(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
-    if is_property(node):
-        return f"{node.name}: {ast.unparse(node.returns)}" if node.returns is not None else node.name
-    kinds = [f"@{name}\n" for name in ("classmethod", "staticmethod") if name in map(ast.unparse, node.decorator_list)]
-    return "".join(kinds) + signature(node)
 
 
 # ---- the package, the spec, the factory ------------------------------------------------------------------------------
@@ -201,11 +75,6 @@ def capabilities(_: str) -> str:
 
 
 # ---- hooks that the stack calls --------------------------------------------------------------------------------------
-
-
-def life_hooks() -> dict[str, str]:
-    """The hooks that every provider may have, as the docstring of `llamastack.provider.protocols` lists them."""
-    return {name: words for name, words in bullets(protocols.__doc__).items() if "*" not in name}
 
 
 def life(_: str) -> str:
@@ -268,41 +137,6 @@ def _method(method: MethodDefinition, node: ast.AsyncFunctionDef | ast.FunctionD
     return f"#### `{method.name}`\n\n{signatures(signature(node))}\n{doc}\n\n{', '.join(facts)}.\n{met}"
 
 
-TYPE_MODULES = (
-    "base",
-    "common",
-    "inference",
-    "models",
-    "safety",
-    "shields",
-    "memory",
-    "memory_banks",
-    "agents",
-    "telemetry",
-)
-"""The modules of `llamastack.api` whose types providers meet."""
-
-
-def api_module(name: str) -> ModuleType:
-    return importlib.import_module(f"llamastack.api.{name}")
-
-
-def _names_in(name: str) -> list[str]:
-    """What one of `TYPE_MODULES` defines beside Protocols and constants."""
-    module = api_module(name)
-    return [n for n in definitions(module) if "_" not in n or not n.isupper() if not _is_protocol(vars(module)[n])]
-
-
-def _is_protocol(found: object) -> bool:
-    return bool(getattr(found, "_is_protocol", False))
-
-
-@functools.cache
-def type_names() -> frozenset[str]:
-    """The names that have a heading among the types."""
-    return frozenset(name for module in TYPE_MODULES for name in _names_in(module))
-
-
 def apis(_: str) -> str:
     """The APIs that providers implement."""
     rows = []
@@ -328,16 +162,16 @@ def types(name: str) -> str:
     module = api_module(name)
     assigned = values(module)
     parts = []
-    for one in _names_in(name):
+    for one in names_in(name):
         found = vars(module)[one]
         if one in assigned:
             source, words = assigned[one]
-            parts.append(f"#### `{one}`\n\n{signatures(_assignment(one, _plain(source)))}\n{words}.\n")
+            parts.append(f"#### `{one}`\n\n{signatures(_assignment(one, plain_type(source)))}\n{words}.\n")
         elif isinstance(found, type) and issubclass(found, StrEnum):
             listed = ", ".join(f"`{member.value}`" for member in found)
             parts.append(f"#### `{one}`\n\n{class_doc(found).text}\n\nOne of {listed}.\n")
         elif isinstance(found, type) and issubclass(found, BaseModel):
-            about = [class_doc(found).text, _bases(found), _fields_table(found)]
+            about = [class_doc(found).text, bases_of(found), fields_table(found)]
             parts.append(f"#### `{one}`\n\n" + "\n\n".join(part for part in about if part))
         elif inspect.isfunction(found):
             parts.append(_function(found, "####"))
@@ -354,7 +188,7 @@ def hooks(_: str) -> str:
     _, words = values(hookspecs)["hookimpl"]
     about = doc_of(hookspecs.__doc__).text
     handed = (hookspecs.FinishedRequest, hookspecs.IncomingRequest, hookspecs.Action, hookspecs.Resource)
-    classes = "\n".join(_class(each, "###") for each in handed)
+    classes = "\n".join(class_text(each, "###") for each in handed)
     return f"{about}\n\n### `hookimpl`\n\n{words}.\n\n{text}\n{classes}"
 
 
@@ -393,7 +227,7 @@ def error_classes(_: str) -> str:
         parts = [signatures(signature(node, constructor_of=owner.__name__)).rstrip()]
         parts += [f"The same: {others}." if others else "", Doc(items=items).with_items()]
         text += "\n" + "\n\n".join(part for part in parts if part) + "\n"
-    return text + "\n" + _class(errors.ErrorFields, "###")
+    return text + "\n" + class_text(errors.ErrorFields, "###")
 
 
 # ---- helpers ---------------------------------------------------------------------------------------------------------
@@ -454,12 +288,12 @@ def helper(name: str) -> str:
     for one in helper_names(name):
         found = getattr(module, one)
         if isinstance(found, type):
-            parts.append(_class(found, "####"))
+            parts.append(class_text(found, "####"))
         elif inspect.isfunction(found):
             parts.append(_function(found, "####"))
         else:
             source, words = values(_definer(module, one))[one]
-            parts.append(f"#### `{one}`\n\n{signatures(_assignment(one, _plain(source)))}\n{words}.\n")
+            parts.append(f"#### `{one}`\n\n{signatures(_assignment(one, plain_type(source)))}\n{words}.\n")
     return "\n".join(parts)
 
 
@@ -478,7 +312,7 @@ def _function(function: Any, level: str) -> str:
 
 def attributes(name: str) -> str:
     """A class of `llamastack.provider`: what it is, its fields, its methods."""
-    return _class(getattr(provider, name), "###")
+    return class_text(getattr(provider, name), "###")
 
 
 BLOCKS: dict[str, Callable[[str], str]] = {

@@ -55,6 +55,7 @@ OF_THE_STACK = {
 """Modules of `llamastack.provider` that the other layers use, and providers need not."""
 
 reference = tool("provider_reference")
+reference_text = tool("reference_text")
 source = tool("read_source")
 
 
@@ -88,8 +89,8 @@ def rows(text: str) -> list[list[str]]:
 def test_every_block_is_on_the_page() -> None:
     used = re.findall(r"<!-- generated: (\S+)(?: (\S+))? -->", page())
     assert {name for name, _ in used} == set(reference.BLOCKS)
-    assert [argument for name, argument in used if name == "api"] == [a.name for a in reference.IMPLEMENTED]
-    assert {argument for name, argument in used if name == "types"} == set(reference.TYPE_MODULES)
+    assert [argument for name, argument in used if name == "api"] == [a.name for a in reference_text.IMPLEMENTED]
+    assert {argument for name, argument in used if name == "types"} == set(reference_text.TYPE_MODULES)
     assert [argument for name, argument in used if name == "helper"] == list(reference.HELPERS)
 
 
@@ -123,8 +124,8 @@ def test_every_module_of_types_is_on_the_page() -> None:
     implemented = {api.protocol.__module__ for api in BUILTIN_APIS if not api.implemented_by_stack}
     tables = {api.protocol.__module__ for api in BUILTIN_APIS if api.pair is not None}
     wanted = {module.rpartition(".")[2] for module in implemented | tables}
-    assert set(reference.TYPE_MODULES) == wanted | {"base", "common"}
-    elsewhere = {name for name in reference.type_names() if not hasattr(vocabulary, name)}
+    assert set(reference_text.TYPE_MODULES) == wanted | {"base", "common"}
+    elsewhere = {name for name in reference_text.type_names() if not hasattr(vocabulary, name)}
     assert elsewhere <= {"Identifier"}  # which is in `llamastack.api.base`, as the page says
 
 
@@ -177,12 +178,12 @@ def test_the_hooks_of_every_provider_are_those_that_the_stack_looks_for() -> Non
         def __getattr__(self, name: str) -> Any:
             asked.add(name)
 
-    for api in reference.IMPLEMENTED:
+    for api in reference_text.IMPLEMENTED:
         check_provider(api, Asked(), Capabilities())
-    wanted = {name for api in reference.IMPLEMENTED for name in api.methods}
-    for pair in reference.PAIRS:
+    wanted = {name for api in reference_text.IMPLEMENTED for name in api.methods}
+    for pair in reference_text.PAIRS:
         wanted |= {pair.list_hook, pair.register_hook, pair.unregister_hook, pair.forget_hook, *pair.optional_hooks}
-    assert set(reference.life_hooks()) == asked - wanted
+    assert set(reference_text.life_hooks()) == asked - wanted
 
 
 def test_the_words_of_capabilities_are_those_that_are_taken() -> None:
