@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends.fault_proxy import FaultProxy
-from backends.ollama import CHAT, OllamaStandIn
+from backends.ollama import OllamaStandIn
+from backends.ollama_models import CHAT
 from llamastack import Stack
 from llamastack.api import SamplingParams, UserMessage
 

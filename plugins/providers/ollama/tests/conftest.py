@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from backends.fault_proxy import FaultProxy
 from backends.llama_server import LlamaServer
-from backends.ollama import CHAT, OllamaStandIn, ollama_stand_in
+from backends.ollama import OllamaStandIn, ollama_stand_in
+from backends.ollama_models import CHAT
 from backends.ollama_stack import Running, Start
 
 from llamastack import Stack

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from backends.llama_server import LlamaServer
-from backends.ollama import CHAT, EMBEDDER, SEEING, VERSION, ollama_stand_in
+from backends.ollama import VERSION, ollama_stand_in
+from backends.ollama_models import CHAT, EMBEDDER, SEEING
 
 from llamastack_conformance import InferenceConformance
 

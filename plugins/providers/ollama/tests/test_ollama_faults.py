@@ -9,8 +9,9 @@ from typing import Any
 
 import anyio
 import pytest
-from backends.ollama import CHAT, EMBEDDER, ndjson, refusal
+from backends.ollama_models import CHAT, EMBEDDER
 from backends.ollama_stack import LONG, Running, Start, limit
+from backends.ollama_wire import ndjson, refusal
 from starlette.responses import Response
 
 from llamastack import Stack

@@ -9,8 +9,9 @@ from typing import Any
 import anyio
 import pytest
 from backends.llama_server import LlamaServer
-from backends.ollama import BARE, CHAT, EMBEDDER, NO_TOOLS, SEEING, ndjson
+from backends.ollama_models import BARE, CHAT, EMBEDDER, NO_TOOLS, SEEING
 from backends.ollama_stack import LONG, Running, Start, limit
+from backends.ollama_wire import ndjson
 
 from llamastack.api import (
     ChatCompletionResponseEventType,

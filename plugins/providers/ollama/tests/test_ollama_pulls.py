@@ -12,8 +12,9 @@ from typing import Any
 import anyio
 import pytest
 import yaml
-from backends.ollama import OllamaStandIn, ndjson
+from backends.ollama import OllamaStandIn
 from backends.ollama_stack import Running, Start, limit
+from backends.ollama_wire import ndjson
 from backends.serving import becomes
 from running_server import running_server
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import anyio
 import pytest
 from backends.llama_server import LlamaServer
-from backends.ollama import BARE, CHAT, EMBEDDER, NO_TOOLS, SEEING, OllamaStandIn, ollama_stand_in
+from backends.ollama import OllamaStandIn, ollama_stand_in
+from backends.ollama_models import BARE, CHAT, EMBEDDER, NO_TOOLS, SEEING
 from backends.serving import becomes
 from ollama import AsyncClient, Client, Options, ResponseError
 
