@@ -43,6 +43,7 @@ async def test_an_alias_is_sent_to_what_it_stands_for(scripted: Scripted, script
         )
         await stack.models.unregister_model("fast")
         assert ("unregister", "fast") not in a.calls
+        assert stack._tables["inference"].count(stack.instances["inference"][0]) == 1
         assert [model.identifier for model in await stack.models.list_models()] == ["m"]
 
 
