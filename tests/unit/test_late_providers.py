@@ -101,6 +101,7 @@ async def test_a_listing_that_takes_long_holds_up_neither_the_start_nor_lists(
     script("a", serves=["m"])
     b = script("b", hang_list=True)
     async with running(scripted("a", "b")) as stack:
+        await until_healthy(stack, "a")
         with anyio.fail_after(4):  # to wait for the listing takes 5 s
             assert [model.identifier for model in await stack.models.list_models()] == ["m"]
         assert (await statuses(stack))["b"] is ProviderStatus.starting
