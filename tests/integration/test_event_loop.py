@@ -115,7 +115,7 @@ class Server:
         )
         begun = b""
         with socket.create_connection(self._address, timeout=PATIENCE_S) as connection:
-            sender = threading.Thread(target=self._push, args=(connection, head.encode() + body))
+            sender = threading.Thread(target=self._push, args=(connection, head.encode(), body))
             sender.start()
             with suppress(OSError):  # what was answered before counts
                 while len(begun) < 16 and (block := connection.recv(16)):
@@ -126,9 +126,10 @@ class Server:
         return int(begun.split(b" ")[1]) if begun.startswith(b"HTTP/") else 0
 
     @staticmethod
-    def _push(connection: socket.socket, data: bytes) -> None:
+    def _push(connection: socket.socket, *parts: bytes) -> None:
         with suppress(OSError):  # it was refused before it was read to its end
-            connection.sendall(data)
+            for part in parts:
+                connection.sendall(part)
 
 
 @asynccontextmanager
