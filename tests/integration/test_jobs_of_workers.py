@@ -26,7 +26,7 @@ providers:
   memory:
   - {provider_id: docs, provider_type: kept-fake}
   jobs:
-  - {provider_id: jobs, provider_type: store, config: {lease_s: 3}}
+  - {provider_id: jobs, provider_type: durable, config: {lease_s: 3}}
 server: {workers: WORKERS}
 """
 
@@ -59,6 +59,8 @@ def register(client: httpx.Client) -> None:
     bank = {"type": "keyword", "identifier": "kb", "provider_id": "docs"}
     answer = client.post("/memory_banks/register", json={"memory_bank": bank})
     assert answer.status_code == 200, answer.text
+    for _ in range(20):  # on whichever worker: each serves it within a second
+        wait_until(lambda: client.post("/memory/query", json={"bank_id": "kb", "query": "x"}).status_code == 200)
 
 
 def create(client: httpx.Client, **contents: str) -> str:
@@ -69,7 +71,10 @@ def create(client: httpx.Client, **contents: str) -> str:
 
 
 def job(client: httpx.Client, job_id: str) -> dict[str, Any]:
-    answer = client.get(f"/jobs/{job_id}")
+    try:
+        answer = client.get(f"/jobs/{job_id}")
+    except httpx.ReadError:  # the worker that had the connection was killed
+        answer = client.get(f"/jobs/{job_id}")
     assert answer.status_code == 200, answer.text
     return dict(answer.json())
 
@@ -79,7 +84,7 @@ def ended(client: httpx.Client, job_id: str) -> dict[str, Any]:
 
 
 def under_way(client: httpx.Client, job_id: str) -> dict[str, Any]:
-    return dict(wait_until(lambda: 20 <= (found := job(client, job_id))["progress"]["done"] < COUNT - 20 and found))
+    return dict(wait_until(lambda: 32 <= (found := job(client, job_id))["progress"]["done"] < COUNT and found))
 
 
 def stored(client: httpx.Client) -> Mapping[str, list[int]]:
@@ -114,7 +119,7 @@ def test_another_worker_takes_over_the_job_of_a_killed_one(tmp_path: Path) -> No
         first = {name for name, pids_of in by.items() if killed in pids_of}
         again = {name for name in first if len(by[name]) > 1}
         assert len(first) >= 20
-        # What is done is kept every half second; of a document that is stored again the new copy replaces the old one.
+        # Documents are stored in batches of 32, and what is done is kept every half second.
         assert len(again) < 80
         assert {pid for pids_of in by.values() for pid in pids_of} - {killed}
 
@@ -141,7 +146,7 @@ def test_a_job_goes_on_after_a_restart_of_the_server(tmp_path: Path, how: signal
         before = {name for name, pids_of in by.items() if {*pids_of} & {*processes}}
         assert 20 <= len(before) < COUNT
         if how is signal.SIGTERM:
-            assert sum(len(pids_of) > 1 for pids_of in by.values()) <= 1  # the one that was being stored
+            assert sum(len(pids_of) > 1 for pids_of in by.values()) < 32  # the batch that was being stored
         assert "Traceback" not in "".join(running.output)
 
 
@@ -177,8 +182,9 @@ def test_jobs_on_the_command_line(tmp_path: Path) -> None:
 
         other = create(client)
         under_way(client, other)
-        status, text, _ = llamastack("cancel", other, job_id)
-        assert (status, text) == (0, f"job {other}: running, is being cancelled\njob {job_id}: failed\n")
+        status, text, errors = llamastack("cancel", "job-x", other, job_id)
+        assert (status, errors) == (1, "error: there is no job 'job-x'\n")  # the others are cancelled nevertheless
+        assert text == f"job {other}: running, is being cancelled\njob {job_id}: failed\n"
         assert ended(client, other)["status"] == "cancelled"
         status, text, errors = llamastack("retry", other)
         assert (status, errors) == (1, f"error: job '{other}' is cancelled; only a failed job can be retried\n")

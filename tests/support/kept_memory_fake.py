@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import anyio
 
-from llamastack.api.memory_banks import KeywordMemoryBank
-from llamastack.provider import Deps, InlineProviderSpec
+from llamastack.api.memory_banks import KeywordMemoryBank, MemoryBank
+from llamastack.provider import Deps, InlineProviderSpec, ObjectNotFoundError
 from llamastack_memory_kit import Bank, BankMemory, DocumentSettings, FoundChunk, Insert, Query, StoredChunk
 
 SPEC = InlineProviderSpec(
@@ -22,6 +23,9 @@ SPEC = InlineProviderSpec(
     config_class="kept_memory_fake:KeptConfig",
     factory="kept_memory_fake:get_provider_impl",
 )
+
+
+USER = replace(SPEC, optional_api_dependencies=("jobs",), factory="kept_memory_fake:get_user_of_jobs")
 
 
 class KeptConfig(DocumentSettings):
@@ -49,8 +53,8 @@ class KeptMemory(BankMemory):
         await self._kept.delete(bank.identifier)
 
     async def store(self, bank: Bank, insert: Insert) -> None:
-        await anyio.sleep(self._store_s)
         for document_id in insert.document_ids:
+            await anyio.sleep(self._store_s)
             await self._stored.update(f"{bank.identifier}/{document_id}", lambda pids: [*(pids or []), os.getpid()])
 
     async def search(self, bank: Bank, query: Query) -> list[FoundChunk]:
@@ -68,3 +72,30 @@ class KeptMemory(BankMemory):
 
 async def get_provider_impl(config: KeptConfig, deps: Deps) -> KeptMemory:
     return KeptMemory(config, deps)
+
+
+class UserOfJobs(KeptMemory):
+    """Inserts a document into each new bank, by a job."""
+
+    def __init__(self, config: KeptConfig, deps: Deps) -> None:
+        super().__init__(config, deps)
+        self._deps = deps
+
+    async def register_memory_bank(self, memory_bank: MemoryBank) -> None:
+        await super().register_memory_bank(memory_bank)
+        self._deps.task_group.start_soon(self._insert_first, memory_bank.identifier)
+
+    async def _insert_first(self, bank_id: str) -> None:
+        document = {"document_id": "first", "content": "x", "metadata": {}}
+        arguments = {"bank_id": bank_id, "documents": [document]}
+        while True:
+            try:
+                await self._deps["jobs"].create_job(api="memory", method="insert_documents", arguments=arguments)
+            except ObjectNotFoundError:  # the stack serves the bank when its registration has ended
+                await anyio.sleep(0.02)
+            else:
+                return
+
+
+async def get_user_of_jobs(config: KeptConfig, deps: Deps) -> UserOfJobs:
+    return UserOfJobs(config, deps)

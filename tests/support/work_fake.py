@@ -14,8 +14,10 @@ from llamastack.api.definition import ApiDefinition, MethodDefinition
 from llamastack.api.webmethod import webmethod
 from llamastack.provider import Deps
 from llamastack.provider.api_handle import ApiHandle, Dispatch
+from llamastack.provider.jobs import CurrentJob, current_job
+from llamastack.provider.memory_store import MemoryStore
 from llamastack.provider.store import Store
-from llamastack_provider_jobs import STORE
+from llamastack_provider_jobs import DURABLE
 from llamastack_provider_jobs.api import FINISHED, Job
 from llamastack_provider_jobs.provider import StoreJobs
 
@@ -84,7 +86,7 @@ async def _nothing(*_: Any) -> None:
 
 @asynccontextmanager
 async def worker(store: Store, work: WorkFake, **config: Any) -> AsyncIterator[RunningWorker]:
-    settings = STORE.load_config_class()(**config)
+    settings = DURABLE.load_config_class()(**config)
 
     async def hold(*, task_status: TaskStatus[TaskGroup]) -> None:
         async with anyio.create_task_group() as own:
@@ -94,7 +96,7 @@ async def worker(store: Store, work: WorkFake, **config: Any) -> AsyncIterator[R
     async with anyio.create_task_group() as tasks:
         own: TaskGroup = await tasks.start(hold)
         deps = Deps(provider_id="jobs", api="jobs", apis={"work": work.handle()}, task_group=own, store=store)
-        jobs = await STORE.load_factory()(settings, deps)
+        jobs = await DURABLE.load_factory()(settings, deps)
         await jobs.initialize()
         try:
             yield RunningWorker(jobs, deps)
@@ -119,3 +121,15 @@ async def until(jobs: Any, job_id: str, is_so: Callable[[Job], bool]) -> Job:
 
 async def ended(jobs: Any, job_id: str) -> Job:
     return await until(jobs, job_id, lambda job: job.status in FINISHED)
+
+
+def this_job() -> CurrentJob:
+    job = current_job("work", "do")
+    assert job is not None
+    return job
+
+
+def kinds_with_records(store: MemoryStore) -> set[str]:
+    """What the store has of jobs."""
+    kinds = {kind for kind, records in store._kinds.items() if any(record.value for record in records.values())}
+    return {kind.split("/")[2] for kind in kinds if kind.startswith("kv/jobs/")}

@@ -27,7 +27,7 @@ class ApiMethod:
         self._request = definition.request_model
         self._names = tuple(definition.parameters)
 
-    async def __call__(self, *args: object, **kwargs: object) -> Any:
+    async def __call__(self, /, *args: object, **kwargs: object) -> Any:
         """Raises InvalidRequestError for arguments that do not fit, and whatever the provider raises."""
         if args:
             if len(args) > len(self._names):
@@ -38,7 +38,7 @@ class ApiMethod:
                 kwargs[name] = value
         return await self.dispatch(self._validated(kwargs))
 
-    async def check(self, **arguments: object) -> None:
+    async def check(self, /, **arguments: object) -> None:
         """Raises what a call would raise before the provider is called.
 
         That is an error for arguments that do not fit, for an object that nobody serves, for what the current principal

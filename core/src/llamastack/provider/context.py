@@ -55,6 +55,7 @@ class ContextChanges(TypedDict, total=False):
     request_id: str | None
     traceparent: str | None
     deadline: float | None
+    job: object
 
 
 class RequestContext:
@@ -64,9 +65,10 @@ class RequestContext:
     request_id: the id in the log and in `X-Request-ID`.
     traceparent: of W3C Trace Context, valid; None if the request has none.
     deadline: when calls of providers are cancelled, on the clock of `anyio.current_time()`.
+    job: what `llamastack.provider.jobs` gives the method that runs as a job.
     """
 
-    __slots__ = ("deadline", "principal", "raw_provider_data", "request_id", "traceparent")
+    __slots__ = ("deadline", "job", "principal", "raw_provider_data", "request_id", "traceparent")
 
     def __init__(
         self,
@@ -76,6 +78,7 @@ class RequestContext:
         request_id: str | None = None,
         traceparent: str | None = None,
         deadline: float | None = None,
+        job: object = None,
     ) -> None:
         self.principal = principal
         self.raw_provider_data = provider_data
@@ -83,6 +86,7 @@ class RequestContext:
         self.request_id = request_id
         self.traceparent = traceparent
         self.deadline = deadline
+        self.job = job
 
     @property
     def provider_data(self) -> Mapping[str, object] | None:
@@ -161,6 +165,7 @@ def use_context(context: RequestContext | None = None, /, **changes: Unpack[Cont
             "request_id": base.request_id,
             "traceparent": base.traceparent,
             "deadline": base.deadline,
+            "job": base.job,
         }
         fields.update(changes)
         base = RequestContext(**fields)

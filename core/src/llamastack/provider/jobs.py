@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Protocol
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol
 
+from llamastack.provider.context import current_context, use_context
 from llamastack.provider.errors import LlamaStackError
 
 
@@ -14,7 +14,7 @@ class CurrentJob(Protocol):
     """A call that runs in the background. The stack keeps all of this about every half second, and when the call ends.
 
     id: of the job. attempt: 1 for the first.
-    checkpoint: any JSON value, at most 256 KiB; the next attempt finds what an earlier one set. None at first. Set a
+    checkpoint: any JSON value, at most 64 KiB; the next attempt finds what an earlier one set. None at first. Set a
         new value: a change inside it is not noticed.
     """
 
@@ -35,20 +35,18 @@ class CurrentJob(Protocol):
         """Tell that a part is finished. error: why it failed; the job goes on without it."""
 
 
-_current: ContextVar[tuple[str, str, CurrentJob] | None] = ContextVar("llamastack_current_job", default=None)
+class _RunningCall(NamedTuple):
+    api: str
+    method: str
+    job: CurrentJob
 
 
 def current_job(api: str, method: str) -> CurrentJob | None:
     """The job that runs this method; None if the method was called in another way, also by another method's job."""
-    running = _current.get()
-    return running[2] if running is not None and running[:2] == (api, method) else None
+    running = current_context().job
+    return running.job if isinstance(running, _RunningCall) and running[:2] == (api, method) else None
 
 
-@contextmanager
-def use_job(api: str, method: str, job: CurrentJob) -> Iterator[None]:
-    """Calls of the method inside the block run as the job."""
-    token = _current.set((api, method, job))
-    try:
-        yield
-    finally:
-        _current.reset(token)
+def use_job(api: str, method: str, job: CurrentJob) -> AbstractContextManager[object]:
+    """Calls of the method inside the block run as the job; tasks that the provider starts there do not."""
+    return use_context(job=_RunningCall(api, method, job))

@@ -48,7 +48,7 @@ class ProviderSpec:
     description: one line for people, without a full stop.
     api_dependencies: APIs of the stack that it calls; a stack without them is refused.
     optional_api_dependencies: APIs that it calls when the stack has them. `("*",)` stands for every other API: then it
-        starts without waiting for their providers, and stops before them.
+        starts without waiting for their providers, and stops before those that do not need it.
     provider_data_validator: dotted path of the pydantic model of its part of `X-LlamaStack-ProviderData`.
     api_version: range of `llamastack.api.definition.API_VERSION` that it works with, e.g. ">=1.0,<2".
     capabilities: what it can and cannot do; see `Capabilities`.

@@ -110,10 +110,7 @@ def _start_order(
     for provider in planned:
         for name in provider.dependencies:
             needed = provider_api(name, apis)
-            if needed == EVERY_API:
-                for other in graph.keys() - {provider.api}:
-                    graph[provider.api].setdefault(other, provider)
-            elif needed in graph:
+            if needed in graph:
                 graph[provider.api].setdefault(needed, provider)
             elif name in provider.spec.api_dependencies:
                 there = needed in config.run.providers
@@ -123,6 +120,11 @@ def _start_order(
                 faults.append(config.fault(provider.path, what))
     if faults:
         raise ConfigError(config.source, faults)
+    for provider in planned:
+        if EVERY_API in provider.dependencies:  # except those that need it
+            for other in sorted(graph):
+                if provider.api not in _reached(graph, other):
+                    graph[provider.api].setdefault(other, provider)
     try:
         return tuple(graphlib.TopologicalSorter(graph).static_order())
     except graphlib.CycleError as error:
@@ -131,3 +133,13 @@ def _start_order(
         steps = [f"{api} ({graph[api][needed].provider_type})" for api, needed in itertools.pairwise(cycle)]
         chain = " -> ".join([*steps, cycle[-1]])
         raise config.error(("providers", cycle[0]), f"these providers need each other: {chain}") from None
+
+
+def _reached(graph: Mapping[str, Mapping[str, object]], api: str) -> set[str]:
+    """The API, and all that it needs, directly or not."""
+    found, left = {api}, [api]
+    while left:
+        new = graph[left.pop()].keys() - found
+        found |= new
+        left += new
+    return found

@@ -305,7 +305,7 @@ class JobFake:
 
 
 async def test_an_insert_as_a_job_gives_each_document_a_status() -> None:
-    memory, embeddings = await start()
+    memory, _ = await start()
     given = [*documents(a="one"), MemoryBankDocument(document_id="b", content="file:///x"), *documents(c="three")]
     job = JobFake()
     with use_job("memory", "insert_documents", job):
@@ -313,16 +313,25 @@ async def test_an_insert_as_a_job_gives_each_document_a_status() -> None:
     assert job.names == ["a", "b", "c"]
     assert [error and error.param for error in job.finished.values()] == [None, "documents[1].content", None]
     assert stored(memory) == {"a": "one", "c": "three"}
-    # What concerns all documents ends the attempt; the next one goes on behind what is stored.
+    await memory.shutdown()
+
+
+async def test_a_job_goes_on_behind_what_is_stored() -> None:
+    memory, embeddings = await start(embedding_batch_size=8)
+    texts = {f"n{n:02d}": f"text{n}" for n in range(80)}
     job = JobFake()
-    embeddings.failures = Failures(1)
+    embeddings.failures = Failures(6)  # in the second batch of documents: 4 calls each
     with use_job("memory", "insert_documents", job):
+        # What concerns all documents ends the attempt.
         with pytest.raises(BackendError, match="the disk is full"):
-            await memory.insert_documents("b", documents(d="four", e="five", f="six"))
-        assert job.finished == {0: None}
-        await memory.insert_documents("b", documents(d="never read", e="five", f="six"))
-    assert job.finished == {0: None, 1: None, 2: None}
-    assert stored(memory) == {"a": "one", "c": "three", "d": "four", "e": "five", "f": "six"}
+            await memory.insert_documents("b", documents(**texts))
+        assert job.finished == dict.fromkeys(range(32))
+        assert stored(memory) == dict([*texts.items()][:32])
+        calls = embeddings.failures.calls
+        await memory.insert_documents("b", documents(**texts))
+    assert job.finished == dict.fromkeys(range(80))
+    assert stored(memory) == texts
+    assert embeddings.failures.calls - calls == 6  # in batches, as a plain insert does
     await memory.shutdown()
 
 

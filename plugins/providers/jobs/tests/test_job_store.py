@@ -26,13 +26,18 @@ from llamastack.provider.memory_store import MemoryStore
 from llamastack.provider.store import Record
 from llamastack_provider_jobs.api import FINISHED, JobError, JobItem, JobItemStatus, JobStatus
 from llamastack_provider_jobs.config import JobsConfig
-from llamastack_provider_jobs.job_store import Claim, JobRecord, JobStore
+from llamastack_provider_jobs.job_record import JobRecord
+from llamastack_provider_jobs.job_store import Claim, JobStore
 
 pytestmark = pytest.mark.anyio
 T = TypeVar("T")
 LEASE_S = 10.0
-MOST_ATTEMPTS = 2
+MOST_DEATHS = 2
 ERROR = JobError(status=500, code="error", message="no")
+
+
+def new_job(store: JobStore) -> JobRecord:
+    return JobRecord(job_id=store.new_id(), api="work", method="do", identifier="x", created_at=store.now())
 
 
 class FailingStore(MemoryStore):
@@ -73,7 +78,7 @@ class Jobs(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.clock = 1_000_000.0
         self.kv = FailingStore()
-        config = JobsConfig(lease_s=LEASE_S, attempts=MOST_ATTEMPTS, kept_s=10**9)
+        config = JobsConfig(lease_s=LEASE_S, max_worker_deaths=MOST_DEATHS, kept_s=10**9)
         self.store = JobStore(config, Deps(provider_id="jobs", api="jobs", store=self.kv), lambda: self.clock)
         self.finished: dict[str, JobRecord] = {}
         self.holder: dict[str, tuple[int, float]] = {}
@@ -115,7 +120,7 @@ class Jobs(RuleBasedStateMachine):
     def create(self) -> Any:
         self.clock += 0.001
         self.created += 1
-        made = self.run(self.store.create, "work", "do", "x", {"name": "x"})
+        made = self.run(self.store.create, new_job(self.store), {"name": "x"})
         return multiple() if made is None else made.job_id
 
     @rule(target=claims)
@@ -134,7 +139,8 @@ class Jobs(RuleBasedStateMachine):
         assert was.due_at() <= self.clock
         assert not was.is_cancelling
         assert (job.attempt, job.status) == (was.attempt + 1, JobStatus.running)
-        assert job.attempt <= MOST_ATTEMPTS
+        assert job.deaths == was.deaths + (was.status is JobStatus.running)
+        assert job.deaths < MOST_DEATHS
         holder, until = self.holder.get(job.job_id, (0, 0.0))
         assert until <= self.clock, f"worker {holder} has it"
         assert self.job(job.job_id) == job
@@ -173,8 +179,8 @@ class Jobs(RuleBasedStateMachine):
         elif how == "back":
             self.run(self.store.queue_again, claim, attempt=job.attempt - 1, changes={})
         else:
-            self.run(self.store.results.write, job.job_id, "result")
-            self.run(self.store.end_held, claim, JobStatus(how))
+            key = self.run(self.store.write_result, claim, claim.value.worker)
+            self.run(self.store.end_held, claim, JobStatus(how), result_key=key)
         if not mine:
             assert self.job(job.job_id) == before
         elif self.job(job.job_id) != before:
@@ -210,6 +216,12 @@ class Jobs(RuleBasedStateMachine):
     def what_has_ended_stays_so(self) -> None:
         for entry in self.now(self.store.jobs.scan("", "", 1000)):
             job = entry.value
+            if job.status is JobStatus.completed and job.result_key:
+                # Of the worker that completed it, whatever others write.
+                assert (
+                    self.now(self.store.results.read(job.result_key))
+                    == job.result_key.partition("-")[2].partition("-")[2]
+                )
             if job.job_id in self.finished:
                 assert job == self.finished[job.job_id]
             elif job.status in FINISHED:
@@ -268,14 +280,14 @@ async def test_nothing_is_left_of_a_call_that_is_cut_off_at_any_write(
         with suppress(StoreUnavailableError):
             if cut_off == "create":
                 kv.writes_left, kv.after = writes, after
-            await store.create("work", "do", "x", {"name": "x" * 4_500_000})
+            await store.create(new_job(store), {"name": "x" * 4_500_000})
             claim = await store.claim("first")
             assert claim is not None
             await store.write_block(claim, 0, None, [JobItem(place=0, name="a")])
             if cut_off == "end":
                 kv.writes_left, kv.after = writes, after
-            await store.results.write(claim.key, "x" * 4_500_000)
-            await store.end_held(claim, status)
+            key = await store.write_result(claim, "x" * 4_500_000)
+            await store.end_held(claim, status, result_key=key)
         kv.writes_left = -1
         for _ in range(4):
             clock[0] += 700

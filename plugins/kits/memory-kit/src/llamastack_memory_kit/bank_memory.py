@@ -45,6 +45,8 @@ from llamastack_memory_kit.records import (
 from llamastack_memory_kit.settings import DocumentSettings
 
 _LONGEST_TTL_SECONDS = 10**10
+_BATCH = 32
+"""Documents that a job stores at once; if one of them cannot be stored, each by itself."""
 _OF_ONE_DOCUMENT = (InvalidRequestError, RequestTooLargeError)
 """Errors after which a job goes on with the next document. After any other the next one would fail, too."""
 
@@ -202,8 +204,8 @@ class BankMemory(Memory, MemoryBanksProtocolPrivate):
         duplicate id and for content that is not text, is too large, or cannot be fetched; ConflictError if the
         embedding model makes vectors of another dimension than before.
 
-        As a job, it stores document by document, goes on after a document that cannot be stored, and gives each a
-        status. Another attempt goes on where the last one ended.
+        As a job, it stores a few documents at a time, goes on after one that cannot be stored, and gives each a status.
+        Another attempt goes on where the last one ended.
         """
         job = current_job(Api.memory, "insert_documents")
         if job is None:
@@ -211,10 +213,18 @@ class BankMemory(Memory, MemoryBanksProtocolPrivate):
             return
         self._reader.check_ids(documents)
         places = job.open_items([document.document_id for document in documents], "documents")
-        async for status in self.insert_each(bank_id, documents, ttl_seconds, places):
-            if status.error is not None and not isinstance(status.error, _OF_ONE_DOCUMENT):
-                raise status.error
-            job.finish_item(status.place, status.error)
+        for start in range(0, len(places), _BATCH):
+            batch = places[start : start + _BATCH]
+            try:
+                await self._insert(await self._bank(bank_id), [documents[place] for place in batch], ttl_seconds)
+            except _OF_ONE_DOCUMENT:
+                async for status in self.insert_each(bank_id, documents, ttl_seconds, batch):
+                    if status.error is not None and not isinstance(status.error, _OF_ONE_DOCUMENT):
+                        raise status.error from None
+                    job.finish_item(status.place, status.error)
+            else:
+                for place in batch:
+                    job.finish_item(place)
 
     async def insert_each(
         self,

@@ -12,7 +12,8 @@ import anyio
 import click
 
 from llamastack.api.pagination import all_listed
-from llamastack.provider.commands import CommandOutput
+from llamastack.provider import ConflictError, NotFoundError, ProviderUnavailableError
+from llamastack.provider.commands import CliError, CommandOutput
 from llamastack.provider.deps import Progress
 from llamastack_provider_jobs.api import FINISHED, Job, JobItem, JobItemStatus, JobStatus
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from llamastack import LlamaStackClient
 
 _LOOK_EVERY_S = 0.5
+_LONGEST_AWAY_S = 60.0
 _LARGEST_PAGE = 1000
 _MOST_FAILED_SHOWN = 20
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -101,15 +103,23 @@ def retry_jobs(output: CommandOutput, job_ids: Sequence[str], as_json: bool) -> 
 
 
 def _change(output: CommandOutput, method: str, job_ids: Sequence[str], as_json: bool) -> None:
-    async def talk(client: LlamaStackClient) -> None:
+    async def talk(client: LlamaStackClient) -> list[str]:
+        failed: list[str] = []
         for job_id in job_ids:
-            job: Job = await client.api("jobs").methods[method](job_id=job_id)
+            try:
+                job: Job = await client.api("jobs").methods[method](job_id=job_id)
+            except (NotFoundError, ConflictError) as error:
+                failed.append(error.message)  # the other jobs are changed nevertheless
+                continue
             if as_json:
                 output.json(job.to_wire())
             else:
                 output.say(f"job {job.job_id}: {_status(job)}")
+        return failed
 
-    output.call_server(talk)
+    failed = output.call_server(talk)
+    if failed:
+        raise CliError(*failed)
 
 
 # ---- waiting -----------------------------------------------------------------------------------------------------
@@ -125,14 +135,24 @@ class _Work:
 
 async def _ended(client: LlamaStackClient, job_id: str, output: CommandOutput) -> Job:
     display = output.progress()
+    away_until = 0.0
     with display.waiting():
         while True:
-            job: Job = await client.api("jobs").get_job(job_id=job_id)
-            if job.status in FINISHED:
-                return job
-            at = job.progress
-            if job.status is JobStatus.running and at.done != at.total:
-                display(_Work(job.api, job.identifier), Progress(job.method, at.done, at.total, at.unit))
+            try:
+                job: Job = await client.api("jobs").get_job(job_id=job_id)
+            except ProviderUnavailableError:  # the server restarts; the job goes on
+                now = anyio.current_time()
+                away_until = away_until or now + _LONGEST_AWAY_S
+                if now > away_until:
+                    raise
+            else:
+                away_until = 0.0
+                if job.status in FINISHED:
+                    return job
+                at = job.progress
+                if job.status is JobStatus.running and at.done != at.total:
+                    work = _Work(job.api, job.identifier or job.job_id)
+                    display(work, Progress(job.method, at.done, at.total, at.unit))
             await anyio.sleep(_LOOK_EVERY_S)
 
 

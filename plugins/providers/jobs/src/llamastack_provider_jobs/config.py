@@ -14,7 +14,12 @@ class JobsConfig(BaseModel):
     lease_s: float = Field(
         15, ge=3, le=3600, description="Seconds after which the job of a dead worker process is run by another one"
     )
-    attempts: int = Field(10, ge=1, description="Attempts of a job before it fails")
+    max_worker_deaths: int = Field(
+        3, ge=1, description="Worker processes that may die while they run a job, before the job fails"
+    )
+    retry_for_s: float = Field(
+        86_400, ge=0, description="Seconds for which a job is tried again whose backend is down or too slow"
+    )
     kept_s: float = Field(7 * 86_400, gt=0, description="Seconds for which a finished job is kept")
     max_bytes: int = Field(
         32 * 2**20, gt=0, description="Largest arguments of a job, and largest result, in bytes of JSON"

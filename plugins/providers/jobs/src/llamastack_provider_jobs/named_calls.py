@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from llamastack.api.definition import MethodDefinition, ReplyKind
 from llamastack.provider import InvalidRequestError
+from llamastack.provider.validation_paths import path_of
 
 if TYPE_CHECKING:
     from llamastack.provider import Deps
@@ -40,4 +41,20 @@ async def check_call(call: ApiMethod, arguments: Mapping[str, object]) -> None:
     try:
         await call.check(**arguments)
     except InvalidRequestError as error:
-        raise error.amend(f"arguments.{error.message}", param=f"arguments.{error.param}") from None
+        raise _of_arguments(error) from None
+
+
+def _of_arguments(error: InvalidRequestError) -> InvalidRequestError:
+    """The error of a call, with the places that its faults have in `create_job`."""
+    param = f"arguments.{error.param}" if error.param else "arguments"
+    if not error.errors:
+        return error.amend(f"arguments.{error.message}" if error.param else None, param=param)
+    places = [["arguments", *_loc(fault)] for fault in error.errors]
+    errors = [{**fault, "loc": place} for fault, place in zip(error.errors, places, strict=True)]
+    message = "; ".join(f"{path_of(place)}: {fault['msg']}" for fault, place in zip(errors, places, strict=True))
+    return error.amend(message, param=param, errors=errors)
+
+
+def _loc(fault: Mapping[str, object]) -> Sequence[str | int]:
+    loc = fault.get("loc")
+    return loc if isinstance(loc, list | tuple) else ()

@@ -9,10 +9,11 @@ from pydantic import JsonValue
 from pydantic_core import from_json, to_json
 
 from llamastack.provider import LlamaStackError
+from llamastack.provider.redaction import without_known_secrets
 from llamastack_provider_jobs.api import JobItem, JobItemStatus, JobProgress
 from llamastack_provider_jobs.job_store import BLOCK, Block, Claim, JobStore
 
-_MOST_CHECKPOINT_BYTES = 256 * 1024
+_MOST_CHECKPOINT_BYTES = 64 * 1024
 _LONGEST_TEXT = 1000
 
 
@@ -70,31 +71,37 @@ class RunningJob:
 
     def report(self, done: float, total: float | None = None, *, unit: str = "", message: str = "") -> None:
         failed = self.progress.failed
-        self.progress = JobProgress(done=done, total=total, unit=_text(unit), message=_text(message), failed=failed)
+        self.progress = JobProgress(
+            done=done, total=total, unit=storable_text(unit), message=storable_text(message), failed=failed
+        )
 
     def open_items(self, names: Sequence[str], unit: str = "items") -> list[int]:
-        kept = [_text(name) for name in names]
+        kept = [storable_text(name) for name in names]
         if [item.name for item in self._items] != kept:
             self._items = [JobItem(place=place, name=name) for place, name in enumerate(kept)]
             self._changed = set(range((len(kept) + BLOCK - 1) // BLOCK))
         pending = [item.place for item in self._items if item.status is JobItemStatus.pending]
         failed = sum(item.status is JobItemStatus.failed for item in self._items)
-        self.progress = JobProgress(done=len(kept) - len(pending), total=len(kept), unit=_text(unit), failed=failed)
+        self.progress = JobProgress(
+            done=len(kept) - len(pending), total=len(kept), unit=storable_text(unit), failed=failed
+        )
         return pending
 
     def finish_item(self, place: int, error: LlamaStackError | None = None) -> None:
+        if not 0 <= place < len(self._items):
+            raise ValueError(f"there is no item {place}: the job has {len(self._items)} items")
         item = self._items[place]
         if item.status is not JobItemStatus.pending:
             raise ValueError(f"item {place} is {item.status} already")
         failed = error is not None
         status = JobItemStatus.failed if failed else JobItemStatus.done
-        message = "" if error is None else _text(error.message)
+        message = "" if error is None else storable_text(error.message)
         self._items[place] = item.model_copy(update={"status": status, "message": message})
         self._changed.add(place // BLOCK)
         at = self.progress
         self.progress = at.model_copy(update={"done": at.done + 1, "failed": at.failed + failed})
 
 
-def _text(text: str) -> str:
-    """The text as the store can keep it: not too long, and without lone surrogates."""
-    return text[:_LONGEST_TEXT].encode(errors="replace").decode()
+def storable_text(text: str) -> str:
+    """The text as it may be kept and shown: without secrets and lone surrogates, and not too long."""
+    return without_known_secrets(text)[:_LONGEST_TEXT].encode(errors="replace").decode()

@@ -5,24 +5,36 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+from contextlib import AbstractContextManager, suppress
 
 import anyio
 
-from llamastack.provider import AuthenticationError, Deps, InternalError, LlamaStackError, StoreUnavailableError
+from llamastack.provider import (
+    AuthenticationError,
+    Deps,
+    InternalError,
+    InvalidRequestError,
+    LlamaStackError,
+    RequestTooLargeError,
+    StoreUnavailableError,
+)
 from llamastack.provider.backoff import pause_s
-from llamastack.provider.context import use_context
+from llamastack.provider.context import Principal, use_context
 from llamastack.provider.jobs import use_job
 from llamastack_provider_jobs.api import JobError, JobStatus
 from llamastack_provider_jobs.config import JobsConfig
+from llamastack_provider_jobs.job_record import JobRecord
 from llamastack_provider_jobs.job_store import Claim, JobStore
 from llamastack_provider_jobs.named_calls import find_method
-from llamastack_provider_jobs.running_job import RunningJob
+from llamastack_provider_jobs.running_job import RunningJob, storable_text
 
 _LOGGER = logging.getLogger("llamastack.jobs")
-_POLL_S = 1.0
+_POLL_S, _LONGEST_POLL_S = 1.0, 30.0
 _WATCH_S = 0.5
 _GIVE_BACK_S = 5.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 300.0
+_LONGEST_ASKED_S = 3600.0
+_MOST_TRIES_TO_KEEP = 10
 
 
 class Worker:
@@ -62,20 +74,35 @@ class Worker:
             ended.set()
 
     async def _next(self) -> Claim:
+        failures = 0
         while True:
             self._wake = anyio.Event()
             try:
                 claim = await self._store.claim(self._name)
-            except StoreUnavailableError as error:
+            except LlamaStackError as error:
+                failures += 1
                 _LOGGER.warning("no job can be taken: %s", error.message)
             else:
+                failures = 0
                 if claim is not None:
                     return claim
-            with anyio.move_on_after(_POLL_S):
+            with anyio.move_on_after(pause_s(failures, _POLL_S, _LONGEST_POLL_S) or _POLL_S):
                 await self._wake.wait()
 
     async def _run_job(self, claim: Claim) -> None:
         running = RunningJob(claim, self._store)
+        try:
+            await self._run_watched(claim, running)
+        except Exception:
+            # A fault of one job must not reach the others.
+            _LOGGER.exception("job %s cannot be run", running.id)
+            error = JobError(status=500, code=InternalError.code, message="the job cannot be run; the log says why")
+            with suppress(LlamaStackError):  # then its lease ends, and it is tried again
+                await self._store.end_held(claim, JobStatus.failed, error=error)
+        finally:
+            self._free.release()
+
+    async def _run_watched(self, claim: Claim, running: RunningJob) -> None:
         ending = anyio.Event()
         is_over = False
         try:
@@ -86,8 +113,10 @@ class Worker:
                 await self._keep_outcome(claim, running, outcome)
                 is_over = True
                 tasks.cancel_scope.cancel()
+        except Exception:
+            is_over = True
+            raise
         finally:
-            self._free.release()
             if not is_over:
                 with anyio.move_on_after(_GIVE_BACK_S, shield=True):
                     await self._interrupted(claim, running)
@@ -110,6 +139,7 @@ class Worker:
                 if anyio.current_time() - renewed_at > self._config.lease_s - 2 * _WATCH_S:
                     _LOGGER.warning("job %s is interrupted: its lease cannot be renewed: %s", running.id, error.message)
                     break
+                await anyio.sleep(self._config.lease_s / 10)  # each call may wait long for a locked store
                 continue
             if entry is None and ending.is_set():
                 return  # it has just been ended here
@@ -123,55 +153,76 @@ class Worker:
         try:
             await running.load()
             call = find_method(self._deps, job.api, job.method)
-            arguments = await self._store.arguments.read(job.job_id)
-            with use_context(request_id=f"{job.job_id}-{job.attempt}"), use_job(job.api, job.method, running):
-                reply = await call(**arguments) if isinstance(arguments, dict) else await call()
+            arguments = await self._store.arguments_of(job.job_id)
+            with _caller(job), use_job(job.api, job.method, running):
+                reply = await call(**arguments)
             return call.definition.result.dump_python(reply, mode="json")
         except LlamaStackError as error:
             return error
         except Exception as error:
             _LOGGER.exception("job %s failed", job.job_id)
-            return InternalError(f"{type(error).__name__}; the log says why")
+            return InternalError(f"{job.api}.{job.method}: {type(error).__name__}; the log says why")
 
     async def _keep_outcome(self, claim: Claim, running: RunningJob, outcome: object) -> None:
+        failures = 0
         while True:
             try:
                 await running.save()
                 status = await self._end(claim, running, outcome)
             except StoreUnavailableError as error:
-                # `_watch` ends this when the lease does; the job is run again then.
+                # If nothing can be kept, `_watch` ends this when the lease does, and the job is run again.
+                failures += 1
                 _LOGGER.warning("job %s has ended, but that cannot be kept: %s", running.id, error.message)
-                await anyio.sleep(_WATCH_S)
-            except LlamaStackError as error:
-                if isinstance(outcome, LlamaStackError):
-                    raise
-                outcome = error  # such as a result that is too large
+                if failures == _MOST_TRIES_TO_KEEP:
+                    outcome = error  # perhaps only the result is too much for the disk
+                await anyio.sleep(pause_s(failures, _WATCH_S, _POLL_S))
+            except RequestTooLargeError as error:  # the result
+                outcome = error
+            except InvalidRequestError as error:  # the result
+                outcome = InternalError(error.message)
             else:
-                job = claim.value
-                call = f"{job.api}.{job.method} {job.identifier}".rstrip()
-                _LOGGER.info("job %s: %s: attempt %d: %s", job.job_id, call, job.attempt, status)
+                if status is not None:
+                    job = claim.value
+                    call = f"{job.api}.{job.method} {job.identifier}".rstrip()
+                    _LOGGER.info("job %s: %s: attempt %d: %s", job.job_id, call, job.attempt, status)
                 return
 
-    async def _end(self, claim: Claim, running: RunningJob, outcome: object) -> str:
-        """Keep how the attempt ended. Returns it in words."""
+    async def _end(self, claim: Claim, running: RunningJob, outcome: object) -> str | None:
+        """Keep how the attempt ended. Returns it in words; None if the job is no longer this worker's."""
         kept, job = running.kept, claim.value
         if isinstance(outcome, LlamaStackError):
             error = JobError(status=outcome.status, code=outcome.code, message=_explained(outcome))
-            if outcome.is_transient and job.attempt < self._config.attempts:
-                in_s = max(pause_s(job.attempt, _FIRST_PAUSE_S, _LONGEST_PAUSE_S), outcome.retry_after or 0)
-                changes = {**kept, "error": error}
-                await self._store.queue_again(claim, in_s=in_s, attempt=job.attempt, changes=changes)
-                return f"queued again in {in_s:.0f} s: {error.message}"
+            if outcome.is_transient and (again := self._again(job, running, outcome)) is not None:
+                in_s, changes = again
+                changes |= {**kept, "error": error}
+                queued = await self._store.queue_again(claim, in_s=in_s, attempt=job.attempt, changes=changes)
+                return f"queued again in {in_s:.0f} s: {error.message}" if queued else None
         elif running.progress.failed:
             failed, unit = running.progress.failed, running.progress.unit
             message = f"{failed} of {running.progress.total:.0f} {unit} failed; the items of the job say why"
             error = JobError(status=422, code="items_failed", message=message)
         else:
-            await self._store.results.write(running.id, outcome)
-            await self._store.end_held(claim, JobStatus.completed, error=None, **kept)
-            return JobStatus.completed
-        await self._store.end_held(claim, JobStatus.failed, error=error, **kept)
-        return f"failed: {error.message}"
+            key = await self._store.write_result(claim, outcome)
+            if await self._store.end_held(claim, JobStatus.completed, error=None, result_key=key, **kept):
+                return JobStatus.completed
+            await self._store.results.delete(key)
+            return None
+        ended = await self._store.end_held(claim, JobStatus.failed, error=error, **kept)
+        return f"failed: {error.message}" if ended else None
+
+    def _again(
+        self, job: JobRecord, running: RunningJob, error: LlamaStackError
+    ) -> tuple[float, dict[str, object]] | None:
+        """In how many seconds to try again, and what to keep; None: no more."""
+        now = self._store.now()
+        failures, since = job.failures + 1, job.failing_since
+        if since is None or running.progress.done > job.progress.done:  # it gets on
+            failures, since = 1, now
+        if now - since > self._config.retry_for_s:
+            return None
+        asked_s = min(error.retry_after or 0, _LONGEST_ASKED_S)
+        in_s = max(pause_s(failures, _FIRST_PAUSE_S, _LONGEST_PAUSE_S), asked_s)
+        return in_s, {"failures": failures, "failing_since": since}
 
     async def _interrupted(self, claim: Claim, running: RunningJob) -> None:
         try:
@@ -185,7 +236,15 @@ class Worker:
             _LOGGER.warning("job %s is run again when its lease ends: %s", running.id, error.message)
 
 
+def _caller(job: JobRecord) -> AbstractContextManager[object]:
+    """The context of the job's call. It is made for whoever created the job."""
+    request_id = f"{job.job_id}-{job.attempt}"
+    if job.by_stack:
+        return use_context(request_id=request_id)  # a worker runs as the stack itself
+    made_by = None if job.principal is None else Principal(job.principal.id, job.principal.attributes)
+    return use_context(request_id=request_id, principal=made_by)
+
+
 def _explained(error: LlamaStackError) -> str:
-    if isinstance(error, AuthenticationError):
-        return f"{error.message} (a job has no provider data of its caller: the key must be in the run config)"
-    return error.message
+    hint = " (a job has no provider data of its caller: the key must be in the run config)"
+    return storable_text(error.message) + (hint if isinstance(error, AuthenticationError) else "")
