@@ -42,6 +42,7 @@ class Script:
     hang_list: bool = False
     hang_register: bool = False
     slow_register_s: float = 0.0
+    slow_unregister_s: float = 0.0
     pieces: int = 3
     piece_delay_s: float = 0.0
     always_ready: bool = False
@@ -125,6 +126,7 @@ class ScriptedInference:
         self.script.calls.append(("unregister", model.identifier))
         if self.script.fail_unregister is not None:
             raise self.script.fail_unregister
+        await anyio.sleep(self.script.slow_unregister_s)
         self.taken.pop(model.identifier, None)
         while model.identifier in self.script.registered:
             self.script.registered.remove(model.identifier)

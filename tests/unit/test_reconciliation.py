@@ -35,6 +35,7 @@ from llamastack.provider.errors import (
     UnsupportedModelError,
 )
 from llamastack.stack import Stack
+from llamastack.stack.resources import releases
 from llamastack.stack.resources.store_follower import StoreFollower
 from llamastack.stack.supervisor import SupervisedProvider
 
@@ -57,6 +58,8 @@ class Workers(RuleBasedStateMachine):
         self.registered: dict[str, Registered] = {}
         self.backends["a"].serves, self.backends["b"].serves = ["x"], ["y"]
         self.stacks = [self.portal.call(self.started) for _ in (0, 1)]
+        # A worker that registers during an unregistration gives up soon.
+        self.longest_wait_s, releases._LONGEST_WAIT_S = releases._LONGEST_WAIT_S, 0.02
         self.followers = [self.follower(stack) for stack in self.stacks]
 
     def follower(self, stack: Stack) -> StoreFollower:
@@ -77,6 +80,7 @@ class Workers(RuleBasedStateMachine):
         return stack
 
     def teardown(self) -> None:
+        releases._LONGEST_WAIT_S = self.longest_wait_s
         try:
             self.compare_with_all_providers()
         finally:

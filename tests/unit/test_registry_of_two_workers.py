@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from llamastack.provider.errors import (
     ProviderUnavailableError,
 )
 from llamastack.stack import Stack
-from llamastack.stack.resources import store_follower
+from llamastack.stack.resources import releases, store_follower
+from llamastack.stack.resources.releases import Releases
 from llamastack.stack.resources.store_follower import StoreFollower
 from llamastack.stack.supervisor import SupervisedProvider
 
@@ -53,6 +55,48 @@ async def test_two_workers_on_one_store_see_each_other_within_a_second(
                 break
         with pytest.raises(ObjectNotFoundError):
             await one.inference.chat_completion(model="new", messages=[UserMessage(content="x")])
+
+
+async def test_what_a_worker_is_unregistering_is_registered_again_when_its_provider_has_released_it(
+    scripted: Scripted, script: Scripts, store: dict[str, Any]
+) -> None:
+    a = script("a", serves=[])
+    async with scripted("a", store=store) as one, scripted("a", store=store) as two:
+        await one.models.register_model(Model(identifier="new"))
+        a.slow_unregister_s = 0.3
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(one.models.unregister_model, "new")
+            while ("unregister", "new") not in a.calls:
+                await anyio.sleep(0.01)
+            a.calls.clear()
+            await two.models.register_model(Model(identifier="new", metadata={"other": True}))
+        # A provider that shares its backend between workers would otherwise delete what the second one has made.
+        assert a.registered == ["new"]
+        assert [name for name, _ in a.calls if name != "list"] == ["register"]
+        for _ in hundredths_of_a_second():
+            await anyio.sleep(0.01)
+            found = await one.models.get_model("new")
+            if found is not None and found.metadata == {"other": True}:
+                break
+
+
+async def test_what_a_dead_worker_was_unregistering_is_refused_for_a_while(
+    scripted: Scripted, script: Scripts, store: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(releases, "_LONGEST_WAIT_S", 0.1)
+    a = script("a", serves=[])
+    async with scripted("a", store=store) as stack:
+        async with Releases(stack.store, "models", "model").releasing("new"):
+            with pytest.raises(
+                ConflictError, match=r"^model 'new' is being unregistered; try again when it has ended$"
+            ):
+                await stack.models.register_model(Model(identifier="new"))
+            await stack.models.register_model(Model(identifier="other"))
+        await stack.models.register_model(Model(identifier="new"))
+        assert a.registered == ["other", "new"]
+        assert await stack.store.get("releasing/models", "new") is None
+        await stack.store.put("releasing/models", "old", "", expires_at=time.time() - 1)
+        await stack.models.register_model(Model(identifier="old"))
 
 
 @pytest.mark.parametrize(("providers", "left"), [(("a", "a"), 1), (("a", "b"), 1)])
@@ -176,6 +220,7 @@ async def test_a_registration_during_an_unregistration_stays(
     async def meanwhile(instance: SupervisedProvider, item: Model) -> None:
         monkeypatch.undo()
         await ask_to_unregister(instance, item)
+        await one.store.delete("releasing/models", "new")  # it has expired
         await two.models.register_model(again)
         if is_followed:
             await StoreFollower(one.store, one._tables.values()).take()

@@ -20,6 +20,7 @@ from llamastack.provider.store import Changes, Store
 from llamastack.stack.in_turns import in_turns
 from llamastack.stack.resources.last_listings import LastListings
 from llamastack.stack.resources.registrations import Registrations
+from llamastack.stack.resources.releases import Releases
 from llamastack.stack.supervisor import SupervisedProvider
 
 _SHORTEST_POLL_S = 1.0
@@ -48,6 +49,7 @@ class ResourceCatalogue:
         self._max_age_s = max_age_s
         self._notify = notify
         self._registrations = Registrations(pair, self._by_id)
+        self._releases = Releases(store, pair.resource_api, pair.label)
         self._listings = LastListings(pair.resource_api, store)
 
     # ---- looking up ----------------------------------------------------------------------------------------------
@@ -187,6 +189,8 @@ class ResourceCatalogue:
         instance, item = self._owned(item)
         async with self._registrations.lock(item.identifier):
             there, version = await self._current(item.identifier)
+            while there is None and await self._releases.wait(item.identifier):
+                there, version = await self._current(item.identifier)
             if there is not None and there != item:
                 raise ConflictError(
                     f"{self.pair.label} '{item.identifier}' is registered already, with provider "
@@ -277,8 +281,7 @@ class ResourceCatalogue:
             is_alias = item is not None and item.provider_resource_id is not None
             if instance is not None and instance.provider is None and not is_alias:
                 raise instance.unavailable()
-            # The rest is carried out even if the caller is cancelled.
-            with anyio.CancelScope(shield=True):
+            async with self._releases.releasing(identifier):
                 if await self._forget(identifier, version):
                     if instance is not None and item is not None:
                         await self._release(instance, item)
