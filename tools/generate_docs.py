@@ -41,7 +41,7 @@ from llamastack_conformance.waivers import Waiver
 from llamastack_openai_api import checked_requests
 from llamastack_openai_api.errors import ERROR_TABLE, PREFIX
 from llamastack_openai_api.routes import ROUTES
-from llamastack_openai_api.stack_routes import STACK_ROUTES
+from llamastack_openai_api.routes_beyond_openai import STACK_ROUTES
 from llamastack_provider_openai.presets import PRESETS
 from llamastack_server.settings import ServerConfig
 

@@ -17,7 +17,7 @@ from scripted_fake import Script, ScriptedInference
 from llamastack.stack import Stack
 from llamastack.stack.in_turns import IN_ONE_TURN
 from llamastack.stack.resources.catalogue import ResourceCatalogue
-from llamastack.stack.resources.registrations import Registrations
+from llamastack.stack.resources.reconciliation import Registrations
 from llamastack.stack.stores.sqlite import SqliteStore, SqliteStoreConfig
 
 pytestmark = pytest.mark.anyio

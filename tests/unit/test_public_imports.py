@@ -124,9 +124,9 @@ def test_what_is_private_is_seen() -> None:
     assert not is_public("llamastack_server.native_endpoint", "read_arguments")
     assert not is_public("llamastack.provider.validation", "InvalidRequestError")
     assert not is_public("llamastack.provider.errors", "_FAMILY")
-    assert [*imports("import llamastack.stack.routing\nfrom llamastack_cli.group import cli", "llamastack_cli")] == [
-        ("llamastack.stack.routing", "")
-    ]
+    assert [
+        *imports("import llamastack.stack.resource_routing\nfrom llamastack_cli.group import cli", "llamastack_cli")
+    ] == [("llamastack.stack.resource_routing", "")]
     assert [*attributes_of_stacks("stack._tables\nself.stack.store\nother.x")] == ["_tables", "store"]
 
 

@@ -18,7 +18,7 @@ from llamastack.provider import Deps
 from llamastack.provider.context import current_context, use_provider_data
 from llamastack.provider.errors import InvalidRequestError, ProviderUnavailableError
 from llamastack.stack import Stack
-from llamastack.stack.resources import catalogue, registrations
+from llamastack.stack.resources import catalogue, reconciliation
 from llamastack_adapters.openai_dialect import chat_stream
 
 pytestmark = pytest.mark.anyio
@@ -50,7 +50,7 @@ async def test_many_failed_calls_are_one_reason_to_look(scripted: Scripted, scri
 async def test_a_register_hook_that_hangs_holds_up_nobody(
     scripted: Scripted, script: Scripts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registrations, "HOOK_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(reconciliation, "HOOK_TIMEOUT_S", 0.3)
     script("a", serves=["m"], hang_register=True)
     with anyio.fail_after(5):
         async with scripted("a", models=[{"identifier": "stuck"}]) as stack:

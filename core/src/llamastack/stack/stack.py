@@ -23,15 +23,15 @@ from llamastack.stack.access import AccessControl
 from llamastack.stack.call_chain import CallChain
 from llamastack.stack.config import LoadedConfig, load_config
 from llamastack.stack.context_in_own_task import OwnTask
+from llamastack.stack.created_id_routing import IdRoutedCalls
 from llamastack.stack.discovery import STORE_GROUP, Discovery, DiscoveryError, default_discovery
 from llamastack.stack.hook_calls import contained_lifespan
-from llamastack.stack.id_routing import IdRoutedCalls
 from llamastack.stack.inspection import StackInspect
 from llamastack.stack.plugins import Plugins
 from llamastack.stack.resolver import Plan, provider_api, resolve
+from llamastack.stack.resource_routing import RoutedCalls, implemented_dispatch, resource_dispatch
 from llamastack.stack.resources.catalogue import ResourceCatalogue
 from llamastack.stack.resources.store_follower import StoreFollower
-from llamastack.stack.routing import RoutedCalls, implemented_dispatch, resource_dispatch
 from llamastack.stack.supervisor import SupervisedProvider
 from llamastack.stack.yaml_source import ConfigError, ConfigIssue
 

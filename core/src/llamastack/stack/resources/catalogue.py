@@ -19,7 +19,7 @@ from llamastack.provider.errors import (
 from llamastack.provider.store import Changes, Store
 from llamastack.stack.in_turns import in_turns
 from llamastack.stack.resources.last_listings import LastListings
-from llamastack.stack.resources.registrations import Registrations
+from llamastack.stack.resources.reconciliation import Registrations
 from llamastack.stack.resources.releases import Releases
 from llamastack.stack.supervisor import SupervisedProvider
 

@@ -14,7 +14,7 @@ import anyio
 
 from llamastack.provider.errors import ConflictError, StoreUnavailableError
 from llamastack.provider.store import Store
-from llamastack.stack.resources.registrations import HOOK_TIMEOUT_S
+from llamastack.stack.resources.reconciliation import HOOK_TIMEOUT_S
 
 _LOGGER = logging.getLogger("llamastack.stack")
 _LOOK_EVERY_S = 0.05

@@ -20,7 +20,7 @@ from llamastack_server import (
 
 if TYPE_CHECKING:
     from llamastack_openai_api.routes import OpenAIRoute
-    from llamastack_openai_api.stack_routes import StackRoute
+    from llamastack_openai_api.routes_beyond_openai import StackRoute
 
 _OPENAI = "openai"
 

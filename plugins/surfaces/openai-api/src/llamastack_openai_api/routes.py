@@ -41,9 +41,9 @@ from llamastack_openai_api.requests import (
     CompletionRequest,
     TextPart,
 )
+from llamastack_openai_api.routes_beyond_openai import STACK_ROUTES, StackEndpoint
 from llamastack_openai_api.sampling import another_seed
 from llamastack_openai_api.schemas import ANSWERS, Schema, reference_to
-from llamastack_openai_api.stack_routes import STACK_ROUTES, StackEndpoint
 from llamastack_openai_api.token_counts import tokens_of_json, tokens_of_mapping
 from llamastack_server import Endpoint, json_object, json_of
 

@@ -14,6 +14,7 @@ from llamastack.provider.routes import (
     Send,
 )
 from llamastack.stack import Stack
+from llamastack_server.collected_routes import SERVER, router_of
 from llamastack_server.context import REQUEST_ID_HEADER, request_context
 from llamastack_server.error_replies import send_error
 from llamastack_server.logs import log_access
@@ -23,7 +24,6 @@ from llamastack_server.requests import ClientGoneError
 from llamastack_server.scope_state import STATE, ServerState
 from llamastack_server.sender import Sender
 from llamastack_server.settings import ServerConfig
-from llamastack_server.stack_router import SERVER, router_of
 
 _ID_HEADER = REQUEST_ID_HEADER.lower().encode()
 _CLIENT_GONE = 499  # as nginx writes it; never sent

@@ -36,8 +36,8 @@ def llamastack_config_sections() -> Sequence[ConfigSection]:
 
 
 def _check(stack: Stack) -> None:
+    from llamastack_server.collected_routes import check_routes
     from llamastack_server.settings import ServerConfig
-    from llamastack_server.stack_router import check_routes
     from llamastack_server.worker_checks import check_workers
 
     check_workers(stack, stack.config.section("server", ServerConfig).workers)

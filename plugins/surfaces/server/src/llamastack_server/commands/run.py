@@ -6,9 +6,9 @@ import click
 
 from llamastack.provider.commands import CommandOutput, WrongInputError
 from llamastack.stack import Stack
+from llamastack_server.collected_routes import check_routes
 from llamastack_server.commands.run_stack import run_stack, set_up_log
 from llamastack_server.settings import ServerConfig
-from llamastack_server.stack_router import check_routes
 from llamastack_server.uvicorn_server import BindError, bind
 from llamastack_server.worker_checks import check_workers
 

@@ -1,6 +1,7 @@
-"""Routes of `/v1` that clients of newer llama-stack releases call first: the parts of a stack, and its shields.
+"""Routes of `/v1` that OpenAI's API does not have: the parts of a stack, and its shields.
 
-Formats: as `llama-stack-client` 0.2.12 reads them (https://pypi.org/project/llama-stack-client/).
+Clients of newer llama-stack releases call them first. Formats: as `llama-stack-client` 0.2.12 reads them
+(https://pypi.org/project/llama-stack-client/).
 """
 
 from __future__ import annotations
