@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import anyio
@@ -9,6 +10,7 @@ import httpx
 import pytest
 
 from llamastack.provider.errors import BackendError, InvalidRequestError, LlamaStackError
+from llamastack_adapters.non_streaming_replies import events_of
 from llamastack_adapters.openai_dialect import (
     Dialect,
     OpenAIRequest,
@@ -72,6 +74,19 @@ async def test_a_whole_reply_as_the_first_event_is_forwarded_as_a_stream() -> No
         FINISH,
         DONE,
     ]
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\u0085"])
+async def test_a_whole_reply_becomes_events_of_one_line_for_every_client(mark: str) -> None:
+    """httpx.Response.iter_lines, by which many clients read events, ends a line at these characters, too."""
+    text = f"a{mark}b"
+    answer = {"choices": [{"index": 0, "message": {"content": text}, "finish_reason": "stop"}]}
+    first_event = b"data: %b\n\n" % json.dumps(answer, ensure_ascii=False).encode()
+    for blocks in ([events_of(answer, usage_apart=False)], await through(first_event, DONE)):
+        lines = httpx.Response(200, content=b"".join(blocks)).iter_lines()
+        first, *_, done = [line.removeprefix("data: ") for line in lines if line]
+        assert json.loads(first)["choices"][0]["delta"]["content"] == text
+        assert done == "[DONE]"
 
 
 async def test_a_stream_of_nothing_but_its_end_fails() -> None:

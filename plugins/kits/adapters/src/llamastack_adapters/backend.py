@@ -31,10 +31,9 @@ from llamastack_adapters.non_streaming_replies import (
 )
 from llamastack_adapters.pool import ConnectionPool, HttpResponse
 from llamastack_adapters.remote_inference import RemoteConfig
-from llamastack_adapters.sse_blocks import split_at_events
+from llamastack_adapters.sse_blocks import DONE, split_at_events
 from llamastack_adapters.surrogate_pairs import decode_json
 
-_DONE = b"[DONE]"
 _PEEK_BYTES = 16  # bytes at the beginning of a body that show what it is
 _MOST_SHOWN = 16 * 1024  # bytes of an event in a message; the stack redacts secrets and then shortens it
 # No limit: a full pool would block without an error, health checks included.
@@ -310,7 +309,7 @@ class HttpBackend:
                 blocks = _after(self._as_events("", content, b""), blocks)
             events = iter_data(blocks, self._limits.event_bytes)
             async for data in events:
-                if data == _DONE:
+                if data == DONE:
                     done()
                     await drain_briefly(events)
                     return

@@ -8,7 +8,9 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import SchemaValidator, core_schema
 
+from llamastack.http import sse
 from llamastack.http.lone_surrogates import encode_json
+from llamastack_adapters.sse_blocks import DONE_EVENT
 from llamastack_adapters.surrogate_pairs import decode_json
 
 _BEGINNINGS_OF_EVENTS = (b"data:", b"event:", b"id:", b"retry:", b":")
@@ -94,7 +96,7 @@ def _delta(message: Mapping[str, Any]) -> dict[str, Any]:
 
 def events_of(answer: Mapping[str, Any], *, usage_apart: bool) -> bytes:
     """The same as server-sent events, [DONE] included."""
-    return b"".join((*_data_events(answer, usage_apart=usage_apart), b"data: [DONE]\n\n"))
+    return b"".join((*_data_events(answer, usage_apart=usage_apart), DONE_EVENT))
 
 
 def pieces_of_event(data: bytes) -> list[bytes] | None:
@@ -112,7 +114,7 @@ def pieces_of_event(data: bytes) -> list[bytes] | None:
 
 def _data_events(answer: Mapping[str, Any], *, usage_apart: bool) -> list[bytes]:
     """A stream without the event that ends it."""
-    return [b"data: %b\n\n" % encode_json(chunk) for chunk in chunks_of(answer, usage_apart=usage_apart)]
+    return [sse.encode(encode_json(chunk)) for chunk in chunks_of(answer, usage_apart=usage_apart)]
 
 
 def wants_usage(body: bytes) -> bool:

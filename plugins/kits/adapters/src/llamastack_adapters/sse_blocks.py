@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Iterator
 
-from llamastack.http.sse import BYTE_ORDER_MARK, DATA, EVENT_ENDS, MOST_EVENT_BYTES, NO_DATA, too_long_event
+from llamastack.http.sse import BYTE_ORDER_MARK, DATA, EVENT_ENDS, MOST_EVENT_BYTES, NO_DATA, encode, too_long_event
+
+DONE = b"[DONE]"
+"""The data of the event that ends a stream in OpenAI's dialect."""
+DONE_EVENT = encode(DONE)
 
 _END = re.compile(rb"\n\r?\n")
 _EMPTY = re.compile(rb'(?<![^\n])data:[ \t]*(?:null|"")?[ \t]*[\r\n]')

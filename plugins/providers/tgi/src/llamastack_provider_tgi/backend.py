@@ -34,7 +34,7 @@ from llamastack_adapters.decompression import ACCEPTED
 from llamastack_adapters.error_bodies import error_in, error_of_answer, error_of_event, error_of_status
 from llamastack_adapters.event_streams import EventStream
 from llamastack_adapters.non_streaming_replies import events_of, looks_like_events, looks_whole, pieces_of_event
-from llamastack_adapters.openai_dialect import MALFORMED
+from llamastack_adapters.openai_dialect import DONE, MALFORMED
 from llamastack_adapters.remote_inference import RemoteConfig
 from llamastack_adapters.surrogate_pairs import decode_json
 from llamastack_adapters.transports import guard
@@ -43,7 +43,6 @@ _T = TypeVar("_T")
 Call = Callable[[AsyncInferenceClient], Awaitable[_T]]
 
 _PLACEHOLDER = "none"
-_DONE = b"[DONE]"
 _AGENT = {"user-agent": "llamastack-provider-tgi"}
 _LIMITS = httpx2.Limits(max_connections=1000, max_keepalive_connections=100)
 _NOTHING_KEPT = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
@@ -103,7 +102,7 @@ class _Client(AsyncInferenceClient):
         async with closing(blocks), closing(iter_data(blocks, self._most_event_bytes)) as events:
             begun = False
             async for data in events:
-                self.done = self.done or data == _DONE
+                self.done = self.done or data == DONE
                 pieces = None if begun else pieces_of_event(data)
                 begun = True
                 if pieces is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
+from llamastack_adapters.openai_dialect import DONE
 from llamastack_openai_api.errors import OPENAI_ERRORS, PREFIX
 from llamastack_openai_api.schemas import SCHEMAS
 from llamastack_server import (
@@ -77,5 +78,5 @@ def _openai_operation(route: OpenAIRoute | StackRoute, request: dict[str, Any] |
 def _openai_content(route: OpenAIRoute | StackRoute) -> dict[str, Any]:
     content: dict[str, Any] = {"application/json": {"schema": route.result}}
     if route.piece is not None:
-        content["text/event-stream"] = {"schema": event_schema(route.piece, "OpenAIError", "[DONE]")}
+        content["text/event-stream"] = {"schema": event_schema(route.piece, "OpenAIError", DONE.decode())}
     return content

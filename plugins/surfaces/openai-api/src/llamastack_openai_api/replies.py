@@ -16,9 +16,9 @@ from llamastack.api.inference import EmbeddingsResponse
 from llamastack.api.models import Model
 from llamastack.api.safety import RunShieldResponse, ViolationLevel
 from llamastack.http import sse
+from llamastack_adapters.openai_dialect import DONE_EVENT
 from llamastack_server import json_of
 
-DONE = b"data: [DONE]\n\n"
 Reply = Mapping[str, Any]
 Usage = dict[str, int]
 
@@ -120,7 +120,7 @@ async def events(streams: Sequence[AsyncIterator[Reply]], options: StreamOptions
     usage = _usage([choice.usage for choice in choices], options.prompts) if options.usage else None
     if usage is not None:
         yield _event({**head, "choices": [], "usage": usage})
-    yield DONE
+    yield DONE_EVENT
 
 
 # ---- embeddings, moderations, models ---------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ from llamastack_adapters.openai_dialect.replies import (
     understood,
     usage_of,
 )
-from llamastack_adapters.sse_blocks import is_boundary, iter_events, without_empty
+from llamastack_adapters.sse_blocks import DONE, DONE_EVENT, is_boundary, iter_events, without_empty
 from llamastack_adapters.surrogate_pairs import SurrogateJoiner, decode_json
 
 
@@ -249,11 +249,10 @@ async def completion_stream(
     )
 
 
-_DONE = b"data: [DONE]\n\n"
-_ENDED = re.compile(rb"(?<![^\n])data:[ \t]*\[DONE\][ \t]*\r?\n\r?\n")
-_USUAL_ENDS = (b"data: [DONE]", b"data:[DONE]")
+_ENDED = re.compile(rb"(?<![^\n])data:[ \t]*%b[ \t]*\r?\n\r?\n" % re.escape(DONE))
+_USUAL_ENDS = (b"data: %b" % DONE, b"data:%b" % DONE)
 _LINE_ENDS = (b"]\n\n", b"]\r\n\r\n", b"] \n\n", b"] \r\n\r\n")
-_TAIL = len(_DONE) + 10
+_TAIL = len(DONE_EVENT) + 10
 _FINISHED = re.compile(rb'"finish_reason"(?:\s|\ndata:)*:(?:\s|\ndata:)*"[^"]')
 _ERROR_EVENT = re.compile(rb"(?<![^\n])event:[ \t]*error[ \t]*\r?\n")
 _TAIL_BLOCKS = 8
@@ -287,7 +286,7 @@ async def forwarded(blocks: AsyncIterator[bytes], provider_id: str) -> AsyncIter
         if not begun:
             begun = True
             block = held + block
-            if next((data for _, data in iter_events(block) if data), b"") == b"[DONE]":
+            if next((data for _, data in iter_events(block) if data), b"") == DONE:
                 raise _cut_short(provider_id)
             for sound in _until_error(block, provider_id, first=b"error" not in block):
                 yield sound
@@ -303,7 +302,7 @@ async def forwarded(blocks: AsyncIterator[bytes], provider_id: str) -> AsyncIter
             # Before the end marker: clients may disconnect at it, which would end the reading, too.
             await drain_briefly(blocks)
             word = ended.group()
-            yield block[begin : ended.start()] + (word if word.rstrip(b"\r\n") in _USUAL_ENDS else _DONE)
+            yield block[begin : ended.start()] + (word if word.rstrip(b"\r\n") in _USUAL_ENDS else DONE_EVENT)
             return
         if block:
             yield block
@@ -313,7 +312,7 @@ async def forwarded(blocks: AsyncIterator[bytes], provider_id: str) -> AsyncIter
         return  # more followed it in its block
     if _FINISHED.search(tail) is None:
         raise _cut_short(provider_id)
-    yield _DONE
+    yield DONE_EVENT
 
 
 def _in_pieces(block: bytes) -> bytes:
