@@ -120,7 +120,7 @@ async def test_the_registry_tells_it_as_the_servers_own(tmp_path: Path) -> None:
         def fails(connection: sqlite3.Connection) -> None:
             sqlite3.connect(tmp_path / "another.sqlite").execute("CREATE TABLE a (b)")
 
-        with none_left(), pytest.raises(ServerBusyError, match="so the registry .* cannot be used"):
+        with none_left(), pytest.raises(ServerBusyError, match="so the store .* cannot be used"):
             await store._run(store._reader, fails)
     finally:
         await store.close()

@@ -1,4 +1,4 @@
-"""Two server processes on one registry file: each serves what the other registers, also if one of them is killed."""
+"""Two server processes on one store: each serves what the other registers, also if one of them is killed."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Caller:
 
 
 def kept_in(folder: Path) -> set[str]:
-    """The models of the registry file."""
+    """The models in the file of the store."""
     with closing(sqlite3.connect(folder / "registry.sqlite")) as connection:
         rows = connection.execute("SELECT key FROM records WHERE kind = 'models' AND value IS NOT NULL")
         return {key for (key,) in rows}

@@ -1,4 +1,4 @@
-"""Real `llamastack run` processes that share one registry file, and what tests ask of them."""
+"""Real `llamastack run` processes that share one store, and what tests ask of them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ServerOnFile:
 
 @contextmanager
 def server_on_file(folder: Path) -> Iterator[ServerOnFile]:
-    """A server process on the registry file of `folder`."""
+    """A server process on the store in `folder`."""
     site, config = folder / "site", folder / "run.yaml"
     if not config.exists():
         install(site, "llamastack-provider-scripted", SCRIPTED)

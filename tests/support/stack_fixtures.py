@@ -60,7 +60,7 @@ def scripted(discovery: Discovery) -> Scripted:
 
 @pytest.fixture
 def store(tmp_path: Path) -> dict[str, Any]:
-    """The `store` of a run config: a registry file of this test, which several stacks may share."""
+    """The `store` of a run config: a file of this test, which several stacks may share."""
     return {"type": "sqlite", "config": {"path": str(tmp_path / "registry.sqlite")}}
 
 

@@ -136,11 +136,11 @@ async def test_a_store_that_is_locked_leaves_what_was_to_be_unregistered_with_it
         await stack.models.register_model(Model(identifier="new"))
 
         async def locked(*_: object, **__: object) -> None:
-            raise StoreUnavailableError("the registry is locked")
+            raise StoreUnavailableError("the store is locked")
 
         with monkeypatch.context() as patched:
             patched.setattr(stack.store, "swap", locked)
-            with pytest.raises(StoreUnavailableError, match="the registry is locked"):
+            with pytest.raises(StoreUnavailableError, match="the store is locked"):
                 await stack.models.unregister_model("new")
         assert a.registered == ["new"]
         await chat(stack, "new")
@@ -318,7 +318,7 @@ async def test_a_store_that_cannot_be_opened_stops_the_start(
 ) -> None:
     tmp_path.joinpath("file").write_text("")
     path = str(tmp_path / "file" / "registry.sqlite")
-    with pytest.raises(StackStartError, match="registry .*registry.sqlite cannot be opened"):
+    with pytest.raises(StackStartError, match="store .*registry.sqlite cannot be opened"):
         async with scripted("a", store={"type": "sqlite", "config": {"path": path}}):
             pytest.fail("must not start")
 
@@ -348,7 +348,7 @@ async def test_a_registry_that_is_locked_is_unavailable_and_nothing_is_registere
     async with scripted("a", store={"type": "sqlite", "config": {"path": path, "busy_timeout_s": 0.1}}) as stack:
         with sqlite3.connect(path, isolation_level=None) as other:
             other.execute("BEGIN IMMEDIATE")
-            with pytest.raises(StoreUnavailableError, match="registry .* cannot be used: database is locked"):
+            with pytest.raises(StoreUnavailableError, match="store .* cannot be used: database is locked"):
                 await stack.models.register_model(Model(identifier="m"))
             other.execute("ROLLBACK")
         other.close()

@@ -102,7 +102,7 @@ async def test_several_processes_open_it_at_once(path: Path, script: str) -> Non
 
 async def test_an_upgrade_that_fails_changes_nothing(path: Path) -> None:
     run_sql(path, VERSION_0 + "CREATE TABLE removed (x);")
-    with pytest.raises(OSError, match=r"registry .*registry.sqlite cannot be opened: table removed already exists"):
+    with pytest.raises(OSError, match=r"store .*registry.sqlite cannot be opened: table removed already exists"):
         await store_at(path).open()
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT COUNT(*) FROM objects").fetchone() == (3,)
@@ -118,7 +118,7 @@ async def test_a_file_of_a_newer_version_is_refused(path: Path) -> None:
 
 async def test_a_damaged_file_is_refused(path: Path) -> None:
     path.write_bytes(b"not a database" * 100)
-    with pytest.raises(OSError, match=r"the file is damaged or not a registry: restore a copy, or remove it"):
+    with pytest.raises(OSError, match=r"the file is damaged or not a store: restore a copy, or remove it"):
         await store_at(path).open()
 
 
@@ -150,7 +150,7 @@ def open_as_another_user(path: Path, _: int) -> None:
         os.setresuid(65534, 65534, 65534)
 
     async def work() -> None:
-        with pytest.raises(OSError, match=r"registry .* cannot be opened: .*(Permission denied|has no right)"):
+        with pytest.raises(OSError, match=r"store .* cannot be opened: .*(Permission denied|has no right)"):
             await store_at(path).open()
 
     anyio.run(work)
@@ -172,7 +172,7 @@ async def test_a_folder_without_rights_is_told(tmp_path: Path, there: bool) -> N
 
 
 async def test_changes_are_found_by_an_index(path: Path) -> None:
-    """However much providers keep in `deps.kv`: what follows the registry does not read it."""
+    """However much providers keep in `deps.kv`: what follows the store does not read it."""
     store = store_at(path)
     await store.open(["models"])
     reader = store._reader

@@ -72,7 +72,7 @@ async def test_changes_that_failed_to_be_followed_are_followed_again(caplog: pyt
         await anyio.sleep(0.02)
         group.cancel_scope.cancel()
     assert asked == [[], ["m"], ["m"]], "each change once more after a failure, and not again when it is followed"
-    assert "the registry cannot be followed" in caplog.text
+    assert "the store cannot be followed" in caplog.text
 
 
 async def test_a_stack_that_starts_again_reads_all_that_the_store_keeps(

@@ -265,7 +265,7 @@ class ApiDefinition:
     pair: ResourceKind | None = field(default=None)
     """Set on both APIs of a pair."""
     implemented_by_stack: bool = False
-    """True for the registry APIs and inspect: no provider implements them."""
+    """True for the resource APIs and inspect: no provider implements them."""
 
     @functools.cached_property
     def methods(self) -> Mapping[str, MethodDefinition]:
@@ -309,7 +309,7 @@ class ApiDefinition:
         return types.MappingProxyType({name: tuple(what) for name, what in found.items()})
 
     def method_for(self, action: ResourceAction) -> MethodDefinition:
-        """The method of a registry API that does `action`.
+        """The method of a resource API that does `action`.
 
         Raises LookupError when the Protocol has none.
         """

@@ -15,7 +15,7 @@ _ATTRIBUTE = "__webmethod__"
 
 
 class ResourceAction(StrEnum):
-    """What a method of a registry API (models, shields, memory_banks) does with the objects of its kind."""
+    """What a method of a resource API (models, shields, memory_banks) does with the objects of its kind."""
 
     LIST = "list"
     GET = "get"
@@ -42,7 +42,7 @@ class WebMethod:
     event_field: the field of a streamed piece that names the event, as in `event: message_start`.
     routed_by: the parameter that names the object (model, shield, memory bank) which decides the provider.
     creates: the id in the reply that belongs to the instance which made it; see `llamastack.api.created_ids`.
-    resource_action: set on the methods of a registry API.
+    resource_action: set on the methods of a resource API.
     capability: the capability that a provider needs to serve this method at all.
     argument_capabilities: parameter name -> capability needed when that parameter is given a truthy value.
     image_arguments: parameters whose content may hold images; then the capability `images` is needed.

@@ -53,7 +53,7 @@ def llamastack_apis() -> Sequence[ApiDefinition]:  # type: ignore[empty-body]
     """APIs to add to the built-in ones; a name that is taken is an error.
 
     They get routes, client methods, registration, commands and a key in the run config, as the built-in ones have.
-    `llamastack.provider.builtin_apis.routed_apis` makes a pair of a routed API and the registry API of its objects.
+    `llamastack.provider.builtin_apis.routed_apis` makes a pair of a routed API and the resource API of its objects.
     """
 
 
@@ -105,7 +105,7 @@ def llamastack_stack_lifespan(stack: Any) -> AbstractAsyncContextManager[object]
 def llamastack_object_registered(api: str, object: Any) -> None:
     """A user registered an object. The hook is not called for objects of the run config or of other processes.
 
-    api: name of the registry API, such as `models`.
+    api: name of the resource API, such as `models`.
     object: the object, such as a `Model`.
     """
 

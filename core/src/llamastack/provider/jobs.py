@@ -11,7 +11,7 @@ from llamastack.provider.errors import LlamaStackError
 
 
 class CurrentJob(Protocol):
-    """A call that runs in the background. The stack keeps all of this about every half second, and when the call ends.
+    """A call that runs in the background. The provider of jobs keeps all of this each half second, and at the end.
 
     id: of the job. attempt: 1 for the first.
     checkpoint: any JSON value, at most 64 KiB; the next attempt finds what an earlier one set. None at first. Set a

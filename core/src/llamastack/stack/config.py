@@ -125,7 +125,7 @@ class LoadedConfig(YamlDocument):
         return self.validated(model, (name,), {} if read is None else self.value[name])
 
     def objects(self, resource_api: str) -> list[Any]:
-        """What the config registers at start for one registry API."""
+        """What the config registers at start for one resource API."""
         return list(getattr(self.run, resource_api, []))
 
 

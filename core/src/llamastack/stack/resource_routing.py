@@ -147,7 +147,7 @@ class VisibleObjects:
 
 
 def resource_dispatch(table: ResourceCatalogue, method: MethodDefinition, access: AccessControl) -> Dispatch:
-    """A method of a registry API."""
+    """A method of a resource API."""
     if method.web.resource_action is None:
         raise TypeError(f"{method.api}.{method.name} must say what it does with the objects")
     objects = VisibleObjects(table, access)

@@ -233,7 +233,7 @@ class Stack(Apis):
                 background.start_soon(instance.run, name=f"{instance.api}/{instance.provider_id}")
             await self._wait_for(started)
             following = await _background_tasks(opened)
-            following.start_soon(follower.follow, name="registry")
+            following.start_soon(follower.follow, name="store")
             for plugin, lifespan in self.hooks.collect("llamastack_stack_lifespan", self, required=True):
                 await opened.enter_async_context(contained_lifespan(plugin, lifespan))
             yield

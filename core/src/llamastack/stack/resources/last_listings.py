@@ -55,7 +55,7 @@ class LastListings:
         try:
             await self._store.put(self._kind, instance.provider_id, json.dumps(sorted(names)))
         except Exception as error:
-            _LOGGER.warning("the registry does not keep what '%s' lists: %s", instance.provider_id, error)
+            _LOGGER.warning("the store does not keep what '%s' lists: %s", instance.provider_id, error)
         else:
             self._names[instance.provider_id] = names
 

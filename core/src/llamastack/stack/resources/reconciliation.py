@@ -134,7 +134,7 @@ class Registrations:
             item = self._kind.adapter.validate_json(record.value or "", extra="ignore")
         except ValidationError as error:
             _LOGGER.error(  # noqa: TRY400 - the traceback says nothing more
-                "%s '%s' in the registry cannot be read and is left out: %s",
+                "%s '%s' in the store cannot be read and is left out: %s",
                 self._kind.label,
                 record.key,
                 "; ".join(fault["msg"] for fault in error.errors(include_input=False)),
@@ -173,7 +173,7 @@ class Registrations:
         if self.is_declared(record.key):
             if known is not None and item is not None and known.provider_id != item.provider_id:
                 _LOGGER.warning(
-                    "%s '%s' stands in the run config and, otherwise, in the registry: the run config counts",
+                    "%s '%s' stands in the run config and, with another provider, in the store: the run config counts",
                     self._kind.label,
                     record.key,
                 )

@@ -40,4 +40,4 @@ class StoreFollower:
             try:
                 await self.take()
             except Exception:
-                _LOGGER.exception("the registry cannot be followed; trying again")
+                _LOGGER.exception("the store cannot be followed; trying again")

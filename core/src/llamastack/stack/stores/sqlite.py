@@ -42,7 +42,7 @@ _CAUSES = {
     sqlite3.SQLITE_FULL: "the disk is full",
     sqlite3.SQLITE_IOERR: "the disk is full or faulty",
     sqlite3.SQLITE_CORRUPT: "the file is damaged: restore a copy, or remove it to begin with an empty one",
-    sqlite3.SQLITE_NOTADB: "the file is damaged or not a registry: restore a copy, or remove it",
+    sqlite3.SQLITE_NOTADB: "the file is damaged or not a store: restore a copy, or remove it",
     sqlite3.SQLITE_READONLY: "this process has no right to write the file and its folder",
     sqlite3.SQLITE_CANTOPEN: "this process has no right to open the file, or its folder is gone",
 }
@@ -100,7 +100,7 @@ class SqliteStore:
         except (sqlite3.Error, OSError) as error:
             for connection in made:
                 connection.close()
-            raise OSError(f"the registry {self._path} cannot be opened: {_cause(error)}") from error
+            raise OSError(f"the store {self._path} cannot be opened: {_cause(error)}") from error
         return made[0], made[1]
 
     def _close_to_others(self) -> None:
@@ -124,8 +124,8 @@ class SqliteStore:
             return await anyio.to_thread.run_sync(work, lane.connection, limiter=lane.limiter)
         except sqlite3.Error as error:
             if is_shortage(error):
-                raise ServerBusyError(f"{SHORTAGE}, so the registry {self._path} cannot be used") from error
-            raise StoreUnavailableError(f"the registry {self._path} cannot be used: {_cause(error)}") from error
+                raise ServerBusyError(f"{SHORTAGE}, so the store {self._path} cannot be used") from error
+            raise StoreUnavailableError(f"the store {self._path} cannot be used: {_cause(error)}") from error
 
     # ---- reading -------------------------------------------------------------------------------------------------
 

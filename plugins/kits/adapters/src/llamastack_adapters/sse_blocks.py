@@ -10,6 +10,7 @@ from llamastack.http.sse import BYTE_ORDER_MARK, DATA, EVENT_ENDS, MOST_EVENT_BY
 DONE = b"[DONE]"
 """The data of the event that ends a stream in OpenAI's dialect."""
 DONE_EVENT = encode(DONE)
+"""This event."""
 
 _END = re.compile(rb"\n\r?\n")
 _EMPTY = re.compile(rb'(?<![^\n])data:[ \t]*(?:null|"")?[ \t]*[\r\n]')
