@@ -122,6 +122,15 @@ def test_every_package_is_in_the_readme() -> None:
     assert {folder for folder, _ in rows} == {named(file.parent) for file in PYPROJECTS}
 
 
+def test_every_path_that_contributors_read_of_is_there() -> None:
+    text = read("CONTRIBUTING.md")
+    _, rows = text.split("Where things are:\n\n| what | where |\n|---|---|\n")
+    paths = re.findall(r"`([^`]+)`", " ".join(re.findall(r"^\| .* \| (.*) \|$", rows.split("\n\n")[0], re.MULTILINE)))
+    assert len(paths) > 30
+    paths += re.findall(r"`([\w-]+/[\w./-]+\.\w+)`", text)
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
 def test_every_make_target_that_is_named_is_there() -> None:
     targets = set(re.findall(r"^(\w[\w-]*):", read("Makefile"), re.MULTILINE))
     for page in PAGES:
