@@ -34,8 +34,9 @@ from llamastack_adapters.decompression import ACCEPTED
 from llamastack_adapters.error_bodies import error_in, error_of_answer, error_of_event, error_of_status
 from llamastack_adapters.event_streams import EventStream
 from llamastack_adapters.non_streaming_replies import events_of, looks_like_events, looks_whole, pieces_of_event
-from llamastack_adapters.openai_dialect import DONE, MALFORMED
+from llamastack_adapters.openai_dialect import MALFORMED
 from llamastack_adapters.remote_inference import RemoteConfig
+from llamastack_adapters.sse_blocks import DONE
 from llamastack_adapters.surrogate_pairs import decode_json
 from llamastack_adapters.transports import guard
 

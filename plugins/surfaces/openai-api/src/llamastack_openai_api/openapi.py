@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
-from llamastack_adapters.openai_dialect import DONE
+from llamastack_adapters.sse_blocks import DONE
 from llamastack_openai_api.errors import OPENAI_ERRORS, PREFIX
 from llamastack_openai_api.schemas import SCHEMAS
 from llamastack_server import (

@@ -16,7 +16,7 @@ from llamastack.api.inference import EmbeddingsResponse
 from llamastack.api.models import Model
 from llamastack.api.safety import RunShieldResponse, ViolationLevel
 from llamastack.http import sse
-from llamastack_adapters.openai_dialect import DONE_EVENT
+from llamastack_adapters.sse_blocks import DONE_EVENT
 from llamastack_server import json_of
 
 Reply = Mapping[str, Any]

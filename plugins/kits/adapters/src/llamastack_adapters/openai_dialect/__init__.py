@@ -37,11 +37,8 @@ from llamastack_adapters.openai_dialect.requests import (
 from llamastack_adapters.openai_dialect.requests_from_native import as_json_schema, chat_form, completion_form
 from llamastack_adapters.openai_dialect.streams import chat_stream, completion_stream
 from llamastack_adapters.openai_dialect.tool_calls import parse_arguments
-from llamastack_adapters.sse_blocks import DONE, DONE_EVENT
 
 __all__ = [
-    "DONE",
-    "DONE_EVENT",
     "MALFORMED",
     "BackendReply",
     "Dialect",
