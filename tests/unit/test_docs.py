@@ -146,7 +146,10 @@ def test_commands_that_are_shown_are_there(page: Path) -> None:
         if line.startswith(" recordings "):  # of the page's own example, whose own test runs it
             continue
         command: click.Command = cli
-        context = click.Context(cli, info_name="llamastack")
+        # Click keeps the help option of the first context for all later ones, those of other tests too.
+        context = click.Context(
+            cli, info_name="llamastack", help_option_names=cli.context_settings["help_option_names"]
+        )
         options: set[str] = set()
         for word in shlex.split(line, comments=True):
             if word.startswith("--"):
