@@ -168,19 +168,19 @@ def provider_types(_: str) -> str:
     """
     discovery = default_discovery()
     own = {f"llamastack-provider-{folder.name}" for folder in (ROOT / "plugins" / "providers").iterdir()}
-    passthroughs = [i for i in discovery.providers() if i.distribution == _PASSTHROUGH]
+    passthroughs = [i for i in discovery.providers() if i.package == _PASSTHROUGH]
     own.discard(_PASSTHROUGH)
     text = ""
     presets = {preset.provider_type for preset in PRESETS}
-    for installed in [i for i in discovery.providers() if i.distribution in own and i.name not in presets]:
-        text += _provider(discovery.load_spec(installed), installed.distribution, installed.api)
+    for installed in [i for i in discovery.providers() if i.package in own and i.name not in presets]:
+        text += _provider(discovery.load_spec(installed), installed.package, installed.api)
     spec = discovery.load_spec(passthroughs[0])
     return text + _provider(spec, _PASSTHROUGH, ", ".join(i.api for i in passthroughs))
 
 
-def _provider(spec: Any, distribution: str, apis: str) -> str:
+def _provider(spec: Any, package: str, apis: str) -> str:
     needs = f" Needs the API {', '.join(spec.api_dependencies)}." if spec.api_dependencies else ""
-    text = f"## `{spec.provider_type}` for {apis}\n\n{spec.description}. Package: `{distribution}`.{needs}\n\n"
+    text = f"## `{spec.provider_type}` for {apis}\n\n{spec.description}. Package: `{package}`.{needs}\n\n"
     if spec.capabilities:
         text += table(("capability", "support"), [(f"`{n}`", s) for n, s in spec.capabilities.items()]) + "\n"
     return text + _config_of(spec) + "\n"

@@ -82,7 +82,7 @@ def bench_listing() -> None:
         for _ in range(ROUNDS):
             discovery = Discovery(entry_points_in(Path(folder)))
             started = time.perf_counter()
-            found = [(p.name, p.distribution, p.version) for p in discovery.providers()]
+            found = [(p.name, p.package, p.version) for p in discovery.providers()]
             times.append(time.perf_counter() - started)
         imported = [m for m in set(sys.modules) - before if "provider" in m]
         report(

@@ -40,7 +40,7 @@ def test_they_live_together(
     venv.install("-c", str(ROOT / "constraints.txt"), *wheels)
     venv.pip("check")
     listed = json.loads(venv.run("llamastack", "providers", "list", "--check", "--json", cwd=tmp_path).stdout)
-    status = {p["provider_type"]: p["status"] for p in listed if p["distribution"] != "llamastack"}
+    status = {p["provider_type"]: p["status"] for p in listed if p["package"] != "llamastack"}
     assert status == dict.fromkeys(
         [
             "remote::bedrock",

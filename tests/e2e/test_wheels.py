@@ -101,7 +101,7 @@ def test_a_third_party_provider_from_its_wheel(
 
     venv.install("-c", str(ROOT / "constraints.txt"), tiny)
     listed = json.loads(venv.run("llamastack", "providers", "list", "--json", cwd=tmp_path).stdout)
-    found = {(p["api"], p["provider_type"], p["distribution"], p["version"]) for p in listed}
+    found = {(p["api"], p["provider_type"], p["package"], p["version"]) for p in listed}
     assert ("inference", "remote::tiny", "llamastack-provider-tiny", "4.5.6") in found
 
     config = tmp_path / "run.yaml"

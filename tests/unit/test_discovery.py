@@ -26,7 +26,7 @@ def only(site: Path, disabled: list[str] | None = None) -> Discovery:
 def test_lists_distribution_and_version(site: Path) -> None:
     install(site, "llamastack-provider-one", {INFERENCE: {"one": "m:A"}}, version="0.3.1")
     (found,) = only(site).providers()
-    assert (found.api, found.name, found.distribution, found.version) == (
+    assert (found.api, found.name, found.package, found.version) == (
         "inference",
         "one",
         "llamastack-provider-one",
@@ -71,11 +71,11 @@ def test_two_claims_are_both_listed_and_only_using_them_fails(site: Path) -> Non
     for name in ("acme-one", "acme-two"):
         install(site, name, {INFERENCE: {"remote::acme": "scripted_fake:SPEC"}})
     found = only(site)
-    assert [p.distribution for p in found.providers()] == ["acme-one", "acme-two"]
+    assert [p.package for p in found.providers()] == ["acme-one", "acme-two"]
     with pytest.raises(DiscoveryError, match=r"claimed by acme-one 1\.2\.3 and acme-two 1\.2\.3"):
         found.find(INFERENCE, "remote::acme")
-    assert found.find(INFERENCE, "remote::acme", "Acme_Two").distribution == "acme-two"
-    with pytest.raises(DiscoveryError, match="not brought by distribution 'acme-three' but by acme-one"):
+    assert found.find(INFERENCE, "remote::acme", "Acme_Two").package == "acme-two"
+    with pytest.raises(DiscoveryError, match="not brought by package 'acme-three' but by acme-one"):
         found.find(INFERENCE, "remote::acme", "acme-three")
 
 

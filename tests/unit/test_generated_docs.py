@@ -59,7 +59,7 @@ def test_the_config_of_every_provider_is_generated_into_its_readme() -> None:
     for installed in default_discovery().providers():
         if installed.name in PRESET_TYPES:
             continue  # they share a config, and have a table
-        folder = ROOT / "plugins" / "providers" / installed.distribution.removeprefix("llamastack-provider-")
+        folder = ROOT / "plugins" / "providers" / installed.package.removeprefix("llamastack-provider-")
         if folder.is_dir() and folder.name not in (
             "sample",
             "remote",

@@ -37,7 +37,7 @@ class ProviderConfig(_Strict):
 
     provider_id: ProviderId = Field(description="Name of this instance; unique within its API")
     provider_type: str = Field(min_length=1, description="An installed type; see `llamastack providers list`")
-    distribution: str | None = Field(None, description="The package, if several packages bring the same type")
+    package: str | None = Field(None, description="The package, if several packages bring the same type")
     config: dict[str, Any] = Field(default_factory=dict, description="See `llamastack providers show TYPE`")
 
 

@@ -33,15 +33,15 @@ class DiscoveryError(Exception):
 
 @dataclass(frozen=True)
 class Installed:
-    """One entry point of one distribution.
+    """One entry point of one package.
 
-    group, name, value: as in its `pyproject.toml`. distribution, version: who brings it.
+    group, name, value: as in its `pyproject.toml`. package, version: who brings it.
     """
 
     group: str
     name: str
     value: str
-    distribution: str
+    package: str
     version: str
     disabled: bool = False
 
@@ -52,10 +52,10 @@ class Installed:
 
     @property
     def origin(self) -> str:
-        return f"{self.distribution} {self.version}"
+        return f"{self.package} {self.version}"
 
     def load(self) -> Any:
-        """Import what it names. Raises DiscoveryError with distribution, version, entry point and cause."""
+        """Import what it names. Raises DiscoveryError with package, version, entry point and cause."""
         if self.disabled:
             raise DiscoveryError(f"'{self.name}' ({self.origin}) is disabled by {DISABLE_VARIABLE}")
         try:
@@ -106,16 +106,16 @@ class Discovery:
 
     @cached_property
     def installed(self) -> tuple[Installed, ...]:
-        """Everything, sorted by group, name and distribution."""
+        """Everything, sorted by group, name and package."""
         found: list[Installed] = []
         read = cache(_name_and_version)
         off = {_canonical(entry) for entry in self._disabled}
         for entry in self._entry_points():
             if entry.group.startswith("llamastack."):
-                distribution, version = read(entry.dist)  # type: ignore[arg-type]  # distributions are hashable
-                disabled = entry.name in self._disabled or _canonical(distribution) in off
-                found.append(Installed(entry.group, entry.name, entry.value, distribution, version, disabled))
-        return tuple(sorted(found, key=lambda i: (i.group, i.name, i.distribution)))
+                package, version = read(entry.dist)  # type: ignore[arg-type]  # distributions are hashable
+                disabled = entry.name in self._disabled or _canonical(package) in off
+                found.append(Installed(entry.group, entry.name, entry.value, package, version, disabled))
+        return tuple(sorted(found, key=lambda i: (i.group, i.name, i.package)))
 
     def group(self, group: str) -> list[Installed]:
         return [i for i in self.installed if i.group == group]
@@ -130,18 +130,18 @@ class Discovery:
             i for i in self.installed if i.group.startswith(PROVIDER_GROUP_PREFIX) and (api is None or i.api == api)
         ]
 
-    def find(self, group: str, name: str, distribution: str | None = None) -> Installed:
+    def find(self, group: str, name: str, package: str | None = None) -> Installed:
         """The one entry called `name` in `group`.
 
-        distribution: chooses among several that claim the same name.
+        package: chooses among several that claim the same name.
         Raises DiscoveryError.
         """
         candidates = [i for i in self.group(group) if i.name == name]
-        if distribution is not None:
-            chosen = [i for i in candidates if _canonical(i.distribution) == _canonical(distribution)]
+        if package is not None:
+            chosen = [i for i in candidates if _canonical(i.package) == _canonical(package)]
             if candidates and not chosen:
                 raise DiscoveryError(
-                    f"'{name}' is not brought by distribution '{distribution}' but by "
+                    f"'{name}' is not brought by package '{package}' but by "
                     + " and ".join(i.origin for i in candidates)
                 )
             candidates = chosen
@@ -149,7 +149,7 @@ class Discovery:
         if len(candidates) > 1:
             raise DiscoveryError(
                 f"'{name}' is claimed by {' and '.join(i.origin for i in candidates)}; "
-                f"choose one with 'distribution: {candidates[0].distribution}'"
+                f"choose one with 'package: {candidates[0].package}'"
             )
         if not candidates:
             raise DiscoveryError(self._not_installed(group, name))

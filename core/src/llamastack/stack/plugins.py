@@ -93,7 +93,7 @@ class Plugins:
                 _LOGGER.warning("the required plugin '%s' is disabled by %s", installed.name, DISABLE_VARIABLE)
 
     def _load(self, installed: Installed) -> None:
-        name = f"{installed.distribution}:{installed.name}"
+        name = f"{installed.package}:{installed.name}"
         required = installed.group == REQUIRED_PLUGIN_GROUP
         try:
             plugin = installed.load()

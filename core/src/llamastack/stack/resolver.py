@@ -71,12 +71,10 @@ def resolve(config: LoadedConfig, apis: Mapping[str, ApiDefinition], discovery: 
         for place, provider in enumerate(providers):
             path = ("providers", api, place)
             try:
-                installed = discovery.find(
-                    f"{PROVIDER_GROUP_PREFIX}{api}", provider.provider_type, provider.distribution
-                )
+                installed = discovery.find(f"{PROVIDER_GROUP_PREFIX}{api}", provider.provider_type, provider.package)
                 spec = discovery.load_spec(installed)
             except DiscoveryError as error:
-                key = "distribution" if provider.distribution and "not brought" in str(error) else "provider_type"
+                key = "package" if provider.package and "not brought" in str(error) else "provider_type"
                 faults.append(config.fault((*path, key), str(error)))
                 continue
             settings: BaseModel | Exception

@@ -30,9 +30,9 @@ class _Distribution:
         return f"Name: {self.name}\nVersion: 0.1.0\n\n"
 
 
-def entry_point(name: str, value: str, group: str, distribution: str = "llamastack-provider-sample") -> EntryPoint:
-    """An entry point as if a distribution had it."""
-    made: EntryPoint = EntryPoint(name, value, group)._for(_Distribution(distribution))  # type: ignore[no-untyped-call]
+def entry_point(name: str, value: str, group: str, package: str = "llamastack-provider-sample") -> EntryPoint:
+    """An entry point as if a package had it."""
+    made: EntryPoint = EntryPoint(name, value, group)._for(_Distribution(package))  # type: ignore[no-untyped-call]
     return made
 
 
@@ -50,7 +50,7 @@ class Broken:
     config: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     providers: Mapping[str, Any] = field(default_factory=dict)
-    distribution: str = "llamastack-provider-sample"
+    package: str = "llamastack-provider-sample"
     module: str = __name__
 
     def subject(self, backend: str) -> Subject:
@@ -61,7 +61,7 @@ class Broken:
             self.spec.provider_type,
             f"{self.module}:{attribute}",
             f"llamastack.providers.{self.api}",
-            self.distribution,
+            self.package,
         )
         config = {
             name: value.format(url=backend) if isinstance(value, str) else value for name, value in self.config.items()

@@ -205,7 +205,7 @@ def test_commands_of_a_plugin(runner: CliRunner, site: Path, caplog: pytest.LogC
         "error: command 'gone' (greeting_fake:gone) cannot be loaded: AttributeError: "
     )
     shown = runner.invoke(cli, ["plugins", "list"]).stdout.splitlines()
-    assert [line.split() for line in shown] == [["NAME", "DISTRIBUTION", "VERSION"], ["greeting", "greeting", "1.2.3"]]
+    assert [line.split() for line in shown] == [["NAME", "PACKAGE", "VERSION"], ["greeting", "greeting", "1.2.3"]]
 
 
 def test_a_plugin_adds_a_command_to_a_group(runner: CliRunner, site: Path) -> None:

@@ -32,7 +32,7 @@ def run(*arguments: str) -> Result:
 def test_list_has_no_status_when_all_is_well(site: Path) -> None:
     install(site, "llamastack-provider-tgi", {INFERENCE: {"remote::tgi": "scripted_fake:SPEC"}}, version="0.3.1")
     assert run("providers", "list").stdout == (
-        "API        PROVIDER TYPE  DISTRIBUTION             VERSION\n"
+        "API        PROVIDER TYPE  PACKAGE                  VERSION\n"
         "inference  remote::tgi    llamastack-provider-tgi  0.3.1\n"
     )
 
@@ -43,7 +43,7 @@ def test_list_as_json(site: Path) -> None:
         {
             "api": "inference",
             "provider_type": "one",
-            "distribution": "one",
+            "package": "one",
             "version": "1.2.3",
             "status": "ok",
             "reason": None,
@@ -59,8 +59,8 @@ def test_list_says_what_is_broken_disabled_or_claimed_twice(site: Path, monkeypa
     monkeypatch.setattr(discovery, "_default", Discovery(entry_points_in(site, real=False), disabled=["off"]))
     lines = run("providers", "list").stdout.splitlines()[1:]
     assert [line.split("1.2.3", 1)[1].strip() for line in lines] == [
-        "also brought by acme-two 1.2.3: choose with 'distribution:'",
-        "also brought by acme-one 1.2.3: choose with 'distribution:'",
+        "also brought by acme-two 1.2.3: choose with 'package:'",
+        "also brought by acme-one 1.2.3: choose with 'package:'",
         "broken: package 'package_that_is_gone' is not installed",
         "disabled by LLAMASTACK_DISABLE_PLUGINS",
     ]
@@ -89,9 +89,9 @@ def test_show(site: Path) -> None:
     shown = run("providers", "show", "no-tools").stdout
     assert shown.startswith("no-tools for API inference: ")
     for line in (
-        "distribution  llamastack-provider-scripted 1.2.3",
-        "completion    not implemented",
-        "tools         unsupported",
+        "package     llamastack-provider-scripted 1.2.3",
+        "completion  not implemented",
+        "tools       unsupported",
         "FIELD    TYPE            DEFAULT    REQUIRED  DESCRIPTION",
         "api_key  secret or null  null       no",
         "port     integer         1          no",
@@ -204,6 +204,6 @@ def test_distributions(site: Path) -> None:
     install(site, "llamastack-starter", {"llamastack.distributions": {"mine": "scripted_fake:SPEC"}})
     discovery.default_discovery().refresh()
     assert run("distributions", "list").stdout == (
-        "NAME  DISTRIBUTION        VERSION\nmine  llamastack-starter  1.2.3\n"
+        "NAME  PACKAGE             VERSION\nmine  llamastack-starter  1.2.3\n"
     )
     assert json.loads(run("distributions", "list", "--json").stdout)[0]["name"] == "mine"

@@ -34,13 +34,13 @@ class SubjectError(Exception):
 class Origin(NamedTuple):
     """What is under test, as a report names it.
 
-    api: of the provider; `store` for a store. type: of the provider, or the name of the store. distribution, version:
+    api: of the provider; `store` for a store. type: of the provider, or the name of the store. package, version:
     of its package; "?" when it is not installed. capabilities: those that the spec declares.
     """
 
     api: str
     type: str
-    distribution: str
+    package: str
     version: str
     capabilities: dict[str, str]
 
@@ -83,9 +83,9 @@ class ConfiguredProvider:
     @cached_property
     def installed(self) -> Installed:
         """The installed provider. Raises CheckFailure if it is not installed."""
-        distribution = self.entry.get("distribution") if self.has_entry else None
+        package = self.entry.get("package") if self.has_entry else None
         try:
-            return self.discovery.find(f"{PROVIDER_GROUP_PREFIX}{self.api}", self.provider_type, distribution)
+            return self.discovery.find(f"{PROVIDER_GROUP_PREFIX}{self.api}", self.provider_type, package)
         except DiscoveryError as error:
             raise CheckFailure(str(error)) from None
 
@@ -101,7 +101,7 @@ class ConfiguredProvider:
     def origin(self) -> Origin:
         """Where the provider comes from, for reports."""
         try:
-            found = self.installed.distribution, self.installed.version, dict(self.spec.capabilities)
+            found = self.installed.package, self.installed.version, dict(self.spec.capabilities)
         except CheckFailure:
             found = "?", "?", {}
         return Origin(self.api, self.provider_type, *found)

@@ -370,7 +370,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         from llamastack_conformance.report import WARNED, terminal_table
 
         if asked or not provider.conforms or provider.counts[WARNED]:
-            terminalreporter.section(f"conformance of {provider.name} ({provider.distribution} {provider.version})")
+            terminalreporter.section(f"conformance of {provider.name} ({provider.package} {provider.version})")
             for line in terminal_table(provider):
                 terminalreporter.write_line(line)
     for title, lines in (("conformance: faults", state.faults), ("conformance: regressions", state.compared)):

@@ -42,7 +42,7 @@ class ProviderResults:
     suite: str
     api: str
     provider_type: str
-    distribution: str
+    package: str
     version: str
     capabilities: dict[str, str]
     results: list[Result] = field(default_factory=list)
@@ -151,7 +151,7 @@ def to_markdown(providers: Iterable[ProviderResults]) -> str:
         parts += [
             f"## `{provider.provider_type}` for {provider.api}\n",
             f"{provider.badge()}\n",
-            f"{provider.distribution} {provider.version}: {provider.summary()}.\n",
+            f"{provider.package} {provider.version}: {provider.summary()}.\n",
             "| | declared | result |\n|---|---|---|",
             *(f"| {topic} | {declared} | {verdict} |" for topic, declared, verdict in provider.rows()),
             "",

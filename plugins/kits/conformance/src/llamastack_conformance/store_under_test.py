@@ -78,7 +78,7 @@ class ConfiguredStore:
     def origin(self) -> Origin:
         """Where the store comes from, for reports."""
         try:
-            return Origin(STORE, self.name, self.installed.distribution, self.installed.version, {})
+            return Origin(STORE, self.name, self.installed.package, self.installed.version, {})
         except CheckFailure:
             return Origin(STORE, self.name, "?", "?", {})
 

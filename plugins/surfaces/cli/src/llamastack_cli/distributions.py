@@ -54,7 +54,7 @@ def _show(found: list[Installed], faults: list[str | None], as_json: bool, none:
             [
                 {
                     "name": installed.name,
-                    "distribution": installed.distribution,
+                    "package": installed.package,
                     "version": installed.version,
                     "status": "faulty" if fault else "ok",
                     "reason": fault,

@@ -38,7 +38,7 @@ def list_providers(api: str | None, check: bool, as_json: bool) -> None:
                 {
                     "api": installed.api,
                     "provider_type": installed.name,
-                    "distribution": installed.distribution,
+                    "package": installed.package,
                     "version": installed.version,
                     "status": "faulty" if fault else "ok",
                     "reason": fault,
@@ -66,9 +66,9 @@ def show_installed(
     rows = []
     for installed, fault in zip(found, faults, strict=True):
         row = [installed.api] if len(headers) > 1 else []
-        row += [installed.name, installed.distribution, installed.version]
+        row += [installed.name, installed.package, installed.version]
         rows.append(row + ([fault or "ok"] if with_status else []))
-    show_table([*headers, "DISTRIBUTION", "VERSION", *(["STATUS"] if with_status else [])], rows)
+    show_table([*headers, "PACKAGE", "VERSION", *(["STATUS"] if with_status else [])], rows)
 
 
 def _require_api(api: str) -> None:
@@ -95,7 +95,7 @@ def _fault(installed: Installed, all_of_them: Sequence[Installed], loads: Discov
         for other in all_of_them
         if (other.group, other.name) == (installed.group, installed.name) and other is not installed
     ]
-    return f"also brought by {', '.join(others)}: choose with 'distribution:'" if others else None
+    return f"also brought by {', '.join(others)}: choose with 'package:'" if others else None
 
 
 # ---- show ------------------------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ def _described(installed: Installed, spec: ProviderSpec) -> dict[str, Any]:
         "provider_type": spec.provider_type,
         "description": spec.description,
         "kind": spec.kind,
-        "distribution": installed.distribution,
+        "package": installed.package,
         "version": installed.version,
         "api_dependencies": list(spec.api_dependencies),
         "optional_api_dependencies": list(spec.optional_api_dependencies),
@@ -166,7 +166,7 @@ def _show(provider: dict[str, Any]) -> None:
     say(f"{provider['provider_type']} for API {provider['api']}: {provider['description']}")
     facts = [
         ("kind", provider["kind"]),
-        ("distribution", f"{provider['distribution']} {provider['version']}"),
+        ("package", f"{provider['package']} {provider['version']}"),
         ("needs APIs", ", ".join(provider["api_dependencies"])),
         ("uses APIs", ", ".join(provider["optional_api_dependencies"])),
         *((name.replace("_", " "), support) for name, support in provider["capabilities"].items()),

@@ -92,8 +92,8 @@ class StaticChecks(Suite):
 
     @check("static.metadata", tier=Tier.static, mend="complete the [project] table of pyproject.toml")
     async def test_static_metadata(self, subject: Subject) -> None:
-        """the distribution declares its summary, license, README and Python versions, and depends on llamastack"""
-        metadata = importlib_metadata.distribution(subject.installed.distribution).metadata
+        """the package declares its summary, license, README and Python versions, and depends on llamastack"""
+        metadata = importlib_metadata.distribution(subject.installed.package).metadata
         described = metadata.get("Description")
         wanted = {
             "description": metadata.get("Summary"),
@@ -102,7 +102,7 @@ class StaticChecks(Suite):
             "license": metadata.get("License-Expression")
             or metadata.get("License")
             or [c for c in metadata.get_all("Classifier") or [] if c.startswith("License ::")],
-            "dependencies with llamastack": subject.installed.distribution == "llamastack"
+            "dependencies with llamastack": subject.installed.package == "llamastack"
             or [r for r in metadata.get_all("Requires-Dist") or [] if re.match(r"llamastack(?![\w-])", r)],
         }
         missing = [name for name, value in wanted.items() if not value]
