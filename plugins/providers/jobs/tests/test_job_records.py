@@ -129,7 +129,8 @@ async def test_a_result_that_the_disk_has_no_room_for_does_not_keep_its_job_runn
         created = await at.jobs.create_job("work", "do", {"name": "a"})
         job = await until(at.jobs, created.job_id, lambda job: job.error is not None)
     assert job.error is not None
-    assert (job.status, job.error.code) == (JobStatus.queued, "store_unavailable")
+    assert job.status is JobStatus.failed
+    assert job.error.message == "what it gave cannot be kept: the disk is full"
 
 
 async def test_a_job_without_its_arguments_makes_no_call() -> None:

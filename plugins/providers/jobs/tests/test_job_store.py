@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ from hypothesis.stateful import (
 from llamastack.provider import ConflictError, Deps, StoreUnavailableError
 from llamastack.provider.memory_store import MemoryStore
 from llamastack.provider.store import Record
+from llamastack_provider_jobs import job_store
 from llamastack_provider_jobs.api import FINISHED, JobError, JobItem, JobItemStatus, JobStatus
 from llamastack_provider_jobs.config import JobsConfig
 from llamastack_provider_jobs.job_record import JobRecord
@@ -75,6 +77,10 @@ class Jobs(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
+        # Jobs that are due at the same time are in the order of these parts of their keys.
+        numbers = itertools.count()
+        self.patched = pytest.MonkeyPatch()
+        self.patched.setattr(job_store.secrets, "token_hex", lambda _: f"{next(numbers):012d}")
         self.loop = asyncio.new_event_loop()
         self.clock = 1_000_000.0
         self.kv = FailingStore()
@@ -236,6 +242,7 @@ class Jobs(RuleBasedStateMachine):
                 self.every_job_ends()
             finally:
                 self.loop.close()
+                self.patched.undo()
 
     def every_job_ends(self) -> None:
         """Every job ends when workers go on, and what belongs to no job any more is removed."""

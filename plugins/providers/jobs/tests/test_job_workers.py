@@ -112,6 +112,58 @@ async def test_a_job_whose_backend_stays_down_fails_in_the_end(monkeypatch: pyte
     assert (job.status, job.error.message, job.attempt) == (JobStatus.failed, "down", 6)
 
 
+async def test_progress_that_goes_up_and_down_does_not_go_on_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def do(_: Any) -> None:
+        clock[0] += 30
+        this_job().report(50 if len(work.calls) % 2 else 10)
+        raise ProviderUnavailableError("down")
+
+    clock = [1_000_000.0]
+    monkeypatch.setattr(worker_module, "pause_s", lambda *_: 0.0)
+    work = WorkFake(do)
+    async with worker(MemoryStore(), work, retry_for_s=100) as at:
+        monkeypatch.setattr(at.jobs._store, "now", lambda: clock[0])
+        job = await ended(at.jobs, (await at.jobs.create_job("work", "do", {"name": "a"})).job_id)
+    assert (job.status, job.attempt) == (JobStatus.failed, 5)
+
+
+@pytest.mark.parametrize("after", range(5))
+async def test_a_job_that_is_retried_while_others_look_for_jobs_runs_again(after: int) -> None:
+    """Another worker looks between any two changes of the store."""
+
+    class Looking(MemoryStore):
+        left = -1
+
+        async def swap(self, kind: str, key: str, value: str | None, **how: Any) -> Record | None:
+            await self.look()
+            return await super().swap(kind, key, value, **how)
+
+        async def put(self, kind: str, key: str, value: str, **how: Any) -> Record:
+            await self.look()
+            return await super().put(kind, key, value, **how)
+
+        async def look(self) -> None:
+            self.left -= 1
+            if self.left == 0:
+                claim = await other.claim("other")
+                if claim is not None:
+                    await other.end_held(claim, JobStatus.completed)
+
+    async def do(_: Any) -> str:
+        if len(work.calls) == 1:
+            raise BackendError("no")
+        return "done"
+
+    work, store = WorkFake(do), Looking()
+    async with worker(store, work) as at:
+        other = at.jobs._store
+        created = await at.jobs.create_job("work", "do", {"name": "a"})
+        await ended(at.jobs, created.job_id)
+        store.left = after + 1
+        await at.jobs.retry_job(created.job_id)
+        await until(at.jobs, created.job_id, lambda job: job.status is JobStatus.completed)
+
+
 async def test_a_retry_is_checked_as_the_first_call_was() -> None:
     async def do(_: Any) -> None:
         raise BackendError("no")
@@ -253,7 +305,10 @@ async def test_a_call_that_kills_every_worker_fails_in_the_end() -> None:
     async with worker(store, work, lease_s=3, max_worker_deaths=2) as at:
         job = await ended(at.jobs, created.job_id)
     assert job.error is not None
-    assert (job.status, job.error.message) == (JobStatus.failed, "2 workers died while they ran it")
+    assert (job.status, job.error.message) == (
+        JobStatus.failed,
+        ("its lease ended 2 times: its workers died, or stood still for longer than 'lease_s'"),
+    )
 
 
 async def test_many_workers_run_each_job_once() -> None:

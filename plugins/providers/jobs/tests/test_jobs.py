@@ -103,6 +103,9 @@ async def test_a_job_may_do_what_its_creator_may_do() -> None:
                 assert "readers" not in job.model_dump_json()
             assert seen[:2] == [ann, None]
             assert seen[2] is itself
+            with use_context(principal=Principal("bob", {"groups": {"a"}, "pair": (1, 2)})):
+                await ended(at.jobs, (await at.jobs.create_job("work", "do", {"name": "a"})).job_id)
+            assert seen[3] == Principal("bob", {"groups": ["a"], "pair": [1, 2]})
             with (
                 use_context(principal=Principal("ann", {"key": object()})),
                 pytest.raises(InternalError, match="the attributes of the caller's principal are no JSON"),

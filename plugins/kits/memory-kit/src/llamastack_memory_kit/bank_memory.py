@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -29,7 +30,7 @@ from llamastack.provider import (
     RequestTooLargeError,
     UnsupportedMemoryBankError,
 )
-from llamastack.provider.jobs import current_job
+from llamastack.provider.jobs import CurrentJob, current_job
 from llamastack_memory_kit.document_chunks import DocumentReader
 from llamastack_memory_kit.query_params import read_query_params
 from llamastack_memory_kit.records import (
@@ -45,8 +46,9 @@ from llamastack_memory_kit.records import (
 from llamastack_memory_kit.settings import DocumentSettings
 
 _LONGEST_TTL_SECONDS = 10**10
-_BATCH = 32
-"""Documents that a job stores at once; if one of them cannot be stored, each by itself."""
+_BATCH = 64
+"""Documents that a job stores at once."""
+_DOCUMENT = re.compile(r"documents\[(\d+)\]")
 _OF_ONE_DOCUMENT = (InvalidRequestError, RequestTooLargeError)
 """Errors after which a job goes on with the next document. After any other the next one would fail, too."""
 
@@ -214,17 +216,34 @@ class BankMemory(Memory, MemoryBanksProtocolPrivate):
         self._reader.check_ids(documents)
         places = job.open_items([document.document_id for document in documents], "documents")
         for start in range(0, len(places), _BATCH):
-            batch = places[start : start + _BATCH]
+            await self._insert_batch(bank_id, documents, ttl_seconds, places[start : start + _BATCH], job)
+
+    async def _insert_batch(
+        self,
+        bank_id: str,
+        documents: Sequence[MemoryBankDocument],
+        ttl_seconds: int | None,
+        places: list[int],
+        job: CurrentJob,
+    ) -> None:
+        """Store the documents at these places, all but those that cannot be stored."""
+        left = [*places]
+        while left:
             try:
-                await self._insert(await self._bank(bank_id), [documents[place] for place in batch], ttl_seconds)
-            except _OF_ONE_DOCUMENT:
-                async for status in self.insert_each(bank_id, documents, ttl_seconds, batch):
-                    if status.error is not None and not isinstance(status.error, _OF_ONE_DOCUMENT):
-                        raise status.error from None
-                    job.finish_item(status.place, status.error)
+                await self._insert(await self._bank(bank_id), [documents[place] for place in left], ttl_seconds)
+            except _OF_ONE_DOCUMENT as error:
+                named = _DOCUMENT.match(error.param or "")
+                if named is None:
+                    break
+                job.finish_item(left.pop(int(named[1])), error)
             else:
-                for place in batch:
+                for place in left:
                     job.finish_item(place)
+                return
+        async for status in self.insert_each(bank_id, documents, ttl_seconds, left):
+            if status.error is not None and not isinstance(status.error, _OF_ONE_DOCUMENT):
+                raise status.error
+            job.finish_item(status.place, status.error)
 
     async def insert_each(
         self,

@@ -21,6 +21,7 @@ class JobRecord(Job):
     result_key: where the result is. due_key: its entry under `open`.
     worker: the one that runs it. lease_until: until then no other worker may.
     deaths: workers that died while they ran it. failures, failing_since: transient errors in a row, and since when.
+    best: the most that the method has reported as done.
     checkpoint: what the method keeps for its next attempt.
     """
 
@@ -33,6 +34,7 @@ class JobRecord(Job):
     deaths: int = 0
     failures: int = 0
     failing_since: float | None = None
+    best: float = 0
     checkpoint: JsonValue = None
 
     def public(self, result: object = None) -> Job:

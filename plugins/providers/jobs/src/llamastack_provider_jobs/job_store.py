@@ -47,6 +47,7 @@ class JobStore:
         self.results = LongValues("result", deps, config.max_bytes)
         self.items = deps.kv("items", list[JobItem])
         self._open = deps.kv("open", str)
+        self._unreadable: set[str] = set()
 
     # ---- for callers -------------------------------------------------------------------------------------------------
 
@@ -61,6 +62,7 @@ class JobStore:
             await self._open.delete(key)
             raise
         await self.jobs.add(new.job_id, new)
+        await self._restore_entry(new)
         return new
 
     def new_id(self) -> str:
@@ -124,12 +126,13 @@ class JobStore:
 
         Those that cannot be read are left out, with a line in the log.
         """
-        keys = await self.jobs.keys(after=after, limit=limit)
         try:
-            found = [entry.value for entry in await self.jobs.scan(after=after, limit=limit)]
+            entries = await self.jobs.scan(after=after, limit=limit)
         except InternalError:
+            keys = await self.jobs.keys(after=after, limit=limit)
             found = [job for key in keys if (job := await self._readable(key)) is not None]
-        return found, keys[-1] if keys else None
+            return found, keys[-1] if keys else None
+        return [entry.value for entry in entries], entries[-1].key if entries else None
 
     async def _readable(self, job_id: str) -> JobRecord | None:
         try:
@@ -145,21 +148,23 @@ class JobStore:
         if job.status is not JobStatus.failed:
             raise ConflictError(f"job '{job_id}' is {job.status}; only a failed job can be retried", param="job_id")
         async for block in self._blocks(job_id):
-            pending = [_retried(item) for item in block.value]
-            await self.items.swap(block, pending, expires_in_s=_FOR_EVER_S)
-        await self.arguments.expire(job_id, _FOR_EVER_S)
+            await self.items.swap(block, [_retried(item) for item in block.value])
         again = job.changed(
             status=JobStatus.queued,
             attempt=0,
             deaths=0,
             failures=0,
             failing_since=None,
+            best=0,
             error=None,
             finished_at=None,
             next_attempt_at=self.now(),
         )
         if (queued := await self._move(entry, again, expires_in_s=_FOR_EVER_S)) is None:
             raise ConflictError(f"job '{job_id}' was changed at the same time; look at it and try again")
+        await self.arguments.expire(job_id, _FOR_EVER_S)
+        async for block in self._blocks(job_id):
+            await self.items.swap(block, block.value, expires_in_s=_FOR_EVER_S)
         return queued.value
 
     # ---- for workers -------------------------------------------------------------------------------------------------
@@ -179,9 +184,10 @@ class JobStore:
     async def _try_to_take(self, due: Entry[str], worker: str) -> Claim | None:
         try:
             return await self._take(due, worker)
-        except InternalError as error:  # what is kept cannot be read; that must not hold up the other jobs
-            _LOGGER.error("a job cannot be taken: %s", error.message)  # noqa: TRY400 - the traceback says nothing more
-            await self._open.delete(due.key)
+        except InternalError as error:  # what is kept cannot be read here; that must not hold up the other jobs
+            if due.key not in self._unreadable:
+                self._unreadable.add(due.key)
+                _LOGGER.error("a job cannot be taken: %s", error.message)  # noqa: TRY400 - that is all
             return None
 
     async def _take(self, due: Entry[str], worker: str) -> Claim | None:
@@ -194,10 +200,10 @@ class JobStore:
                 await self._open.delete(due.key)
             return None
         job = entry.value
-        if job.status in FINISHED:
-            await self._expire_parts(entry)
         if job.due_key != due.key:
-            if is_old or job.status in FINISHED:  # else the record may be about to name it
+            if is_old:  # else the record may be about to name it, also that of a job that has ended and is retried
+                if job.status in FINISHED:
+                    await self._expire_parts(entry)
                 await self._open.delete(due.key)
             return None
         if job.due_at() > now:
@@ -208,7 +214,8 @@ class JobStore:
             return None
         deaths = job.deaths + (job.status is JobStatus.running)
         if deaths >= self._config.max_worker_deaths:
-            lost = JobError(status=500, code="worker_lost", message=f"{deaths} workers died while they ran it")
+            message = f"its lease ended {deaths} times: its workers died, or stood still for longer than 'lease_s'"
+            lost = JobError(status=500, code="worker_lost", message=message)
             await self.end(entry, JobStatus.failed, error=lost)
             return None
         taken = job.changed(
@@ -312,13 +319,20 @@ class JobStore:
     async def _move(self, entry: Claim, job: JobRecord, *, expires_in_s: float | None = None) -> Claim | None:
         """Put the job in place of the entry, with another time when it is due; None: somebody has changed it since."""
         new, old = _due_key(job), entry.value.due_key
-        if new != old:
-            await self._open.set(new, job.job_id)
+        await self._open.set(new, job.job_id)
         moved = await self.jobs.swap(entry, job.changed(due_key=new), expires_in_s=expires_in_s)
         left = old if moved is not None else new
-        if new != old and left is not None:
+        if left is not None:
             await self._open.delete(left)
+        if moved is not None:
+            await self._restore_entry(moved.value)
         return moved
+
+    async def _restore_entry(self, job: JobRecord) -> None:
+        """If this process stood still before the record named its entry, another worker may have removed that."""
+        key = job.due_key or ""
+        if self.now() - _due_time(key) > _ORPHAN_S / 2:
+            await self._open.set(key, job.job_id)
 
     async def _blocks(self, job_id: str) -> AsyncIterator[Block]:
         after = ""
@@ -367,4 +381,5 @@ def _due_key(job: JobRecord) -> str:
 
 
 def _due_time(key: str) -> float:
-    return int(key[:13]) / 1000
+    """Seconds since 1970; 0 for a key that is none."""
+    return int(key[:13]) / 1000 if key[:13].isdecimal() else 0.0

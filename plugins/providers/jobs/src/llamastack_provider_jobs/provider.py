@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from llamastack.api.base import JsonObject
 from llamastack.api.pagination import Page
@@ -64,8 +65,9 @@ class StoreJobs(Jobs):
         if principal is None:
             return {}
         try:
-            return {"principal": JobPrincipal(id=principal.id, attributes=dict(principal.attributes))}
-        except ValidationError:
+            attributes = to_jsonable_python(dict(principal.attributes))
+            return {"principal": JobPrincipal(id=principal.id, attributes=attributes)}
+        except (ValidationError, PydanticSerializationError):
             raise InternalError(
                 "the attributes of the caller's principal are no JSON, so a job cannot keep them"
             ) from None

@@ -82,6 +82,9 @@ class Worker:
             except LlamaStackError as error:
                 failures += 1
                 _LOGGER.warning("no job can be taken: %s", error.message)
+            except Exception:
+                failures += 1
+                _LOGGER.exception("no job can be taken")
             else:
                 failures = 0
                 if claim is not None:
@@ -173,8 +176,8 @@ class Worker:
                 # If nothing can be kept, `_watch` ends this when the lease does, and the job is run again.
                 failures += 1
                 _LOGGER.warning("job %s has ended, but that cannot be kept: %s", running.id, error.message)
-                if failures == _MOST_TRIES_TO_KEEP:
-                    outcome = error  # perhaps only the result is too much for the disk
+                if failures == _MOST_TRIES_TO_KEEP:  # perhaps only the result is too much for the disk
+                    outcome = InternalError(f"what it gave cannot be kept: {error.message}")
                 await anyio.sleep(pause_s(failures, _WATCH_S, _POLL_S))
             except RequestTooLargeError as error:  # the result
                 outcome = error
@@ -216,13 +219,13 @@ class Worker:
         """In how many seconds to try again, and what to keep; None: no more."""
         now = self._store.now()
         failures, since = job.failures + 1, job.failing_since
-        if since is None or running.progress.done > job.progress.done:  # it gets on
+        if since is None or running.progress.done > job.best:  # it gets on
             failures, since = 1, now
-        if now - since > self._config.retry_for_s:
+        if now - since >= self._config.retry_for_s:
             return None
         asked_s = min(error.retry_after or 0, _LONGEST_ASKED_S)
         in_s = max(pause_s(failures, _FIRST_PAUSE_S, _LONGEST_PAUSE_S), asked_s)
-        return in_s, {"failures": failures, "failing_since": since}
+        return in_s, {"failures": failures, "failing_since": since, "best": max(job.best, running.progress.done)}
 
     async def _interrupted(self, claim: Claim, running: RunningJob) -> None:
         try:
