@@ -72,19 +72,17 @@ class RunningJob:
     def report(self, done: float, total: float | None = None, *, unit: str = "", message: str = "") -> None:
         failed = self.progress.failed
         self.progress = JobProgress(
-            done=done, total=total, unit=storable_text(unit), message=storable_text(message), failed=failed
+            done=done, total=total, unit=_cut(unit), message=storable_text(message), failed=failed
         )
 
     def open_items(self, names: Sequence[str], unit: str = "items") -> list[int]:
-        kept = [storable_text(name) for name in names]
+        kept = [_cut(name) for name in names]
         if [item.name for item in self._items] != kept:
-            self._items = [JobItem(place=place, name=name) for place, name in enumerate(kept)]
+            self._items = [_pending(place, name) for place, name in enumerate(kept)]
             self._changed = set(range((len(kept) + BLOCK - 1) // BLOCK))
         pending = [item.place for item in self._items if item.status is JobItemStatus.pending]
         failed = sum(item.status is JobItemStatus.failed for item in self._items)
-        self.progress = JobProgress(
-            done=len(kept) - len(pending), total=len(kept), unit=storable_text(unit), failed=failed
-        )
+        self.progress = JobProgress(done=len(kept) - len(pending), total=len(kept), unit=_cut(unit), failed=failed)
         return pending
 
     def finish_item(self, place: int, error: LlamaStackError | None = None) -> None:
@@ -102,6 +100,15 @@ class RunningJob:
         self.progress = at.model_copy(update={"done": at.done + 1, "failed": at.failed + failed})
 
 
+def _pending(place: int, name: str) -> JobItem:
+    # Without a validation, which takes most of the time of a job with many items.
+    return JobItem.model_construct(place=place, name=name, status=JobItemStatus.pending, message="")
+
+
 def storable_text(text: str) -> str:
-    """The text as it may be kept and shown: without secrets and lone surrogates, and not too long."""
-    return without_known_secrets(text)[:_LONGEST_TEXT].encode(errors="replace").decode()
+    """A message as it may be kept and shown: without secrets and lone surrogates, and not too long."""
+    return _cut(without_known_secrets(text))
+
+
+def _cut(text: str) -> str:
+    return text[:_LONGEST_TEXT].encode(errors="replace").decode()
