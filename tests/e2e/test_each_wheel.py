@@ -222,7 +222,7 @@ def test_a_package_of_a_stranger_gets_everything(environment: Environments, tmp_
         shared = command("share", str(note), "--folder", "docs", *url).strip()
         assert httpx.get(shared).text == "a note"
         assert httpx.get(f"{shared}0").json()["title"] == "Not Found"
-        assert "a note" in command("files", "download-file", "--folder", "docs", "--file-id", "file-2", *url)
+        assert "a note" in command("files", "download", "--folder", "docs", "--file-id", "file-2", *url)
         paths = httpx.get(f"{server.url}/openapi.json").json()["paths"]
         assert {"/shared/{folder}/{file_id}", "/folders/{folder}/files/{file_id}"} <= {*paths}
         assert server.stop() == 0

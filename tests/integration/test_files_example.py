@@ -278,9 +278,7 @@ async def test_the_command_line_reaches_every_method(
         assert "inbox" not in await run("folders", "list", "--region", "us")
         assert "note: there are more: --after disk/inbox" in await run("folders", "list", "--limit", "1")
         assert "region" in await run("folders", "get", "docs")
-        uploaded = await run(
-            "files", "upload-file", "--folder", "docs", "--file", str(source), "--labels", '{"a": "b"}'
-        )
+        uploaded = await run("files", "upload", "--folder", "docs", "--file", str(source), "--labels", '{"a": "b"}')
         assert json.loads(uploaded) == {
             "id": "file-1",
             "name": "a.txt",
@@ -289,17 +287,17 @@ async def test_the_command_line_reaches_every_method(
             "labels": {"a": "b"},
         }
         one = ("--folder", "docs", "--file-id", "file-1")
-        assert await run("files", "download-file", *one) == "hello"
-        assert await run("files", "download-file", *one, "--output", str(target)) == ""
+        assert await run("files", "download", *one) == "hello"
+        assert await run("files", "download", *one, "--output", str(target)) == ""
         assert target.read_bytes() == b"hello"
-        assert '"has_more": false' in await run("files", "list-files", "--folder", "docs", "--limit", "5")
+        assert '"has_more": false' in await run("files", "list", "--folder", "docs", "--limit", "5")
         assert '"size": 5' in await run("files", "replace-content", *one, "--content", str(target))
-        assert await run("files", "delete-file", *one) == ""
+        assert await run("files", "delete", *one) == ""
         events = await run("files", "list-events", "--folder", "docs")
         assert [json.loads(line)["type"] for line in events.splitlines()] == ["stored", "stored", "deleted"]
-        assert "no file 'file-1' in folder 'docs'" in await run("files", "get-file", *one, status=1)
-        assert "Missing option '--file-id'" in await run("files", "get-file", "--folder", "docs", status=2)
-        assert "--labels: is not JSON" in await run("files", "update-file", *one, "--labels", "{", status=2)
+        assert "no file 'file-1' in folder 'docs'" in await run("files", "get", *one, status=1)
+        assert "Missing option '--file-id'" in await run("files", "get", "--folder", "docs", status=2)
+        assert "--labels: is not JSON" in await run("files", "update", *one, "--labels", "{", status=2)
         await run("folders", "unregister", "docs")
         assert "no folder 'docs' is served" in await run("folders", "get", "docs", status=1)
 

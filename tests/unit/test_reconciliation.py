@@ -36,7 +36,7 @@ from llamastack.provider.errors import (
 )
 from llamastack.stack import Stack
 from llamastack.stack.resources import releases
-from llamastack.stack.resources.store_follower import StoreFollower
+from llamastack.stack.resources.kept_registrations import StoreFollower
 from llamastack.stack.supervisor import SupervisedProvider
 
 names = st.sampled_from(NAMES)

@@ -20,9 +20,9 @@ from llamastack.provider.errors import (
     ProviderUnavailableError,
 )
 from llamastack.stack import Stack
-from llamastack.stack.resources import releases, store_follower
+from llamastack.stack.resources import kept_registrations, releases
+from llamastack.stack.resources.kept_registrations import StoreFollower
 from llamastack.stack.resources.releases import Releases
-from llamastack.stack.resources.store_follower import StoreFollower
 from llamastack.stack.supervisor import SupervisedProvider
 
 pytestmark = pytest.mark.anyio
@@ -130,7 +130,7 @@ async def workers(
     scripted: Scripted, script: Scripts, store: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[Stack, Stack]]:
     """Two workers that share a store and follow it only when a test says so."""
-    monkeypatch.setattr(store_follower, "_FOLLOW_INTERVAL_S", 3600)
+    monkeypatch.setattr(kept_registrations, "_FOLLOW_INTERVAL_S", 3600)
     script("a", serves=[])
     script("b", serves=[])
     async with scripted("a", "b", store=store) as one, scripted("a", "b", store=store) as two:

@@ -31,7 +31,7 @@ from llamastack.stack.plugins import Plugins
 from llamastack.stack.resolver import Plan, provider_api, resolve
 from llamastack.stack.resource_routing import RoutedCalls, implemented_dispatch, resource_dispatch
 from llamastack.stack.resources.catalogue import ResourceCatalogue
-from llamastack.stack.resources.store_follower import StoreFollower
+from llamastack.stack.resources.kept_registrations import StoreFollower
 from llamastack.stack.supervisor import SupervisedProvider
 from llamastack.stack.yaml_source import ConfigError, ConfigIssue
 

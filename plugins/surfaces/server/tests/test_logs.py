@@ -43,6 +43,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
     monkeypatch.delenv(logs.LEVEL_VARIABLE, raising=False)
     before = logging.getLogger().handlers[:], logging.getLogger().level, logging.getLogger("llamastack").level
     hooks = threading.excepthook, sys.unraisablehook
+    logging.captureWarnings(False)  # it may still be on, for a showwarning that is there no more
     logs.set_up_logging(packages=["llamastack_provider_x", "acme.plugin"])
     handler = logs._own
     assert handler is not None

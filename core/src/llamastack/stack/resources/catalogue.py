@@ -18,6 +18,7 @@ from llamastack.provider.errors import (
 )
 from llamastack.provider.store import Changes, Store
 from llamastack.stack.in_turns import in_turns
+from llamastack.stack.resources.kept_registrations import KeptRegistrations
 from llamastack.stack.resources.last_listings import LastListings
 from llamastack.stack.resources.reconciliation import Registrations
 from llamastack.stack.resources.releases import Releases
@@ -45,7 +46,7 @@ class ResourceCatalogue:
         self.pair = pair
         self.instances = tuple(instances)
         self._by_id = {instance.provider_id: instance for instance in instances}
-        self._store = store
+        self._kept = KeptRegistrations(store, pair.resource_api)
         self._max_age_s = max_age_s
         self._notify = notify
         self._registrations = Registrations(pair, self._by_id)
@@ -225,7 +226,7 @@ class ResourceCatalogue:
         Raises InvalidRequestError if it is not there, and ProviderUnavailableError if that cannot be known now.
         """
         if self._registrations.target(alias, may_be_waiting=True) is None:
-            record = await self._store.get(self.pair.resource_api, alias.provider_resource_id or "")
+            record = await self._kept.get(alias.provider_resource_id or "")
             if record is not None:  # another worker may just have registered it
                 await self._registrations.follow(Changes(record.version, [record], complete=False))
         if self._registrations.target(alias, may_be_waiting=True) is None:
@@ -241,7 +242,7 @@ class ResourceCatalogue:
         """
         if self._registrations.is_declared(identifier):
             return self._registrations.get(identifier), None
-        record = await self._store.get(self.pair.resource_api, identifier)
+        record = await self._kept.get(identifier)
         return (None, None) if record is None else (self._registrations.read(record), record.version)
 
     async def _keep(
@@ -249,8 +250,7 @@ class ResourceCatalogue:
     ) -> bool:
         """Put what its provider has taken into the store, unless it is `there`. Returns False if another is."""
         if there is None:
-            value = _stored(item)
-            record = await self._store.swap(self.pair.resource_api, item.identifier, value, version=version)
+            record = await self._kept.write(item, version)
             if record is None:  # another worker was first
                 there, version = await self._current(item.identifier)
                 if there != item:
@@ -314,12 +314,11 @@ class ResourceCatalogue:
 
         The store is first: a provider may delete documents, which cannot be undone if the store then refuses.
         """
-        kind = self.pair.resource_api
-        deleted = await self._store.swap(kind, identifier, None, version=version)
+        deleted = await self._kept.delete(identifier, version)
         if deleted is not None:
             self._registrations.set_version(identifier, deleted.version)
             return True
-        if (record := await self._store.get(kind, identifier)) is not None:
+        if (record := await self._kept.get(identifier)) is not None:
             await self._registrations.follow(Changes(record.version, [record], complete=False))
         return False
 
@@ -328,9 +327,8 @@ class ResourceCatalogue:
         try:
             await self._registrations.ask_to_unregister(instance, item)
         except LlamaStackError as error:
-            value = _stored(item)
             try:
-                record = await self._store.swap(self.pair.resource_api, item.identifier, value, version=None)
+                record = await self._kept.write(item, None)
             except LlamaStackError as store_error:
                 self._registrations.remove(item.identifier)
                 raise error.amend(
@@ -389,8 +387,3 @@ class ResourceCatalogue:
             return None
         taken = self._registrations.taken_by(instance.provider_id)
         return len(instance.served) + sum(item.identifier not in instance.served for item in taken)
-
-
-def _stored(item: RoutedObject) -> str:
-    """The text that the store keeps. It has only what was given: an alias takes the rest from what it stands for."""
-    return item.model_dump_json(exclude_none=True, include=item.model_fields_set | {"identifier", "type"})

@@ -14,8 +14,8 @@ from scripted_fake import Script
 from llamastack.api import Model
 from llamastack.provider.store import Changes
 from llamastack.stack import Stack
-from llamastack.stack.resources import store_follower
-from llamastack.stack.resources.store_follower import StoreFollower
+from llamastack.stack.resources import kept_registrations
+from llamastack.stack.resources.kept_registrations import StoreFollower
 from llamastack.stack.stores import memory
 from llamastack.stack.stores.memory import MemoryStore, MemoryStoreConfig
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(autouse=True)
 def followed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_follower, "_FOLLOW_INTERVAL_S", 0.001)
+    monkeypatch.setattr(kept_registrations, "_FOLLOW_INTERVAL_S", 0.001)
 
 
 async def test_a_stack_that_stops_while_it_follows_logs_nothing(
