@@ -47,8 +47,8 @@ def test_the_generated_blocks_are_fresh() -> None:
         ("providers.md", "rendered-tree inference-remote-openai"),
         ("providers.md", "rendered inference-remote-openai src/llamastack_provider_acme/inference.py"),
         ("provider-types.md", "provider-types"),
-        ("openai-compatible.md", "openai-services"),
-        ("openai-compatible.md", "openai-service-sections"),
+        ("services-with-openai-api.md", "openai-services"),
+        ("services-with-openai-api.md", "openai-service-sections"),
     ],
 )
 def test_what_must_not_go_stale_is_generated(page: str, block: str) -> None:
@@ -94,8 +94,8 @@ def test_each_kind_of_object_has_its_table() -> None:
 @pytest.mark.parametrize(
     ("page", "old", "new"),
     [
-        ("docs/openai-compatible.md", "`GROQ_API_KEY`", "`GROQ_KEY`"),
-        ("docs/openai-compatible.md", "`seed` as `random_seed`", "`seed` as `seed`"),
+        ("docs/services-with-openai-api.md", "`GROQ_API_KEY`", "`GROQ_KEY`"),
+        ("docs/services-with-openai-api.md", "`seed` as `random_seed`", "`seed` as `seed`"),
         ("docs/run-config.md", "| `refresh_interval_s` |", "| `refresh_s` |"),
         ("docs/run-config.md", "| `8321` |", "| `8322` |"),
         ("docs/cli.md", "Most tokens of the reply.", "Most words of the reply."),
