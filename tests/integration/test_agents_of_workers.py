@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from running_server import RunningServer, running_server
-from worker_processes import asked, pids, wait_until, worker_of
+from worker_processes import asked, end, pids, wait_until, worker_of
 
 pytestmark = pytest.mark.xdist_group("workers")
 AGENT = {"model": "sample-echo", "instructions": "x", "enable_session_persistence": True}
@@ -68,13 +67,7 @@ def test_agents_of_two_instances_are_found_by_the_other_worker_and_after_a_resta
             sessions.append(ids)
             taken.append([take_turn(client, ids, f"{instance} {n}") for n, client in enumerate((first, second, first))])
             assert turns(first, ids) == turns(second, ids) == taken[-1]
-        processes = pids(running, r"worker-\d")
-        if how is signal.SIGKILL:
-            for pid in (running.process.pid, *processes):
-                os.kill(pid, how)
-            running.process.wait(30)
-        else:
-            assert running.stop() == 0
+        end(running, how)
     with two_workers(tmp_path) as (running, clients):
         for ids, known in zip(sessions, taken, strict=True):
             for client in clients:

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from installed_fakes import install
 from running_server import RunningServer, running_server
-from worker_processes import pids, wait_until
+from worker_processes import end, pids, wait_until
 
 pytestmark = pytest.mark.xdist_group("workers")
 COUNT = 200
@@ -130,13 +130,7 @@ def test_a_job_goes_on_after_a_restart_of_the_server(tmp_path: Path, how: signal
         register(client)
         job_id = create(client)
         under_way(client, job_id)
-        processes = pids(running, r"worker-\d")
-        if how is signal.SIGKILL:
-            for pid in (running.process.pid, *processes):
-                os.kill(pid, how)
-            running.process.wait(30)
-        else:
-            assert running.stop() == 0
+        processes = end(running, how)
     with serving(tmp_path) as (running, client):
         done = ended(client, job_id)
         attempts = 1 if how is signal.SIGTERM else 2

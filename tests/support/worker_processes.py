@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import time
 import uuid
 from collections.abc import Callable
@@ -25,6 +27,18 @@ def wait_until(what: Callable[[], Any], timeout_s: float = 15) -> Any:
 def pids(server: RunningServer, worker: str) -> list[int]:
     """The processes of one worker that got ready so far."""
     return [int(pid) for pid in re.findall(rf"{worker} serves as process (\d+)\n", "".join(server.output))]
+
+
+def end(server: RunningServer, how: signal.Signals) -> list[int]:
+    """End a server and all its workers by this signal. Returns the processes of the workers."""
+    processes = pids(server, r"worker-\d")
+    if how is signal.SIGKILL:
+        for pid in (server.process.pid, *processes):
+            os.kill(pid, how)
+        server.process.wait(30)
+    else:
+        assert server.stop() == 0
+    return processes
 
 
 def says(server: RunningServer, text: str) -> bool:

@@ -2,185 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import anyio
 import pytest
+from bank_memory_fake import BANK, Embeddings, Failures, Kept, Staged, documents, start, stored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loop_watch import LoopWatch
 
-from llamastack.api import EmbeddingsResponse, ImageMedia, KeywordMemoryBank, MemoryBankDocument, VectorMemoryBank
-from llamastack.api.models import Model
+from llamastack.api import ImageMedia, KeywordMemoryBank, MemoryBankDocument
 from llamastack.provider import (
     BackendError,
     ConflictError,
     Deps,
     InvalidRequestError,
     LlamaStackError,
-    NotFoundError,
     ObjectNotFoundError,
     UnsupportedMemoryBankError,
 )
-from llamastack.provider.jobs import use_job
 from llamastack_memory_kit import (
     Bank,
     BankMemory,
     ChunkSize,
     EmbeddingSettings,
-    FoundChunk,
-    Insert,
-    Query,
-    StagedStorage,
-    StoredChunk,
-    VectorMemory,
 )
 
 pytestmark = pytest.mark.anyio
-BANK = VectorMemoryBank(identifier="b", embedding_model="m", chunk_size_in_tokens=2, overlap_size_in_tokens=0)
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-class Failures:
-    """Fails or blocks at one call of many, before or after it took effect."""
-
-    def __init__(self, at: int = -1, *, after: bool = False, blocks: bool = False) -> None:
-        self.calls = 0
-        self._at = at
-        self._after = after
-        self._blocks = blocks
-        self.reached = anyio.Event()
-
-    async def around(self, effect: Callable[[], Any]) -> Any:
-        self.calls += 1
-        fails = self.calls - 1 == self._at
-        if fails and not self._after:
-            await self._fail()
-        await anyio.lowlevel.checkpoint()
-        done = effect()
-        if fails:
-            await self._fail()
-        return done
-
-    async def _fail(self) -> None:
-        self.reached.set()
-        if self._blocks:
-            await anyio.sleep_forever()
-        raise BackendError("the disk is full")
-
-
-class Embeddings:
-    """Scripted vectors: the number in each text. `spoil` changes a reply."""
-
-    def __init__(self) -> None:
-        self.failures = Failures()
-        self.spoil: Callable[[list[list[float]]], list[list[float]]] = lambda vectors: vectors
-        self.running = self.most = 0
-
-    async def embeddings(self, model: str, contents: Sequence[Any]) -> EmbeddingsResponse:
-        self.running += 1
-        self.most = max(self.most, self.running)
-        try:
-            numbers = [float(sum(map(ord, str(text)))) for text in contents]
-            await anyio.sleep(0.001 * (len(contents) % 3))
-            return await self.failures.around(
-                lambda: EmbeddingsResponse(embeddings=self.spoil([[number, 1.0] for number in numbers]))
-            )
-        finally:
-            self.running -= 1
-
-    async def get_model(self, identifier: str) -> Model:
-        return Model(identifier=identifier, provider_id="embedder")
-
-
-class Kept(VectorMemory):
-    """Banks in lists, with one call of the backend for each change."""
-
-    bank_types = ("vector", "keyword")
-
-    def __init__(self, config: EmbeddingSettings, deps: Deps) -> None:
-        super().__init__(config, deps)
-        self.failures = Failures()
-        self.banks: dict[str, Bank] = {}
-        self.chunks: dict[str, list[StoredChunk]] = {}
-
-    async def list_banks(self) -> list[Bank]:
-        return [*self.banks.values()]
-
-    async def create_bank(self, bank: Bank) -> None:
-        self.banks[bank.identifier] = bank
-        self.chunks[bank.identifier] = []
-
-    async def drop_bank(self, bank: Bank) -> None:
-        del self.banks[bank.identifier], self.chunks[bank.identifier]
-
-    def _rest(self, bank: Bank, document_ids: Sequence[str]) -> list[StoredChunk]:
-        if bank.identifier not in self.chunks:
-            raise NotFoundError("no such bank")
-        return [chunk for chunk in self.chunks[bank.identifier] if chunk.document_id not in document_ids]
-
-    async def store(self, bank: Bank, insert: Insert) -> None:
-        rest = self._rest(bank, insert.document_ids)
-        await self.failures.around(lambda: self.chunks.update({bank.identifier: [*rest, *insert.chunks]}))
-
-    async def search(self, bank: Bank, query: Query) -> list[FoundChunk]:
-        return [FoundChunk(chunk, chunk.vector[0] if chunk.vector else 0.0) for chunk in self._rest(bank, ())]
-
-    async def delete(self, bank: Bank, document_ids: Sequence[str]) -> None:
-        self.chunks[bank.identifier] = self._rest(bank, document_ids)
-
-
-class Staged(StagedStorage, Kept):
-    """The same without transactions: pending chunks, by their generation."""
-
-    chunks_per_write = 2
-
-    def __init__(self, config: EmbeddingSettings, deps: Deps) -> None:
-        super().__init__(config, deps)
-        self.pending: dict[int, list[StoredChunk]] = {}
-        self.was_publishing = False
-
-    async def stage(self, bank: Bank, insert: Insert, chunks: Sequence[StoredChunk]) -> None:
-        assert len(chunks) <= self.chunks_per_write
-        await self.failures.around(lambda: self.pending.setdefault(insert.generation, []).extend(chunks))
-
-    async def publish(self, bank: Bank, insert: Insert) -> None:
-        def show() -> None:
-            rest = self._rest(bank, insert.document_ids)
-            self.chunks[bank.identifier] = [*rest, *self.pending.pop(insert.generation, [])]
-
-        self.was_publishing = True
-        await self.failures.around(show)
-        self.was_publishing = False
-
-    async def discard(self, bank: Bank, insert: Insert) -> None:
-        self.pending.pop(insert.generation, None)
-
-
-async def start(kind: type[Kept] = Kept, **config: Any) -> tuple[Kept, Embeddings]:
-    embeddings = Embeddings()
-    deps = Deps(provider_id="docs", apis={"inference": embeddings, "models": embeddings})
-    memory = kind(EmbeddingSettings(**config), deps)
-    await memory.initialize()
-    await memory.register_memory_bank(BANK)
-    return memory, embeddings
-
-
-def documents(**texts: str) -> list[MemoryBankDocument]:
-    return [MemoryBankDocument(document_id=name, content=text, metadata={"of": name}) for name, text in texts.items()]
-
-
-def stored(memory: Kept) -> dict[str, str]:
-    """The text of each document that is stored."""
-    found: dict[str, str] = {}
-    for chunk in memory.chunks["b"]:
-        found[chunk.document_id] = f"{found.get(chunk.document_id, '')} {chunk.content}".strip()
-    return found
 
 
 OLD = {"kept": "k0 k1 k2 k3", "replaced": "r0 r1 r2 r3 r4"}
@@ -279,101 +132,6 @@ async def test_each_document_has_a_status_and_work_can_continue() -> None:
     assert stored(memory) == {"a": "one", "c": "four"}
     with pytest.raises(ObjectNotFoundError):
         _ = [status async for status in memory.insert_each("nope", given)]
-    await memory.shutdown()
-
-
-class JobFake:
-    """Keeps what a method reports; a `CurrentJob`."""
-
-    id, attempt = "job-1", 1
-    checkpoint: object = None
-
-    def __init__(self) -> None:
-        self.finished: dict[int, LlamaStackError | None] = {}
-        self.names: Sequence[str] = ()
-
-    def report(self, done: float, total: float | None = None, *, unit: str = "", message: str = "") -> None:
-        raise NotImplementedError
-
-    def open_items(self, names: Sequence[str], unit: str = "items") -> list[int]:
-        assert unit == "documents"
-        self.names = names
-        return [place for place in range(len(names)) if place not in self.finished]
-
-    def finish_item(self, place: int, error: LlamaStackError | None = None) -> None:
-        self.finished[place] = error
-
-
-async def test_an_insert_as_a_job_gives_each_document_a_status() -> None:
-    memory, _ = await start()
-    given = [*documents(a="one"), MemoryBankDocument(document_id="b", content="file:///x"), *documents(c="three")]
-    job = JobFake()
-    with use_job("memory", "insert_documents", job):
-        await memory.insert_documents("b", given)
-    assert job.names == ["a", "b", "c"]
-    params = {place: error and error.param for place, error in job.finished.items()}
-    assert params == {0: None, 1: "documents[1].content", 2: None}
-    assert stored(memory) == {"a": "one", "c": "three"}
-    await memory.shutdown()
-
-
-async def test_a_job_goes_on_behind_what_is_stored() -> None:
-    memory, embeddings = await start(embedding_batch_size=8)
-    texts = {f"n{n:03d}": f"text{n}" for n in range(160)}
-    job = JobFake()
-    embeddings.failures = Failures(10)  # in the second batch of documents: 8 calls each
-    with use_job("memory", "insert_documents", job):
-        # What concerns all documents ends the attempt.
-        with pytest.raises(BackendError, match="the disk is full"):
-            await memory.insert_documents("b", documents(**texts))
-        assert job.finished == dict.fromkeys(range(64))
-        assert stored(memory) == dict([*texts.items()][:64])
-        calls = embeddings.failures.calls
-        await memory.insert_documents("b", documents(**texts))
-    assert job.finished == dict.fromkeys(range(160))
-    assert stored(memory) == texts
-    assert embeddings.failures.calls - calls == 12  # in batches, as a plain insert does
-    await memory.shutdown()
-
-
-async def test_a_job_stores_the_rest_of_a_batch_at_once() -> None:
-    memory, embeddings = await start(embedding_batch_size=64)
-    given = documents(**{f"n{n:02d}": f"text{n}" for n in range(60)})
-    for bad in (7, 30, 59):
-        given[bad] = MemoryBankDocument(document_id=f"n{bad:02d}", content="file:///x")
-    job, calls = JobFake(), embeddings.failures.calls
-    with use_job("memory", "insert_documents", job):
-        await memory.insert_documents("b", given)
-    assert {place for place, error in job.finished.items() if error is not None} == {7, 30, 59}
-    assert len(stored(memory)) == 57
-    assert embeddings.failures.calls - calls == 1
-    await memory.shutdown()
-
-
-async def test_a_job_finds_the_document_that_an_error_does_not_name() -> None:
-    memory, embeddings = await start(embedding_batch_size=1)
-
-    def refuse(vectors: list[list[float]]) -> list[list[float]]:
-        if vectors == [[float(sum(map(ord, "bad"))), 1.0]]:
-            raise InvalidRequestError("the model reads no such text")
-        return vectors
-
-    embeddings.spoil = refuse
-    job = JobFake()
-    with use_job("memory", "insert_documents", job):
-        await memory.insert_documents("b", documents(a="one", b="bad", c="three"))
-    assert [error and error.message for error in job.finished.values()] == [None, "the model reads no such text", None]
-    assert stored(memory) == {"a": "one", "c": "three"}
-    await memory.shutdown()
-
-
-async def test_a_job_refuses_an_id_that_is_there_twice_before_it_stores_anything() -> None:
-    memory, _ = await start()
-    job = JobFake()
-    with use_job("memory", "insert_documents", job), pytest.raises(InvalidRequestError) as caught:
-        await memory.insert_documents("b", [*documents(a="one", b="two"), *documents(a="three")])
-    assert caught.value.param == "documents[2].document_id"
-    assert (stored(memory), job.names) == ({}, ())
     await memory.shutdown()
 
 

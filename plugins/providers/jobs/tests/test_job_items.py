@@ -51,6 +51,18 @@ async def test_every_item_has_a_status_and_only_failed_ones_are_tried_again() ->
             await at.jobs.list_job_items(job.job_id, after="x")
 
 
+async def test_a_method_may_report_beside_its_items() -> None:
+    async def do(_: Any) -> None:
+        [place] = this_job().open_items(["a"])
+        this_job().finish_item(place, BackendError("no"))
+        this_job().report(7)
+
+    async with worker(MemoryStore(), WorkFake(do)) as at:
+        job = await ended(at.jobs, (await at.jobs.create_job("work", "do", {"name": "a"})).job_id)
+    assert job.error is not None
+    assert job.error.message == "1 items failed; the items of the job say why"
+
+
 async def test_a_later_attempt_goes_on_behind_what_is_done() -> None:
     store = MemoryStore()
     tried: list[int] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 
 import anyio
 
@@ -100,8 +100,10 @@ class Worker:
             # A fault of one job must not reach the others.
             _LOGGER.exception("job %s cannot be run", running.id)
             error = JobError(status=500, code=InternalError.code, message="the job cannot be run; the log says why")
-            with suppress(LlamaStackError):  # then its lease ends, and it is tried again
+            try:
                 await self._store.end_held(claim, JobStatus.failed, error=error)
+            except LlamaStackError as store_error:
+                _LOGGER.warning("job %s is run again when its lease ends: %s", running.id, store_error.message)
         finally:
             self._free.release()
 
@@ -201,8 +203,9 @@ class Worker:
                 queued = await self._store.queue_again(claim, in_s=in_s, attempt=job.attempt, changes=changes)
                 return f"queued again in {in_s:.0f} s: {error.message}" if queued else None
         elif running.progress.failed:
-            failed, unit = running.progress.failed, running.progress.unit
-            message = f"{failed} of {running.progress.total:.0f} {unit} failed; the items of the job say why"
+            at = running.progress
+            of_all = "" if at.total is None else f" of {at.total:.0f}"
+            message = f"{at.failed}{of_all} {at.unit or 'items'} failed; the items of the job say why"
             error = JobError(status=422, code="items_failed", message=message)
         else:
             key = await self._store.write_result(claim, outcome)
