@@ -20,6 +20,8 @@ from llamastack.api.id_fields import IdFields, id_faults, unroutable_methods
 from llamastack.api.pagination import Page
 from llamastack.api.webmethod import webmethod
 from llamastack.provider.builtin_apis import BUILTIN_APIS
+from llamastack.stack.config import check_references, load_config
+from llamastack.stack.discovery import Discovery
 
 Names = st.text(min_size=1)
 OwnIds = st.one_of(
@@ -175,8 +177,27 @@ def test_the_ids_of_the_built_in_apis_say_which_instance_made_them(api: ApiDefin
 
 def test_which_apis_can_have_several_instances() -> None:
     unroutable = {api.name: unroutable_methods(api) for api in BUILTIN_APIS if not api.implemented_by_stack}
-    assert (unroutable["agents"], unroutable["telemetry"]) == ([], ["log_event", "get_trace"])
+    assert (unroutable["agents"], unroutable["telemetry"]) == ([], [])
     assert unroutable_methods(api_of(Things)) == []
+
+
+class Unroutable(Protocol):
+    @webmethod("/a")
+    async def says_nothing(self) -> Plain: ...
+
+    @webmethod("/b", instances="first")
+    async def goes_to_the_first(self) -> Plain: ...
+
+
+def test_an_api_whose_calls_say_nothing_takes_one_provider() -> None:
+    apis = {"things": api_of(Unroutable)}
+    providers = [{"provider_id": name, "provider_type": "sample"} for name in "ab"]
+    config = load_config({"providers": {"things": providers}}, apis, Discovery())
+    [fault] = check_references(config, apis)
+    assert (fault.path, fault.message) == (
+        ("providers", "things", 1),
+        "API 'things' takes one provider: nothing in the calls of says_nothing could say which of several is meant",
+    )
 
 
 class Faulty(Protocol):

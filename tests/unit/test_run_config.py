@@ -92,14 +92,6 @@ def test_its_files_can_be_kept_elsewhere(tmp_path: Path, discovery: Discovery) -
             "  memory:\n  - {provider_id: b, provider_type: needs-inference}\n",
             "these providers need each other: ",
         ),
-        (
-            "providers:\n"
-            "  telemetry:\n"
-            "  - {provider_id: a, provider_type: remote::sample}\n"
-            "  - {provider_id: b, provider_type: remote::sample}\n",
-            "run.yaml:4: providers.telemetry[1]: API 'telemetry' takes one provider: nothing in the calls of "
-            "log_event, get_trace could say which of several is meant",
-        ),
     ],
 )
 def test_a_fault_is_named_with_its_place(tmp_path: Path, discovery: Discovery, text: str, says: str) -> None:

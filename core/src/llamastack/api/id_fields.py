@@ -137,6 +137,7 @@ def unroutable_methods(api: ApiDefinition) -> list[str]:
         name
         for name, method in api.methods.items()
         if not (method.web.creates or method.gives_list or PROVIDER_ID in method.parameters)
+        and method.web.instances == "named"
         and all(method.parameters[n].default is not method.parameters[n].empty for n in ids.arguments(method))
     ]
 

@@ -8,7 +8,8 @@ from typing import Annotated, Literal, Protocol
 
 from pydantic import AfterValidator, Field
 
-from llamastack.api.base import JsonObject, WireModel
+from llamastack.api.base import OMIT_IF_NONE, JsonObject, WireModel
+from llamastack.api.pagination import Page
 from llamastack.api.webmethod import not_served, webmethod
 
 
@@ -110,15 +111,109 @@ class Trace(WireModel):
     """When it ended, as far as that is known."""
 
 
+class TraceSummary(Trace):
+    """A trace in a list. The numbers are of all of its spans that are known."""
+
+    name: str
+    """Of its root span."""
+    status: SpanStatus
+    """`error` if any of its spans failed."""
+    spans: int
+    """How many spans it has."""
+    errors: int
+    """How many of them failed."""
+    input_tokens: Annotated[int | None, OMIT_IF_NONE] = None
+    """Tokens that models read; None if no span says so."""
+    output_tokens: Annotated[int | None, OMIT_IF_NONE] = None
+    """Tokens that models wrote; None if no span says so."""
+    cost: Annotated[float | None, OMIT_IF_NONE] = None
+    """In the currency of the prices; None if no span has a price."""
+
+
+class SpanKind(StrEnum):
+    """Where a span stands between processes, as OpenTelemetry has it."""
+
+    internal = "internal"
+    server = "server"
+    client = "client"
+    producer = "producer"
+    consumer = "consumer"
+
+
+class SpanEvent(WireModel):
+    """Something that happened in a span at one moment."""
+
+    name: str
+    """What happened."""
+    timestamp: Timestamp
+    """When it happened."""
+    attributes: JsonObject = Field(default_factory=dict)
+    """More about it, by name."""
+
+
+class Span(WireModel):
+    """A part of a trace: a request, or a call of a provider."""
+
+    trace_id: str
+    """The trace that it belongs to."""
+    span_id: str
+    """Its own id, unique in its trace."""
+    parent_span_id: str | None = None
+    """The span that it is part of; None for the root. The parent may be in another process, and not be known here."""
+    name: str
+    """What it is about."""
+    kind: SpanKind = SpanKind.internal
+    """Where it stands between processes."""
+    start_time: Timestamp
+    """When it began."""
+    end_time: Timestamp | None = None
+    """When it ended; None while it has not."""
+    status: SpanStatus | None = None
+    """How it ended."""
+    status_message: Annotated[str | None, OMIT_IF_NONE] = None
+    """Why it failed."""
+    attributes: JsonObject = Field(default_factory=dict)
+    """More about it, by name. Names of calls of models: https://github.com/open-telemetry/semantic-conventions-genai."""
+    events: list[SpanEvent] = Field(default_factory=list)
+    """What happened in it, in order of time."""
+
+
+_Limit = Annotated[int, Field(ge=1, le=1000)]
+
+
 class Telemetry(Protocol):
     """Store events and return them as traces."""
 
-    @webmethod("/telemetry/log_event", capability="log_event")
+    @webmethod("/telemetry/log_event", capability="log_event", instances="all")
     async def log_event(self, event: Event) -> None:
         """Store one event; the events of a trace may come in any order."""
         raise not_served()
 
-    @webmethod("/telemetry/get_trace", methods=("GET",), capability="get_trace")
+    @webmethod("/telemetry/get_trace", methods=("GET",), capability="get_trace", instances="first")
     async def get_trace(self, trace_id: str) -> Trace:
         """One trace by its id. Raises NotFoundError for an id that is not known."""
+        raise not_served()
+
+    @webmethod("/telemetry/list_traces", methods=("GET",), capability="list_traces", instances="first")
+    async def list_traces(
+        self,
+        since: Timestamp | None = None,
+        status: SpanStatus | None = None,
+        name: str | None = None,
+        limit: _Limit | None = None,
+        after: str | None = None,
+    ) -> Page[TraceSummary]:
+        """Traces, the newest first.
+
+        since: only those that began then or later. status: only those that ended so. name: only those whose root span
+        has this text in its name.
+        """
+        raise not_served()
+
+    @webmethod("/telemetry/list_spans", methods=("GET",), capability="list_spans", instances="first")
+    async def list_spans(self, trace_id: str, limit: _Limit | None = None, after: str | None = None) -> Page[Span]:
+        """The spans of a trace in the order in which they began: the whole tree, by `parent_span_id`.
+
+        Raises NotFoundError for an id that is not known.
+        """
         raise not_served()

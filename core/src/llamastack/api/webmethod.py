@@ -41,6 +41,8 @@ class WebMethod:
     media_type: of a reply of bytes; a `File` has its own.
     event_field: the field of a streamed piece that names the event, as in `event: message_start`.
     routed_by: the parameter that names the object (model, shield, memory bank) which decides the provider.
+    instances: where an API without resources has several providers, which of them a call that names none goes to:
+        `named`: none, such a call is refused; `all` that can serve it; `first`: the first healthy one that can.
     creates: the id in the reply that belongs to the instance which made it; see `llamastack.api.created_ids`.
     resource_action: set on the methods of a resource API.
     capability: the capability that a provider needs to serve this method at all.
@@ -57,6 +59,7 @@ class WebMethod:
     event_field: str | None = None
     routed_by: str | None = None
     creates: str | None = None
+    instances: Literal["named", "all", "first"] = "named"
     resource_action: ResourceAction | None = None
     capability: str | None = None
     argument_capabilities: Mapping[str, str] = field(default_factory=dict)

@@ -63,7 +63,8 @@ class RequestContext:
 
     principal: who makes the request; None if nobody was authenticated.
     request_id: the id in the log and in `X-Request-ID`.
-    traceparent: of W3C Trace Context, valid; None if the request has none.
+    traceparent: of W3C Trace Context, valid: what a backend is sent. The client's, or that of the running span, where a
+        plugin makes spans. None if there is neither.
     deadline: when calls of providers are cancelled, on the clock of `anyio.current_time()`.
     job: what `llamastack.provider.jobs` gives the method that runs as a job.
     """
@@ -93,6 +94,17 @@ class RequestContext:
         """The data; None without the header, or if it is not a JSON object. Never log it."""
         # A header is parsed when it is read: many providers need none.
         return _object_in(self.raw_provider_data) if isinstance(self.raw_provider_data, str) else self.raw_provider_data
+
+    def in_span(self, traceparent: str) -> RequestContext:
+        """The same context, inside a span."""
+        return RequestContext(
+            principal=self.principal,
+            provider_data=self.raw_provider_data,
+            request_id=self.request_id,
+            traceparent=traceparent,
+            deadline=self.deadline,
+            job=self.job,
+        )
 
     def __repr__(self) -> str:
         return f"<RequestContext {self.request_id}>"  # the rest must not reach a log

@@ -8,7 +8,6 @@ something is logged and has no other effect.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,8 +29,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 """Marks a function of a plugin as the implementation of the hook that it is named after."""
 
 
-@dataclass(frozen=True, slots=True)
-class FinishedRequest:
+class FinishedRequest(NamedTuple):
     """One request over HTTP, after its last byte.
 
     request_id: the id in the reply's header `X-Request-ID`.
@@ -39,6 +37,9 @@ class FinishedRequest:
     path: path of the URL, without the query.
     status: HTTP status; 499 for a client that went away before its reply was complete.
     duration_s: seconds from the request's head to the reply's last byte.
+    route: the path of the route that answered, such as `/files/{file_id}`; None if there is none.
+    traceparent: of its span, from `llamastack_begin_span`; None if it has none.
+    parent: the traceparent that the client sent, if any.
     """
 
     request_id: str
@@ -46,6 +47,9 @@ class FinishedRequest:
     path: str
     status: int
     duration_s: float
+    route: str | None = None
+    traceparent: str | None = None
+    parent: str | None = None
 
 
 @hookspec
@@ -73,6 +77,15 @@ def llamastack_cli_commands() -> Sequence[CliCommand]:  # type: ignore[empty-bod
 @hookspec
 def llamastack_config_sections() -> Sequence[ConfigSection]:  # type: ignore[empty-body]
     """Top-level keys of the run config that the plugin reads. A name that is taken is an error."""
+
+
+@hookspec
+def llamastack_stack_plugins(config: object) -> Sequence[object]:  # type: ignore[empty-body]
+    """Plugins of one stack, such as those that its run config asks for: a stack that does not need them has no cost.
+
+    config: the `llamastack.stack.config.LoadedConfig` of the stack. The plugins may implement the hooks of a running
+    stack, except `llamastack_authenticate` and `llamastack_authorize`. A plugin that fails here stops the start.
+    """
 
 
 @hookspec
@@ -189,6 +202,16 @@ async def llamastack_around_call(call: ProviderCall, proceed: Proceed) -> Any:
     `await proceed(call)` makes the call. It returns what the hook must return: the reply, or an async iterator of
     pieces if `call.stream` is set. Proceed with `call.replaced(...)` to change the request or to choose another
     instance, several times to try again, or not at all to answer or to refuse with an error of the family.
+    """
+
+
+@hookspec
+def llamastack_begin_span(parent: str | None, target: str) -> str | None:
+    """The traceparent of a new span, for a request over HTTP or a call of a provider. None: it gets no span.
+
+    parent: the traceparent of the span that it is a part of; None at the root of a trace. target: the path of the URL,
+    or the name of the API. Backends get the traceparent, and the events have it. The first plugin that returns one
+    decides. Format: https://www.w3.org/TR/trace-context/#traceparent-header.
     """
 
 

@@ -119,6 +119,9 @@ class CallEvent(NamedTuple):
     call_id: the same in both events. parent: id of the call inside which it was made, if any.
     api, method, identifier, provider_id, provider_type: what is called; `identifier` is the object's, or "".
     request_id: of the request over HTTP, if any.
+    traceparent: of its span, from `llamastack_begin_span`; None if it has none.
+    parent_span: traceparent of the span that it is a part of, if any.
+    call: the call. It holds the request, which no log may have; do not keep it.
     status: `started`, then `ok`, `error`, or `cancelled` where the caller went away or its time was over.
     error_code: of the error, where it is one.
     duration_s: seconds until the reply was complete.
@@ -134,6 +137,9 @@ class CallEvent(NamedTuple):
     provider_id: str
     provider_type: str
     request_id: str | None
+    traceparent: str | None = None
+    parent_span: str | None = None
+    call: ProviderCall | None = None
     status: str = "started"
     error_code: str | None = None
     duration_s: float | None = None

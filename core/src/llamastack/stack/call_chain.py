@@ -36,7 +36,8 @@ class CallChain:
         )
         self._around = plugins.implementations("llamastack_around_call")
         started, finished = (plugins.listener(f"llamastack_call_{what}") for what in ("started", "finished"))
-        self._events = CallEvents(started, finished) if started or finished else None
+        begin_span = plugins.begin_span()
+        self._events = CallEvents(started, finished, begin_span) if started or finished or begin_span else None
 
     def compose(self, find_target: FindTarget) -> Step:
         """The steps as one function, without those that this stack does not need.

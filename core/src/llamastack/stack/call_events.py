@@ -13,20 +13,22 @@ from llamastack.provider.context import EnteredCall, context_and_call, enter_cal
 from llamastack.provider.errors import LlamaStackError
 from llamastack.provider.provider_call import CallEvent, ProviderCall, ReadTokens, Tokens
 from llamastack.provider.streams import close, pieces_in, with_pieces
+from llamastack.stack.hook_calls import BeginSpan
 
 _Listener = Callable[[CallEvent], object]
 _PROCESS = f"{random.getrandbits(48):012x}-"
 """Ids of several workers differ by this."""
 _numbers = itertools.count(1)
 _NO_TOKENS: Tokens = (None, None)
-_About = tuple[str, str | None, str, str, str, str, str, str | None]
+_About = tuple[str, str | None, str, str, str, str, str, str | None, str | None, str | None, ProviderCall]
 """The fields that both events have."""
 
 
 class CallEvents:
-    """started, finished: call the plugins that listen."""
+    """started, finished: call the plugins that listen. begin_span: asks the plugins for a span."""
 
-    def __init__(self, started: _Listener | None, finished: _Listener | None) -> None:
+    def __init__(self, started: _Listener | None, finished: _Listener | None, begin_span: BeginSpan | None) -> None:
+        self._begin_span = begin_span
         self._started = started
         self._finished = finished
 
@@ -34,8 +36,12 @@ class CallEvents:
         """Await `made`, and report it."""
         context, parent = context_and_call()
         call_id = f"{_PROCESS}{next(_numbers):x}"
+        above = context.traceparent
+        span = None if self._begin_span is None else self._begin_span(above, call.api)
+        if span is not None:
+            context = context.in_span(span)
         ids = (call.api, call.method, call.identifier, call.provider_id, provider_type, context.request_id)
-        about = (call_id, parent, *ids)
+        about = (call_id, parent, *ids, span, above, call)
         if self._started is not None:
             self._started(CallEvent(*about))
         began = time.perf_counter()

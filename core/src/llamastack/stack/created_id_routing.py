@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +19,8 @@ from llamastack.provider.streams import Stream, close, closing
 from llamastack.stack.call_chain import CallChain
 from llamastack.stack.merged_lists import merged_list
 from llamastack.stack.supervisor import SupervisedProvider
+
+_LOGGER = logging.getLogger("llamastack.stack")
 
 
 class IdRoutedCalls:
@@ -50,9 +53,11 @@ class IdRoutedCalls:
 
         async def dispatch(arguments: dict[str, Any]) -> object:
             instance = self._named(ids, arguments) or only
-            if instance is None and method.gives_list:
+            if instance is None and method.gives_list and method.web.instances == "named":
                 sources = {self._marks[each.provider_id]: each for each in await self._listed(method)}
                 return await merged_list(method, arguments, sources, call)
+            if instance is None and method.web.instances == "all":
+                return await self._call_all(method, lambda each: call(each, arguments))
             try:
                 return await call(instance or self._default(method), arguments)
             except LlamaStackError as error:
@@ -109,12 +114,39 @@ class IdRoutedCalls:
 
     def _default(self, method: MethodDefinition) -> SupervisedProvider:
         """The instance of a call that names none."""
+        if method.web.instances == "first":
+            able = self._able(method)
+            return next((each for each in able if each.status is ProviderStatus.healthy), able[0])
         if not method.web.creates:
             raise InvalidRequestError(
                 f"{method.name} must name a provider of API '{self._api.name}': {self._known}", param=PROVIDER_ID
             )
         healthy = (each for each in self._instances if each.status is ProviderStatus.healthy)
         return next(healthy, self._instances[0])
+
+    def _able(self, method: MethodDefinition) -> Sequence[SupervisedProvider]:
+        """The instances that can serve a method; one that says why not, if there are none."""
+        needed = method.web.capability or ""
+        return [each for each in self._instances if not each.plan.spec.capabilities.refused(needed)] or [
+            self._instances[0]
+        ]
+
+    async def _call_all(
+        self, method: MethodDefinition, call: Callable[[SupervisedProvider], Awaitable[object]]
+    ) -> object:
+        """The first reply. A call fails only if it fails at every instance."""
+        replies: list[object] = []
+        failed: list[LlamaStackError] = []
+        for instance in self._able(method):
+            try:
+                replies.append(await call(instance))
+            except LlamaStackError as error:
+                failed.append(error)
+        if not replies:
+            raise failed[0]
+        for each in failed:
+            _LOGGER.warning("%s failed at one of several providers: %s", method.name, each.message)
+        return replies[0]
 
     async def _listed(self, method: MethodDefinition) -> Sequence[SupervisedProvider]:
         """The instances whose entries a list has: those that the current principal may call."""

@@ -17,6 +17,8 @@ import pluggy
 _LOGGER = logging.getLogger("llamastack.plugins")
 _FAILURES = (Exception, SystemExit)
 _Results = list[list[object]]
+BeginSpan = Callable[[str | None, str], str | None]
+"""From the traceparent of the span above and the target to the traceparent of a new span."""
 OnFailure = Callable[[str, str, BaseException], None]
 """Takes the plugin, the hook and the error."""
 
@@ -87,6 +89,19 @@ def tell_all(called: Iterable[Implementation], *arguments: object) -> None:
             each.call(*arguments)
         except _FAILURES as error:
             log_failure(each.plugin, each.hook, error)
+
+
+def ask_first(called: Iterable[Implementation], *arguments: object) -> object:
+    """The first answer that is not None. A failure is logged, and the next plugin is asked."""
+    for each in called:
+        try:
+            answer = each.call(*arguments)
+        except _FAILURES as error:
+            log_failure(each.plugin, each.hook, error)
+            continue
+        if answer is not None:
+            return answer
+    return None
 
 
 def _result_of(wrapper: Generator[None, _Results, Any], results: _Results) -> _Results:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pluggy
 
@@ -22,8 +22,10 @@ from llamastack.stack.discovery import (
     Installed,
 )
 from llamastack.stack.hook_calls import (
+    BeginSpan,
     Implementation,
     OnFailure,
+    ask_first,
     call_all,
     check_hooks,
     implementations,
@@ -47,6 +49,7 @@ _GIVEN = {
     "llamastack_middleware": "llamastack.provider.routes:Middleware",
     "llamastack_routes": "llamastack.provider.routes:RouteGroup",
     "llamastack_stack_lifespan": "contextlib:AbstractAsyncContextManager",
+    "llamastack_stack_plugins": "builtins:object",
 }
 """What plugins give, each in a list or alone; imported when it is collected."""
 _ACCESS_HOOKS = ("llamastack_authenticate", "llamastack_authorize")
@@ -142,6 +145,24 @@ class Plugins:
     def listener(self, hook: str) -> Callable[..., object] | None:
         """`notify` for one hook; None if no plugin implements it."""
         return self._caller(hook, log_failure) if self.implementations(hook) else None
+
+    def begin_span(self) -> BeginSpan | None:
+        """Asks the plugins for a span, until one makes it; None if no plugin makes spans."""
+        called = self.implementations("llamastack_begin_span")
+        return cast(BeginSpan, partial(ask_first, called)) if called else None
+
+    def add_plugins_of_stack(self, config: object) -> None:
+        """Load the plugins that a stack with this config needs. Raises PluginError where one fails or is refused."""
+        for owner, plugin in self.collect("llamastack_stack_plugins", config, required=True):
+            name = f"{owner}/{type(plugin).__name__}"
+            try:
+                self.manager.register(plugin, name=name)
+                check_hooks(self.manager, plugin, name)
+            except (pluggy.PluginValidationError, ValueError) as error:
+                stop_start(owner, "llamastack_stack_plugins", error)
+            if any(each.name in _ACCESS_HOOKS for each in self.manager.get_hookcallers(plugin) or ()):
+                refused = TypeError(f"{type(plugin).__name__} has {' or '.join(_ACCESS_HOOKS)}")
+                stop_start(owner, "llamastack_stack_plugins", refused)
 
     def _caller(self, hook: str, failed: OnFailure) -> Callable[..., Any]:
         called = self.implementations(hook)

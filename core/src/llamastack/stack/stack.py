@@ -72,6 +72,7 @@ class Stack(Apis):
         self._all_apis = apis
         self._on_progress = on_progress
         self.store = self._make_store()
+        hooks.add_plugins_of_stack(config)
         self._calls = CallChain(hooks)
         self._life = OwnTask(self._opened, "this stack")
         self._wait_s = math.inf

@@ -12,8 +12,8 @@ from running_server import running_server
 from llamastack.provider.provider_call import CallEvent
 from llamastack_server.call_log import PLUGIN, CallLog, line_of
 
-EVENT = CallEvent(
-    "1", None, "inference", "chat_completion", "m", "foo", "remote::tgi", "r", "ok", None, 0.812, 0.0951, 21, 130
+EVENT = CallEvent("1", None, "inference", "chat_completion", "m", "foo", "remote::tgi", "r")._replace(
+    status="ok", duration_s=0.812, first_piece_s=0.0951, input_tokens=21, output_tokens=130
 )
 
 

@@ -75,5 +75,7 @@ TELEMETRY = RemoteProviderSpec(
     config_class="llamastack_provider_sample.config:SampleTelemetryConfig",
     factory="llamastack_provider_sample.telemetry:get_adapter_impl",
     single_process=True,
-    capabilities=Capabilities(log_event="supported", get_trace="supported"),
+    capabilities=Capabilities(
+        log_event="supported", get_trace="supported", list_traces="unsupported", list_spans="unsupported"
+    ),
 )

@@ -21,6 +21,7 @@ from llamastack_server.logs import log_access
 from llamastack_server.plugin import llamastack_middleware
 from llamastack_server.process_limits import ProcessLimits
 from llamastack_server.requests import ClientGoneError
+from llamastack_server.route_table import ROUTE
 from llamastack_server.scope_state import STATE, ServerState
 from llamastack_server.sender import Sender
 from llamastack_server.settings import ServerConfig
@@ -38,6 +39,7 @@ class StackApp:
 
     def __init__(self, stack: Stack, *, loopback: bool) -> None:
         self._finished = stack.hooks.listener("llamastack_request_finished")
+        self._begin_span = stack.hooks.begin_span()
         settings = stack.config.section("server", ServerConfig)
         router = router_of(stack)
         self._state = ServerState(ProcessLimits(settings), router.format_for, loopback)
@@ -59,10 +61,24 @@ class StackApp:
             raise RuntimeError(f"cannot serve {scope['type']}")
         started = time.perf_counter()
         context = request_context(scope)
+        parent = span = None
+        if self._begin_span is not None:
+            parent = context.traceparent
+            span = self._begin_span(parent, scope["path"])
+            if span is not None:
+                context = context.in_span(span)
         with use_context(context):
-            await self._answer(scope, receive, send, context.request_id or "", started)
+            await self._answer(scope, receive, send, context.request_id or "", started, (span, parent))
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send, own_id: str, started: float) -> None:
+    async def _answer(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        own_id: str,
+        started: float,
+        spans: tuple[str | None, str | None],
+    ) -> None:
         scope[STATE] = self._state
         sender = Sender(send, (_ID_HEADER, own_id.encode()))
         try:
@@ -80,7 +96,10 @@ class StackApp:
             path = scope.get("raw_path", b"?").decode("latin-1")
             log_access(scope["method"], path, sender.status, took)
             if self._finished is not None:
-                self._finished(FinishedRequest(own_id, scope["method"], scope["path"], sender.status, took))
+                route = scope.get(ROUTE)
+                self._finished(
+                    FinishedRequest(own_id, scope["method"], scope["path"], sender.status, took, route, *spans)
+                )
 
 
 def create_app(stack: Stack, *, loopback: bool = False) -> StackApp:

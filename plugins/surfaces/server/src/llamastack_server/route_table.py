@@ -10,6 +10,8 @@ from llamastack.provider.errors import MethodNotAllowedError, NotFoundError
 from llamastack.provider.routes import AsgiApp, Scope
 from llamastack.stack.discovery import DiscoveryError
 
+ROUTE = "llamastack.route"
+"""Where a scope has the path of its route."""
 _REST = ":path"
 _PARAMETER = "{}"
 
@@ -22,6 +24,7 @@ class RouteConflictError(DiscoveryError):
 class _Route:
     """One verb of one path. names: of its path parameters, in order."""
 
+    path: str
     endpoint: AsgiApp
     owner: str
     names: tuple[str, ...] = ()
@@ -65,7 +68,7 @@ class RouteTable:
                 node = node.following.setdefault(segment, _Node())
         found = self._fixed.setdefault(path, {}) if not names else node.rest if at_rest else node.routes
         for verb in verbs:
-            other = found.setdefault(verb, _Route(endpoint, owner, tuple(names)))
+            other = found.setdefault(verb, _Route(path, endpoint, owner, tuple(names)))
             if other.endpoint is not endpoint:
                 raise RouteConflictError(f"{verb} {path} is claimed by {other.owner} and by {owner}")
 
@@ -79,6 +82,7 @@ class RouteTable:
         if fixed is not None:
             route = fixed.get(verb)
             if route is not None:
+                scope[ROUTE] = route.path
                 return route.endpoint
         return self._with_parameters(scope, verb, dict.fromkeys(fixed or ()))
 
@@ -91,6 +95,7 @@ class RouteTable:
             route = routes.get(verb)
             if route is not None:
                 scope["path_params"] = dict(zip(route.names, values, strict=True))
+                scope[ROUTE] = route.path
                 return route.endpoint
             allowed |= dict.fromkeys(routes)
         path = scope["path"]

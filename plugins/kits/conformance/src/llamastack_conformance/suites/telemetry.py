@@ -47,6 +47,8 @@ class TelemetryConformance(ProviderConformance):
         probes = {
             "log_event": Probe("log_event", {"event": _line("a")}, lambda _: True),
             "get_trace": Probe("get_trace", {"trace_id": "a"}),
+            "list_traces": Probe("list_traces", {}),
+            "list_spans": Probe("list_spans", {"trace_id": "a"}),
         }
         return probes[capability]
 
