@@ -76,6 +76,13 @@ class HealthInfo(WireModel):
     providers: list[ProviderHealth]
 
 
+class Readiness(WireModel):
+    """The stack can serve what the call names. `apis` has the providers of each API, also those that are down."""
+
+    apis: dict[str, list[ProviderHealth]]
+    model: Annotated[str | None, OMIT_IF_NONE] = None
+
+
 class Inspect(Protocol):
     """Look at the running stack."""
 
@@ -92,4 +99,14 @@ class Inspect(Protocol):
     @webmethod("/health", methods=("GET",))
     async def health(self) -> HealthInfo:
         """The state of the stack and of each provider."""
+        ...
+
+    @webmethod("/ready", methods=("GET",))
+    async def ready(self, *, api: str | None = None, model: str | None = None) -> Readiness:
+        """Whether calls can be served now: by default, whether each API has a provider that is healthy.
+
+        api: only this API. model: whether this model can be called; the other APIs do not count. Raises
+        ProviderUnavailableError, which names what is not ready and why, and NotFoundError for what this stack does not
+        have. With access control, a caller without a principal learns of a model only whether it is ready.
+        """
         ...

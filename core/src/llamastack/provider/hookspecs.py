@@ -133,7 +133,7 @@ def llamastack_request_finished(request: FinishedRequest) -> None:
     """A request over HTTP is done."""
 
 
-OPEN_ROUTE = "/health"
+OPEN_ROUTES = frozenset({"/health", "/ready"})
 """Everybody gets an answer here: a monitor of a server has no credentials."""
 
 
@@ -180,7 +180,7 @@ async def llamastack_authenticate(request: IncomingRequest) -> Principal | None:
 
     Every plugin is asked. Raise AuthenticationError to refuse: one refusal overrides all other answers, and so does a
     plugin that fails. The first of several principals counts. If no plugin knows who it is, the reply is a 401.
-    `/health` is open. Only plugins of the entry-point group `llamastack.required_plugins` may implement this hook.
+    `/health` and `/ready` are open. Only plugins of the group `llamastack.required_plugins` may implement this hook.
     """
 
 

@@ -36,7 +36,7 @@ from llamastack.api.inference import (
     LogProbConfig,
     ResponseFormat,
 )
-from llamastack.api.inspect import HealthInfo, ProviderInfo, RouteInfo
+from llamastack.api.inspect import HealthInfo, ProviderInfo, Readiness, RouteInfo
 from llamastack.api.memory import MemoryBankDocument, QueryDocumentsResponse
 from llamastack.api.memory_banks import MemoryBank
 from llamastack.api.models import Model
@@ -194,6 +194,7 @@ class InspectCalls(Protocol):
     async def list_providers(self) -> dict[str, list[ProviderInfo]]: ...
     async def list_routes(self) -> dict[str, list[RouteInfo]]: ...
     async def health(self) -> HealthInfo: ...
+    async def ready(self, api: str | None = None, model: str | None = None) -> Readiness: ...
 
 class Apis:
     """The built-in APIs as attributes; which of them are really there depends on the run config."""

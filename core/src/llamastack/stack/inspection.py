@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from llamastack.api.definition import ApiDefinition
 from llamastack.api.inspect import (
@@ -12,9 +13,15 @@ from llamastack.api.inspect import (
     ProviderHealth,
     ProviderInfo,
     ProviderStatus,
+    Readiness,
     RouteInfo,
 )
+from llamastack.provider.context import current_context
+from llamastack.provider.errors import NotFoundError, ProviderUnavailableError
+from llamastack.provider.hookspecs import Action, Resource
+from llamastack.stack.access import AccessControl
 from llamastack.stack.resolver import provider_api
+from llamastack.stack.resource_routing import VisibleObjects
 from llamastack.stack.resources.catalogue import ResourceCatalogue
 from llamastack.stack.supervisor import SupervisedProvider
 
@@ -29,10 +36,12 @@ class StackInspect(Inspect):
         apis: Mapping[str, ApiDefinition],
         instances: Mapping[str, Sequence[SupervisedProvider]],
         tables: Mapping[str, ResourceCatalogue],
+        access: AccessControl,
     ) -> None:
         self._apis = apis
         self._instances = instances
         self._tables = tables
+        self._access = access
 
     async def list_providers(self) -> dict[str, list[ProviderInfo]]:
         return {
@@ -56,6 +65,40 @@ class StackInspect(Inspect):
         providers = [self._describe(i, self._tables.get(api)) for api, each in self._instances.items() for i in each]
         healthy = all(p.status is ProviderStatus.healthy for p in providers)
         return HealthInfo(status=HealthStatus.ok if healthy else HealthStatus.degraded, providers=providers)
+
+    async def ready(self, *, api: str | None = None, model: str | None = None) -> Readiness:
+        if api is not None and api not in self._instances:
+            raise NotFoundError(f"no provider serves API '{api}'; APIs: {', '.join(self._instances)}", param="api")
+        asked = [api] if api is not None else [] if model is not None else list(self._instances)
+        found = {name: [instance.describe() for instance in self._instances[name]] for name in asked}
+        missing = [name for name, each in found.items() if all(p.status is not ProviderStatus.healthy for p in each)]
+        if missing:
+            faults = [p for name in missing for p in found[name]]
+            whys = "; ".join(f"{p.api}: '{p.provider_id}' is {p.status}: {p.shown_reason}".rstrip(": ") for p in faults)
+            others = ", ".join(name for name in found if name not in missing)
+            raise ProviderUnavailableError(
+                f"not ready: {whys}" + (f". Ready: {others}" if others else ""),
+                errors=[{"loc": [p.api, p.provider_id], "msg": p.reason or "", "type": p.status} for p in faults],
+            )
+        if model is not None:
+            await self._require_model(model)
+        return Readiness(apis=found, model=model)
+
+    async def _require_model(self, name: str) -> None:
+        table = self._tables.get("inference")
+        if table is None:
+            raise NotFoundError(f"no model '{name}' is served: no provider serves API 'inference'", param="model")
+        found = VisibleObjects(table, self._access).find(name, "model")
+        if current_context().principal is None and (self._access.authenticates or self._access.authorizes):
+            # A caller without a principal must not learn which names there are.
+            with suppress(NotFoundError, ProviderUnavailableError):
+                if (await found)[1].status is ProviderStatus.healthy:
+                    return
+            raise ProviderUnavailableError("the model is not ready")
+        item, instance = await found
+        await self._access.check(Action.READ, Resource("models", "ready", item.identifier, item.provider_id))
+        if instance.status is not ProviderStatus.healthy:
+            raise instance.unavailable()
 
     def _describe(self, instance: SupervisedProvider, table: ResourceCatalogue | None) -> ProviderHealth:
         described = instance.describe()

@@ -12,7 +12,7 @@ from llamastack.api.definition import MethodDefinition
 from llamastack.api.webmethod import ResourceAction
 from llamastack.provider.api_handle import Dispatch
 from llamastack.provider.errors import ObjectNotFoundError
-from llamastack.provider.hookspecs import OPEN_ROUTE, Action, Resource
+from llamastack.provider.hookspecs import OPEN_ROUTES, Action, Resource
 from llamastack.provider.provider_call import ProviderCall, ProviderMethod
 from llamastack.stack.access import AccessControl
 from llamastack.stack.call_chain import CallChain
@@ -163,9 +163,9 @@ def resource_dispatch(table: ResourceCatalogue, method: MethodDefinition, access
 
 
 def implemented_dispatch(implementation: object, method: MethodDefinition, access: AccessControl) -> Dispatch:
-    """A method of an API that the stack itself implements. Everybody may see whether the stack is healthy."""
+    """A method of an API that the stack itself implements. Everybody may see whether the stack is healthy and ready."""
     function = getattr(implementation, method.name)
-    is_open = method.web.route == OPEN_ROUTE
+    is_open = method.web.route in OPEN_ROUTES
 
     async def dispatch(arguments: dict[str, Any]) -> Any:
         if not is_open:

@@ -84,7 +84,7 @@ class Stack(Apis):
         self._tables: dict[str, ResourceCatalogue] = {}
         self._routed_calls: dict[str, RoutedCalls] = {}
         self._id_routed_calls: dict[str, IdRoutedCalls] = {}
-        self._inspect = StackInspect(self.apis, self.instances, self._tables)
+        self._inspect = StackInspect(self.apis, self.instances, self._tables, self.access)
 
     @classmethod
     def from_config(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llamastack.provider.context import use_context
 from llamastack.provider.errors import LlamaStackError
-from llamastack.provider.hookspecs import OPEN_ROUTE
+from llamastack.provider.hookspecs import OPEN_ROUTES
 from llamastack.provider.routes import AsgiApp, Receive, Scope, Send
 from llamastack.stack.access import AccessControl
 from llamastack_server.context import deadline_of, incoming
@@ -22,7 +22,7 @@ class AccessCheck:
         principal = None
         try:
             deadline = deadline_of(scope)
-            if self._access.authenticates and scope["path"] != OPEN_ROUTE:
+            if self._access.authenticates and scope["path"] not in OPEN_ROUTES:
                 principal = await self._access.authenticate(incoming(scope))
         except LlamaStackError as error:
             await send_error(error, scope, receive, send)
