@@ -262,6 +262,7 @@ HELPERS = (
     "llamastack_adapters.surrogate_pairs",
     "llamastack_memory_kit",
     "llamastack_memory_kit.documents",
+    "llamastack_telemetry",
     "llamastack_adapters.data_urls",
     "llamastack_adapters.tool_schemas",
     "llamastack.provider.routes",

@@ -20,6 +20,7 @@ PACKAGES = (
     "llamastack_memory_kit",
     "llamastack_memory_kit.documents",
     "llamastack_server",
+    "llamastack_telemetry",
 )
 """Of these the names in `__all__`; of `llamastack.api` what its modules define."""
 MODULES: dict[str, tuple[str, ...]] = {

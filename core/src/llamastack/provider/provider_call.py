@@ -123,7 +123,7 @@ class CallEvent(NamedTuple):
     parent_span: traceparent of the span that it is a part of, if any.
     call: the call. It holds the request, which no log may have; do not keep it.
     status: `started`, then `ok`, `error`, or `cancelled` where the caller went away or its time was over.
-    error_code: of the error, where it is one.
+    error_code, error_message: of the error, where it is one.
     duration_s: seconds until the reply was complete.
     first_piece_s: seconds until the first piece of a stream.
     input_tokens, output_tokens: where the backend tells them.
@@ -142,6 +142,7 @@ class CallEvent(NamedTuple):
     call: ProviderCall | None = None
     status: str = "started"
     error_code: str | None = None
+    error_message: str | None = None
     duration_s: float | None = None
     first_piece_s: float | None = None
     input_tokens: int | None = None

@@ -75,9 +75,9 @@ class CallEvents:
             return
         cancelled = closed or not (raised is None or isinstance(raised, Exception))
         status = "cancelled" if cancelled else "ok" if raised is None else "error"
-        code = raised.code if isinstance(raised, LlamaStackError) else None
+        code, message = (raised.code, raised.message) if isinstance(raised, LlamaStackError) else (None, None)
         took = time.perf_counter() - began
-        self._finished(CallEvent(*about, status, code, took, first_piece_s, *tokens))
+        self._finished(CallEvent(*about, status, code, message, took, first_piece_s, *tokens))
 
 
 class _FollowedStream(AsyncIterator[Any]):

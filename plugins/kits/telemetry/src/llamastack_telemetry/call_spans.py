@@ -1,0 +1,165 @@
+"""Makes spans of what is known about a call of a provider and about a request over HTTP, off the request's path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import pydantic_core
+
+from llamastack.provider.hookspecs import FinishedRequest
+from llamastack.provider.provider_call import CallEvent, ProviderCall
+from llamastack_telemetry import conventions as names
+from llamastack_telemetry.spans import Attributes, FinishedSpan
+
+LONGEST_PARSED_BODY = 16_384
+"""Bytes. Of longer requests in OpenAI's form the parameters are not in the span: parsing them would cost too much."""
+_LONGEST_TEXT = 1024
+_MOST_STOP_SEQUENCES = 16
+_NUMBERS = {
+    "max_tokens": names.REQUEST_MAX_TOKENS,
+    "max_completion_tokens": names.REQUEST_MAX_TOKENS,
+    "temperature": names.REQUEST_TEMPERATURE,
+    "top_p": names.REQUEST_TOP_P,
+    "seed": names.REQUEST_SEED,
+}
+
+
+class FinishedCall(NamedTuple):
+    """A call of a provider that has ended. It holds the parameters of the request, not its content.
+
+    event: without its call. end_ns: nanoseconds since 1970. parameters: `sampling_params` of a native call, or the body
+    of a short request in OpenAI's form.
+    """
+
+    event: CallEvent
+    end_ns: int
+    stream: bool
+    parameters: object
+
+
+def finished_call(event: CallEvent, end_ns: int, *, with_body: bool) -> FinishedCall:
+    """What the span of a call needs, without the content of the request, which would be kept in memory."""
+    call = event.call
+    if call is None:
+        return FinishedCall(event, end_ns, False, None)
+    return FinishedCall(event._replace(call=None), end_ns, call.stream, _parameters_of(call, with_body))
+
+
+def _parameters_of(call: ProviderCall, with_body: bool) -> object:
+    if call.body is None:
+        return call.request.get("sampling_params")
+    return call.body if with_body and len(call.body) <= LONGEST_PARSED_BODY else None
+
+
+def span_of_call(finished: FinishedCall) -> FinishedSpan:
+    """The span of a call; its names are those of the GenAI conventions where they have some."""
+    event = finished.event
+    own = event.traceparent or ""
+    operation = names.OPERATIONS.get((event.api, event.method))
+    attributes: Attributes = {
+        names.API: event.api,
+        names.METHOD: event.method,
+        names.PROVIDER_ID: event.provider_id,
+        names.PROVIDER_TYPE: event.provider_type,
+    }
+    if operation is not None:
+        attributes[names.OPERATION_NAME] = operation
+        attributes[names.PROVIDER_NAME] = names.provider_name(event.provider_type)
+    if event.identifier:
+        attributes[names.OBJECT] = event.identifier
+        if event.api == "inference":
+            attributes[names.REQUEST_MODEL] = event.identifier
+        elif operation == "retrieval":
+            attributes[names.DATA_SOURCE_ID] = event.identifier
+    if event.request_id:
+        attributes[names.REQUEST_ID] = event.request_id
+    if finished.stream:
+        attributes[names.REQUEST_STREAM] = True
+    if finished.parameters is not None:
+        attributes |= _request_attributes(finished.parameters)
+    _add_results(attributes, event)
+    return FinishedSpan(
+        trace_id=own[3:35],
+        span_id=own[36:52],
+        parent_id=event.parent_span[36:52] if event.parent_span else None,
+        name=f"{operation or f'{event.api}.{event.method}'} {event.identifier}".rstrip(),
+        kind="client" if operation is not None else "internal",
+        start_ns=finished.end_ns - int((event.duration_s or 0) * 1e9),
+        end_ns=finished.end_ns,
+        status="error" if event.status == "error" else "unset" if event.status == "cancelled" else "ok",
+        message=(event.error_message or "")[:_LONGEST_TEXT],
+        attributes=attributes,
+    )
+
+
+def _add_results(attributes: Attributes, event: CallEvent) -> None:
+    if event.first_piece_s is not None:
+        attributes[names.TIME_TO_FIRST_CHUNK] = event.first_piece_s
+    if event.input_tokens is not None:
+        attributes[names.INPUT_TOKENS] = event.input_tokens
+    if event.output_tokens is not None:
+        attributes[names.OUTPUT_TOKENS] = event.output_tokens
+    if event.status == "error":
+        attributes[names.ERROR_TYPE] = event.error_code or "internal_error"
+    elif event.status == "cancelled":
+        attributes[names.CANCELLED] = True
+
+
+def _request_attributes(parameters: object) -> Attributes:
+    found: Attributes = {}
+    if isinstance(parameters, bytes):
+        try:
+            parameters = pydantic_core.from_json(parameters)
+        except ValueError:
+            return found
+    given = parameters if isinstance(parameters, Mapping) else _native_parameters(parameters)
+    for field, name in _NUMBERS.items():
+        value = given.get(field)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            found[name] = value
+    stop = given.get("stop")
+    stops = [stop] if isinstance(stop, str) else stop if isinstance(stop, list) else []
+    texts = [each[:_LONGEST_TEXT] for each in stops[:_MOST_STOP_SEQUENCES] if isinstance(each, str)]
+    if texts:
+        found[names.REQUEST_STOP_SEQUENCES] = texts
+    return found
+
+
+def _native_parameters(sampling: object) -> Mapping[str, object]:
+    """Of `SamplingParams`, whose temperature stands in its strategy where the client named one."""
+    own: frozenset[str] = getattr(sampling, "model_fields_set", frozenset())
+    found: dict[str, object] = {name: getattr(sampling, name, None) for name in own}
+    strategy = found.get("strategy")
+    for name in getattr(strategy, "model_fields_set", ()):
+        found[name] = getattr(strategy, name, None)
+    return found
+
+
+def span_of_request(request: FinishedRequest, end_ns: int) -> FinishedSpan:
+    """The span of a request over HTTP."""
+    own = request.traceparent or ""
+    attributes: Attributes = {
+        names.HTTP_METHOD: request.method,
+        names.URL_PATH: request.path[:_LONGEST_TEXT],
+        names.HTTP_STATUS: request.status,
+        names.REQUEST_ID: request.request_id,
+    }
+    if request.route is not None:
+        attributes[names.HTTP_ROUTE] = request.route
+    if request.status >= 500:
+        attributes[names.ERROR_TYPE] = str(request.status)
+    elif request.status == 499:
+        attributes[names.CANCELLED] = True
+    return FinishedSpan(
+        trace_id=own[3:35],
+        span_id=own[36:52],
+        parent_id=request.parent[36:52] if request.parent else None,
+        name=f"{request.method} {request.route}" if request.route is not None else request.method,
+        kind="server",
+        start_ns=end_ns - int(request.duration_s * 1e9),
+        end_ns=end_ns,
+        status="error" if request.status >= 500 else "unset" if request.status >= 400 else "ok",
+        message=f"HTTP status {request.status}" if request.status >= 500 else "",
+        attributes=attributes,
+    )

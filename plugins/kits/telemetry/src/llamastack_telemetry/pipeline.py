@@ -1,0 +1,118 @@
+"""From what hooks see of requests and calls to the spans that providers get, off the request's path."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+import anyio
+import anyio.to_thread
+
+from llamastack.provider.hookspecs import FinishedRequest
+from llamastack.provider.provider_call import CallEvent
+from llamastack_telemetry.call_spans import FinishedCall, finished_call, span_of_call, span_of_request
+from llamastack_telemetry.settings import TracingConfig
+from llamastack_telemetry.sink_queue import PipelineCounts, SinkQueue
+from llamastack_telemetry.spans import FinishedSpan
+
+_LOGGER = logging.getLogger("llamastack.telemetry")
+_MOST_BODIES = 2_000
+_LAST_FLUSH_S = 5.0
+_REPORT_EVERY_S = 60.0
+_FinishedRequest = tuple[FinishedRequest, int]
+
+
+class Pipeline:
+    """Keeps what has finished, makes spans of it in a thread, and hands them to the queue of each provider."""
+
+    def __init__(self, settings: TracingConfig) -> None:
+        self._settings = settings
+        self._queues: Sequence[SinkQueue] = ()
+        self._finished: deque[FinishedCall | _FinishedRequest] = deque()
+        self._full = anyio.Event()
+        self._taking = anyio.Lock()
+        self._made = self._dropped = self._reported = 0
+        self._reported_at = -_REPORT_EVERY_S
+
+    def add_call(self, event: CallEvent) -> None:
+        """A call has ended."""
+        if len(self._finished) >= self._settings.max_waiting_spans:
+            self._dropped += 1
+            return
+        with_body = len(self._finished) < _MOST_BODIES
+        self._finished.append(finished_call(event, time.time_ns(), with_body=with_body))
+        if len(self._finished) == self._settings.max_batch_spans:
+            self._full.set()
+
+    def add_request(self, request: FinishedRequest) -> None:
+        """A request over HTTP has ended."""
+        if len(self._finished) >= self._settings.max_waiting_spans:
+            self._dropped += 1
+            return
+        self._finished.append((request, time.time_ns()))
+        if len(self._finished) == self._settings.max_batch_spans:
+            self._full.set()
+
+    def counts(self) -> PipelineCounts:
+        """What became of spans so far."""
+        return PipelineCounts(
+            made=self._made,
+            exported={queue.provider_id: queue.exported for queue in self._queues},
+            dropped={"": self._dropped, **{queue.provider_id: queue.dropped for queue in self._queues}},
+            waiting=len(self._finished) + sum(queue.waiting for queue in self._queues),
+        )
+
+    async def run(self, queues: Sequence[SinkQueue]) -> None:
+        """Work until it is cancelled."""
+        self._queues = queues
+        async with anyio.create_task_group() as tasks:
+            for queue in queues:
+                tasks.start_soon(queue.run, name=f"spans for {queue.provider_id}")
+            while True:
+                with anyio.move_on_after(self._settings.interval_s):
+                    await self._full.wait()
+                self._full = anyio.Event()
+                await self._take()
+                self._report()
+
+    async def flush(self) -> None:
+        """Hand over what there is, within a time limit, also if the caller is cancelled. Then report what is lost."""
+        with anyio.move_on_after(_LAST_FLUSH_S, shield=True):
+            await self._take()
+            for queue in self._queues:
+                await queue.drained()
+        for queue in self._queues:
+            queue.give_up()
+        self._report(last=True)
+
+    async def _take(self) -> None:
+        async with self._taking:  # spans keep their order
+            while self._finished:
+                size = min(len(self._finished), self._settings.max_batch_spans)
+                taken = [self._finished.popleft() for _ in range(size)]
+                spans = await anyio.to_thread.run_sync(_spans_of, taken)
+                self._made += len(spans)
+                for queue in self._queues:
+                    queue.put(spans)
+
+    def _report(self, *, last: bool = False) -> None:
+        counts = self.counts()
+        dropped = sum(counts.dropped.values())
+        now = time.monotonic()
+        if dropped == self._reported or (now - self._reported_at < _REPORT_EVERY_S and not last):
+            return
+        where = ", ".join(f"{name or 'before any provider'}: {number}" for name, number in _lost(counts.dropped))
+        _LOGGER.warning("%d spans were dropped since the start (%s)", dropped, where)
+        self._reported, self._reported_at = dropped, now
+
+
+def _lost(dropped: Mapping[str, int]) -> list[tuple[str, int]]:
+    return [(name, number) for name, number in dropped.items() if number]
+
+
+def _spans_of(finished: Sequence[FinishedCall | _FinishedRequest]) -> list[FinishedSpan]:
+    return [
+        span_of_call(each) if isinstance(each, FinishedCall) else span_of_request(each[0], each[1]) for each in finished
+    ]

@@ -1,0 +1,139 @@
+"""The spans that wait for one provider: bounded, handed over in batches, tried again while the provider is down."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import anyio
+
+from llamastack.provider.backoff import pause_s
+from llamastack.provider.errors import LlamaStackError
+from llamastack_telemetry.settings import TracingConfig
+from llamastack_telemetry.spans import FinishedSpan, SpanSink
+
+__all__ = ["PipelineCounts", "SinkQueue"]
+
+_LOGGER = logging.getLogger("llamastack.telemetry")
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+_LOOK_EVERY_S = 0.5
+
+
+@dataclass
+class PipelineCounts:
+    """What became of spans, since the start of this process.
+
+    made: how many spans there were. exported: how many each provider got, by provider_id. dropped: how many are lost,
+    by provider_id; "" counts those that are lost for all providers. waiting: how many are in memory now.
+    """
+
+    made: int
+    exported: dict[str, int]
+    dropped: dict[str, int]
+    waiting: int
+
+
+class SinkQueue:
+    """The spans for one provider.
+
+    sink: gives the provider as a sink; None while it is down.
+    """
+
+    def __init__(self, provider_id: str, sink: Callable[[], SpanSink | None], settings: TracingConfig) -> None:
+        self.provider_id = provider_id
+        self.exported = self.dropped = 0
+        self._sink = sink
+        self._settings = settings
+        self._spans: deque[FinishedSpan] = deque()
+        self._news = anyio.Event()
+        self._in_hand = 0
+        self._failures = 0
+        self._empty = anyio.Event()
+
+    @property
+    def waiting(self) -> int:
+        """How many spans it has, those that are being exported too."""
+        return len(self._spans) + self._in_hand
+
+    def put(self, spans: Iterable[FinishedSpan]) -> None:
+        """Add spans. Those for which there is no room are dropped: the newest, so that what is kept has no gaps."""
+        for span in spans:
+            if self.waiting >= self._settings.max_waiting_spans:
+                self.dropped += 1
+            else:
+                self._spans.append(span)
+        self._news.set()
+
+    async def drained(self) -> None:
+        """Wait until it has no spans. Returns at once while the provider takes none."""
+        if self.waiting and not self._failures and self._sink() is not None:
+            self._empty = anyio.Event()
+            await self._empty.wait()
+
+    def give_up(self) -> None:
+        """Count the spans that it still has as dropped."""
+        self.dropped += self.waiting
+        self._spans.clear()
+        self._in_hand = 0
+
+    async def run(self) -> None:
+        """Hand spans over until it is cancelled."""
+        while True:
+            batch = await self._next_batch()
+            while (error := await self._export(batch)) is not None:
+                if not error.is_transient:
+                    self._lose(batch, error)
+                    break
+                self._failures += 1
+                self._empty.set()
+                if self._failures == 1:
+                    _LOGGER.warning("telemetry provider '%s' takes no spans: %s", self.provider_id, error.message)
+                await anyio.sleep(pause_s(self._failures, _FIRST_PAUSE_S, _LONGEST_PAUSE_S))
+            else:
+                if self._failures:
+                    _LOGGER.warning("telemetry provider '%s' takes spans again", self.provider_id)
+            self._failures = 0
+
+    async def _next_batch(self) -> list[FinishedSpan]:
+        while not self._spans:
+            self._empty.set()
+            self._news = anyio.Event()
+            await self._news.wait()
+        size = min(len(self._spans), self._settings.max_batch_spans)
+        batch = [self._spans.popleft() for _ in range(size)]
+        self._in_hand = size
+        return batch
+
+    async def _export(self, batch: list[FinishedSpan]) -> LlamaStackError | None:
+        """Returns why it failed."""
+        while (sink := self._sink()) is None:  # noqa: ASYNC110 - a provider that comes up sets no event
+            await anyio.sleep(_LOOK_EVERY_S)
+        try:
+            with anyio.fail_after(self._settings.export_timeout_s):
+                await sink.export_spans(batch)
+        except TimeoutError:
+            return _Passing(f"it took longer than {self._settings.export_timeout_s:g} s")
+        except LlamaStackError as error:
+            return error
+        except Exception as error:
+            _LOGGER.exception("telemetry provider '%s' failed", self.provider_id)
+            return _Lasting(f"{type(error).__name__}: {error}")
+        self.exported += len(batch)
+        self._in_hand = 0
+        return None
+
+    def _lose(self, batch: list[FinishedSpan], error: LlamaStackError) -> None:
+        self.dropped += len(batch)
+        self._in_hand = 0
+        what = f"telemetry provider '{self.provider_id}' refuses {len(batch)} spans, which are lost: {error.message}"
+        _LOGGER.warning("%s", what)
+
+
+class _Passing(LlamaStackError):
+    status = 504
+
+
+class _Lasting(LlamaStackError):
+    status = 500

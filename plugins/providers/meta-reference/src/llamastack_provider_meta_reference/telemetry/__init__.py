@@ -1,0 +1,1 @@
+"""The telemetry API: sinks that spans and events are written to."""
