@@ -193,8 +193,9 @@ def test_commands_of_a_plugin(runner: CliRunner, site: Path, caplog: pytest.LogC
     listed = runner.invoke(cli, ["--help"])
     # One list, in which nothing tells our own commands from those of others.
     assert (
-        "  distributions  Show the installed run configs.\n  forgot         Asks.\n  gone           Cannot be loaded.\n"
-        in listed.stdout
+        "  distributions  Show the installed run configs.\n"
+        "  doctor         Check a run config and its providers, and say what to do.\n"
+        "  forgot         Asks.\n  gone           Cannot be loaded.\n" in listed.stdout
     )
     assert "  greet          Says hello.\n  inspect        Show " in listed.stdout
     assert listed.stdout.count("\n  chat ") == 1

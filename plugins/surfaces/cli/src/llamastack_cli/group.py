@@ -41,6 +41,11 @@ _COMMANDS = {
         CliCommand("distributions", "Show the installed run configs.", "llamastack_cli.distributions:distributions"),
         CliCommand("plugins", "Show the installed plugins.", "llamastack_cli.distributions:plugins"),
         CliCommand("config", "Check run configs.", "llamastack_cli.config:config"),
+        CliCommand(
+            "doctor",
+            "Check a run config and its providers, and say what to do.",
+            "llamastack_cli.doctor.command:doctor",
+        ),
     )
 }
 # A copy from the API table, because importing the table is too slow for `--help`. A test compares the two.

@@ -1,0 +1,1 @@
+"""`llamastack doctor`: check a run config, start its providers, and call each once."""

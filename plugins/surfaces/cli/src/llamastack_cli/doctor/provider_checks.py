@@ -1,0 +1,232 @@
+"""Starts the providers of a run config in this process, asks each what it serves, and calls each once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import anyio
+
+from llamastack.api.base import RoutedObject
+from llamastack.api.inspect import ProviderStatus
+from llamastack.api.pagination import all_listed
+from llamastack.api.webmethod import ResourceAction
+from llamastack.provider.commands import ProgressDisplay
+from llamastack.provider.redaction import without_userinfo
+from llamastack.provider.spec import ProviderSpec
+from llamastack.stack import Stack
+from llamastack.stack.config import StoreConfig
+from llamastack.stack.plugins import Plugins
+from llamastack.stack.supervisor import SupervisedProvider
+from llamastack_cli.doctor.advice import advice_on_error
+from llamastack_cli.doctor.calls import call_once
+from llamastack_cli.doctor.config_checks import variables_of
+from llamastack_cli.doctor.report import Check, Outcome, Place
+from llamastack_cli.doctor.store_check import file_fault
+
+_MOST_NAMES = 3
+_REGISTERED = ("models", "shields")
+"""The kinds whose registration is a question to the backend. That of a memory bank makes a collection in a database."""
+_LOADS_MODELS = "allow_pull"
+_PLUGINS_FOR = ("llamastack_apis", "llamastack_check_apis", "llamastack_config_sections")
+
+
+class _OnlyApis(Plugins):
+    """Of plugins only what makes the run config readable: the others may export calls, refuse them, or store things."""
+
+    def implementations(self, hook: str) -> list[Any]:
+        return super().implementations(hook) if hook in _PLUGINS_FOR else []
+
+    def add_plugins_of_stack(self, config: object) -> None:
+        """None is added."""
+
+
+def stack_to_try(stack: Stack, folder: Path, progress: ProgressDisplay) -> Stack:
+    """The same stack, which keeps nothing: with a store in memory, and its files in `folder`."""
+    run, hooks = stack.config.run, _OnlyApis(stack.discovery)
+    apis = hooks.apis()
+    pulling = {
+        (planned.api, planned.provider_id)
+        for planned in stack.plan.providers
+        if getattr(planned.config, _LOADS_MODELS, False)
+    }
+    changes: dict[str, Any] = {"store": StoreConfig(type="memory"), "on_provider_error": "retry"}
+    for pair in (definition.pair for definition in apis.values() if definition.pair):
+        ids = [provider.provider_id for provider in run.providers.get(pair.routed_api, ())]
+        changes[pair.resource_api] = [
+            item
+            for item in stack.config.objects(pair.resource_api)
+            if pair.resource_api in _REGISTERED and (pair.routed_api, item.provider_id or ids[0]) not in pulling
+        ]
+    changes["providers"] = {
+        api: [
+            provider.model_copy(
+                update={"config": {**provider.config, **_moved(stack, api, provider.provider_id, folder)}}
+            )
+            for provider in providers
+        ]
+        for api, providers in run.providers.items()
+    }
+    config = replace(stack.config, run=run.model_copy(update=changes), folder=folder)
+    return Stack(config, discovery=stack.discovery, hooks=hooks, apis=apis, on_progress=progress)
+
+
+def own_folders(spec: ProviderSpec, config: object) -> dict[str, Path]:
+    """The folders in a provider's config that only one process can open, by field."""
+    single = spec.single_process
+    found = {name: getattr(config, name, None) for name in (single if isinstance(single, tuple) else ())}
+    return {name: value for name, value in found.items() if isinstance(value, Path)}
+
+
+def _moved(stack: Stack, api: str, provider_id: str, folder: Path) -> dict[str, str]:
+    """An empty folder in place of each that a running server may have open."""
+    named = [p for p in stack.plan.providers if (p.api, p.provider_id) == (api, provider_id)]
+    return {
+        name: str(folder / f"{api}-{provider_id}-{name}")
+        for planned in named
+        for name in own_folders(planned.spec, planned.config)
+    }
+
+
+@dataclass
+class ProviderChecks:
+    """The checks of all providers of `stack`, which is started and stopped.
+
+    timeout_s: the most seconds for each step of each provider.
+    """
+
+    stack: Stack
+    timeout_s: float
+
+    async def run(self) -> list[Check]:
+        """All of them, in the order of the run config. Raises what the start of a stack raises."""
+        found: dict[tuple[str, str], list[Check]] = {}
+        await self.stack.start(wait_s=0)
+        try:
+            async with anyio.create_task_group() as group:
+                for instances in self.stack.instances.values():
+                    for instance in instances:
+                        checks = found[instance.api, instance.provider_id] = []
+                        group.start_soon(self._check, instance, checks)
+        finally:
+            await self.stack.stop()
+        ordered = [(planned.api, planned.provider_id) for planned in self.stack.plan.providers]
+        return [check for key in ordered for check in found.get(key, ())]
+
+    async def _check(self, instance: SupervisedProvider, found: list[Check]) -> None:
+        found += [
+            self._checked_folder(instance, *each)
+            for each in own_folders(instance.plan.spec, instance.plan.config).items()
+        ]
+        began = anyio.current_time()
+        with anyio.move_on_after(self.timeout_s):
+            await instance.first_attempt.wait()
+        took = anyio.current_time() - began
+        if instance.status is ProviderStatus.healthy:
+            found.append(self._made(instance, "start", Outcome.OK, instance.note or "", duration_s=took))
+        else:
+            message = instance.reason or f"it is not ready after {self.timeout_s:g} s"
+            cause = instance.cause or TimeoutError()
+            found.append(self._failed(instance, "start", message, cause, took))
+            found.append(self._made(instance, "call", Outcome.SKIPPED, "not called: it did not start"))
+            return
+        items = await self._listed(instance, found)
+        await self._call(instance, items, found)
+
+    async def _listed(self, instance: SupervisedProvider, found: list[Check]) -> list[RoutedObject]:
+        """What it serves; those of the run config first. Adds what it says of them."""
+        pair = instance.definition.pair
+        if pair is None:
+            return []
+        method = self.stack.apis[pair.resource_api].method_for(ResourceAction.LIST).name
+        began = anyio.current_time()
+        listed = all_listed(self.stack.api(pair.resource_api).methods[method])
+        items = [cast(RoutedObject, item) async for item in listed]
+        own = [item for item in items if item.provider_id == instance.provider_id]
+        declared = [item.identifier for item in self.stack.config.objects(pair.resource_api)]
+        usable = [item for item in own if item.unavailable_reason is None]
+        usable.sort(key=lambda item: item.identifier not in declared)
+        names = [item.identifier for item in usable]
+        shown = ", ".join(names[:_MOST_NAMES]) + (
+            f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        )
+        took = anyio.current_time() - began
+        message = shown or f"no {pair.label}"
+        found.append(self._made(instance, "serves", Outcome.OK, message, duration_s=took))
+        for item in own:
+            if item.unavailable_reason is not None:
+                advice = f"use a name that is there: {shown}" if names else "use a name that the backend has"
+                place = self._place_of(pair.resource_api, item.identifier)
+                message = f"{pair.label} '{item.identifier}' cannot be used: {item.unavailable_reason}"
+                found.append(
+                    replace(self._made(instance, pair.label, Outcome.FAIL, message, advice=advice), place=place)
+                )
+        return usable
+
+    async def _call(self, instance: SupervisedProvider, items: Sequence[RoutedObject], found: list[Check]) -> None:
+        began = anyio.current_time()
+        try:
+            with anyio.fail_after(self.timeout_s):
+                called, message = await call_once(self.stack, instance, items)
+        except Exception as error:
+            took = anyio.current_time() - began
+            timed_out = isinstance(error, TimeoutError)
+            message = f"no answer within {self.timeout_s:g} s" if timed_out else str(error)
+            found.append(self._failed(instance, "call", message, error, took))
+        else:
+            outcome = Outcome.OK if called else Outcome.SKIPPED
+            took = anyio.current_time() - began
+            found.append(self._made(instance, "call", outcome, message, duration_s=took if called else None))
+
+    # ---- checks ------------------------------------------------------------------------------------------------------
+
+    def _checked_folder(self, instance: SupervisedProvider, name: str, _: Path) -> Check:
+        """The folder of the run config is not opened: a running server may have it."""
+        written = self.stack.config.value["providers"][instance.api][instance.plan.path[2]]["config"][name]
+        fault = file_fault(Path(str(written)).expanduser().resolve())
+        if fault is None:
+            message = f"{name} {written} is not opened; the checks use an empty folder"
+            return self._made(instance, "folder", Outcome.SKIPPED, message)
+        advice = f"correct `{name}`, or the rights of the folder"
+        return self._made(instance, "folder", Outcome.FAIL, f"{written}: {fault}", advice=advice)
+
+    def _failed(
+        self, instance: SupervisedProvider, name: str, message: str, error: BaseException, duration_s: float
+    ) -> Check:
+        variables = variables_of(self.stack, instance.plan.path)
+        advice = advice_on_error(error, message, instance.provider_type, instance.plan.config, variables)
+        message = instance.redact(message)
+        return self._made(instance, name, Outcome.FAIL, message, advice=advice, duration_s=duration_s)
+
+    def _made(
+        self,
+        instance: SupervisedProvider,
+        name: str,
+        outcome: Outcome,
+        message: str,
+        *,
+        advice: str | None = None,
+        duration_s: float | None = None,
+    ) -> Check:
+        config = self.stack.config
+        url = getattr(instance.plan.config, "url", None)
+        return Check(
+            name=name,
+            about=f"{instance.api} {instance.provider_id}",
+            outcome=outcome,
+            message=message,
+            duration_s=duration_s,
+            place=Place.of(config.source, config.line_of(instance.plan.path), instance.plan.path),
+            backend=without_userinfo(str(url)) if url else None,
+            advice=advice,
+        )
+
+    def _place_of(self, resource_api: str, identifier: str) -> Place | None:
+        config = self.stack.config
+        written: Sequence[Mapping[str, object]] = config.value.get(resource_api) or ()
+        for number, item in enumerate(written):
+            if item.get("identifier") == identifier:
+                return Place.of(config.source, config.line_of((resource_api, number)), (resource_api, number))
+        return None
