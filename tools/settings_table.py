@@ -69,7 +69,13 @@ ENVIRONMENT: tuple[tuple[str, str, str, str], ...] = (
         "Folder in which stacks without a config file of their own keep their files",
         "",
     ),
-    ("LLAMASTACK_LOG_LEVEL", "`INFO`", "Level of the server's log", "Records below it are not written"),
+    (
+        "LLAMASTACK_LOG_LEVEL",
+        "`INFO`",
+        "Level of the server's log, and levels of single loggers: `INFO,llamastack.access=WARNING,httpx=DEBUG`",
+        "Records below it are not written",
+    ),
+    ("LLAMASTACK_LOG_FORMAT", "`text`", "Form of the server's log: `text`, or `json` for one object per line", ""),
     (
         "LLAMASTACK_LOG_REPEATS",
         "`5`",
@@ -98,7 +104,7 @@ ENVIRONMENT: tuple[tuple[str, str, str, str], ...] = (
 
 # (what, module, constant, unit or "", what happens)
 FIXED: tuple[tuple[str, str, str, str, str], ...] = (
-    ("A message or a traceback in the log", "llamastack_server.logs", "_LONGEST_MESSAGE", "characters", "Cut"),
+    ("A message or a traceback in the log", "llamastack_server.log_formats", "LONGEST_MESSAGE", "characters", "Cut"),
     ("A path in the access log", "llamastack_server.logs", "_LONGEST_PATH", "characters", "Cut"),
     (
         "Lines of the log that wait to be read",

@@ -26,7 +26,7 @@ from llamastack.provider.errors import (
     raise_translated,
 )
 from llamastack.provider.redaction import Redactor, shown_value, without_known_secrets
-from llamastack_server.logs import _Formatter
+from llamastack_server.log_formats import TextFormat
 
 
 class Config(BaseModel):
@@ -209,7 +209,7 @@ def test_the_log_has_none_either() -> None:
         raise RuntimeError("sk%2Dof%2Dthe%2Dlog")
     except RuntimeError:
         record.exc_info = sys.exc_info()
-    line = _Formatter(None).format(record)
+    line = TextFormat(None).format(record)
     assert "sent ***" in line
     assert "RuntimeError: ***" in line
     assert kept("") == ""

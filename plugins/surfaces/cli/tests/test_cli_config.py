@@ -142,6 +142,18 @@ def test_wrong_log_level(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "error: LLAMASTACK_LOG_LEVEL: 'LOUD' is not one of" in done.stderr
 
 
+def test_wrong_level_of_a_logger_and_wrong_log_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value, error in (
+        ("LLAMASTACK_LOG_LEVEL", "INFO,httpx=loud", "'LOUD' in 'httpx=loud' is not one of DEBUG, INFO"),
+        ("LLAMASTACK_LOG_FORMAT", "xml", "'xml' is not one of text, json"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setenv(variable, value)
+            done = run("run", "run.yaml")
+        assert done.exit_code == 2
+        assert f"error: {variable}: {error}" in done.stderr
+
+
 KEYED = GOOD.replace("{port: 3}", "{port: 3, api_key: '%s'}")
 
 

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
+from server_log import Log, server_log
 
 from llamastack.provider.context import use_context
 from llamastack.provider.control_characters import indented, one_line
@@ -25,6 +26,9 @@ from llamastack.provider.redaction import Redactor
 from llamastack_cli.terminal_text import for_terminal, json_for_terminal
 from llamastack_server import logs
 from llamastack_server.context import request_id_from
+from llamastack_server.log_formats import TextFormat
+from llamastack_server.log_ids import RequestIds
+from llamastack_server.log_levels import LEVEL_VARIABLE
 from llamastack_server.log_repeats import Repeats
 
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG|INFO|WARNING|ERROR|CRITICAL) \S+ ")
@@ -32,33 +36,15 @@ FORGED = "2026-01-01 00:00:00,000 INFO llamastack.access [x] GET /forged 200 1.0
 STEERING = "\x1b[2J\x1b]0;title\x07"
 LINE_ENDS = ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]
 TURNING = ["\u061c", "\u200e", "\u200f", "\u202a", "\u202e", "\u2066", "\u2069", "\ufeff", "\u200b"]
-Log = Callable[[], str]
 
 
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
     """The server's logging, set up in this process; gives what is written, once it has been stopped."""
-    stderr = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", stderr)
-    monkeypatch.delenv(logs.LEVEL_VARIABLE, raising=False)
-    before = logging.getLogger().handlers[:], logging.getLogger().level, logging.getLogger("llamastack").level
-    hooks = threading.excepthook, sys.unraisablehook
-    logging.captureWarnings(False)  # it may still be on, for a showwarning that is there no more
-    logs.set_up_logging(packages=["llamastack_provider_x", "acme.plugin"])
-    handler = logs._own
-    assert handler is not None
-
-    def written() -> str:
-        handler.stop()
-        return stderr.getvalue()
-
-    yield written
-    handler.stop()
-    logging.captureWarnings(False)
-    threading.excepthook, sys.unraisablehook = hooks
-    logging.getLogger().handlers[:], level, own_level = before
-    logging.getLogger().setLevel(level)
-    logging.getLogger("llamastack").setLevel(own_level)
+    monkeypatch.delenv(LEVEL_VARIABLE, raising=False)
+    monkeypatch.delenv(logs.FORMAT_VARIABLE, raising=False)
+    with server_log(packages=["llamastack_provider_x", "acme.plugin"]) as written:
+        yield written
 
 
 # ---- who logs --------------------------------------------------------------------------------------------------------
@@ -244,7 +230,7 @@ def record_of(message: str, *arguments: object, line: int = 1, level: int = logg
 
 
 def admitted(repeats: Repeats, records: list[logging.LogRecord], now: float = 0.0) -> int:
-    return sum(repeats.admits(record, record.getMessage(), "", now) for record in records)
+    return sum(repeats.admits(record, record.getMessage(), RequestIds(), now) for record in records)
 
 
 @pytest.mark.parametrize(
@@ -284,7 +270,7 @@ def test_each_line_is_written_or_counted_once() -> None:
     reported = sum(held.number for held in repeats.over())
     written = 0
     for place, record in enumerate(records):
-        written += repeats.admits(record, record.getMessage(), "", place / 100)
+        written += repeats.admits(record, record.getMessage(), RequestIds(), place / 100)
         reported += sum(held.number for held in repeats.over(place / 100))
     reported += sum(held.number for held in repeats.over())
     assert written + reported == len(records)
@@ -305,7 +291,7 @@ def test_after_its_time_a_kind_begins_anew() -> None:
 def test_few_are_remembered() -> None:
     repeats = Repeats(5, most_kept=100)
     for n in range(10_000):
-        repeats.admits(record_of("x"), "".join(chr(97 + int(digit)) for digit in str(n)), "", n / 1000)
+        repeats.admits(record_of("x"), "".join(chr(97 + int(digit)) for digit in str(n)), RequestIds(), n / 1000)
     assert len(repeats._kinds) <= 102
 
 
@@ -329,7 +315,7 @@ def test_the_log_tells_what_it_held_back(log: Log) -> None:
 
 def test_what_was_held_back_is_told_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
-    handler = logs._BatchingHandler(stream, logs._Formatter(None), Repeats(1, window_s=0.2))
+    handler = logs._BatchingHandler(stream, TextFormat(None), Repeats(1, window_s=0.2))
     try:
         for _ in range(3):
             handler.handle(record_of("the same"))
@@ -369,7 +355,7 @@ def test_lines_that_nobody_reads_are_counted(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(logs, "_MOST_WAITING", 10)
     stream = Slow()
-    handler = logs._BatchingHandler(stream, logs._Formatter(None), Repeats(0))
+    handler = logs._BatchingHandler(stream, TextFormat(None), Repeats(0))
     try:
         for n in range(1000):
             handler.add(f"line {n}")

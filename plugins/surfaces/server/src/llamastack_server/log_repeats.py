@@ -7,6 +7,8 @@ import re
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
+from llamastack_server.log_ids import RequestIds
+
 # The parts that differ between lines of one kind: numbers, ids, times, addresses.
 _VARYING = re.compile(r"[0-9A-Fa-f]{4,}(?:-[0-9A-Fa-f]{2,})+|[^\W\d]*\d\w*")
 _COMPARED = 300  # characters
@@ -19,7 +21,7 @@ class Held:
     number: int
     level: str
     logger: str
-    request: str
+    request: RequestIds
     text: str
 
 
@@ -33,7 +35,7 @@ class _Kind:
         """Count a written line."""
         self.written += 1
 
-    def hold(self, record: logging.LogRecord, request: str, text: str) -> None:
+    def hold(self, record: logging.LogRecord, request: RequestIds, text: str) -> None:
         """Count a line that is not written."""
         number = self.held.number if self.held is not None else 0
         self.held = Held(number + 1, record.levelname, record.name, request, text)
@@ -57,10 +59,10 @@ class Repeats:
         self._most_kept = most_kept
         self._kinds: dict[Hashable, _Kind] = {}
 
-    def admits(self, record: logging.LogRecord, text: str, request: str, now: float) -> bool:
+    def admits(self, record: logging.LogRecord, text: str, request: RequestIds, now: float) -> bool:
         """Whether to write a record; otherwise it is counted.
 
-        text: its message. request: the id of its request. now: seconds of a monotonic clock.
+        text: its message. request: the ids of its request. now: seconds of a monotonic clock.
         """
         if not self._most:
             return True

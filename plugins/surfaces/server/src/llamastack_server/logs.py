@@ -1,4 +1,4 @@
-"""The server's log: one line per record, with the request's id, for libraries and plugins, too."""
+"""The server's log: one line per record, with the request's ids, for libraries and plugins, too."""
 
 from __future__ import annotations
 
@@ -13,73 +13,24 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import TextIO
 
-from llamastack.provider.context import current_context
-from llamastack.provider.control_characters import indented, one_line
-from llamastack.provider.redaction import without_known_secrets
-from llamastack_server.log_repeats import Held, Repeats
+from llamastack.provider.control_characters import one_line
+from llamastack_server.log_formats import ACCESS, FIELDS, LogFormat, TextFormat, access_fields
+from llamastack_server.log_ids import current_ids
+from llamastack_server.log_json import JsonFormat
+from llamastack_server.log_levels import LEVEL_VARIABLE, LogLevels, log_levels_from
+from llamastack_server.log_repeats import Repeats
 
-LEVEL_VARIABLE = "LLAMASTACK_LOG_LEVEL"
+FORMAT_VARIABLE = "LLAMASTACK_LOG_FORMAT"
 REPEATS_VARIABLE = "LLAMASTACK_LOG_REPEATS"
+_FORMATS: dict[str, type[LogFormat]] = {"text": TextFormat, "json": JsonFormat}
 _EVERYBODY = logging.getLogger()
 _ROOT = logging.getLogger("llamastack")
-_ACCESS = logging.getLogger("llamastack.access")
+_ACCESS = logging.getLogger(ACCESS)
 _SERVER = logging.getLogger("llamastack.server")
 _MOST_WAITING = 10_000  # lines
-_LONGEST_MESSAGE = 16_384  # characters
 _LONGEST_PATH = 1024  # characters
 _GATHERED_FOR_S = 0.05
 _FLUSH_TIMEOUT_S = 2.0
-LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-
-
-class _Formatter(logging.Formatter):
-    """Writes lines with the request's id and, if there are several workers, the worker's name.
-
-    A message is always one line, and its traceback follows indented, so text from outside can neither look like a line
-    of the log nor control the terminal. The text of the time is made once per second. Secrets are redacted in every
-    record.
-    """
-
-    def __init__(self, worker: str | None) -> None:
-        self.named = f" {worker}" if worker else ""
-        super().__init__()
-        self._second = (0, "")
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = self.line(record.created, record.levelname, record.name, self.request(), self.message(record))
-        if record.exc_info and not record.exc_text:
-            record.exc_text = self.formatException(record.exc_info)
-        for more in (record.exc_text, record.stack_info):
-            if more:
-                line += f"\n{indented(_cut(without_known_secrets(more)))}"
-        return line
-
-    def line(self, since_epoch_s: float, level: str, logger: str, request: str, message: str) -> str:
-        return f"{self.time(since_epoch_s)} {level} {one_line(logger)}{self.named}{request} {message}"
-
-    def message(self, record: logging.LogRecord) -> str:
-        # For the log of providers, too. Before the message is cut, because a cut secret would not be found.
-        return one_line(_cut(without_known_secrets(record.getMessage().rstrip())))
-
-    def time(self, since_epoch_s: float) -> str:
-        second = int(since_epoch_s)
-        if second != self._second[0]:
-            self._second = (second, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second)))
-        return f"{self._second[1]},{int((since_epoch_s - second) * 1000):03d}"
-
-    @staticmethod
-    def request() -> str:
-        current = current_context().request_id
-        return f" [{current}]" if current else ""
-
-    def access(self, line: str) -> str:
-        """The same as `format` for a record of the access log with this message."""
-        return f"{self.time(time.time())} INFO {_ACCESS.name}{self.named}{self.request()} {line}"
-
-    def held(self, held: Held, window_s: float) -> str:
-        """A line for the repetitions that were not written."""
-        summary = f"repeated {held.number} times within {window_s:g} s, the last time as: {held.text}"
-        return self.line(time.time(), held.level, held.logger, held.request, summary)
 
 
 class _BatchingHandler(logging.Handler):
@@ -90,9 +41,9 @@ class _BatchingHandler(logging.Handler):
     access log and at `DEBUG`.
     """
 
-    def __init__(self, stream: TextIO, formatter: _Formatter, repeats: Repeats) -> None:
+    def __init__(self, stream: TextIO, formatter: LogFormat, repeats: Repeats) -> None:
         super().__init__()
-        self.formatter: _Formatter = formatter
+        self.formatter: LogFormat = formatter
         self._stream = stream
         self._repeats = repeats
         self._lines: deque[str] = deque()
@@ -104,14 +55,20 @@ class _BatchingHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            if record.levelno <= logging.DEBUG or record.name == _ACCESS.name or self._admits(record):
-                self.add(self.format(record))
-        except Exception:
-            self.handleError(record)
+            self._emit(record)
+        except Exception as error:
+            # Python would write the arguments as they are, in lines that are none of the log, and with secrets.
+            try:
+                self._emit(_about_unwritable(record, error))
+            except Exception:
+                self.handleError(record)
+
+    def _emit(self, record: logging.LogRecord) -> None:
+        if record.levelno <= logging.DEBUG or record.name == _ACCESS.name or self._admits(record):
+            self.add(self.format(record))
 
     def _admits(self, record: logging.LogRecord) -> bool:
-        message, request = self.formatter.message(record), self.formatter.request()
-        admitted = self._repeats.admits(record, message, request, time.monotonic())
+        admitted = self._repeats.admits(record, self.formatter.message(record), current_ids(), time.monotonic())
         if not admitted:
             self._wake()  # to compute how long to wait
         return admitted
@@ -152,8 +109,7 @@ class _BatchingHandler(logging.Handler):
         lines = [self._lines.popleft() for _ in range(len(self._lines))]
         dropped, self._dropped = self._dropped, 0
         if dropped:
-            summary = f"{dropped} lines of the log were dropped: they came faster than they were read"
-            lines.append(self.formatter.line(time.time(), "WARNING", __name__, "", summary))
+            lines.append(self.formatter.dropped(dropped, __name__))
         if lines:
             self._put("\n".join(lines))
 
@@ -174,7 +130,16 @@ class _BatchingHandler(logging.Handler):
         self._thread.join(_FLUSH_TIMEOUT_S)
 
 
+def _about_unwritable(record: logging.LogRecord, error: Exception) -> logging.LogRecord:
+    """A record about a record that cannot be formatted."""
+    place = (record.name, record.pathname, record.lineno)
+    message = "a record of the logger '%s' cannot be written; it comes from %s, line %d"
+    exception = (type(error), error, error.__traceback__)
+    return logging.LogRecord(_SERVER.name, logging.ERROR, record.pathname, record.lineno, message, place, exception)
+
+
 _own: _BatchingHandler | None = None
+_levels = LogLevels()
 
 
 def log_access(method: str, path: str, status: int, took_s: float) -> None:
@@ -187,56 +152,53 @@ def log_access(method: str, path: str, status: int, took_s: float) -> None:
         return
     line = f"{method} {path} {status} {took_s * 1000:.1f} ms"
     if len(line) > _LONGEST_PATH or not line.isprintable():
-        shown = path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}..."
-        line = one_line(f"{method} {shown} {status} {took_s * 1000:.1f} ms")
+        method = one_line(method)
+        path = one_line(path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}...")
+        line = f"{method} {path} {status} {took_s * 1000:.1f} ms"
     others = _ROOT.handlers or _ACCESS.handlers or _ACCESS.filters
     if _own is not None and _EVERYBODY.handlers == [_own] and not others:
-        _own.add(_own.formatter.access(line))
+        _own.add(_own.formatter.access(line, method, path, status, took_s))
     else:
-        _ACCESS.info("%s", line)
+        _ACCESS.info("%s", line, extra={FIELDS: access_fields(method, path, status, took_s)})
 
 
 def set_up_logging(level: str | None = None, *, worker: str | None = None, packages: Iterable[str] = ()) -> None:
     """Log to stderr, for this package and all others in the same form.
 
-    level: one of `LEVELS`; by default LLAMASTACK_LOG_LEVEL, else INFO. Raises ValueError for another level.
+    level: see `log_levels_from`; by default LLAMASTACK_LOG_LEVEL, else INFO.
     worker: name of this process, put into every line.
-    packages: packages whose loggers get that level too; all others have at least WARNING.
+    packages: packages whose loggers get the default level too; all others have at least WARNING.
+    Raises ValueError for a wrong level, and for wrong settings in the environment.
     """
-    chosen = (level or os.environ.get(LEVEL_VARIABLE) or "INFO").upper()
-    if chosen not in LEVELS:
-        raise ValueError(f"{LEVEL_VARIABLE}: '{chosen}' is not one of {', '.join(LEVELS)}")
+    chosen = log_levels_from(level or os.environ.get(LEVEL_VARIABLE) or "INFO")
+    log_format = _format()(worker)
     repeats = Repeats(_most_repeats())
-    global _own
+    global _own, _levels
     if _own is not None:
         _own.stop()
         atexit.unregister(_own.stop)
-    handler = _own = _BatchingHandler(sys.stderr, _Formatter(worker), repeats)
+    handler = _own = _BatchingHandler(sys.stderr, log_format, repeats)
     atexit.register(handler.stop)
     _EVERYBODY.handlers[:] = [handler]
-    _EVERYBODY.setLevel(max(logging.WARNING, logging.getLevelName(chosen)))
-    _ROOT.setLevel(chosen)
+    _levels.forget()
+    _levels = chosen
+    _levels.apply()
     log_packages(packages)
-    for name in ("uvicorn.error", "uvicorn"):
-        # llamastack logs itself what uvicorn logs at INFO (started, waiting, finished).
-        logging.getLogger(name).setLevel("DEBUG" if chosen == "DEBUG" else "WARNING")
     logging.captureWarnings(True)
     threading.excepthook = _log_end_of_thread
     sys.unraisablehook = _log_ignored
 
 
 def log_packages(packages: Iterable[str]) -> None:
-    """Give the loggers of these packages, and those below them, the level of our own."""
-    for name in packages:
-        if name.partition(".")[0] != _ROOT.name:
-            logging.getLogger(name).setLevel(_ROOT.level)
+    """Give the loggers of these packages, and those below them, the level of our own, unless another was chosen."""
+    _levels.apply_to(packages)
 
 
-def _cut(text: str) -> str:
-    if len(text) <= _LONGEST_MESSAGE:
-        return text
-    half = _LONGEST_MESSAGE // 2
-    return f"{text[:half]} ... {len(text) - 2 * half} characters left out ... {text[-half:]}"
+def _format() -> type[LogFormat]:
+    given = os.environ.get(FORMAT_VARIABLE) or "text"
+    if given.lower() not in _FORMATS:
+        raise ValueError(f"{FORMAT_VARIABLE}: '{given}' is not one of {', '.join(_FORMATS)}")
+    return _FORMATS[given.lower()]
 
 
 def _most_repeats() -> int:
