@@ -38,6 +38,8 @@ from llamastack_cli.fields import words_of as type_words
 from llamastack_cli.group import cli
 from llamastack_conformance.settings import Settings
 from llamastack_conformance.waivers import Waiver
+from llamastack_metrics.definitions import METRICS, Kind
+from llamastack_metrics.settings import MetricsConfig
 from llamastack_openai_api import checked_requests
 from llamastack_openai_api.errors import ERROR_TABLE, PREFIX
 from llamastack_openai_api.routes import ROUTES
@@ -60,6 +62,7 @@ READ_ONLY = {"unavailable_reason"}
 SECTIONS: dict[str, type[BaseModel]] = {
     "providers": ProviderConfig,
     "server": ServerConfig,
+    "metrics": MetricsConfig,
     "store": StoreConfig,
     "sqlite": SqliteStoreConfig,
 }
@@ -86,6 +89,20 @@ def run_config(section: str) -> str:
     hooks = Plugins(default_discovery())
     model = SECTIONS[section] if section else run_config_model(hooks.apis(), hooks.config_sections())
     return table(("key", "type", "default", "what"), _rows(model))
+
+
+def metrics(_: str) -> str:
+    """Every metric, as Prometheus has it."""
+    rows = [
+        (
+            f"`{metric.name}{'_total' if metric.kind is Kind.counter else ''}`",
+            str(metric.kind),
+            ", ".join(f"`{label}`" for label in metric.labels),
+            metric.help,
+        )
+        for metric in METRICS
+    ]
+    return table(("metric", "type", "labels", "what"), rows)
 
 
 def objects(resource_api: str) -> str:
@@ -258,6 +275,7 @@ def source(arguments: str) -> str:
 
 BLOCKS: dict[str, Callable[[str], str]] = {
     "run-config": run_config,
+    "metrics": metrics,
     "conformance-settings": lambda _: table(("field", "type", "default", "what"), _rows(Settings)),
     "conformance-waiver": lambda _: table(("field", "type", "default", "what"), _rows(Waiver)),
     "objects": objects,

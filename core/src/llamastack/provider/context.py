@@ -21,7 +21,8 @@ from llamastack.provider.errors import InvalidRequestError
 from llamastack.provider.validation import explain_validation_error
 from llamastack.provider.validation_paths import path_of
 
-__all__ = ["PROVIDER_DATA_HEADER", "Principal", "RequestContext", "current_context", "use_context", "use_provider_data"]
+__all__ = ["PROVIDER_DATA_HEADER", "STACK_ITSELF", "Principal", "RequestContext"]
+__all__ += ["current_context", "use_context", "use_provider_data"]
 
 PROVIDER_DATA_HEADER = "X-LlamaStack-ProviderData"
 """The header that holds a client's data for providers, as JSON."""

@@ -1,0 +1,1 @@
+"""Prometheus metrics of a stack, counted by its hooks."""

@@ -1,0 +1,36 @@
+"""The hooks of this package: its section of the run config, and the plugin of a stack that has metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from llamastack.provider import hookimpl
+
+if TYPE_CHECKING:
+    from llamastack.provider.config_sections import ConfigSection
+    from llamastack.stack.config import LoadedConfig
+
+SECTION = "metrics"
+
+
+@hookimpl
+def llamastack_config_sections() -> Sequence[ConfigSection]:
+    from llamastack.provider.config_sections import ConfigSection
+    from llamastack_metrics.settings import MetricsConfig
+
+    return [ConfigSection(SECTION, MetricsConfig, "Prometheus metrics")]
+
+
+@hookimpl
+def llamastack_stack_plugins(config: LoadedConfig) -> Sequence[object]:
+    from llamastack_metrics.settings import MetricsConfig
+
+    settings = config.section(SECTION, MetricsConfig)
+    if not settings.enabled:
+        return []
+    from llamastack_metrics.recorder import Recorder
+    from llamastack_metrics.stack_metrics import StackMetrics
+
+    recorder = Recorder(settings)
+    return [recorder, StackMetrics(settings, recorder, config.folder)]
