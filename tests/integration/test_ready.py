@@ -165,6 +165,20 @@ async def test_the_anonymous_learn_no_names(discovery: Discovery, script: Script
         assert "secret" not in (await client.get("/ready")).text
 
 
+async def test_the_anonymous_learn_of_a_model_that_it_is_down_and_not_why(
+    discovery: Discovery, script: Scripts, keys: None
+) -> None:
+    a = script("a", serves=["m"])
+    async with Stack.from_config(config("a"), discovery=discovery) as stack:
+        assert (await stack.inspect.ready(model="m")).model == "m"
+        a.fail_list = OSError("the backend is gone")
+        [instance] = stack.instances["inference"]
+        await instance.refresh(force=True)
+        with pytest.raises(ProviderUnavailableError, match="^the model is not ready$") as raised:
+            await stack.inspect.ready(model="m")
+        assert raised.value.provider_id is None
+
+
 async def test_a_principal_learns_what_it_may_see(discovery: Discovery, script: Scripts, keys: None) -> None:
     script("a", serves=["m"])
     script("b", serves=["secret"])

@@ -61,7 +61,7 @@ async def _run_shield(stack: Stack, instance: SupervisedProvider, items: Sequenc
 
 async def _query(stack: Stack, instance: SupervisedProvider, items: Sequence[RoutedObject]) -> Called:
     if not items:
-        return False, "not called: it has no memory bank, and none is made here"
+        return False, "not called: it has no memory bank; those of the run config are made at a start"
     bank = items[0].identifier
     await stack.memory.query_documents(bank_id=f"{instance.provider_id}/{bank}", query=_TEXT)
     return True, f"a query of {bank}"
