@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from pathlib import Path
 from typing import Any
 
 import httpx
+from metrics_samples import Samples, samples_in, value
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
 from prometheus_client.parser import text_string_to_metric_families
 from scripted_stacks import Scripts
@@ -13,23 +15,9 @@ from served_stack import served_script, served_stack
 
 from llamastack.provider import ProviderUnavailableError
 from llamastack.stack.discovery import Discovery
+from llamastack_metrics.definitions import METRICS, Kind
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
-Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-def samples_in(text: str) -> Samples:
-    """The values of an exposition by name and labels."""
-    return {
-        (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
-
-
-def value(samples: Samples, name: str, **labels: str) -> float:
-    """The sum of the samples that have these labels."""
-    return sum(v for (own, has), v in samples.items() if own == name and labels.items() <= dict(has).items())
 
 
 async def scraped(client: httpx.AsyncClient, path: str = "/metrics") -> Samples:
@@ -113,3 +101,29 @@ async def test_metrics_that_are_switched_off_cost_nothing(discovery: Discovery, 
     async with served_stack({**config, "metrics": {"path": "/internal/metrics"}}, discovery) as (_, client):
         assert (await client.get("/metrics")).status_code == 404
         assert "llamastack_workers 1.0" in (await client.get("/internal/metrics")).text
+
+
+def test_the_table_of_the_docs_has_every_metric() -> None:
+    page = Path(__file__).parents[4].joinpath("docs/metrics.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| ([^|]*) \|", page, re.MULTILINE)
+    documented = {name: (kind, tuple(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
+    named = {f"{m.name}_total" if m.kind is Kind.counter else m.name: (str(m.kind), m.labels) for m in METRICS}
+    assert {name: found for name, found in documented.items() if found[0] in set(Kind)} == named
+
+
+async def test_what_is_exported_is_in_the_table(discovery: Discovery, script: Scripts) -> None:
+    script("a")
+    known = {metric.name: metric for metric in METRICS}
+    async with served_script(discovery) as client:
+        await client.post("/inference/chat_completion", json={**CHAT, "stream": True})
+        families = [*text_string_to_metric_families((await client.get("/metrics")).text)]
+    assert {family.name for family in families} <= known.keys()
+    assert {*known} - {family.name for family in families} == {
+        "llamastack_jobs",
+        "llamastack_spans_dropped",
+        "llamastack_spans_exported",
+    }
+    for family in families:
+        assert (family.type, family.documentation) == (known[family.name].kind, known[family.name].help)
+        for sample in family.samples:
+            assert {*sample.labels} - {"le"} == {*known[family.name].labels}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from llamastack_metrics.definitions import BY_NAME, Labels, Merge
 from llamastack_metrics.recorder import OTHER, Cell
@@ -16,12 +16,16 @@ _MERGED = {Merge.lowest: min, Merge.highest: max}
 
 @dataclass
 class Snapshot:
-    """requests, calls: the cells of a `Recorder`. counters, gauges: of other metrics."""
+    """requests, calls: the cells of a `Recorder`. counters, gauges: of other metrics.
+
+    parts: names of the workers whose counts it has, if it is a sum.
+    """
 
     requests: dict[Labels, Cell] = field(default_factory=dict)
     calls: dict[Labels, Cell] = field(default_factory=dict)
     counters: Values = field(default_factory=dict)
     gauges: Values = field(default_factory=dict)
+    parts: tuple[str, ...] = ()
 
     def to_json(self) -> bytes:
         """Its form in a file."""
@@ -30,6 +34,7 @@ class Snapshot:
             "calls": [*self.calls.items()],
             "counters": _listed(self.counters),
             "gauges": _listed(self.gauges),
+            "parts": self.parts,
         }
         return json.dumps(parts, separators=(",", ":")).encode()
 
@@ -43,13 +48,18 @@ class Snapshot:
                 {tuple(labels): cell for labels, cell in parts["calls"]},
                 _from_lists(parts["counters"]),
                 _from_lists(parts["gauges"]),
+                tuple(parts["parts"]),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"is no snapshot: {error}") from None
 
     def without_gauges(self) -> Snapshot:
         """What stays of it when its process has ended."""
-        return Snapshot(self.requests, self.calls, self.counters)
+        return replace(self, gauges={})
+
+    def of(self, parts: Iterable[str]) -> Snapshot:
+        """The same, with the names of the workers whose counts it has."""
+        return replace(self, parts=tuple(parts))
 
 
 def _listed(values: Values) -> dict[str, list[tuple[Labels, float]]]:

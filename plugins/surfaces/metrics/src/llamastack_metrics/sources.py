@@ -7,7 +7,6 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping
-from importlib.util import find_spec
 from typing import Protocol
 
 import anyio
@@ -21,7 +20,8 @@ from llamastack_metrics.definitions import Labels
 from llamastack_metrics.snapshots import Values
 
 _LOGGER = logging.getLogger("llamastack.metrics")
-_TELEMETRY = "llamastack_telemetry"
+TELEMETRY = "llamastack_telemetry"
+"""The package whose spans are counted, if it is installed."""
 
 
 async def health_gauges(stack: Stack) -> Values:
@@ -48,10 +48,8 @@ class _SpanCounts(Protocol):
 
 
 def span_counters(stack: Stack) -> Values:
-    """The counters of llamastack-telemetry, if it is installed and the stack has traces."""
-    if find_spec(_TELEMETRY) is None:
-        return {}
-    counts: _SpanCounts | None = importlib.import_module(_TELEMETRY).pipeline_counts(stack)
+    """The counters of llamastack-telemetry, which is installed, if the stack has traces."""
+    counts: _SpanCounts | None = importlib.import_module(TELEMETRY).pipeline_counts(stack)
     if counts is None:
         return {}
     return {
