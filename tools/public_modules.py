@@ -112,6 +112,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "llamastack_adapters.transports",
         "llamastack_conformance.running",
         "llamastack_conformance.suites.suite",
+        "llamastack_telemetry.conventions",
     ),
 }
 """By the part of the page. Of these what they define, or the names in `__all__` where they have it."""

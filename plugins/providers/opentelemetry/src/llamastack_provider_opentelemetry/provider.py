@@ -1,0 +1,123 @@
+"""The provider: spans and events go to a collector."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections import deque
+from collections.abc import Sequence
+
+import anyio.to_thread
+
+from llamastack.api.telemetry import Event, Telemetry
+from llamastack.provider import Deps
+from llamastack.provider.errors import LlamaStackError
+from llamastack.provider.redaction import Redactor, struck_error
+from llamastack_provider_opentelemetry.config import OpenTelemetryConfig
+from llamastack_provider_opentelemetry.event_encoding import EventEncoder
+from llamastack_provider_opentelemetry.event_queue import EventQueue
+from llamastack_provider_opentelemetry.http_transport import HttpTransport
+from llamastack_provider_opentelemetry.open_spans import OpenSpans
+from llamastack_provider_opentelemetry.payloads import Payload, in_payloads
+from llamastack_provider_opentelemetry.span_encoding import Sampling, SpanEncoder
+from llamastack_provider_opentelemetry.transport import Transport, rejected_in
+from llamastack_provider_opentelemetry.values import resource_of, scope
+from llamastack_telemetry import FinishedSpan
+
+_LOGGER = logging.getLogger("llamastack.telemetry")
+_LAST_FLUSH_S = 5.0
+
+
+class OpenTelemetryTelemetry(Telemetry):
+    """Sends to one collector. It starts and is healthy also while the collector is down; `note` then says why."""
+
+    def __init__(self, config: OpenTelemetryConfig, deps: Deps, transport: Transport) -> None:
+        self.note: str | None = None
+        """What is wrong with the collector, as far as the last request showed it."""
+        self._config, self._deps, self._transport = config, deps, transport
+        self._redact = Redactor(config)
+        self._sampling = Sampling(config.sampling_ratio)
+        resource, own_scope = resource_of(config, str(uuid.uuid4())), scope()
+        self._encode = SpanEncoder(resource, own_scope)
+        self._events = EventQueue(
+            deps.provider_id,
+            EventEncoder(
+                resource,
+                own_scope,
+                spans=self._encode,
+                open_spans=OpenSpans(config.open_span_timeout_s, config.max_waiting_bytes),
+                sampling=self._sampling,
+                most_bytes=config.max_request_bytes,
+            ),
+            self._send,
+            most_events=config.max_waiting_events,
+            most_bytes=config.max_waiting_bytes,
+        )
+        self._batch: Sequence[FinishedSpan] | None = None
+        self._unsent: deque[Payload] = deque()
+
+    async def initialize(self) -> None:
+        """Does not ask the collector anything: a stack serves without it, too."""
+        self._deps.task_group.start_soon(self._events.run, name=f"events for {self._deps.provider_id}")
+
+    async def shutdown(self) -> None:
+        await self._events.flush(_LAST_FLUSH_S)
+        await self._transport.close()
+
+    async def export_spans(self, spans: Sequence[FinishedSpan]) -> None:
+        """Send spans. When the same batch comes again, what the collector has got of it is not sent again."""
+        if self._batch is not spans:
+            self._unsent = deque(await anyio.to_thread.run_sync(self._payloads_of, spans))
+            self._batch = spans
+        while self._unsent:
+            try:
+                await self._send(self._unsent[0])
+            except LlamaStackError as error:
+                if not error.is_transient:
+                    self._batch = None
+                raise
+            self._unsent.popleft()
+        self._batch = None
+
+    async def log_event(self, event: Event) -> None:
+        """Put an event into the queue; it never waits for the collector."""
+        self._events.put(event)
+
+    def _payloads_of(self, spans: Sequence[FinishedSpan]) -> list[Payload]:
+        if not self._sampling.takes_all:
+            spans = [span for span in spans if self._sampling.takes(span.trace_id)]
+        return in_payloads("traces", spans, self._encode, self._config.max_request_bytes)
+
+    async def _send(self, payload: Payload) -> None:
+        try:
+            response = await self._transport.send(payload)
+        except LlamaStackError as error:
+            struck_error(error, self._redact)
+            self.note = f"gets nothing through to its collector: {error.message}"
+            raise
+        self.note = None
+        rejected, words = rejected_in(payload.signal, response)
+        if rejected or words:
+            _LOGGER.warning(
+                "%s rejected %d of %d %s%s",
+                self._transport.where,
+                rejected,
+                payload.items,
+                {"traces": "spans", "logs": "log records", "metrics": "data points"}[payload.signal],
+                self._redact(f": {words}" if words else ""),
+            )
+
+
+async def get_adapter_impl(config: OpenTelemetryConfig, deps: Deps) -> OpenTelemetryTelemetry:
+    """Raises ImportError where the config asks for gRPC, and the extra `grpc` is not installed."""
+    if config.protocol == "http/protobuf":
+        return OpenTelemetryTelemetry(config, deps, HttpTransport(config))
+    try:
+        from llamastack_provider_opentelemetry.grpc_transport import GrpcTransport
+    except ModuleNotFoundError as error:
+        if error.name != "grpc":
+            raise
+        raise ImportError(
+            "protocol: grpc needs grpcio: pip install 'llamastack-provider-opentelemetry[grpc]'"
+        ) from None
+    return OpenTelemetryTelemetry(config, deps, GrpcTransport(config))
