@@ -1,41 +1,225 @@
-"""A stack that traces itself, in process."""
+"""A stack that traces itself: in process, and over HTTP."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
+import httpx
 import pytest
+from installed_fakes import entry_points_in, install
+from telemetry_fake import FAKE_SINKS, FakeSink
 
 from llamastack import Stack
 from llamastack.api.common import UserMessage
 from llamastack.provider import ObjectNotFoundError
-from llamastack.provider.context import use_context
+from llamastack.provider.context import current_context, use_context
+from llamastack.stack.discovery import Discovery
+from llamastack_server import create_app
+from llamastack_telemetry import FinishedSpan, PipelineCounts, pipeline_counts
 
-CLIENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-CONFIG = {
-    "providers": {
-        "inference": [{"provider_id": "sample", "provider_type": "remote::sample"}],
-        "agents": [{"provider_id": "sample", "provider_type": "remote::sample"}],
-        "telemetry": [{"provider_id": "traces", "provider_type": "meta-reference"}],
-    },
-    "tracing": {"interval_s": 0.01},
-}
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+CLIENT = f"00-{TRACE}-00f067aa0ba902b7-01"
+NOT_SAMPLED = f"00-{TRACE}-00f067aa0ba902b7-00"
+HI = [UserMessage(content="Hi")]
+Started = Callable[..., Any]
 
 
-@pytest.mark.anyio
-async def test_calls_of_a_trace_are_a_tree(tmp_path: Path) -> None:
-    async with Stack.from_config(CONFIG, folder=tmp_path) as stack:
-        [model, *_] = await stack.models.list_models()
+@pytest.fixture
+def traced(tmp_path: Path) -> Started:
+    """Starts a stack with sample providers and fake sinks."""
+    install(tmp_path / "site", "llamastack-fake-sink", FAKE_SINKS)
+    discovery = Discovery(entry_points_in(tmp_path / "site"))
+
+    @asynccontextmanager
+    async def start(*more: dict[str, object], **tracing: object) -> AsyncIterator[tuple[Stack, FakeSink]]:
+        sample = [{"provider_id": "sample", "provider_type": "remote::sample"}]
+        fake = {"provider_id": "fake", "provider_type": "fake-sink"}
+        config = {
+            "providers": {"inference": sample, "agents": sample, "telemetry": [fake, *more]},
+            "tracing": {"interval_s": 0.01, **tracing},
+        }
+        async with Stack.from_config(config, folder=tmp_path / "state", discovery=discovery) as stack:
+            sink = stack.instances["telemetry"][0].provider
+            assert isinstance(sink, FakeSink)
+            yield stack, sink
+
+    return start
+
+
+@asynccontextmanager
+async def over_http(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(create_app(stack))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        yield client
+
+
+async def model_of(stack: Stack) -> str:
+    return (await stack.models.list_models())[0].identifier
+
+
+def by_name(spans: list[FinishedSpan]) -> dict[str, FinishedSpan]:
+    return {span.name: span for span in spans}
+
+
+async def test_a_call_in_process_begins_a_trace_or_goes_on_with_one(traced: Started) -> None:
+    async with traced() as (stack, sink):
+        model = await model_of(stack)
+        await stack.inference.chat_completion(model=model, messages=HI)
         with use_context(traceparent=CLIENT):
-            await stack.inference.chat_completion(model=model.identifier, messages=[UserMessage(content="Hi")])
-            with pytest.raises(ObjectNotFoundError):
-                await stack.inference.chat_completion(model="none", messages=[UserMessage(content="Hi")])
+            await stack.inference.chat_completion(model=model, messages=HI)
+            assert current_context().traceparent == CLIENT
+        own, below = await sink.until(2)
+    assert own.name == below.name == f"chat {model}"
+    assert (own.parent_id, below.parent_id) == (None, "00f067aa0ba902b7")
+    assert own.trace_id != below.trace_id == TRACE
+    assert 0 < own.end_ns - own.start_ns < 10**10
+    assert below.attributes["gen_ai.operation.name"] == "chat"
+    assert below.attributes["gen_ai.request.model"] == model
+    assert below.status == "ok"
+
+
+async def test_a_request_and_its_calls_are_a_tree(traced: Started) -> None:
+    async with traced() as (stack, sink), over_http(stack) as client:
+        model = await model_of(stack)
+        config = {"model": model, "instructions": "Be short.", "enable_session_persistence": False}
+        agent = (await client.post("/agents/create", json={"agent_config": config})).json()["agent_id"]
+        session = (await client.post("/agents/session/create", json={"agent_id": agent, "session_name": "s"})).json()
+        await sink.until(4)
+        sink.spans.clear()
+        turn = {"agent_id": agent, "session_id": session["session_id"], "messages": [{"role": "user", "content": "Hi"}]}
+        async with client.stream(
+            "POST", "/agents/turn/create", json={**turn, "stream": True}, headers={"traceparent": CLIENT}
+        ) as reply:
+            assert reply.status_code == 200
+            async for _ in reply.aiter_bytes():
+                pass
+        spans = by_name(await sink.until(3))
+    request, invoked, chat = (
+        spans["POST /agents/turn/create"],
+        next(span for name, span in spans.items() if name.startswith("invoke_agent")),
+        spans[f"chat {model}"],
+    )
+    assert {span.trace_id for span in spans.values()} == {TRACE}
+    assert request.parent_id == "00f067aa0ba902b7"
+    assert invoked.parent_id == request.span_id
+    assert chat.parent_id == invoked.span_id
+    assert (request.kind, invoked.attributes["gen_ai.request.stream"]) == ("server", True)
+    assert request.attributes["http.response.status_code"] == 200
+
+
+async def test_an_error_has_its_reason(traced: Started) -> None:
+    async with traced() as (stack, sink), over_http(stack) as client:
+        body = {"model": "none", "messages": [{"role": "user", "content": "Hi"}]}
+        assert (await client.post("/inference/chat_completion", json=body)).status_code == 404
+        with pytest.raises(ObjectNotFoundError):
+            await stack.inference.chat_completion(model="none", messages=HI)
+        [request] = await sink.until(1)  # nothing reached a provider
+    assert (request.status, request.attributes["http.response.status_code"]) == ("unset", 404)
+
+
+async def test_telemetry_and_health_are_not_traced(traced: Started) -> None:
+    async with traced() as (stack, sink), over_http(stack) as client:
+        event = {
+            "type": "unstructured_log",
+            "trace_id": TRACE,
+            "span_id": "1",
+            "timestamp": "2030-01-01T00:00:00Z",
+            "message": "hello",
+            "severity": "info",
+        }
+        assert (await client.post("/telemetry/log_event", json={"event": event})).status_code == 200
+        assert (await client.get("/telemetry/get_trace", params={"trace_id": "1"})).status_code == 501
+        for path in ("/health", "/ready", "/providers/list", "/metrics"):
+            await client.get(path)
+        await client.get("/models/list")
+        [request] = await sink.until(1)
+        assert len(sink.events) == 1
+    assert request.name == "GET /models/list"
+    assert len(sink.spans) == 1
+
+
+async def test_the_decision_of_the_client_goes_before_the_ratio(traced: Started) -> None:
+    async with traced(sampling_ratio=0) as (stack, sink):
+        model = await model_of(stack)
+        await stack.inference.chat_completion(model=model, messages=HI)
+        with use_context(traceparent=CLIENT):
+            await stack.inference.chat_completion(model=model, messages=HI)
+        await sink.until(1)
+    assert [span.trace_id for span in sink.spans] == [TRACE]
+    async with traced() as (stack, sink):
+        with use_context(traceparent=NOT_SAMPLED):
+            await stack.inference.chat_completion(model=model, messages=HI)
+        await stack.inference.chat_completion(model=model, messages=HI)
+        await sink.until(1)
+    assert [span.parent_id for span in sink.spans] == [None]
+
+
+async def test_every_provider_gets_every_span_also_one_that_takes_events_alone(traced: Started) -> None:
+    two = {"provider_id": "second", "provider_type": "fake-sink"}
+    events = {"provider_id": "sample", "provider_type": "remote::sample"}
+    async with traced(two, events) as (stack, first):
+        model = await model_of(stack)
+        with use_context(traceparent=CLIENT):
+            await stack.inference.chat_completion(model=model, messages=HI)
+        second = stack.instances["telemetry"][1].provider
+        assert isinstance(second, FakeSink)
+        assert (await first.until(1)) == (await second.until(1))
         with anyio.fail_after(10):
-            while not (page := await stack.telemetry.list_traces()).data:
-                await anyio.sleep(0.01)
-        [trace] = page.data
-        assert trace.trace_id == "4bf92f3577b34da6a3ce929d0e0e4736"
-        [span] = (await stack.telemetry.list_spans(trace_id=trace.trace_id)).data
-    assert (span.name, span.parent_span_id) == (f"chat {model.identifier}", "00f067aa0ba902b7")
-    assert span.attributes["gen_ai.request.model"] == model.identifier
+            while (counts := pipeline_counts(stack)) is None or counts.exported["sample"] < 1:
+                await anyio.sleep(0.005)
+        trace = await stack.telemetry.get_trace(trace_id=TRACE)  # the first that can
+    assert trace.root_span_id == first.spans[0].span_id
+
+
+async def test_a_stream_that_is_left_says_so(traced: Started) -> None:
+    async with traced() as (stack, sink):
+        pieces = await stack.inference.chat_completion(model=await model_of(stack), messages=HI, stream=True)
+        await anext(pieces)
+        await pieces.aclose()
+        [span] = await sink.until(1)
+    assert (span.status, span.attributes["llamastack.cancelled"]) == ("unset", True)
+    assert isinstance(span.attributes["gen_ai.response.time_to_first_chunk"], float)
+
+
+async def test_what_is_left_at_the_end_is_handed_over(traced: Started) -> None:
+    async with traced(interval_s=60) as (stack, sink):
+        model = await model_of(stack)
+        for _ in range(20):
+            await stack.inference.chat_completion(model=model, messages=HI)
+        assert sink.spans == []
+    assert len(sink.spans) == 20
+
+
+async def test_spans_over_the_limit_are_dropped_and_counted(traced: Started, caplog: pytest.LogCaptureFixture) -> None:
+    async with traced(interval_s=60, max_waiting_spans=10, max_batch_spans=100) as (stack, sink):
+        model = await model_of(stack)
+        for _ in range(25):
+            await stack.inference.chat_completion(model=model, messages=HI)
+        counts = pipeline_counts(stack)
+    assert counts is not None
+    assert counts.dropped == {"": 15, "fake": 0}
+    assert len(sink.spans) == 10
+    assert "15 spans were dropped since the start" in caplog.text
+
+
+async def test_below_the_limit_no_span_of_100_000_is_lost(traced: Started) -> None:
+    async with traced() as (stack, sink):
+        model = await model_of(stack)
+        for _ in range(100_000 // 500):
+            for _ in range(500):
+                await stack.inference.chat_completion(model=model, messages=HI)
+            await anyio.sleep(0)  # the sample provider never waits, as a backend would
+        await sink.until(100_000)
+        assert pipeline_counts(stack) == PipelineCounts(100_000, {"fake": 100_000}, {"": 0, "fake": 0}, 0)
+    assert len({(span.trace_id, span.span_id) for span in sink.spans}) == 100_000
+
+
+async def test_a_stack_without_telemetry_has_no_such_plugin(tmp_path: Path) -> None:
+    providers = {"inference": [{"provider_id": "sample", "provider_type": "remote::sample"}]}
+    async with Stack.from_config({"providers": providers}, folder=tmp_path) as stack:
+        assert pipeline_counts(stack) is None
+        assert stack.hooks.begin_span() is None

@@ -10,7 +10,8 @@ from installed_fakes import install
 from running_server import running_server
 
 from llamastack.provider.provider_call import CallEvent
-from llamastack_server.call_log import PLUGIN, CallLog, line_of
+from llamastack_server.call_log import CallLog, line_of
+from llamastack_server.call_log_plugin import PLUGIN
 
 EVENT = CallEvent("1", None, "inference", "chat_completion", "m", "foo", "remote::tgi", "r")._replace(
     status="ok", duration_s=0.812, first_piece_s=0.0951, input_tokens=21, output_tokens=130
@@ -36,7 +37,7 @@ def test_a_server_writes_it_where_it_is_asked_for(tmp_path: Path, own_home: Path
     import httpx
 
     site = tmp_path / "site"
-    install(site, "again", {"llamastack.plugins": {"again": "llamastack_server.call_log:PLUGIN"}})
+    install(site, "again", {"llamastack.plugins": {"again": "llamastack_server.call_log_plugin:PLUGIN"}})
     config = tmp_path / "run.yaml"
     config.write_text(
         "providers: {safety: [{provider_id: far, provider_type: 'remote::sample'}]}\nstore: {type: memory}\n"

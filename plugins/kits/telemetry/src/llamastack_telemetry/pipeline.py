@@ -33,7 +33,7 @@ class Pipeline:
         self._finished: deque[FinishedCall | _FinishedRequest] = deque()
         self._full = anyio.Event()
         self._taking = anyio.Lock()
-        self._made = self._dropped = self._reported = 0
+        self._made = self._in_thread = self._dropped = self._reported = 0
         self._reported_at = -_REPORT_EVERY_S
 
     def add_call(self, event: CallEvent) -> None:
@@ -61,7 +61,7 @@ class Pipeline:
             made=self._made,
             exported={queue.provider_id: queue.exported for queue in self._queues},
             dropped={"": self._dropped, **{queue.provider_id: queue.dropped for queue in self._queues}},
-            waiting=len(self._finished) + sum(queue.waiting for queue in self._queues),
+            waiting=len(self._finished) + self._in_thread + sum(queue.waiting for queue in self._queues),
         )
 
     async def run(self, queues: Sequence[SinkQueue]) -> None:
@@ -90,10 +90,12 @@ class Pipeline:
     async def _take(self) -> None:
         async with self._taking:  # spans keep their order
             while self._finished:
-                size = min(len(self._finished), self._settings.max_batch_spans)
-                taken = [self._finished.popleft() for _ in range(size)]
+                # All at once: a busy event loop comes back from the thread late, and more has finished by then.
+                taken, self._finished = self._finished, deque()
+                self._in_thread = len(taken)
                 spans = await anyio.to_thread.run_sync(_spans_of, taken)
                 self._made += len(spans)
+                self._in_thread = 0
                 for queue in self._queues:
                     queue.put(spans)
 

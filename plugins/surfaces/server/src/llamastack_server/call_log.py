@@ -1,9 +1,8 @@
-"""A plugin that adds a line to the access log for each call of a provider if LLAMASTACK_LOG_CALLS is `1`."""
+"""A line in the access log for each call of a provider."""
 
 from __future__ import annotations
 
 import logging
-import os
 from contextlib import nullcontext
 
 from llamastack.provider.context import use_context
@@ -11,7 +10,6 @@ from llamastack.provider.hookspecs import hookimpl
 from llamastack.provider.provider_call import CallEvent
 from llamastack_server.log_formats import ACCESS, FIELDS, LogFields, milliseconds
 
-CALLS_VARIABLE = "LLAMASTACK_LOG_CALLS"
 _ACCESS = logging.getLogger(ACCESS)
 
 
@@ -52,7 +50,3 @@ def fields_of(event: CallEvent) -> LogFields:
         "input_tokens": event.input_tokens,
         "output_tokens": event.output_tokens,
     }
-
-
-# No hook if the log is off, so that calls cost nothing more.
-PLUGIN: object = CallLog() if os.environ.get(CALLS_VARIABLE) == "1" else object()

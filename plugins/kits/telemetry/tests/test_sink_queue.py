@@ -1,0 +1,113 @@
+"""The queue of one sink: what becomes of spans whose provider is down, slow, or refuses them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+from telemetry_fake import FakeSink
+
+from llamastack.provider import InvalidRequestError, ProviderUnavailableError
+from llamastack_telemetry import FinishedSpan, sink_queue
+from llamastack_telemetry.settings import TracingConfig
+from llamastack_telemetry.sink_queue import SinkQueue
+
+
+def spans(number: int, first: int = 0) -> list[FinishedSpan]:
+    return [FinishedSpan("0" * 32, f"{first + each:016x}", None, "a", "internal", 0, 1) for each in range(number)]
+
+
+@asynccontextmanager
+async def running(queue: SinkQueue) -> AsyncIterator[None]:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(queue.run)
+        yield
+        tasks.cancel_scope.cancel()
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sink_queue, "_FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(sink_queue, "_LONGEST_PAUSE_S", 0.02)
+    monkeypatch.setattr(sink_queue, "_LOOK_EVERY_S", 0.01)
+
+
+def queue_of(sink: FakeSink, **settings: object) -> SinkQueue:
+    return SinkQueue("a", lambda: sink, TracingConfig.model_validate(settings))
+
+
+async def test_spans_come_in_order_and_in_batches() -> None:
+    sink = FakeSink()
+    queue = queue_of(sink, max_batch_spans=10)
+    given = spans(25)
+    queue.put(given)
+    async with running(queue):
+        assert await sink.until(25) == given
+    assert sink.sizes == [10, 10, 5]
+    assert (queue.exported, queue.dropped, queue.waiting) == (25, 0, 0)
+
+
+async def test_what_may_pass_is_tried_again_without_a_loss(caplog: pytest.LogCaptureFixture) -> None:
+    sink = FakeSink()
+    sink.fails = [ProviderUnavailableError("down"), TimeoutError(), ProviderUnavailableError("down")]
+    queue = queue_of(sink, max_batch_spans=10)
+    queue.put(spans(15))
+    async with running(queue):
+        assert await sink.until(15) == spans(15)
+    assert queue.dropped == 0
+    [down, again] = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert (down, again) == (
+        "telemetry provider 'a' takes no spans: down",
+        "telemetry provider 'a' takes spans again",
+    )
+
+
+@pytest.mark.parametrize("error", [InvalidRequestError("too odd"), ValueError("a fault of the sink")])
+async def test_what_does_not_pass_loses_one_batch(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    sink = FakeSink()
+    sink.fails = [error]
+    queue = queue_of(sink, max_batch_spans=10)
+    queue.put(spans(15))
+    async with running(queue):
+        assert await sink.until(5) == spans(5, first=10)
+    assert (queue.exported, queue.dropped) == (5, 10)
+    assert "refuses 10 spans, which are lost" in caplog.text
+
+
+async def test_a_sink_that_hangs_has_a_time_limit() -> None:
+    sink = FakeSink()
+    sink.hangs = True
+    queue = queue_of(sink, export_timeout_s=0.01)
+    queue.put(spans(3))
+    async with running(queue):
+        with anyio.fail_after(10):
+            while sink.attempts < 3:
+                await anyio.sleep(0.005)
+        sink.hangs = False
+        assert await sink.until(3) == spans(3)
+
+
+async def test_a_provider_that_is_down_costs_bounded_memory() -> None:
+    queue = SinkQueue("a", lambda: None, TracingConfig(max_waiting_spans=100))
+    async with running(queue):
+        for first in range(0, 1000, 50):
+            queue.put(spans(50, first))
+            await anyio.sleep(0)
+        assert (queue.waiting, queue.dropped) == (100, 900)
+        with anyio.fail_after(1):
+            await queue.drained()  # it does not wait for a provider that is down
+        queue.give_up()
+    assert (queue.waiting, queue.dropped, queue.exported) == (0, 1000, 0)
+
+
+async def test_the_end_waits_for_a_sink_that_works() -> None:
+    sink = FakeSink()
+    queue = queue_of(sink, max_batch_spans=1)
+    async with running(queue):
+        queue.put(spans(20))
+        await queue.drained()
+        assert len(sink.spans) == 20
+        await queue.drained()
