@@ -11,3 +11,14 @@ class TelemetryConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     path: Path | None = Field(None, description="The SQLite file. Default: a file in the folder of this instance")
+    keep_for_s: float = Field(
+        604_800, ge=60, description="Seconds that a trace is kept after it arrived; 604800 are seven days"
+    )
+    max_bytes: int = Field(
+        512 * 1024 * 1024,
+        ge=1024 * 1024,
+        description="Bytes that the SQLite file may have; the oldest traces are removed before it gets larger",
+    )
+    max_event_bytes: int = Field(
+        32_768, ge=1024, description="Bytes that an event of a client may have as JSON; a larger one is refused"
+    )

@@ -2,58 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import datetime
-from functools import partial
-from typing import TypeVar
-
-import anyio.to_thread
-from anyio import CapacityLimiter
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 from llamastack.api.pagination import Page
 from llamastack.api.telemetry import Event, SpanStatus, Telemetry, Trace, TraceSummary
 from llamastack.api.telemetry import Span as WireSpan
-from llamastack.provider import Deps, NotFoundError
+from llamastack.provider import Deps, InvalidRequestError, NotFoundError
+from llamastack.provider.control_characters import one_line
 from llamastack_provider_meta_reference.telemetry.config import TelemetryConfig
-from llamastack_provider_meta_reference.telemetry.trace_store import TraceStore
-from llamastack_telemetry import FinishedSpan, moment
+from llamastack_provider_meta_reference.telemetry.cursors import read_span_cursor, read_trace_cursor, write_cursor
+from llamastack_provider_meta_reference.telemetry.parts import LATEST_NS, Part, part_of_event
+from llamastack_provider_meta_reference.telemetry.retention import Limits
+from llamastack_provider_meta_reference.telemetry.sqlite_sink import SqliteSink
+from llamastack_provider_meta_reference.telemetry.trace_store import Position, SpanPosition, TraceFilter
+from llamastack_provider_meta_reference.telemetry.wire import span_to_wire, summary_of, trace_to_wire
+from llamastack_telemetry import FinishedSpan
 
-_T = TypeVar("_T")
+_PAGE = 100
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LONGEST_ID = 256
 
 
 class MetaReferenceTelemetry(Telemetry):
     """Keeps what happens in a file."""
 
     def __init__(self, config: TelemetryConfig, deps: Deps) -> None:
-        self._path = config.path or deps.state_dir / "traces.sqlite"
-        self._one = CapacityLimiter(1)  # one thread at a time uses the connection
-        self._store: TraceStore | None = None
+        self._config = config
+        self._deps = deps
+        path = config.path.expanduser() if config.path else deps.state_dir / "traces.sqlite"
+        limits = Limits(config.keep_for_s, config.max_bytes)
+        self._file = SqliteSink(path, own_folder=config.path is None, limits=limits)
 
     async def initialize(self) -> None:
-        """Raises OSError or sqlite3.Error where the file cannot be used."""
-        self._store = await anyio.to_thread.run_sync(TraceStore, self._path, limiter=self._one)
+        """Raises OSError where the file cannot be used."""
+        await self._file.open()
+        self._deps.task_group.start_soon(self._file.tidy, name="traces are removed when they are old")
 
     async def shutdown(self) -> None:
-        if self._store is not None:
-            await self._do(self._store.close)
+        await self._file.close()
 
     async def export_spans(self, spans: Sequence[FinishedSpan]) -> None:
-        await self._do(lambda: self._opened.add(spans))
+        """Raises ProviderUnavailableError where the file cannot be used now: the spans come again."""
+        await self._file.add_spans(spans)
 
     async def log_event(self, event: Event) -> None:
-        """Not kept yet."""
+        await self._file.add_part(self._checked(event))
+
+    def _checked(self, event: Event) -> Part:
+        at_ns = _nanoseconds(event.timestamp, "event.timestamp")
+        for field, text in (("trace_id", event.trace_id), ("span_id", event.span_id)):
+            if not 0 < len(text) <= _LONGEST_ID:
+                message = f"{field}: has {len(text)} characters; an id has 1 to {_LONGEST_ID}"
+                raise InvalidRequestError(message, param=f"event.{field}")
+        try:
+            size = len(event.model_dump_json())
+        except ValueError as error:
+            raise InvalidRequestError(f"event: cannot be kept as JSON: {error}", param="event") from None
+        if size > self._config.max_event_bytes:
+            raise InvalidRequestError(
+                f"event: it has {size} bytes as JSON, and at most {self._config.max_event_bytes} are kept of an event; "
+                "the config 'max_event_bytes' of the telemetry provider sets that",
+                param="event",
+            )
+        return part_of_event(event, at_ns)
 
     async def get_trace(self, trace_id: str) -> Trace:
-        page = await self.list_spans(trace_id)
-        root = next((span for span in page.data if span.parent_span_id is None), page.data[0])
-        ends = [span.end_time for span in page.data if span.end_time is not None]
-        return Trace(trace_id=trace_id, root_span_id=root.span_id, start_time=root.start_time, end_time=max(ends))
-
-    async def list_spans(self, trace_id: str, limit: int | None = None, after: str | None = None) -> Page[WireSpan]:
-        found = await self._do(lambda: self._opened.spans_of(trace_id, limit or 1000))
-        if not found:
-            raise NotFoundError(f"no trace '{trace_id}' is known", param="trace_id")
-        return Page(data=[span.to_wire() for span in found])
+        trace = await self._file.read(lambda store: store.trace(trace_id))
+        if trace is None:
+            raise _unknown(trace_id)
+        return trace_to_wire(trace)
 
     async def list_traces(
         self,
@@ -63,32 +81,35 @@ class MetaReferenceTelemetry(Telemetry):
         limit: int | None = None,
         after: str | None = None,
     ) -> Page[TraceSummary]:
-        summaries = []
-        for trace_id in await self._do(lambda: self._opened.traces(limit or 20)):
-            spans = await self._do(partial(self._opened.spans_of, trace_id, 1000))
-            errors = sum(span.status == "error" for span in spans)
-            summaries.append(
-                TraceSummary(
-                    trace_id=trace_id,
-                    root_span_id=spans[0].span_id,
-                    start_time=moment(spans[0].start_ns),
-                    end_time=moment(max(span.end_ns for span in spans)),
-                    name=spans[0].name,
-                    status=SpanStatus.error if errors else SpanStatus.ok,
-                    spans=len(spans),
-                    errors=errors,
-                )
-            )
-        return Page(data=summaries)
+        failed = None if status is None else status == SpanStatus.error
+        since_ns = None if since is None else _nanoseconds(since, "since")
+        wanted = TraceFilter(since_ns=since_ns, failed=failed, name=name)
+        position = read_trace_cursor(after)
+        traces, more = await self._file.read(lambda store: store.traces(wanted, position, limit or _PAGE))
+        last = write_cursor(Position(traces[-1].start_ns, traces[-1].id)) if traces else None
+        return Page(data=[summary_of(trace) for trace in traces], has_more=more, last_id=last)
 
-    @property
-    def _opened(self) -> TraceStore:
-        if self._store is None:
-            raise RuntimeError("the provider is not initialized")
-        return self._store
+    async def list_spans(self, trace_id: str, limit: int | None = None, after: str | None = None) -> Page[WireSpan]:
+        position = read_span_cursor(after)
+        found = await self._file.read(lambda store: store.spans(trace_id, position, limit or _PAGE))
+        if found is None:
+            raise _unknown(trace_id)
+        spans, more = found
+        last = write_cursor(SpanPosition(spans[-1][0].start_ns, spans[-1][0].span_id)) if spans else None
+        data = [span_to_wire(trace_id, span, events) for span, events in spans]
+        return Page(data=data, has_more=more, last_id=last)
 
-    async def _do(self, work: Callable[[], _T]) -> _T:
-        return await anyio.to_thread.run_sync(work, limiter=self._one)
+
+def _nanoseconds(moment: datetime, param: str) -> int:
+    """Since 1970. Raises InvalidRequestError for what the file cannot have: before 1970, or after 2262."""
+    nanoseconds = (moment - _EPOCH) // timedelta(microseconds=1) * 1000
+    if not 0 <= nanoseconds <= LATEST_NS:
+        raise InvalidRequestError(f"{param}: {moment.isoformat()} is not between 1970 and 2262", param=param)
+    return nanoseconds
+
+
+def _unknown(trace_id: str) -> NotFoundError:
+    return NotFoundError(f"no trace '{one_line(trace_id)[:_LONGEST_ID]}' is known", param="trace_id")
 
 
 async def get_provider_impl(config: TelemetryConfig, deps: Deps) -> MetaReferenceTelemetry:
