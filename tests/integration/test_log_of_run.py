@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from installed_fakes import install
 from running_server import RunningServer, running_server
+
+TRACE = "a" * 32
 
 # One process starts the servers.
 pytestmark = pytest.mark.xdist_group("log_of_run")
@@ -56,6 +63,9 @@ class Talkative:
     async def completion(self, **arguments):
         _LOGGER.info("a call")
         await anyio.to_thread.run_sync(_LOGGER.warning, "from a thread")
+        _LOGGER.debug("a detail")
+        if arguments["content"] == "fail":
+            raise ValueError("unexpected\\n" + FORGED + "\\ud83d")
         raise BackendError("the backend said: \\x1b[2J\\r\\n" + FORGED + "\\u2028" + FORGED)
 
     chat_completion = embeddings = completion
@@ -65,31 +75,57 @@ async def make(config, deps):
 """
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["one process", "two workers"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    folder = tmp_path_factory.mktemp("talkative")
+def installed(folder: Path, workers: int) -> dict[str, str]:
+    """Install the provider and write `run.yaml`. Returns the environment of a server."""
     for file, text in {
         "llamastack_provider_talkative/__init__.py": SPEC,
         "llamastack_provider_talkative/config.py": CONFIG,
         "code_elsewhere/__init__.py": "",
         "code_elsewhere/made.py": CODE,
         "run.yaml": "providers:\n  inference:\n  - {provider_id: t, provider_type: talkative}\n"
-        f"server: {{workers: {request.param}}}\n",
+        f"server: {{workers: {workers}}}\n",
     }.items():
         (folder / file).parent.mkdir(exist_ok=True)
         (folder / file).write_text(text)
     points = {"llamastack.providers.inference": {"talkative": "llamastack_provider_talkative:SPEC"}}
     install(folder, "llamastack-provider-talkative", points)
-    environment = {"PYTHONPATH": str(folder), "LLAMASTACK_DEBUG": "1"}
+    return {"PYTHONPATH": str(folder), "LLAMASTACK_DEBUG": "1"}
+
+
+def ask(server: RunningServer, content: str = "x", **headers: str) -> None:
+    body = {"model": "m", "content": content}
+    httpx.post(f"{server.url}/inference/completion", json=body, headers=headers)
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["one process", "two workers"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    folder = tmp_path_factory.mktemp("talkative")
+    environment = installed(folder, request.param)
     with running_server(folder / "run.yaml", home=folder / "home", environment=environment) as running:
         for number in range(40):
-            httpx.post(
-                f"{running.url}/inference/completion",
-                json={"model": "m", "content": "x"},
-                headers={"X-Request-ID": f"call-{number}"},
-            )
+            ask(running, **{"X-Request-ID": f"call-{number}"})
         assert running.stop() == 0
         yield running
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["one process", "two workers"])
+def records(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """All that a server wrote to stderr with the log in JSON, each line read."""
+    folder = tmp_path_factory.mktemp("json")
+    environment = installed(folder, request.param) | {
+        "LLAMASTACK_LOG_FORMAT": "json",
+        "LLAMASTACK_LOG_CALLS": "1",
+        "LLAMASTACK_LOG_LEVEL": "INFO,code_elsewhere=ERROR,llamastack_provider_talkative=DEBUG,some.library=INFO",
+        "STDERR": str(folder / "stderr"),
+    }
+    command = ("sh", "-c", 'exec "$@" 2>"$STDERR"', "sh", str(Path(sys.executable).with_name("llamastack")))
+    with running_server(folder / "run.yaml", home=folder / "home", environment=environment, command=command) as running:
+        ask(running, **{"X-Request-ID": "traced", "traceparent": f"00-{TRACE}-{'b' * 16}-01"})
+        for number in range(20):
+            ask(running, **{"X-Request-ID": f"call-{number}"})
+        ask(running, "fail", **{"X-Request-ID": "failed"})
+        assert running.stop() == 0
+    return [json.loads(line) for line in (folder / "stderr").read_text("ascii").splitlines()]
 
 
 def lines_of(server: RunningServer, logger: str) -> list[str]:
@@ -142,3 +178,67 @@ def test_what_repeats_itself_is_counted_and_nothing_is_lost(server: RunningServe
     for process in ("worker-1", "worker-2") if "worker-1" in "".join(written) else ("",):
         assert most_within_a_window([line for line in written if process in line]) <= 5
     assert len(lines_of(server, "llamastack.access")) == 40
+
+
+# ---- in JSON ---------------------------------------------------------------------------------------------------------
+
+
+def of_request(records: list[dict[str, Any]], own_id: str) -> dict[str, dict[str, Any]]:
+    """The records of one request, by their messages."""
+    return {record["message"]: record for record in records if record.get("request_id") == own_id}
+
+
+def test_each_record_has_the_fields_of_all(records: list[dict[str, Any]]) -> None:
+    for record in records:
+        assert {"time", "level", "logger", "message"} <= record.keys()
+        assert datetime.fromisoformat(record["time"]).utcoffset() == timedelta(0)
+    workers = {record["worker"] for record in records if record["logger"] == "llamastack.access" and "worker" in record}
+    several = any(record["logger"] == "llamastack.workers" for record in records)
+    assert workers <= {"worker-1", "worker-2"}
+    assert bool(workers) is several
+
+
+def test_requests_and_calls_have_their_parts_as_fields(records: list[dict[str, Any]]) -> None:
+    of_access = [record for record in records if record["logger"] == "llamastack.access" and "http_status" in record]
+    assert len(of_access) == 22
+    assert {(record["http_method"], record["path"]) for record in of_access} == {("POST", "/inference/completion")}
+    assert Counter(record["http_status"] for record in of_access) == {502: 21, 500: 1}
+    calls = [record for record in records if record.get("method") == "completion"]
+    assert len(calls) == 22
+    for call in calls:
+        assert (call["api"], call["identifier"], call["provider_id"], call["status"]) == (
+            "inference",
+            "m",
+            "t",
+            "error",
+        )
+        assert call["duration_ms"] >= 0
+
+
+def test_all_lines_of_a_traced_request_have_its_trace(records: list[dict[str, Any]]) -> None:
+    found = of_request(records, "traced")
+    assert {"a call", "from a thread", "a detail"} <= found.keys()
+    assert len(found) >= 5
+    assert {(record["trace_id"], record["span_id"]) for record in found.values()} == {(TRACE, "b" * 16)}
+    assert "trace_id" not in of_request(records, "call-0")["a call"]
+
+
+def test_a_traceback_is_in_the_record(records: list[dict[str, Any]]) -> None:
+    (failed,) = [record for record in of_request(records, "failed").values() if "exception" in record]
+    assert failed["exception"].startswith("Traceback (most recent call last):\n")
+    assert failed["exception"].endswith("\\ud83d")
+
+
+def test_repetitions_are_counted_in_fields(records: list[dict[str, Any]]) -> None:
+    lines = [
+        record for record in records if record["logger"] == "llamastack.server" and "backend_error" in record["message"]
+    ]
+    assert sum(record.get("repeated", 1) for record in lines) == 21
+
+
+def test_loggers_have_their_own_levels_in_every_process(records: list[dict[str, Any]]) -> None:
+    written = Counter((record["logger"], record["level"]) for record in records)
+    processes = written["llamastack.workers", "INFO"] or 1
+    assert written["llamastack_provider_talkative.inference", "DEBUG"] == 22
+    assert written["some.library", "INFO"] == processes
+    assert not [logger for logger, _ in written if logger.startswith("code_elsewhere")]

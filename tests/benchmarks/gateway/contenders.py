@@ -143,6 +143,8 @@ HOOKS_BY_ALIAS = _with(
     _chat("llamastack-v1-hooks-alias", "with access and call events, by an alias", openai_request(model=ALIAS)), *_DATA
 )
 LLAMASTACK_HOOKS = tuple(_with(surface, *_KEY) for surface in (HOOKS, HOOKS_BY_ID, HOOKS_BY_ALIAS))
+# What a stack that traces itself costs, each trace kept.
+LLAMASTACK_SQLITE = _with(_openai("llamastack-v1-sqlite", "the same, every trace in a SQLite file"), *_DATA)
 LLAMASTACK_NATIVE = _with(_native("llamastack-native", "llamastack `/inference/chat_completion`"), *_DATA)
 
 
@@ -179,6 +181,11 @@ def _llamastack_with_hooks(backend: str, port: int, folder: Path) -> Launch:
     return _stack("remote::openai", _openai_config(backend), port, folder, "doorkeeper", "llamastack.required_plugins")
 
 
+def _traced_in_sqlite(backend: str, port: int, folder: Path) -> Launch:
+    telemetry = "  telemetry:\n  - {provider_id: traces, provider_type: meta-reference}\n"
+    return _stack("remote::openai", _openai_config(backend), port, folder, providers=telemetry)
+
+
 def _over_ollama(backend: str, port: int, folder: Path) -> Launch:
     return _stack("remote::ollama", f'url: "{backend}"', port, folder)
 
@@ -190,6 +197,7 @@ def _stack(
     folder: Path,
     plugin: str = "listener",
     group: str = "llamastack.plugins",
+    providers: str = "",
 ) -> Launch:
     plugins = folder / "plugins"
     if not plugins.exists():
@@ -202,6 +210,7 @@ def _stack(
         f"  - provider_id: {PROVIDER_ID}\n"
         f"    provider_type: {provider_type}\n"
         f"    config: {{{provider}}}\n"
+        f"{providers}"
         "store: {type: memory}\n"
         f"server: {{host: {HOST}, port: {port}}}\n"
     )
@@ -271,6 +280,7 @@ CONTENDERS = (
         ),
         _llamastack,
     ),
+    Contender((LLAMASTACK_SQLITE,), _traced_in_sqlite),
     Contender(LLAMASTACK_HOOKS, _llamastack_with_hooks),
     Contender((LLAMASTACK_OLLAMA,), _over_ollama, lambda: None if NGINX else NGINX_MISSING),
 )

@@ -122,8 +122,9 @@ def _provider_step(find_target: FindTarget, events: CallEvents | None) -> Step:
             gate(call)
         if instance.provider is None:
             raise instance.unavailable()
-        reply = instance.answer(instance.provider, call)
-        return reply if events is None else events.around(call, instance.provider_type, reply)
+        if events is not None:
+            return events.around(call, instance, instance.provider)
+        return instance.answer(instance.provider, call)
 
     async def redirected(call: ProviderCall) -> Any:
         return await step(await find_target(call))

@@ -85,17 +85,21 @@ class ContainedCalls:
 
     async def answer(self, provider: object, call: ProviderCall) -> object:
         """What the provider replies, its errors translated."""
+        return with_pieces(await self.reply(provider, call), self._guarded)
+
+    async def reply(self, provider: object, call: ProviderCall) -> object:
+        """The same; the errors of a stream's pieces are left to the caller."""
         try:
-            result = await call.by.send(provider, call)
+            return await call.by.send(provider, call)
         except BaseException as raised:
             raise_translated(raised, self.failed(raised))
-        return with_pieces(result, self._guarded)
 
     def _guarded(self, pieces: AsyncIterator[object]) -> Stream[Any]:
         """The pieces of a stream, its errors translated; closing it closes the provider's stream."""
-        return Stream(self._translated(pieces), lambda: self._closed(pieces))
+        return Stream(self._translated(pieces), lambda: self.close(pieces))
 
-    async def _closed(self, pieces: AsyncIterator[object]) -> None:
+    async def close(self, pieces: AsyncIterator[object]) -> None:
+        """Close the provider's stream, its errors translated."""
         try:
             await close(pieces)
         except BaseException as raised:

@@ -111,6 +111,17 @@ async def test_a_request_and_its_calls_are_a_tree(traced: Started) -> None:
     assert request.attributes["http.response.status_code"] == 200
 
 
+async def test_the_id_of_a_request_is_that_of_the_trace_which_it_begins(traced: Started) -> None:
+    async with traced() as (stack, sink), over_http(stack) as client:
+        begins = await client.get("/models/list")
+        named = await client.get("/models/list", headers={"X-Request-ID": "my-own"})
+        goes_on = await client.get("/models/list", headers={"traceparent": CLIENT})
+        first, second, third = await sink.until(3)
+    assert begins.headers["x-request-id"] == first.trace_id
+    assert (named.headers["x-request-id"], second.attributes["llamastack.request_id"]) == ("my-own", "my-own")
+    assert third.trace_id == TRACE != goes_on.headers["x-request-id"]
+
+
 async def test_an_error_has_its_reason(traced: Started) -> None:
     async with traced() as (stack, sink), over_http(stack) as client:
         body = {"model": "none", "messages": [{"role": "user", "content": "Hi"}]}

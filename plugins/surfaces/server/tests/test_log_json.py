@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 from server_log import Log, server_log
@@ -29,6 +29,7 @@ from llamastack_server.log_repeats import Repeats
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TRACEPARENT = f"00-{TRACE}-{SPAN}-01"
 EVENT = CallEvent("1", None, "inference", "chat_completion", "m", "foo", "remote::tgi", "r")
+FORGED = '\r\n{"level":"INFO"}\n'
 ANY_TEXT = st.text(st.characters())  # with lone surrogates
 _SERVER = logging.getLogger("llamastack.server")
 
@@ -239,6 +240,7 @@ def test_a_stream_that_takes_only_ascii_gets_whole_lines() -> None:
     assert found["message"] == "Grüße 世界 \\ud83d"
 
 
+@example("\ud83d\n\x1b\u2028\x00\x85")
 @given(ANY_TEXT)
 def test_any_message_is_one_line_that_reads_back(text: str) -> None:
     line = JsonFormat(None).format(record(text))
@@ -247,6 +249,8 @@ def test_any_message_is_one_line_that_reads_back(text: str) -> None:
     assert json.loads(line)["message"] == one_line(text.rstrip())
 
 
+@example("\ud83d", "\ud83d", "\ud83d\n\ud83d", float("nan"))
+@example(FORGED, FORGED, FORGED, float("-inf"))
 @given(ANY_TEXT, ANY_TEXT, ANY_TEXT, st.one_of(ANY_TEXT, st.integers(), st.floats(), st.none()))
 def test_any_text_in_any_place_breaks_no_line(text: str, name: str, other: str, value: object) -> None:
     odd = record("%", name, levelname=text, exc_text=other, stack_info=text, **{FIELDS: {"value": value, "text": text}})

@@ -15,7 +15,7 @@ from llamastack.provider.routes import (
 )
 from llamastack.stack import Stack
 from llamastack_server.collected_routes import SERVER, router_of
-from llamastack_server.context import REQUEST_ID_HEADER, request_context
+from llamastack_server.context import REQUEST_ID_HEADER, Spans, request_context
 from llamastack_server.error_replies import send_error
 from llamastack_server.logs import log_access
 from llamastack_server.plugin import llamastack_middleware
@@ -60,15 +60,9 @@ class StackApp:
         if scope["type"] != "http":
             raise RuntimeError(f"cannot serve {scope['type']}")
         started = time.perf_counter()
-        context = request_context(scope)
-        parent = span = None
-        if self._begin_span is not None:
-            parent = context.traceparent
-            span = self._begin_span(parent, scope["path"])
-            if span is not None:
-                context = context.in_span(span)
+        context, spans = request_context(scope, self._begin_span)
         with use_context(context):
-            await self._answer(scope, receive, send, context.request_id or "", started, (span, parent))
+            await self._answer(scope, receive, send, context.request_id or "", started, spans)
 
     async def _answer(
         self,
@@ -77,7 +71,7 @@ class StackApp:
         send: Send,
         own_id: str,
         started: float,
-        spans: tuple[str | None, str | None],
+        spans: Spans,
     ) -> None:
         scope[STATE] = self._state
         sender = Sender(send, (_ID_HEADER, own_id.encode()))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 import anyio
 
@@ -20,18 +21,37 @@ _ID, _DATA, _TIMEOUT = (name.lower().encode() for name in (REQUEST_ID_HEADER, PR
 _TRACEPARENT = b"traceparent"
 _ACCEPTED = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _TRACE = re.compile(r"([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+BeginSpan = Callable[[str | None, str], str | None]
+"""From the traceparent of the client and the path to the traceparent of a new span."""
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 
-def request_context(scope: Scope) -> RequestContext:
-    """The context of a request over HTTP. Its time limit is not in it: see `deadline_of`."""
+class Spans(NamedTuple):
+    """The traceparent of a request's own span, and the one that its client sent."""
+
+    own: str | None
+    parent: str | None
+
+
+def request_context(scope: Scope, begin_span: BeginSpan | None = None) -> tuple[RequestContext, Spans]:
+    """The context of a request over HTTP, and its span. Its time limit is not in it: see `deadline_of`.
+
+    The id of a request that begins a trace is that of the trace, unless the client names one.
+    """
     headers = headers_of(scope)
     own, data, trace = headers.get(_ID), headers.get(_DATA), headers.get(_TRACEPARENT)
-    return RequestContext(
+    parent = None if trace is None else _traceparent_of(scope, trace)
+    span = None if begin_span is None else begin_span(parent, scope["path"])
+    if own is None and parent is None and span is not None:
+        request_id = span[3:35]
+    else:
+        request_id = request_id_from(None if own is None else own.decode("latin-1"))
+    context = RequestContext(
         provider_data=None if data is None else data.decode("latin-1"),
-        request_id=request_id_from(None if own is None else own.decode("latin-1")),
-        traceparent=None if trace is None else _traceparent_of(scope, trace),
+        request_id=request_id,
+        traceparent=span or parent,
     )
+    return context, Spans(span, parent)
 
 
 def deadline_of(scope: Scope) -> float | None:

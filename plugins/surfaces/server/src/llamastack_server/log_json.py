@@ -38,8 +38,8 @@ class JsonFormat(LogFormat):
     after_time = "Z"
 
     def __init__(self, worker: str | None) -> None:
-        super().__init__(worker)
-        named = f',"worker":{quoted(worker)}' if worker else ""
+        super().__init__(one_line(worker) if worker else None)
+        named = f',"worker":{quoted(self.worker)}' if self.worker else ""
         self._access_head = f'","level":"INFO","logger":"{ACCESS}"{named},"message":'
 
     def format(self, record: logging.LogRecord) -> str:
