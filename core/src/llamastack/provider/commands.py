@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from llamastack.provider.deps import Progress
 
 _T = TypeVar("_T")
+Style = Literal["", "bold", "dim", "red"]
+"""How a piece of a line looks on a terminal with colours."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,12 @@ class CommandOutput(Protocol):
         """A line on stdout, or on stderr with `err`. Control characters are made visible."""
 
     def table(self, headers: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
-        """A table on stdout. headers: empty for none."""
+        """A table on stdout. headers: empty for none. A cell that is `error` stands out."""
 
-    def json(self, value: object) -> None:
+    def styled(self, pieces: Iterable[tuple[str, Style]]) -> None:
+        """A line on stdout of texts with their styles. Colours only where the terminal and the user want them."""
+
+    def json(self, value: object, *, in_one_line: bool = False) -> None:
         """JSON on stdout."""
 
     def to_cli_error(self, error: Exception) -> CliError:

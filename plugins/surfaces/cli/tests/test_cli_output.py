@@ -94,3 +94,36 @@ def test_the_output_of_commands_can_be_given_to_other_processes(capsys: pytest.C
     shown = capsys.readouterr()
     assert shown.out == 'a\\x1b[31m\n{\n  "b": 1\n}\n'
     assert shown.err == "error: one\nerror: two\n"
+
+
+@pytest.mark.parametrize(
+    ("terminal", "term", "no_color", "coloured"),
+    [
+        (True, "xterm", "", True),
+        (True, "xterm", "1", False),
+        (True, "dumb", "", False),
+        (False, "xterm", "", False),
+    ],
+)
+def test_a_line_with_styles(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    terminal: bool,
+    term: str,
+    no_color: str,
+    coloured: bool,
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal, raising=False)
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setenv("NO_COLOR", no_color)
+    output.TerminalOutput().styled([("a ", ""), (HOSTILE, "red")])
+    shown = capsys.readouterr().out
+    assert shown.startswith("a \x1b[31mm\\x1b[2J" if coloured else "a m\\x1b[2J")
+    assert not STEERING.search(shown.replace("\x1b[31m", "").replace("\x1b[0m", ""))
+
+
+def test_json_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    output.TerminalOutput().json({"text": HOSTILE, "more": [1]}, in_one_line=True)
+    shown = capsys.readouterr().out
+    assert shown.count("\n") == 1
+    assert json.loads(shown) == {"text": HOSTILE, "more": [1]}

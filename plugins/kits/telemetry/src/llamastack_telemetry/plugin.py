@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from llamastack.provider import hookimpl
+from llamastack.provider.commands import CliCommand
 
 if TYPE_CHECKING:
     from llamastack.provider.config_sections import ConfigSection
@@ -14,6 +15,13 @@ if TYPE_CHECKING:
     from llamastack_telemetry.sink_queue import PipelineCounts
 
 __all__ = ["pipeline_counts"]
+
+_GROUP = "traces"
+_COMMANDS = (
+    ("list", "list_traces", "List traces, the newest first."),
+    ("show", "show_trace", "Draw a trace: its spans as a tree, and where in its time each lies."),
+)
+_MODULE = "llamastack_telemetry.commands"
 
 
 @hookimpl
@@ -43,3 +51,14 @@ def pipeline_counts(stack: Stack) -> PipelineCounts | None:
 
     found = [plugin for plugin in stack.hooks.manager.get_plugins() if isinstance(plugin, Tracing)]
     return found[0].counts() if found else None
+
+
+@hookimpl
+def llamastack_cli_commands() -> Sequence[CliCommand]:
+    return [
+        CliCommand(_GROUP, "Show the traces of a running server.", f"{_MODULE}:{_GROUP}"),
+        *(
+            CliCommand(name, line, f"{_MODULE}:{function}", group=_GROUP, connects=True)
+            for name, function, line in _COMMANDS
+        ),
+    ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import textwrap
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -21,11 +22,12 @@ from llamastack_cli.terminal_text import for_terminal, json_for_terminal
 
 if TYPE_CHECKING:
     from llamastack.client import LlamaStackClient
-    from llamastack.provider.commands import ProgressDisplay
+    from llamastack.provider.commands import ProgressDisplay, Style
     from llamastack_cli.server_connection import Server
 
 _PREFIX = "error: "
 _T = TypeVar("_T")
+_STYLES: dict[str, dict[str, Any]] = {"bold": {"bold": True}, "dim": {"dim": True}, "red": {"fg": "red"}}
 
 
 def to_cli_error(error: Exception) -> CliError:
@@ -105,9 +107,16 @@ def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
 
 
-def show_json(value: Any) -> None:
+def show_json(value: Any, *, in_one_line: bool = False) -> None:
     """`value` as JSON on stdout."""
-    click.echo(json_for_terminal(json.dumps(value, indent=2, ensure_ascii=False)))
+    click.echo(json_for_terminal(json.dumps(value, indent=None if in_one_line else 2, ensure_ascii=False)))
+
+
+def show_styled(pieces: Iterable[tuple[str, Style]]) -> None:
+    """A line of texts from others, with their styles where stdout is a terminal. See https://no-color.org."""
+    plain = not sys.stdout.isatty() or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+    texts = ((one_line(text), style) for text, style in pieces)
+    click.echo("".join(text if plain or not style else click.style(text, **_STYLES[style]) for text, style in texts))
 
 
 def show_table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
@@ -151,11 +160,15 @@ def _show_rich_table(headers: Sequence[str], rows: list[list[str]], title: str |
     for row in rows:
         table.add_row(
             *(
-                Text("\n".join(map(one_line, cell.splitlines())), style="red" if cell.startswith("DOWN") else "")
+                Text("\n".join(map(one_line, cell.splitlines())), style="red" if _stands_out(cell) else "")
                 for cell in row
             )
         )
     Console().print(table)
+
+
+def _stands_out(cell: str) -> bool:
+    return cell.startswith("DOWN") or cell == "error"
 
 
 @dataclass(frozen=True)
@@ -176,8 +189,11 @@ class TerminalOutput:
     def table(self, headers: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
         show_table(headers, rows, title=title)
 
-    def json(self, value: object) -> None:
-        show_json(value)
+    def styled(self, pieces: Iterable[tuple[str, Style]]) -> None:
+        show_styled(pieces)
+
+    def json(self, value: object, *, in_one_line: bool = False) -> None:
+        show_json(value, in_one_line=in_one_line)
 
     def to_cli_error(self, error: Exception) -> CliError:
         return to_cli_error(error)

@@ -1,0 +1,168 @@
+"""`llamastack traces list|show|tail`."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+from llamastack.api.telemetry import Span, SpanStatus, TraceSummary
+from llamastack.provider.commands import CommandOutput
+from llamastack_telemetry import trace_words as words
+from llamastack_telemetry.span_drawing import Drawing, drawn
+from llamastack_telemetry.span_forest import bounds
+from llamastack_telemetry.trace_reading import explained, listed, trace_named
+
+if TYPE_CHECKING:
+    from llamastack import LlamaStackClient
+
+__all__ = ["list_traces", "show_trace", "traces"]
+
+_WIDTH_WITHOUT_TERMINAL = 100
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _moment(ctx: click.Context, parameter: click.Parameter, value: str | None) -> datetime | None:
+    """A moment: as long ago as `10m` says, or a date and time of RFC 3339."""
+    if value is None:
+        return None
+    ago = re.fullmatch(r"(\d{1,9})([smhd])", value)
+    moment = None
+    with suppress(ValueError, OverflowError):
+        if ago is not None:
+            moment = datetime.now(UTC) - timedelta(seconds=int(ago[1]) * _SECONDS[ago[2]])
+        else:
+            moment = datetime.fromisoformat(value)
+    if moment is None or moment.tzinfo is None:
+        raise click.BadParameter(
+            f"'{value}' is neither like 90s, 10m, 2h, 7d nor like 2026-11-29T14:00:00Z, with a time zone",
+            ctx,
+            parameter,
+        )
+    return moment
+
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_errors = click.option("--errors", is_flag=True, help="Only traces in which a span failed.")
+_name = click.option("--name", metavar="TEXT", help="Only traces with this text in the name of their root.")
+
+
+@click.group("traces", help="Show the traces of a running server.")
+def traces() -> None:
+    """The group; plugins add its commands."""
+
+
+@click.command("list", help="List traces, the newest first. The beginning of an id is enough for `show`.")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="The most traces to list.")
+@click.option(
+    "--since",
+    metavar="TIME",
+    callback=_moment,
+    help="Only traces that began then or later: 90s, 10m, 2h, 7d, or 2026-11-29T14:00:00Z.",
+)
+@_errors
+@_name
+@_as_json
+@click.pass_obj
+def list_traces(
+    output: CommandOutput, limit: int, since: datetime | None, errors: bool, name: str | None, as_json: bool
+) -> None:
+    async def talk(client: LlamaStackClient) -> list[TraceSummary]:
+        async with explained(client):
+            return await listed(client, limit, since=since, status=SpanStatus.error if errors else None, name=name)
+
+    found = output.call_server(talk)
+    if as_json:
+        output.json([trace.to_wire() for trace in found])
+        return
+    headers = ("time", "trace", "name", "duration", "spans", "status", "tokens in", "out", "cost")
+    ids = words.short_ids([trace.trace_id for trace in found])
+    output.table(headers, [_row(trace, short) for trace, short in zip(found, ids, strict=True)])
+
+
+def _row(trace: TraceSummary, short: str) -> tuple[str, ...]:
+    def number(value: int | None) -> str:
+        return "" if value is None else f"{value:,}"
+
+    return (
+        words.local_time(trace.start_time),
+        short,
+        trace.name,
+        words.length(trace),
+        number(trace.spans),
+        str(trace.status),
+        number(trace.input_tokens),
+        number(trace.output_tokens),
+        words.cost(trace.cost),
+    )
+
+
+@click.command(
+    "show",
+    help="Draw a trace: its spans as a tree, how long each took, and where in the trace's time it lies. ID is the "
+    "trace's id, or at least the first 4 characters of it.",
+)
+@click.argument("trace_id", metavar="ID")
+@click.option("--depth", type=click.IntRange(1), metavar="N", help="Draw the first N levels of the tree only.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Draw every span: also neighbours that look the same, and after 1,000."
+)
+@click.option("--attributes", is_flag=True, help="Show the attributes below each span.")
+@_as_json
+@click.pass_obj
+def show_trace(
+    output: CommandOutput, trace_id: str, depth: int | None, everything: bool, attributes: bool, as_json: bool
+) -> None:
+    async def talk(client: LlamaStackClient) -> list[Span]:
+        async with explained(client):
+            return await trace_named(client, trace_id, output)
+
+    spans = output.call_server(talk)
+    if as_json:
+        output.json([span.to_wire() for span in spans])
+    elif everything:
+        show(output, spans, _drawing(collapse=False, most_spans=None, depth=depth, attributes=attributes))
+    else:
+        show(output, spans, _drawing(depth=depth, attributes=attributes))
+
+
+def _drawing(*, collapse: bool = True, most_spans: int | None = 1000, depth: int | None, attributes: bool) -> Drawing:
+    """For stdout as it is."""
+    return Drawing(
+        width=shutil.get_terminal_size((_WIDTH_WITHOUT_TERMINAL, 24)).columns,
+        encoding=sys.stdout.encoding or "utf-8",
+        collapse=collapse,
+        depth=depth,
+        most_spans=most_spans,
+        attributes=attributes,
+    )
+
+
+def show(output: CommandOutput, spans: list[Span], drawing: Drawing) -> None:
+    """Draw the spans of a trace, below a line about it."""
+    output.styled([(words.cut(_about(spans, drawing), max(drawing.width, 20), drawing.signs.cut), "bold")])
+    for line in drawn(spans, drawing):
+        output.styled(line)
+
+
+def _about(spans: list[Span], drawing: Drawing) -> str:
+    start, end = bounds(spans)
+    errors = sum(span.status is SpanStatus.error for span in spans)
+    parts: Iterable[str] = (
+        f"trace {drawing.text(spans[0].trace_id)}",
+        words.local_time(start),
+        words.duration((end - start).total_seconds()),
+        _count(len(spans), "span"),
+        _count(errors, "error") if errors else "",
+    )
+    return "  ".join(part for part in parts if part)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -1,0 +1,125 @@
+"""`llamastack traces` on a real server."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from click.testing import CliRunner, Result
+from running_server import running_server
+
+from llamastack_cli.group import cli
+
+SERVER = """
+providers:
+  inference:
+  - {provider_id: sample, provider_type: remote::sample}
+  agents:
+  - {provider_id: sample, provider_type: remote::sample}
+"""
+KEPT = """
+  telemetry:
+  - {provider_id: traces, provider_type: meta-reference}
+tracing: {interval_s: 0.02}
+"""
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+CLIENT = f"00-{TRACE}-00f067aa0ba902b7-01"
+OTHER = "5bf92f3577b34da6a3ce929d0e0e4736"
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("traces")
+    config = folder / "run.yaml"
+    config.write_text(SERVER + KEPT, encoding="utf-8")
+    with running_server(config, home=folder) as server:
+        chat(server.url, traceparent=CLIENT)
+        chat(server.url, traceparent=CLIENT.replace(TRACE, OTHER))
+        wait_for(lambda: len(listed(server.url)) == 2 and all(trace["spans"] == 2 for trace in listed(server.url)))
+        yield server.url
+
+
+def chat(url: str, **headers: str) -> None:
+    body = {"model": "sample-echo", "messages": [{"role": "user", "content": "Hi"}]}
+    httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers).raise_for_status()
+
+
+def wait_for(done: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def listed(url: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = httpx.get(f"{url}/telemetry/list_traces").json()["data"]
+    return found
+
+
+def run(url: str, *arguments: str, columns: int = 100) -> Result:
+    return CliRunner(env={"COLUMNS": str(columns)}).invoke(cli, ["traces", *arguments, "--url", url])
+
+
+def test_the_list(url: str) -> None:
+    done = run(url, "list")
+    assert done.exit_code == 0, done.output
+    head, *rows = done.stdout.splitlines()
+    assert head.split("  ")[0].strip() == "time"
+    assert [row.split()[2] for row in rows] == [OTHER[:8], TRACE[:8]]
+    assert all(" POST /v1/chat/completions " in row and row.split()[-1] == "ok" for row in rows)
+    assert [trace["trace_id"] for trace in json.loads(run(url, "list", "--json").stdout)] == [OTHER, TRACE]
+    assert len(run(url, "list", "--limit", "1").stdout.splitlines()) == 2
+
+
+def test_a_trace_is_drawn_from_the_beginning_of_its_id(url: str) -> None:
+    done = run(url, "show", TRACE[:4])
+    assert done.exit_code == 0, done.output
+    head, request, call = done.stdout.splitlines()
+    assert head.startswith(f"trace {TRACE}  ")
+    assert head.endswith("  2 spans")
+    assert request.startswith("POST /v1/chat/completions  ")
+    assert call.startswith("└─ chat sample-echo  ")
+    assert call.endswith("  sample")
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert run(url, "show", TRACE).stdout == done.stdout
+    shown = run(url, "show", TRACE, "--attributes").stdout
+    assert "\n      gen_ai.request.model: sample-echo\n" in shown
+    assert "└─" not in run(url, "show", TRACE, "--depth", "1").stdout
+    spans = json.loads(run(url, "show", TRACE, "--json").stdout)
+    assert [span["name"] for span in spans] == ["POST /v1/chat/completions", "chat sample-echo"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("4bf", "no trace '4bf' is known; the beginning of an id needs 4 characters"),
+        ("ffffff", "no trace is known whose id is or begins with 'ffffff'; `llamastack traces list` lists them"),
+    ],
+)
+def test_an_unknown_trace(url: str, text: str, message: str) -> None:
+    done = run(url, "show", text)
+    assert (done.exit_code, done.stdout, done.stderr) == (1, "", f"error: {message}\n")
+
+
+@pytest.mark.parametrize("since", ["yesterday", "2026-11-29T10:00:00", "10", "99999999999d"])
+def test_a_wrong_moment(since: str) -> None:
+    done = run("http://127.0.0.1:1", "list", "--since", since)
+    assert done.exit_code == 2
+    assert f"'{since}' is neither like 90s, 10m, 2h, 7d nor like 2026-11-29T14:00:00Z" in done.stderr
+
+
+@pytest.mark.parametrize("telemetry", ["", "  telemetry:\n  - {provider_id: sample, provider_type: remote::sample}\n"])
+def test_a_server_that_keeps_no_traces(telemetry: str, tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text(SERVER + telemetry, encoding="utf-8")
+    with running_server(config, home=tmp_path) as server:
+        for command in (["list"], ["show", TRACE]):
+            done = run(server.url, *command)
+            assert done.exit_code == 1
+            assert done.stderr.startswith("error: provider 'sample'" if telemetry else "error: the server has no telem")
+            assert "provider_type: meta-reference\n" in done.stderr
