@@ -17,7 +17,7 @@ BUILD_PACKAGES := hatchling editables setuptools
 # Tests start hundreds of processes; where Python may not keep what it compiles, each compiles everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test test-unit compile lint format generate conformance docs bench bench-gateway clean lock
+.PHONY: help setup run test test-unit prometheus compile lint format generate conformance docs bench bench-gateway clean lock
 
 help:
 	@echo "make run    a stack with a real model on this machine's CPU, at http://127.0.0.1:$(PORT)"
@@ -50,6 +50,12 @@ compile: setup
 
 test-unit: setup
 	$(BIN)/python -m pytest tests/unit plugins/surfaces plugins/kits/adapters plugins/kits/memory-kit
+
+# The dashboard and the rules of llamastack-metrics with a real Prometheus, which `make test` uses only if it is there.
+prometheus: setup
+	@command -v prometheus > /dev/null && command -v promtool > /dev/null || \
+		{ echo "error: Prometheus is not installed; try: apt-get install prometheus" >&2; exit 1; }
+	$(BIN)/python -m pytest $(addprefix plugins/surfaces/metrics/tests/test_,with_prometheus.py dashboard_and_rules.py)
 
 lint: setup
 	$(BIN)/ruff format --check .

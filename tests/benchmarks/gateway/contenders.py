@@ -145,6 +145,7 @@ HOOKS_BY_ALIAS = _with(
 LLAMASTACK_HOOKS = tuple(_with(surface, *_KEY) for surface in (HOOKS, HOOKS_BY_ID, HOOKS_BY_ALIAS))
 # What a stack that traces itself costs, each trace kept.
 LLAMASTACK_SQLITE = _with(_openai("llamastack-v1-sqlite", "the same, every trace in a SQLite file"), *_DATA)
+LLAMASTACK_METRICS = _with(_openai("llamastack-v1-metrics", "the same, with Prometheus metrics"), *_DATA)
 LLAMASTACK_NATIVE = _with(_native("llamastack-native", "llamastack `/inference/chat_completion`"), *_DATA)
 
 
@@ -186,6 +187,10 @@ def _traced_in_sqlite(backend: str, port: int, folder: Path) -> Launch:
     return _stack("remote::openai", _openai_config(backend), port, folder, providers=telemetry)
 
 
+def _with_metrics(backend: str, port: int, folder: Path) -> Launch:
+    return _stack("remote::openai", _openai_config(backend), port, folder, metrics=True)
+
+
 def _over_ollama(backend: str, port: int, folder: Path) -> Launch:
     return _stack("remote::ollama", f'url: "{backend}"', port, folder)
 
@@ -198,6 +203,7 @@ def _stack(
     plugin: str = "listener",
     group: str = "llamastack.plugins",
     providers: str = "",
+    metrics: bool = False,
 ) -> Launch:
     plugins = folder / "plugins"
     if not plugins.exists():
@@ -212,6 +218,7 @@ def _stack(
         f"    config: {{{provider}}}\n"
         f"{providers}"
         "store: {type: memory}\n"
+        f"metrics: {{enabled: {str(metrics).lower()}}}\n"
         f"server: {{host: {HOST}, port: {port}}}\n"
     )
     command = str(Path(sys.executable).with_name("llamastack"))
@@ -281,6 +288,7 @@ CONTENDERS = (
         _llamastack,
     ),
     Contender((LLAMASTACK_SQLITE,), _traced_in_sqlite),
+    Contender((LLAMASTACK_METRICS,), _with_metrics),
     Contender(LLAMASTACK_HOOKS, _llamastack_with_hooks),
     Contender((LLAMASTACK_OLLAMA,), _over_ollama, lambda: None if NGINX else NGINX_MISSING),
 )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from llamastack.provider import hookimpl
+from llamastack.provider.commands import CliCommand
 
 if TYPE_CHECKING:
     from llamastack.provider.config_sections import ConfigSection
@@ -20,6 +21,12 @@ def llamastack_config_sections() -> Sequence[ConfigSection]:
     from llamastack_metrics.settings import MetricsConfig
 
     return [ConfigSection(SECTION, MetricsConfig, "Prometheus metrics")]
+
+
+@hookimpl
+def llamastack_cli_commands() -> Sequence[CliCommand]:
+    line = "Print the Grafana dashboard, or the rules for Prometheus."
+    return [CliCommand("metrics", line, "llamastack_metrics.commands:metrics")]
 
 
 @hookimpl
