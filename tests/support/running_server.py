@@ -38,10 +38,11 @@ def running_server(
     command: Sequence[str] = (str(Path(sys.executable).with_name("llamastack")),),
     environment: Mapping[str, str] | None = None,
     timeout_s: float = 90,
+    port: int = 0,
 ) -> Iterator[RunningServer]:
-    """Run `config` on a free port; raises RuntimeError with its output when it does not get ready."""
+    """Run `config` on `port`, by default a free one; raises RuntimeError with its output when it does not get ready."""
     process = subprocess.Popen(
-        [*command, "run", str(config), "--port", "0", "--start-wait", "60"],
+        [*command, "run", str(config), "--port", str(port), "--start-wait", "60"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +35,7 @@ tracing: {interval_s: 0.02}
 """
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CLIENT = f"00-{TRACE}-00f067aa0ba902b7-01"
+NAMES = ["POST /v1/chat/completions", "chat sample-echo"]
 OTHER = "5bf92f3577b34da6a3ce929d0e0e4736"
 
 
@@ -57,7 +64,7 @@ def wait_for(done: Callable[[], bool]) -> None:
 
 
 def listed(url: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = httpx.get(f"{url}/telemetry/list_traces").json()["data"]
+    found: list[dict[str, Any]] = httpx.get(f"{url}/telemetry/list_traces?limit=1000").json()["data"]
     return found
 
 
@@ -91,7 +98,7 @@ def test_a_trace_is_drawn_from_the_beginning_of_its_id(url: str) -> None:
     assert "\n      gen_ai.request.model: sample-echo\n" in shown
     assert "└─" not in run(url, "show", TRACE, "--depth", "1").stdout
     spans = json.loads(run(url, "show", TRACE, "--json").stdout)
-    assert [span["name"] for span in spans] == ["POST /v1/chat/completions", "chat sample-echo"]
+    assert [span["name"] for span in spans] == NAMES
 
 
 @pytest.mark.parametrize(
@@ -118,8 +125,60 @@ def test_a_server_that_keeps_no_traces(telemetry: str, tmp_path: Path) -> None:
     config = tmp_path / "run.yaml"
     config.write_text(SERVER + telemetry, encoding="utf-8")
     with running_server(config, home=tmp_path) as server:
-        for command in (["list"], ["show", TRACE]):
+        for command in (["list"], ["show", TRACE], ["tail"]):
             done = run(server.url, *command)
             assert done.exit_code == 1
             assert done.stderr.startswith("error: provider 'sample'" if telemetry else "error: the server has no telem")
             assert "provider_type: meta-reference\n" in done.stderr
+
+
+def test_traces_are_shown_as_they_finish_although_the_server_restarts(tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text(SERVER + KEPT, encoding="utf-8")
+    lines: list[str] = []
+    with ExitStack() as all_of_it:
+        with running_server(config, home=tmp_path) as server:
+            chat(server.url)
+            wait_for(lambda: len(listed(server.url)) == 1)
+            tail = all_of_it.enter_context(tail_of(server.url, lines))
+            wait_for(lambda: bool(tail.poll() is None and listed_by_tail(server.url, lines)))
+            wanted = [f"{number:032x}" for number in range(1, 26)]
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(lambda each: chat(server.url, traceparent=CLIENT.replace(TRACE, each)), wanted[:24]))
+            wait_for(lambda: ids_of(lines) >= {*wanted[:24]})
+        with running_server(config, home=tmp_path, port=int(server.url.rsplit(":", 1)[1])) as server:
+            chat(server.url, traceparent=CLIENT.replace(TRACE, wanted[24]))
+            wait_for(lambda: ids_of(lines) >= {*wanted})
+            kept = {trace["trace_id"] for trace in listed(server.url)}
+            tail.send_signal(signal.SIGINT)
+            assert tail.wait(30) == 130
+    shown = [json.loads(line) for line in lines]
+    ids = [trace["trace_id"] for trace in shown]
+    assert len(set(ids)) == len(ids)
+    assert set(ids) <= kept
+    assert all([span["name"] for span in trace["spans"]] == NAMES for trace in shown)
+
+
+def ids_of(lines: list[str]) -> set[str]:
+    return {json.loads(line)["trace_id"] for line in lines}
+
+
+def listed_by_tail(url: str, lines: list[str]) -> bool:
+    """It shows a trace that began after it did; before, it may still be starting."""
+    chat(url)
+    return bool(lines)
+
+
+@contextmanager
+def tail_of(url: str, lines: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """Adds each line that it prints to `lines`."""
+    command = [str(Path(sys.executable).with_name("llamastack")), "traces", "tail", "--json", "--url", url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        reader = threading.Thread(target=lambda: lines.extend(process.stdout or ()))
+        reader.start()
+        try:
+            yield process
+        finally:
+            process.kill()
+            reader.join(30)

@@ -18,13 +18,15 @@ from llamastack_telemetry import trace_words as words
 from llamastack_telemetry.span_drawing import Drawing, drawn
 from llamastack_telemetry.span_forest import bounds
 from llamastack_telemetry.trace_reading import explained, listed, trace_named
+from llamastack_telemetry.trace_tail import Tail
 
 if TYPE_CHECKING:
     from llamastack import LlamaStackClient
 
-__all__ = ["list_traces", "show_trace", "traces"]
+__all__ = ["list_traces", "show_trace", "tail_traces", "traces"]
 
 _WIDTH_WITHOUT_TERMINAL = 100
+_MOST_IN_TAIL = 20
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -132,7 +134,9 @@ def show_trace(
         show(output, spans, _drawing(depth=depth, attributes=attributes))
 
 
-def _drawing(*, collapse: bool = True, most_spans: int | None = 1000, depth: int | None, attributes: bool) -> Drawing:
+def _drawing(
+    *, collapse: bool = True, most_spans: int | None = 1000, depth: int | None = None, attributes: bool = False
+) -> Drawing:
     """For stdout as it is."""
     return Drawing(
         width=shutil.get_terminal_size((_WIDTH_WITHOUT_TERMINAL, 24)).columns,
@@ -142,6 +146,32 @@ def _drawing(*, collapse: bool = True, most_spans: int | None = 1000, depth: int
         most_spans=most_spans,
         attributes=attributes,
     )
+
+
+@click.command(
+    "tail",
+    help="Show traces as they finish, until Ctrl-C. A server that restarts does not end it. A trace that takes longer "
+    "than an hour is not shown.",
+)
+@_errors
+@_name
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: an object with the spans of a trace in each line.")
+@click.pass_obj
+def tail_traces(output: CommandOutput, errors: bool, name: str | None, as_json: bool) -> None:
+    def show_one(spans: list[Span]) -> None:
+        if as_json:
+            value = {"trace_id": spans[0].trace_id, "spans": [span.to_wire() for span in spans]}
+            output.json(value, in_one_line=True)
+        else:
+            show(output, spans, _drawing(most_spans=_MOST_IN_TAIL))
+
+    async def talk(client: LlamaStackClient) -> None:
+        tail = Tail(client, output, show_one, errors=errors, name=name)
+        async with explained(client):
+            await tail.begin()
+            await tail.run()
+
+    output.call_server(talk)
 
 
 def show(output: CommandOutput, spans: list[Span], drawing: Drawing) -> None:

@@ -20,6 +20,7 @@ _GROUP = "traces"
 _COMMANDS = (
     ("list", "list_traces", "List traces, the newest first."),
     ("show", "show_trace", "Draw a trace: its spans as a tree, and where in its time each lies."),
+    ("tail", "tail_traces", "Show traces as they finish."),
 )
 _MODULE = "llamastack_telemetry.commands"
 

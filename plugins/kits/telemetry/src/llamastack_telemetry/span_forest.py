@@ -98,13 +98,13 @@ def runs(nodes: Sequence[Node], *, collapse: bool) -> Iterator[Run]:
         at = end
 
 
-def all_below(roots: Sequence[Node]) -> Iterator[Node]:
-    """The nodes and those below them."""
-    waiting = list(roots)
+def all_below(root: Node) -> Iterator[Node]:
+    """The node and those below it, in the order in which they are drawn."""
+    waiting = [root]
     while waiting:
         node = waiting.pop()
         yield node
-        waiting += node.children
+        waiting += reversed(node.children)
 
 
 def is_error(node: Node) -> bool:
