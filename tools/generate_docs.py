@@ -46,6 +46,7 @@ from llamastack_openai_api.routes import ROUTES
 from llamastack_openai_api.routes_beyond_openai import STACK_ROUTES
 from llamastack_provider_openai.presets import PRESETS
 from llamastack_server.settings import ServerConfig
+from llamastack_telemetry.settings import TracingConfig
 
 ROOT = Path(__file__).parents[1]
 _PASSTHROUGH = "llamastack-provider-remote"  # one provider type for every API
@@ -63,6 +64,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "providers": ProviderConfig,
     "server": ServerConfig,
     "metrics": MetricsConfig,
+    "tracing": TracingConfig,
     "store": StoreConfig,
     "sqlite": SqliteStoreConfig,
 }

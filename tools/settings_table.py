@@ -20,11 +20,13 @@ from llamastack.stack.config import RunConfig
 from llamastack.stack.stores.sqlite import SqliteStoreConfig
 from llamastack_adapters.remote_inference import RemoteConfig
 from llamastack_server.settings import ServerConfig
+from llamastack_telemetry.settings import TracingConfig
 
 # By prefix of the setting's name: the class whose fields it has, and those that are described elsewhere.
 CLASSES: tuple[tuple[str, type[BaseModel], frozenset[str]], ...] = (
     ("server.", ServerConfig, frozenset()),
     ("", RunConfig, frozenset({"version", "image_name", "apis", "providers", "store", "server"})),
+    ("tracing.", TracingConfig, frozenset()),
     ("store.config.", SqliteStoreConfig, frozenset()),
     ("providers.<api>[].config.", RemoteConfig, frozenset()),
 )
@@ -51,6 +53,10 @@ WHEN_MET: dict[str, str] = {
     "on_provider_error": "`retry`: the others serve, `/health` says `DEGRADED`; `fail`: the command ends with status 1",
     "start_timeout_s": "The instance is down, and the stack tries it again",
     "refresh_interval_s": "The stack notices additions and removals at the backend",
+    "tracing.max_waiting_spans": "Dropped and counted; a line in the log",
+    "tracing.max_batch_spans": "The others are in the next batch",
+    "tracing.interval_s": "Providers get the spans that wait",
+    "tracing.export_timeout_s": "The same spans come again, after a pause",
     "store.config.busy_timeout_s": "503",
     "providers.<api>[].config.timeout_s": "504; in a stream a last error event",
     "providers.<api>[].config.connect_timeout_s": "503",
@@ -140,6 +146,13 @@ FIXED: tuple[tuple[str, str, str, str, str], ...] = (
         "MOST_ANSWERS",
         "",
         "400",
+    ),
+    (
+        "A body in OpenAI's form whose parameters are in the span of its call",
+        "llamastack_telemetry.call_spans",
+        "LONGEST_PARSED_BODY",
+        "bytes",
+        "The span has no parameters",
     ),
     ("Parameters in the query of a native route", "llamastack_server.native_endpoint", "_MOST_PARAMETERS", "", "400"),
     (

@@ -32,7 +32,7 @@ _MOST_REMEMBERED = 20_000
 
 @dataclass
 class _Known:
-    """What is known of a trace. spans: how many it had. changed_at: when their number changed, on this clock.
+    """A trace that was looked at. spans: how many it had. changed_at: when their number changed, on this clock.
 
     shown: ids of spans that were shown. waits: whether it has others.
     """
