@@ -14,7 +14,7 @@ from llamastack.api.telemetry import Span, SpanStatus
 from llamastack.provider.control_characters import one_line
 from llamastack_telemetry.span_drawing import Drawing, drawn
 from llamastack_telemetry.span_forest import forest
-from llamastack_telemetry.trace_words import cells, cost, duration, short_ids
+from llamastack_telemetry.trace_words import cells, cost, duration, short_ids, time_of_day, tokens
 
 START = datetime(2026, 11, 29, 12, tzinfo=UTC)
 
@@ -194,6 +194,13 @@ def test_spans_that_are_each_others_parents() -> None:
 )
 def test_durations(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
+
+
+def test_times_and_tokens() -> None:
+    assert re.fullmatch(r"\d\d:\d\d:\d\d", time_of_day(datetime.now(UTC))) is not None
+    assert re.fullmatch(r"2026-01-0\d \d\d:\d\d:\d\d", time_of_day(datetime(2026, 1, 2, 12, tzinfo=UTC))) is not None
+    found = [tokens(read, wrote) for read, wrote in ((None, None), (0, None), (None, 3), (123_456_789, 5))]
+    assert found == ["", "0 in", "3 out", "123,456,789 in, 5 out"]
 
 
 def test_costs_and_ids() -> None:

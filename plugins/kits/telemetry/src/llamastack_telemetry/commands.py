@@ -27,6 +27,8 @@ __all__ = ["list_traces", "show_trace", "tail_traces", "traces"]
 
 _WIDTH_WITHOUT_TERMINAL = 100
 _MOST_IN_TAIL = 20
+_HEADERS = ("time", "trace", "name", "duration", "spans", "status", "tokens", "cost")
+_OPTIONAL = ("tokens", "cost")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -83,24 +85,22 @@ def list_traces(
     if as_json:
         output.json([trace.to_wire() for trace in found])
         return
-    headers = ("time", "trace", "name", "duration", "spans", "status", "tokens in", "out", "cost")
     ids = words.short_ids([trace.trace_id for trace in found])
-    output.table(headers, [_row(trace, short) for trace, short in zip(found, ids, strict=True)])
+    rows = [_row(trace, short) for trace, short in zip(found, ids, strict=True)]
+    shown = [place for place, head in enumerate(_HEADERS) if head not in _OPTIONAL or any(row[place] for row in rows)]
+    output.table([_HEADERS[place] for place in shown], [[row[place] for place in shown] for row in rows])
 
 
 def _row(trace: TraceSummary, short: str) -> tuple[str, ...]:
-    def number(value: int | None) -> str:
-        return "" if value is None else f"{value:,}"
-
+    """Its cells, in the order of `_HEADERS`."""
     return (
-        words.local_time(trace.start_time),
+        words.time_of_day(trace.start_time),
         short,
         trace.name,
         words.length(trace),
-        number(trace.spans),
+        f"{trace.spans:,}",
         str(trace.status),
-        number(trace.input_tokens),
-        number(trace.output_tokens),
+        words.tokens(trace.input_tokens, trace.output_tokens),
         words.cost(trace.cost),
     )
 

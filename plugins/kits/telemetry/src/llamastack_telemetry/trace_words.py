@@ -61,6 +61,17 @@ def local_time(moment: datetime) -> str:
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
+def time_of_day(moment: datetime) -> str:
+    """The same, without the date if it is today's."""
+    text = local_time(moment)
+    return text.removeprefix(f"{datetime.now().astimezone():%Y-%m-%d} ")
+
+
+def tokens(read: float | None, wrote: float | None) -> str:
+    """`16 in, 8 out`; "" if neither is known."""
+    return ", ".join(f"{count:,.0f} {way}" for count, way in ((read, "in"), (wrote, "out")) if count is not None)
+
+
 def cost(amount: float | None, currency: str = "") -> str:
     """Six decimals at most; "" if there is no price."""
     if amount is None:
@@ -88,7 +99,7 @@ def details(span: Span) -> str:
     provider = attributes.get(names.PROVIDER_ID)
     if isinstance(provider, str):
         parts.append(one_line(provider))
-    return "  ".join(parts)
+    return "  ".join(part for part in parts if part)
 
 
 def _number(attributes: JsonObject, name: str) -> float | None:
