@@ -7,6 +7,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import wcwidth
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +15,7 @@ from llamastack.api.telemetry import Span, SpanStatus
 from llamastack.provider.control_characters import one_line
 from llamastack_telemetry.span_drawing import Drawing, drawn
 from llamastack_telemetry.span_forest import forest
-from llamastack_telemetry.trace_words import cells, cost, duration, short_ids, time_of_day, tokens
+from llamastack_telemetry.trace_words import cost, duration, short_ids, time_of_day, tokens
 
 START = datetime(2026, 11, 29, 12, tzinfo=UTC)
 
@@ -129,7 +130,7 @@ def test_a_chain_that_is_deeper_than_the_terminal_is_wide() -> None:
 
 def test_characters_of_two_columns_and_of_other_encodings() -> None:
     spans = [span("1", None, "世界" * 30, 0, 1), span("2", "1", "Grüße", 0, 1)]
-    assert max(cells(line) for line in text(spans, width=40).splitlines()) <= 40
+    assert max(wcwidth.width(line) for line in text(spans, width=40).splitlines()) <= 40
     assert "Gr\\xfc\\xdfe" in text(spans, encoding="ascii")
     assert "├" not in text(spans, encoding="latin-1")
 
@@ -169,7 +170,7 @@ def test_any_forest_has_each_span_once_and_fits(spans: list[Span], width: int, e
     assert len(lines) >= len(spans) + errors
     assert width < 60 or len(lines) == len(spans) + len(failed) == len(spans) + errors
     for line in (*lines, *text(spans, attributes=True, **settings).splitlines()):
-        assert cells(line) <= width
+        assert wcwidth.width(line) <= width
         assert one_line(line) == line
         line.encode(encoding)
 

@@ -57,14 +57,14 @@ def forest(spans: Sequence[Span]) -> list[Node]:
     roots = []
     for node in nodes:
         parent = by_id.get(node.span.parent_span_id or "")
-        if parent is None or parent is node:
+        if parent is None:
             roots.append(node)
         else:
             children.setdefault(id(parent), []).append(node)
     found: set[int] = set()
     ordered = [node for root in roots for node in _connect(root, children, found)]
     for node in nodes:
-        if id(node) not in found:
+        if id(node) not in found:  # its parents are a circle, perhaps itself
             roots.append(node)
             ordered += _connect(node, children, found)
     for node in reversed(ordered):  # children before their parents
