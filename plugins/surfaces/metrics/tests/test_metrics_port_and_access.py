@@ -69,6 +69,15 @@ def test_wrong_settings_are_refused(discovery: Discovery, settings: dict[str, An
         Stack.from_config({"providers": INFERENCE, "metrics": settings}, discovery=discovery)
 
 
+async def test_a_run_config_with_metrics_can_be_used_without_the_package(
+    discovery: Discovery, script: Scripts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script("a")
+    monkeypatch.setenv("LLAMASTACK_DISABLE_PLUGINS", "llamastack-metrics")
+    async with served_stack({"providers": INFERENCE, "metrics": {"port": 9464}}, discovery) as (_, client):
+        assert (await client.get("/metrics")).status_code == 404
+
+
 async def test_a_scrape_needs_credentials_and_leave_to_read(
     discovery: Discovery, script: Scripts, tmp_path: Any
 ) -> None:
