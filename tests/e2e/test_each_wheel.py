@@ -32,6 +32,8 @@ ADDED: Mapping[str, tuple[str | None, str]] = {
     "cli": ("core", "llamastack-cli"),
     "server-and-remote": ("server", "llamastack-provider-remote"),
     "all-of-server": ("server-and-remote", "llamastack[server]"),
+    "meta-reference": ("cli", "llamastack-provider-meta-reference"),
+    "meta-reference-telemetry": ("meta-reference", "llamastack-provider-meta-reference[telemetry]"),
     # Not out of one with llamastack-provider-remote: they ask for it themselves.
     "files-example": ("cli", "llamastack-files-example[conformance]"),
     "recordings": ("conformance", "llamastack-recordings[conformance]"),
@@ -99,6 +101,26 @@ async def main():
 
 anyio.run(main)
 """
+TRACE = """
+import sys
+import anyio
+from llamastack import Stack
+from llamastack.api.telemetry import SpanStartPayload, StructuredLogEvent
+from llamastack.stack.config import ConfigError
+
+async def main():
+    entry = {"provider_id": "traces", "provider_type": "meta-reference"}
+    try:
+        async with Stack.from_config({"providers": {"telemetry": [entry]}}, folder=sys.argv[1]) as stack:
+            payload = SpanStartPayload(name="a span")
+            ids = {"trace_id": "t", "span_id": "s", "timestamp": "2026-01-02T03:04:05Z"}
+            await stack.telemetry.log_event(event=StructuredLogEvent(**ids, payload=payload))
+            print([trace.name for trace in (await stack.telemetry.list_traces()).data])
+    except ConfigError as error:
+        print(error)
+
+anyio.run(main)
+"""
 CONFORMANCE = """
 providers:
   files:
@@ -133,7 +155,9 @@ def environment(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Environments:
     recordings = write_package(tmp_path_factory.mktemp("recordings"))
-    wheels = build_wheels([CORE, *SURFACES, *KITS, provider("remote"), FILES_EXAMPLE, recordings])
+    wheels = build_wheels(
+        [CORE, *SURFACES, *KITS, provider("remote"), provider("meta-reference"), FILES_EXAMPLE, recordings]
+    )
     return Environments(make_venv, Path(wheels[0]).parent, {})
 
 
@@ -230,6 +254,33 @@ def test_a_package_of_a_stranger_gets_everything(environment: Environments, tmp_
     tried = venv.run("python", "-m", "pytest", "-p", "no:cacheprovider", *options, check=False, cwd=tmp_path)
     assert tried.returncode == 0, tried.stdout
     assert "conforms" in tried.stdout, tried.stdout
+
+
+def test_an_extra_that_is_missing_is_named(environment: Environments, tmp_path: Path, own_home: Path) -> None:
+    command = "pip install 'llamastack-provider-meta-reference[telemetry]'"
+    for package, is_missing in (("meta-reference", True), ("meta-reference-telemetry", False)):
+        venv = environment(package)
+        venv.pip("check")
+
+        def run(*arguments: str, check: bool = True, venv: Any = venv) -> str:
+            return str(venv.run(*arguments, check=check, cwd=tmp_path).stdout)
+
+        [listed] = json.loads(run("llamastack", "providers", "list", "--json"))
+        [shown] = json.loads(run("llamastack", "providers", "show", "meta-reference", "--json"))
+        assert listed["status"] == ("faulty" if is_missing else "ok")
+        started = run("python", "-c", TRACE, str(tmp_path / package))
+        table = run("llamastack", "providers", "list", "--check", check=False)
+        shown_to_people = run("llamastack", "providers", "show", "meta-reference")
+        said = [
+            str(listed["reason"]),
+            str(shown["missing"]),
+            " ".join(table.split()),
+            " ".join(shown_to_people.split()),
+        ]
+        assert [command in text for text in [*said, started]] == [is_missing] * 5
+        assert started.startswith("config: providers.telemetry[0].provider_type" if is_missing else "['a span']"), (
+            started
+        )
 
 
 def test_the_package_of_the_docs_is_built_and_conforms(environment: Environments, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -25,6 +26,7 @@ STORE_GROUP = "llamastack.stores"
 PLUGIN_GROUP = "llamastack.plugins"
 REQUIRED_PLUGIN_GROUP = "llamastack.required_plugins"
 DISABLE_VARIABLE = "LLAMASTACK_DISABLE_PLUGINS"
+_REQUIRED_BY_EXTRA = re.compile(r"""([\w.-]+)[^;]*;\s*extra\s*==\s*['"]([\w.-]+)['"]\s*$""")
 
 
 class DiscoveryError(Exception):
@@ -36,6 +38,7 @@ class Installed:
     """One entry point of one package.
 
     group, name, value: as in its `pyproject.toml`. package, version: who brings it.
+    extras: optional parts of the package that it needs, in `pyproject.toml` behind the value: `module:NAME [extra]`.
     """
 
     group: str
@@ -44,6 +47,7 @@ class Installed:
     package: str
     version: str
     disabled: bool = False
+    extras: tuple[str, ...] = ()
 
     @property
     def api(self) -> str:
@@ -53,6 +57,25 @@ class Installed:
     @property
     def origin(self) -> str:
         return f"{self.package} {self.version}"
+
+    @property
+    def missing_extra(self) -> str | None:
+        """Says that packages of its extras are not installed, and how to install them; None if they are there."""
+        own = next(iter(importlib_metadata.Distribution.discover(name=self.package)), None) if self.extras else None
+        missing = [
+            found[1]
+            for text in (own.requires or () if own else ())
+            if (found := _REQUIRED_BY_EXTRA.match(text)) is not None
+            and _canonical(found[2]) in map(_canonical, self.extras)
+            and not any(importlib_metadata.Distribution.discover(name=found[1]))
+        ]
+        if not missing:
+            return None
+        extras = ",".join(self.extras)
+        return (
+            f"it needs the extra '{extras}' of {self.package} (not installed: {', '.join(missing)}): "
+            f"pip install '{self.package}[{extras}]'"
+        )
 
     def load(self) -> Any:
         """Import what it names. Raises DiscoveryError with package, version, entry point and cause."""
@@ -114,7 +137,9 @@ class Discovery:
             if entry.group.startswith("llamastack."):
                 package, version = read(entry.dist)  # type: ignore[arg-type]  # distributions are hashable
                 disabled = entry.name in self._disabled or _canonical(package) in off
-                found.append(Installed(entry.group, entry.name, entry.value, package, version, disabled))
+                value, _, extras = entry.value.partition("[")
+                names = tuple(re.findall(r"[\w.-]+", extras))
+                found.append(Installed(entry.group, entry.name, value.strip(), package, version, disabled, names))
         return tuple(sorted(found, key=lambda i: (i.group, i.name, i.package)))
 
     def group(self, group: str) -> list[Installed]:
@@ -165,7 +190,7 @@ class Discovery:
         near = get_close_matches(name, names, n=1, cutoff=0.7)
         package = known_packages().get(name)
         if package is not None:
-            message += f" Try: pip install {package}."
+            message += f" Try: pip install {shlex.quote(package)}."
         elif near:
             nearest = next(i for i in known if i.name == near[0])
             message += f" Did you mean '{nearest.name}' ({nearest.origin})?"

@@ -77,6 +77,9 @@ def resolve(config: LoadedConfig, apis: Mapping[str, ApiDefinition], discovery: 
                 key = "package" if provider.package and "not brought" in str(error) else "provider_type"
                 faults.append(config.fault((*path, key), str(error)))
                 continue
+            if (missing := installed.missing_extra) is not None:
+                faults.append(config.fault((*path, "provider_type"), f"'{installed.name}' cannot be used: {missing}"))
+                continue
             settings: BaseModel | Exception
             try:
                 settings = config.validated(spec.load_config_class(), (*path, "config"), provider.config)

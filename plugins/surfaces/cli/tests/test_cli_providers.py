@@ -37,6 +37,29 @@ def test_list_has_no_status_when_all_is_well(site: Path) -> None:
     )
 
 
+def test_an_extra_that_is_missing_is_named(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(site, "acme", {INFERENCE: {"no-tools": "scripted_fake:NO_TOOLS [big.one, big-two]"}})
+    metadata = next(site.glob("*.dist-info")) / "METADATA"
+    head, _, text = metadata.read_text().partition("\n\n")
+    required = (
+        'missing-1 (>=1) ; extra == "big_one"',
+        "missing-2[x]>=1; extra == 'big-two'",
+        'missing-3; extra == "other"',
+        "missing-4",
+        "click; extra == 'big-two'",
+    )
+    metadata.write_text("\n".join([head, *(f"Requires-Dist: {each}" for each in required), "", text]))
+    assert "incomplete" not in run("providers", "list").stdout  # nothing is known of it before it can be imported
+    monkeypatch.syspath_prepend(site)
+    missing = (
+        "it needs the extra 'big.one,big-two' of acme (not installed: missing-1, missing-2): "
+        "pip install 'acme[big.one,big-two]'"
+    )
+    assert json.loads(run("providers", "list", "--json").stdout)[0]["reason"] == f"incomplete: {missing}"
+    (shown,) = json.loads(run("providers", "show", "no-tools", "--json").stdout)
+    assert shown["missing"] == missing
+
+
 def test_list_as_json(site: Path) -> None:
     install(site, "one", {INFERENCE: {"one": "scripted_fake:SPEC"}})
     assert json.loads(run("providers", "list", "--json").stdout) == [

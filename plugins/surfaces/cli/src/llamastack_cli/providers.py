@@ -90,6 +90,8 @@ def _fault(installed: Installed, all_of_them: Sequence[Installed], loads: Discov
             fault = str(error)
     if fault is not None:
         return f"broken: {fault}"
+    if installed.missing_extra is not None:
+        return f"incomplete: {installed.missing_extra}"
     others = [
         other.origin
         for other in all_of_them
@@ -154,6 +156,7 @@ def _described(installed: Installed, spec: ProviderSpec) -> dict[str, Any]:
         "kind": spec.kind,
         "package": installed.package,
         "version": installed.version,
+        "missing": installed.missing_extra,
         "api_dependencies": list(spec.api_dependencies),
         "optional_api_dependencies": list(spec.optional_api_dependencies),
         "capabilities": dict(spec.capabilities),
@@ -167,6 +170,7 @@ def _show(provider: dict[str, Any]) -> None:
     facts = [
         ("kind", provider["kind"]),
         ("package", f"{provider['package']} {provider['version']}"),
+        ("missing", provider["missing"]),
         ("needs APIs", ", ".join(provider["api_dependencies"])),
         ("uses APIs", ", ".join(provider["optional_api_dependencies"])),
         *((name.replace("_", " "), support) for name, support in provider["capabilities"].items()),
