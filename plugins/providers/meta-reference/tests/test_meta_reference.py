@@ -3,80 +3,25 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-from made_spans import BEGAN_NS, request_of
+from made_spans import BEGAN_NS, at, end, line, provider_in, request_of, start
 
 from llamastack import Stack
 from llamastack.api.pagination import all_listed
 from llamastack.api.telemetry import (
     Event,
-    LogSeverity,
     MetricEvent,
-    SpanEndPayload,
-    SpanStartPayload,
     SpanStatus,
-    StructuredLogEvent,
-    UnstructuredLogEvent,
 )
-from llamastack.provider import Deps, InvalidRequestError, NotFoundError, ProviderUnavailableError
+from llamastack.provider import InvalidRequestError, NotFoundError, ProviderUnavailableError
 from llamastack_provider_meta_reference.telemetry import sqlite_sink
-from llamastack_provider_meta_reference.telemetry.config import TelemetryConfig
 from llamastack_provider_meta_reference.telemetry.provider import MetaReferenceTelemetry
 from llamastack_telemetry import SpanSink
-
-BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-
-
-@asynccontextmanager
-async def provider_in(folder: Path, **config: Any) -> AsyncIterator[MetaReferenceTelemetry]:
-    async with anyio.create_task_group() as tasks:
-        deps = Deps(provider_id="traces", task_group=tasks, state_dir=folder)
-        provider = MetaReferenceTelemetry(TelemetryConfig(**config), deps)
-        await provider.initialize()
-        try:
-            yield provider
-        finally:
-            await provider.shutdown()
-            tasks.cancel_scope.cancel()
-
-
-def start(span_id: str, at_s: float, parent: str | None = None, **attributes: Any) -> StructuredLogEvent:
-    payload = SpanStartPayload(name=f"name of {span_id}", parent_span_id=parent)
-    return _structured(span_id, at_s, payload, attributes)
-
-
-def end(span_id: str, at_s: float, status: SpanStatus = SpanStatus.ok, **attributes: Any) -> StructuredLogEvent:
-    return _structured(span_id, at_s, SpanEndPayload(status=status), attributes)
-
-
-def _structured(
-    span_id: str, at_s: float, payload: SpanStartPayload | SpanEndPayload, attributes: dict[str, Any]
-) -> StructuredLogEvent:
-    return StructuredLogEvent(
-        trace_id="t", span_id=span_id, timestamp=at(at_s), attributes=attributes or None, payload=payload
-    )
-
-
-def line(span_id: str, at_s: float, message: str = "hello", **attributes: Any) -> UnstructuredLogEvent:
-    return UnstructuredLogEvent(
-        trace_id="t",
-        span_id=span_id,
-        timestamp=at(at_s),
-        message=message,
-        severity=LogSeverity.warn,
-        attributes=attributes or None,
-    )
-
-
-def at(seconds: float) -> datetime:
-    return BEGAN + timedelta(seconds=seconds)
 
 
 async def logged(provider: MetaReferenceTelemetry, *events: Event) -> None:
@@ -243,7 +188,7 @@ async def test_a_span_that_is_full_is_refused_and_others_are_not(
 async def test_events_that_come_at_once_are_one_transaction(tmp_path: Path) -> None:
     async with provider_in(tmp_path) as provider:
         statements: list[str] = []
-        writer = provider._file._writer
+        writer = provider._readable._writer
         assert writer is not None
         await writer.run(lambda store: store.connection.set_trace_callback(statements.append))
         async with anyio.create_task_group() as tasks:
@@ -286,7 +231,7 @@ async def test_a_locked_file_is_an_error_that_may_pass(tmp_path: Path, monkeypat
 
 async def test_a_full_disk_is_over_when_there_is_room(tmp_path: Path) -> None:
     async with provider_in(tmp_path) as provider:
-        writer = provider._file._writer
+        writer = provider._readable._writer
         assert writer is not None
         await writer.run(lambda store: store.connection.execute("PRAGMA max_page_count = 20"))
         spans = [span for number in range(200) for span in request_of(number)]
@@ -303,7 +248,7 @@ async def test_a_large_file_is_tidied_up_at_once(tmp_path: Path, monkeypatch: py
         for first in range(0, 5000, 500):
             await provider.export_spans([span for number in range(first, first + 500) for span in request_of(number)])
         with anyio.fail_after(60):
-            while await provider._file.read(lambda store: store.trace(f"{1:032x}")) is not None:
+            while await provider._readable.read(lambda store: store.trace(f"{1:032x}")) is not None:
                 await anyio.sleep(0.02)
 
 

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+SinkName = Literal["sqlite", "console", "console-json"]
+
+
+def _without_repetition(sinks: list[SinkName]) -> list[SinkName]:
+    if len({*sinks}) != len(sinks):
+        raise ValueError("a sink is named twice")
+    return sinks
 
 
 class TelemetryConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
+    sinks: Annotated[list[SinkName], AfterValidator(_without_repetition)] = Field(
+        ["sqlite"],
+        min_length=1,
+        description="Where spans and events go: `sqlite` keeps them, and is the one that traces can be read from; "
+        "`console` writes a line for each span to stdout, as a tree for each trace, and `console-json` a JSON object",
+    )
     path: Path | None = Field(None, description="The SQLite file. Default: a file in the folder of this instance")
     keep_for_s: float = Field(
         604_800, ge=60, description="Seconds that a trace is kept after it arrived; 604800 are seven days"

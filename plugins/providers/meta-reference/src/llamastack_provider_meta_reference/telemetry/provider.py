@@ -8,9 +8,11 @@ from datetime import UTC, datetime, timedelta
 from llamastack.api.pagination import Page
 from llamastack.api.telemetry import Event, SpanStatus, Telemetry, Trace, TraceSummary
 from llamastack.api.telemetry import Span as WireSpan
-from llamastack.provider import Deps, InvalidRequestError, NotFoundError
+from llamastack.provider import Deps, InvalidRequestError, NotFoundError, NotSupportedError
 from llamastack.provider.control_characters import one_line
 from llamastack_provider_meta_reference.telemetry.config import TelemetryConfig
+from llamastack_provider_meta_reference.telemetry.console import ConsoleSink, Json, Trees
+from llamastack_provider_meta_reference.telemetry.console_output import ConsoleOutput
 from llamastack_provider_meta_reference.telemetry.cursors import read_span_cursor, read_trace_cursor, write_cursor
 from llamastack_provider_meta_reference.telemetry.parts import LATEST_NS, Part, part_of_event
 from llamastack_provider_meta_reference.telemetry.retention import Limits
@@ -25,29 +27,55 @@ _LONGEST_ID = 256
 
 
 class MetaReferenceTelemetry(Telemetry):
-    """Keeps what happens in a file."""
+    """Hands what happens to its sinks. Traces are read from the file, if that is one of them."""
 
     def __init__(self, config: TelemetryConfig, deps: Deps) -> None:
         self._config = config
         self._deps = deps
-        path = config.path.expanduser() if config.path else deps.state_dir / "traces.sqlite"
-        limits = Limits(config.keep_for_s, config.max_bytes)
-        self._file = SqliteSink(path, own_folder=config.path is None, limits=limits)
+        self._kept: SqliteSink | None = None
+        self._consoles: list[ConsoleSink] = []
 
     async def initialize(self) -> None:
-        """Raises OSError where the file cannot be used."""
-        await self._file.open()
-        self._deps.task_group.start_soon(self._file.tidy, name="traces are removed when they are old")
+        """Raises OSError if the file, or stdout, cannot be used."""
+        config = self._config
+        styles: dict[str, type[Trees | Json]] = {"console": Trees, "console-json": Json}
+        self._consoles = [ConsoleSink(styles[name](), ConsoleOutput()) for name in config.sinks if name in styles]
+        if "sqlite" in config.sinks:
+            path = config.path.expanduser() if config.path else self._deps.state_dir / "traces.sqlite"
+            limits = Limits(config.keep_for_s, config.max_bytes)
+            kept = SqliteSink(path, own_folder=config.path is None, limits=limits)
+            await kept.open()
+            self._kept = kept
+            self._deps.task_group.start_soon(kept.tidy, name="traces are removed when they are old")
 
     async def shutdown(self) -> None:
-        await self._file.close()
+        for console in self._consoles:
+            await console.close()
+        if self._kept is not None:
+            await self._kept.close()
 
     async def export_spans(self, spans: Sequence[FinishedSpan]) -> None:
-        """Raises ProviderUnavailableError where the file cannot be used now: the spans come again."""
-        await self._file.add_spans(spans)
+        """Raises ProviderUnavailableError if the file cannot be used now: the spans come again, and nobody has them."""
+        if self._kept is not None:
+            await self._kept.add_spans(spans)
+        for console in self._consoles:
+            await console.add_spans(spans)
 
     async def log_event(self, event: Event) -> None:
-        await self._file.add_part(self._checked(event))
+        part = self._checked(event)
+        if self._kept is not None:
+            await self._kept.add_part(part)
+        for console in self._consoles:
+            await console.add_event(event)
+
+    @property
+    def _readable(self) -> SqliteSink:
+        if self._kept is None:
+            sinks = ", ".join(self._config.sinks)
+            raise NotSupportedError(
+                f"traces cannot be read from {sinks}: name 'sqlite' in the config 'sinks' of the telemetry provider too"
+            )
+        return self._kept
 
     def _checked(self, event: Event) -> Part:
         at_ns = _nanoseconds(event.timestamp, "event.timestamp")
@@ -68,7 +96,7 @@ class MetaReferenceTelemetry(Telemetry):
         return part_of_event(event, at_ns)
 
     async def get_trace(self, trace_id: str) -> Trace:
-        trace = await self._file.read(lambda store: store.trace(trace_id))
+        trace = await self._readable.read(lambda store: store.trace(trace_id))
         if trace is None:
             raise _unknown(trace_id)
         return trace_to_wire(trace)
@@ -85,13 +113,13 @@ class MetaReferenceTelemetry(Telemetry):
         since_ns = None if since is None else _nanoseconds(since, "since")
         wanted = TraceFilter(since_ns=since_ns, failed=failed, name=name)
         position = read_trace_cursor(after)
-        traces, more = await self._file.read(lambda store: store.traces(wanted, position, limit or _PAGE))
+        traces, more = await self._readable.read(lambda store: store.traces(wanted, position, limit or _PAGE))
         last = write_cursor(Position(traces[-1].start_ns, traces[-1].id)) if traces else None
         return Page(data=[summary_of(trace) for trace in traces], has_more=more, last_id=last)
 
     async def list_spans(self, trace_id: str, limit: int | None = None, after: str | None = None) -> Page[WireSpan]:
         position = read_span_cursor(after)
-        found = await self._file.read(lambda store: store.spans(trace_id, position, limit or _PAGE))
+        found = await self._readable.read(lambda store: store.spans(trace_id, position, limit or _PAGE))
         if found is None:
             raise _unknown(trace_id)
         spans, more = found
