@@ -108,6 +108,8 @@ class KeptSpan:
         """
         started = part.name is not None and self.name is None
         ended = part.end_ns is not None and self.end_ns is None
+        if not (started or ended or (part.name is None and part.end_ns is None)):
+            return False
         if started:
             self.parent_id, self.name, self.kind, self.start_ns = part.parent_id, part.name, part.kind, part.start_ns
             self.attributes = {**part.attributes, **self.attributes}
@@ -116,7 +118,7 @@ class KeptSpan:
         if ended:
             self.end_ns, self.status, self.message = part.end_ns, part.status, part.message or None
             self.attributes = {**self.attributes, **part.attributes}
-        return started or ended or (part.name is None and part.end_ns is None)
+        return True
 
     @property
     def root(self) -> Root:
