@@ -74,15 +74,41 @@ def run(url: str, *arguments: str, columns: int = 100) -> Result:
 
 
 def test_the_list(url: str) -> None:
-    done = run(url, "list")
+    done = run(url, "list", "--since", "1d")
     assert done.exit_code == 0, done.output
     head, *rows = done.stdout.splitlines()
     assert head.split("  ")[0].strip() == "time"
     assert head.split()[:6] == ["time", "trace", "name", "duration", "spans", "status"]
     assert [re.search(r":\d\d  (\w{8})  ", row)[1] for row in rows] == [OTHER[:8], TRACE[:8]]  # type: ignore[index]
     assert all(" POST /v1/chat/completions " in row and re.search(r"  2 +ok\b", row) for row in rows)
-    assert [trace["trace_id"] for trace in json.loads(run(url, "list", "--json").stdout)] == [OTHER, TRACE]
-    assert len(run(url, "list", "--limit", "1").stdout.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (["--since", "1d"], [OTHER, TRACE]),
+        (["--since", "2200-01-01T00:00:00Z"], []),
+        (["--name", "completions"], [OTHER, TRACE]),
+        (["--name", "embeddings"], []),
+        (["--errors"], []),
+        (["--limit", "1"], [OTHER]),
+    ],
+)
+def test_parts_of_the_list(url: str, options: list[str], found: list[str]) -> None:
+    done = run(url, "list", "--json", *options)
+    assert done.exit_code == 0, done.output
+    assert [trace["trace_id"] for trace in json.loads(done.stdout)] == found
+
+
+def test_several_traces_whose_ids_begin_alike(url: str) -> None:
+    event = {"type": "unstructured_log", "span_id": "s", "timestamp": "2020-01-01T00:00:00Z", "message": "m"}
+    for trace_id in ("Same-1", "Same-2"):
+        body = {"event": {**event, "trace_id": trace_id, "severity": "info"}}
+        httpx.post(f"{url}/telemetry/log_event", json=body).raise_for_status()
+    done = run(url, "show", "same")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert re.search("^error: the ids of 2 traces begin with 'same': Same-[12], Same-[12]$", done.stderr)
+    assert run(url, "show", "same-2").stdout.startswith("trace Same-2  ")
 
 
 def test_a_trace_is_drawn_from_the_beginning_of_its_id(url: str) -> None:

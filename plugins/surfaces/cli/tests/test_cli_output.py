@@ -116,7 +116,7 @@ def test_a_line_with_styles(
     monkeypatch.setattr("sys.stdout.isatty", lambda: terminal, raising=False)
     monkeypatch.setenv("TERM", term)
     monkeypatch.setenv("NO_COLOR", no_color)
-    output.TerminalOutput().styled([("a ", ""), (HOSTILE, "red")])
+    output.TerminalOutput().styled([("", "dim"), ("a ", ""), (HOSTILE, "red")])
     shown = capsys.readouterr().out
     assert shown.startswith("a \x1b[31mm\\x1b[2J" if coloured else "a m\\x1b[2J")
     assert not STEERING.search(shown.replace("\x1b[31m", "").replace("\x1b[0m", ""))

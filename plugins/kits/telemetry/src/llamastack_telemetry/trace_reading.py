@@ -107,7 +107,7 @@ async def trace_named(client: LlamaStackClient, text: str, output: CommandOutput
             raise CliError(
                 f"no trace '{text}' is known; the beginning of an id needs {_SHORTEST_PREFIX} characters"
             ) from error
-        ids = [trace.trace_id for trace in traces if trace.trace_id.startswith(text.lower())]
+        ids = [trace.trace_id for trace in traces if trace.trace_id.lower().startswith(text.lower())]
         if not ids:
             where = f" among the newest {len(traces):,} traces" if len(traces) == _MOST_SEARCHED else ""
             raise CliError(

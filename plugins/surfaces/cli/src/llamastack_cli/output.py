@@ -115,7 +115,7 @@ def show_json(value: Any, *, in_one_line: bool = False) -> None:
 def show_styled(pieces: Iterable[tuple[str, Style]]) -> None:
     """A line of texts from others, with their styles where stdout is a terminal. See https://no-color.org."""
     plain = not sys.stdout.isatty() or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
-    texts = ((one_line(text), style) for text, style in pieces)
+    texts = ((one_line(text), style) for text, style in pieces if text)
     click.echo("".join(text if plain or not style else click.style(text, **_STYLES[style]) for text, style in texts))
 
 
