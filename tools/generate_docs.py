@@ -46,6 +46,7 @@ from llamastack_openai_api.routes import ROUTES
 from llamastack_openai_api.routes_beyond_openai import STACK_ROUTES
 from llamastack_provider_openai.presets import PRESETS
 from llamastack_server.settings import ServerConfig
+from llamastack_telemetry.price_settings import PriceEntry, PricesConfig
 from llamastack_telemetry.settings import TracingConfig
 
 ROOT = Path(__file__).parents[1]
@@ -65,6 +66,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "server": ServerConfig,
     "metrics": MetricsConfig,
     "tracing": TracingConfig,
+    "prices": PricesConfig,
+    "price": PriceEntry,
     "store": StoreConfig,
     "sqlite": SqliteStoreConfig,
 }

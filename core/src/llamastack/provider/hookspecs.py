@@ -84,7 +84,8 @@ def llamastack_stack_plugins(config: object) -> Sequence[object]:  # type: ignor
     """Plugins of one stack, such as those that its run config asks for: a stack that does not need them has no cost.
 
     config: the `llamastack.stack.config.LoadedConfig` of the stack. The plugins may implement the hooks of a running
-    stack, except `llamastack_authenticate` and `llamastack_authorize`. A plugin that fails here stops the start.
+    stack, except `llamastack_authenticate` and `llamastack_authorize`. A plugin that fails here stops the start; a
+    `llamastack.ConfigError` of `config.error(...)` is shown as it is.
     """
 
 

@@ -10,8 +10,8 @@ import pydantic_core
 
 __all__ = ["CallEvent", "Proceed", "ProviderCall", "ProviderMethod", "ReadTokens", "Tokens"]
 
-Tokens = tuple[int | None, int | None]
-"""Tokens of the input and of the output; None for a number that is not known."""
+Tokens = tuple[int | None, int | None] | tuple[int | None, int | None, int | None]
+"""Tokens of the input and of the output, and of the input those from a cache; None for a number that is not known."""
 ReadTokens = Callable[[object], Tokens | None]
 """The tokens that a reply, or a piece of one, reports; None if it reports none."""
 
@@ -126,7 +126,8 @@ class CallEvent(NamedTuple):
     error_code, error_message: of the error, where it is one.
     duration_s: seconds until the reply was complete.
     first_piece_s: seconds until the first piece of a stream.
-    input_tokens, output_tokens: where the backend tells them.
+    reply: the whole reply, or the last pieces of a stream as a tuple; None if there is none. Do not keep it.
+    input_tokens, output_tokens: where the backend tells them. cached_tokens: those of the input that came from a cache.
     """
 
     call_id: str
@@ -145,5 +146,7 @@ class CallEvent(NamedTuple):
     error_message: str | None = None
     duration_s: float | None = None
     first_piece_s: float | None = None
+    reply: object = None
     input_tokens: int | None = None
     output_tokens: int | None = None
+    cached_tokens: int | None = None

@@ -65,7 +65,7 @@ class CallEvents:
             return with_pieces(
                 reply, lambda pieces: _FollowedStream(pieces, instance, call.by, began, end, enter).stream()
             )
-        self.end(about, began, tokens=call.by.tokens(reply) or _NO_TOKENS)
+        self.end(about, began, tokens=call.by.tokens(reply) or _NO_TOKENS, reply=reply)
         return reply
 
     def end(
@@ -77,6 +77,7 @@ class CallEvents:
         closed: bool = False,
         first_piece_s: float | None = None,
         tokens: Tokens = _NO_TOKENS,
+        reply: object = None,
     ) -> None:
         """Report how a call ended. closed: by the reader of a stream, before its end."""
         if self._finished is None:
@@ -85,7 +86,7 @@ class CallEvents:
         status = "cancelled" if cancelled else "ok" if raised is None else "error"
         code, message = (raised.code, raised.message) if isinstance(raised, LlamaStackError) else (None, None)
         took = time.perf_counter() - began
-        self._finished(CallEvent(*about, status, code, message, took, first_piece_s, *tokens))
+        self._finished(CallEvent(*about, status, code, message, took, first_piece_s, reply, *tokens))
 
 
 class _FollowedStream:
@@ -165,5 +166,6 @@ class _FollowedStream:
         tell, self._tell_end = self._tell_end, None
         if tell is not None:
             found = (tokens for piece in reversed(self._last) if (tokens := self._by.tokens(piece)))
-            tell(raised, closed=closed, first_piece_s=self._first, tokens=next(found, _NO_TOKENS))
+            last = tuple(self._last)
+            tell(raised, closed=closed, first_piece_s=self._first, tokens=next(found, _NO_TOKENS), reply=last)
             self._last.clear()

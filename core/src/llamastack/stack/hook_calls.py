@@ -113,7 +113,11 @@ def _result_of(wrapper: Generator[None, _Results, Any], results: _Results) -> _R
 
 
 def stop_start(plugin: str, hook: str, error: BaseException) -> NoReturn:
-    """For hooks that a stack needs: raises PluginError."""
+    """For hooks that a stack needs: raises PluginError, or the ConfigError of a plugin that refuses the run config."""
+    from llamastack.stack.yaml_source import ConfigError  # it loads YAML, which most commands do without
+
+    if isinstance(error, ConfigError):
+        raise error
     raise PluginError(f"plugin {plugin} fails in {hook}: {type(error).__name__}: {error}") from error
 
 

@@ -152,7 +152,7 @@ class Plugins:
         return cast(BeginSpan, partial(ask_first, called)) if called else None
 
     def add_plugins_of_stack(self, config: object) -> None:
-        """Load the plugins that a stack with this config needs. Raises PluginError where one fails or is refused."""
+        """Load the plugins that a stack with this config needs. Raises PluginError, or ConfigError of a plugin."""
         for owner, plugin in self.collect("llamastack_stack_plugins", config, required=True):
             name = f"{owner}/{type(plugin).__name__}"
             try:

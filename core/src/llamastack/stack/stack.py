@@ -14,9 +14,11 @@ from typing import Any, Self
 import anyio
 from anyio.abc import TaskGroup
 
+from llamastack.api.base import RoutedObject
 from llamastack.api.definition import ApiDefinition, MethodDefinition
 from llamastack.provider.api_handle import ApiHandle, Dispatch
 from llamastack.provider.deps import Progress
+from llamastack.provider.errors import ProviderUnavailableError
 from llamastack.provider.store import Store
 from llamastack.provider.typed_calls import Apis
 from llamastack.stack.access import AccessControl
@@ -172,6 +174,17 @@ class Stack(Apis):
             self.api(name)
             raise LookupError(f"the calls of API '{name}' are not routed by the objects that they name")
         return calls
+
+    def find_resource(self, api: str, name: str) -> RoutedObject | None:
+        """What calls of `name` are sent to, as it is known now, without asking providers and for every principal.
+
+        api: a routed API, such as `inference`. name: best `provider_id/identifier`. None if it cannot be called now.
+        """
+        try:
+            found = self._tables[api].resolve(name)
+        except (KeyError, ProviderUnavailableError):
+            return None
+        return None if found is None else found[0]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

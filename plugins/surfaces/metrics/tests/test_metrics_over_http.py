@@ -119,6 +119,7 @@ async def test_what_is_exported_is_in_the_table(discovery: Discovery, script: Sc
         families = [*text_string_to_metric_families((await client.get("/metrics")).text)]
     assert {family.name for family in families} <= known.keys()
     assert {*known} - {family.name for family in families} == {
+        "llamastack_cost",
         "llamastack_jobs",
         "llamastack_spans_dropped",
         "llamastack_spans_exported",

@@ -12,17 +12,23 @@ from llamastack.lazy_imports import lazy_getattr
 __all__ = [
     "AttributeValue",
     "Attributes",
+    "Cost",
     "FinishedSpan",
     "PipelineCounts",
+    "PriceList",
     "SpanSink",
     "TimedEvent",
+    "has_prices",
     "moment",
     "pipeline_counts",
+    "prices_of",
 ]
 
 if TYPE_CHECKING:
-    from llamastack_telemetry.plugin import pipeline_counts
+    from llamastack_telemetry.plugin import has_prices, pipeline_counts, prices_of
+    from llamastack_telemetry.price_list import PriceList
+    from llamastack_telemetry.prices import Cost
     from llamastack_telemetry.sink_queue import PipelineCounts
     from llamastack_telemetry.spans import Attributes, AttributeValue, FinishedSpan, SpanSink, TimedEvent, moment
 else:
-    __getattr__ = lazy_getattr(__name__, (".spans", ".sink_queue", ".plugin"), __all__)
+    __getattr__ = lazy_getattr(__name__, (".spans", ".sink_queue", ".prices", ".price_list", ".plugin"), __all__)

@@ -11,6 +11,7 @@ import pydantic_core
 from llamastack.provider.hookspecs import FinishedRequest
 from llamastack.provider.provider_call import CallEvent, ProviderCall
 from llamastack_telemetry import conventions as names
+from llamastack_telemetry.prices import Cost
 from llamastack_telemetry.spans import Attributes, FinishedSpan
 
 LONGEST_PARSED_BODY = 16_384
@@ -26,7 +27,7 @@ _NUMBERS = {
 }
 
 
-_CALL = CallEvent._fields.index("call")
+_CALL, _REPLY = (CallEvent._fields.index(name) for name in ("call", "reply"))
 _MOST_KINDS = 1000
 
 
@@ -34,23 +35,26 @@ class FinishedCall(NamedTuple):
     """A call of a provider that has ended. It holds the parameters of the request, not its content.
 
     event: without its call. end_ns: nanoseconds since 1970. parameters: `sampling_params` of a native call, or the body
-    of a short request in OpenAI's form.
+    of a short request in OpenAI's form. cost: None if it is not known.
     """
 
     event: CallEvent
     end_ns: int
     stream: bool
     parameters: object
+    cost: Cost | None
 
 
-def finished_call(event: CallEvent, end_ns: int, *, with_body: bool) -> FinishedCall:
+def finished_call(event: CallEvent, end_ns: int, cost: Cost | None, *, with_body: bool) -> FinishedCall:
     """What the span of a call needs, without the content of the request, which would be kept in memory."""
     call = event.call
     if call is None:
-        return FinishedCall(event, end_ns, False, None)
+        return FinishedCall(event, end_ns, False, None, cost)
     # perf: llamastack-v1-sqlite. `_replace` takes three times as long.
-    kept: CallEvent = tuple.__new__(CallEvent, (*event[:_CALL], None, *event[_CALL + 1 :]))
-    return FinishedCall(kept, end_ns, call.stream, _parameters_of(call, with_body))
+    kept: CallEvent = tuple.__new__(
+        CallEvent, (*event[:_CALL], None, *event[_CALL + 1 : _REPLY], None, *event[_REPLY + 1 :])
+    )
+    return FinishedCall(kept, end_ns, call.stream, _parameters_of(call, with_body), cost)
 
 
 def _parameters_of(call: ProviderCall, with_body: bool) -> object:
@@ -72,6 +76,9 @@ def span_of_call(finished: FinishedCall) -> FinishedSpan:
     if finished.parameters is not None:
         attributes |= _request_attributes(finished.parameters)
     _add_results(attributes, event)
+    if finished.cost is not None:
+        attributes[names.COST] = float(finished.cost.amount)
+        attributes[names.COST_CURRENCY] = finished.cost.currency
     return FinishedSpan(
         trace_id=own[3:35],
         span_id=own[36:52],
@@ -118,6 +125,8 @@ def _add_results(attributes: Attributes, event: CallEvent) -> None:
         attributes[names.INPUT_TOKENS] = event.input_tokens
     if event.output_tokens is not None:
         attributes[names.OUTPUT_TOKENS] = event.output_tokens
+    if event.cached_tokens is not None:
+        attributes[names.CACHED_TOKENS] = event.cached_tokens
     if event.status == "error":
         attributes[names.ERROR_TYPE] = event.error_code or "internal_error"
     elif event.status == "cancelled":

@@ -13,6 +13,7 @@ import anyio.to_thread
 from llamastack.provider.hookspecs import FinishedRequest
 from llamastack.provider.provider_call import CallEvent
 from llamastack_telemetry.call_spans import FinishedCall, finished_call, span_of_call, span_of_request
+from llamastack_telemetry.prices import Cost
 from llamastack_telemetry.settings import TracingConfig
 from llamastack_telemetry.sink_queue import PipelineCounts, SinkQueue
 from llamastack_telemetry.spans import FinishedSpan
@@ -36,13 +37,13 @@ class Pipeline:
         self._made = self._in_thread = self._dropped = self._reported = 0
         self._reported_at = -_REPORT_EVERY_S
 
-    def add_call(self, event: CallEvent) -> None:
+    def add_call(self, event: CallEvent, cost: Cost | None) -> None:
         """A call has ended."""
         if len(self._finished) >= self._settings.max_waiting_spans:
             self._dropped += 1
             return
         with_body = len(self._finished) < _MOST_BODIES
-        self._finished.append(finished_call(event, time.time_ns(), with_body=with_body))
+        self._finished.append(finished_call(event, time.time_ns(), cost, with_body=with_body))
         if len(self._finished) == self._settings.max_batch_spans:
             self._full.set()
 

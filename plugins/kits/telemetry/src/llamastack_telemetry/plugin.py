@@ -12,9 +12,12 @@ if TYPE_CHECKING:
     from llamastack.provider.config_sections import ConfigSection
     from llamastack.stack import Stack
     from llamastack.stack.config import LoadedConfig
+    from llamastack_telemetry.price_list import PriceList
     from llamastack_telemetry.sink_queue import PipelineCounts
 
-__all__ = ["pipeline_counts"]
+__all__ = ["has_prices", "pipeline_counts", "prices_of"]
+
+_PRICES = "prices"
 
 _GROUP = "traces"
 _COMMANDS = (
@@ -28,22 +31,53 @@ _MODULE = "llamastack_telemetry.commands"
 @hookimpl
 def llamastack_config_sections() -> Sequence[ConfigSection]:
     from llamastack.provider.config_sections import ConfigSection
+    from llamastack_telemetry.price_settings import PricesConfig
     from llamastack_telemetry.settings import TracingConfig
 
-    return [ConfigSection("tracing", TracingConfig, "How the stack traces itself")]
+    return [
+        ConfigSection("tracing", TracingConfig, "How the stack traces itself"),
+        ConfigSection(_PRICES, PricesConfig, "What calls of models cost"),
+    ]
 
 
 @hookimpl
 def llamastack_stack_plugins(config: LoadedConfig) -> Sequence[object]:
     from llamastack_telemetry.settings import TracingConfig
 
+    prices = _made_from(config)
+    plugins: list[object] = []
+    if prices is not None:
+        from llamastack_telemetry.cost_header import CostHeader
+
+        plugins += [prices, CostHeader(prices)]
     settings = config.section("tracing", TracingConfig)
     served = config.run.apis is None or "telemetry" in config.run.apis
-    if not (settings.enabled and served and config.run.providers.get("telemetry")):
-        return []
-    from llamastack_telemetry.tracing import Tracing
+    if settings.enabled and served and config.run.providers.get("telemetry"):
+        from llamastack_telemetry.tracing import Tracing
 
-    return [Tracing(settings)]
+        plugins.append(Tracing(settings, prices))
+    return plugins
+
+
+def _made_from(config: LoadedConfig) -> PriceList | None:
+    if not has_prices(config):
+        return None
+    from llamastack_telemetry.price_list import PriceList
+
+    return PriceList(config)
+
+
+def has_prices(config: LoadedConfig) -> bool:
+    """Whether calls of a stack with this run config have a cost: it has the key `prices`, or a model with prices."""
+    return _PRICES in config.value or any(_PRICES in model.metadata for model in config.objects("models"))
+
+
+def prices_of(stack: Stack) -> PriceList | None:
+    """What the calls of a stack cost: `prices_of(stack).cost_of(event)`. None if its run config has no prices."""
+    from llamastack_telemetry.price_list import PriceList
+
+    found = [plugin for plugin in stack.hooks.manager.get_plugins() if isinstance(plugin, PriceList)]
+    return found[0] if found else None
 
 
 def pipeline_counts(stack: Stack) -> PipelineCounts | None:

@@ -14,6 +14,7 @@ from llamastack.provider.hookspecs import FinishedRequest
 from llamastack.provider.provider_call import CallEvent
 from llamastack_telemetry.event_sink import EventSink
 from llamastack_telemetry.pipeline import Pipeline
+from llamastack_telemetry.price_list import PriceList
 from llamastack_telemetry.settings import TracingConfig
 from llamastack_telemetry.sink_queue import PipelineCounts, SinkQueue
 from llamastack_telemetry.spans import SpanSink
@@ -27,10 +28,14 @@ _WITHOUT_SPANS = (_API, "inspect")
 
 
 class Tracing:
-    """Makes spans, and gives them to the providers of the telemetry API. Calls of that API itself are not traced."""
+    """Makes spans, and gives them to the providers of the telemetry API. Calls of that API itself are not traced.
 
-    def __init__(self, settings: TracingConfig) -> None:
+    prices: what calls cost; None if nothing has a price.
+    """
+
+    def __init__(self, settings: TracingConfig, prices: PriceList | None = None) -> None:
         self._settings = settings
+        self._prices = prices
         self._pipeline = Pipeline(settings)
         self._ignored = frozenset([_API, *settings.ignored_paths])
 
@@ -53,7 +58,7 @@ class Tracing:
     @hookimpl
     def llamastack_call_finished(self, event: CallEvent) -> None:
         if event.traceparent is not None and _is_sampled(event.traceparent):
-            self._pipeline.add_call(event)
+            self._pipeline.add_call(event, None if self._prices is None else self._prices.cost_of(event))
 
     @hookimpl
     def llamastack_request_finished(self, request: FinishedRequest) -> None:

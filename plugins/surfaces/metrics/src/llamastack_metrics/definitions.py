@@ -68,6 +68,12 @@ TOKENS = Metric(
     ("api", "model", "provider", "type"),
     "Tokens that providers reported; type is input or output.",
 )
+COST = Metric(
+    "llamastack_cost",
+    Kind.counter,
+    ("model", "provider", "currency"),
+    "Cost of calls of models with prices, in units of the currency.",
+)
 IN_FLIGHT = Metric(
     "llamastack_provider_calls_in_flight", Kind.gauge, ("api", "provider"), "Calls of providers that run now."
 )
@@ -126,6 +132,7 @@ METRICS: tuple[Metric, ...] = (
     CALL_DURATION,
     FIRST_TOKEN,
     TOKENS,
+    COST,
     IN_FLIGHT,
     OPEN_STREAMS,
     HEALTHY,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from llamastack.provider import hookimpl
@@ -11,6 +13,8 @@ from llamastack.provider.commands import CliCommand
 if TYPE_CHECKING:
     from llamastack.provider.config_sections import ConfigSection
     from llamastack.stack.config import LoadedConfig
+    from llamastack_metrics.cost_recorder import CostRecorder
+    from llamastack_metrics.settings import MetricsConfig
 
 SECTION = "metrics"
 
@@ -40,4 +44,17 @@ def llamastack_stack_plugins(config: LoadedConfig) -> Sequence[object]:
     from llamastack_metrics.stack_metrics import StackMetrics
 
     recorder = Recorder(settings)
-    return [recorder, StackMetrics(settings, recorder, config.folder)]
+    costs = _costs_of(config, settings)
+    plugins: list[object] = [recorder, StackMetrics(settings, recorder, costs, config.folder)]
+    return plugins if costs is None else [*plugins, costs]
+
+
+def _costs_of(config: LoadedConfig, settings: MetricsConfig) -> CostRecorder | None:
+    """None if nothing has a price: then each call is spared the look-up."""
+    from llamastack_metrics.sources import TELEMETRY
+
+    if find_spec(TELEMETRY) is None or not importlib.import_module(TELEMETRY).has_prices(config):
+        return None
+    from llamastack_metrics.cost_recorder import CostRecorder
+
+    return CostRecorder(settings)

@@ -13,6 +13,7 @@ import anyio.to_thread
 from llamastack.provider.errors import ServerBusyError
 from llamastack.stack import Stack
 from llamastack_metrics import definitions as m
+from llamastack_metrics.cost_recorder import CostRecorder
 from llamastack_metrics.definitions import Labels
 from llamastack_metrics.recorder import Cell, Recorder
 from llamastack_metrics.settings import MetricsConfig
@@ -43,11 +44,14 @@ class _Running(NamedTuple):
 class Scraper:
     """The metrics of a stack in this process, and those of the stack's other workers.
 
-    files: None if no other process serves the stack.
+    costs: None if nothing has a price. files: None if no other process serves the stack.
     """
 
-    def __init__(self, settings: MetricsConfig, recorder: Recorder, files: WorkerFiles | None) -> None:
+    def __init__(
+        self, settings: MetricsConfig, recorder: Recorder, costs: CostRecorder | None, files: WorkerFiles | None
+    ) -> None:
         self._settings = settings
+        self._costs = costs
         self._recorder = recorder
         self._files = files
         self._lag = LoopLag()
@@ -119,6 +123,7 @@ class Scraper:
             {
                 m.REGISTERED.name: dict(recorder.registered),
                 m.UNREGISTERED.name: dict(recorder.unregistered),
+                **({} if self._costs is None else {m.COST.name: dict(self._costs.costs)}),
                 **(span_counters(running.stack) if running.has_spans else {}),
             },
             {

@@ -19,6 +19,7 @@ from llamastack_metrics.scraper import Scraper
 from llamastack_metrics.settings import MetricsConfig
 
 if TYPE_CHECKING:
+    from llamastack_metrics.cost_recorder import CostRecorder
     from llamastack_metrics.own_port import OwnPort
     from llamastack_metrics.worker_files import WorkerFiles
 
@@ -28,10 +29,12 @@ _FOLDER = "metrics"
 class StackMetrics:
     """The plugin of one stack that makes the metrics available."""
 
-    def __init__(self, settings: MetricsConfig, recorder: Recorder, folder: Path | None) -> None:
+    def __init__(
+        self, settings: MetricsConfig, recorder: Recorder, costs: CostRecorder | None, folder: Path | None
+    ) -> None:
         self._settings = settings
         self._files = None if folder is None else _files_of_workers(folder / _FOLDER, settings)
-        self._scraper = Scraper(settings, recorder, self._files)
+        self._scraper = Scraper(settings, recorder, costs, self._files)
 
     @hookimpl
     def llamastack_routes(self, stack: Stack) -> Sequence[RouteGroup]:

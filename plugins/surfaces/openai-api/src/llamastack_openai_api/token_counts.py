@@ -13,6 +13,7 @@ from llamastack.provider.provider_call import Tokens
 # The quotes are not escaped, so these are names of fields, not text of the model. Most backends write the two together.
 _PROMPT_TOKENS = re.compile(rb'"prompt_tokens"\s*:\s*(\d+)(?:\s*,\s*"completion_tokens"\s*:\s*(\d+))?')
 _COMPLETION_TOKENS = re.compile(rb'"completion_tokens"\s*:\s*(\d+)')
+_CACHED_TOKENS = re.compile(rb'"cached_tokens"\s*:\s*(\d+)')
 
 
 def tokens_of_json(reply: object) -> Tokens | None:
@@ -24,10 +25,15 @@ def tokens_of_json(reply: object) -> Tokens | None:
     if prompt is None:
         return None
     completion = prompt[2] or next(iter(_COMPLETION_TOKENS.findall(reply, at)), b"0")
-    return int(prompt[1]), int(completion)
+    cached = _CACHED_TOKENS.search(reply, at)
+    return (int(prompt[1]), int(completion)) if cached is None else (int(prompt[1]), int(completion), int(cached[1]))
 
 
 def tokens_of_mapping(reply: object) -> Tokens | None:
     """The tokens of a reply, or of a chunk, as a mapping."""
     usage = reply.get("usage") if isinstance(reply, Mapping) else None
-    return (usage.get("prompt_tokens"), usage.get("completion_tokens")) if isinstance(usage, Mapping) else None
+    if not isinstance(usage, Mapping):
+        return None
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, Mapping) else None
+    return usage.get("prompt_tokens"), usage.get("completion_tokens"), cached
