@@ -82,6 +82,18 @@ async def test_banks_and_documents_survive_a_restart(monkeypatch: pytest.MonkeyP
         assert [chunk.content for chunk in found.chunks] == ["Llamas hum."]
 
 
+async def test_calls_are_traced(starter: Stack, own_home: Path) -> None:
+    await starter.inference.chat_completion(model=CHAT_MODEL, messages=[*QUESTION], sampling_params=SHORT)
+    with anyio.fail_after(30):
+        while not (page := await starter.telemetry.list_traces(name="chat")).data:
+            await anyio.sleep(0.05)
+    [trace] = page.data
+    assert trace.name == f"chat {CHAT_MODEL}"
+    assert trace.input_tokens
+    assert trace.output_tokens
+    assert [*own_home.rglob("traces.sqlite")]
+
+
 async def test_nothing_blocks_the_event_loop() -> None:
     """From start to stop, over every provider: files, sleeps, locks and sockets stay off the loop."""
     modules = ["llamastack", *(i.value.partition(":")[0] for i in default_discovery().providers())]

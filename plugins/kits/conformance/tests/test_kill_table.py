@@ -19,6 +19,7 @@ import broken_forwarding  # noqa: E402, F401
 import broken_inference  # noqa: E402
 import broken_lifecycle  # noqa: E402, F401
 import broken_others  # noqa: E402
+import broken_telemetry  # noqa: E402, F401
 from breaking import BROKEN, Broken, spec_of  # noqa: E402
 from broken_packages import PACKAGES, SOUND, Package  # noqa: E402
 from scripted_openai import scripted_openai  # noqa: E402

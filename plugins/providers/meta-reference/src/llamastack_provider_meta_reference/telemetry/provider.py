@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import anyio.to_thread
 
 from llamastack.api.pagination import Page
 from llamastack.api.telemetry import Event, SpanStatus, Telemetry, Trace, TraceSummary
@@ -41,12 +44,16 @@ class MetaReferenceTelemetry(Telemetry):
         styles: dict[str, type[Trees | Json]] = {"console": Trees, "console-json": Json}
         self._consoles = [ConsoleSink(styles[name](), ConsoleOutput()) for name in config.sinks if name in styles]
         if "sqlite" in config.sinks:
-            path = config.path.expanduser() if config.path else self._deps.state_dir / "traces.sqlite"
+            path = await anyio.to_thread.run_sync(self._path)
             limits = Limits(config.keep_for_s, config.max_bytes)
             kept = SqliteSink(path, own_folder=config.path is None, limits=limits)
             await kept.open()
             self._kept = kept
             self._deps.task_group.start_soon(kept.tidy, name="traces are removed when they are old")
+
+    def _path(self) -> Path:
+        """The file. It makes the folder of this instance, which blocks."""
+        return self._config.path.expanduser() if self._config.path else self._deps.state_dir / "traces.sqlite"
 
     async def shutdown(self) -> None:
         for console in self._consoles:
