@@ -71,6 +71,7 @@ function answer(socket, method, path, body) {
     if (/"stream": ?true/.test(body)) stream(socket)
     else socket.write(CHAT)
   } else if (method === 'GET' && path === '/v1/models') socket.write(MODELS)
+  else if (method === 'POST' && path === '/v1/traces') socket.write(OK)
   else if (method === 'GET' && path === '/streams') socket.write(reply('application/json', `{"idle":${idle.size}}`))
   else if (method === 'PUT' && path.startsWith('/streams/') && STREAMS[path.slice(9)]) {
     stream = STREAMS[path.slice(9)]

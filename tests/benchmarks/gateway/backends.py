@@ -34,6 +34,7 @@ def nginx_backend(folder: Path) -> Server:
         f"location = /v1/models {{ return 200 '{models_reply()}'; }}",
         f"location = /v1/chat/completions {{ return 200 '{chat_reply()}'; }}",
         f"location = /api/tags {{ return 200 '{ollama_models_reply()}'; }}",
+        "location = /v1/traces { return 200; }",
         "location = /api/ps { return 200 '{\"models\":[]}'; }",
         'location = /api/show { return 200 \'{"capabilities":["completion","tools"]}\'; }',
         f"location = /api/chat {{ default_type application/x-ndjson; return 200 '{ollama_reply()}'; }} }}",

@@ -146,6 +146,7 @@ LLAMASTACK_HOOKS = tuple(_with(surface, *_KEY) for surface in (HOOKS, HOOKS_BY_I
 # What a stack that traces itself costs, each trace kept.
 LLAMASTACK_SQLITE = _with(_openai("llamastack-v1-sqlite", "the same, every trace in a SQLite file"), *_DATA)
 LLAMASTACK_METRICS = _with(_openai("llamastack-v1-metrics", "the same, with Prometheus metrics"), *_DATA)
+LLAMASTACK_OTLP = _with(_openai("llamastack-v1-otlp", "the same, every trace to a collector by OTLP"), *_DATA)
 LLAMASTACK_NATIVE = _with(_native("llamastack-native", "llamastack `/inference/chat_completion`"), *_DATA)
 
 
@@ -189,6 +190,13 @@ def _traced_in_sqlite(backend: str, port: int, folder: Path) -> Launch:
 
 def _with_metrics(backend: str, port: int, folder: Path) -> Launch:
     return _stack("remote::openai", _openai_config(backend), port, folder, metrics=True)
+
+
+def _traced_by_otlp(backend: str, port: int, folder: Path) -> Launch:
+    # The backend is the collector, too: a process of its own that reads the spans and discards them.
+    collector = f'provider_type: "remote::opentelemetry", config: {{endpoint: "{backend}/v1/traces"}}'
+    telemetry = f"  telemetry: [{{provider_id: collector, {collector}}}]\n"
+    return _stack("remote::openai", _openai_config(backend), port, folder, providers=telemetry)
 
 
 def _over_ollama(backend: str, port: int, folder: Path) -> Launch:
@@ -289,6 +297,7 @@ CONTENDERS = (
     ),
     Contender((LLAMASTACK_SQLITE,), _traced_in_sqlite),
     Contender((LLAMASTACK_METRICS,), _with_metrics),
+    Contender((LLAMASTACK_OTLP,), _traced_by_otlp),
     Contender(LLAMASTACK_HOOKS, _llamastack_with_hooks),
     Contender((LLAMASTACK_OLLAMA,), _over_ollama, lambda: None if NGINX else NGINX_MISSING),
 )

@@ -10,7 +10,7 @@ import anyio
 import pytest
 from telemetry_fake import FakeSink
 
-from llamastack.provider import InvalidRequestError, ProviderUnavailableError
+from llamastack.provider import InvalidRequestError, ProviderUnavailableError, RateLimitError
 from llamastack_telemetry import FinishedSpan, sink_queue
 from llamastack_telemetry.settings import TracingConfig
 from llamastack_telemetry.sink_queue import SinkQueue
@@ -63,6 +63,23 @@ async def test_what_may_pass_is_tried_again_without_a_loss(caplog: pytest.LogCap
         "telemetry provider 'a' takes no spans: down",
         "telemetry provider 'a' takes spans again",
     )
+
+
+async def test_a_backend_that_names_a_time_is_left_alone_until_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    sleep, slept = anyio.sleep, list[float]()
+
+    async def recorded(seconds: float) -> None:
+        slept.append(seconds)
+        await sleep(min(seconds, 0.01))
+
+    monkeypatch.setattr(anyio, "sleep", recorded)
+    sink = FakeSink()
+    sink.fails = [RateLimitError("slow down", retry_after=7.5)]
+    queue = queue_of(sink)
+    queue.put(spans(3))
+    async with running(queue):
+        assert await sink.until(3) == spans(3)
+    assert 7.5 in slept
 
 
 @pytest.mark.parametrize("error", [InvalidRequestError("too odd"), ValueError("a fault of the sink")])

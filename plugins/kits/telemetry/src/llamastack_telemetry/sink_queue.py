@@ -90,7 +90,8 @@ class SinkQueue:
                 self._empty.set()
                 if self._failures == 1:
                     _LOGGER.warning("telemetry provider '%s' takes no spans: %s", self.provider_id, error.message)
-                await anyio.sleep(pause_s(self._failures, _FIRST_PAUSE_S, _LONGEST_PAUSE_S))
+                pause = pause_s(self._failures, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
+                await anyio.sleep(max(pause, error.retry_after or 0))
             else:
                 if self._failures:
                     _LOGGER.warning("telemetry provider '%s' takes spans again", self.provider_id)

@@ -102,7 +102,14 @@ class OpenTelemetryConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _add_environment(cls, given: Any) -> Any:
-        return with_environment(given, os.environ) if isinstance(given, Mapping) else given
+        if not isinstance(given, Mapping):
+            return given
+        if "jaeger_host" in given or "jaeger_port" in given:
+            raise ValueError(
+                "'jaeger_host' and 'jaeger_port' are of an agent that Jaeger has no more; name its collector as "
+                "'endpoint', such as http://jaeger:4318"
+            )
+        return with_environment(given, os.environ)
 
     @model_validator(mode="after")
     def _has_an_address(self) -> Self:

@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import anyio
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
@@ -84,10 +85,21 @@ class GrpcTransport:
         self._calls = {signal: self._channel.unary_unary(method) for signal, method in _METHODS.items()}
 
     async def send(self, payload: Payload) -> bytes:
+        call = self._calls[payload.signal](
+            payload.body, timeout=self._timeout_s, metadata=self._headers, compression=self._compression
+        )
+        # Not `await call`: it would raise a cancellation of its own for that of a time limit, which anyio takes for
+        # that of somebody else.
+        done = anyio.Event()
+        call.add_done_callback(lambda _: done.set())
         try:
-            response: bytes = await self._calls[payload.signal](
-                payload.body, timeout=self._timeout_s, metadata=self._headers, compression=self._compression
-            )
+            await done.wait()
+        finally:
+            call.cancel()  # which does nothing if it is done
+        if call.cancelled():
+            raise ProviderUnavailableError(f"the call of {self.where} was cancelled")
+        try:
+            response: bytes = await call
         except grpc.aio.AioRpcError as error:
             raise self._refusal(error) from None
         return response
