@@ -6,7 +6,6 @@ Source: https://github.com/open-telemetry/opentelemetry-proto, by the generated 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
@@ -18,7 +17,6 @@ from llamastack_provider_opentelemetry.config import OpenTelemetryConfig
 
 SCOPE_NAME = "llamastack"
 INT64 = range(-(2**63), 2**63)
-_HEX = re.compile(r"^[0-9a-f]+$")
 _DEEPEST = 30  # each level of JSON is three of messages, of which protobuf reads 100
 _FIELDS: Mapping[type, str] = {str: "string_value", bool: "bool_value", int: "int_value", float: "double_value"}
 
@@ -68,9 +66,12 @@ def sendable(value: Any) -> Any:
 
 def id_bytes(text: str, size: int) -> bytes:
     """An id as OTLP has it: `size` bytes. Any other text than hexadecimal digits of that size gives its hash."""
-    digits = text.replace("-", "").lower()
-    if len(digits) == 2 * size and _HEX.match(digits) and digits.strip("0"):
-        return bytes.fromhex(digits)
+    try:
+        made = bytes.fromhex(text if len(text) == 2 * size else text.replace("-", ""))
+    except ValueError:
+        made = b""
+    if len(made) == size and made != bytes(size):
+        return made
     return hashlib.sha256(text.encode(errors="replace")).digest()[:size]
 
 
