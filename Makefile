@@ -17,7 +17,7 @@ BUILD_PACKAGES := hatchling editables setuptools
 # Tests start hundreds of processes; where Python may not keep what it compiles, each compiles everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test test-unit prometheus compile lint format generate conformance docs bench bench-gateway clean lock
+.PHONY: help setup run test test-unit prometheus compile lint format generate conformance phoenix docs bench bench-gateway clean lock
 
 help:
 	@echo "make run    a stack with a real model on this machine's CPU, at http://127.0.0.1:$(PORT)"
@@ -78,6 +78,13 @@ conformance: setup
 	$(BIN)/python -m pytest -n 2 --dist loadgroup plugins -k Conformance --ignore plugins/kits/conformance \
 		--llamastack-report docs/conformance-results.json
 	$(BIN)/python tools/generate_docs.py
+
+# Traces by OTLP to a real backend, which is installed into an environment of its own (850 MB). Not part of `make test`.
+PHOENIX := .cache/phoenix-20.26.1
+phoenix: setup
+	@test -x $(PHOENIX)/bin/phoenix || { $(PYTHON) -m venv --clear $(PHOENIX) && \
+		$(PHOENIX)/bin/python -m pip install --quiet --disable-pip-version-check arize-phoenix==20.26.1; }
+	PHOENIX_COMMAND=$(PHOENIX)/bin/phoenix $(BIN)/python -m pytest tests/e2e/test_phoenix.py
 
 docs: setup
 	$(BIN)/mkdocs build --strict --site-dir site
