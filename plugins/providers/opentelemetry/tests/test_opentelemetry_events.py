@@ -136,13 +136,13 @@ def test_a_span_that_does_not_end_in_time_is_dropped_and_counted() -> None:
     assert made.name == "whole"
 
 
-def test_a_second_beginning_replaces_the_first() -> None:
+def test_of_two_beginnings_the_first_counts() -> None:
     spans = OpenSpans(10, 10**6)
     spans.take(start_of("a", "first"))
     spans.take(start_of("a", "second"))
     made = spans.take(end_of("a"))
     assert made is not None
-    assert made.name == "second"
+    assert made.name == "first"
     assert (len(spans), spans.dropped) == (0, 0)
 
 

@@ -40,13 +40,15 @@ class OpenSpans:
         return len(self._waiting)
 
     def take(self, event: StructuredLogEvent) -> FinishedSpan | None:
-        """The span, if this event is the second of the two. A further event of the same kind replaces the first."""
+        """The span, if this event is the second of the two. If a span starts or ends twice, the first counts."""
         key = (event.trace_id, event.span_id)
-        other = self._waiting.pop(key, None)
+        other = self._waiting.get(key)
         if other is not None:
+            if type(other.event.payload) is type(event.payload):
+                return None
+            del self._waiting[key]
             self._bytes -= other.size
-            if type(other.event.payload) is not type(event.payload):
-                return _span(other.event, event)
+            return _span(other.event, event)
         size = len(event.model_dump_json())
         self._waiting[key] = _Waiting(event, self._clock(), size)
         self._bytes += size
