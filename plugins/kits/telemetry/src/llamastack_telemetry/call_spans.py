@@ -12,6 +12,7 @@ from llamastack.provider.hookspecs import FinishedRequest
 from llamastack.provider.provider_call import CallEvent, ProviderCall
 from llamastack_telemetry import conventions as names
 from llamastack_telemetry.prices import Cost
+from llamastack_telemetry.replies import attributes_of, kept_of
 from llamastack_telemetry.spans import Attributes, FinishedSpan
 
 LONGEST_PARSED_BODY = 16_384
@@ -35,7 +36,7 @@ class FinishedCall(NamedTuple):
     """A call of a provider that has ended. It holds the parameters of the request, not its content.
 
     event: without its call. end_ns: nanoseconds since 1970. parameters: `sampling_params` of a native call, or the body
-    of a short request in OpenAI's form. cost: None if it is not known.
+    of a short request in OpenAI's form. cost: None if it is not known. said: what `replies.kept_of` gave.
     """
 
     event: CallEvent
@@ -43,18 +44,20 @@ class FinishedCall(NamedTuple):
     stream: bool
     parameters: object
     cost: Cost | None
+    said: object
 
 
 def finished_call(event: CallEvent, end_ns: int, cost: Cost | None, *, with_body: bool) -> FinishedCall:
     """What the span of a call needs, without the content of the request, which would be kept in memory."""
     call = event.call
     if call is None:
-        return FinishedCall(event, end_ns, False, None, cost)
+        return FinishedCall(event, end_ns, False, None, cost, None)
     # perf: llamastack-v1-sqlite. `_replace` takes three times as long.
     kept: CallEvent = tuple.__new__(
         CallEvent, (*event[:_CALL], None, *event[_CALL + 1 : _REPLY], None, *event[_REPLY + 1 :])
     )
-    return FinishedCall(kept, end_ns, call.stream, _parameters_of(call, with_body), cost)
+    said = None if event.reply is None else kept_of(event.reply, with_body=with_body)
+    return FinishedCall(kept, end_ns, call.stream, _parameters_of(call, with_body), cost, said)
 
 
 def _parameters_of(call: ProviderCall, with_body: bool) -> object:
@@ -76,6 +79,8 @@ def span_of_call(finished: FinishedCall) -> FinishedSpan:
     if finished.parameters is not None:
         attributes |= _request_attributes(finished.parameters)
     _add_results(attributes, event)
+    if finished.said is not None:
+        attributes |= attributes_of(finished.said)
     if finished.cost is not None:
         attributes[names.COST] = float(finished.cost.amount)
         attributes[names.COST_CURRENCY] = finished.cost.currency
