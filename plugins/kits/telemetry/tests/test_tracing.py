@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from llamastack.provider import ObjectNotFoundError
 from llamastack.provider.context import current_context, use_context
 from llamastack.stack.discovery import Discovery
 from llamastack_server import create_app
-from llamastack_telemetry import FinishedSpan, PipelineCounts, pipeline_counts
+from llamastack_telemetry import FinishedSpan, PipelineCounts, TraceIdFilter, pipeline_counts
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CLIENT = f"00-{TRACE}-00f067aa0ba902b7-01"
@@ -194,6 +195,28 @@ async def test_a_stream_that_is_left_says_so(traced: Started) -> None:
         [span] = await sink.until(1)
     assert (span.status, span.attributes["llamastack.cancelled"]) == ("unset", True)
     assert isinstance(span.attributes["gen_ai.response.time_to_first_chunk"], float)
+
+
+async def test_lines_of_a_log_have_the_ids_of_the_trace(traced: Started, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.handler.addFilter(filter_ := TraceIdFilter())
+    try:
+        async with traced() as (stack, sink):
+            provider = stack.instances["inference"][0].provider
+            answer = provider.chat_completion  # type: ignore[union-attr]
+
+            async def logged(*arguments: Any, **more: Any) -> Any:
+                logging.getLogger("sample").warning("called")
+                return await answer(*arguments, **more)
+
+            provider.chat_completion = logged  # type: ignore[union-attr]
+            with use_context(request_id="mine"):
+                await stack.inference.chat_completion(model=await model_of(stack), messages=HI)
+            [span] = await sink.until(1)
+        logging.getLogger("sample").warning("outside")
+    finally:
+        caplog.handler.removeFilter(filter_)
+    ids = [(r.message, r.trace_id, r.span_id, r.request_id) for r in caplog.records if r.name == "sample"]  # type: ignore[attr-defined]
+    assert ids == [("called", span.trace_id, span.span_id, "mine"), ("outside", "", "", "")]
 
 
 async def test_what_is_left_at_the_end_is_handed_over(traced: Started) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "PriceList",
     "SpanSink",
     "TimedEvent",
+    "TraceIdFilter",
     "has_prices",
     "moment",
     "pipeline_counts",
@@ -25,10 +26,13 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from llamastack_telemetry.log_ids import TraceIdFilter
     from llamastack_telemetry.plugin import has_prices, pipeline_counts, prices_of
     from llamastack_telemetry.price_list import PriceList
     from llamastack_telemetry.prices import Cost
     from llamastack_telemetry.sink_queue import PipelineCounts
     from llamastack_telemetry.spans import Attributes, AttributeValue, FinishedSpan, SpanSink, TimedEvent, moment
 else:
-    __getattr__ = lazy_getattr(__name__, (".spans", ".sink_queue", ".prices", ".price_list", ".plugin"), __all__)
+    __getattr__ = lazy_getattr(
+        __name__, (".spans", ".sink_queue", ".prices", ".price_list", ".plugin", ".log_ids"), __all__
+    )
