@@ -150,3 +150,6 @@ class CallEvent(NamedTuple):
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_tokens: int | None = None
+
+    def __repr__(self) -> str:
+        return f"<CallEvent {self.call_id} {self.api}.{self.method} {self.status}>"  # the reply must not reach a log
