@@ -103,6 +103,7 @@ anyio.run(main)
 """
 TRACE = """
 import sys
+from pathlib import Path
 import anyio
 from llamastack import Stack
 from llamastack.api.telemetry import SpanStartPayload, StructuredLogEvent
@@ -111,7 +112,7 @@ from llamastack.stack.config import ConfigError
 async def main():
     entry = {"provider_id": "traces", "provider_type": "meta-reference"}
     try:
-        async with Stack.from_config({"providers": {"telemetry": [entry]}}, folder=sys.argv[1]) as stack:
+        async with Stack.from_config({"providers": {"telemetry": [entry]}}, folder=Path(sys.argv[1])) as stack:
             payload = SpanStartPayload(name="a span")
             ids = {"trace_id": "t", "span_id": "s", "timestamp": "2026-01-02T03:04:05Z"}
             await stack.telemetry.log_event(event=StructuredLogEvent(**ids, payload=payload))
@@ -155,9 +156,9 @@ def environment(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Environments:
     recordings = write_package(tmp_path_factory.mktemp("recordings"))
-    wheels = build_wheels(
-        [CORE, *SURFACES, *KITS, provider("remote"), provider("meta-reference"), FILES_EXAMPLE, recordings]
-    )
+    providers = (provider("remote"), provider("meta-reference"))
+    telemetry = ROOT / "plugins" / "kits" / "telemetry"
+    wheels = build_wheels([CORE, *SURFACES, *KITS, telemetry, *providers, FILES_EXAMPLE, recordings])
     return Environments(make_venv, Path(wheels[0]).parent, {})
 
 

@@ -46,6 +46,17 @@ def test_a_tree_is_drawn_when_the_root_has_come() -> None:
     assert trees.rest() == []
 
 
+def test_how_a_span_ended() -> None:
+    ends: list[dict[str, Any]] = [
+        {"status": "ok"},
+        {"status": "unset"},
+        {"attributes": {"http.response.status_code": 404}},
+        {"attributes": {"http.response.status_code": 499, "llamastack.cancelled": True}},
+    ]
+    lines = Trees().of_spans([span("t", "a", None, "x", **end) for end in ends])
+    assert [text.split()[-1] for text in lines] == ["ok", "unset", "404", "cancelled"]
+
+
 def test_what_waits_for_a_root_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     trees = Trees()
     now = time.monotonic()
@@ -141,6 +152,11 @@ def test_a_reader_that_stands_still_costs_lines_and_no_time(
         "the console takes no lines of traces; they are dropped until it does",
         f"the console takes lines of traces again; {before} are lost",
     ]
+
+
+def test_a_long_line_is_written_whole(pipe: tuple[int, int]) -> None:
+    ConsoleOutput(pipe[1]).write(["x" * 10_000, "y"])
+    assert os.read(pipe[0], 65536) == b"x" * 10_000 + b"\ny\n"
 
 
 def test_a_reader_that_is_gone_is_said_once(pipe: tuple[int, int], caplog: pytest.LogCaptureFixture) -> None:

@@ -21,6 +21,7 @@ from llamastack.api.telemetry import (
 from llamastack.provider import InvalidRequestError, NotFoundError, ProviderUnavailableError
 from llamastack_provider_meta_reference.telemetry import sqlite_sink
 from llamastack_provider_meta_reference.telemetry.provider import MetaReferenceTelemetry
+from llamastack_provider_meta_reference.telemetry.trace_store import TraceStore
 from llamastack_telemetry import SpanSink
 
 
@@ -123,7 +124,8 @@ async def test_pages_of_spans(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "after", ["", "x", "!!!!", "bm8", "MTox\n", "OTk5OTk5OTk5OTk5OTk5OTk5OTk6MQ", "é" * 5, "A" * 9999]
+    "after",
+    ["", "x", "!!!!", "bm8", "MTox\n", "IDE6MQ", "MV8wOjE", "OTk5OTk5OTk5OTk5OTk5OTk5OTk6MQ", "é" * 5, "A" * 9999],
 )
 async def test_a_wrong_cursor_is_refused(tmp_path: Path, after: str) -> None:
     async with provider_in(tmp_path) as provider:
@@ -245,11 +247,19 @@ async def test_a_full_disk_is_over_when_there_is_room(tmp_path: Path) -> None:
 async def test_a_large_file_is_tidied_up_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_sink, "_PAUSE_S", 0.01)
     async with provider_in(tmp_path, max_bytes=1024 * 1024) as provider:
+        with anyio.fail_after(30):  # the first look is over: the next would be in a minute
+            while await provider._readable.read(_tidied_at) is None:
+                await anyio.sleep(0.01)
         for first in range(0, 5000, 500):
             await provider.export_spans([span for number in range(first, first + 500) for span in request_of(number)])
         with anyio.fail_after(60):
             while await provider._readable.read(lambda store: store.trace(f"{1:032x}")) is not None:
                 await anyio.sleep(0.02)
+
+
+def _tidied_at(store: TraceStore) -> float | None:
+    at, busy_until = store.connection.execute("SELECT tidy_at, tidying_until FROM upkeep").fetchone()
+    return at if at and not busy_until else None
 
 
 async def test_a_file_that_cannot_be_used_is_said_at_start(tmp_path: Path) -> None:

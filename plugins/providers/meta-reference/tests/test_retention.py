@@ -97,6 +97,7 @@ def test_space_is_given_back(tmp_path: Path) -> None:
     while tidying.step():
         pass
     assert before > 7 * MIB
+    assert rows(store) == {"traces": 0, "spans": 0, "events": 0}
     assert file_bytes(store, path) < MIB
     store.close()
 
@@ -116,6 +117,19 @@ def test_a_trace_with_very_many_spans_goes_in_steps(tmp_path: Path) -> None:
     while tidying.step():
         pass
     assert rows(store) == {"traces": 2, "spans": 4, "events": 0}
+    store.close()
+
+
+def test_no_more_goes_than_must(tmp_path: Path) -> None:
+    """Its spans leave slowly, and the file stays large meanwhile: traces behind it do not go for that."""
+    store = store_at(tmp_path / "t")
+    store.merge([Part("t", f"{number}", BEGAN_NS, "x", attributes={"note": "x" * 500}) for number in range(5000)])
+    add(store, range(2000))
+    tidying = Tidying(store.connection, Limits(7 * DAY_S, 5 * MIB))
+    assert tidying.is_too_large()
+    while tidying.step():
+        pass
+    assert rows(store) == {"traces": 2000, "spans": 4000, "events": 0}
     store.close()
 
 

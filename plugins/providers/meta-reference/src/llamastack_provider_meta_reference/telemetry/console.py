@@ -193,12 +193,19 @@ def _is_root(span: FinishedSpan) -> bool:
 def _facts(span: FinishedSpan) -> Iterable[str]:
     yield span.name[:_LONGEST_TEXT] or NOT_STARTED
     yield _duration(span.end_ns - span.start_ns)
-    yield "cancelled" if span.attributes.get(names.CANCELLED) else "unset" if span.status == "unset" else span.status
+    yield _end_of(span)
     read, wrote = span.attributes.get(names.INPUT_TOKENS), span.attributes.get(names.OUTPUT_TOKENS)
     if read is not None or wrote is not None:
         yield f"tokens {'?' if read is None else read}+{'?' if wrote is None else wrote}"
     if span.status == "error":
         yield f"{span.attributes.get(names.ERROR_TYPE, 'error')}: {span.message[:_LONGEST_TEXT]}"
+
+
+def _end_of(span: FinishedSpan) -> str:
+    """An HTTP status says more than that neither success nor failure is certain."""
+    if span.attributes.get(names.CANCELLED):
+        return "cancelled"
+    return str(span.attributes.get(names.HTTP_STATUS, "unset")) if span.status == "unset" else span.status
 
 
 def _duration(ns: int) -> str:

@@ -163,7 +163,8 @@ class KeptTrace:
 
     def extend(self, root: Root, name: str | None, start_ns: int, end_ns: int | None) -> None:
         """Take in what is known of a span of it."""
-        self.start_ns = min(self.start_ns, start_ns)
+        if start_ns < self.start_ns:  # perf: llamastack-v1-sqlite. `min` takes three times as long.
+            self.start_ns = start_ns
         if end_ns is not None and (self.end_ns is None or end_ns > self.end_ns):
             self.end_ns = end_ns
         if root <= self.root:
