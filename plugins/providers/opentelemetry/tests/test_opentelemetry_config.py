@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from llamastack.provider import Deps
 from llamastack_provider_opentelemetry.config import OpenTelemetryConfig
+from llamastack_provider_opentelemetry.provider import get_adapter_impl
 
 
 @pytest.mark.parametrize(
@@ -56,6 +59,14 @@ def test_what_is_wrong_is_said(config: dict[str, Any], wanted: str) -> None:
     assert wanted in str(raised.value)
     assert "secret" not in str(raised.value)
     assert "pw" not in str(raised.value)
+
+
+@pytest.mark.anyio
+async def test_grpc_without_its_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    monkeypatch.delitem(sys.modules, "llamastack_provider_opentelemetry.grpc_transport", raising=False)
+    with pytest.raises(ImportError, match=r"pip install 'llamastack-provider-opentelemetry\[grpc\]'"):
+        await get_adapter_impl(OpenTelemetryConfig(protocol="grpc"), Deps(provider_id="a"))
 
 
 def test_the_environment_has_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,7 @@ from llamastack.provider.errors import (
     RateLimitError,
     RequestTooLargeError,
 )
+from llamastack_telemetry import FinishedSpan
 
 pytestmark = pytest.mark.anyio
 SECRET = "a-key-of-the-collector"
@@ -53,7 +54,6 @@ async def until(condition: Callable[[], object], within_s: float = 20) -> None:
         (401, AuthenticationError, False),
         (403, PermissionDeniedError, False),
         (404, NotFoundError, False),
-        (413, RequestTooLargeError, False),
         (418, BackendError, False),
         (429, RateLimitError, True),
         (500, BackendError, False),
@@ -141,6 +141,43 @@ async def test_what_the_collector_has_of_a_batch_is_not_sent_again() -> None:
         assert [span.span_id.hex() for span in collector.received.spans] == [span.span_id for span in spans]
 
 
+def large_spans() -> list[FinishedSpan]:
+    spans = list(request_spans(4))
+    for span in spans:
+        span.attributes["gen_ai.input.messages"] = "x" * 100_000
+    return spans
+
+
+async def test_a_batch_that_is_too_large_is_sent_in_smaller_requests(caplog: pytest.LogCaptureFixture) -> None:
+    spans = large_spans()
+    with fake_collector() as (url, collector):
+        # All 8 spans are too large for it, then 4 and 2; the first alone is not, but the third is.
+        collector.answers.extend([Answer(413), Answer(413), Answer(413), Answer(), Answer(), Answer(413)])
+        async with started(endpoint=url) as provider:
+            await provider.export_spans(spans)
+        ids = [span.span_id.hex() for span in collector.received.spans]
+    assert ids == [span.span_id for index, span in enumerate(spans) if index != 2]
+    assert "bytes is lost: " in caplog.text
+
+
+async def test_a_batch_that_is_too_large_for_grpc_is_sent_in_smaller_requests() -> None:
+    spans = large_spans() * 6  # 4.8 MB; gRPC's own limit is 4 MiB
+    with grpc_collector() as (port, collector):
+        config = {"endpoint": f"http://127.0.0.1:{port}", "protocol": "grpc", "max_request_bytes": 100_000_000}
+        async with started(**config) as provider:
+            await provider.export_spans(spans)
+        assert [span.span_id.hex() for span in collector.received.spans] == [span.span_id for span in spans]
+        assert len(collector.received.requests) == 2
+
+
+async def test_a_small_request_that_is_refused_as_too_large_is_not_sent_again() -> None:
+    with fake_collector(Answer(413)) as (url, collector):
+        async with started(endpoint=url) as provider:
+            with pytest.raises(RequestTooLargeError, match="answered 413"):
+                await provider.export_spans(list(request_spans(4)))
+        assert collector.seen == 1
+
+
 async def test_spans_that_the_collector_rejects_are_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     partial = ExportTracePartialSuccess(rejected_spans=3, error_message=f"too old; {SECRET}")
     body = ExportTraceServiceResponse(partial_success=partial).SerializeToString()
@@ -168,9 +205,9 @@ def retry_in(seconds: int) -> bytes:
         (grpc.StatusCode.UNAUTHENTICATED, None, AuthenticationError, None),
         (grpc.StatusCode.PERMISSION_DENIED, None, PermissionDeniedError, None),
         (grpc.StatusCode.INTERNAL, None, BackendError, None),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, None, RequestTooLargeError, None),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, None, BackendError, None),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, retry_in(7), RateLimitError, 7.0),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, b"\xff", RequestTooLargeError, None),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, b"\xff", BackendError, None),
         (grpc.StatusCode.UNAVAILABLE, None, ProviderUnavailableError, None),
         (grpc.StatusCode.UNAVAILABLE, retry_in(2), ProviderUnavailableError, 2.0),
         (grpc.StatusCode.ABORTED, None, ProviderUnavailableError, None),

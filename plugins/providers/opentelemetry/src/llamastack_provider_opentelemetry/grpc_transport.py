@@ -39,6 +39,7 @@ _METHODS: Mapping[Signal, str] = {
     "logs": "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
     "metrics": "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
 }
+_TOO_LARGE = "message larger than max"  # the words of gRPC itself, in any language
 _DETAILS = "grpc-status-details-bin"
 _CODE = grpc.StatusCode
 # Of these a second attempt is allowed; of all others it is not. RESOURCE_EXHAUSTED is in neither: see `_refusal`.
@@ -55,7 +56,6 @@ _LASTING: Mapping[grpc.StatusCode, type[LlamaStackError]] = {
     _CODE.UNAUTHENTICATED: AuthenticationError,
     _CODE.PERMISSION_DENIED: PermissionDeniedError,
     _CODE.UNIMPLEMENTED: NotSupportedError,
-    _CODE.RESOURCE_EXHAUSTED: RequestTooLargeError,
 }
 # The provider's caller tries again, so gRPC itself does not, and it looks for a collector that was down often enough.
 _OPTIONS = (
@@ -113,9 +113,11 @@ class GrpcTransport:
             return ProviderTimeoutError(f"{self.where} did not answer within {self._timeout_s:g} s")
         wait_s = _retry_after_in(error.trailing_metadata() or ())
         kind = _PASSING.get(code) or _LASTING.get(code, BackendError)
+        words = shown(error.details() or "")
         if code is _CODE.RESOURCE_EXHAUSTED and wait_s is not None:
             kind = RateLimitError  # without a time the collector says that it will never take the request
-        words = shown(error.details() or "")
+        elif code is _CODE.RESOURCE_EXHAUSTED and _TOO_LARGE in words:
+            kind = RequestTooLargeError
         return kind(f"{self.where} answered {code.name}" + (f": {words}" if words else ""), retry_after=wait_s)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import anyio.to_thread
 
 from llamastack.api.telemetry import Event, Telemetry
 from llamastack.provider import Deps
-from llamastack.provider.errors import LlamaStackError
+from llamastack.provider.errors import LlamaStackError, RequestTooLargeError
 from llamastack.provider.redaction import Redactor, struck_error
 from llamastack_provider_opentelemetry.config import OpenTelemetryConfig
 from llamastack_provider_opentelemetry.event_encoding import EventEncoder
@@ -26,6 +26,7 @@ from llamastack_telemetry import FinishedSpan
 
 _LOGGER = logging.getLogger("llamastack.telemetry")
 _LAST_FLUSH_S = 5.0
+_SMALL_BYTES = 65_536  # a collector that says of so few bytes that they are too many means something else
 
 
 class OpenTelemetryTelemetry(Telemetry):
@@ -53,6 +54,7 @@ class OpenTelemetryTelemetry(Telemetry):
             most_events=config.max_waiting_events,
             most_bytes=config.max_waiting_bytes,
         )
+        self._most_bytes = config.max_request_bytes  # of a request, as far as the collector takes as many
         self._batch: Sequence[FinishedSpan] | None = None
         self._unsent: deque[Payload] = deque()
 
@@ -67,12 +69,15 @@ class OpenTelemetryTelemetry(Telemetry):
     async def export_spans(self, spans: Sequence[FinishedSpan]) -> None:
         """Send spans. When the same batch comes again, what the collector has got of it is not sent again."""
         if self._batch is not spans:
-            self._unsent = deque(await anyio.to_thread.run_sync(self._payloads_of, spans))
+            self._unsent = deque(await anyio.to_thread.run_sync(self._payloads_of, self._sampled(spans)))
             self._batch = spans
         while self._unsent:
             try:
                 await self._send(self._unsent[0])
             except LlamaStackError as error:
+                if isinstance(error, RequestTooLargeError) and len(self._unsent[0].body) > _SMALL_BYTES:
+                    await self._make_smaller(spans, error)
+                    continue
                 if not error.is_transient:
                     self._batch = None
                 raise
@@ -83,10 +88,22 @@ class OpenTelemetryTelemetry(Telemetry):
         """Put an event into the queue; it never waits for the collector."""
         self._events.put(event)
 
+    def _sampled(self, spans: Sequence[FinishedSpan]) -> Sequence[FinishedSpan]:
+        return spans if self._sampling.takes_all else [span for span in spans if self._sampling.takes(span.trace_id)]
+
     def _payloads_of(self, spans: Sequence[FinishedSpan]) -> list[Payload]:
-        if not self._sampling.takes_all:
-            spans = [span for span in spans if self._sampling.takes(span.trace_id)]
-        return in_payloads("traces", spans, self._encode, self._config.max_request_bytes)
+        return in_payloads("traces", spans, self._encode, self._most_bytes)
+
+    async def _make_smaller(self, spans: Sequence[FinishedSpan], error: RequestTooLargeError) -> None:
+        """Make requests of half the size of what is left, from now on; a single span that is too large is lost."""
+        refused = self._unsent[0]
+        if refused.items == 1:
+            self._unsent.popleft()
+            _LOGGER.warning("a span of %d bytes is lost: %s", len(refused.body), error.message)
+            return
+        self._most_bytes = len(refused.body) * 2 // 3  # each half of it is smaller
+        left = sum(payload.items for payload in self._unsent)
+        self._unsent = deque(await anyio.to_thread.run_sync(self._payloads_of, self._sampled(spans)[-left:]))
 
     async def _send(self, payload: Payload) -> None:
         try:
@@ -113,11 +130,18 @@ async def get_adapter_impl(config: OpenTelemetryConfig, deps: Deps) -> OpenTelem
     if config.protocol == "http/protobuf":
         return OpenTelemetryTelemetry(config, deps, HttpTransport(config))
     try:
-        from llamastack_provider_opentelemetry.grpc_transport import GrpcTransport
+        grpc_transport = await anyio.to_thread.run_sync(_grpc_transport)
     except ModuleNotFoundError as error:
         if error.name != "grpc":
             raise
         raise ImportError(
             "protocol: grpc needs grpcio: pip install 'llamastack-provider-opentelemetry[grpc]'"
         ) from None
-    return OpenTelemetryTelemetry(config, deps, GrpcTransport(config))
+    return OpenTelemetryTelemetry(config, deps, grpc_transport(config))
+
+
+def _grpc_transport() -> Callable[[OpenTelemetryConfig], Transport]:
+    """Imports grpcio, which takes longer than the event loop may be held up."""
+    from llamastack_provider_opentelemetry.grpc_transport import GrpcTransport
+
+    return GrpcTransport
