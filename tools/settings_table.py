@@ -57,6 +57,8 @@ WHEN_MET: dict[str, str] = {
     "tracing.max_batch_spans": "The others are in the next batch",
     "tracing.interval_s": "Providers get the spans that wait",
     "tracing.export_timeout_s": "The same spans come again, after a pause",
+    "tracing.max_content_bytes": "The rest is cut, with a mark",
+    "tracing.max_waiting_content_bytes": "Further spans have `llamastack.content.dropped` instead of content",
     "store.config.busy_timeout_s": "503",
     "providers.<api>[].config.timeout_s": "504; in a stream a last error event",
     "providers.<api>[].config.connect_timeout_s": "503",

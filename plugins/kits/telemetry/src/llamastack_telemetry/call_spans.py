@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import Enum
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import pydantic_core
 
 from llamastack.provider.hookspecs import FinishedRequest
 from llamastack.provider.provider_call import CallEvent, ProviderCall
 from llamastack_telemetry import conventions as names
+from llamastack_telemetry.content_capture import RawContent
 from llamastack_telemetry.prices import Cost
 from llamastack_telemetry.replies import attributes_of, kept_of
 from llamastack_telemetry.spans import Attributes, FinishedSpan
@@ -32,11 +34,21 @@ _CALL, _REPLY = (CallEvent._fields.index(name) for name in ("call", "reply"))
 _MOST_KINDS = 1000
 
 
+class Dropped(Enum):
+    """Stands for content that there was no room for."""
+
+    dropped = "dropped"
+
+
+DROPPED: Final = Dropped.dropped
+
+
 class FinishedCall(NamedTuple):
     """A call of a provider that has ended. It holds the parameters of the request, not its content.
 
     event: without its call. end_ns: nanoseconds since 1970. parameters: `sampling_params` of a native call, or the body
     of a short request in OpenAI's form. cost: None if it is not known. said: what `replies.kept_of` gave.
+    content: of the messages, in a stack that asks for it; DROPPED if there was no room for it.
     """
 
     event: CallEvent
@@ -45,6 +57,7 @@ class FinishedCall(NamedTuple):
     parameters: object
     cost: Cost | None
     said: object
+    content: RawContent | Dropped | None = None
 
 
 def finished_call(event: CallEvent, end_ns: int, cost: Cost | None, *, with_body: bool) -> FinishedCall:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
 
 from llamastack.provider.hookspecs import FinishedRequest
 from llamastack.provider.provider_call import CallEvent
-from llamastack_telemetry.call_spans import FinishedCall, finished_call, span_of_call, span_of_request
+from llamastack_telemetry.call_spans import DROPPED, FinishedCall, finished_call, span_of_call, span_of_request
+from llamastack_telemetry.content_capture import RawContent
+from llamastack_telemetry.conventions import CONTENT_DROPPED
 from llamastack_telemetry.prices import Cost
 from llamastack_telemetry.settings import TracingConfig
 from llamastack_telemetry.sink_queue import PipelineCounts, SinkQueue
-from llamastack_telemetry.spans import FinishedSpan
+from llamastack_telemetry.spans import Attributes, FinishedSpan
+
+if TYPE_CHECKING:
+    from llamastack_telemetry.content_attributes import ContentWriter
 
 _LOGGER = logging.getLogger("llamastack.telemetry")
 _MOST_BODIES = 2_000
@@ -34,18 +40,27 @@ class Pipeline:
         self._finished: deque[FinishedCall | _FinishedRequest] = deque()
         self._full = anyio.Event()
         self._taking = anyio.Lock()
+        self._content_bytes = 0
+        self._writer: ContentWriter | None = None
         self._made = self._in_thread = self._dropped = self._reported = 0
         self._reported_at = -_REPORT_EVERY_S
 
-    def add_call(self, event: CallEvent, cost: Cost | None) -> None:
+    def add_call(self, event: CallEvent, cost: Cost | None, content: RawContent | None = None) -> None:
         """A call has ended."""
         if len(self._finished) >= self._settings.max_waiting_spans:
             self._dropped += 1
             return
         with_body = len(self._finished) < _MOST_BODIES
-        self._finished.append(finished_call(event, time.time_ns(), cost, with_body=with_body))
+        finished = finished_call(event, time.time_ns(), cost, with_body=with_body)
+        self._finished.append(finished if content is None else self._with_content(finished, content))
         if len(self._finished) == self._settings.max_batch_spans:
             self._full.set()
+
+    def _with_content(self, finished: FinishedCall, content: RawContent) -> FinishedCall:
+        if self._content_bytes + content.size > self._settings.max_waiting_content_bytes:
+            return finished._replace(content=DROPPED)
+        self._content_bytes += content.size
+        return finished._replace(content=content)
 
     def add_request(self, request: FinishedRequest) -> None:
         """A request over HTTP has ended."""
@@ -94,11 +109,35 @@ class Pipeline:
                 # All at once: a busy event loop comes back from the thread late, and more has finished by then.
                 taken, self._finished = self._finished, deque()
                 self._in_thread = len(taken)
-                spans = await anyio.to_thread.run_sync(_spans_of, taken)
+                held = self._content_bytes
+                spans = await anyio.to_thread.run_sync(self._spans_of, taken)
+                self._content_bytes -= held
                 self._made += len(spans)
                 self._in_thread = 0
                 for queue in self._queues:
                     queue.put(spans)
+
+    def _spans_of(self, finished: Iterable[FinishedCall | _FinishedRequest]) -> list[FinishedSpan]:
+        """In a thread."""
+        spans = []
+        for each in finished:
+            if not isinstance(each, FinishedCall):
+                spans.append(span_of_request(each[0], each[1]))
+                continue
+            span = span_of_call(each)
+            if each.content is DROPPED:
+                span.attributes[CONTENT_DROPPED] = True
+            elif each.content is not None:
+                span.attributes.update(self._written(each.content))
+            spans.append(span)
+        return spans
+
+    def _written(self, content: RawContent) -> Attributes:
+        if self._writer is None:
+            from llamastack_telemetry.content_attributes import ContentWriter  # few stacks ask for content
+
+            self._writer = ContentWriter(self._settings)
+        return self._writer.attributes(content)
 
     def _report(self, *, last: bool = False) -> None:
         counts = self.counts()
@@ -113,9 +152,3 @@ class Pipeline:
 
 def _lost(dropped: Mapping[str, int]) -> list[tuple[str, int]]:
     return [(name, number) for name, number in dropped.items() if number]
-
-
-def _spans_of(finished: Sequence[FinishedCall | _FinishedRequest]) -> list[FinishedSpan]:
-    return [
-        span_of_call(each) if isinstance(each, FinishedCall) else span_of_request(each[0], each[1]) for each in finished
-    ]

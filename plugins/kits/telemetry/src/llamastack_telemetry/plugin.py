@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from llamastack.provider.config_sections import ConfigSection
     from llamastack.stack import Stack
     from llamastack.stack.config import LoadedConfig
+    from llamastack_telemetry.content_capture import ContentCapture
     from llamastack_telemetry.price_list import PriceList
+    from llamastack_telemetry.settings import TracingConfig
     from llamastack_telemetry.sink_queue import PipelineCounts
 
 __all__ = ["has_prices", "pipeline_counts", "prices_of"]
@@ -55,8 +57,17 @@ def llamastack_stack_plugins(config: LoadedConfig) -> Sequence[object]:
     if settings.enabled and served and config.run.providers.get("telemetry"):
         from llamastack_telemetry.tracing import Tracing
 
-        plugins.append(Tracing(settings, prices))
+        capture = _capture_of(settings)
+        plugins += [Tracing(settings, prices, capture), *([] if capture is None else [capture])]
     return plugins
+
+
+def _capture_of(settings: TracingConfig) -> ContentCapture | None:
+    if not settings.has_content:
+        return None
+    from llamastack_telemetry.content_capture import ContentCapture
+
+    return ContentCapture()
 
 
 def _made_from(config: LoadedConfig) -> PriceList | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anyio
 
 from llamastack.provider.backoff import pause_s
 from llamastack.provider.errors import LlamaStackError
+from llamastack_telemetry.conventions import CONTENT_DROPPED, INPUT_MESSAGES, OUTPUT_MESSAGES
 from llamastack_telemetry.settings import TracingConfig
 from llamastack_telemetry.spans import FinishedSpan, SpanSink
 
@@ -19,6 +20,7 @@ __all__ = ["PipelineCounts", "SinkQueue"]
 _LOGGER = logging.getLogger("llamastack.telemetry")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 _LOOK_EVERY_S = 0.5
+_MOST_CONTENT_OF_A_BATCH = 2 * 1024 * 1024
 
 
 @dataclass
@@ -48,7 +50,7 @@ class SinkQueue:
         self._settings = settings
         self._spans: deque[FinishedSpan] = deque()
         self._news = anyio.Event()
-        self._in_hand = 0
+        self._in_hand = self._content_bytes = 0
         self._failures = 0
         self._empty = anyio.Event()
 
@@ -63,6 +65,10 @@ class SinkQueue:
             if self.waiting >= self._settings.max_waiting_spans:
                 self.dropped += 1
             else:
+                size = _content_of(span)
+                if self._content_bytes + size > self._settings.max_waiting_content_bytes:
+                    span, size = _without_content(span), 0
+                self._content_bytes += size
                 self._spans.append(span)
         self._news.set()
 
@@ -76,7 +82,7 @@ class SinkQueue:
         """Count the spans that it still has as dropped."""
         self.dropped += self.waiting
         self._spans.clear()
-        self._in_hand = 0
+        self._in_hand = self._content_bytes = 0
 
     async def run(self) -> None:
         """Hand spans over until it is cancelled."""
@@ -102,9 +108,12 @@ class SinkQueue:
             self._empty.set()
             self._news = anyio.Event()
             await self._news.wait()
-        size = min(len(self._spans), self._settings.max_batch_spans)
-        batch = [self._spans.popleft() for _ in range(size)]
-        self._in_hand = size
+        batch: list[FinishedSpan] = []
+        content = 0
+        while self._spans and len(batch) < self._settings.max_batch_spans and content < _MOST_CONTENT_OF_A_BATCH:
+            batch.append(self._spans.popleft())
+            content += _content_of(batch[-1])
+        self._in_hand = len(batch)
         return batch
 
     async def _export(self, batch: list[FinishedSpan]) -> LlamaStackError | None:
@@ -122,14 +131,30 @@ class SinkQueue:
             _LOGGER.exception("telemetry provider '%s' failed", self.provider_id)
             return _Lasting(f"{type(error).__name__}: {error}")
         self.exported += len(batch)
-        self._in_hand = 0
+        self._release(batch)
         return None
+
+    def _release(self, batch: list[FinishedSpan]) -> None:
+        self._in_hand = 0
+        self._content_bytes -= sum(map(_content_of, batch))
 
     def _lose(self, batch: list[FinishedSpan], error: LlamaStackError) -> None:
         self.dropped += len(batch)
-        self._in_hand = 0
+        self._release(batch)
         what = f"telemetry provider '{self.provider_id}' refuses {len(batch)} spans, which are lost: {error.message}"
         _LOGGER.warning("%s", what)
+
+
+def _content_of(span: FinishedSpan) -> int:
+    """About how many bytes of content a span has."""
+    asked, replied = span.attributes.get(INPUT_MESSAGES), span.attributes.get(OUTPUT_MESSAGES)
+    return (len(asked) if isinstance(asked, str) else 0) + (len(replied) if isinstance(replied, str) else 0)
+
+
+def _without_content(span: FinishedSpan) -> FinishedSpan:
+    """A copy, because other providers get the span, too."""
+    kept = {name: value for name, value in span.attributes.items() if name not in (INPUT_MESSAGES, OUTPUT_MESSAGES)}
+    return replace(span, attributes={**kept, CONTENT_DROPPED: True})
 
 
 class _Passing(LlamaStackError):

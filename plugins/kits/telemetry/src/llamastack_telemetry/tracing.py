@@ -12,6 +12,7 @@ import anyio
 from llamastack.provider import hookimpl
 from llamastack.provider.hookspecs import FinishedRequest
 from llamastack.provider.provider_call import CallEvent
+from llamastack_telemetry.content_capture import ContentCapture
 from llamastack_telemetry.event_sink import EventSink
 from llamastack_telemetry.pipeline import Pipeline
 from llamastack_telemetry.price_list import PriceList
@@ -30,11 +31,14 @@ _WITHOUT_SPANS = (_API, "inspect")
 class Tracing:
     """Makes spans, and gives them to the providers of the telemetry API. Calls of that API itself are not traced.
 
-    prices: what calls cost; None if nothing has a price.
+    prices: what calls cost; None if nothing has a price. capture: takes the content; None if spans have none.
     """
 
-    def __init__(self, settings: TracingConfig, prices: PriceList | None = None) -> None:
+    def __init__(
+        self, settings: TracingConfig, prices: PriceList | None = None, capture: ContentCapture | None = None
+    ) -> None:
         self._settings = settings
+        self._capture = capture
         self._prices = prices
         self._pipeline = Pipeline(settings)
         self._ignored = frozenset([_API, *settings.ignored_paths])
@@ -57,8 +61,9 @@ class Tracing:
 
     @hookimpl
     def llamastack_call_finished(self, event: CallEvent) -> None:
+        content = None if self._capture is None else self._capture.take(event)
         if event.traceparent is not None and _is_sampled(event.traceparent):
-            self._pipeline.add_call(event, None if self._prices is None else self._prices.cost_of(event))
+            self._pipeline.add_call(event, None if self._prices is None else self._prices.cost_of(event), content)
 
     @hookimpl
     def llamastack_request_finished(self, request: FinishedRequest) -> None:

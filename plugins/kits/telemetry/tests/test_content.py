@@ -1,0 +1,258 @@
+"""The content of messages in spans: only where it is asked for, without secrets, and bounded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from backends.scripted_http import HOLD, Received, ScriptedHttp, Steps, answer, scripted_http, served_by, sse
+from installed_fakes import entry_points_in, install
+from served_stack import served_stack
+from telemetry_fake import FAKE_SINKS, FakeSink
+
+from llamastack import ConfigError, Stack
+from llamastack.api.common import SystemMessage, UserMessage
+from llamastack.provider.context import use_provider_data
+from llamastack.stack.discovery import Discovery
+from llamastack_telemetry.spans import FinishedSpan
+
+pytestmark = pytest.mark.anyio
+CHAT = "/v1/chat/completions"
+KEY = "sk-secret-of-the-backend-0123456789"
+HELD = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Rome"}'}}
+
+
+def reply(request: Received) -> Steps:
+    asked = request.json
+    head: dict[str, Any] = {"id": "c-1", "created": 0, "model": "m"}
+    if "prompt" in asked:
+        return answer(200, {**head, "choices": [{"index": 0, "text": "forty-two", "finish_reason": "stop"}]})
+    message = {"role": "assistant", "content": f"Bonjour with {KEY}", "tool_calls": [HELD]}
+    if not asked.get("stream"):
+        choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
+        return answer(200, {**head, "choices": [choice]})
+    deltas: list[dict[str, Any]] = [{"content": "Bon"}, {"content": "jour"}]
+    chunks = [{**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    if "hold" in json.dumps(asked):
+        return sse(*chunks, HOLD)
+    for arguments in ('{"city":', ' "Rome"}'):
+        call = {**HELD, "index": 0, "function": {"name": "weather", "arguments": arguments}}
+        chunks.append({**head, "choices": [{"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": None}]})
+    return sse(*chunks, {**head, "choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}, "[DONE]")
+
+
+@pytest.fixture
+def backend() -> Iterator[ScriptedHttp]:
+    with scripted_http(models=["m"]) as made:
+        made.routes["/chat/completions"] = reply
+        made.routes["/completions"] = reply
+        yield made
+
+
+@asynccontextmanager
+async def traced(
+    backend: ScriptedHttp, folder: Path, **tracing: object
+) -> AsyncIterator[tuple[Stack, httpx.AsyncClient, FakeSink]]:
+    install(folder / "site", "llamastack-fake-sink", FAKE_SINKS)
+    discovery = Discovery(entry_points_in(folder / "site"))
+    config = {
+        "providers": {
+            "inference": [served_by(backend, api_key=KEY)],
+            "telemetry": [{"provider_id": "fake", "provider_type": "fake-sink"}],
+        },
+        "tracing": {"interval_s": 0.01, **tracing},
+    }
+    async with served_stack(config, discovery) as (stack, client):
+        sink = stack.instances["telemetry"][0].provider
+        assert isinstance(sink, FakeSink)
+        yield stack, client, sink
+
+
+async def calls(sink: FakeSink, number: int = 1) -> list[FinishedSpan]:
+    """The spans of as many calls of models."""
+    with anyio.fail_after(10):
+        while len(found := [span for span in sink.spans if "gen_ai.operation.name" in span.attributes]) < number:
+            await anyio.sleep(0.005)
+    return found
+
+
+def content(span: FinishedSpan, name: str) -> Any:
+    return json.loads(str(span.attributes[f"gen_ai.{name}.messages"]))
+
+
+def asked(text: object, **more: object) -> dict[str, object]:
+    return {"model": "m", "messages": [{"role": "user", "content": text}], **more}
+
+
+TEXT = {"type": "text", "content": "Bonjour"}
+CALL = {"type": "tool_call", "id": "call_1", "name": "weather", "arguments": '{"city": "Rome"}'}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_forwarded_chat_has_its_content(backend: ScriptedHttp, tmp_path: Path, stream: bool) -> None:
+    async with traced(backend, tmp_path, content=True) as (_, client, sink):
+        image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "QUJD" * 100}}
+        messages = [
+            {"role": "system", "content": "Be kind"},
+            {"role": "user", "content": [{"type": "text", "text": "Hi"}, image]},
+            {"role": "assistant", "content": None, "tool_calls": [HELD]},
+            {"role": "tool", "tool_call_id": "call_1", "content": "sunny"},
+        ]
+        await client.post(CHAT, json={"model": "m", "messages": messages, "stream": stream})
+        [span] = await calls(sink)
+    assert content(span, "input") == [
+        {"role": "system", "parts": [{"type": "text", "content": "Be kind"}]},
+        {
+            "role": "user",
+            "parts": [
+                {"type": "text", "content": "Hi"},
+                {"type": "blob", "modality": "image", "content": "[image/png, 300 bytes]"},
+            ],
+        },
+        {"role": "assistant", "parts": [CALL]},
+        {"role": "tool", "parts": [{"type": "tool_call_response", "response": "sunny", "id": "call_1"}]},
+    ]
+    text = TEXT if stream else {"type": "text", "content": "Bonjour with ***"}
+    assert content(span, "output") == [{"role": "assistant", "parts": [text, CALL], "finish_reason": "tool_calls"}]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_native_chat_has_its_content(backend: ScriptedHttp, tmp_path: Path, stream: bool) -> None:
+    async with traced(backend, tmp_path, content=True) as (stack, _, sink):
+        messages = [SystemMessage(content="Be kind"), UserMessage(content="Hi")]
+        found: Any = await stack.inference.chat_completion(model="m", messages=messages, stream=stream)
+        if stream:
+            assert [piece async for piece in found]
+        [span] = await calls(sink)
+    assert content(span, "input") == [
+        {"role": "system", "parts": [{"type": "text", "content": "Be kind"}]},
+        {"role": "user", "parts": [{"type": "text", "content": "Hi"}]},
+    ]
+    [message] = content(span, "output")
+    text, call = message["parts"]
+    assert text["content"].startswith("Bonjour")
+    assert (call["name"], call["arguments"]) == ("weather", {"city": "Rome"})
+
+
+async def test_a_completion_has_its_content(backend: ScriptedHttp, tmp_path: Path) -> None:
+    async with traced(backend, tmp_path, content=True) as (_, client, sink):
+        await client.post("/v1/completions", json={"model": "m", "prompt": "The answer is"})
+        [span] = await calls(sink)
+    assert content(span, "input") == [{"role": "user", "parts": [{"type": "text", "content": "The answer is"}]}]
+    assert content(span, "output")[0]["parts"] == [{"type": "text", "content": "forty-two"}]
+
+
+async def test_a_stream_that_is_cancelled_has_what_came(backend: ScriptedHttp, tmp_path: Path) -> None:
+    async with traced(backend, tmp_path, content=True) as (_, client, sink):
+        async with client.stream("POST", CHAT, json=asked("hold", stream=True)) as stream:
+            read = b""
+            async for piece in stream.aiter_bytes():
+                read += piece
+                if b"jour" in read:
+                    break
+        [span] = await calls(sink)
+    assert span.attributes["llamastack.cancelled"] is True
+    assert content(span, "output") == [{"role": "assistant", "parts": [TEXT], "finish_reason": "unknown"}]
+
+
+async def test_secrets_and_what_patterns_find_are_struck_out(backend: ScriptedHttp, tmp_path: Path) -> None:
+    redact = [r"\b\d{4}-\d{4}\b", "(?i)mr\\. (\\w+)"]
+    async with traced(backend, tmp_path, content=True, redact=redact) as (stack, client, sink):
+        own = "key-of-the-client-987654321"
+        header = {"X-LlamaStack-ProviderData": json.dumps({"openai_api_key": own})}
+        await client.post(CHAT, json=asked(f"{KEY} and {own} and 1234-5678 of Mr. Smith"), headers=header)
+        with use_provider_data({"openai_api_key": own}):
+            await stack.inference.chat_completion(model="m", messages=[UserMessage(content=f"Hi {own}")])
+        spans = await calls(sink, 2)
+    texts = [content(span, "input")[0]["parts"][0]["content"] for span in spans]
+    assert texts == ["*** and *** and *** of ***", "Hi ***"]
+
+
+async def test_long_content_is_cut_with_a_mark(backend: ScriptedHttp, tmp_path: Path) -> None:
+    async with traced(backend, tmp_path, content=True, max_content_bytes=1000) as (_, client, sink):
+        messages = [{"role": "user", "content": "é" * 900}, {"role": "user", "content": "never"}]
+        await client.post(CHAT, json={"model": "m", "messages": messages})
+        at_the_edge = "x" * 990 + KEY + "y" * 9000
+        await client.post(CHAT, json=asked(at_the_edge))
+        first, second = await calls(sink, 2)
+    assert content(first, "input") == [
+        {"role": "user", "parts": [{"type": "text", "content": "é" * 500 + "... [cut: 400 characters]"}]},
+        {"role": "unknown", "parts": [{"type": "text", "content": "... [cut: 1 messages]"}]},
+    ]
+    text = content(second, "input")[0]["parts"][0]["content"]
+    assert text.startswith("x" * 900)
+    assert "... [cut: " in text
+    assert "sk-" not in text
+
+
+async def test_without_the_option_there_is_no_content(
+    backend: ScriptedHttp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "true")
+    for tracing, expected in (({}, True), ({"content": False}, False)):
+        folder = tmp_path / str(expected)
+        config = {
+            "image_name": f"stack-{expected}",
+            "providers": {
+                "inference": [served_by(backend)],
+                "telemetry": [{"provider_id": "traces", "provider_type": "meta-reference"}],
+            },
+            "tracing": {"interval_s": 0.01, **tracing},
+        }
+        async with Stack.from_config(config, folder=folder) as stack:
+            assert any("Capture" in name for name, _ in stack.hooks.manager.list_name_plugin()) is expected
+            message = UserMessage(content="abracadabra")
+            await stack.inference.chat_completion(model="m", messages=[message])
+            found: Any = await stack.inference.chat_completion(model="m", messages=[message], stream=True)
+            assert [piece async for piece in found]
+        written = b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
+        assert b"chat m" in written
+        assert (b"abracadabra" in written, b"Bonjour" in written) == (expected, expected)
+
+
+async def test_a_pattern_that_takes_too_long_leaves_content_out(backend: ScriptedHttp, tmp_path: Path) -> None:
+    async with traced(backend, tmp_path, content=True, redact=["(a|aa|a?)+$"]) as (_, client, sink):
+        await client.post(CHAT, json=asked("a" * 5000 + "b"))
+        await client.post(CHAT, json=asked("short"))
+        spans = await calls(sink, 2)
+    for span in spans:
+        assert content(span, "input")[0]["parts"][0]["content"] == "[left out: tracing.redact takes too long]"
+
+
+async def test_content_that_waits_is_bounded(backend: ScriptedHttp, tmp_path: Path) -> None:
+    most = 1_048_576
+    limits: dict[str, Any] = {"max_content_bytes": most, "max_waiting_content_bytes": most, "export_timeout_s": 0.2}
+    async with traced(backend, tmp_path, content=True, **limits) as (_, client, sink):
+        sink.hangs = True
+        for number in range(4):
+            await client.post(CHAT, json=asked(f"{number}" * 400_000))
+        with anyio.fail_after(10):
+            while not sink.attempts:
+                await anyio.sleep(0.01)
+        sink.hangs = False
+        spans = await calls(sink, 4)
+    kept = [str(span.attributes.get("gen_ai.input.messages", "")) for span in spans]
+    assert 0 < sum(map(len, kept)) <= most
+    assert [span.attributes.get("llamastack.content.dropped", False) for span in spans] == [not each for each in kept]
+    assert "" in kept
+
+
+@pytest.mark.parametrize(
+    ("tracing", "expected"),
+    [
+        ({"redact": ["ok", "(unclosed"]}, "tracing.redact[1]: is not a regular expression: "),
+        ({"redact": [""]}, "tracing.redact[0]: must be a regular expression of 1 to 1000 characters"),
+        ({"max_content_bytes": 1}, "tracing.max_content_bytes: "),
+    ],
+)
+def test_bad_settings_are_refused(tracing: dict[str, object], expected: str) -> None:
+    config = {"providers": {"inference": [{"provider_id": "s", "provider_type": "remote::sample"}]}, "tracing": tracing}
+    with pytest.raises(ConfigError) as raised:
+        Stack.from_config(config)
+    assert expected in str(raised.value)
