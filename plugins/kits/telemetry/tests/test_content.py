@@ -18,11 +18,13 @@ from telemetry_fake import FAKE_SINKS, FakeSink
 
 from llamastack import ConfigError, Stack
 from llamastack.api.common import SystemMessage, UserMessage
+from llamastack.api.memory_banks import KeywordMemoryBank
 from llamastack.provider.context import use_provider_data
 from llamastack.stack.discovery import Discovery
 from llamastack_telemetry.spans import FinishedSpan
 
 pytestmark = pytest.mark.anyio
+SAMPLE = {"provider_id": "sample", "provider_type": "remote::sample"}
 CHAT = "/v1/chat/completions"
 KEY = "sk-secret-of-the-backend-0123456789"
 HELD = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Rome"}'}}
@@ -55,6 +57,13 @@ def backend() -> Iterator[ScriptedHttp]:
         yield made
 
 
+@pytest.fixture
+def collector() -> Iterator[ScriptedHttp]:
+    """It takes everything."""
+    with scripted_http(default=answer(200, b"", content_type="application/x-protobuf")) as made:
+        yield made
+
+
 @asynccontextmanager
 async def traced(
     backend: ScriptedHttp, folder: Path, **tracing: object
@@ -63,7 +72,8 @@ async def traced(
     discovery = Discovery(entry_points_in(folder / "site"))
     config = {
         "providers": {
-            "inference": [served_by(backend, api_key=KEY)],
+            "inference": [served_by(backend, api_key=KEY), SAMPLE],
+            "memory": [SAMPLE],
             "telemetry": [{"provider_id": "fake", "provider_type": "fake-sink"}],
         },
         "tracing": {"interval_s": 0.01, **tracing},
@@ -148,6 +158,28 @@ async def test_a_completion_has_its_content(backend: ScriptedHttp, tmp_path: Pat
     assert content(span, "output")[0]["parts"] == [{"type": "text", "content": "forty-two"}]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_translated_chat_has_its_content(backend: ScriptedHttp, tmp_path: Path, stream: bool) -> None:
+    async with traced(backend, tmp_path, content=True) as (stack, client, sink):
+        model = next(each.identifier for each in await stack.models.list_models() if each.provider_id == "sample")
+        sent = {**asked("Hi there", stream=stream), "model": model}
+        reply = await client.post(CHAT, json=sent)
+        assert reply.status_code == 200, reply.text
+        [span] = await calls(sink)
+    assert content(span, "input") == [{"role": "user", "parts": [{"type": "text", "content": "Hi there"}]}]
+    [message] = content(span, "output")
+    assert "Hi there" in message["parts"][0]["content"]
+
+
+async def test_a_query_of_a_memory_bank_has_its_text(backend: ScriptedHttp, tmp_path: Path) -> None:
+    async with traced(backend, tmp_path, content=True, redact=["red"]) as (stack, _, sink):
+        bank = KeywordMemoryBank(identifier="bank", provider_id="sample")
+        await stack.memory_banks.register_memory_bank(bank)
+        await stack.memory.query_documents(bank_id="bank", query="what is red?")
+        [span] = await calls(sink)
+    assert span.attributes["gen_ai.retrieval.query.text"] == "what is ***?"
+
+
 async def test_a_stream_that_is_cancelled_has_what_came(backend: ScriptedHttp, tmp_path: Path) -> None:
     async with traced(backend, tmp_path, content=True) as (_, client, sink):
         async with client.stream("POST", CHAT, json=asked("hold", stream=True)) as stream:
@@ -192,16 +224,21 @@ async def test_long_content_is_cut_with_a_mark(backend: ScriptedHttp, tmp_path: 
 
 
 async def test_without_the_option_there_is_no_content(
-    backend: ScriptedHttp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backend: ScriptedHttp, collector: ScriptedHttp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "true")
     for tracing, expected in (({}, True), ({"content": False}, False)):
         folder = tmp_path / str(expected)
+        collector.received.clear()
+        otlp = {"endpoint": f"{collector.url}/v1/traces", "compression": "none"}
         config = {
             "image_name": f"stack-{expected}",
             "providers": {
                 "inference": [served_by(backend)],
-                "telemetry": [{"provider_id": "traces", "provider_type": "meta-reference"}],
+                "telemetry": [
+                    {"provider_id": "traces", "provider_type": "meta-reference"},
+                    {"provider_id": "otlp", "provider_type": "remote::opentelemetry", "config": otlp},
+                ],
             },
             "tracing": {"interval_s": 0.01, **tracing},
         }
@@ -212,8 +249,10 @@ async def test_without_the_option_there_is_no_content(
             found: Any = await stack.inference.chat_completion(model="m", messages=[message], stream=True)
             assert [piece async for piece in found]
         written = b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
-        assert b"chat m" in written
-        assert (b"abracadabra" in written, b"Bonjour" in written) == (expected, expected)
+        sent = b"".join(request.body for request in collector.received)
+        for text in (written, sent):
+            assert b"chat m" in text
+            assert (b"abracadabra" in text, b"Bonjour" in text) == (expected, expected)
 
 
 async def test_a_pattern_that_takes_too_long_leaves_content_out(backend: ScriptedHttp, tmp_path: Path) -> None:
