@@ -66,8 +66,8 @@ class Tidying:
             more = removed > 0 or self._empty_pages() > 0
             self._connection.execute("UPDATE upkeep SET tidying_until = ?", (time.time() + _LEASE_S if more else 0,))
         if self._empty_pages() > 0:
-            # Each row that is fetched is a page that is given back.
-            self._connection.execute(f"PRAGMA incremental_vacuum({_PAGES_A_STEP})").fetchall()
+            # `execute` would end after the first page: the pragma has a row for each page, and no columns.
+            self._connection.executescript(f"PRAGMA incremental_vacuum({_PAGES_A_STEP})")
         return more
 
     def _forget_traces(self) -> int:
