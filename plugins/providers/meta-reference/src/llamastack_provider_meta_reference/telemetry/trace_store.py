@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -106,17 +107,16 @@ class TraceStore:
             self._add([without_surrogates(span) for span in spans])
 
     def _add(self, spans: Sequence[FinishedSpan]) -> None:
-        with transaction(self.connection):
+        # perf: llamastack-v1-sqlite. The whole transaction is undone: a savepoint would copy each page that changes.
+        with suppress(_AlreadyThereError), transaction(self.connection):
             written = _Traces(self.connection, (span.trace_id for span in spans))
             rows = [_row(written.of(span), span) for span in spans]
-            self.connection.execute("SAVEPOINT spans")
-            if self.connection.executemany(_INSERT_SPAN, rows).rowcount == len(rows):
-                self._put_events(written, spans)
-                written.save()
-                return
-            # Some spans are there, in whole or in part: put these together, one by one.
-            self.connection.execute("ROLLBACK TO spans")
-            self._merge([part_of_span(span) for span in spans])
+            if self.connection.executemany(_INSERT_SPAN, rows).rowcount != len(rows):
+                raise _AlreadyThereError
+            self._put_events(written, spans)
+            written.save()
+            return
+        self.merge([part_of_span(span) for span in spans])
 
     def _put_events(self, written: _Traces, spans: Sequence[FinishedSpan]) -> None:
         rows = [
@@ -219,6 +219,10 @@ class TraceStore:
                 size += len(row[-1]) + sum(len(event[-1]) for event in events)
                 found.append((_kept_span(row), [_event(event) for event in events]))
             return found, False
+
+
+class _AlreadyThereError(Exception):
+    """Some spans are there, in whole or in part: all are put together with what is there, one by one."""
 
 
 class _Traces:
