@@ -117,6 +117,18 @@ async def test_several_calls_of_a_request_are_added_up(backend: ScriptedHttp, di
         assert await cost(client, "m", 100) == "0.0006 EUR, 0.000945 USD"
 
 
+@pytest.mark.usefixtures("calls_plugin")
+async def test_a_stream_has_no_part_of_its_cost(backend: ScriptedHttp, discovery: Discovery) -> None:
+    async def twice(call: ProviderCall, proceed: Proceed) -> object:
+        assert [piece async for piece in await proceed(call)]
+        return await proceed(call)
+
+    async with served(backend, discovery) as (_, client):
+        AROUND.does = twice
+        stream = await client.post(CHAT, json=asked("m", 100, stream=True))
+    assert (stream.status_code, HEADER in stream.headers) == (200, False)
+
+
 async def test_nobody_pays_for_the_calls_of_others(backend: ScriptedHttp) -> None:
     async with served(backend) as (_, client):
         found: dict[int, str | None] = {}
