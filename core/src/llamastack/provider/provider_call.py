@@ -17,10 +17,15 @@ ReadTokens = Callable[[object], Tokens | None]
 
 
 def native_tokens(reply: object) -> Tokens | None:
-    """The tokens in the `usage` of a native reply, a `TokenUsage`."""
-    usage = getattr(reply, "usage", None)
+    """The tokens in the `usage` of a native reply, a `TokenUsage`, or of the last event of a stream."""
+    usage = getattr(reply, "usage", None) or getattr(getattr(reply, "event", None), "usage", None)
     found = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
     return found if isinstance(found[0], int) else None
+
+
+def announces_native(piece: object) -> bool:
+    """Whether it is the event of a stream that comes before the model has made anything."""
+    return getattr(getattr(piece, "event", None), "event_type", None) == "start"
 
 
 # perf: llamastack-v1. Not frozen, because creating a frozen one takes three times as long.
@@ -85,7 +90,8 @@ class ProviderMethod:
     argument: makes what it takes, out of a call. by_name: whether that is a mapping of several arguments.
     needs: from `ProviderCall.request` to the arguments of the native method that may need a capability.
     takes: name of a method that says whether an argument is taken; a provider without that method takes all.
-    tokens: reads the tokens of its replies, for call events.
+    tokens: reads the tokens of its replies, for call events. announces: whether the piece of a stream holds nothing of
+    the model yet; it is not asked after the first that does.
     """
 
     name: str
@@ -95,6 +101,7 @@ class ProviderMethod:
     takes: str = ""
     by_name: bool = False
     tokens: ReadTokens = native_tokens
+    announces: Callable[[object], bool] = announces_native
 
     async def is_taken(self, provider: object, call: ProviderCall) -> bool:
         """Whether the provider has this method, and takes the call by it."""
@@ -125,7 +132,7 @@ class CallEvent(NamedTuple):
     status: `started`, then `ok`, `error`, or `cancelled` where the caller went away or its time was over.
     error_code, error_message: of the error, where it is one.
     duration_s: seconds until the reply was complete.
-    first_piece_s: seconds until the first piece of a stream.
+    first_piece_s: seconds until the first piece of a stream that is more than the announcement of the others.
     reply: the whole reply, or the last pieces of a stream as a tuple; None if there is none. Do not keep it.
     input_tokens, output_tokens: where the backend tells them. cached_tokens: those of the input that came from a cache.
     """

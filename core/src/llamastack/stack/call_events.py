@@ -144,7 +144,7 @@ class _FollowedStream:
             async with closing(self._pieces):
                 first = True
                 async for piece in source:
-                    if first:
+                    if first and not self._by.announces(piece):
                         self._first, first = time.perf_counter() - self._began, False
                     keep(piece)
                     yield piece

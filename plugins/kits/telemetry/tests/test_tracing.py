@@ -15,7 +15,7 @@ from installed_fakes import entry_points_in, install
 from telemetry_fake import FAKE_SINKS, FakeSink
 
 from llamastack import Stack
-from llamastack.api.common import UserMessage
+from llamastack.api import ChatCompletionResponseEvent, ChatCompletionResponseStreamChunk, TokenUsage, UserMessage
 from llamastack.provider import ObjectNotFoundError
 from llamastack.provider.context import current_context, use_context
 from llamastack.stack.discovery import Discovery
@@ -187,10 +187,38 @@ async def test_every_provider_gets_every_span_also_one_that_takes_events_alone(t
     assert trace.root_span_id == first.spans[0].span_id
 
 
+async def test_a_native_stream_has_tokens_and_the_time_of_the_first(traced: Started) -> None:
+    async with traced() as (stack, sink):
+        provider = stack.instances["inference"][0].provider
+
+        async def pieces(**_: object) -> AsyncIterator[object]:
+            async def events() -> AsyncIterator[object]:
+                yield ChatCompletionResponseStreamChunk(event=event("start"))
+                await anyio.sleep(0.02)
+                yield ChatCompletionResponseStreamChunk(event=event("progress", delta="Hi"))
+                usage = TokenUsage(prompt_tokens=21, completion_tokens=13)
+                yield ChatCompletionResponseStreamChunk(event=event("complete", usage=usage))
+
+            return events()
+
+        vars(provider)["chat_completion"] = pieces
+        model = await model_of(stack)
+        async for _ in await stack.inference.chat_completion(model=model, messages=HI, stream=True):
+            pass
+        [span] = await sink.until(1)
+    assert (span.attributes["gen_ai.usage.input_tokens"], span.attributes["gen_ai.usage.output_tokens"]) == (21, 13)
+    assert span.attributes["gen_ai.response.time_to_first_chunk"] >= 0.02  # type: ignore[operator]
+
+
+def event(kind: str, **fields: object) -> ChatCompletionResponseEvent:
+    return ChatCompletionResponseEvent.model_validate({"event_type": kind, "delta": "", **fields})
+
+
 async def test_a_stream_that_is_left_says_so(traced: Started) -> None:
     async with traced() as (stack, sink):
         pieces = await stack.inference.chat_completion(model=await model_of(stack), messages=HI, stream=True)
         await anext(pieces)
+        await anext(pieces)  # the first one only announces the others
         await pieces.aclose()
         [span] = await sink.until(1)
     assert (span.status, span.attributes["llamastack.cancelled"]) == ("unset", True)

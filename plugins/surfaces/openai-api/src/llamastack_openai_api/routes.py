@@ -32,6 +32,7 @@ from llamastack_openai_api.errors import OPENAI_ERRORS, PREFIX
 from llamastack_openai_api.native_calls import NATIVE, FormAnswer
 from llamastack_openai_api.openapi import openai_openapi
 from llamastack_openai_api.replies import Reply, StreamOptions
+from llamastack_openai_api.reply_facts import announces_json, announces_mapping, tokens_of_json, tokens_of_mapping
 from llamastack_openai_api.requests import (
     CHAT,
     COMPLETION,
@@ -44,7 +45,6 @@ from llamastack_openai_api.requests import (
 from llamastack_openai_api.routes_beyond_openai import STACK_ROUTES, StackEndpoint
 from llamastack_openai_api.sampling import another_seed
 from llamastack_openai_api.schemas import ANSWERS, Schema, reference_to
-from llamastack_openai_api.token_counts import tokens_of_json, tokens_of_mapping
 from llamastack_server import Endpoint, json_object, json_of
 
 MOST_ANSWERS = 2048
@@ -138,7 +138,9 @@ def _forward(route: str, native: str, needs: _Needs) -> ProviderMethod:
         named = str(fields.get("model"))
         return OpenAIRequest(route, call.identifier, call.body or b"", fields, call.stream, named=named)
 
-    return ProviderMethod("forward_openai", native, request, needs, takes="takes_openai", tokens=tokens_of_json)
+    return ProviderMethod(
+        "forward_openai", native, request, needs, takes="takes_openai", tokens=tokens_of_json, announces=announces_json
+    )
 
 
 def _with_values(given: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -182,7 +184,7 @@ def _read(adapter: TypeAdapter[_T], given: Mapping[str, Any]) -> _T:
 def _take_form(native: str, argument: Callable[[ProviderCall], OpenAIForm], needs: _Needs) -> ProviderMethod:
     """The method of providers that takes OpenAI's form of the native method."""
     name = {"chat_completion": "openai_chat", "completion": "openai_completion"}[native]
-    return ProviderMethod(name, native, argument, needs, tokens=tokens_of_mapping)
+    return ProviderMethod(name, native, argument, needs, tokens=tokens_of_mapping, announces=announces_mapping)
 
 
 async def _chat(surface: Surface, given: Mapping[str, Any], body: bytes) -> Answer:

@@ -1,6 +1,7 @@
-"""The tokens that replies in OpenAI's form report, for call events.
+"""What replies in OpenAI's form say, for call events: their tokens, and whether a chunk holds something of the model.
 
-Format: https://platform.openai.com/docs/api-reference/chat/object, the field `usage`.
+Format: https://platform.openai.com/docs/api-reference/chat/object, the field `usage`, and
+https://platform.openai.com/docs/api-reference/chat-streaming, the field `delta`.
 """
 
 from __future__ import annotations
@@ -37,3 +38,31 @@ def tokens_of_mapping(reply: object) -> Tokens | None:
     details = usage.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, Mapping) else None
     return usage.get("prompt_tokens"), usage.get("completion_tokens"), cached
+
+
+# The first chunk of most backends: a role, and no text. It comes before the model has read the prompt.
+_ROLE = b'"role"'
+_NO_TEXT = re.compile(rb'"content"\s*:\s*(?:""|null)')
+
+
+def announces_json(piece: object) -> bool:
+    """Whether events, as bytes, hold one chunk with a role and nothing of the model."""
+    return (
+        isinstance(piece, bytes)
+        and _ROLE in piece
+        and piece.count(b'"delta"') == 1
+        and (b'"content"' not in piece or _NO_TEXT.search(piece) is not None)
+        and b'"tool_calls"' not in piece
+        and b'"reasoning' not in piece
+    )
+
+
+def announces_mapping(chunk: object) -> bool:
+    """The same for a chunk as a mapping."""
+    choices = chunk.get("choices") if isinstance(chunk, Mapping) else None
+    if not choices or any(choice.get("finish_reason") for choice in choices):
+        return False
+    deltas = [choice.get("delta") or {} for choice in choices]
+    return all(
+        "role" in delta and not any(value for name, value in delta.items() if name != "role") for delta in deltas
+    )
