@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from installed_fakes import install
+from installed_fakes import SCRIPTED, entry_points_in, install
 
 from llamastack.stack import ConfigError, Stack
 from llamastack.stack.discovery import Discovery
@@ -43,6 +43,16 @@ def test_keys_of_other_tools_are_passed_over(tmp_path: Path, discovery: Discover
     assert stack.config.value["x-mine"] == {"port": 3}
     assert "x-mine" not in stack.config.run.model_dump()
     assert "xmine: unknown field" in problem(tmp_path, "xmine: 1\n" + GOOD, discovery)
+
+
+def test_sections_of_packages_that_are_not_installed_are_passed_over(tmp_path: Path) -> None:
+    install(tmp_path / "site", "llamastack-provider-scripted", SCRIPTED)
+    without = Discovery(entry_points_in(tmp_path / "site", real=False))
+    written = GOOD + "server: {port: 1}\nmetrics: {}\ntracing: {enabled: false}\nprices: {}\n"
+    file = tmp_path / "run.yaml"
+    file.write_text(written)
+    assert Stack.from_config(file, discovery=without).config.value["tracing"] == {"enabled": False}
+    assert "traces: unknown field" in problem(tmp_path, written + "traces: {}\n", without)
 
 
 def test_its_files_can_be_kept_elsewhere(tmp_path: Path, discovery: Discovery) -> None:

@@ -23,7 +23,12 @@ from llamastack.stack.yaml_source import ConfigError, ConfigIssue, YamlDocument,
 ProviderId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
 HOME_VARIABLE = "LLAMASTACK_HOME"
 _EXTENSION = "x-"
-_KNOWN_SECTIONS = {"server": "llamastack-server", "metrics": "llamastack-metrics"}
+_KNOWN_SECTIONS = {
+    "server": "llamastack-server",
+    "metrics": "llamastack-metrics",
+    "tracing": "llamastack-telemetry",
+    "prices": "llamastack-telemetry",
+}
 """Sections of packages that need not be installed: the same run config can be used without them."""
 _Section = TypeVar("_Section", bound=BaseModel)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -146,6 +147,13 @@ def test_a_wrong_moment(since: str) -> None:
     done = run("http://127.0.0.1:1", "list", "--since", since)
     assert done.exit_code == 2
     assert f"'{since}' is neither like 90s, 10m, 2h, 7d nor like 2026-11-29T14:00:00Z" in done.stderr
+
+
+@pytest.mark.parametrize("command", [["show"], ["list", "--name"], ["tail", "--name"]])
+def test_bytes_that_are_no_text(command: list[str]) -> None:
+    done = run("http://127.0.0.1:1", *command, os.fsdecode(b"\xff\xfeabcd"))
+    assert done.exit_code == 2
+    assert r"'\xff\xfeabcd' is not valid UTF-8 text" in done.stderr
 
 
 @pytest.mark.parametrize("telemetry", ["", "  telemetry:\n  - {provider_id: sample, provider_type: remote::sample}\n"])

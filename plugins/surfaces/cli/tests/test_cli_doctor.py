@@ -26,7 +26,7 @@ from llamastack.provider.errors import InvalidRequestError, ProviderUnavailableE
 from llamastack.stack import Stack
 from llamastack.stack import discovery as discovery_module
 from llamastack.stack.discovery import Discovery
-from llamastack_cli.doctor.advice import advice_on_error
+from llamastack_cli.doctor.advice import advice_on_config, advice_on_error
 from llamastack_cli.group import cli
 
 Front = Callable[..., tuple[OpenAIFront, str]]
@@ -279,6 +279,12 @@ def test_a_package_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     )
     fault = checks["packages", "providers.inference[0].provider_type"]
     assert fault["advice"] == "pip install llamastack-provider-tgi"
+
+
+def test_the_advice_to_install_an_extra_is_quoted_for_a_shell() -> None:
+    message = "sinks: sqlite needs more: pip install 'acme-telemetry[sqlite]'"
+    assert advice_on_config(message) == "pip install 'acme-telemetry[sqlite]'"
+    assert advice_on_error(ImportError(message), message, "acme", None, []) == "pip install 'acme-telemetry[sqlite]'"
 
 
 def test_no_file_and_wrong_usage() -> None:

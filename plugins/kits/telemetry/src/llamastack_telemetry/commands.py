@@ -52,9 +52,21 @@ def _moment(ctx: click.Context, parameter: click.Parameter, value: str | None) -
     return moment
 
 
+def _text(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """A word of the command line, which Python reads with surrogates in place of bytes that are not UTF-8."""
+    try:
+        (value or "").encode()
+    except UnicodeEncodeError:
+        shown = (value or "").encode(errors="surrogateescape").decode(errors="backslashreplace")
+        raise click.BadParameter(f"'{shown}' is not valid UTF-8 text", context, parameter) from None
+    return value
+
+
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _errors = click.option("--errors", is_flag=True, help="Only traces in which a span failed.")
-_name = click.option("--name", metavar="TEXT", help="Only traces with this text in the name of their root.")
+_name = click.option(
+    "--name", metavar="TEXT", callback=_text, help="Only traces with this text in the name of their root."
+)
 
 
 @click.group("traces", help="Show the traces of a running server.")
@@ -110,7 +122,7 @@ def _row(trace: TraceSummary, short: str) -> tuple[str, ...]:
     help="Draw a trace: its spans as a tree, how long each took, and where in the trace's time it lies. ID is the "
     "trace's id, or at least the first 4 characters of it.",
 )
-@click.argument("trace_id", metavar="ID")
+@click.argument("trace_id", metavar="ID", callback=_text)
 @click.option("--depth", type=click.IntRange(1), metavar="N", help="Draw the first N levels of the tree only.")
 @click.option(
     "--all", "everything", is_flag=True, help="Draw every span: also neighbours that look the same, and after 1,000."

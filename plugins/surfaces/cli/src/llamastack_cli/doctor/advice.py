@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 
 from llamastack.provider.connection_errors import tls_failure_of
 from llamastack.provider.context import PROVIDER_DATA_HEADER
@@ -64,7 +65,7 @@ def advice_on_config(message: str) -> str:
         names = re.findall(r"'([^']+)'", unset[1])
         return f"set it: {'; '.join(f'export {name}=...' for name in names)}"
     if (install := _INSTALL.search(message)) is not None:
-        return f"pip install {install[2]}"
+        return f"pip install {shlex.quote(install[2])}"
     if "no such file" in message or "neither a file nor" in message:
         return "check the path; `llamastack distributions list` has the installed run configs"
     if "unknown field" in message:
@@ -121,7 +122,7 @@ def _chain_of(error: BaseException | None) -> list[BaseException]:
 
 def _advice_on_import(chain: list[BaseException], message: str) -> str:
     if (install := _INSTALL.search(message)) is not None:
-        return f"pip install {install[2]}"
+        return f"pip install {shlex.quote(install[2])}"
     names = [one.name for one in chain if isinstance(one, ImportError) and one.name]
     if names:
         return f"a Python package is missing: pip install the one that brings the module '{names[0].partition('.')[0]}'"
