@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, cast
 
 import anyio
 import pytest
@@ -19,7 +20,12 @@ from llamastack.api.telemetry import (
     StructuredLogEvent,
     UnstructuredLogEvent,
 )
+from llamastack.provider.errors import InvalidRequestError
+from llamastack_provider_opentelemetry.event_queue import EventQueue
 from llamastack_provider_opentelemetry.open_spans import OpenSpans
+
+if TYPE_CHECKING:
+    from llamastack_provider_opentelemetry.event_encoding import EventEncoder
 
 BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -75,6 +81,39 @@ async def test_large_events_wait_up_to_a_limit_of_bytes(caplog: pytest.LogCaptur
         kept = len(collector.received.logs)
         assert 1 <= kept <= 2
         assert f"dropped {20 - kept} events" in caplog.text
+
+
+@pytest.mark.anyio
+async def test_a_large_event_is_refused() -> None:
+    with fake_collector() as (url, collector):
+        async with started(endpoint=url) as provider:
+            for event in (line("x" * 32_768), line(attributes={"a": ["y" * 20_000, "y" * 20_000, "\ud83e"]})):
+                with pytest.raises(
+                    InvalidRequestError, match=r"at most 32768 are taken .* 'max_event_bytes'"
+                ) as caught:
+                    await provider.log_event(event)
+                assert caught.value.param == "event"
+            await provider.log_event(line("x" * 32_000))
+        assert [len(log.body.string_value) for log in collector.received.logs] == [32_000]
+
+
+@pytest.mark.anyio
+async def test_events_are_counted_by_bytes_before_they_wait() -> None:
+    queue = EventQueue("otel", cast("EventEncoder", None), anyio.sleep, most_events=10, most_bytes=1000)  # type: ignore[arg-type]
+    for _ in range(5):
+        queue.put(line(), 400)
+    queue.put(line(), 200)
+    assert (queue.waiting, queue.dropped) == (3, 3)
+
+
+@pytest.mark.anyio
+async def test_room_for_events_is_free_again_when_they_are_sent() -> None:
+    with fake_collector() as (url, collector):
+        async with started(endpoint=url, max_waiting_bytes=65_536, max_request_bytes=65_536) as provider:
+            for sent in range(1, 4):
+                await provider.log_event(line("x" * 30_000))
+                await provider.log_event(line("x" * 30_000))
+                await until(lambda sent=sent: len(collector.received.logs) == 2 * sent)  # type: ignore[misc]
 
 
 @pytest.mark.anyio

@@ -93,7 +93,12 @@ class OpenTelemetryConfig(BaseModel):
         10_000, ge=1, description="Most events of `log_event` that wait; further ones are dropped, and counted"
     )
     max_waiting_bytes: int = Field(
-        16_000_000, ge=65_536, description="Most bytes of events of `log_event` that wait for the collector"
+        16_000_000,
+        ge=65_536,
+        description="Most bytes of events of `log_event` that wait; further ones are dropped, and counted",
+    )
+    max_event_bytes: int = Field(
+        32_768, ge=1024, description="Bytes that an event of `log_event` may have as JSON; a larger one is refused"
     )
     open_span_timeout_s: float = Field(
         3600.0, gt=0, description="Seconds that a span of `log_event` may last; then it is dropped, and counted"
@@ -110,6 +115,15 @@ class OpenTelemetryConfig(BaseModel):
                 "'endpoint', such as http://jaeger:4318"
             )
         return with_environment(given, os.environ)
+
+    @model_validator(mode="after")
+    def _has_room_for_an_event(self) -> Self:
+        if self.max_event_bytes > self.max_waiting_bytes:
+            raise ValueError(
+                f"'max_event_bytes' ({self.max_event_bytes}) is more than 'max_waiting_bytes' "
+                f"({self.max_waiting_bytes}), so such an event would always be dropped"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_an_address(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections import deque
@@ -12,7 +13,7 @@ import anyio.to_thread
 
 from llamastack.api.telemetry import Event
 from llamastack.provider.backoff import pause_s
-from llamastack.provider.errors import LlamaStackError
+from llamastack.provider.errors import InvalidRequestError, LlamaStackError
 from llamastack_provider_opentelemetry.event_encoding import EventEncoder
 from llamastack_provider_opentelemetry.payloads import Payload
 
@@ -26,7 +27,7 @@ _REPORT_EVERY_S = 60.0
 class EventQueue:
     """First the events wait to be encoded, which a thread does soon; then the requests wait to be sent.
 
-    most_events: that wait. most_bytes: of the requests that wait. send: raises as `Transport.send`.
+    most_events: that wait. most_bytes: of the events and the requests that wait. send: raises as `Transport.send`.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class EventQueue:
         """How many events are lost: for want of room, refused, or left at the end."""
         self._provider_id, self._encode, self._send = provider_id, encode, send
         self._most_events, self._most_bytes = most_events, most_bytes
-        self._events: deque[Event] = deque()
+        self._events: deque[tuple[Event, int]] = deque()  # with their bytes
         self._payloads: deque[Payload] = deque()
         self._waiting_events = self._waiting_bytes = 0
         self._first, self._full, self._ready, self._done = (anyio.Event() for _ in range(4))
@@ -55,12 +56,13 @@ class EventQueue:
         """How many events wait, those that are being sent too."""
         return len(self._events) + self._waiting_events
 
-    def put(self, event: Event) -> None:
-        """Add an event. One for which there is no room is dropped."""
-        if self.waiting >= self._most_events:
+    def put(self, event: Event, size: int) -> None:
+        """Add an event of `size` bytes as JSON. One for which there is no room is dropped."""
+        if self.waiting >= self._most_events or self._waiting_bytes + size > self._most_bytes:
             self.dropped += 1
             return
-        self._events.append(event)
+        self._events.append((event, size))
+        self._waiting_bytes += size
         self._first.set()
         if len(self._events) >= _BATCH:
             self._full.set()
@@ -91,18 +93,22 @@ class EventQueue:
             self._first, self._full = anyio.Event(), anyio.Event()
             while self._events:
                 taken = [self._events.popleft() for _ in range(min(len(self._events), _BATCH))]
+                events, size = [event for event, _ in taken], sum(size for _, size in taken)
                 self._waiting_events += len(taken)
+                payloads: list[Payload] = []
                 try:
-                    self._put(await anyio.to_thread.run_sync(self._encode, taken))
+                    payloads = await anyio.to_thread.run_sync(self._encode, events)
                 except Exception:  # a fault of the encoder must not end what sends the next events
                     self.dropped += len(taken)
                     _LOGGER.exception("telemetry provider '%s' cannot encode events", self._provider_id)
                 finally:
                     self._waiting_events -= len(taken)
+                    self._waiting_bytes -= size
+                self._put(payloads)
 
     def _put(self, payloads: Sequence[Payload]) -> None:
         for payload in payloads:
-            if self._payloads and self._waiting_bytes + len(payload.body) > self._most_bytes:
+            if self._waiting_bytes + len(payload.body) > self._most_bytes:
                 self.dropped += payload.items
                 continue
             self._payloads.append(payload)
@@ -150,3 +156,15 @@ class EventQueue:
             self._encode.open_spans.dropped,
         )
         self._reported, self._reported_at = dropped, now
+
+
+def json_bytes(event: Event) -> int:
+    """The bytes of an event as JSON. Raises InvalidRequestError if it has no form as JSON."""
+    try:
+        return len(event.model_dump_json())
+    except ValueError:  # a text with half a character, which is sent nevertheless
+        pass
+    try:
+        return len(json.dumps(event.model_dump(), default=str))
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequestError(f"event: it has no form as JSON: {error}", param="event") from None

@@ -11,11 +11,11 @@ import anyio.to_thread
 
 from llamastack.api.telemetry import Event, Telemetry
 from llamastack.provider import Deps
-from llamastack.provider.errors import LlamaStackError, RequestTooLargeError
+from llamastack.provider.errors import InvalidRequestError, LlamaStackError, RequestTooLargeError
 from llamastack.provider.redaction import Redactor, struck_error
 from llamastack_provider_opentelemetry.config import OpenTelemetryConfig
 from llamastack_provider_opentelemetry.event_encoding import EventEncoder
-from llamastack_provider_opentelemetry.event_queue import EventQueue
+from llamastack_provider_opentelemetry.event_queue import EventQueue, json_bytes
 from llamastack_provider_opentelemetry.http_transport import HttpTransport
 from llamastack_provider_opentelemetry.open_spans import OpenSpans
 from llamastack_provider_opentelemetry.payloads import Payload, in_payloads
@@ -85,8 +85,15 @@ class OpenTelemetryTelemetry(Telemetry):
         self._batch = None
 
     async def log_event(self, event: Event) -> None:
-        """Put an event into the queue; it never waits for the collector."""
-        self._events.put(event)
+        """Put an event into the queue; it never waits for the collector. Raises InvalidRequestError for a large one."""
+        size = json_bytes(event)
+        if size > self._config.max_event_bytes:
+            raise InvalidRequestError(
+                f"event: it has {size} bytes as JSON; at most {self._config.max_event_bytes} are taken of an event; "
+                "the config 'max_event_bytes' of the telemetry provider sets that",
+                param="event",
+            )
+        self._events.put(event, size)
 
     def _sampled(self, spans: Sequence[FinishedSpan]) -> Sequence[FinishedSpan]:
         return spans if self._sampling.takes_all else [span for span in spans if self._sampling.takes(span.trace_id)]
