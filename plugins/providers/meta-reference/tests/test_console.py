@@ -154,6 +154,28 @@ def test_a_reader_that_stands_still_costs_lines_and_no_time(
     ]
 
 
+def test_lines_that_are_lost_are_counted_once_a_minute_and_at_the_end(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(console_output, "_LONGEST_WAIT_S", 0)
+    monkeypatch.setattr(console_output.time, "monotonic", lambda: now[0])
+    output = ConsoleOutput(pipe[1])
+    output.write(["x" * 1_000_000, "a", "b"])
+    for _ in range(3):
+        output.write(["c"])
+    now[0] = 61
+    output.write(["d"])
+    now[0] = 90
+    output.write(["e"])
+    output.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        "the console takes no lines of traces; they are dropped until it does",
+        "the console did not take 6 lines of traces since the start; they are lost",
+        "the console did not take 8 lines of traces since the start; they are lost",  # one of them in part
+    ]
+
+
 def test_a_long_line_is_written_whole(pipe: tuple[int, int]) -> None:
     ConsoleOutput(pipe[1]).write(["x" * 10_000, "y"])
     assert os.read(pipe[0], 65536) == b"x" * 10_000 + b"\ny\n"
@@ -164,9 +186,11 @@ def test_a_reader_that_is_gone_is_said_once(pipe: tuple[int, int], caplog: pytes
     output = ConsoleOutput(pipe[1])
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
-            output.write(["a line"])
+            output.write(["a line", "another"])
+        output.close()
     assert [record.getMessage() for record in caplog.records] == [
-        "traces are no longer written to the console: Broken pipe"
+        "traces are no longer written to the console: Broken pipe",
+        "the console did not take 6 lines of traces since the start; they are lost",
     ]
 
 

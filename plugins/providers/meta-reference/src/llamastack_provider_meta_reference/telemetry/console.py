@@ -57,8 +57,9 @@ class ConsoleSink:
         await self._write(lambda: [self._style.of_event(event)])
 
     async def close(self) -> None:
-        """Write the lines that wait."""
+        """Write the lines that wait, and log how many are lost."""
         await self._write(self._style.rest)
+        self._output.close()
 
     async def _write(self, lines: Callable[[], list[str]]) -> None:
         await anyio.to_thread.run_sync(lambda: self._output.write(lines()), limiter=self._one)
