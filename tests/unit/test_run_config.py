@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import importlib_metadata
 import pytest
 from installed_fakes import SCRIPTED, entry_points_in, install
 
 from llamastack.stack import ConfigError, Stack
-from llamastack.stack.discovery import Discovery
+from llamastack.stack.discovery import STORE_GROUP, Discovery
 
 GOOD = """\
 version: '2'
@@ -47,7 +48,8 @@ def test_keys_of_other_tools_are_passed_over(tmp_path: Path, discovery: Discover
 
 def test_sections_of_packages_that_are_not_installed_are_passed_over(tmp_path: Path) -> None:
     install(tmp_path / "site", "llamastack-provider-scripted", SCRIPTED)
-    without = Discovery(entry_points_in(tmp_path / "site", real=False))
+    stores = list(importlib_metadata.entry_points(group=STORE_GROUP))
+    without = Discovery(lambda: [*stores, *entry_points_in(tmp_path / "site", real=False)()])
     written = GOOD + "server: {port: 1}\nmetrics: {}\ntracing: {enabled: false}\nprices: {}\n"
     file = tmp_path / "run.yaml"
     file.write_text(written)
