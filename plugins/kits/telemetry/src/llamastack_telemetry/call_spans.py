@@ -7,8 +7,6 @@ from enum import Enum
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
-import pydantic_core
-
 from llamastack.provider.hookspecs import FinishedRequest
 from llamastack.provider.provider_call import CallEvent, ProviderCall
 from llamastack_telemetry import conventions as names
@@ -28,6 +26,7 @@ _NUMBERS = {
     "top_p": names.REQUEST_TOP_P,
     "seed": names.REQUEST_SEED,
 }
+_PARAMETERS = (*_NUMBERS, "stop")
 
 
 _CALL, _REPLY = (CallEvent._fields.index(name) for name in ("call", "reply"))
@@ -46,8 +45,8 @@ DROPPED: Final = Dropped.dropped
 class FinishedCall(NamedTuple):
     """A call of a provider that has ended. It holds the parameters of the request, not its content.
 
-    event: without its call. end_ns: nanoseconds since 1970. parameters: `sampling_params` of a native call, or the body
-    of a short request in OpenAI's form. cost: None if it is not known. said: what `replies.kept_of` gave.
+    event: without its call. end_ns: nanoseconds since 1970. parameters: `sampling_params` of a native call, or those
+    fields of a short request in OpenAI's form. cost: None if it is not known. said: what `replies.kept_of` gave.
     content: of the messages, in a stack that asks for it; DROPPED if there was no room for it.
     """
 
@@ -70,13 +69,17 @@ def finished_call(event: CallEvent, end_ns: int, cost: Cost | None, *, with_body
         CallEvent, (*event[:_CALL], None, *event[_CALL + 1 : _REPLY], None, *event[_REPLY + 1 :])
     )
     said = None if event.reply is None else kept_of(event.reply, with_body=with_body)
-    return FinishedCall(kept, end_ns, call.stream, _parameters_of(call, with_body), cost, said)
+    return FinishedCall(kept, end_ns, call.stream, _parameters_of(call), cost, said)
 
 
-def _parameters_of(call: ProviderCall, with_body: bool) -> object:
+def _parameters_of(call: ProviderCall) -> object:
     if call.body is None:
         return call.request.get("sampling_params")
-    return call.body if with_body and len(call.body) <= LONGEST_PARSED_BODY else None
+    if len(call.body) > LONGEST_PARSED_BODY:
+        return None
+    # perf: llamastack-v1-sqlite. `/v1` has parsed them; what other callers send is parsed here.
+    request = call.request
+    return {name: request[name] for name in _PARAMETERS if name in request} or None
 
 
 def span_of_call(finished: FinishedCall) -> FinishedSpan:
@@ -153,12 +156,7 @@ def _add_results(attributes: Attributes, event: CallEvent) -> None:
 
 def _request_attributes(parameters: object) -> Attributes:
     found: Attributes = {}
-    if isinstance(parameters, bytes):
-        try:
-            parameters = pydantic_core.from_json(parameters)
-        except ValueError:
-            return found
-    given = parameters if isinstance(parameters, Mapping) else _native_parameters(parameters)
+    given = parameters if isinstance(parameters, dict) else _native_parameters(parameters)
     for field, value in given.items():
         name = _NUMBERS.get(field)
         if name is not None and isinstance(value, (int, float)) and value is not True and value is not False:

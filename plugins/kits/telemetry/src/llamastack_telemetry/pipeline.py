@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 
 from llamastack.provider.hookspecs import FinishedRequest
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from llamastack_telemetry.content_attributes import ContentWriter
 
 _LOGGER = logging.getLogger("llamastack.telemetry")
+_LEAST_AT_ONCE, _MOST_AT_ONCE = 64, 1024  # spans
 _MOST_BODIES = 2_000
 _LAST_FLUSH_S = 5.0
 _REPORT_EVERY_S = 60.0
@@ -32,7 +34,7 @@ _FinishedRequest = tuple[FinishedRequest, int]
 
 
 class Pipeline:
-    """Keeps what has finished, makes spans of it in a thread, and hands them to the queue of each provider."""
+    """Keeps what has finished, makes spans of it, and hands them to the queue of each provider."""
 
     def __init__(self, settings: TracingConfig) -> None:
         self._settings = settings
@@ -106,19 +108,28 @@ class Pipeline:
     async def _take(self) -> None:
         async with self._taking:  # spans keep their order
             while self._finished:
-                # All at once: a busy event loop comes back from the thread late, and more has finished by then.
-                taken, self._finished = self._finished, deque()
-                self._in_thread = len(taken)
-                held = self._content_bytes
-                spans = await anyio.to_thread.run_sync(self._spans_of, taken)
-                self._content_bytes -= held
+                if self._content_bytes:
+                    spans = await self._taken_with_content()
+                else:
+                    # perf: llamastack-v1-sqlite. In a thread it takes eight times as long, since the thread and the
+                    # event loop wait for each other's turns. A span takes 5 us; more are made if more are waiting.
+                    number = min(max(_LEAST_AT_ONCE, len(self._finished) // 8), _MOST_AT_ONCE, len(self._finished))
+                    spans = self._spans_of(self._finished.popleft() for _ in range(number))
+                    await anyio.lowlevel.checkpoint()
                 self._made += len(spans)
-                self._in_thread = 0
                 for queue in self._queues:
                     queue.put(spans)
 
+    async def _taken_with_content(self) -> list[FinishedSpan]:
+        """Content is long, and is searched for what must not be kept: that takes a thread."""
+        taken, self._finished = self._finished, deque()
+        self._in_thread, held = len(taken), self._content_bytes
+        spans = await anyio.to_thread.run_sync(self._spans_of, taken)
+        self._content_bytes -= held
+        self._in_thread = 0
+        return spans
+
     def _spans_of(self, finished: Iterable[FinishedCall | _FinishedRequest]) -> list[FinishedSpan]:
-        """In a thread."""
         spans = []
         for each in finished:
             if not isinstance(each, FinishedCall):

@@ -65,7 +65,9 @@ def attributes_of(kept: object) -> Attributes:
 def _of_bytes(text: bytes) -> Attributes:
     # After the choices, an id may be that of a call of a tool.
     before = text.find(_CHOICES)
-    found = _ID_OF_PIECE.search(text) or (_ID.search(text, 0, before) if before >= 0 else None)
+    found = _ID_OF_PIECE.search(text) if b"data:" in text else None
+    if found is None and before >= 0:
+        found = _ID.search(text, 0, before)
     model = _MODEL.search(text)
     return _attributes(_text(found), _text(model), [reason.decode("latin-1") for reason in _REASON.findall(text)])
 

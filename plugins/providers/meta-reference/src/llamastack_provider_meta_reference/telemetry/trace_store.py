@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pydantic_core
 
+from llamastack_provider_meta_reference.telemetry.many_rows import write_rows
 from llamastack_provider_meta_reference.telemetry.parts import (
     KeptSpan,
     KeptTrace,
@@ -34,13 +35,13 @@ _TRACE_COLUMNS = (
 )
 _KNOWN = f"SELECT {_TRACE_COLUMNS} FROM traces WHERE trace_id IN (SELECT value FROM json_each(?))"
 _PUT_TRACE = f"""
-INSERT INTO traces ({_TRACE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO traces ({_TRACE_COLUMNS}) VALUES %s
 ON CONFLICT (id) DO UPDATE SET start_ns = excluded.start_ns, end_ns = excluded.end_ns, root_rank = excluded.root_rank,
 root_start_ns = excluded.root_start_ns, root_span_id = excluded.root_span_id, name = excluded.name,
 spans = excluded.spans, errors = excluded.errors, input_tokens = excluded.input_tokens,
 output_tokens = excluded.output_tokens, cost = excluded.cost
 """
-_SPAN_VALUES = "INTO spans VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_SPAN_VALUES = "INTO spans VALUES %s"
 _INSERT_SPAN = f"INSERT OR IGNORE {_SPAN_VALUES}"
 _PUT_SPAN = f"INSERT OR REPLACE {_SPAN_VALUES}"
 _PUT_EVENT = "INSERT INTO events VALUES (?, ?, ?, ?, ?)"
@@ -111,7 +112,7 @@ class TraceStore:
         with suppress(_AlreadyThereError), transaction(self.connection):
             written = _Traces(self.connection, (span.trace_id for span in spans))
             rows = [_row(written.of(span), span) for span in spans]
-            if self.connection.executemany(_INSERT_SPAN, rows).rowcount != len(rows):
+            if write_rows(self.connection, _INSERT_SPAN, rows) != len(rows):
                 raise _AlreadyThereError
             self._put_events(written, spans)
             written.save()
@@ -138,7 +139,7 @@ class TraceStore:
         spans: dict[tuple[str, str], KeptSpan] = {}
         taken = [self._merge_one(written, spans, part) for part in parts]
         rows = [_kept_row(span) for span in spans.values()]
-        self.connection.executemany(_PUT_SPAN, rows)
+        write_rows(self.connection, _PUT_SPAN, rows)
         written.save()
         return taken
 
@@ -257,7 +258,7 @@ class _Traces:
 
     def save(self) -> None:
         """Write them."""
-        self._connection.executemany(_PUT_TRACE, [trace.row() for trace in self.kept.values()])
+        write_rows(self._connection, _PUT_TRACE, [trace.row() for trace in self.kept.values()])
         self._connection.execute("UPDATE upkeep SET next_id = ?", (self._next_id,))
 
 
