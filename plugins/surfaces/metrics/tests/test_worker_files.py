@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from llamastack_metrics.recorder import Cell
 from llamastack_metrics.snapshots import Snapshot, added_up
 from llamastack_metrics.worker_files import WorkerFiles
 
@@ -15,6 +16,7 @@ RUN = "100-1"
 WORKER = """
 import sys
 from pathlib import Path
+from llamastack_metrics.recorder import Cell
 from llamastack_metrics.snapshots import Snapshot
 from llamastack_metrics.worker_files import WorkerFiles
 
@@ -44,7 +46,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 def shown(files: WorkerFiles) -> tuple[float, float]:
     """Registrations, and workers that live beside this one."""
-    total = added_up(files.others(), 100)
+    total = added_up(files.all_with(Snapshot()))
     registrations = total.counters.get("llamastack_resource_registrations", {})
     return sum(registrations.values()), total.gauges.get("llamastack_workers", {}).get((), 0)
 
@@ -67,13 +69,45 @@ def test_what_the_dead_have_counted_stays_and_their_gauges_go(tmp_path: Path) ->
     assert len([*tmp_path.glob("*.json")]) <= 4
 
 
+MOST = 10
+
+
+def counted_by(worker: str) -> Snapshot:
+    """As many label sets as a worker may have, all of them its own but one."""
+    calls: dict[tuple[str, ...], Cell] = {(worker, f"{number}"): [1, 0.1] for number in range(MOST - 1)}
+    return Snapshot(calls={**calls, ("all", "0"): [1, 0.1]})
+
+
+def test_workers_with_many_label_sets_show_the_same_whichever_answers_and_nothing_falls(tmp_path: Path) -> None:
+    workers = {name: WorkerFiles(tmp_path, RUN, 10 * MOST) for name in "abc"}
+    for name, files in workers.items():
+        files.open()
+        files.write(counted_by(name))
+    totals = [added_up(files.all_with(counted_by(name))).calls for name, files in workers.items()]
+    assert totals[0] == totals[1] == totals[2]
+    assert totals[0] == {
+        ("all", "0"): [3, pytest.approx(0.3)],
+        **{(worker, f"{number}"): [1, 0.1] for worker in "abc" for number in range(MOST - 1)},
+    }
+    workers["b"].close(counted_by("b"))
+    assert added_up(workers["a"].all_with(counted_by("a"))).calls == totals[0]
+    after = WorkerFiles(tmp_path, RUN, 10 * MOST)
+    after.open()  # it adds up those that have ended
+    for answers, own in ((after, Snapshot()), (workers["c"], counted_by("c"))):
+        calls = added_up(answers.all_with(own)).calls
+        assert calls.keys() == totals[0].keys()
+        assert all(calls[labels] == pytest.approx(cell) for labels, cell in totals[0].items())
+    for files in (workers["a"], workers["c"], after):
+        files.close(Snapshot())
+
+
 def test_another_server_of_the_folder_is_not_added(tmp_path: Path) -> None:
     kill(worker(tmp_path, "7-1"))
     other = worker(tmp_path, "8-1")
     files = WorkerFiles(tmp_path, RUN, 100)
     files.open()
     assert shown(files) == (0, 0)
-    assert {file.name.partition(".")[0] for file in tmp_path.glob("*.json")} == {"8-1"}
+    assert {file.name.partition(".")[0] for file in tmp_path.glob("*.json")} == {RUN, "8-1"}
     kill(other)
     files.close(Snapshot())
 

@@ -141,13 +141,11 @@ class Scraper:
         own = _with_process(own)
         snapshots = [own]
         if self._files is not None:
-            # It is written first: if this process dies, the next scrape must not show less.
-            self._files.write(own)
             try:
-                snapshots += self._files.others()
+                snapshots = self._files.all_with(own)
             except TimeoutError as error:
                 raise ServerBusyError(f"metrics: {error}") from error
-        total = added_up(snapshots, self._settings.max_series)
+        total = added_up(snapshots)
         total.gauges.update(jobs)
         return expose(total, self._settings, accept, accept_encoding)
 

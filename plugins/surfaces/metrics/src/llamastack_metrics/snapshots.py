@@ -70,8 +70,12 @@ def _from_lists(values: Mapping[str, Iterable[tuple[list[str], float]]]) -> Valu
     return {name: {tuple(labels): value for labels, value in series} for name, series in values.items()}
 
 
-def added_up(snapshots: Iterable[Snapshot], most: int) -> Snapshot:
-    """The sum of several. most: label sets of requests, and of calls; further ones are added to `other`."""
+def added_up(snapshots: Iterable[Snapshot], most: int | None = None) -> Snapshot:
+    """The sum of several.
+
+    most: label sets of requests, and of calls; further ones are added to `other`. With such a limit the sum depends on
+    the order, so only what is kept for good has one: a scrape would show counters that fall.
+    """
     total = Snapshot()
     for each in snapshots:
         _add_cells(total.requests, each.requests, most)
@@ -85,9 +89,9 @@ def added_up(snapshots: Iterable[Snapshot], most: int) -> Snapshot:
     return total
 
 
-def _add_cells(total: dict[Labels, Cell], cells: Mapping[Labels, Cell], most: int) -> None:
+def _add_cells(total: dict[Labels, Cell], cells: Mapping[Labels, Cell], most: int | None) -> None:
     for labels, cell in cells.items():
-        if labels not in total and len(total) >= most:
+        if most is not None and labels not in total and len(total) >= most:
             labels = (OTHER,) * len(labels)
         there = total.get(labels)
         total[labels] = cell if there is None else [a + b for a, b in zip(there, cell, strict=True)]

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from llamastack_metrics.worker_files import WorkerFiles
 
 _FOLDER = "metrics"
+_TIMES_OF_THE_ENDED = 10
+"""The label sets that are kept of workers that have ended, by those that a worker may have."""
 
 
 class StackMetrics:
@@ -74,4 +76,4 @@ def _files_of_workers(folder: Path, settings: MetricsConfig) -> WorkerFiles | No
     from llamastack_metrics.worker_files import WorkerFiles, run_of_workers
 
     run = run_of_workers()
-    return None if run is None else WorkerFiles(folder, run, settings.max_series)
+    return None if run is None else WorkerFiles(folder, run, _TIMES_OF_THE_ENDED * settings.max_series)

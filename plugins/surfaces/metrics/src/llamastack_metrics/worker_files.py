@@ -16,7 +16,7 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing import parent_process
 from pathlib import Path
@@ -38,7 +38,8 @@ _PAUSE_S = 0.01
 class WorkerFiles:
     """The files of this worker, and those of the others.
 
-    folder: of the stack's metrics. run: as in the names of files, without a dot. most: see `added_up`.
+    folder: of the stack's metrics. run: as in the names of files, without a dot. most: label sets that are kept of the
+    workers that have ended, see `added_up`.
     """
 
     def __init__(self, folder: Path, run: str, most: int) -> None:
@@ -72,14 +73,18 @@ class WorkerFiles:
                 _LOGGER.error("metrics: %s cannot be written: %s", at, error.strerror)  # noqa: TRY400
             self._failed = True
 
-    def others(self) -> list[Snapshot]:
-        """What the other workers of this run have written; of those that have ended, the counters alone.
+    def all_with(self, own: Snapshot) -> list[Snapshot]:
+        """What the workers of this run have counted; of those that have ended, the counters alone.
 
+        The order is the same whichever worker asks, because the sum of floats depends on it.
+
+        own: of this worker. It is written first: if this process dies, the next scrape must not show less.
         Raises TimeoutError if a worker that starts keeps the folder locked for five seconds.
         """
+        self.write(own)
         with self._locked(fcntl.LOCK_SH):
-            names = [f"{self._run}.{_ENDED}", *self._names(self._run)]
-            return self._read_all(name for name in names if name != self._name)
+            workers = sorted({self._name, *self._names(self._run)})
+            return self._read_all([f"{self._run}.{_ENDED}", *workers], {self._name: own})
 
     def close(self, last: Snapshot) -> None:
         """This worker ends. last: what it has counted."""
@@ -123,12 +128,17 @@ class WorkerFiles:
             if file.name != _LOCK and file.stem not in kept:
                 file.unlink(missing_ok=True)
 
-    def _read_all(self, names: Iterable[str]) -> list[Snapshot]:
-        """The snapshots that are there, without those that the sum of the workers that have ended has already."""
-        found = {name: snapshot for name in names if (snapshot := self._read(name)) is not None}
+    def _read_all(self, names: Iterable[str], known: Mapping[str, Snapshot] | None = None) -> list[Snapshot]:
+        """The snapshots that are there, without those that the sum of the workers that have ended has already.
+
+        known: those that need not be read, of workers that live.
+        """
+        known = known or {}
+        read = ((name, known.get(name) or self._read(name)) for name in names)
+        found = {name: snapshot for name, snapshot in read if snapshot is not None}
         contained = {part for snapshot in found.values() for part in snapshot.parts}
         return [
-            snapshot if self._lives(name) else snapshot.without_gauges()
+            snapshot if name in known or self._lives(name) else snapshot.without_gauges()
             for name, snapshot in found.items()
             if name not in contained
         ]
