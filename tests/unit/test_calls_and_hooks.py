@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,23 @@ async def test_a_hook_that_gives_something_else_than_a_stream_is_named(
     async with scripted("a") as stack:
         with pytest.raises(InternalError, match="acme-calls:around"):
             await stack.inference.chat_completion(**ASK, stream=True)
+
+
+async def test_a_stream_that_is_dropped_unread_is_reported_as_cancelled(
+    scripted: Callable[..., Stack], script: Scripts
+) -> None:
+    script("a", pieces=4)
+    async with scripted("a") as stack:
+        unread: Any = await stack.inference.chat_completion(**ASK, stream=True)
+        assert statuses() == [("a", "started")]
+        del unread
+        gc.collect()
+        assert statuses() == [("a", "started"), ("a", "cancelled")]
+        read: Any = await stack.inference.chat_completion(**ASK, stream=True)
+        assert len([piece async for piece in read]) == 6
+        del read
+        gc.collect()
+    assert statuses()[2:] == [("a", "started"), ("a", "ok")]
 
 
 @pytest.mark.parametrize("stream", [False, True])

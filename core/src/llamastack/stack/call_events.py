@@ -174,6 +174,10 @@ class _FollowedStream:
                 return
             yield piece
 
+    def __del__(self) -> None:
+        """It was dropped. Python closes an async generator that nobody holds, but not one that never started."""
+        self._end(closed=True)
+
     async def _close(self) -> None:
         try:
             await self._instance.close(self._pieces)

@@ -12,7 +12,7 @@ from llamastack.api.definition import ApiDefinition, MethodDefinition
 from llamastack.api.id_fields import Change, ChangeIds, IdFields
 from llamastack.api.inspect import ProviderStatus
 from llamastack.provider.api_handle import Dispatch
-from llamastack.provider.errors import InvalidRequestError, LlamaStackError, NotFoundError
+from llamastack.provider.errors import InvalidRequestError, LlamaStackError, NotFoundError, NotSupportedError
 from llamastack.provider.hookspecs import Action, Resource
 from llamastack.provider.provider_call import ProviderCall, ProviderMethod
 from llamastack.provider.streams import Stream, close, closing
@@ -59,6 +59,8 @@ class IdRoutedCalls:
             if instance is None and method.web.instances == "all":
                 return await self._call_all(method, lambda each: call(each, arguments))
             try:
+                if instance is None and method.web.instances == "first":
+                    return await self._call_first(method, lambda each: call(each, arguments))
                 return await call(instance or self._default(method), arguments)
             except LlamaStackError as error:
                 self._explain(error, ids, arguments)
@@ -114,9 +116,6 @@ class IdRoutedCalls:
 
     def _default(self, method: MethodDefinition) -> SupervisedProvider:
         """The instance of a call that names none."""
-        if method.web.instances == "first":
-            able = self._able(method)
-            return next((each for each in able if each.status is ProviderStatus.healthy), able[0])
         if not method.web.creates:
             raise InvalidRequestError(
                 f"{method.name} must name a provider of API '{self._api.name}': {self._known}", param=PROVIDER_ID
@@ -130,6 +129,18 @@ class IdRoutedCalls:
         return [each for each in self._instances if not each.plan.spec.capabilities.refused(needed)] or [
             self._instances[0]
         ]
+
+    async def _call_first(
+        self, method: MethodDefinition, call: Callable[[SupervisedProvider], Awaitable[object]]
+    ) -> object:
+        """The reply of the first instance whose config lets it give one; healthy ones come first."""
+        refused: list[LlamaStackError] = []
+        for instance in sorted(self._able(method), key=lambda each: each.status is not ProviderStatus.healthy):
+            try:
+                return await call(instance)
+            except NotSupportedError as error:
+                refused.append(error)
+        raise refused.pop(0)
 
     async def _call_all(
         self, method: MethodDefinition, call: Callable[[SupervisedProvider], Awaitable[object]]

@@ -18,7 +18,7 @@ from llamastack.api.telemetry import (
     MetricEvent,
     SpanStatus,
 )
-from llamastack.provider import InvalidRequestError, NotFoundError, ProviderUnavailableError
+from llamastack.provider import InvalidRequestError, NotFoundError, NotSupportedError, ProviderUnavailableError
 from llamastack_provider_meta_reference.telemetry import sqlite_sink
 from llamastack_provider_meta_reference.telemetry.provider import MetaReferenceTelemetry
 from llamastack_provider_meta_reference.telemetry.trace_store import TraceStore
@@ -268,6 +268,24 @@ async def test_a_file_that_cannot_be_used_is_said_at_start(tmp_path: Path) -> No
     async with Stack.from_config({"providers": {"telemetry": [entry]}}, folder=tmp_path / "stack") as stack:
         [instance] = stack.instances["telemetry"]
         assert "x cannot be used: file is not a database (the file is damaged" in str(instance.reason)
+
+
+async def test_traces_are_read_from_the_first_provider_that_keeps_them(tmp_path: Path) -> None:
+    def started(*sinks: str) -> Stack:
+        entries = [
+            {"provider_id": f"t{place}", "provider_type": "meta-reference", "config": {"sinks": [sink]}}
+            for place, sink in enumerate(sinks)
+        ]
+        return Stack.from_config({"providers": {"telemetry": entries}}, folder=tmp_path)
+
+    async with started("console-json", "sqlite") as stack:
+        await stack.telemetry.log_event(event=start("a", 1))
+        assert [trace.trace_id for trace in (await stack.telemetry.list_traces()).data] == ["t"]
+        with pytest.raises(NotFoundError, match="no trace 'none' is known"):
+            await stack.telemetry.get_trace(trace_id="none")
+    async with started("console-json", "console") as stack:
+        with pytest.raises(NotSupportedError, match="traces cannot be read from console-json: name 'sqlite'"):
+            await stack.telemetry.list_traces()
 
 
 async def test_what_is_kept_survives_a_restart(tmp_path: Path) -> None:
