@@ -6,10 +6,12 @@ import json
 import socket
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import access_fake
+import anyio
 import importlib_metadata
 import pytest
 import yaml
@@ -28,6 +30,7 @@ from llamastack.stack import discovery as discovery_module
 from llamastack.stack.discovery import Discovery
 from llamastack_cli.doctor.advice import advice_on_config, advice_on_error
 from llamastack_cli.group import cli
+from llamastack_telemetry import FinishedSpan, SpanSink
 
 Front = Callable[..., tuple[OpenAIFront, str]]
 SAMPLE = {"provider_id": "foo", "provider_type": "remote::sample"}
@@ -326,6 +329,39 @@ def test_a_store_that_cannot_be_opened() -> None:
     checks = checked(config(SAMPLE, store={"type": "sqlite", "config": {"path": made}}), status=0)
     assert "is not there yet" in checks["store", f"sqlite {made}"]["message"]
     assert not Path("not").exists()
+
+
+def test_a_file_of_traces_is_neither_read_nor_made_nor_tidied() -> None:
+    old = FinishedSpan("a" * 32, "b" * 16, None, "old", "internal", 10**18, 10**18 + 1)
+    settings: dict[str, Any] = {"path": str(Path("traces.sqlite").absolute()), "keep_for_s": 60}
+    traces = {"provider_id": "t", "provider_type": "meta-reference", "config": settings}
+
+    async def keep() -> None:
+        store = Stack.from_config({"providers": {"telemetry": [{**traces, "config": {"path": settings["path"]}}]}})
+        async with store:
+            sink = store.instances["telemetry"][0].provider
+            assert isinstance(sink, SpanSink)
+            await sink.export_spans([old])
+
+    anyio.run(keep)
+    with closing(sqlite3.connect("traces.sqlite")) as file:
+        file.execute("UPDATE traces SET seen_s = 0")
+        file.execute("UPDATE upkeep SET tidy_at = 0, tidying_until = 0")
+        file.commit()
+    written = {"providers": {"telemetry": [traces]}}
+    Path("run.yaml").touch()
+    before = snapshot(Path())
+    checks = checked(written, status=0)
+    Path("run.yaml").write_bytes(b"")
+    assert {**snapshot(Path()), "run.yaml": None} == {**before, "run.yaml": None}
+    assert checks["file", "telemetry t"]["outcome"] == "SKIPPED"
+    assert checks["start", "telemetry t"]["outcome"] == "OK"
+    settings["path"] = str(Path("no/such.sqlite").absolute())
+    checked(written, status=0)
+    assert not Path("no").exists()
+    Path("text").touch()
+    settings["path"] = str(Path("text/such.sqlite").absolute())
+    assert "text is a file, not a folder" in checked(written, status=1)["file", "telemetry t"]["message"]
 
 
 def test_beside_a_running_server_nothing_changes(tmp_path: Path) -> None:

@@ -17,7 +17,10 @@ class QdrantConfig(EmbeddingSettings):
 
     path: Annotated[
         ExpandedPath | None,
-        Field(description="Folder of an embedded Qdrant, for one process and up to about 20 000 chunks per bank."),
+        Field(
+            description="Folder of an embedded Qdrant, for one process and up to about 20 000 chunks per bank.",
+            json_schema_extra={"x-writes": "folder"},
+        ),
     ] = None
     location: Annotated[
         Literal[":memory:"] | None, Field(description="An embedded Qdrant that loses its data when it stops.")

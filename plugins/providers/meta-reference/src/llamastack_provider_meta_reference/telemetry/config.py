@@ -25,7 +25,11 @@ class TelemetryConfig(BaseModel):
         description="Where spans and events go: `sqlite` keeps them, and is the one that traces can be read from; "
         "`console` writes a line for each span to stdout, as a tree for each trace, and `console-json` a JSON object",
     )
-    path: Path | None = Field(None, description="The SQLite file. Default: a file in the folder of this instance")
+    path: Path | None = Field(
+        None,
+        description="The SQLite file. Default: a file in the folder of this instance",
+        json_schema_extra={"x-writes": "file"},
+    )
     keep_for_s: float = Field(
         604_800, ge=60, description="Seconds that a trace is kept after it arrived; 604800 are seven days"
     )

@@ -16,6 +16,7 @@ from llamastack.stack import Stack
 from llamastack_cli.doctor.config_checks import read_config
 from llamastack_cli.doctor.provider_checks import ProviderChecks, stack_to_try
 from llamastack_cli.doctor.report import Check, Outcome, show_report
+from llamastack_cli.doctor.written_places import written_places
 
 _WRONG_CONFIG = 2
 
@@ -53,7 +54,8 @@ def _try_providers(stack: Stack, timeout_s: float, output: CommandOutput) -> lis
     report = output.progress()
     with TemporaryDirectory(prefix="llamastack-doctor-") as folder, _quiet(), report.waiting():
         try:
-            return anyio.run(ProviderChecks(stack_to_try(stack, Path(folder), report), timeout_s).run)
+            to_try = stack_to_try(stack, Path(folder), report)
+            return anyio.run(ProviderChecks(to_try, timeout_s, written_places(stack)).run)
         except Exception as error:
             failed = output.to_cli_error(error)
             advice = "llamastack --debug run shows where"

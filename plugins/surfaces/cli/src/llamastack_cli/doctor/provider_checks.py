@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import anyio
+import anyio.to_thread
 
 from llamastack.api.base import RoutedObject
 from llamastack.api.inspect import ProviderStatus
@@ -15,7 +16,6 @@ from llamastack.api.pagination import all_listed
 from llamastack.api.webmethod import ResourceAction
 from llamastack.provider.commands import ProgressDisplay
 from llamastack.provider.redaction import without_userinfo
-from llamastack.provider.spec import ProviderSpec
 from llamastack.stack import Stack
 from llamastack.stack.config import StoreConfig
 from llamastack.stack.plugins import Plugins
@@ -25,6 +25,7 @@ from llamastack_cli.doctor.calls import call_once
 from llamastack_cli.doctor.config_checks import variables_of
 from llamastack_cli.doctor.report import Check, Outcome, Place
 from llamastack_cli.doctor.store_check import file_fault
+from llamastack_cli.doctor.written_places import WrittenPlace, WrittenPlaces, moved_places, written_places
 
 _MOST_NAMES = 3
 _REGISTERED = ("models", "shields")
@@ -60,10 +61,16 @@ def stack_to_try(stack: Stack, folder: Path, progress: ProgressDisplay) -> Stack
             for item in stack.config.objects(pair.resource_api)
             if pair.resource_api in _REGISTERED and (pair.routed_api, item.provider_id or ids[0]) not in pulling
         ]
+    places = written_places(stack)
     changes["providers"] = {
         api: [
             provider.model_copy(
-                update={"config": {**provider.config, **_moved(stack, api, provider.provider_id, folder)}}
+                update={
+                    "config": {
+                        **provider.config,
+                        **moved_places(places[api, provider.provider_id], folder, f"{api}-{provider.provider_id}"),
+                    }
+                }
             )
             for provider in providers
         ]
@@ -73,32 +80,16 @@ def stack_to_try(stack: Stack, folder: Path, progress: ProgressDisplay) -> Stack
     return Stack(config, discovery=stack.discovery, hooks=hooks, apis=apis, on_progress=progress)
 
 
-def own_folders(spec: ProviderSpec, config: object) -> dict[str, Path]:
-    """The folders in a provider's config that only one process can open, by field."""
-    single = spec.single_process
-    found = {name: getattr(config, name, None) for name in (single if isinstance(single, tuple) else ())}
-    return {name: value for name, value in found.items() if isinstance(value, Path)}
-
-
-def _moved(stack: Stack, api: str, provider_id: str, folder: Path) -> dict[str, str]:
-    """An empty folder in place of each that a running server may have open."""
-    named = [p for p in stack.plan.providers if (p.api, p.provider_id) == (api, provider_id)]
-    return {
-        name: str(folder / f"{api}-{provider_id}-{name}")
-        for planned in named
-        for name in own_folders(planned.spec, planned.config)
-    }
-
-
 @dataclass
 class ProviderChecks:
     """The checks of all providers of `stack`, which is started and stopped.
 
-    timeout_s: the most seconds for each step of each provider.
+    timeout_s: the most seconds for each step of each provider. places: what the run config has them write to.
     """
 
     stack: Stack
     timeout_s: float
+    places: WrittenPlaces
 
     async def run(self) -> list[Check]:
         """All of them, in the order of the run config. Raises what the start of a stack raises."""
@@ -116,10 +107,8 @@ class ProviderChecks:
         return [check for key in ordered for check in found.get(key, ())]
 
     async def _check(self, instance: SupervisedProvider, found: list[Check]) -> None:
-        found += [
-            self._checked_folder(instance, *each)
-            for each in own_folders(instance.plan.spec, instance.plan.config).items()
-        ]
+        for place in self.places[instance.api, instance.provider_id]:
+            found.append(await anyio.to_thread.run_sync(self._checked_place, instance, place))
         began = anyio.current_time()
         with anyio.move_on_after(self.timeout_s):
             await instance.first_attempt.wait()
@@ -182,15 +171,14 @@ class ProviderChecks:
 
     # ---- checks ------------------------------------------------------------------------------------------------------
 
-    def _checked_folder(self, instance: SupervisedProvider, name: str, _: Path) -> Check:
-        """The folder of the run config is not opened: a running server may have it."""
-        written = self.stack.config.value["providers"][instance.api][instance.plan.path[2]]["config"][name]
-        fault = file_fault(Path(str(written)).expanduser().resolve())
+    def _checked_place(self, instance: SupervisedProvider, place: WrittenPlace) -> Check:
+        """The file or folder of the run config is not opened: a running server may have it."""
+        fault = file_fault(place.path.expanduser().resolve())
         if fault is None:
-            message = f"{name} {written} is not opened; the checks use an empty folder"
-            return self._made(instance, "folder", Outcome.SKIPPED, message)
-        advice = f"correct `{name}`, or the rights of the folder"
-        return self._made(instance, "folder", Outcome.FAIL, f"{written}: {fault}", advice=advice)
+            message = f"{place.field} {place.path} is not opened; the checks use an empty {place.kind}"
+            return self._made(instance, place.kind, Outcome.SKIPPED, message)
+        advice = f"correct `{place.field}`, or the rights of the {place.kind}"
+        return self._made(instance, place.kind, Outcome.FAIL, f"{place.path}: {fault}", advice=advice)
 
     def _failed(
         self, instance: SupervisedProvider, name: str, message: str, error: BaseException, duration_s: float
