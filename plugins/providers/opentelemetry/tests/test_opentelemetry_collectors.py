@@ -10,7 +10,7 @@ import anyio
 import grpc
 import pytest
 from backends.certificates import self_signed
-from backends.otlp_receivers import Received, attributes_of, fake_collector, grpc_collector, otel_tap
+from backends.otlp_receivers import Received, attributes_of, fake_collector, free_port, grpc_collector, otel_tap
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from opentelemetry_provider import started
 from spans_for_tests import BEGAN_NS, TRACE_ID, odd_span, request_spans
@@ -25,6 +25,7 @@ from llamastack.api.telemetry import (
     StructuredLogEvent,
     UnstructuredLogEvent,
 )
+from llamastack.provider.errors import ProviderUnavailableError
 
 pytestmark = pytest.mark.anyio
 BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -55,6 +56,22 @@ async def test_a_real_receiver_gets_spans_over_http() -> None:
         await until(lambda: received.spans)
         check_odd_span(received.spans[0])
         assert provider.note is None
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+async def test_a_batch_of_no_spans_asks_the_collector(protocol: str) -> None:
+    with fake_collector() as (http_url, fake), grpc_collector() as (port, collector):
+        url, received = (
+            (f"http://127.0.0.1:{port}", collector.received) if protocol == "grpc" else (http_url, fake.received)
+        )
+        async with started(endpoint=url, protocol=protocol) as provider:
+            await provider.export_spans([])
+            assert provider.note is None
+        assert [request.resource_spans for _, _, request in received.requests] == [[]]
+    async with started(endpoint=f"http://127.0.0.1:{free_port()}", protocol=protocol) as provider:
+        with pytest.raises(ProviderUnavailableError, match="refused"):
+            await provider.export_spans([])
+        assert provider.note
 
 
 @pytest.mark.parametrize("compression", ["gzip", "none"])

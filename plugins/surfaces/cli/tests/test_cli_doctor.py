@@ -18,6 +18,7 @@ import yaml
 from access_fake import ACCESS, AROUND, CALLS, KEYS_PLUGIN, LISTENING
 from backends.llama_server import MODEL
 from backends.openai_front import OpenAIFront
+from backends.otlp_receivers import fake_collector
 from backends.scripted_http import ScriptedHttp, answer
 from click.testing import CliRunner, Result
 from installed_fakes import install, scripted_discovery
@@ -155,6 +156,23 @@ def test_a_provider_that_is_down_hides_no_other() -> None:
     assert "what to do: is the server running at http://" in shown.stdout
     assert "where: run.yaml:3: providers.inference[0]" in shown.stdout
     assert "sk-secret-1" not in shown.output + json.dumps([*checks.values()])
+
+
+def test_each_collector_is_asked_and_a_dead_one_is_a_failure() -> None:
+    dead = f"http://127.0.0.1:{free_port()}"
+    with fake_collector() as (alive, collector):
+        telemetry = [
+            {"provider_id": name, "provider_type": "remote::opentelemetry", "config": {"endpoint": url}}
+            for name, url in (("dead", dead), ("alive", alive))
+        ]
+        checks = checked({"providers": {"telemetry": telemetry}}, status=1)
+        assert collector.seen == 1
+    assert checks["call", "telemetry alive"]["outcome"] == "OK"
+    failed = checks["call", "telemetry dead"]
+    assert failed["outcome"] == "FAIL"
+    assert f"connection refused at {dead}" in failed["message"]
+    assert failed["advice"].startswith(f"is the server running at {dead}?")
+    assert failed["backend"] == dead
 
 
 def test_a_wrong_key(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,6 +88,9 @@ class SpanSink(Protocol):
         spans come again later, so a sink may get a span twice; it keeps it once, by `trace_id` and `span_id`. Any other
         error drops them, and they are counted. Raises ProviderUnavailableError, ProviderTimeoutError, RateLimitError
         for what may pass.
+
+        `llamastack doctor` calls it without a span, to know whether spans would arrive: a sink asks its backend, and
+        raises what it would raise for spans.
         """
 
 

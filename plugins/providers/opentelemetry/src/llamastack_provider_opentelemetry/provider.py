@@ -67,7 +67,14 @@ class OpenTelemetryTelemetry(Telemetry):
         await self._transport.close()
 
     async def export_spans(self, spans: Sequence[FinishedSpan]) -> None:
-        """Send spans. When the same batch comes again, what the collector has got of it is not sent again."""
+        """Send spans. When the same batch comes again, what the collector has got of it is not sent again.
+
+        Without a span, an empty request asks the collector whether it takes any, which OTLP allows:
+        https://opentelemetry.io/docs/specs/otlp/#full-success-1.
+        """
+        if not spans:
+            await self._send(Payload("traces", b"", 0))
+            return
         if self._batch is not spans:
             # perf: llamastack-v1-otlp. In a thread it takes several times as long, since the thread and the event loop
             # wait for each other's turns. A batch takes 4 ms.

@@ -20,6 +20,7 @@ from llamastack.provider.errors import (
     StoreUnavailableError,
     UnsupportedObjectError,
 )
+from llamastack.provider.redaction import without_userinfo
 
 _INSTALL = re.compile(r"pip install (?:-\S+ )*([\"']?)([A-Za-z0-9._\[\]-]*[A-Za-z0-9\]])\1")
 _UNSET = re.compile(r"environment variable ('[A-Za-z0-9_]+'(?:, '[A-Za-z0-9_]+')*) is not set")
@@ -88,7 +89,7 @@ def advice_on_error(
     environment that it refers to.
     """
     chain = _chain_of(error)
-    url = str(getattr(config, "url", None) or "its address")
+    url = address_of(config) or "its address"
     if any(isinstance(one, ImportError) for one in chain):
         return _advice_on_import(chain, message)
     if any(isinstance(one, AuthenticationError) for one in chain):
@@ -106,6 +107,12 @@ def advice_on_error(
     if any(isinstance(one, ProviderUnavailableError) for one in chain):
         return _REFUSED.format(url=url)
     return f"compare its config with `llamastack providers show {provider_type}`"
+
+
+def address_of(config: object) -> str | None:
+    """Where the backend of a provider is, as its config names it, without a user and password."""
+    found = getattr(config, "url", None) or getattr(config, "endpoint", None)
+    return without_userinfo(str(found)) if found else None
 
 
 def _chain_of(error: BaseException | None) -> list[BaseException]:

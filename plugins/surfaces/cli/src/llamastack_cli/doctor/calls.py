@@ -78,6 +78,15 @@ async def _read_something(stack: Stack, instance: SupervisedProvider, _: Sequenc
     return False, "not called: every call of this API changes something or needs an id"
 
 
+async def _export(stack: Stack, instance: SupervisedProvider, items: Sequence[RoutedObject]) -> Called:
+    """No spans to a sink, which any backend of it answers as it would answer spans."""
+    export = getattr(instance.provider, "export_spans", None)
+    if export is None:
+        return await _read_something(stack, instance, items)
+    await export([])
+    return True, "a batch of no spans"
+
+
 def _only_reads(method: MethodDefinition) -> bool:
     needs = [name for name, each in method.parameters.items() if each.default is inspect.Parameter.empty]
     return method.web.methods[0] == "GET" and not needs and method.reply_kind is ReplyKind.JSON and method.piece is None
@@ -87,4 +96,5 @@ _CALLS: dict[str, Callable[[Stack, SupervisedProvider, Sequence[RoutedObject]], 
     "inference": _generate,
     "safety": _run_shield,
     "memory": _query,
+    "telemetry": _export,
 }

@@ -15,12 +15,11 @@ from llamastack.api.inspect import ProviderStatus
 from llamastack.api.pagination import all_listed
 from llamastack.api.webmethod import ResourceAction
 from llamastack.provider.commands import ProgressDisplay
-from llamastack.provider.redaction import without_userinfo
 from llamastack.stack import Stack
 from llamastack.stack.config import StoreConfig
 from llamastack.stack.plugins import Plugins
 from llamastack.stack.supervisor import SupervisedProvider
-from llamastack_cli.doctor.advice import advice_on_error
+from llamastack_cli.doctor.advice import address_of, advice_on_error
 from llamastack_cli.doctor.calls import call_once
 from llamastack_cli.doctor.config_checks import variables_of
 from llamastack_cli.doctor.report import Check, Outcome, Place
@@ -199,7 +198,6 @@ class ProviderChecks:
         duration_s: float | None = None,
     ) -> Check:
         config = self.stack.config
-        url = getattr(instance.plan.config, "url", None)
         return Check(
             name=name,
             about=f"{instance.api} {instance.provider_id}",
@@ -207,7 +205,7 @@ class ProviderChecks:
             message=message,
             duration_s=duration_s,
             place=Place.of(config.source, config.line_of(instance.plan.path), instance.plan.path),
-            backend=without_userinfo(str(url)) if url else None,
+            backend=address_of(instance.plan.config),
             advice=advice,
         )
 
