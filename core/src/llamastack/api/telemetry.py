@@ -116,8 +116,9 @@ class TraceSummary(Trace):
 
     name: str
     """Of its root span."""
-    status: SpanStatus
-    """`error` if any of its spans failed."""
+    status: SpanStatus | None
+    """`error` if any of its spans failed, else that of its root; None if its root has none, such as after an error of
+    the client or a cancelled call, or while it has not ended."""
     spans: int
     """How many spans it has."""
     errors: int

@@ -9,7 +9,7 @@ from breaking import breaker
 from broken_others import made_from
 
 from llamastack.api.pagination import Page
-from llamastack.api.telemetry import Span, TraceSummary
+from llamastack.api.telemetry import Span, SpanStatus, TraceSummary
 from llamastack.provider import InvalidRequestError, NotFoundError
 from llamastack_provider_meta_reference import TELEMETRY
 from llamastack_provider_meta_reference.telemetry.provider import MetaReferenceTelemetry
@@ -37,6 +37,16 @@ class ListsNoEnd(MetaReferenceTelemetry):
     async def list_traces(self, *args: Any, **arguments: Any) -> Page[TraceSummary]:
         page = await super().list_traces(*args, **arguments)
         return page.model_copy(update={"data": [each.model_copy(update={"end_time": None}) for each in page.data]})
+
+
+@broken("list_traces.status")
+class TakesEveryTraceForFine(MetaReferenceTelemetry):
+    async def list_traces(self, *args: Any, **arguments: Any) -> Page[TraceSummary]:
+        page = await super().list_traces(*args, **arguments)
+        fine = {"status": SpanStatus.ok}
+        return page.model_copy(
+            update={"data": [each if each.errors else each.model_copy(update=fine) for each in page.data]}
+        )
 
 
 @broken("list_traces.filters")

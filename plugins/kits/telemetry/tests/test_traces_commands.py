@@ -84,6 +84,14 @@ def test_the_list(url: str) -> None:
     assert all(" POST /v1/chat/completions " in row and re.search(r"  2 +ok\b", row) for row in rows)
 
 
+def test_a_trace_whose_root_has_no_status_has_a_dash(url: str) -> None:
+    times = {"trace_id": "unfinished", "span_id": "s", "timestamp": "2019-01-01T00:00:00Z"}
+    event = {**times, "type": "structured_log", "payload": {"type": "span_start", "name": "still open"}}
+    httpx.post(f"{url}/telemetry/log_event", json={"event": event}).raise_for_status()
+    _, row = run(url, "list", "--name", "still open").stdout.splitlines()
+    assert row.endswith("  1      -")
+
+
 @pytest.mark.parametrize(
     ("options", "found"),
     [

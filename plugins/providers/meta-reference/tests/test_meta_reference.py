@@ -58,7 +58,7 @@ async def test_a_trace_with_a_line_alone(tmp_path: Path) -> None:
         [summary] = (await provider.list_traces()).data
         [span] = (await provider.list_spans("t")).data
     assert (trace.root_span_id, trace.start_time, trace.end_time) == ("a", at(1), None)
-    assert (summary.name, summary.status, summary.spans) == ("(not started)", SpanStatus.ok, 1)
+    assert (summary.name, summary.status, summary.spans) == ("(not started)", None, 1)
     assert (span.name, span.start_time, span.end_time, span.status) == ("(not started)", at(1), None, None)
 
 
@@ -79,6 +79,20 @@ async def test_only_the_first_start_and_the_first_end_count(tmp_path: Path) -> N
         [span] = (await provider.list_spans("t")).data
     assert (span.start_time, span.end_time, span.status, span.attributes) == (at(1), at(2), "ok", {})
     assert (summary.start_time, summary.end_time, summary.errors) == (at(1), at(2), 0)
+
+
+async def test_a_trace_whose_root_has_no_status_has_none(tmp_path: Path) -> None:
+    async with provider_in(tmp_path) as provider:
+        for number, statuses in enumerate((("ok", "ok"), ("unset", "unset"), ("ok", "unset"), ("error", "unset"))):
+            spans = request_of(number, at_s=number)
+            for each, status in zip(spans, statuses, strict=True):
+                each.status = status  # type: ignore[assignment]
+            await provider.export_spans(spans)
+        await logged(provider, start("a", -1))  # has not ended
+        found = [trace.status for trace in (await provider.list_traces()).data]
+        fine = [trace.trace_id async for trace in all_listed(provider.list_traces, status=SpanStatus.ok)]
+    assert found == [SpanStatus.error, None, None, SpanStatus.ok, None]
+    assert fine == [request_of(0)[0].trace_id]
 
 
 async def test_tokens_of_a_client_are_counted_once(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def _row(trace: TraceSummary, short: str) -> tuple[str, ...]:
         trace.name,
         words.length(trace),
         f"{trace.spans:,}",
-        str(trace.status),
+        "-" if trace.status is None else trace.status.value,
         words.tokens(trace.input_tokens, trace.output_tokens),
         words.cost(trace.cost),
     )

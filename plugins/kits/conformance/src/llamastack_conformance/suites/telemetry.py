@@ -117,7 +117,9 @@ class TelemetryConformance(ProviderConformance):
             ids = [await _logged_trace(running, f"{name} {number}", number) for number in (1, 2, 0)]
             page = await running.calls.list_traces(name=name, limit=1000)
         well_formed(subject.method("list_traces"), page)
-        found = [(each.trace_id, each.name, each.status.value, each.spans, each.errors) for each in page.data]
+        found = [
+            (each.trace_id, each.name, each.status and each.status.value, each.spans, each.errors) for each in page.data
+        ]
         wanted = [
             (ids[place], f"{name} {number}", "error" if number == 2 else "ok", 2, int(number == 2))
             for place, number in ((1, 2), (0, 1), (2, 0))
@@ -127,6 +129,26 @@ class TelemetryConformance(ProviderConformance):
         times = [(each.root_span_id, each.start_time, each.end_time) for each in page.data]
         if times != [("root", _at(10 * n), _at(10 * n + 2)) for n in (2, 1, 0)]:
             raise CheckFailure(f"{times}", wanted="the root span, its start and its end")
+
+    @check(
+        "list_traces.status",
+        tier=Tier.live,
+        capability="list_traces",
+        mend="give a trace no status while none of its spans failed and its root has none",
+    )
+    async def test_list_traces_status(self, subject: Subject) -> None:
+        """a trace whose root has no status has none, and is not listed among those that are `ok`"""
+        trace_id = uuid.uuid4().hex
+        name = uuid.uuid4().hex
+        async with subject.shared() as running:
+            for event in _span(trace_id, name)[:2]:
+                await running.calls.log_event(event=event)
+            page = await running.calls.list_traces(name=name)
+            fine = await running.calls.list_traces(name=name, status=SpanStatus.ok)
+        if [each.status for each in page.data] != [None]:
+            raise CheckFailure(f"{[each.status for each in page.data]}", wanted="one trace, without a status")
+        if fine.data:
+            raise CheckFailure("it is listed with the status 'ok'", wanted="no trace")
 
     @check(
         "list_traces.filters",

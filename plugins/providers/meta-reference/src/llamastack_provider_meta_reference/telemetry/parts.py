@@ -143,6 +143,8 @@ class KeptTrace:
     input_tokens: int | None = None
     output_tokens: int | None = None
     cost: float | None = None
+    root_status: str = "unset"
+    """As far as it was read; it is not in the row."""
 
     def row(self) -> tuple[object, ...]:
         """In the order of the table's columns."""

@@ -33,6 +33,9 @@ _TRACE_COLUMNS = (
     "id, trace_id, seen_s, start_ns, end_ns, root_rank, root_start_ns, root_span_id, name, spans, errors, "
     "input_tokens, output_tokens, cost"
 )
+# The status of the root is in its span alone, so that nobody who writes keeps it up to date.
+_ROOT_STATUS = "(SELECT status FROM spans WHERE trace = traces.id AND span_id = traces.root_span_id)"
+_READ_COLUMNS = f"{_TRACE_COLUMNS}, coalesce({_ROOT_STATUS}, 'unset')"
 _KNOWN = f"SELECT {_TRACE_COLUMNS} FROM traces WHERE trace_id IN (SELECT value FROM json_each(?))"
 _PUT_TRACE = f"""
 INSERT INTO traces ({_TRACE_COLUMNS}) VALUES %s
@@ -78,7 +81,10 @@ class KeptEvent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TraceFilter:
-    """Which traces are wanted; None stands for every one."""
+    """Which traces are wanted; None stands for every one.
+
+    failed: whether a span failed; False: none did, and the root is `ok`.
+    """
 
     since_ns: int | None = None
     failed: bool | None = None
@@ -175,7 +181,7 @@ class TraceStore:
 
     def trace(self, trace_id: str) -> KeptTrace | None:
         """A trace by its id; None if it is not there."""
-        found = self.connection.execute(f"SELECT {_TRACE_COLUMNS} FROM traces WHERE trace_id = ?", (trace_id,))
+        found = self.connection.execute(f"SELECT {_READ_COLUMNS} FROM traces WHERE trace_id = ?", (trace_id,))
         row = found.fetchone()
         return None if row is None else _kept_trace(row)
 
@@ -190,12 +196,12 @@ class TraceStore:
             terms.append("start_ns >= ?")
             values.append(wanted.since_ns)
         if wanted.failed is not None:
-            terms.append("errors > 0" if wanted.failed else "errors = 0")
+            terms.append("errors > 0" if wanted.failed else f"errors = 0 AND {_ROOT_STATUS} = 'ok'")
         if wanted.name is not None:
             terms.append("instr(name, ?) > 0")
             values.append(wanted.name)
         where = f"WHERE {' AND '.join(terms)} " if terms else ""
-        query = f"SELECT {_TRACE_COLUMNS} FROM traces {where}ORDER BY start_ns DESC, id DESC LIMIT ?"
+        query = f"SELECT {_READ_COLUMNS} FROM traces {where}ORDER BY start_ns DESC, id DESC LIMIT ?"
         found = [_kept_trace(row) for row in self.connection.execute(query, (*values, limit + 1))]
         return found[:limit], len(found) > limit
 

@@ -27,7 +27,7 @@ def summary_of(trace: KeptTrace) -> TraceSummary:
     return TraceSummary(
         **trace_to_wire(trace).model_dump(),
         name=NOT_STARTED if trace.name is None else trace.name,
-        status=SpanStatus.error if trace.errors else SpanStatus.ok,
+        status=SpanStatus.error if trace.errors else _status(trace.root_status),
         spans=trace.spans,
         errors=trace.errors,
         input_tokens=trace.input_tokens,
@@ -46,7 +46,7 @@ def span_to_wire(trace_id: str, span: KeptSpan, events: Sequence[KeptEvent]) -> 
         kind=SpanKind(span.kind),
         start_time=_moment(span.start_ns),
         end_time=None if span.end_ns is None else _moment(span.end_ns),
-        status=None if span.status == "unset" else SpanStatus(span.status),
+        status=_status(span.status),
         status_message=span.message,
         attributes=span.attributes,
         events=[
@@ -54,6 +54,10 @@ def span_to_wire(trace_id: str, span: KeptSpan, events: Sequence[KeptEvent]) -> 
             for event in events
         ],
     )
+
+
+def _status(kept: str) -> SpanStatus | None:
+    return None if kept == "unset" else SpanStatus(kept)
 
 
 def _moment(ns: int) -> datetime:
