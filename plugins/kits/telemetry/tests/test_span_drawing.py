@@ -210,3 +210,12 @@ def test_costs_and_ids() -> None:
     assert short_ids(["a" * 32, "b" * 32]) == ["a" * 8, "b" * 8]
     assert short_ids(["a" * 20 + "b", "a" * 20 + "c"]) == ["a" * 20 + "b", "a" * 20 + "c"]
     assert short_ids(["x", "x"]) == ["x", "x"]
+
+
+def test_a_span_that_ends_before_it_starts_has_no_duration() -> None:
+    root = span("1", None, "root", 0, 10)
+    odd = [span(f"o{place}", "1", "odd", 5, 3 if place < 5 else 6) for place in range(6)]
+    first, second, rest = text([root, *odd]).splitlines()
+    assert first.startswith("root")
+    assert re.search(r"odd +\? ", second)
+    assert rest.endswith("  1.00 s each")

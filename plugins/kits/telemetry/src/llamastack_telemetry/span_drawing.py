@@ -191,6 +191,7 @@ def _rest_row(place: _Place, lead: str, under: str, signs: _Signs) -> _Row:
     spans = [node.span for node in place.nodes]
     start, end = bounds(spans)
     seconds = [(span.end_time - span.start_time).total_seconds() for span in spans if span.end_time is not None]
+    seconds = [each for each in seconds if each >= 0]
     texts = [duration(min(seconds)), duration(max(seconds))] if seconds else []
     return _Row(
         lead=lead,

@@ -52,8 +52,10 @@ def _three_digits(value: float) -> str:
 
 
 def length(span: Span | TraceSummary) -> str:
-    """How long it took; "" if that is not known."""
-    return "" if span.end_time is None else duration((span.end_time - span.start_time).total_seconds())
+    """How long it took; "" if that is not known, "?" if it ends before it starts, as clients may log it."""
+    if span.end_time is None:
+        return ""
+    return "?" if span.end_time < span.start_time else duration((span.end_time - span.start_time).total_seconds())
 
 
 def local_time(moment: datetime) -> str:
