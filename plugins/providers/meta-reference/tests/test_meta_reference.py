@@ -237,10 +237,13 @@ async def test_a_locked_file_is_an_error_that_may_pass(tmp_path: Path, monkeypat
             with pytest.raises(ProviderUnavailableError, match="another process keeps it locked") as raised:
                 await call
             assert raised.value.is_transient
+            assert provider.note == f"writes no traces: {raised.value.message}"
         assert (await provider.list_traces()).data == []  # reading goes on
         other.execute("ROLLBACK")
         other.close()
+        assert provider.note is not None
         await provider.log_event(start("a", 0))
+        assert provider.note is None
         await provider.export_spans(request_of(0))
         assert len((await provider.list_traces()).data) == 2
 
@@ -253,8 +256,10 @@ async def test_a_full_disk_is_over_when_there_is_room(tmp_path: Path) -> None:
         spans = [span for number in range(200) for span in request_of(number)]
         with pytest.raises(ProviderUnavailableError, match="the disk is full"):
             await provider.export_spans(spans)
+        assert "the disk is full" in (provider.note or "")
         await writer.run(lambda store: store.connection.execute("PRAGMA max_page_count = 100000"))
         await provider.export_spans(spans)
+        assert provider.note is None
         assert len((await provider.list_traces(limit=1000)).data) == 200
 
 

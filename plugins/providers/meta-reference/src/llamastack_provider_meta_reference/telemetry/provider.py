@@ -38,6 +38,11 @@ class MetaReferenceTelemetry(Telemetry):
         self._kept: SqliteSink | None = None
         self._consoles: list[ConsoleSink] = []
 
+    @property
+    def note(self) -> str | None:
+        """Why no traces can be written, as far as the last write showed it."""
+        return None if self._kept is None else self._kept.note
+
     async def initialize(self) -> None:
         """Raises OSError if the file, or stdout, cannot be used."""
         config = self._config

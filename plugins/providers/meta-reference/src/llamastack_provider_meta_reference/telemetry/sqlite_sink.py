@@ -70,6 +70,8 @@ class SqliteSink:
         self._path = path
         self._own_folder = own_folder
         self._limits = limits
+        self.note: str | None = None
+        """Why nothing can be written, as far as the last write showed it."""
         # Two, so that nobody who reads waits for a write that waits for another process.
         self._reader: _Lane | None = None
         self._writer: _Lane | None = None
@@ -179,7 +181,13 @@ class SqliteSink:
             work(store)
             return tidying is not None and tidying.is_too_large()
 
-        return await _opened(self._writer).run(write)
+        try:
+            is_large = await _opened(self._writer).run(write)
+        except ProviderUnavailableError as error:
+            self.note = f"writes no traces: {error.message}"
+            raise
+        self.note = None
+        return is_large
 
 
 def _opened(lane: _Lane | None) -> _Lane:
