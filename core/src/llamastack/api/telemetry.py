@@ -128,7 +128,9 @@ class TraceSummary(Trace):
     output_tokens: Annotated[int | None, OMIT_IF_NONE] = None
     """Tokens that models wrote; None if no span says so."""
     cost: Annotated[float | None, OMIT_IF_NONE] = None
-    """In the currency of the prices; None if no span has a price."""
+    """In `cost_currency`; None if no span has a cost, or if their currencies differ."""
+    cost_currency: Annotated[str | None, OMIT_IF_NONE] = None
+    """ISO 4217 code of the cost; None if there is no cost, or if the spans do not say it."""
 
 
 class SpanKind(StrEnum):

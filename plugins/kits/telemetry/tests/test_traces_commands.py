@@ -92,6 +92,20 @@ def test_a_trace_whose_root_has_no_status_has_a_dash(url: str) -> None:
     assert row.endswith("  1      -")
 
 
+def test_a_cost_has_its_currency(url: str) -> None:
+    times = {"trace_id": "paid", "span_id": "s", "timestamp": "2019-01-01T00:00:00Z"}
+    attributes = {"llamastack.cost": 0.25, "llamastack.cost.currency": "EUR"}
+    event = {
+        **times,
+        "type": "structured_log",
+        "payload": {"type": "span_start", "name": "paid"},
+        "attributes": attributes,
+    }
+    httpx.post(f"{url}/telemetry/log_event", json={"event": event}).raise_for_status()
+    _, row = run(url, "list", "--name", "paid").stdout.splitlines()
+    assert row.endswith("  0.25 EUR")
+
+
 @pytest.mark.parametrize(
     ("options", "found"),
     [

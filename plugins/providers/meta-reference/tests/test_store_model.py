@@ -121,7 +121,7 @@ def totals(spans: dict[str, ModelSpan]) -> tuple[object, ...]:
         sum(span.end is not None and span.end.status == "error" for span in spans.values()),
         total("gen_ai.usage.input_tokens"),
         total("gen_ai.usage.output_tokens"),
-        total("llamastack.cost"),
+        (total("llamastack.cost"), "") if total("llamastack.cost") is not None else None,
     )
 
 

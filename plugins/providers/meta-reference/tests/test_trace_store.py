@@ -6,6 +6,7 @@ import multiprocessing
 import sqlite3
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,29 @@ def test_a_trace_is_the_sum_of_its_spans(store: TraceStore) -> None:
     assert (trace.name, trace.root) == (request.name, Root(0, BEGAN_NS, request.span_id))
     assert (trace.start_ns, trace.end_ns) == (BEGAN_NS, BEGAN_NS + 3 * SECOND_NS)
     assert (trace.spans, trace.errors) == (3, 1)
-    assert (trace.input_tokens, trace.output_tokens, trace.cost) == (3, 5, 0.25)
+    assert (trace.input_tokens, trace.output_tokens, trace.cost) == (3, 5, (0.25, ""))
+
+
+def test_costs_are_added_up_in_one_currency_alone(store: TraceStore) -> None:
+    euros = {"llamastack.cost": 0.25, "llamastack.cost.currency": "EUR"}
+    call, request = request_of(0, attributes=euros)
+    again = replace(call, span_id="a" * 16)
+    store.add([call, request])
+    store.add([again])
+    assert only(store).cost == (0.5, "EUR")
+    start = Part(call.trace_id, "b", BEGAN_NS, "b", attributes={**euros, "llamastack.cost.currency": "USD"})
+    store.merge([start])
+    assert only(store).cost is None
+    store.merge([Part(call.trace_id, "b", BEGAN_NS, end_ns=BEGAN_NS, status="ok", attributes=euros)])
+    assert only(store).cost == (0.75, "EUR")  # what the end says goes before what the start says
+
+
+def test_many_currencies_of_a_client_take_bounded_room(store: TraceStore) -> None:
+    for number in range(100):
+        attributes = {"llamastack.cost": 1, "llamastack.cost.currency": f"{number}" * 9}
+        store.merge([Part("t", f"{number}", BEGAN_NS, "x", attributes=attributes)])
+    assert only(store).cost is None
+    assert len(only(store).costs or "") < 400
 
 
 def test_a_span_that_comes_twice_is_kept_once(store: TraceStore) -> None:
@@ -143,7 +166,7 @@ def test_a_file_of_something_else_is_refused_and_left_alone(path: Path) -> None:
 def test_a_file_of_a_newer_version_is_refused(path: Path) -> None:
     store_at(path).close()
     run_sql(path, "PRAGMA user_version = 7")
-    with pytest.raises(OSError, match=r"a newer version of the provider wrote it: its tables have version 7, and 1 is"):
+    with pytest.raises(OSError, match=r"a newer version of the provider wrote it: its tables have version 7, and 2 is"):
         store_at(path)
 
 
@@ -162,21 +185,41 @@ def test_an_older_file_is_upgraded(path: Path, monkeypatch: pytest.MonkeyPatch) 
     older = store_at(path)
     older.add(request_of(0))
     older.close()
-    monkeypatch.setattr(schema, "VERSION", 3)
-    upgrades = {1: "ALTER TABLE upkeep ADD COLUMN a INTEGER", 2: "ALTER TABLE upkeep ADD COLUMN b; CREATE TABLE c (d)"}
+    monkeypatch.setattr(schema, "VERSION", 4)
+    upgrades = {2: "ALTER TABLE upkeep ADD COLUMN a INTEGER", 3: "ALTER TABLE upkeep ADD COLUMN b; CREATE TABLE c (d)"}
     monkeypatch.setattr(schema, "UPGRADES", upgrades)
     newer = store_at(path)
     assert newer.connection.execute("SELECT a, b, (SELECT count(*) FROM c) FROM upkeep").fetchone() == (None, None, 0)
-    assert newer.connection.execute("PRAGMA user_version").fetchone() == (3,)
+    assert newer.connection.execute("PRAGMA user_version").fetchone() == (4,)
     assert only(newer).spans == 2
+    newer.close()
+
+
+def test_a_file_whose_costs_have_no_currencies_is_upgraded(path: Path) -> None:
+    older = store_at(path)
+    older.add(request_of(0))
+    older.close()
+    for statement in (
+        "ALTER TABLE traces RENAME COLUMN costs TO unused",
+        "ALTER TABLE traces ADD COLUMN cost REAL",
+        "UPDATE traces SET cost = 0.25",
+        "PRAGMA user_version = 1",
+    ):
+        run_sql(path, statement)
+    newer = store_at(path)
+    assert only(newer).cost == (0.25, "")
+    newer.add(request_of(1, attributes={"llamastack.cost": 1, "llamastack.cost.currency": "EUR"}))
+    trace = newer.trace(request_of(1)[0].trace_id)
+    assert trace is not None
+    assert trace.cost == (1, "EUR")
     newer.close()
 
 
 def test_an_upgrade_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store_at(path).close()
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "VERSION", 2)
-        patch.setattr(schema, "UPGRADES", {1: "CREATE TABLE c (d); CREATE TABLE spans (x)"})
+        patch.setattr(schema, "VERSION", 3)
+        patch.setattr(schema, "UPGRADES", {2: "CREATE TABLE c (d); CREATE TABLE spans (x)"})
         with pytest.raises(OSError, match="table spans already exists"):
             store_at(path)
     store = store_at(path)

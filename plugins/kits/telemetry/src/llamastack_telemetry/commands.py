@@ -113,7 +113,7 @@ def _row(trace: TraceSummary, short: str) -> tuple[str, ...]:
         f"{trace.spans:,}",
         "-" if trace.status is None else trace.status.value,
         words.tokens(trace.input_tokens, trace.output_tokens),
-        words.cost(trace.cost),
+        words.cost(trace.cost, trace.cost_currency or ""),
     )
 
 

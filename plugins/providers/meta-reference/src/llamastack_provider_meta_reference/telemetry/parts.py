@@ -20,6 +20,8 @@ from llamastack_telemetry import conventions as names
 NOT_STARTED = "(not started)"
 """The name of a span whose start is not known."""
 _MOST_TOKENS = 2**40
+_MOST_CURRENCIES = 8
+_LONGEST_CURRENCY = 16
 LATEST_NS = 2**63 - 1
 
 
@@ -142,7 +144,8 @@ class KeptTrace:
     errors: int = 0
     input_tokens: int | None = None
     output_tokens: int | None = None
-    cost: float | None = None
+    costs: str | None = None
+    """JSON: a currency to the number of spans that have a cost in it, and the sum of their costs; None if none has."""
     root_status: str = "unset"
     """As far as it was read; it is not in the row."""
 
@@ -160,8 +163,17 @@ class KeptTrace:
             self.errors,
             self.input_tokens,
             self.output_tokens,
-            self.cost,
+            self.costs,
         )
+
+    @property
+    def cost(self) -> tuple[float, str] | None:
+        """An amount and its currency, "" if that is not known; None if there is none, or in several currencies."""
+        costs = _costs(self.costs)
+        if len(costs) != 1:
+            return None
+        [(currency, (_, amount))] = costs.items()
+        return amount, currency
 
     def extend(self, root: Root, name: str | None, start_ns: int, end_ns: int | None) -> None:
         """Take in what is known of a span of it."""
@@ -192,12 +204,29 @@ class KeptTrace:
         if names.OUTPUT_TOKENS in attributes and (wrote := _tokens(attributes[names.OUTPUT_TOKENS])) is not None:
             self.output_tokens = (self.output_tokens or 0) + sign * wrote
         if names.COST in attributes and (cost := _cost(attributes[names.COST])) is not None:
-            self.cost = (self.cost or 0.0) + sign * cost
+            self._count_cost(cost, _currency(attributes.get(names.COST_CURRENCY)), sign)
+
+    def _count_cost(self, cost: float, currency: str, sign: int) -> None:
+        costs = _costs(self.costs)
+        if currency not in costs and (sign < 0 or len(costs) == _MOST_CURRENCIES):
+            return
+        spans, amount = costs.pop(currency, (0, 0.0))
+        if spans + sign > 0:
+            costs[currency] = (spans + sign, amount + sign * cost)
+        self.costs = as_json(costs) if costs else None
 
 
 def _tokens(value: object) -> int | None:
     """Clients may send anything."""
     return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None
+
+
+def _costs(text: str | None) -> dict[str, tuple[int, float]]:
+    return {} if text is None else pydantic_core.from_json(text)
+
+
+def _currency(value: object) -> str:
+    return value if isinstance(value, str) and len(value) <= _LONGEST_CURRENCY else ""
 
 
 def _cost(value: object) -> float | None:

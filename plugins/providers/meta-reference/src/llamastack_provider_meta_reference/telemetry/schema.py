@@ -13,9 +13,14 @@ from llamastack.provider.private_files import make_private, private_file, privat
 
 APPLICATION_ID = 0x6C737472
 """In the file's header (`PRAGMA application_id`): says that it is a file of traces."""
-VERSION = 1
+VERSION = 2
 """Of the tables, in the file's header (`PRAGMA user_version`)."""
-UPGRADES: Mapping[int, str] = {}
+UPGRADES: Mapping[int, str] = {
+    1: """
+    ALTER TABLE traces ADD COLUMN costs TEXT;
+    UPDATE traces SET costs = json_object('', json_array(1, cost)) WHERE cost IS NOT NULL
+    """
+}
 """A version to the statements, separated by `;`, that make the next version of it."""
 
 # A span's row begins with the small number of its trace, not with the random id, so that new rows go to the end of the
@@ -35,7 +40,7 @@ CREATE TABLE traces (
     errors INTEGER NOT NULL,
     input_tokens INTEGER,
     output_tokens INTEGER,
-    cost REAL
+    costs TEXT
 );
 CREATE INDEX traces_by_start ON traces (start_ns);
 CREATE INDEX failed_traces_by_start ON traces (start_ns) WHERE errors > 0;

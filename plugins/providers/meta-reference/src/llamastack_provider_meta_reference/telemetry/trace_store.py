@@ -31,7 +31,7 @@ _LARGEST_PAGE = 4 * 1024 * 1024
 
 _TRACE_COLUMNS = (
     "id, trace_id, seen_s, start_ns, end_ns, root_rank, root_start_ns, root_span_id, name, spans, errors, "
-    "input_tokens, output_tokens, cost"
+    "input_tokens, output_tokens, costs"
 )
 # The status of the root is in its span alone, so that nobody who writes keeps it up to date.
 _ROOT_STATUS = "(SELECT status FROM spans WHERE trace = traces.id AND span_id = traces.root_span_id)"
@@ -42,7 +42,7 @@ INSERT INTO traces ({_TRACE_COLUMNS}) VALUES %s
 ON CONFLICT (id) DO UPDATE SET start_ns = excluded.start_ns, end_ns = excluded.end_ns, root_rank = excluded.root_rank,
 root_start_ns = excluded.root_start_ns, root_span_id = excluded.root_span_id, name = excluded.name,
 spans = excluded.spans, errors = excluded.errors, input_tokens = excluded.input_tokens,
-output_tokens = excluded.output_tokens, cost = excluded.cost
+output_tokens = excluded.output_tokens, costs = excluded.costs
 """
 _SPAN_VALUES = "INTO spans VALUES %s"
 _INSERT_SPAN = f"INSERT OR IGNORE {_SPAN_VALUES}"

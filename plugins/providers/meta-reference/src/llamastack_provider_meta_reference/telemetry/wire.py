@@ -24,6 +24,7 @@ def trace_to_wire(trace: KeptTrace) -> Trace:
 
 def summary_of(trace: KeptTrace) -> TraceSummary:
     """A trace in a list."""
+    cost, currency = trace.cost or (None, "")
     return TraceSummary(
         **trace_to_wire(trace).model_dump(),
         name=NOT_STARTED if trace.name is None else trace.name,
@@ -32,7 +33,8 @@ def summary_of(trace: KeptTrace) -> TraceSummary:
         errors=trace.errors,
         input_tokens=trace.input_tokens,
         output_tokens=trace.output_tokens,
-        cost=trace.cost,
+        cost=cost,
+        cost_currency=currency or None,
     )
 
 
