@@ -13,8 +13,16 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner
-from promql_expressions import dashboard_expressions, rules
+from promql_expressions import dashboard_expressions, rule_expressions, rules
 
+from llamastack.provider import errors
+from llamastack.provider.errors import (
+    AuthenticationError,
+    LlamaStackError,
+    NotSupportedError,
+    PermissionDeniedError,
+    RateLimitError,
+)
 from llamastack_cli.group import cli
 from llamastack_metrics.commands import DASHBOARD, RULES
 from llamastack_metrics.definitions import METRICS, Kind
@@ -112,6 +120,19 @@ def test_expressions_of_the_dashboard_name_what_there_is() -> None:
     assert len(expressions) > 20
     for expression in expressions:
         assert_known(expression, SERIES)
+
+
+def test_failed_calls_are_those_that_no_client_is_at_fault_for() -> None:
+    family = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, LlamaStackError)]
+    # These say that the key of the backend is wrong, or that the backend takes no more.
+    of_the_backend = {AuthenticationError, PermissionDeniedError, RateLimitError}
+    of_clients = {kind.code for kind in family if kind.status < 500 and kind not in of_the_backend}
+    wanted = {"ok", "cancelled", NotSupportedError.code} | of_clients
+    expressions = [*rule_expressions(), *dashboard_expressions()]
+    found = [names for text in expressions for names in re.findall(r'status!~"([^"]*)"', text)]
+    assert len(found) == 3
+    for names in found:
+        assert set(names.split("|")) == wanted
 
 
 def test_every_metric_of_ours_is_on_the_dashboard() -> None:

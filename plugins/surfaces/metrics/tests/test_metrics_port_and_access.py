@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import socket
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import access_fake
+import anyio
 import httpx
 import pytest
+from anyio.abc import SocketStream
 from installed_fakes import install
 from scripted_stacks import Scripts
 from served_stack import served_stack
 
 from llamastack.stack import Stack
 from llamastack.stack.discovery import Discovery
+from llamastack_metrics import timed_connection
 
 INFERENCE = {"inference": [{"provider_id": "a", "provider_type": "scripted", "config": {"script": "a"}}]}
 
@@ -39,6 +43,55 @@ async def test_a_port_of_their_own(discovery: Discovery, script: Scripts) -> Non
         assert (await other.head(f"http://127.0.0.1:{port}/metrics")).content == b""
     with socket.socket() as again:  # it is free again, and nothing listens
         again.bind(("127.0.0.1", port))
+
+
+@pytest.mark.parametrize(
+    ("sent", "limit"),
+    [
+        (b"", "HEAD_S"),
+        (b"GET /metrics HTTP/1.1\r\nHost: a\r\n", "HEAD_S"),
+        (b"POST /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nab", "IDLE_S"),
+        (b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n", "IDLE_S"),
+        (b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\nGET /metr", "IDLE_S"),
+    ],
+)
+async def test_connections_that_do_nothing_do_not_keep_the_port(
+    discovery: Discovery, script: Scripts, monkeypatch: pytest.MonkeyPatch, sent: bytes, limit: str
+) -> None:
+    script("a")
+    monkeypatch.setattr(timed_connection, limit, 0.3)
+    port = free_port()
+    async with served_stack({"providers": INFERENCE, "metrics": {"port": port}}, discovery), AsyncExitStack() as opened:
+        silent = [await opened.enter_async_context(await anyio.connect_tcp("127.0.0.1", port)) for _ in range(40)]
+        for each in silent:
+            await each.send(sent)
+        with anyio.fail_after(20):
+            for each in silent:
+                await until_closed(each)
+        async with httpx.AsyncClient() as other:
+            assert (await other.get(f"http://127.0.0.1:{port}/metrics")).status_code == 200
+
+
+async def test_replies_that_nobody_reads_do_not_keep_the_port(
+    discovery: Discovery, script: Scripts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script("a")
+    monkeypatch.setattr(timed_connection, "REPLY_S", 0.5)
+    port = free_port()
+    scrapes = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n" * 5000
+    async with served_stack({"providers": INFERENCE, "metrics": {"port": port}}, discovery):
+        async with await anyio.connect_tcp("127.0.0.1", port) as greedy:
+            with anyio.fail_after(20), suppress(anyio.BrokenResourceError):
+                while True:  # until it is reset
+                    await greedy.send(scrapes)
+        async with httpx.AsyncClient() as other:
+            assert (await other.get(f"http://127.0.0.1:{port}/metrics")).status_code == 200
+
+
+async def until_closed(stream: SocketStream) -> None:
+    with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+        while True:
+            await stream.receive()
 
 
 async def test_a_port_that_is_taken_stops_the_start(discovery: Discovery, script: Scripts) -> None:

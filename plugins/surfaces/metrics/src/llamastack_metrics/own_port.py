@@ -14,12 +14,12 @@ import uvicorn
 
 from llamastack.provider.routes import AsgiApp
 from llamastack_metrics.file_lock import FileLock
+from llamastack_metrics.timed_connection import IDLE_S, TimedConnection
 
 _LOGGER = logging.getLogger("llamastack.metrics")
 _AGAIN_S = 1.0
 _BACKLOG = 16
 _MOST_CONNECTIONS = 32
-_IDLE_S = 75
 _DRAIN_S = 1
 
 
@@ -87,6 +87,7 @@ class OwnPort:
     async def _serve(self, listening: socket.socket) -> None:
         config = uvicorn.Config(
             self._app,
+            http=TimedConnection,
             ws="none",
             lifespan="off",
             proxy_headers=False,
@@ -94,7 +95,7 @@ class OwnPort:
             access_log=False,
             server_header=False,
             limit_concurrency=_MOST_CONNECTIONS,
-            timeout_keep_alive=_IDLE_S,
+            timeout_keep_alive=int(IDLE_S),
             timeout_graceful_shutdown=_DRAIN_S,
         )
         server = _Server(config)
