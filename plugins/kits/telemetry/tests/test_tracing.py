@@ -154,6 +154,29 @@ async def test_telemetry_and_health_are_not_traced(traced: Started) -> None:
     assert len(sink.spans) == 1
 
 
+async def test_scrapes_at_another_path_get_no_span(tmp_path: Path) -> None:
+    install(tmp_path / "site", "llamastack-fake-sink", FAKE_SINKS)
+    config = {
+        "providers": {
+            "inference": [{"provider_id": "sample", "provider_type": "remote::sample"}],
+            "telemetry": [{"provider_id": "fake", "provider_type": "fake-sink"}],
+        },
+        "tracing": {"interval_s": 0.01},
+        "metrics": {"path": "/prom"},
+    }
+    discovery = Discovery(entry_points_in(tmp_path / "site"))
+    async with (
+        Stack.from_config(config, folder=tmp_path / "state", discovery=discovery) as stack,
+        over_http(stack) as client,
+    ):
+        sink = stack.instances["telemetry"][0].provider
+        assert isinstance(sink, FakeSink)
+        assert (await client.get("/prom")).status_code == 200
+        await client.get("/models/list")
+        await sink.until(1)
+    assert [span.name for span in sink.spans] == ["GET /models/list"]
+
+
 async def test_the_decision_of_the_client_goes_before_the_ratio(traced: Started) -> None:
     async with traced(sampling_ratio=0) as (stack, sink):
         model = await model_of(stack)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from llamastack.provider import hookimpl
@@ -58,8 +58,17 @@ def llamastack_stack_plugins(config: LoadedConfig) -> Sequence[object]:
         from llamastack_telemetry.tracing import Tracing
 
         capture = _capture_of(settings)
+        ignored = [*settings.ignored_paths, *_path_of_metrics(config)]
+        settings = settings.model_copy(update={"ignored_paths": ignored})
         plugins += [Tracing(settings, prices, capture), *([] if capture is None else [capture])]
     return plugins
+
+
+def _path_of_metrics(config: LoadedConfig) -> Sequence[str]:
+    """Where scrapes go, if the run config says so. The section is read as it is written: its package may be missing."""
+    section = config.value.get("metrics")
+    path = section.get("path") if isinstance(section, Mapping) else None
+    return [path] if isinstance(path, str) else []
 
 
 def _capture_of(settings: TracingConfig) -> ContentCapture | None:

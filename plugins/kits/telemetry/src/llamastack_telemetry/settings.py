@@ -55,7 +55,8 @@ class TracingConfig(BaseModel):
     )
     ignored_paths: list[str] = Field(
         default_factory=lambda: ["/metrics", "/docs", "/openapi.json"],
-        description="Paths of the server whose requests get no span; those of the telemetry and inspect APIs get none",
+        description="Paths of the server whose requests get no span; `metrics.path`, and those of the telemetry and "
+        "inspect APIs, get none either",
     )
     content: bool = Field(
         False,
