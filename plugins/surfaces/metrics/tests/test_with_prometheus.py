@@ -71,6 +71,8 @@ def result_of(client: httpx.Client, expression: str) -> list[Any]:
 
 def has_result(client: httpx.Client, expression: str) -> bool:
     try:
+        if client.get("/-/ready").status_code != 200:
+            return False  # it still starts
         return bool(result_of(client, expression))
     except httpx.TransportError:
         return False  # it does not listen yet

@@ -289,6 +289,7 @@ def test_very_long_texts_are_cut(log: Log) -> None:
 @pytest.mark.parametrize("given", ["xml", " json", "text,json"])
 def test_another_format_is_refused(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
     monkeypatch.setenv(logs.FORMAT_VARIABLE, given)
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)  # a test before may have set up the log
     with pytest.raises(ValueError, match=f"^LLAMASTACK_LOG_FORMAT: '{given}' is not one of text, json$"):
         logs.set_up_logging()
     assert sys.unraisablehook is not logs._log_ignored
