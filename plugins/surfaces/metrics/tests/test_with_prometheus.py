@@ -31,7 +31,7 @@ pytestmark = [
 SAMPLE = 'providers:\n  inference:\n  - {provider_id: foo, provider_type: "remote::sample", config: {models: [a]}}\n'
 CHAT = {"model": "a", "messages": [{"role": "user", "content": "Hi"}]}
 # Of what this server has no series: jobs, traces, registrations, tokens, errors.
-WITHOUT_RESULT = re.compile(r"jobs|spans|registrations|tokens|5\.\.|!~")
+WITHOUT_RESULT = re.compile(r"cost_total|jobs|spans|registrations|tokens|5\.\.|!~")
 
 
 def free_port() -> int:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from sys import byteorder
 from typing import Any
 
+from anyio.lowlevel import checkpoint
+
 from llamastack.api.inference import EmbeddingsResponse
 from llamastack.api.models import Model
 from llamastack.api.safety import RunShieldResponse, ViolationLevel
@@ -21,6 +23,7 @@ from llamastack_server import json_of
 
 Reply = Mapping[str, Any]
 Usage = dict[str, int]
+_ENDS_AT_ONCE = 100
 
 
 def _event(body: dict[str, Any]) -> bytes:
@@ -107,14 +110,17 @@ async def events(streams: Sequence[AsyncIterator[Reply]], options: StreamOptions
     head = _head(options.kind, options.model)
     choices = [_Choice(index, chunks) for index, chunks in enumerate(streams)]
     extra: dict[str, Any] = {"usage": None} if options.usage else {}
-    going = list(choices)
+    going = choices
     while going:
-        for choice in tuple(going):
+        asked, going = going, []
+        for place, choice in enumerate(asked):
             try:
                 chunk = await choice.next_chunk()
             except StopAsyncIteration:
-                going.remove(choice)
+                if place % _ENDS_AT_ONCE == 0:
+                    await checkpoint()  # thousands of streams may end one after the other
                 continue
+            going.append(choice)
             for made in chunk["choices"]:
                 yield _event({**head, "choices": [{"index": choice.index, **made}], **extra})
     usage = _usage([choice.usage for choice in choices], options.prompts) if options.usage else None
