@@ -10,8 +10,10 @@ import anyio
 import pytest
 from telemetry_fake import FakeSink
 
+from llamastack.api.telemetry import Event
 from llamastack.provider import InvalidRequestError, ProviderUnavailableError, RateLimitError
 from llamastack_telemetry import FinishedSpan, sink_queue
+from llamastack_telemetry.event_sink import EventSink
 from llamastack_telemetry.settings import TracingConfig
 from llamastack_telemetry.sink_queue import SinkQueue
 
@@ -128,3 +130,22 @@ async def test_the_end_waits_for_a_sink_that_works() -> None:
         await queue.drained()
         assert len(sink.spans) == 20
         await queue.drained()
+
+
+async def test_a_slow_provider_of_events_takes_a_batch_in_parts() -> None:
+    provider = FakeSink()
+    log, slow = provider.log_event, EventSink(provider)
+
+    async def slowly(event: Event) -> None:
+        await anyio.sleep(0.01)
+        await log(event)
+
+    vars(provider)["log_event"] = slowly
+    queue = SinkQueue("a", lambda: slow, TracingConfig(export_timeout_s=0.1))
+    queue.put(spans(20))
+    async with running(queue):
+        with anyio.fail_after(20):
+            while queue.exported < 20:
+                await anyio.sleep(0.01)
+    assert {event.span_id for event in provider.events} == {span.span_id for span in spans(20)}
+    assert len(provider.events) < 60  # a part of a span may come again

@@ -177,6 +177,25 @@ async def test_scrapes_at_another_path_get_no_span(tmp_path: Path) -> None:
     assert [span.name for span in sink.spans] == ["GET /models/list"]
 
 
+async def test_what_a_sink_calls_is_not_traced(traced: Started) -> None:
+    async with traced() as (stack, sink):
+        model = await model_of(stack)
+        take = sink.export_spans
+
+        async def and_ask(spans: list[FinishedSpan]) -> None:
+            await stack.inference.chat_completion(model=model, messages=HI)
+            await take(spans)
+
+        vars(sink)["export_spans"] = and_ask
+        await stack.inference.chat_completion(model=model, messages=HI)
+        await sink.until(1)
+        await stack.inference.chat_completion(model=model, messages=HI)
+        await sink.until(2)
+        counts = pipeline_counts(stack)
+    assert counts is not None
+    assert (counts.made, len(sink.spans)) == (2, 2)
+
+
 async def test_the_decision_of_the_client_goes_before_the_ratio(traced: Started) -> None:
     async with traced(sampling_ratio=0) as (stack, sink):
         model = await model_of(stack)

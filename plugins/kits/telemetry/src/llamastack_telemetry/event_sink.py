@@ -13,9 +13,14 @@ class EventSink:
 
     def __init__(self, provider: Telemetry) -> None:
         self._provider = provider
+        self._batch: Sequence[FinishedSpan] = ()
+        self._logged = 0
 
     async def export_spans(self, spans: Sequence[FinishedSpan]) -> None:
-        for span in spans:
+        """Log spans. When the same batch comes again, it goes on where it was: a slow provider takes it in parts."""
+        if self._batch is not spans:
+            self._batch, self._logged = spans, 0
+        for span in spans[self._logged :]:
             attributes = dict(span.attributes)
             end = SpanEndPayload(status=SpanStatus.error if span.status == "error" else SpanStatus.ok)
             for at_ns, payload in (
@@ -31,3 +36,4 @@ class EventSink:
                         payload=payload,
                     )
                 )
+            self._logged += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
 import anyio
@@ -21,6 +22,10 @@ _LOGGER = logging.getLogger("llamastack.telemetry")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 _LOOK_EVERY_S = 0.5
 _MOST_CONTENT_OF_A_BATCH = 2 * 1024 * 1024
+
+
+EXPORTING: ContextVar[bool] = ContextVar("llamastack_exporting", default=False)
+"""Whether a provider takes spans just now: what it calls for that is not traced, or it would never end."""
 
 
 @dataclass
@@ -86,6 +91,7 @@ class SinkQueue:
 
     async def run(self) -> None:
         """Hand spans over until it is cancelled."""
+        EXPORTING.set(True)  # in the context of this task
         while True:
             batch = await self._next_batch()
             while (error := await self._export(batch)) is not None:

@@ -17,7 +17,7 @@ from llamastack_telemetry.event_sink import EventSink
 from llamastack_telemetry.pipeline import Pipeline
 from llamastack_telemetry.price_list import PriceList
 from llamastack_telemetry.settings import TracingConfig
-from llamastack_telemetry.sink_queue import PipelineCounts, SinkQueue
+from llamastack_telemetry.sink_queue import EXPORTING, PipelineCounts, SinkQueue
 from llamastack_telemetry.spans import SpanSink
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Tracing:
 
     @hookimpl
     def llamastack_begin_span(self, parent: str | None, target: str) -> str | None:
-        if target in self._ignored:
+        if target in self._ignored or EXPORTING.get():
             return None
         # perf: llamastack-v1-sqlite. `random` is enough: ids must differ, not be secret.
         own = f"{random.getrandbits(64) or 1:016x}"
