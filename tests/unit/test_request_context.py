@@ -20,10 +20,13 @@ ASK: dict[str, Any] = {"model": "m", "messages": [UserMessage(content="Hi")]}
 
 def test_a_block_has_its_context_and_leaves_the_one_before() -> None:
     assert current_context().principal is None
-    with use_context(principal=Principal("ann"), traceparent="t"):
+    with use_context(principal=Principal("ann"), traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"):
         with use_provider_data({"key": "k"}):
             inner = current_context()
-            assert (inner.principal, inner.traceparent) == (Principal("ann"), "t")
+            assert (inner.principal, inner.traceparent) == (
+                Principal("ann"),
+                "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            )
             assert inner.provider_data == {"key": "k"}
         assert current_context().provider_data is None
         with use_context(RequestContext(request_id="other")):

@@ -22,11 +22,12 @@ from llamastack.provider.validation import explain_validation_error
 from llamastack.provider.validation_paths import path_of
 
 __all__ = ["PROVIDER_DATA_HEADER", "STACK_ITSELF", "Principal", "RequestContext"]
-__all__ += ["current_context", "use_context", "use_provider_data"]
+__all__ += ["current_context", "traceparent_from", "use_context", "use_provider_data"]
 
 PROVIDER_DATA_HEADER = "X-LlamaStack-ProviderData"
 """The header that holds a client's data for providers, as JSON."""
 _NOT_PRINTABLE = re.compile(r"[^\x20-\x7e]")
+_TRACE = re.compile(r"([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
 ProviderData = Mapping[str, object] | str | None
 """A str is the header as it came, its bytes read as Latin-1, as HTTP has it."""
@@ -164,10 +165,26 @@ class EnteredContext:
             _current.reset(self._token)
 
 
+def traceparent_from(header: str) -> str | None:
+    """The header `traceparent` as one of version 00; None if it is not valid.
+
+    Source: https://www.w3.org/TR/trace-context/#traceparent-header.
+    """
+    found = _TRACE.fullmatch(header.strip(" \t"))
+    if found is None:
+        return None
+    version, trace, parent, flags, more = found.groups()
+    if version == "ff" or (version == "00" and more):
+        return None
+    # Of a later version only the sampled flag is known.
+    return f"00-{trace}-{parent}-{flags if version == '00' else f'{int(flags, 16) & 1:02x}'}"
+
+
 def use_context(context: RequestContext | None = None, /, **changes: Unpack[ContextChanges]) -> EnteredContext:
     """`with use_context(principal=Principal("ann")):` gives the calls inside the block another context.
 
-    context: takes the place of the current one. changes: fields of it that get other values.
+    context: takes the place of the current one. changes: fields of it that get other values. Raises InvalidRequestError
+    for a `traceparent` that is not valid.
     """
     now, call_id = _current.get()
     base = now if context is None else context
@@ -181,6 +198,15 @@ def use_context(context: RequestContext | None = None, /, **changes: Unpack[Cont
             "job": base.job,
         }
         fields.update(changes)
+        given = changes.get("traceparent")
+        if given is not None:
+            fields["traceparent"] = traceparent_from(given)
+            if fields["traceparent"] is None:
+                raise InvalidRequestError(
+                    "traceparent must be of W3C Trace Context, such as "
+                    "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+                    param="traceparent",
+                )
         base = RequestContext(**fields)
     return EnteredContext(base, call_id)
 

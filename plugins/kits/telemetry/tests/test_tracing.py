@@ -16,7 +16,7 @@ from telemetry_fake import FAKE_SINKS, FakeSink
 
 from llamastack import Stack
 from llamastack.api import ChatCompletionResponseEvent, ChatCompletionResponseStreamChunk, TokenUsage, UserMessage
-from llamastack.provider import ObjectNotFoundError
+from llamastack.provider import InvalidRequestError, ObjectNotFoundError
 from llamastack.provider.context import current_context, use_context
 from llamastack.stack.discovery import Discovery
 from llamastack_server import create_app
@@ -24,6 +24,7 @@ from llamastack_telemetry import FinishedSpan, PipelineCounts, TraceIdFilter, pi
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CLIENT = f"00-{TRACE}-00f067aa0ba902b7-01"
+NO_TRACE = f"00-{'0' * 32}-{'1' * 16}-01"
 NOT_SAMPLED = f"00-{TRACE}-00f067aa0ba902b7-00"
 HI = [UserMessage(content="Hi")]
 Started = Callable[..., Any]
@@ -175,6 +176,12 @@ async def test_scrapes_at_another_path_get_no_span(tmp_path: Path) -> None:
         await client.get("/models/list")
         await sink.until(1)
     assert [span.name for span in sink.spans] == ["GET /models/list"]
+
+
+@pytest.mark.parametrize("given", ["junk", "", "00-ABC", CLIENT.upper(), f"ff{CLIENT[2:]}", NO_TRACE])
+def test_a_traceparent_that_is_not_valid_is_refused_in_process(given: str) -> None:
+    with pytest.raises(InvalidRequestError, match="traceparent must be of W3C Trace Context"):
+        use_context(traceparent=given)
 
 
 async def test_what_a_sink_calls_is_not_traced(traced: Started) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 from server_log import Log, server_log
 
-from llamastack.provider.context import use_context
+from llamastack.provider.context import RequestContext, use_context
 from llamastack.provider.control_characters import one_line
 from llamastack.provider.provider_call import CallEvent
 from llamastack.provider.redaction import Redactor
@@ -88,7 +88,7 @@ def test_a_record_has_its_fields(log: Log) -> None:
 @pytest.mark.parametrize("traceparent", ["", "00-x-y-01", f"{TRACEPARENT}\n", TRACEPARENT.upper()])
 def test_what_is_no_traceparent_gives_no_ids(traceparent: str) -> None:
     with server_log() as log:  # after pytest has added its handler
-        with use_context(traceparent=traceparent):
+        with use_context(RequestContext(traceparent=traceparent)):
             _SERVER.warning("a line")
             logs.log_access("GET", "/", 200, 0.0)
         assert not [each for each in objects(log()) if each.keys() & {"trace_id", "span_id"}]
@@ -254,7 +254,7 @@ def test_any_message_is_one_line_that_reads_back(text: str) -> None:
 @given(ANY_TEXT, ANY_TEXT, ANY_TEXT, st.one_of(ANY_TEXT, st.integers(), st.floats(), st.none()))
 def test_any_text_in_any_place_breaks_no_line(text: str, name: str, other: str, value: object) -> None:
     odd = record("%", name, levelname=text, exc_text=other, stack_info=text, **{FIELDS: {"value": value, "text": text}})
-    with use_context(request_id=other, traceparent=text):
+    with use_context(RequestContext(request_id=other, traceparent=text)):
         line = JsonFormat(text).format(odd)
     assert line.isascii()
     assert line.isprintable()

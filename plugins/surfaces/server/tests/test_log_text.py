@@ -7,7 +7,7 @@ import logging
 import pytest
 from server_log import server_log
 
-from llamastack.provider.context import use_context
+from llamastack.provider.context import RequestContext, use_context
 from llamastack_server import logs
 
 FORGED = "2026-01-01 00:00:00,000 INFO llamastack.access [x] GET /forged 200 1.0 ms"
@@ -40,7 +40,7 @@ def test_lines_of_a_request_with_a_trace_have_its_id() -> None:
             with use_context(traceparent=parent, **changes):
                 logging.getLogger("llamastack.server").warning("slow")
                 logs.log_access("GET", "/health", 200, 0.001)
-        with use_context(request_id="r", traceparent=f"00-{trace}-{FORGED}"):
+        with use_context(RequestContext(request_id="r", traceparent=f"00-{trace}-{FORGED}")):
             logging.getLogger("llamastack.server").warning("no trace")
         assert [line.split(" ", 4)[4] for line in log().splitlines()] == [
             f"[r trace={trace}] slow",

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import anyio
 
-from llamastack.provider.context import PROVIDER_DATA_HEADER, RequestContext
+from llamastack.provider.context import PROVIDER_DATA_HEADER, RequestContext, traceparent_from
 from llamastack.provider.errors import InvalidRequestError
 from llamastack.provider.hookspecs import IncomingRequest
 from llamastack.provider.routes import Scope
@@ -20,7 +20,6 @@ TIMEOUT_HEADER = "X-Request-Timeout"
 _ID, _DATA, _TIMEOUT = (name.lower().encode() for name in (REQUEST_ID_HEADER, PROVIDER_DATA_HEADER, TIMEOUT_HEADER))
 _TRACEPARENT = b"traceparent"
 _ACCEPTED = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-_TRACE = re.compile(r"([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 BeginSpan = Callable[[str | None, str], str | None]
 """From the traceparent of the client and the path to the traceparent of a new span."""
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
@@ -97,21 +96,6 @@ def request_id_from(header: str | None) -> str:
     if header and _ACCEPTED.fullmatch(header):
         return header
     return f"{random.getrandbits(128):032x}"
-
-
-def traceparent_from(header: str) -> str | None:
-    """The header as one of version 00; None if it is not valid.
-
-    Source: https://www.w3.org/TR/trace-context/#traceparent-header.
-    """
-    found = _TRACE.fullmatch(header.strip(" \t"))
-    if found is None:
-        return None
-    version, trace, parent, flags, more = found.groups()
-    if version == "ff" or (version == "00" and more):
-        return None
-    # Of a later version only the sampled flag is known.
-    return f"00-{trace}-{parent}-{flags if version == '00' else f'{int(flags, 16) & 1:02x}'}"
 
 
 def _traceparent_of(scope: Scope, header: bytes) -> str | None:
