@@ -149,6 +149,21 @@ class HasNoSpansOfUnknownTraces(MetaReferenceTelemetry):
             return Page(data=[])
 
 
+@broken("export_spans.empty")
+class ExpectsAFirstSpan(MetaReferenceTelemetry):
+    async def export_spans(self, spans: Sequence[FinishedSpan]) -> None:
+        self.newest = spans[0].start_ns
+        await super().export_spans(spans)
+
+
+@broken("export_spans.empty")
+class RefusesABatchOfNoSpans(MetaReferenceTelemetry):
+    async def export_spans(self, spans: Sequence[FinishedSpan]) -> None:
+        if not spans:
+            raise InvalidRequestError("there are no spans", param="spans")
+        await super().export_spans(spans)
+
+
 @broken("export_spans.once")
 class KeepsASpanTwice(MetaReferenceTelemetry):
     async def export_spans(self, spans: Sequence[FinishedSpan]) -> None:

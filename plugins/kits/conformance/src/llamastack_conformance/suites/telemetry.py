@@ -263,6 +263,17 @@ class TelemetryConformance(ProviderConformance):
     test_list_spans_refused = refused("list_spans")
 
     @check(
+        "export_spans.empty",
+        tier=Tier.live,
+        mend="let export_spans([]) return: ask the backend, or do nothing; do not expect a first span",
+    )
+    async def test_export_spans_empty(self, subject: Subject) -> None:
+        """a `llamastack_telemetry.SpanSink` takes a batch of no spans, which is how `llamastack doctor` tries it"""
+        async with subject.shared() as running:
+            _kit_of_sink(running.provider)
+            await running.provider.export_spans([])
+
+    @check(
         "export_spans.once",
         tier=Tier.live,
         capability="list_spans",
@@ -338,14 +349,20 @@ async def _refuses_cursor(method: Any, **arguments: Any) -> None:
     raise CheckFailure(f"a page of {len(page.data)}")
 
 
-def _finished_spans(provider: object, trace_id: str) -> list[Any]:
-    """A call and its request, the call first, as it ends first. Raises NotApplicable if the provider takes no spans."""
+def _kit_of_sink(provider: object) -> Any:
+    """The package `llamastack_telemetry`, for a sink. Raises NotApplicable for a provider that is none."""
     try:
         telemetry = importlib.import_module("llamastack_telemetry")
     except ImportError:
         raise NotApplicable("llamastack-telemetry, which has SpanSink, is not installed") from None
     if not isinstance(provider, telemetry.SpanSink):
         raise NotApplicable("the provider is no SpanSink: it gets spans as events")
+    return telemetry
+
+
+def _finished_spans(provider: object, trace_id: str) -> list[Any]:
+    """A call and its request, the call first, as it ends first. Raises NotApplicable if the provider takes no spans."""
+    telemetry = _kit_of_sink(provider)
     began = int(_BEGAN.timestamp()) * 10**9
     call, request = uuid.uuid4().hex[:16], uuid.uuid4().hex[:16]
     return [
