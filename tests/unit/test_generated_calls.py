@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,10 @@ API = ApiDefinition("notes", Notes)
 
 def test_the_generated_file_is_fresh() -> None:
     assert CORE.read_text(encoding="utf-8") == formatted(BUILTIN_APIS, CORE), "run 'make generate'"
+
+
+def test_the_generated_file_names_no_private_type() -> None:
+    assert re.findall(r"\b_[A-Z]\w*", CORE.read_text(encoding="utf-8")) == []
 
 
 def test_a_package_with_an_api_of_its_own_gets_the_same() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
 from pydantic import Field
 
 from llamastack.api.base import WireModel
 
 _T = TypeVar("_T")
+
+Limit = Annotated[int, Field(ge=1, le=1000)]
+"""The most entries of a page that a caller asks for. The method decides how many there are without it."""
 
 
 class Page(WireModel, Generic[_T]):

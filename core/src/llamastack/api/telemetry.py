@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Protocol
 from pydantic import AfterValidator, Field
 
 from llamastack.api.base import OMIT_IF_NONE, JsonObject, WireModel
-from llamastack.api.pagination import Page
+from llamastack.api.pagination import Limit, Page
 from llamastack.api.webmethod import not_served, webmethod
 
 
@@ -181,9 +181,6 @@ class Span(WireModel):
     """What happened in it, in order of time."""
 
 
-_Limit = Annotated[int, Field(ge=1, le=1000)]
-
-
 class Telemetry(Protocol):
     """Store events and return them as traces."""
 
@@ -203,7 +200,7 @@ class Telemetry(Protocol):
         since: Timestamp | None = None,
         status: SpanStatus | None = None,
         name: str | None = None,
-        limit: _Limit | None = None,
+        limit: Limit | None = None,
         after: str | None = None,
     ) -> Page[TraceSummary]:
         """Traces, the newest first.
@@ -214,7 +211,7 @@ class Telemetry(Protocol):
         raise not_served()
 
     @webmethod("/telemetry/list_spans", methods=("GET",), capability="list_spans", instances="first")
-    async def list_spans(self, trace_id: str, limit: _Limit | None = None, after: str | None = None) -> Page[Span]:
+    async def list_spans(self, trace_id: str, limit: Limit | None = None, after: str | None = None) -> Page[Span]:
         """The spans of a trace in the order in which they began: the whole tree, by `parent_span_id`.
 
         Raises NotFoundError for an id that is not known.

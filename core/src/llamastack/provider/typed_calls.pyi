@@ -40,10 +40,10 @@ from llamastack.api.inspect import HealthInfo, ProviderInfo, Readiness, RouteInf
 from llamastack.api.memory import MemoryBankDocument, QueryDocumentsResponse
 from llamastack.api.memory_banks import MemoryBank
 from llamastack.api.models import Model
-from llamastack.api.pagination import Page
+from llamastack.api.pagination import Limit, Page
 from llamastack.api.safety import RunShieldResponse
 from llamastack.api.shields import Shield
-from llamastack.api.telemetry import Event, Span, SpanStatus, Timestamp, Trace, TraceSummary, _Limit
+from llamastack.api.telemetry import Event, Span, SpanStatus, Timestamp, Trace, TraceSummary
 from llamastack.provider.streams import Stream
 
 class InferenceCalls(Protocol):
@@ -183,10 +183,10 @@ class TelemetryCalls(Protocol):
         since: Timestamp | None = None,
         status: SpanStatus | None = None,
         name: str | None = None,
-        limit: _Limit | None = None,
+        limit: Limit | None = None,
         after: str | None = None,
     ) -> Page[TraceSummary]: ...
-    async def list_spans(self, trace_id: str, limit: _Limit | None = None, after: str | None = None) -> Page[Span]: ...
+    async def list_spans(self, trace_id: str, limit: Limit | None = None, after: str | None = None) -> Page[Span]: ...
 
 class InspectCalls(Protocol):
     """Look at the running stack."""

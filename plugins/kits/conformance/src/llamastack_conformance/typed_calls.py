@@ -49,14 +49,20 @@ def definers() -> dict[str, str]:
 
 
 def definers_of(apis: Iterable[ApiDefinition]) -> dict[str, str]:
-    """The same for the names that APIs of a package use, by the modules of their Protocols."""
-    found = definers()
+    """The same for the names that APIs of a package use, by the modules of their Protocols.
+
+    A name of the package goes before the same name of the core.
+    """
+    core = definers()
+    found: dict[str, str] = {}
     for api in apis:
         module = sys.modules[api.protocol.__module__]
         for name, value in vars(module).items():
+            if name in core and getattr(importlib.import_module(core[name]), name, None) is value:
+                continue
             defined = value.__module__ if isinstance(value, type) and value.__name__ == name else module.__name__
             found.setdefault(name, defined)
-    return found
+    return core | found
 
 
 def _without_constraints(annotation: ast.expr) -> str:

@@ -9,10 +9,8 @@ from pydantic import Field, JsonValue
 
 from llamastack.api.base import JsonObject, WireModel
 from llamastack.api.definition import ApiDefinition
-from llamastack.api.pagination import Page
+from llamastack.api.pagination import Limit, Page
 from llamastack.api.webmethod import webmethod
-
-Limit = Annotated[int, Field(ge=1, le=1000)]
 
 
 class JobStatus(StrEnum):
