@@ -56,6 +56,21 @@ def test_calls_and_streams_run_until_they_have_ended() -> None:
     }
 
 
+MOVED = "the recorder takes slices of a CallEvent, and the fields of CallEvent moved: correct its slices"
+
+
+@pytest.mark.parametrize("error_code", ["error_code", None])
+def test_the_slices_of_an_event_are_the_fields_that_they_are_meant_to_be(error_code: str | None) -> None:
+    numbers = {"duration_s": 0.2, "first_piece_s": 0.1, "input_tokens": 1, "output_tokens": 2, "cached_tokens": 3}
+    by_name = {name: name for name in CallEvent._fields}
+    event = CallEvent(**{**by_name, **numbers, "call": None, "error_code": error_code})  # type: ignore[arg-type]
+    recorder = Recorder(MetricsConfig())
+    recorder.llamastack_call_started(event)
+    assert [*recorder.running] == [("api", "provider_id")], MOVED
+    recorder.llamastack_call_finished(event)
+    assert [*recorder.calls] == [("api", "method", "identifier", "provider_id", error_code or "status")], MOVED
+
+
 def test_further_series_are_counted_as_other_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     recorder = Recorder(MetricsConfig(max_series=10))
     with caplog.at_level(logging.WARNING, "llamastack.metrics"):
