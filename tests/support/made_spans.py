@@ -50,7 +50,7 @@ def request_of(number: int, *, at_s: float = 0, attributes: Attributes | None = 
             start + SECOND_NS,
             start + 2 * SECOND_NS,
             "ok",
-            attributes=call_attributes | (attributes or {}),
+            own_attributes=call_attributes | (attributes or {}),
         ),
         FinishedSpan(trace_id, root, None, "POST /v1/chat/completions", "server", start, start + 3 * SECOND_NS, "ok"),
     ]

@@ -15,7 +15,7 @@ from llamastack.api.inference import (
     ChatCompletionResponseStreamChunk,
     CompletionResponseStreamChunk,
 )
-from llamastack_telemetry.replies import attributes_of, kept_of
+from llamastack_telemetry.replies import attributes_of
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": '{"finish_reason": "no"}'}}
 CHOICE = {"index": 0, "message": {"role": "assistant", "tool_calls": [CALL]}, "finish_reason": "tool_calls"}
@@ -57,12 +57,11 @@ LAST = b'data: {"id":"c-1","model":"m-2024","choices":[{"delta":{},"finish_reaso
     ],
 )
 def test_what_a_reply_says(reply: object, expected: dict[str, object]) -> None:
-    assert attributes_of(kept_of(reply, with_body=True)) == expected
+    assert attributes_of(reply) == expected
 
 
-def test_little_of_a_reply_is_kept() -> None:
-    for reply in (b"x" * 10_000_000, (b"x" * 10_000_000,) * 4):
-        kept = kept_of(reply, with_body=True)
-        assert isinstance(kept, list)
-        assert sum(map(len, kept)) < 10_000
-        assert kept_of(reply, with_body=False) is None
+def test_a_long_reply_is_searched_at_its_ends() -> None:
+    head = b'{"id": "c-1", "model": "m-2024", "choices": [{"message": {"content": "' + b"x" * 20_000 + b'"}, '
+    assert attributes_of(head + b'"finish_reason": "tool_calls"}]}') == ALL
+    in_the_middle = head + b'"finish_reason": "tool_calls", "logprobs": "' + b"y" * 20_000 + b'"}]}'
+    assert attributes_of(in_the_middle) == {name: ALL[name] for name in ("gen_ai.response.id", "gen_ai.response.model")}

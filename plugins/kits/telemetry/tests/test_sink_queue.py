@@ -22,6 +22,11 @@ def spans(number: int, first: int = 0) -> list[FinishedSpan]:
     return [FinishedSpan("0" * 32, f"{first + each:016x}", None, "a", "internal", 0, 1) for each in range(number)]
 
 
+def put_all(queue: SinkQueue, added: list[FinishedSpan]) -> None:
+    for span in added:
+        queue.put(span)
+
+
 @asynccontextmanager
 async def running(queue: SinkQueue) -> AsyncIterator[None]:
     async with anyio.create_task_group() as tasks:
@@ -38,14 +43,14 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def queue_of(sink: FakeSink, **settings: object) -> SinkQueue:
-    return SinkQueue("a", lambda: sink, TracingConfig.model_validate(settings))
+    return SinkQueue("a", lambda: sink, TracingConfig.model_validate({"interval_s": 0.01, **settings}))
 
 
 async def test_spans_come_in_order_and_in_batches() -> None:
     sink = FakeSink()
     queue = queue_of(sink, max_batch_spans=10)
     given = spans(25)
-    queue.put(given)
+    put_all(queue, given)
     async with running(queue):
         assert await sink.until(25) == given
     assert sink.sizes == [10, 10, 5]
@@ -56,7 +61,7 @@ async def test_what_may_pass_is_tried_again_without_a_loss(caplog: pytest.LogCap
     sink = FakeSink()
     sink.fails = [ProviderUnavailableError("down"), TimeoutError(), ProviderUnavailableError("down")]
     queue = queue_of(sink, max_batch_spans=10)
-    queue.put(spans(15))
+    put_all(queue, spans(15))
     async with running(queue):
         assert await sink.until(15) == spans(15)
     assert queue.dropped == 0
@@ -78,7 +83,7 @@ async def test_a_backend_that_names_a_time_is_left_alone_until_then(monkeypatch:
     sink = FakeSink()
     sink.fails = [RateLimitError("slow down", retry_after=7.5)]
     queue = queue_of(sink)
-    queue.put(spans(3))
+    put_all(queue, spans(3))
     async with running(queue):
         assert await sink.until(3) == spans(3)
     assert 7.5 in slept
@@ -89,7 +94,7 @@ async def test_what_does_not_pass_loses_one_batch(error: Exception, caplog: pyte
     sink = FakeSink()
     sink.fails = [error]
     queue = queue_of(sink, max_batch_spans=10)
-    queue.put(spans(15))
+    put_all(queue, spans(15))
     async with running(queue):
         assert await sink.until(5) == spans(5, first=10)
     assert (queue.exported, queue.dropped) == (5, 10)
@@ -100,7 +105,7 @@ async def test_a_sink_that_hangs_has_a_time_limit() -> None:
     sink = FakeSink()
     sink.hangs = True
     queue = queue_of(sink, export_timeout_s=0.01)
-    queue.put(spans(3))
+    put_all(queue, spans(3))
     async with running(queue):
         with anyio.fail_after(10):
             while sink.attempts < 3:
@@ -110,10 +115,10 @@ async def test_a_sink_that_hangs_has_a_time_limit() -> None:
 
 
 async def test_a_provider_that_is_down_costs_bounded_memory() -> None:
-    queue = SinkQueue("a", lambda: None, TracingConfig(max_waiting_spans=100))
+    queue = SinkQueue("a", lambda: None, TracingConfig(max_waiting_spans=100, interval_s=0.01))
     async with running(queue):
         for first in range(0, 1000, 50):
-            queue.put(spans(50, first))
+            put_all(queue, spans(50, first))
             await anyio.sleep(0)
         assert (queue.waiting, queue.dropped) == (100, 900)
         with anyio.fail_after(1):
@@ -126,7 +131,7 @@ async def test_the_end_waits_for_a_sink_that_works() -> None:
     sink = FakeSink()
     queue = queue_of(sink, max_batch_spans=1)
     async with running(queue):
-        queue.put(spans(20))
+        put_all(queue, spans(20))
         await queue.drained()
         assert len(sink.spans) == 20
         await queue.drained()
@@ -141,8 +146,8 @@ async def test_a_slow_provider_of_events_takes_a_batch_in_parts() -> None:
         await log(event)
 
     vars(provider)["log_event"] = slowly
-    queue = SinkQueue("a", lambda: slow, TracingConfig(export_timeout_s=0.1))
-    queue.put(spans(20))
+    queue = SinkQueue("a", lambda: slow, TracingConfig(export_timeout_s=0.1, interval_s=0.01))
+    put_all(queue, spans(20))
     async with running(queue):
         with anyio.fail_after(20):
             while queue.exported < 20:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -178,6 +179,18 @@ async def test_scrapes_at_another_path_get_no_span(tmp_path: Path) -> None:
     assert [span.name for span in sink.spans] == ["GET /models/list"]
 
 
+async def test_ids_of_traces_begin_with_their_time(traced: Started) -> None:
+    """A store then adds them at the end of its index; two of one second differ all the same."""
+    before = int(time.time())
+    async with traced() as (stack, sink):
+        model = await model_of(stack)
+        for _ in range(20):
+            await stack.inference.chat_completion(model=model, messages=HI)
+    ids = {span.trace_id for span in sink.spans}
+    assert len(ids) == 20
+    assert all(before <= int(trace_id[:8], 16) <= time.time() for trace_id in ids)
+
+
 @pytest.mark.parametrize("given", ["junk", "", "00-ABC", CLIENT.upper(), f"ff{CLIENT[2:]}", NO_TRACE])
 def test_a_traceparent_that_is_not_valid_is_refused_in_process(given: str) -> None:
     with pytest.raises(InvalidRequestError, match="traceparent must be of W3C Trace Context"):
@@ -312,7 +325,7 @@ async def test_spans_over_the_limit_are_dropped_and_counted(traced: Started, cap
             await stack.inference.chat_completion(model=model, messages=HI)
         counts = pipeline_counts(stack)
     assert counts is not None
-    assert counts.dropped == {"": 15, "fake": 0}
+    assert counts.dropped == {"": 0, "fake": 15}
     assert len(sink.spans) == 10
     assert "15 spans were dropped since the start" in caplog.text
 

@@ -34,7 +34,7 @@ def test_a_tree_is_drawn_when_the_root_has_come() -> None:
     trees = Trees()
     call, request = request_of(0)
     failed = span(
-        "t", "b", "a", "part", 1, status="error", message="it broke\x1b[2J", attributes={"error.type": "oops"}
+        "t", "b", "a", "part", 1, status="error", message="it broke\x1b[2J", own_attributes={"error.type": "oops"}
     )
     assert trees.of_spans([call, failed]) == []
     assert trees.of_spans([request, span("t", "a", None, "whole\nthing")]) == [
@@ -50,8 +50,8 @@ def test_how_a_span_ended() -> None:
     ends: list[dict[str, Any]] = [
         {"status": "ok"},
         {"status": "unset"},
-        {"attributes": {"http.response.status_code": 404}},
-        {"attributes": {"http.response.status_code": 499, "llamastack.cancelled": True}},
+        {"own_attributes": {"http.response.status_code": 404}},
+        {"own_attributes": {"http.response.status_code": 499, "llamastack.cancelled": True}},
     ]
     lines = Trees().of_spans([span("t", "a", None, "x", **end) for end in ends])
     assert [text.split()[-1] for text in lines] == ["ok", "unset", "404", "cancelled"]
@@ -80,7 +80,7 @@ def test_spans_that_are_each_others_parents_are_counted() -> None:
 
 
 def test_a_json_object_for_each_span() -> None:
-    odd = span("t", "a", None, "é\x1b\x7f\ud800", attributes={"n": float("nan"), "list": ["x"]})
+    odd = span("t", "a", None, "é\x1b\x7f\ud800", own_attributes={"n": float("nan"), "list": ["x"]})
     odd.events.append(TimedEvent("retry", BEGAN_NS, {"number": 1}))
     [text] = Json().of_spans([odd])
     assert text.isascii()

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_spans import BEGAN_NS, SECOND_NS, request_of, store_at
@@ -83,9 +84,48 @@ def test_a_span_that_comes_twice_is_kept_once(store: TraceStore) -> None:
     assert [(span.span_id, len(events)) for span, events in found[0]] == [(spans[1].span_id, 0), (spans[0].span_id, 1)]
 
 
+def shared_spans(number: int, shared: dict[str, Any]) -> list[FinishedSpan]:
+    return [replace(span, shared_attributes=shared) for span in request_of(number)]
+
+
+def attributes_in(store: TraceStore, number: int) -> list[dict[str, object]]:
+    found = store.spans(request_of(number)[0].trace_id, None, 10)
+    assert found is not None
+    return [span.attributes for span, _ in found[0]]
+
+
+def test_attributes_that_spans_share_are_kept_once(store: TraceStore, path: Path) -> None:
+    shared: dict[str, Any] = {"api": "inference", "n": 1}
+    for number in range(3):
+        store.add(shared_spans(number, shared))
+    other = store_at(path)
+    other.add(shared_spans(3, dict(shared)))
+    other.close()
+    assert store.connection.execute("SELECT count(*) FROM shared_attributes").fetchone() == (1,)
+    for number in range(4):
+        assert all(found.items() >= shared.items() for found in attributes_in(store, number))
+    # A span that comes again, and what a client adds, leave them as they are.
+    store.add(shared_spans(2, shared))
+    call = request_of(2)[0]
+    store.merge([Part(call.trace_id, call.span_id, BEGAN_NS, events=[TimedEvent("log", BEGAN_NS, {})])])
+    assert all(found.items() >= shared.items() for found in attributes_in(store, 2))
+
+
+def test_shared_attributes_are_written_again_after_a_write_that_failed(store: TraceStore) -> None:
+    first, second = {"api": "a"}, {"api": "b"}
+    store.connection.execute("CREATE TEMP TRIGGER refuse BEFORE INSERT ON traces BEGIN SELECT RAISE(ABORT, 'no'); END")
+    with pytest.raises(sqlite3.IntegrityError, match="no"):
+        store.add(shared_spans(0, first))
+    store.connection.execute("DROP TRIGGER refuse")
+    store.add(shared_spans(1, second))
+    store.add(shared_spans(0, first))
+    assert [found["api"] for found in attributes_in(store, 0)] == ["a", "a"]
+    assert [found["api"] for found in attributes_in(store, 1)] == ["b", "b"]
+
+
 def test_text_that_is_not_unicode_is_kept_with_the_others(store: TraceStore) -> None:
     odd = request_of(1)[0]
-    odd.name, odd.attributes = "a\ud800b", {"x": "\udfff", "y\ud800": ["\ud800"], "z": float("nan")}
+    odd.name, odd.own_attributes = "a\ud800b", {"x": "\udfff", "y\ud800": ["\ud800"], "z": float("nan")}
     store.add([*request_of(0), odd])
     found = store.spans(odd.trace_id, None, 10)
     assert found is not None
@@ -166,7 +206,7 @@ def test_a_file_of_something_else_is_refused_and_left_alone(path: Path) -> None:
 def test_a_file_of_a_newer_version_is_refused(path: Path) -> None:
     store_at(path).close()
     run_sql(path, "PRAGMA user_version = 7")
-    with pytest.raises(OSError, match=r"a newer version of the provider wrote it: its tables have version 7, and 2 is"):
+    with pytest.raises(OSError, match=r"a newer version of the provider wrote it: its tables have version 7, and 3 is"):
         store_at(path)
 
 
@@ -185,12 +225,12 @@ def test_an_older_file_is_upgraded(path: Path, monkeypatch: pytest.MonkeyPatch) 
     older = store_at(path)
     older.add(request_of(0))
     older.close()
-    monkeypatch.setattr(schema, "VERSION", 4)
-    upgrades = {2: "ALTER TABLE upkeep ADD COLUMN a INTEGER", 3: "ALTER TABLE upkeep ADD COLUMN b; CREATE TABLE c (d)"}
+    monkeypatch.setattr(schema, "VERSION", 5)
+    upgrades = {3: "ALTER TABLE upkeep ADD COLUMN a INTEGER", 4: "ALTER TABLE upkeep ADD COLUMN b; CREATE TABLE c (d)"}
     monkeypatch.setattr(schema, "UPGRADES", upgrades)
     newer = store_at(path)
     assert newer.connection.execute("SELECT a, b, (SELECT count(*) FROM c) FROM upkeep").fetchone() == (None, None, 0)
-    assert newer.connection.execute("PRAGMA user_version").fetchone() == (4,)
+    assert newer.connection.execute("PRAGMA user_version").fetchone() == (5,)
     assert only(newer).spans == 2
     newer.close()
 
@@ -203,6 +243,8 @@ def test_a_file_whose_costs_have_no_currencies_is_upgraded(path: Path) -> None:
         "ALTER TABLE traces RENAME COLUMN costs TO unused",
         "ALTER TABLE traces ADD COLUMN cost REAL",
         "UPDATE traces SET cost = 0.25",
+        "ALTER TABLE spans DROP COLUMN shared",
+        "DROP TABLE shared_attributes",
         "PRAGMA user_version = 1",
     ):
         run_sql(path, statement)
@@ -218,8 +260,8 @@ def test_a_file_whose_costs_have_no_currencies_is_upgraded(path: Path) -> None:
 def test_an_upgrade_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store_at(path).close()
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "VERSION", 3)
-        patch.setattr(schema, "UPGRADES", {2: "CREATE TABLE c (d); CREATE TABLE spans (x)"})
+        patch.setattr(schema, "VERSION", 4)
+        patch.setattr(schema, "UPGRADES", {3: "CREATE TABLE c (d); CREATE TABLE spans (x)"})
         with pytest.raises(OSError, match="table spans already exists"):
             store_at(path)
     store = store_at(path)

@@ -144,7 +144,7 @@ async def test_what_the_collector_has_of_a_batch_is_not_sent_again() -> None:
 def large_spans() -> list[FinishedSpan]:
     spans = list(request_spans(4))
     for span in spans:
-        span.attributes["gen_ai.input.messages"] = "x" * 100_000
+        span.own_attributes["gen_ai.input.messages"] = "x" * 100_000
     return spans
 
 

@@ -23,43 +23,27 @@ _MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]{1,256})"')
 _CHOICES = b'"choices"'
 
 
-def kept_of(reply: object, *, with_body: bool) -> object:
-    """The little that `attributes_of` needs, on the path of a request. It holds at most some kilobytes.
-
-    reply: of a `CallEvent`. with_body: whether there is room for bytes.
-    """
+def attributes_of(reply: object) -> Attributes:
+    """What the reply of a call says of itself, as attributes. reply: of a `CallEvent`."""
     if isinstance(reply, bytes):
-        if not with_body:
-            return None
-        return reply if len(reply) <= _LONGEST_WHOLE else [reply[:_HEAD], reply[-_TAIL:]]
+        return _of_bytes(reply if len(reply) <= _LONGEST_WHOLE else b"\n".join((reply[:_HEAD], reply[-_TAIL:])))
     if isinstance(reply, tuple):
         if reply and isinstance(reply[-1], bytes):
-            # perf: llamastack-v1-sqlite. The piece with the reason is followed by the usage and the end marker.
-            return [piece[-_TAIL:] for piece in reply[-3:] if isinstance(piece, bytes)] if with_body else None
-        found = (kept for piece in reversed(reply) if (kept := _kept_of_object(piece)))
-        return next(found, None)
-    return _kept_of_object(reply)
+            # The piece with the reason is followed by the usage and the end marker.
+            return _of_bytes(b"\n".join([piece[-_TAIL:] for piece in reply[-3:] if isinstance(piece, bytes)]))
+        found = (attributes for piece in reversed(reply) if (attributes := _of_object(piece)))
+        return next(found, {})
+    return _of_object(reply)
 
 
-def _kept_of_object(reply: object) -> object:
+def _of_object(reply: object) -> Attributes:
     if isinstance(reply, Mapping):
         choices = reply.get("choices")
         reasons = [each.get("finish_reason") for each in choices or () if isinstance(each, Mapping)]
-        return (reply.get("id"), reply.get("model"), reasons) if any(reasons) else None
+        return _attributes(reply.get("id"), reply.get("model"), reasons) if any(reasons) else {}
     said = getattr(reply, "completion_message", None) or getattr(reply, "event", None) or reply
-    return getattr(said, "stop_reason", None)
-
-
-def attributes_of(kept: object) -> Attributes:
-    """What `kept_of` gave, as attributes."""
-    if isinstance(kept, bytes):
-        return _of_bytes(kept)
-    if isinstance(kept, list):
-        return _of_bytes(b"\n".join(kept))
-    if isinstance(kept, tuple):
-        own_id, model, reasons = kept
-        return _attributes(own_id, model, reasons)
-    return _attributes(None, None, [getattr(kept, "value", kept)])
+    reason = getattr(said, "stop_reason", None)
+    return _attributes(None, None, [getattr(reason, "value", reason)])
 
 
 def _of_bytes(text: bytes) -> Attributes:

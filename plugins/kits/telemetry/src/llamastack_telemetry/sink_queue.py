@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
@@ -53,34 +53,49 @@ class SinkQueue:
         self.exported = self.dropped = 0
         self._sink = sink
         self._settings = settings
+        self._most_waiting, self._most_at_once = settings.max_waiting_spans, settings.max_batch_spans
         self._spans: deque[FinishedSpan] = deque()
         self._news = anyio.Event()
         self._in_hand = self._content_bytes = 0
         self._failures = 0
         self._empty = anyio.Event()
+        self._full = anyio.Event()
+        self._is_last = False
 
     @property
     def waiting(self) -> int:
         """How many spans it has, those that are being exported too."""
         return len(self._spans) + self._in_hand
 
-    def put(self, spans: Iterable[FinishedSpan]) -> None:
-        """Add spans. Those for which there is no room are dropped: the newest, so that what is kept has no gaps."""
-        for span in spans:
-            if self.waiting >= self._settings.max_waiting_spans:
-                self.dropped += 1
-            else:
-                size = _content_of(span)
-                if self._content_bytes + size > self._settings.max_waiting_content_bytes:
-                    span, size = _without_content(span), 0
-                self._content_bytes += size
-                self._spans.append(span)
-        self._news.set()
+    def put(self, span: FinishedSpan) -> None:
+        """Add a span. One for which there is no room is dropped: the newest, so that what is kept has no gaps."""
+        number = len(self._spans)
+        if number + self._in_hand >= self._most_waiting:
+            self.dropped += 1
+            return
+        self._spans.append(span)
+        # perf: llamastack-v1-sqlite. Most spans are neither the first nor the last one of a batch.
+        if number == 0:
+            self._news.set()
+        elif number == self._most_at_once - 1:
+            self._full.set()
+
+    def put_with_content(self, span: FinishedSpan) -> None:
+        """Add a span that may have the content of messages; for that there is room for some bytes alone."""
+        size = _content_of(span)
+        if self._content_bytes + size > self._settings.max_waiting_content_bytes:
+            span, size = _without_content(span), 0
+        dropped = self.dropped
+        self.put(span)
+        if self.dropped == dropped:
+            self._content_bytes += size
 
     async def drained(self) -> None:
         """Wait until it has no spans. Returns at once while the provider takes none."""
         if self.waiting and not self._failures and self._sink() is not None:
             self._empty = anyio.Event()
+            self._is_last = True
+            self._full.set()
             await self._empty.wait()
 
     def give_up(self) -> None:
@@ -114,11 +129,16 @@ class SinkQueue:
             self._empty.set()
             self._news = anyio.Event()
             await self._news.wait()
+        if len(self._spans) < self._most_at_once and not self._is_last:
+            self._full = anyio.Event()
+            with anyio.move_on_after(self._settings.interval_s):
+                await self._full.wait()
         batch: list[FinishedSpan] = []
         content = 0
-        while self._spans and len(batch) < self._settings.max_batch_spans and content < _MOST_CONTENT_OF_A_BATCH:
+        while self._spans and len(batch) < self._most_at_once and content < _MOST_CONTENT_OF_A_BATCH:
             batch.append(self._spans.popleft())
-            content += _content_of(batch[-1])
+            if self._content_bytes:
+                content += _content_of(batch[-1])
         self._in_hand = len(batch)
         return batch
 
@@ -142,7 +162,8 @@ class SinkQueue:
 
     def _release(self, batch: list[FinishedSpan]) -> None:
         self._in_hand = 0
-        self._content_bytes -= sum(map(_content_of, batch))
+        if self._content_bytes:
+            self._content_bytes -= sum(map(_content_of, batch))
 
     def _lose(self, batch: list[FinishedSpan], error: LlamaStackError) -> None:
         self.dropped += len(batch)
@@ -153,14 +174,15 @@ class SinkQueue:
 
 def _content_of(span: FinishedSpan) -> int:
     """About how many bytes of content a span has."""
-    asked, replied = span.attributes.get(INPUT_MESSAGES), span.attributes.get(OUTPUT_MESSAGES)
+    asked, replied = span.own_attributes.get(INPUT_MESSAGES), span.own_attributes.get(OUTPUT_MESSAGES)
     return (len(asked) if isinstance(asked, str) else 0) + (len(replied) if isinstance(replied, str) else 0)
 
 
 def _without_content(span: FinishedSpan) -> FinishedSpan:
     """A copy, because other providers get the span, too."""
-    kept = {name: value for name, value in span.attributes.items() if name not in (INPUT_MESSAGES, OUTPUT_MESSAGES)}
-    return replace(span, attributes={**kept, CONTENT_DROPPED: True})
+    own = span.own_attributes
+    kept = {name: value for name, value in own.items() if name not in (INPUT_MESSAGES, OUTPUT_MESSAGES)}
+    return replace(span, own_attributes={**kept, CONTENT_DROPPED: True})
 
 
 class _Passing(LlamaStackError):

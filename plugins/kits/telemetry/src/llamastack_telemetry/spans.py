@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal, Protocol, runtime_checkable
@@ -40,9 +40,10 @@ class FinishedSpan:
     name: what it is about, such as `chat llama-3.2-3b`.
     kind: where it stands between processes, as OpenTelemetry has it.
     start_ns, end_ns: nanoseconds since 1970.
-    attributes: by name; see `llamastack_telemetry.conventions`. events: what happened in it, in order of time.
     status: `ok`, `error`, or `unset` where neither is certain, such as for a call that was cancelled.
     message: why it failed; "" if it did not.
+    own_attributes: those of this span. events: what happened in it, in order of time.
+    shared_attributes: one object for all spans of a kind, so that a sink may encode it once. Nobody changes it.
     """
 
     trace_id: str
@@ -54,8 +55,14 @@ class FinishedSpan:
     end_ns: int
     status: Literal["ok", "error", "unset"] = "unset"
     message: str = ""
-    attributes: Attributes = field(default_factory=dict)
+    own_attributes: Attributes = field(default_factory=dict)
     events: list[TimedEvent] = field(default_factory=list)
+    shared_attributes: Attributes = field(default_factory=dict)
+
+    @property
+    def attributes(self) -> Mapping[str, AttributeValue]:
+        """All attributes by name; see `llamastack_telemetry.conventions`."""
+        return {**self.shared_attributes, **self.own_attributes}
 
     def to_wire(self) -> WireSpan:
         """The span as the telemetry API has it."""

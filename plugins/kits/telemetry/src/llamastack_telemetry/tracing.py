@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
@@ -57,7 +58,9 @@ class Tracing:
             return f"{parent[:36]}{own}{parent[52:]}"
         ratio = self._settings.sampling_ratio
         flags = "01" if ratio == 1 or random.getrandbits(32) < ratio * 2**32 else "00"
-        return f"00-{random.getrandbits(128) or 1:032x}-{own}-{flags}"
+        # perf: llamastack-v1-sqlite. A trace's id begins with its time, so that an index of ids grows at its end. With
+        # random ids a store writes a page for each trace. W3C asks that the last 14 digits are random.
+        return f"00-{int(time.time()):08x}{random.getrandbits(96):024x}-{own}-{flags}"
 
     @hookimpl
     def llamastack_call_finished(self, event: CallEvent) -> None:

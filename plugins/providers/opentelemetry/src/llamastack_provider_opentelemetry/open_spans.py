@@ -88,7 +88,7 @@ def _span(one: StructuredLogEvent, other: StructuredLogEvent) -> FinishedSpan:
         end_ns=nanoseconds(end.timestamp),
         status="error" if end.payload.status == "error" else "ok",
         # JSON as it came; the encoder takes any.
-        attributes=joined(foreign_ids(ids), begin.attributes, end.attributes),  # type: ignore[arg-type]
+        own_attributes=joined(foreign_ids(ids), begin.attributes, end.attributes),  # type: ignore[arg-type]
     )
 
 

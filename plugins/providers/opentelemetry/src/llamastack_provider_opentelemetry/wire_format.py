@@ -7,21 +7,31 @@ from __future__ import annotations
 
 from typing import Any
 
-_LENGTH_DELIMITED = 2  # the wire type of a message inside a message
+from google.protobuf.descriptor import FieldDescriptor
+
+_LENGTH_DELIMITED = 2
+_WIRE_TYPES = {FieldDescriptor.TYPE_FIXED64: 1, FieldDescriptor.TYPE_FIXED32: 5}
+_DELIMITED = frozenset([FieldDescriptor.TYPE_MESSAGE, FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES])
 _CONTINUES = 0x80
 
 
 def tag_of(message: Any, field: str) -> bytes:
-    """What stands before the length of a message in a field of `message`, a class of generated messages."""
-    return _varint(message.DESCRIPTOR.fields_by_name[field].number << 3 | _LENGTH_DELIMITED)
+    """What stands before the length, or before the number, in a field of `message`, a class of generated messages.
+
+    The field is a message, a text, bytes or a number of fixed size; another one raises KeyError.
+    """
+    described = message.DESCRIPTOR.fields_by_name[field]
+    wire_type = _LENGTH_DELIMITED if described.type in _DELIMITED else _WIRE_TYPES[described.type]
+    return varint(described.number << 3 | wire_type)
 
 
 def embedded(tag: bytes, serialized: bytes) -> bytes:
     """The part of the larger message that holds a serialized one. tag: from `tag_of`."""
-    return tag + _varint(len(serialized)) + serialized
+    return tag + varint(len(serialized)) + serialized
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """A number of 0 or more, as lengths and tags have it."""
     if number < _CONTINUES:
         return bytes((number,))
     made = bytearray()

@@ -188,7 +188,7 @@ class KeptTrace:
         """Take in a whole span that is new. root: how it stands among those that may be the root."""
         self.spans += 1
         self.extend(root, span.name, span.start_ns, span.end_ns)
-        self.count(span.attributes, span.status)
+        self.count(span.own_attributes, span.status)
 
     def add_span_in_parts(self) -> None:
         """Count a span of which nothing is known yet."""
@@ -248,7 +248,8 @@ def without_surrogates(span: FinishedSpan) -> FinishedSpan:
         parent_id=None if span.parent_id is None else _unicode(span.parent_id),
         name=_unicode(span.name),
         message=_unicode(span.message),
-        attributes=_unicode_attributes(span.attributes),
+        own_attributes=_unicode_attributes(span.attributes),
+        shared_attributes={},
         events=[
             TimedEvent(_unicode(event.name), event.time_ns, _unicode_attributes(event.attributes))
             for event in span.events
@@ -256,7 +257,7 @@ def without_surrogates(span: FinishedSpan) -> FinishedSpan:
     )
 
 
-def _unicode_attributes(attributes: Attributes) -> Attributes:
+def _unicode_attributes(attributes: Mapping[str, AttributeValue]) -> Attributes:
     def clean(value: AttributeValue) -> AttributeValue:
         if isinstance(value, str):
             return _unicode(value)

@@ -13,13 +13,17 @@ from llamastack.provider.private_files import make_private, private_file, privat
 
 APPLICATION_ID = 0x6C737472
 """In the file's header (`PRAGMA application_id`): says that it is a file of traces."""
-VERSION = 2
+VERSION = 3
 """Of the tables, in the file's header (`PRAGMA user_version`)."""
 UPGRADES: Mapping[int, str] = {
     1: """
     ALTER TABLE traces ADD COLUMN costs TEXT;
     UPDATE traces SET costs = json_object('', json_array(1, cost)) WHERE cost IS NOT NULL
-    """
+    """,
+    2: """
+    CREATE TABLE shared_attributes (id INTEGER PRIMARY KEY, attributes TEXT NOT NULL UNIQUE);
+    ALTER TABLE spans ADD COLUMN shared INTEGER
+    """,
 }
 """A version to the statements, separated by `;`, that make the next version of it."""
 
@@ -55,8 +59,10 @@ CREATE TABLE spans (
     status TEXT NOT NULL,
     message TEXT,
     attributes TEXT NOT NULL,
+    shared INTEGER,
     PRIMARY KEY (trace, span_id)
 ) WITHOUT ROWID;
+CREATE TABLE shared_attributes (id INTEGER PRIMARY KEY, attributes TEXT NOT NULL UNIQUE);
 CREATE TABLE events (
     trace INTEGER NOT NULL,
     span_id TEXT NOT NULL,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ from llamastack_provider_meta_reference.telemetry.parts import (
     without_surrogates,
 )
 from llamastack_provider_meta_reference.telemetry.schema import transaction
+from llamastack_provider_meta_reference.telemetry.shared_attributes import SharedAttributes
 from llamastack_telemetry import FinishedSpan
 
 MOST_EVENTS = 1000
@@ -49,8 +49,9 @@ _INSERT_SPAN = f"INSERT OR IGNORE {_SPAN_VALUES}"
 _PUT_SPAN = f"INSERT OR REPLACE {_SPAN_VALUES}"
 _PUT_EVENT = "INSERT INTO events VALUES (?, ?, ?, ?, ?)"
 _COUNT_EVENTS = "SELECT count(*) FROM events WHERE trace = ? AND span_id = ?"
-_SPANS = """
-SELECT * FROM spans WHERE trace = ? AND (start_ns, span_id) > (?, ?) ORDER BY start_ns, span_id LIMIT ?
+_SPAN_WITH_ALL = "SELECT spans.*, shared_attributes.attributes FROM spans LEFT JOIN shared_attributes ON id = shared"
+_SPANS = f"""
+{_SPAN_WITH_ALL} WHERE trace = ? AND (start_ns, span_id) > (?, ?) ORDER BY start_ns, span_id LIMIT ?
 """
 _EVENTS = """
 SELECT time_ns, name, attributes FROM events WHERE trace = ? AND span_id = ? ORDER BY time_ns, rowid LIMIT ?
@@ -99,6 +100,7 @@ class TraceStore:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
+        self._shared = SharedAttributes(connection)
 
     def close(self) -> None:
         """Close the file."""
@@ -115,15 +117,23 @@ class TraceStore:
 
     def _add(self, spans: Sequence[FinishedSpan]) -> None:
         # perf: llamastack-v1-sqlite. The whole transaction is undone: a savepoint would copy each page that changes.
-        with suppress(_AlreadyThereError), transaction(self.connection):
-            written = _Traces(self.connection, (span.trace_id for span in spans))
-            rows = [_row(written.of(span), span) for span in spans]
-            if write_rows(self.connection, _INSERT_SPAN, rows) != len(rows):
-                raise _AlreadyThereError
-            self._put_events(written, spans)
-            written.save()
-            return
-        self.merge([part_of_span(span) for span in spans])
+        try:
+            with transaction(self.connection):
+                self._put_spans(spans)
+        except BaseException as error:
+            self._shared.forget()
+            if not isinstance(error, _AlreadyThereError):
+                raise
+            self.merge([part_of_span(span) for span in spans])
+
+    def _put_spans(self, spans: Sequence[FinishedSpan]) -> None:
+        written = _Traces(self.connection, (span.trace_id for span in spans))
+        shared = self._shared.number_of
+        rows = [_row(written.of(span), span, shared(span.shared_attributes)) for span in spans]
+        if write_rows(self.connection, _INSERT_SPAN, rows) != len(rows):
+            raise _AlreadyThereError
+        self._put_events(written, spans)
+        written.save()
 
     def _put_events(self, written: _Traces, spans: Sequence[FinishedSpan]) -> None:
         rows = [
@@ -173,7 +183,7 @@ class TraceStore:
         return True
 
     def _kept_span(self, trace: int, span_id: str) -> KeptSpan | None:
-        found = self.connection.execute("SELECT * FROM spans WHERE trace = ? AND span_id = ?", (trace, span_id))
+        found = self.connection.execute(f"{_SPAN_WITH_ALL} WHERE trace = ? AND span_id = ?", (trace, span_id))
         row = found.fetchone()
         return None if row is None else _kept_span(row)
 
@@ -223,7 +233,7 @@ class TraceStore:
                 if len(found) == limit or size > _LARGEST_PAGE:
                     return found, True
                 events = self.connection.execute(_EVENTS, (trace.id, row[1], MOST_EVENTS)).fetchall()
-                size += len(row[-1]) + sum(len(event[-1]) for event in events)
+                size += len(row[9]) + len(row[-1] or "") + sum(len(event[-1]) for event in events)
                 found.append((_kept_span(row), [_event(event) for event in events]))
             return found, False
 
@@ -268,7 +278,7 @@ class _Traces:
         self._connection.execute("UPDATE upkeep SET next_id = ?", (self._next_id,))
 
 
-def _row(trace: KeptTrace, span: FinishedSpan) -> tuple[object, ...]:
+def _row(trace: KeptTrace, span: FinishedSpan, shared: int | None) -> tuple[object, ...]:
     return (
         trace.id,
         span.span_id,
@@ -279,7 +289,8 @@ def _row(trace: KeptTrace, span: FinishedSpan) -> tuple[object, ...]:
         span.end_ns,
         span.status,
         span.message or None,
-        as_json(span.attributes),
+        as_json(span.own_attributes),
+        shared,
     )
 
 
@@ -295,12 +306,15 @@ def _kept_row(span: KeptSpan) -> tuple[object, ...]:
         span.status,
         span.message,
         as_json(span.attributes),
+        None,
     )
 
 
 def _kept_span(row: tuple[Any, ...]) -> KeptSpan:
-    trace, span_id, parent_id, name, kind, start_ns, end_ns, status, message, attributes = row
+    trace, span_id, parent_id, name, kind, start_ns, end_ns, status, message, attributes, _, shared = row
     known: dict[str, Any] = pydantic_core.from_json(attributes)
+    if shared is not None:
+        known = {**pydantic_core.from_json(shared), **known}
     return KeptSpan(trace, span_id, parent_id, name, kind, start_ns, end_ns, status, message, known)
 
 
