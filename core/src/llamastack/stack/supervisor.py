@@ -51,6 +51,9 @@ class SupervisedProvider(ContainedCalls):
     request that gives up waiting ends nothing for the others.
     """
 
+    stop_fault: str | None = None
+    """How its last shutdown failed; None if it did not."""
+
     def __init__(
         self,
         plan: PlannedProvider,
@@ -214,6 +217,7 @@ class SupervisedProvider(ContainedCalls):
 
     async def _shut_down(self, made: list[object]) -> None:
         shutdown = getattr(made.pop(), "shutdown", None) if made else None
+        self.stop_fault = None
         if shutdown is None:
             return
         with anyio.move_on_after(_STOP_TIMEOUT_S, shield=True) as limit:
@@ -224,9 +228,11 @@ class SupervisedProvider(ContainedCalls):
                     raise
                 # Any other cancellation is the provider's own: the scope shields from those of the stack.
                 error = raised if isinstance(raised, anyio.get_cancelled_exc_class()) else as_exception(raised)
-                _LOGGER.warning("%s %s failed to shut down: %s", self.api, self.provider_id, self.explain(error))
+                self.stop_fault = f"failed to shut down: {self.explain(error)}"
         if limit.cancelled_caught:
-            _LOGGER.warning("%s %s did not shut down in %g s", self.api, self.provider_id, _STOP_TIMEOUT_S)
+            self.stop_fault = f"did not shut down in {_STOP_TIMEOUT_S:g} s"
+        if self.stop_fault is not None:
+            _LOGGER.warning("%s %s %s", self.api, self.provider_id, self.stop_fault)
 
     # ---- health --------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import anyio
 import click
 
-from llamastack.provider.commands import CommandOutput
+from llamastack.provider.commands import CliError, CommandOutput
 from llamastack.stack import Stack
 from llamastack_cli.doctor.config_checks import read_config
 from llamastack_cli.doctor.provider_checks import ProviderChecks, stack_to_try
@@ -52,22 +52,28 @@ def doctor(output: CommandOutput, file: str, timeout_s: float, as_json: bool) ->
 
 def _try_providers(stack: Stack, timeout_s: float, output: CommandOutput) -> list[Check]:
     report = output.progress()
+    checks: ProviderChecks | None = None
     with TemporaryDirectory(prefix="llamastack-doctor-") as folder, _quiet(), report.waiting():
         try:
-            to_try = stack_to_try(stack, Path(folder), report)
-            return anyio.run(ProviderChecks(to_try, timeout_s, written_places(stack)).run)
-        except Exception as error:
-            failed = output.to_cli_error(error)
-            advice = "llamastack --debug run shows where"
-            return [
-                Check(name="start", about="the stack", outcome=Outcome.FAIL, message=line, advice=advice)
-                for line in failed.lines
-            ]
+            checks = ProviderChecks(stack_to_try(stack, Path(folder), report), timeout_s, written_places(stack))
+            anyio.run(checks.run)
+        except Exception as error:  # of the stack itself: what a provider raises is among its checks
+            return [*(checks.found if checks else ()), *_failed_stack(stack, output.to_cli_error(error))]
+    return checks.found
+
+
+def _failed_stack(stack: Stack, error: CliError) -> list[Check]:
+    """The error of the stack as a whole, one check for each line."""
+    advice = f"`llamastack --debug run {stack.config.source}` shows where"
+    return [
+        Check(name="start", about="the stack", outcome=Outcome.FAIL, message=line, advice=advice)
+        for line in error.lines
+    ]
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the warnings of the stack's log: the report has the same."""
+    """Without the warnings of the stack's log: the report has the same, also of a provider that fails to stop."""
     logger, handler = logging.getLogger("llamastack.stack"), logging.NullHandler()
     logger.addHandler(handler)
     try:

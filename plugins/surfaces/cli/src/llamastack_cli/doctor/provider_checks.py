@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -26,6 +26,7 @@ from llamastack_cli.doctor.report import Check, Outcome, Place
 from llamastack_cli.doctor.store_check import file_fault
 from llamastack_cli.doctor.written_places import WrittenPlace, WrittenPlaces, moved_places, written_places
 
+_T = TypeVar("_T")
 _MOST_NAMES = 3
 _REGISTERED = ("models", "shields")
 """The kinds whose registration is a question to the backend. That of a memory bank makes a collection in a database."""
@@ -90,20 +91,30 @@ class ProviderChecks:
     timeout_s: float
     places: WrittenPlaces
 
-    async def run(self) -> list[Check]:
-        """All of them, in the order of the run config. Raises what the start of a stack raises."""
-        found: dict[tuple[str, str], list[Check]] = {}
+    _found: dict[tuple[str, str], list[Check]] = field(default_factory=dict, init=False)
+
+    @property
+    def found(self) -> list[Check]:
+        """What was found, in the order of the run config; also where `run` raised."""
+        ordered = [(planned.api, planned.provider_id) for planned in self.stack.plan.providers]
+        return [check for key in ordered for check in self._found.get(key, ())]
+
+    async def run(self) -> None:
+        """Make all of them. Raises what the start and the stop of a stack raise."""
         await self.stack.start(wait_s=0)
         try:
             async with anyio.create_task_group() as group:
                 for instances in self.stack.instances.values():
                     for instance in instances:
-                        checks = found[instance.api, instance.provider_id] = []
+                        checks = self._found[instance.api, instance.provider_id] = []
                         group.start_soon(self._check, instance, checks)
         finally:
             await self.stack.stop()
-        ordered = [(planned.api, planned.provider_id) for planned in self.stack.plan.providers]
-        return [check for key in ordered for check in found.get(key, ())]
+        for instances in self.stack.instances.values():
+            for instance in instances:
+                if instance.stop_fault is not None:
+                    checks = self._found[instance.api, instance.provider_id]
+                    checks.append(self._failed_stop(instance, instance.stop_fault))
 
     async def _check(self, instance: SupervisedProvider, found: list[Check]) -> None:
         for place in self.places[instance.api, instance.provider_id]:
@@ -120,8 +131,32 @@ class ProviderChecks:
             found.append(self._failed(instance, "start", message, cause, took))
             found.append(self._made(instance, "call", Outcome.SKIPPED, "not called: it did not start"))
             return
-        items = await self._listed(instance, found)
-        await self._call(instance, items, found)
+        items = await self._tried(instance, "serves", found, lambda: self._listed(instance, found))
+        if items is None:
+            found.append(self._made(instance, "call", Outcome.SKIPPED, "not called: what it serves is not known"))
+            return
+        called_at = anyio.current_time()
+        called = await self._tried(instance, "call", found, lambda: call_once(self.stack, instance, items))
+        if called is not None:
+            done, message = called
+            seconds = anyio.current_time() - called_at if done else None
+            outcome = Outcome.OK if done else Outcome.SKIPPED
+            found.append(self._made(instance, "call", outcome, message, duration_s=seconds))
+
+    async def _tried(
+        self, instance: SupervisedProvider, name: str, found: list[Check], step: Callable[[], Awaitable[_T]]
+    ) -> _T | None:
+        """What a step gives; None if it failed. Its error is a check of this provider and ends those of no other."""
+        began = anyio.current_time()
+        error: Exception = TimeoutError()
+        message = f"no answer within {self.timeout_s:g} s"
+        with anyio.move_on_after(self.timeout_s):
+            try:
+                return await step()
+            except Exception as raised:
+                error, message = raised, instance.explain(raised)
+        found.append(self._failed(instance, name, message, error, anyio.current_time() - began))
+        return None
 
     async def _listed(self, instance: SupervisedProvider, found: list[Check]) -> list[RoutedObject]:
         """What it serves; those of the run config first. Adds what it says of them."""
@@ -153,21 +188,6 @@ class ProviderChecks:
                 )
         return usable
 
-    async def _call(self, instance: SupervisedProvider, items: Sequence[RoutedObject], found: list[Check]) -> None:
-        began = anyio.current_time()
-        try:
-            with anyio.fail_after(self.timeout_s):
-                called, message = await call_once(self.stack, instance, items)
-        except Exception as error:
-            took = anyio.current_time() - began
-            timed_out = isinstance(error, TimeoutError)
-            message = f"no answer within {self.timeout_s:g} s" if timed_out else str(error)
-            found.append(self._failed(instance, "call", message, error, took))
-        else:
-            outcome = Outcome.OK if called else Outcome.SKIPPED
-            took = anyio.current_time() - began
-            found.append(self._made(instance, "call", outcome, message, duration_s=took if called else None))
-
     # ---- checks ------------------------------------------------------------------------------------------------------
 
     def _checked_place(self, instance: SupervisedProvider, place: WrittenPlace) -> Check:
@@ -186,6 +206,11 @@ class ProviderChecks:
         advice = advice_on_error(error, message, instance.provider_type, instance.plan.config, variables)
         message = instance.redact(message)
         return self._made(instance, name, Outcome.FAIL, message, advice=advice, duration_s=duration_s)
+
+    def _failed_stop(self, instance: SupervisedProvider, fault: str) -> Check:
+        kind = instance.provider_type
+        advice = f"it may leave files and connections open: report it to the authors of the package of `{kind}`"
+        return self._made(instance, "stop", Outcome.FAIL, fault, advice=advice)
 
     def _made(
         self,
