@@ -18,6 +18,7 @@ from installed_fakes import install, scripted_discovery
 from running_server import running_server
 from scripted_stacks import Scripts
 from served_stack import served_stack
+from telemetry_fake import FAKE_SINKS, FakeSink
 
 from llamastack.api.common import UserMessage
 from llamastack.client import LlamaStackClient
@@ -82,6 +83,21 @@ async def test_nobody_is_let_in_without_a_key_but_to_health(http: httpx.AsyncCli
             assert "wrong" not in reply.text
     assert (await http.get("/health")).status_code == 200
     assert (await http.head("/health")).status_code == 200
+
+
+async def test_a_request_without_a_key_has_a_span_too(discovery: Discovery, tmp_path: Path) -> None:
+    install(tmp_path / "site-packages", "acme-sink", FAKE_SINKS)
+    config = {
+        "providers": {"telemetry": [{"provider_id": "sink", "provider_type": "fake-sink"}]},
+        "tracing": {"interval_s": 0.05},
+    }
+    async with served_stack(config, discovery) as (stack, client):
+        assert (await client.get("/v1/models")).status_code == 401
+        sink = stack.instances["telemetry"][0].provider
+        assert isinstance(sink, FakeSink)
+        [span] = await sink.until(1)
+        assert span.attributes["http.response.status_code"] == 401
+        assert (span.status, span.parent_id) == ("unset", None)
 
 
 async def test_errors_have_the_form_of_the_surface(http: httpx.AsyncClient) -> None:
