@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from scripted_fake import Script, ScriptedInference
 from scripted_stacks import Scripted, Scripts
 
 from llamastack.api import KeywordMemoryBank, MemoryBankDocument, Model, UserMessage
-from llamastack.provider import Deps
+from llamastack.provider import Deps, ProviderSpec
 from llamastack.provider.context import current_context, use_provider_data
 from llamastack.provider.errors import InvalidRequestError, ProviderUnavailableError
 from llamastack.stack import Stack
@@ -255,6 +255,29 @@ async def test_a_background_task_that_fails_is_a_reason_to_start_again(
             while instance.status != "healthy":
                 await anyio.sleep(0.02)
         assert a.order.count("start a") == 2
+
+
+async def test_a_fault_that_may_pass_is_never_taken_for_a_permanent_one(
+    scripted: Scripted, script: Scripts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = script("a", fail_start=ProviderUnavailableError("the backend is away"))
+    load, seen = ProviderSpec.load_factory, []
+
+    def watched(spec: ProviderSpec) -> Callable[..., Awaitable[object]]:
+        """Each attempt loads the factory anew."""
+        seen.extend(instance.permanent for instance in stack.instances["inference"])
+        a.fail_start = None if len(seen) > 1 else a.fail_start
+        return load(spec)
+
+    monkeypatch.setattr(ProviderSpec, "load_factory", watched)
+    stack = scripted("a")
+    async with stack:
+        instance = stack.instances["inference"][0]
+        assert (instance.status, instance.permanent) == ("down", False)
+        with anyio.fail_after(20):
+            while instance.status != "healthy":
+                await anyio.sleep(0.02)
+    assert seen == [False, False]
 
 
 async def test_background_tasks_live_until_shutdown_is_over(

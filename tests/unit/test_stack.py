@@ -300,6 +300,7 @@ async def test_a_provider_that_is_none_is_down_with_the_reasons(
     async with Stack.from_config(config, discovery=discovery) as stack:
         health = await stack.inspect.health()
         assert says in (health.providers[0].reason or "")
+        assert stack.instances["inference"][0].permanent
         assert await answer_of(stack, "y") == "b"
 
 

@@ -51,6 +51,8 @@ class SupervisedProvider(ContainedCalls):
     request that gives up waiting ends nothing for the others.
     """
 
+    permanent = False
+    """Whether it is down and no further attempt would help, as its config is wrong or a module is not there."""
     stop_fault: str | None = None
     """How its last shutdown failed; None if it did not."""
 
@@ -78,7 +80,6 @@ class SupervisedProvider(ContainedCalls):
         self.cause: BaseException | None = None
         self.note: str | None = None
         """What people should know of it although it is healthy, such as that it lists nothing without a key."""
-        self.permanent = False
         self.first_attempt, self.stopped = anyio.Event(), anyio.Event()
         self._needs = needs
         self._apis = apis
@@ -158,14 +159,16 @@ class SupervisedProvider(ContainedCalls):
 
     async def _start(self, own: TaskGroup, made: list[object]) -> None:
         spec, config = self.plan.spec, self.plan.config
-        self.permanent = True  # no second attempt helps where the config or a module is not there
+        self.permanent = isinstance(config, Exception)
         if isinstance(config, Exception):
             raise config
-        # Modules may bring a large SDK: importing them must not stop the loop.
         validator = spec.provider_data_validator
-        data_model = await anyio.to_thread.run_sync(load_dotted, validator) if validator else None
-        factory = await anyio.to_thread.run_sync(spec.load_factory)
-        self.permanent = False
+        try:  # modules may bring a large SDK: importing them must not stop the loop
+            data_model = await anyio.to_thread.run_sync(load_dotted, validator) if validator else None
+            factory = await anyio.to_thread.run_sync(spec.load_factory)
+        except BaseException:
+            self.permanent = True
+            raise
         deps = Deps(
             provider_id=self.provider_id,
             api=self.api,

@@ -18,6 +18,7 @@ from llamastack_conformance.backend_tap import Tap, tap
 from llamastack_conformance.check_runner import CheckRunner
 from llamastack_conformance.checks import Check, CheckFailure
 from llamastack_conformance.configured import ConfiguredProvider, merged, nested
+from llamastack_conformance.never_healthy import NeverHealthy, Way, not_healthy
 from llamastack_conformance.running import Running
 
 _STARTED_BY_S = 30.0
@@ -48,6 +49,7 @@ class Subject(ConfiguredProvider, CheckRunner):
         CheckRunner.__init__(self, on_run)
         self._group: TaskGroup | None = None
         self._shared: _Shared | None = None
+        self._never_healthy = NeverHealthy()
 
     # ---- starting stacks -----------------------------------------------------------------------------------------
 
@@ -65,7 +67,7 @@ class Subject(ConfiguredProvider, CheckRunner):
         changes: to the provider's config. second: start the second instance, with another id. tapped: put a tap before
         the backend; raises NotApplicable if that is impossible. down: the backend cannot be reached until
         `tap.listen()`. The shared stack is stopped first. Raises CheckFailure if the provider does not become healthy,
-        unless `down`.
+        unless `down`; and at once if it did not in an earlier check.
         """
         if not second:  # the shared stack may hold something exclusive: a folder, a port, a GPU's memory
             await self.stop_shared()
@@ -73,22 +75,22 @@ class Subject(ConfiguredProvider, CheckRunner):
         async with AsyncExitStack() as opened:
             made: Tap | None = None
             change = merged(changes or {}, self.settings.second if second else {})
+            way = Way(second, tapped, down, repr(change))
             if tapped or down:
                 made = await opened.enter_async_context(tap(self.require_backend(), listens=not down))
                 change = merged(change, nested(self.backend_url_field or "", made.url))
+            self._never_healthy.raise_if(way)
             folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="llamastack-conformance-")))
             document = self.run_config(provider_id, change)
             try:
                 stack = Stack.from_config(document, discovery=self.discovery, folder=folder)
             except ConfigError as error:
                 raise CheckFailure(str(error), wanted="a run config that the stack accepts") from None
-            await opened.enter_async_context(stack)
             running = Running(self, stack, provider_id, made)
-            if not down and not await running.becomes_healthy(_STARTED_BY_S):
-                raise CheckFailure(
-                    f"the provider is {running.instance.status}: {running.instance.reason}",
-                    wanted="a provider that starts and is healthy with this run config",
-                )
+            with self._never_healthy.remembered(way, self.settings.time_limit_s):
+                await opened.enter_async_context(stack)
+                if not down and not await running.becomes_healthy(_STARTED_BY_S):
+                    raise not_healthy(f"the provider is {running.instance.status}: {running.instance.reason}")
             try:
                 yield running
             finally:

@@ -108,5 +108,14 @@ class Running:
         }
 
     async def becomes_healthy(self, within_s: float) -> bool:
-        """Whether the provider becomes healthy within the time."""
-        return await becomes(lambda: self.instance.status is ProviderStatus.healthy, within_s)
+        """Whether the provider becomes healthy within the time; not waited for if it never will."""
+        await becomes(lambda: self._is_healthy or self._has_given_up, within_s)
+        return self._is_healthy
+
+    @property
+    def _is_healthy(self) -> bool:
+        return self.instance.status is ProviderStatus.healthy
+
+    @property
+    def _has_given_up(self) -> bool:
+        return self.instance.status is ProviderStatus.down and self.instance.permanent
