@@ -1,0 +1,1 @@
+"""`llamastack providers verify`: what can be said of an installed provider without starting it."""

@@ -1,0 +1,57 @@
+"""The static checks of a suite, run without pytest and without a run config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+
+from llamastack_conformance.checks import Body, Check, CheckFailure, NotApplicable, Tier, checks_of
+from llamastack_conformance.configured import ConfiguredProvider
+from llamastack_conformance.installed_suites import NoSuiteError, suite_of
+from llamastack_conformance.suites.provider import ProviderConformance
+from llamastack_conformance.verify.findings import Finding
+
+
+class _Described(ConfiguredProvider):
+    """An installed provider, for checks that start nothing."""
+
+    def run(self, described: Check, body: Body[Any], suite: Any) -> None:
+        """Run a check to its end. Raises what it raises."""
+        anyio.run(body, suite, self)
+
+
+def static_findings(api: str, provider_type: str) -> list[Finding]:
+    """The findings of the static checks about an installed provider. Raises SubjectError for an unknown API."""
+    described = _Described(api, provider_type, {})
+    try:
+        made = suite_of(api)
+    except NoSuiteError:
+        made = ProviderConformance  # an API of another package has the checks that every API has
+    suite = made()
+    found = []
+    for name, check in checks_of(made):
+        if check.tier is Tier.static and _applies(check, described):
+            found.append(_finding(check, getattr(suite, name), described))
+    return found
+
+
+def _applies(check: Check, described: ConfiguredProvider) -> bool:
+    if check.capability is None:
+        return True
+    try:
+        return described.spec.capabilities.holds(check.capability) is check.declared
+    except CheckFailure:
+        return False  # the check static.entry-point says why
+
+
+def _finding(check: Check, test: Any, described: _Described) -> Finding:
+    try:
+        test(described)
+    except NotApplicable as error:
+        return Finding(check.id, "not checked", check.wanted, str(error))
+    except CheckFailure as failure:
+        return Finding(check.id, "fault", failure.wanted or check.wanted, failure.got, failure.mend or check.mend)
+    except Exception as error:  # a spec may raise anything; it is what is under test
+        return Finding(check.id, "fault", check.wanted, f"{type(error).__name__}: {error}", check.mend)
+    return Finding(check.id, "ok", check.wanted)
