@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,7 +22,11 @@ from llamastack.api.common import SystemMessage, UserMessage
 from llamastack.api.memory_banks import KeywordMemoryBank
 from llamastack.provider.context import use_provider_data
 from llamastack.stack.discovery import Discovery
-from llamastack_telemetry.spans import FinishedSpan
+from llamastack_telemetry import pipeline, pipeline_counts
+from llamastack_telemetry.content_attributes import ContentWriter
+from llamastack_telemetry.content_capture import RawContent
+from llamastack_telemetry.content_messages import input_messages, output_messages
+from llamastack_telemetry.spans import Attributes, FinishedSpan
 
 pytestmark = pytest.mark.anyio
 SAMPLE = {"provider_id": "sample", "provider_type": "remote::sample"}
@@ -262,6 +267,80 @@ async def test_a_pattern_that_takes_too_long_leaves_content_out(backend: Scripte
         spans = await calls(sink, 2)
     for span in spans:
         assert content(span, "input")[0]["parts"][0]["content"] == "[left out: tracing.redact takes too long]"
+
+
+ODD_REQUESTS: list[object] = [
+    {"messages": [{"role": "assistant", "tool_calls": 5, "content": "x"}]},
+    {"messages": [{"role": 5, "content": {"type": 5, "text": [1]}}, 5, None]},
+    {"messages": [{"role": "tool", "content": 5, "tool_call_id": {}}]},
+    {"messages": [{"role": "assistant", "tool_calls": [5, {"function": 5}, {"function": {"arguments": {"a": 1}}}]}]},
+    {"messages": 5},
+    {"prompt": {"a": 1}},
+    [],
+    None,
+]
+ODD_REPLIES: list[object] = [
+    {"choices": [{"message": 5}]},
+    {"choices": [{"message": {"content": 5, "tool_calls": 5}}]},
+    {"choices": {"a": 1}},
+    {"choices": "abc"},
+    {"completion_message": {"content": 5, "tool_calls": [None]}},
+    5,
+]
+ODD_PIECES: list[object] = [
+    {"choices": 5},
+    {"choices": [{"index": [1], "delta": 5}]},
+    {"choices": [{"index": "a", "delta": {"content": 5, "tool_calls": 5}}]},
+    {"choices": [{"delta": {"tool_calls": [{"index": {}, "function": {"arguments": 5}}]}, "finish_reason": {}}]},
+]
+
+
+@pytest.mark.parametrize("odd", ODD_REQUESTS)
+@pytest.mark.parametrize("method", ["chat_completion", "completion"])
+def test_requests_of_any_form_can_be_read(odd: object, method: str) -> None:
+    assert isinstance(input_messages(method, odd), list)
+
+
+@pytest.mark.parametrize("odd", [*ODD_REPLIES, *ODD_PIECES])
+def test_replies_of_any_form_can_be_read(odd: object) -> None:
+    assert isinstance(output_messages(json.dumps(odd).encode()), list)
+    assert isinstance(output_messages([b"data: " + json.dumps(odd).encode() + b"\n\n", odd]), list)
+
+
+async def test_what_cannot_be_read_costs_its_span_the_content_and_no_more(
+    backend: ScriptedHttp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    attributes = ContentWriter.attributes
+
+    def sometimes(self: ContentWriter, raw: RawContent) -> Attributes:
+        if raw.body is not None and b"odd" in raw.body:
+            raise TypeError("an odd request")
+        return attributes(self, raw)
+
+    monkeypatch.setattr(ContentWriter, "attributes", sometimes)
+    async with traced(backend, tmp_path, content=True) as (stack, client, sink):
+        for text in ("a", "odd", "b"):
+            assert (await client.post(CHAT, json=asked(text))).status_code == 200
+        spans = await calls(sink, 3)
+        counts = pipeline_counts(stack)
+    dropped = [span.attributes.get("llamastack.content.dropped", False) for span in spans]
+    assert dropped == [False, True, False]
+    assert counts is not None
+    assert sum(counts.dropped.values()) == 0
+    assert "the content of a call could not be read" in caplog.text
+
+
+async def test_the_end_does_not_wait_for_content(
+    backend: ScriptedHttp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "_LAST_CONTENT_S", 0.05)
+    monkeypatch.setattr(ContentWriter, "attributes", lambda self, raw: time.sleep(0.5) or {})
+    async with traced(backend, tmp_path, content=True) as (_, client, sink):
+        for _ in range(3):
+            await client.post(CHAT, json=asked("a"))
+    found = [span for span in sink.spans if span.kind == "client"]
+    assert len(found) == 3
+    assert found[-1].attributes["llamastack.content.dropped"] is True
 
 
 async def test_content_that_waits_is_bounded(backend: ScriptedHttp, tmp_path: Path) -> None:

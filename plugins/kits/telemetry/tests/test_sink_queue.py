@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import anyio
 import pytest
@@ -73,20 +74,21 @@ async def test_what_may_pass_is_tried_again_without_a_loss(caplog: pytest.LogCap
 
 
 async def test_a_backend_that_names_a_time_is_left_alone_until_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    sleep, slept = anyio.sleep, list[float]()
+    limits: list[float | None] = []
+    move_on_after = anyio.move_on_after
 
-    async def recorded(seconds: float) -> None:
-        slept.append(seconds)
-        await sleep(min(seconds, 0.01))
+    def noted(delay: float | None, shield: bool = False) -> anyio.CancelScope:
+        limits.append(delay)
+        return move_on_after(0.001 if delay == 7.5 else delay, shield)
 
-    monkeypatch.setattr(anyio, "sleep", recorded)
+    monkeypatch.setattr(anyio, "move_on_after", noted)
     sink = FakeSink()
     sink.fails = [RateLimitError("slow down", retry_after=7.5)]
     queue = queue_of(sink)
     put_all(queue, spans(3))
     async with running(queue):
         assert await sink.until(3) == spans(3)
-    assert 7.5 in slept
+    assert 7.5 in limits
 
 
 @pytest.mark.parametrize("error", [InvalidRequestError("too odd"), ValueError("a fault of the sink")])
@@ -135,6 +137,48 @@ async def test_the_end_waits_for_a_sink_that_works() -> None:
         await queue.drained()
         assert len(sink.spans) == 20
         await queue.drained()
+
+
+async def test_at_the_end_a_provider_that_failed_is_tried_once_more() -> None:
+    for still_down in (False, True):
+        sink = FakeSink()
+        sink.fails = [ProviderUnavailableError("down", retry_after=60) for _ in range(2 if still_down else 1)]
+        queue = queue_of(sink)
+        put_all(queue, spans(3))
+        async with running(queue):
+            with anyio.fail_after(10):
+                while not sink.attempts:
+                    await anyio.sleep(0.005)
+                await queue.drained()
+            assert sink.attempts == 2
+        queue.give_up()
+        assert (queue.exported, queue.dropped) == ((0, 3) if still_down else (3, 0))
+
+
+def with_content(name: str, number: int, characters: int) -> list[FinishedSpan]:
+    return [replace(span, own_attributes={name: "x" * characters}) for span in spans(number)]
+
+
+async def test_spans_with_long_content_do_not_wait_for_a_whole_batch() -> None:
+    sink = FakeSink()
+    queue = queue_of(sink, interval_s=60)
+    async with running(queue):
+        for span in with_content("gen_ai.input.messages", 40, 131_072):
+            queue.put_with_content(span)
+        assert len(await sink.until(32)) == 32  # 4 MiB; what is left is less than a batch
+
+
+@pytest.mark.parametrize("name", ["gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.retrieval.query.text"])
+async def test_the_content_that_waits_is_bounded(name: str) -> None:
+    queue = SinkQueue("a", lambda: None, TracingConfig(max_waiting_content_bytes=1_048_576))
+    given = with_content(name, 20, 100_000)
+    for span in given:
+        queue.put_with_content(span)
+    assert queue.waiting == 20
+    kept = [span for span in queue._spans if name in span.own_attributes]
+    assert len(kept) == 10
+    assert all(span.own_attributes["llamastack.content.dropped"] for span in queue._spans if span not in kept)
+    assert all(name in span.own_attributes for span in given)  # other providers get them whole
 
 
 async def test_a_slow_provider_of_events_takes_a_batch_in_parts() -> None:

@@ -44,10 +44,11 @@ def output_messages(reply: object) -> list[Message]:
     native = whole.get("completion_message")
     if isinstance(native, Mapping):
         return [_output(_message(native), native.get("stop_reason"))]
-    choices = [each for each in whole.get("choices") or () if isinstance(each, Mapping)]
     return [
-        _output(_message(choice.get("message") or {"content": choice.get("text")}), choice.get("finish_reason"))
-        for choice in choices
+        _output(
+            _message(_mapping(choice.get("message")) or {"content": choice.get("text")}), choice.get("finish_reason")
+        )
+        for choice in _mappings(whole.get("choices"))
     ]
 
 
@@ -60,6 +61,16 @@ def without_data_urls(text: str) -> str:
 
 def _note(kind: str, size: int | None = None) -> str:
     return f"[{kind}]" if size is None else f"[{kind}, {size} bytes]"
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    """Clients and backends may write anything where an object should be."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _mappings(value: object) -> list[Mapping[str, Any]]:
+    """The same for a list of objects."""
+    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
 
 
 def _plain(value: object) -> Any:
@@ -81,8 +92,7 @@ def _message(given: Mapping[str, Any]) -> Message:
         own_id = given.get("tool_call_id") or given.get("call_id")
         return {"role": role, "parts": [{**answer, "id": own_id} if own_id else answer]}
     parts = [*_parts(given.get("content")), *_parts(given.get("context")), *_parts(given.get("refusal"))]
-    calls = given.get("tool_calls")
-    parts += [_tool_call(call) for call in calls or () if isinstance(call, Mapping)]
+    parts += [_tool_call(call) for call in _mappings(given.get("tool_calls"))]
     return {"role": role, "parts": parts}
 
 
@@ -150,9 +160,8 @@ class _Choice:
         for text in (said.get("content"), said.get("refusal")):
             if isinstance(text, str):
                 self.texts.append(text)
-        for call in said.get("tool_calls") or ():
-            if isinstance(call, Mapping):
-                self._add_call(call)
+        for call in _mappings(said.get("tool_calls")):
+            self._add_call(call)
         self.finish = choice.get("finish_reason") or self.finish
 
     def _add_call(self, call: Mapping[str, Any]) -> None:
@@ -186,10 +195,9 @@ def _of_pieces(pieces: list[object]) -> list[Message]:
     choices: dict[int, _Choice] = {}
     for piece in _objects_in(pieces):
         if "choices" in piece:
-            for choice in piece["choices"] or ():
-                if isinstance(choice, Mapping):
-                    place = choice.get("index")
-                    choices.setdefault(place if isinstance(place, int) else 0, _Choice()).add_openai(choice)
+            for choice in _mappings(piece["choices"]):
+                place = choice.get("index")
+                choices.setdefault(place if isinstance(place, int) else 0, _Choice()).add_openai(choice)
         elif isinstance(event := piece.get("event", piece), Mapping):
             choices.setdefault(0, _Choice()).add_native(event)
     return [choice.message() for _, choice in sorted(choices.items())]

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from llamastack_telemetry.content_attributes import ContentWriter
 
 _LOGGER = logging.getLogger("llamastack.telemetry")
-_LAST_FLUSH_S = 5.0
+_LAST_CONTENT_S, _LAST_FLUSH_S = 2.0, 5.0
+_AT_ONCE = 64  # spans whose content is looked at in one turn of a thread
 _GATHER_S = 0.05  # a thread for each span would take longer than its work
 _REPORT_EVERY_S = 60.0
 
@@ -44,8 +45,11 @@ class Pipeline:
         self._taking = anyio.Lock()
         self._content_bytes = 0
         self._writer: ContentWriter | None = None
-        self._made = self._in_thread = self._dropped = self._reported = 0
+        self._in_thread: list[tuple[FinishedSpan, RawContent | None]] = []
+        self._made = self._dropped = self._reported = 0
         self._reported_at = -_REPORT_EVERY_S
+        self._reading: anyio.CancelScope | None = None
+        self._is_late = False
 
     # perf: llamastack-v1-sqlite. The span is made at once: what it is made of is not kept, and batches are not faster.
     def add_call(self, event: CallEvent, cost: Cost | None, content: RawContent | None = None) -> None:
@@ -65,7 +69,7 @@ class Pipeline:
             self._hold(span, content)  # spans keep their order
 
     def _hold(self, span: FinishedSpan, content: RawContent | None) -> None:
-        if len(self._held) + self._in_thread >= self._settings.max_waiting_spans:
+        if len(self._held) + len(self._in_thread) >= self._settings.max_waiting_spans:
             self._dropped += 1
             return
         if content is not None:
@@ -83,7 +87,7 @@ class Pipeline:
             made=self._made,
             exported={queue.provider_id: queue.exported for queue in self._queues},
             dropped={"": self._dropped, **{queue.provider_id: queue.dropped for queue in self._queues}},
-            waiting=len(self._held) + self._in_thread + sum(queue.waiting for queue in self._queues),
+            waiting=len(self._held) + len(self._in_thread) + sum(queue.waiting for queue in self._queues),
         )
 
     async def run(self, queues: Sequence[SinkQueue]) -> None:
@@ -101,11 +105,21 @@ class Pipeline:
                 self._report()
 
     async def flush(self) -> None:
-        """Hand over what there is, within a time limit, also if the caller is cancelled. Then report what is lost."""
-        with anyio.move_on_after(_LAST_FLUSH_S, shield=True):
+        """Hand over what there is, within a time limit, also if the caller is cancelled."""
+        with anyio.move_on_after(_LAST_CONTENT_S, shield=True):
             await self._release()
-            for queue in self._queues:
-                await queue.drained()
+        self._is_late = True
+        if self._reading is not None:
+            self._reading.cancel()
+        with anyio.CancelScope(shield=True):
+            await self._release()
+        with anyio.move_on_after(_LAST_FLUSH_S, shield=True):
+            async with anyio.create_task_group() as tasks:  # at once: a provider that hangs delays no other one
+                for queue in self._queues:
+                    tasks.start_soon(queue.drained)
+
+    def close(self) -> None:
+        """Count what was not handed over as dropped, and report it. `run` has ended."""
         for queue in self._queues:
             queue.give_up()
         self._report(last=True)
@@ -114,28 +128,48 @@ class Pipeline:
         """Put the spans that are held into the queues, with their content."""
         async with self._taking:
             while self._held:
-                taken, self._held = self._held, deque()
-                self._in_thread, size = len(taken), self._content_bytes
-                if size:
-                    with anyio.CancelScope(shield=True):  # what is taken must not be lost
-                        await anyio.to_thread.run_sync(self._write, taken)
-                for queue in self._queues:
-                    for span, _ in taken:
-                        queue.put_with_content(span)
-                self._content_bytes -= size
-                self._in_thread = 0
+                self._in_thread = [self._held.popleft() for _ in range(min(_AT_ONCE, len(self._held)))]
+                try:
+                    found = await self._read([content for _, content in self._in_thread])
+                except BaseException:
+                    self._held.extendleft(reversed(self._in_thread))
+                    self._in_thread = []
+                    raise
+                for (span, content), attributes in zip(self._in_thread, found, strict=True):
+                    self._release_one(span, content, attributes)
+                self._in_thread = []
 
-    def _write(self, taken: Sequence[tuple[FinishedSpan, RawContent | None]]) -> None:
-        for span, content in taken:
-            if content is not None:
-                span.own_attributes.update(self._written(content))
+    async def _read(self, contents: Sequence[RawContent | None]) -> list[Attributes]:
+        """The attributes of content. When there is no time left to look for secrets in it, it is dropped."""
+        if not any(contents):
+            return [{}] * len(contents)
+        if not self._is_late:
+            with anyio.CancelScope() as self._reading:
+                return await anyio.to_thread.run_sync(self._write, contents, abandon_on_cancel=True)
+        return [{} if content is None else {CONTENT_DROPPED: True} for content in contents]
+
+    def _release_one(self, span: FinishedSpan, content: RawContent | None, attributes: Attributes) -> None:
+        span.own_attributes.update(attributes)
+        if content is not None:
+            self._content_bytes -= content.size
+        for queue in self._queues:
+            queue.put_with_content(span)
+
+    def _write(self, contents: Sequence[RawContent | None]) -> list[Attributes]:
+        """In a thread. It changes no span, as nobody waits for it any more when the time is up."""
+        return [{} if content is None else self._written(content) for content in contents]
 
     def _written(self, content: RawContent) -> Attributes:
-        if self._writer is None:
-            from llamastack_telemetry.content_attributes import ContentWriter  # few stacks ask for content
+        try:
+            if self._writer is None:
+                from llamastack_telemetry.content_attributes import ContentWriter  # few stacks ask for content
 
-            self._writer = ContentWriter(self._settings)
-        return self._writer.attributes(content)
+                self._writer = ContentWriter(self._settings)
+            return self._writer.attributes(content)
+        except Exception:
+            # Clients and backends may write anything. What cannot be read costs the span its content, and no more.
+            _LOGGER.exception("the content of a call could not be read; its span has none")
+            return {CONTENT_DROPPED: True}
 
     def _report(self, *, last: bool = False) -> None:
         counts = self.counts()

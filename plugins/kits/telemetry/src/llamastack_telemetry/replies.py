@@ -39,7 +39,8 @@ def attributes_of(reply: object) -> Attributes:
 def _of_object(reply: object) -> Attributes:
     if isinstance(reply, Mapping):
         choices = reply.get("choices")
-        reasons = [each.get("finish_reason") for each in choices or () if isinstance(each, Mapping)]
+        items = choices if isinstance(choices, list) else []
+        reasons = [each.get("finish_reason") for each in items if isinstance(each, Mapping)]
         return _attributes(reply.get("id"), reply.get("model"), reasons) if any(reasons) else {}
     said = getattr(reply, "completion_message", None) or getattr(reply, "event", None) or reply
     reason = getattr(said, "stop_reason", None)

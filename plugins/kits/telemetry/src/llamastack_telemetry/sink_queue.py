@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import deque
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -12,7 +13,7 @@ import anyio
 
 from llamastack.provider.backoff import pause_s
 from llamastack.provider.errors import LlamaStackError
-from llamastack_telemetry.conventions import CONTENT_DROPPED, INPUT_MESSAGES, OUTPUT_MESSAGES
+from llamastack_telemetry.conventions import CONTENT_DROPPED, INPUT_MESSAGES, OUTPUT_MESSAGES, QUERY_TEXT
 from llamastack_telemetry.settings import TracingConfig
 from llamastack_telemetry.spans import FinishedSpan, SpanSink
 
@@ -22,6 +23,7 @@ _LOGGER = logging.getLogger("llamastack.telemetry")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 _LOOK_EVERY_S = 0.5
 _MOST_CONTENT_OF_A_BATCH = 2 * 1024 * 1024
+_CONTENT = (INPUT_MESSAGES, OUTPUT_MESSAGES, QUERY_TEXT)
 
 
 EXPORTING: ContextVar[bool] = ContextVar("llamastack_exporting", default=False)
@@ -60,7 +62,7 @@ class SinkQueue:
         self._failures = 0
         self._empty = anyio.Event()
         self._full = anyio.Event()
-        self._is_last = False
+        self._is_last = anyio.Event()
 
     @property
     def waiting(self) -> int:
@@ -89,12 +91,18 @@ class SinkQueue:
         self.put(span)
         if self.dropped == dropped:
             self._content_bytes += size
+            if self._is_full:
+                self._full.set()
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._spans) >= self._most_at_once or self._content_bytes >= _MOST_CONTENT_OF_A_BATCH
 
     async def drained(self) -> None:
-        """Wait until it has no spans. Returns at once while the provider takes none."""
-        if self.waiting and not self._failures and self._sink() is not None:
+        """Wait until it has no spans, or the provider refuses to take them once more. Returns at once if it is down."""
+        if self.waiting and self._sink() is not None:
             self._empty = anyio.Event()
-            self._is_last = True
+            self._is_last.set()
             self._full.set()
             await self._empty.wait()
 
@@ -114,22 +122,30 @@ class SinkQueue:
                     self._lose(batch, error)
                     break
                 self._failures += 1
-                self._empty.set()
                 if self._failures == 1:
                     _LOGGER.warning("telemetry provider '%s' takes no spans: %s", self.provider_id, error.message)
-                pause = pause_s(self._failures, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
-                await anyio.sleep(max(pause, error.retry_after or 0))
+                await self._pause(error)
             else:
                 if self._failures:
                     _LOGGER.warning("telemetry provider '%s' takes spans again", self.provider_id)
             self._failures = 0
+
+    async def _pause(self, error: LlamaStackError) -> None:
+        """Leave the provider alone for a while; at the end it is tried once more, at once."""
+        was_last = self._is_last.is_set()
+        if was_last:
+            self._empty.set()  # nobody waits any longer
+        with anyio.move_on_after(
+            max(pause_s(self._failures, _FIRST_PAUSE_S, _LONGEST_PAUSE_S), error.retry_after or 0)
+        ):
+            await (anyio.sleep_forever() if was_last else self._is_last.wait())
 
     async def _next_batch(self) -> list[FinishedSpan]:
         while not self._spans:
             self._empty.set()
             self._news = anyio.Event()
             await self._news.wait()
-        if len(self._spans) < self._most_at_once and not self._is_last:
+        if not self._is_full and not self._is_last.is_set():
             self._full = anyio.Event()
             with anyio.move_on_after(self._settings.interval_s):
                 await self._full.wait()
@@ -173,15 +189,14 @@ class SinkQueue:
 
 
 def _content_of(span: FinishedSpan) -> int:
-    """About how many bytes of content a span has."""
-    asked, replied = span.own_attributes.get(INPUT_MESSAGES), span.own_attributes.get(OUTPUT_MESSAGES)
-    return (len(asked) if isinstance(asked, str) else 0) + (len(replied) if isinstance(replied, str) else 0)
+    """How many bytes of memory the content of a span takes."""
+    found = (span.own_attributes.get(name) for name in _CONTENT)
+    return sum(sys.getsizeof(content) for content in found if isinstance(content, str))
 
 
 def _without_content(span: FinishedSpan) -> FinishedSpan:
     """A copy, because other providers get the span, too."""
-    own = span.own_attributes
-    kept = {name: value for name, value in own.items() if name not in (INPUT_MESSAGES, OUTPUT_MESSAGES)}
+    kept = {name: value for name, value in span.own_attributes.items() if name not in _CONTENT}
     return replace(span, own_attributes={**kept, CONTENT_DROPPED: True})
 
 

@@ -83,13 +83,16 @@ class Tracing:
         queues = [
             SinkQueue(instance.provider_id, _SinkOf(instance), self._settings) for instance in stack.instances[_API]
         ]
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._pipeline.run, queues, name="spans")
-            try:
-                yield
-            finally:
-                await self._pipeline.flush()
-                tasks.cancel_scope.cancel()
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._pipeline.run, queues, name="spans")
+                try:
+                    yield
+                finally:
+                    await self._pipeline.flush()
+                    tasks.cancel_scope.cancel()
+        finally:
+            self._pipeline.close()
 
 
 class _SinkOf:
