@@ -38,7 +38,7 @@ tracing: {interval_s: 0.02}
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CLIENT = f"00-{TRACE}-00f067aa0ba902b7-01"
 NAMES = ["POST /v1/chat/completions", "chat sample-echo"]
-OTHER = "5bf92f3577b34da6a3ce929d0e0e4736"
+OTHER = "5bf92f3577b34da6a3ce929d0e0e9999"
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_the_list(url: str) -> None:
     head, *rows = done.stdout.splitlines()
     assert head.split("  ")[0].strip() == "time"
     assert head.split()[:6] == ["time", "trace", "name", "duration", "spans", "status"]
-    assert [re.search(r":\d\d  (\w{8})  ", row)[1] for row in rows] == [OTHER[:8], TRACE[:8]]  # type: ignore[index]
+    assert [re.search(r":\d\d  (\w{8})  ", row)[1] for row in rows] == [OTHER[-8:], TRACE[-8:]]  # type: ignore[index]
     assert all(" POST /v1/chat/completions " in row and re.search(r"  2 +ok\b", row) for row in rows)
 
 
@@ -130,12 +130,13 @@ def test_several_traces_whose_ids_begin_alike(url: str) -> None:
         httpx.post(f"{url}/telemetry/log_event", json=body).raise_for_status()
     done = run(url, "show", "same")
     assert (done.exit_code, done.stdout) == (1, "")
-    assert re.search("^error: the ids of 2 traces begin with 'same': Same-[12], Same-[12]$", done.stderr)
+    assert re.search("^error: the ids of 2 traces end or begin with 'same': Same-[12], Same-[12]$", done.stderr)
     assert run(url, "show", "same-2").stdout.startswith("trace Same-2  ")
 
 
-def test_a_trace_is_drawn_from_the_beginning_of_its_id(url: str) -> None:
-    done = run(url, "show", TRACE[:4])
+@pytest.mark.parametrize("part", [TRACE[-4:], TRACE[-8:].upper(), TRACE[:4]])
+def test_a_trace_is_drawn_from_the_end_or_the_beginning_of_its_id(url: str, part: str) -> None:
+    done = run(url, "show", part)
     assert done.exit_code == 0, done.output
     head, request, call = done.stdout.splitlines()
     assert head.startswith(f"trace {TRACE}  ")
@@ -155,8 +156,8 @@ def test_a_trace_is_drawn_from_the_beginning_of_its_id(url: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("4bf", "no trace '4bf' is known; the beginning of an id needs 4 characters"),
-        ("ffffff", "no trace is known whose id is or begins with 'ffffff'; `llamastack traces list` lists them"),
+        ("4bf", "no trace '4bf' is known; the end or the beginning of an id needs 4 characters"),
+        ("ffffff", "no trace has an id that ends or begins with 'ffffff'; `llamastack traces list` lists them"),
     ],
 )
 def test_an_unknown_trace(url: str, text: str, message: str) -> None:

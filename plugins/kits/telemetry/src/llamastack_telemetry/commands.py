@@ -74,7 +74,7 @@ def traces() -> None:
     """The group; plugins add its commands."""
 
 
-@click.command("list", help="List traces, the newest first. The beginning of an id is enough for `show`.")
+@click.command("list", help="List traces, the newest first. The end of an id is enough for `show`.")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="The most traces to list.")
 @click.option(
     "--since",
@@ -120,7 +120,7 @@ def _row(trace: TraceSummary, short: str) -> tuple[str, ...]:
 @click.command(
     "show",
     help="Draw a trace: its spans as a tree, how long each took, and where in the trace's time it lies. ID is the "
-    "trace's id, or at least the first 4 characters of it.",
+    "trace's id, or its end, of at least 4 characters. Its beginning will do, too, if no other trace is as old.",
 )
 @click.argument("trace_id", metavar="ID", callback=_text)
 @click.option("--depth", type=click.IntRange(1), metavar="N", help="Draw the first N levels of the tree only.")

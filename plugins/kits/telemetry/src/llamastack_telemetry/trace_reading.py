@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 LARGEST_PAGE = 1000
 _MOST_SPANS = 100_000
 _MOST_SEARCHED = 10_000
-_SHORTEST_PREFIX = 4
+_SHORTEST_PART = 4
 _SHOWN_CANDIDATES = 5
 _WHAT_TO_ADD = """\
 traces need a telemetry provider that keeps them. Add it to the run config, and start the server again:
@@ -95,7 +95,7 @@ async def _first(method: Callable[..., Awaitable[Page[_T]]], most: int, **argume
 
 
 async def trace_named(client: LlamaStackClient, text: str, output: CommandOutput) -> list[Span]:
-    """The spans of the trace with this id, or of the only one whose id begins so.
+    """The spans of the trace with this id, or of the only one whose id ends or begins so.
 
     Raises CliError if there is none, or several.
     """
@@ -103,18 +103,25 @@ async def trace_named(client: LlamaStackClient, text: str, output: CommandOutput
         return await spans_of(client, text, output)
     except NotFoundError as error:
         traces = await listed(client, _MOST_SEARCHED)  # raises it again if the server has no telemetry
-        if len(text) < _SHORTEST_PREFIX:
+        if len(text) < _SHORTEST_PART:
             raise CliError(
-                f"no trace '{text}' is known; the beginning of an id needs {_SHORTEST_PREFIX} characters"
+                f"no trace '{text}' is known; the end or the beginning of an id needs {_SHORTEST_PART} characters"
             ) from error
-        ids = [trace.trace_id for trace in traces if trace.trace_id.lower().startswith(text.lower())]
+        ids = _with_part(text.lower(), [trace.trace_id for trace in traces])
         if not ids:
             where = f" among the newest {len(traces):,} traces" if len(traces) == _MOST_SEARCHED else ""
             raise CliError(
-                f"no trace is known whose id is or begins with '{text}'{where}; `llamastack traces list` lists them"
+                f"no trace{where} has an id that ends or begins with '{text}'; `llamastack traces list` lists them"
             ) from error
         if len(ids) > 1:
             more = f" and {len(ids) - _SHOWN_CANDIDATES:,} more" if len(ids) > _SHOWN_CANDIDATES else ""
             shown = ", ".join(ids[:_SHOWN_CANDIDATES])
-            raise CliError(f"the ids of {len(ids):,} traces begin with '{text}': {shown}{more}") from error
+            raise CliError(f"the ids of {len(ids):,} traces end or begin with '{text}': {shown}{more}") from error
     return await spans_of(client, ids[0], output)
+
+
+def _with_part(part: str, ids: Sequence[str]) -> list[str]:
+    """Those that end so; if there are none, those that begin so."""
+    return [each for each in ids if each.lower().endswith(part)] or [
+        each for each in ids if each.lower().startswith(part)
+    ]

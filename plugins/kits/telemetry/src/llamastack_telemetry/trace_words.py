@@ -12,7 +12,7 @@ from llamastack.api.telemetry import Span, TraceSummary
 from llamastack.provider.control_characters import one_line
 from llamastack_telemetry import conventions as names
 
-_SHORTEST_PREFIX = 8
+_SHORTEST = 8
 
 
 def cells(text: str) -> int:
@@ -110,9 +110,9 @@ def _number(attributes: JsonObject, name: str) -> float | None:
 
 
 def short_ids(ids: Sequence[str]) -> list[str]:
-    """The shortest beginnings, of one length, by which the ids differ from each other."""
-    length = _SHORTEST_PREFIX
+    """The shortest ends, of one length, by which the ids differ. Beginnings are alike: they are the time."""
+    length = _SHORTEST
     longest = max(map(len, ids), default=0)
-    while length < longest and len({each[:length] for each in ids}) < len(set(ids)):
+    while length < longest and len({each[-length:] for each in ids}) < len(set(ids)):
         length += 1
-    return [each[:length] for each in ids]
+    return [each[-length:] for each in ids]
