@@ -269,6 +269,20 @@ async def test_a_pattern_that_takes_too_long_leaves_content_out(backend: Scripte
         assert content(span, "input")[0]["parts"][0]["content"] == "[left out: tracing.redact takes too long]"
 
 
+async def test_known_secrets_are_in_no_other_attribute(backend: ScriptedHttp, tmp_path: Path) -> None:
+    async with traced(backend, tmp_path) as (_, client, sink):
+        assert (await client.post(CHAT, json=asked("Hi", stop=[f"a{KEY}b", "end"]))).status_code == 200
+        await client.get(f"/v1/models/{KEY}")
+        [span] = await calls(sink)
+        with anyio.fail_after(10):
+            while len(sink.spans) < 3:
+                await anyio.sleep(0.005)
+    assert span.attributes["gen_ai.request.stop_sequences"] == ["a***b", "end"]
+    paths = [each.attributes["url.path"] for each in sink.spans if each.kind == "server"]
+    assert sorted(map(str, paths)) == [CHAT, "/v1/models/***"]
+    assert KEY not in repr(sink.spans)
+
+
 ODD_REQUESTS: list[object] = [
     {"messages": [{"role": "assistant", "tool_calls": 5, "content": "x"}]},
     {"messages": [{"role": 5, "content": {"type": 5, "text": [1]}}, 5, None]},

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from made_spans import BEGAN_NS, request_of, store_at
 
-from llamastack_provider_meta_reference.telemetry import retention
+from llamastack_provider_meta_reference.telemetry import retention, shared_attributes
 from llamastack_provider_meta_reference.telemetry.parts import Part
 from llamastack_provider_meta_reference.telemetry.retention import CHECK_EVERY_S, Limits, Tidying
 from llamastack_provider_meta_reference.telemetry.trace_store import TraceFilter, TraceStore
@@ -85,6 +87,69 @@ def test_a_file_that_is_too_large_loses_its_oldest_traces_and_gets_no_larger(tmp
     numbers = sorted(int(trace.trace_id, 16) - 1 for trace in store.traces(TraceFilter(), None, 100_000)[0])
     assert numbers == list(range(written - kept["traces"], written))
     assert store.connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    store.close()
+
+
+def add_kinds(store: TraceStore, numbers: range) -> None:
+    """A trace for each number, each of a kind of its own."""
+    for number in numbers:
+        store.add([replace(span, shared_attributes={"kind": f"{number}"}) for span in request_of(number)])
+
+
+def kinds(store: TraceStore) -> list[int]:
+    found = store.connection.execute("SELECT attributes FROM shared_attributes ORDER BY id").fetchall()
+    return [int(json.loads(text)["kind"]) for (text,) in found]
+
+
+def kinds_of(store: TraceStore, number: int) -> list[object]:
+    found = store.spans(request_of(number)[0].trace_id, None, 10)
+    assert found is not None
+    return [span.attributes["kind"] for span, _ in found[0]]
+
+
+def test_what_spans_share_goes_after_the_last_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_attributes, "SLACK", 10)
+    monkeypatch.setattr(retention, "SLACK", 10)
+    store, other = store_at(tmp_path / "t"), store_at(tmp_path / "t")
+    add_kinds(store, range(100))
+    age(store, 81, 8 * DAY_S)
+    tidying = Tidying(other.connection, Limits(7 * DAY_S, 512 * MIB))
+    while tidying.step():
+        pass
+    assert rows(store)["traces"] == 20
+    assert kinds(store) == list(range(60, 100))  # a row may be in use for twice the slack
+    shared = {"kind": "0"}  # it is gone: it gets a new row
+    for number in (101, 102):
+        store.add([replace(span, shared_attributes=shared) for span in request_of(number)])
+        assert kinds_of(store, number) == ["0", "0"]
+    assert kinds(store)[-1] == 0
+    for opened in (store, other):
+        opened.close()
+
+
+def test_a_kind_that_is_used_again_and_again_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_attributes, "SLACK", 10)
+    monkeypatch.setattr(retention, "SLACK", 10)
+    store = store_at(tmp_path / "t")
+    shared = {"kind": "7"}
+    for number in range(200):
+        store.add([replace(span, shared_attributes=shared) for span in request_of(number)])
+    age(store, 200, 8 * DAY_S)
+    tidying = Tidying(store.connection, Limits(7 * DAY_S, 512 * MIB))
+    while tidying.step():
+        pass
+    assert kinds(store) == [7]
+    assert kinds_of(store, 199) == ["7", "7"]
+    store.close()
+
+
+def test_the_number_of_kinds_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_attributes, "MOST_ROWS", 5)
+    store = store_at(tmp_path / "t")
+    add_kinds(store, range(20))
+    assert kinds(store) == list(range(5))
+    for number in range(20):
+        assert kinds_of(store, number) == [f"{number}"] * 2
     store.close()
 
 

@@ -83,11 +83,12 @@ def test_a_request_says_what_the_stack_is_and_which_conventions_it_keeps() -> No
 
 
 def test_what_otlp_has_no_type_for_becomes_text_and_no_span_is_lost() -> None:
-    odd = FinishedSpan("0" * 31 + "1", "0" * 15 + "1", None, "half \ud83e", "internal", -5, -1)
+    odd = FinishedSpan("0" * 31 + "1", "0" * 15 + "1", None, "half \ud83e", "internal", -5, 2**64)
     odd.own_attributes = {"seed": 2**63, "half": "\ud83e!", "halves": ["\udd99"]}
     odd.events = [TimedEvent("\ud83e", -1, {"\udd99": "x"})]
     first, second = encoded(odd, *list(request_spans(1))[:1]).resource_spans[0].scope_spans[0].spans
     assert (first.name, first.start_time_unix_nano, first.kind) == ("half ?", 0, Span.SPAN_KIND_INTERNAL)
+    assert first.end_time_unix_nano == 2**64 - 1
     assert attributes_of(first.attributes) == {"seed": str(2**63), "half": "?!", "halves": ["?"]}
     assert (first.events[0].name, attributes_of(first.events[0].attributes)) == ("?", {"?": "x"})
     assert second.name == "chat small"

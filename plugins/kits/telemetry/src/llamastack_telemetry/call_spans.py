@@ -8,6 +8,7 @@ from typing import Literal
 
 from llamastack.provider.hookspecs import FinishedRequest
 from llamastack.provider.provider_call import CallEvent, ProviderCall
+from llamastack.provider.redaction import without_known_secrets
 from llamastack_telemetry import conventions as names
 from llamastack_telemetry.prices import Cost
 from llamastack_telemetry.replies import attributes_of
@@ -131,10 +132,15 @@ def _request_attributes(parameters: object) -> Attributes:
     if stop is None:
         return found
     stops = [stop] if isinstance(stop, str) else stop if isinstance(stop, list) else []
-    texts = [each[:_LONGEST_TEXT] for each in stops[:_MOST_STOP_SEQUENCES] if isinstance(each, str)]
+    texts = [_shown(each) for each in stops[:_MOST_STOP_SEQUENCES] if isinstance(each, str)]
     if texts:
         found[names.REQUEST_STOP_SEQUENCES] = texts
     return found
+
+
+def _shown(text: str) -> str:
+    """What a client wrote, without the secrets that this process knows."""
+    return without_known_secrets(text[: 2 * _LONGEST_TEXT])[:_LONGEST_TEXT]
 
 
 def _native_parameters(sampling: object) -> Mapping[str, object]:
@@ -161,7 +167,11 @@ def span_of_request(request: FinishedRequest, end_ns: int) -> FinishedSpan:
         end_ns,
         "error" if status >= 500 else "unset" if status >= 400 else "ok",
         f"HTTP status {status}" if status >= 500 else "",
-        {names.URL_PATH: request.path[:_LONGEST_TEXT], names.REQUEST_ID: request.request_id},
+        {
+            # A path of no parameters is its route; another one holds what a client wrote.
+            names.URL_PATH: request.path if request.path == request.route else _shown(request.path),
+            names.REQUEST_ID: request.request_id,
+        },
         [],
         shared,
     )

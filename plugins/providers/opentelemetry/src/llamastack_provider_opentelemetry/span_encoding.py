@@ -39,6 +39,7 @@ _PARENT = tag_of(Span, "parent_span_id") + b"\x08%b"
 _TIMES = struct.Struct("<sQsQ")
 _START, _END = tag_of(Span, "start_time_unix_nano"), tag_of(Span, "end_time_unix_nano")
 _MOST_KINDS = 1000
+_LATEST_NS = 2**64 - 1
 _LONGEST_REMEMBERED = 64  # characters of a text
 _NEVER_THE_SAME = frozenset([conventions.REQUEST_ID])
 
@@ -160,11 +161,15 @@ def _sendable(span: FinishedSpan) -> FinishedSpan:
         span.parent_id,
         sendable(span.name),
         span.kind,
-        max(0, span.start_ns),
-        max(0, span.end_ns),
+        _in_range(span.start_ns),
+        _in_range(span.end_ns),
         span.status,
         sendable(span.message),
         sendable(span.own_attributes),
-        [type(each)(sendable(each.name), max(0, each.time_ns), sendable(each.attributes)) for each in span.events],
+        [type(each)(sendable(each.name), _in_range(each.time_ns), sendable(each.attributes)) for each in span.events],
         sendable(span.shared_attributes),
     )
+
+
+def _in_range(time_ns: int) -> int:
+    return min(max(0, time_ns), _LATEST_NS)

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 
 from llamastack_provider_meta_reference.telemetry.schema import transaction
+from llamastack_provider_meta_reference.telemetry.shared_attributes import SLACK
 
 CHECK_EVERY_S = 60.0
 """How often some process looks whether there is something to remove."""
@@ -16,6 +17,7 @@ _FILL, _FILL_AFTER = 0.9, 0.85
 """Shares of the largest size: above the first, traces are removed until what is used is below the second."""
 _SPARE_SHARE, _LEAST_SPARE = 10, 64
 """A tenth of the pages, and 256 KiB, may be empty: new traces use them. More are given back."""
+_LEAST_TRACE = "(SELECT coalesce(min(id), (SELECT next_id FROM upkeep)) FROM traces)"
 _LEASE_S = 10.0
 """After which another process goes on, where one that tidied up has died."""
 
@@ -62,7 +64,7 @@ class Tidying:
         with transaction(self._connection):
             # What is out of sight goes first: what is used says then whether more traces must go.
             removed = self._remove_rows("spans", "trace, span_id") + self._remove_rows("events", "rowid")
-            removed = removed or self._forget_traces()
+            removed = removed or self._remove_shared() or self._forget_traces()
             more = removed > 0 or self._empty_pages() > 0
             self._connection.execute("UPDATE upkeep SET tidying_until = ?", (time.time() + _LEASE_S if more else 0,))
         if self._empty_pages() > 0:
@@ -85,9 +87,14 @@ class Tidying:
 
     def _remove_rows(self, table: str, key: str) -> int:
         """Remove rows of traces that are gone: those whose number is below that of every trace that is there."""
-        least = "(SELECT coalesce(min(id), (SELECT next_id FROM upkeep)) FROM traces)"
-        some = f"SELECT {key} FROM {table} WHERE trace < {least} LIMIT {_ROWS_A_STEP}"
+        some = f"SELECT {key} FROM {table} WHERE trace < {_LEAST_TRACE} LIMIT {_ROWS_A_STEP}"
         return self._connection.execute(f"DELETE FROM {table} WHERE ({key}) IN ({some})").rowcount
+
+    def _remove_shared(self) -> int:
+        """Remove shared attributes that only traces used that are gone."""
+        # A span may use a row for `SLACK` traces after the number in it, and a connection knows the row as long.
+        some = f"SELECT id FROM shared_attributes WHERE last_trace < {_LEAST_TRACE} - {2 * SLACK} LIMIT {_ROWS_A_STEP}"
+        return self._connection.execute(f"DELETE FROM shared_attributes WHERE id IN ({some})").rowcount
 
     def _empty_pages(self) -> int:
         """How many pages are to be given back."""

@@ -21,7 +21,9 @@ UPGRADES: Mapping[int, str] = {
     UPDATE traces SET costs = json_object('', json_array(1, cost)) WHERE cost IS NOT NULL
     """,
     2: """
-    CREATE TABLE shared_attributes (id INTEGER PRIMARY KEY, attributes TEXT NOT NULL UNIQUE);
+    CREATE TABLE shared_attributes (
+        id INTEGER PRIMARY KEY, attributes TEXT NOT NULL UNIQUE, last_trace INTEGER NOT NULL
+    );
     ALTER TABLE spans ADD COLUMN shared INTEGER
     """,
 }
@@ -62,7 +64,9 @@ CREATE TABLE spans (
     shared INTEGER,
     PRIMARY KEY (trace, span_id)
 ) WITHOUT ROWID;
-CREATE TABLE shared_attributes (id INTEGER PRIMARY KEY, attributes TEXT NOT NULL UNIQUE);
+CREATE TABLE shared_attributes (
+    id INTEGER PRIMARY KEY, attributes TEXT NOT NULL UNIQUE, last_trace INTEGER NOT NULL
+);
 CREATE TABLE events (
     trace INTEGER NOT NULL,
     span_id TEXT NOT NULL,

@@ -1,45 +1,67 @@
-"""Attributes that all spans of a kind have: they are in the file once, and each span has their number."""
+"""Attributes that all spans of a kind have: they are in the file once, and each span has their number.
+
+Each row says in `last_trace` until when it was used, to within `SLACK` traces. So it can be removed with the traces
+that use it, and no index of spans is needed.
+"""
 
 from __future__ import annotations
 
 import sqlite3
+from typing import NamedTuple
 
 from llamastack_provider_meta_reference.telemetry.parts import as_json
 from llamastack_telemetry import Attributes
 
-_MOST_KNOWN = 1000
-_PUT = "INSERT OR IGNORE INTO shared_attributes (attributes) VALUES (?)"
+SLACK = 10_000
+"""Traces after which a connection writes again that it uses a row."""
+MOST_ROWS = 1000
+"""Rows of the table. Spans of further kinds have all their attributes themselves."""
 _FIND = "SELECT id FROM shared_attributes WHERE attributes = ?"
+_PUT = "INSERT INTO shared_attributes (attributes, last_trace) VALUES (?, ?)"
+_USE = "UPDATE shared_attributes SET last_trace = max(last_trace, ?) WHERE id = ?"
+_COUNT = "SELECT count(*) FROM shared_attributes"
+
+
+class _Known(NamedTuple):
+    """attributes: kept, so that no other mapping gets the same identity. number: None if there was no room."""
+
+    attributes: Attributes
+    number: int | None
+    trace: int
 
 
 class SharedAttributes:
-    """The numbers of attributes that this connection has written. Their rows stay: there is one for each kind of span.
+    """The numbers of attributes that this connection has used.
 
     perf: llamastack-v1-sqlite. Rows of spans are half as long, and most attributes are encoded once.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        # By the identity of the mapping, which is kept, so that no other one gets the same.
-        self._known: dict[int, tuple[Attributes, int]] = {}
+        self._known: dict[int, _Known] = {}
 
-    def number_of(self, attributes: Attributes) -> int | None:
-        """The number of the row, which is written in the transaction if it is new; None if there are no attributes.
+    def number_of(self, attributes: Attributes, trace: int) -> int | None:
+        """The number of the row, which is written in the transaction if it is new; None if there is none.
 
-        Raises ValueError for a text that is not Unicode.
+        trace: the number of the trace whose span has the attributes. Raises ValueError for a text that is not Unicode.
         """
         known = self._known.get(id(attributes))
-        if known is not None:
-            return known[1]
-        if not attributes:
-            return None
-        text = as_json(attributes)
-        self._connection.execute(_PUT, (text,))
-        number: int = self._connection.execute(_FIND, (text,)).fetchone()[0]
-        if len(self._known) >= _MOST_KNOWN:
+        # A row is not removed as long as it was used within the last `SLACK` traces; see `Tidying`.
+        if known is not None and trace - known.trace < SLACK:
+            return known.number
+        number = self._used(as_json(attributes), trace) if attributes else None
+        if len(self._known) >= MOST_ROWS:
             self._known.clear()
-        self._known[id(attributes)] = (attributes, number)
+        self._known[id(attributes)] = _Known(attributes, number, trace)
         return number
+
+    def _used(self, text: str, trace: int) -> int | None:
+        row = self._connection.execute(_FIND, (text,)).fetchone()
+        if row is None and self._connection.execute(_COUNT).fetchone()[0] < MOST_ROWS:
+            return self._connection.execute(_PUT, (text, trace)).lastrowid
+        if row is not None:
+            self._connection.execute(_USE, (trace, row[0]))
+        return None if row is None else int(row[0])
 
     def forget(self) -> None:
         """Look numbers up again: a transaction was undone."""

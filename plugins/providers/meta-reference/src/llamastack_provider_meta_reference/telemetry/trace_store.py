@@ -44,12 +44,16 @@ root_start_ns = excluded.root_start_ns, root_span_id = excluded.root_span_id, na
 spans = excluded.spans, errors = excluded.errors, input_tokens = excluded.input_tokens,
 output_tokens = excluded.output_tokens, costs = excluded.costs
 """
-_SPAN_VALUES = "INTO spans VALUES %s"
+_SPAN_COLUMNS = "trace, span_id, parent_id, name, kind, start_ns, end_ns, status, message, attributes, shared"
+_SPAN_VALUES = f"INTO spans ({_SPAN_COLUMNS}) VALUES %s"
 _INSERT_SPAN = f"INSERT OR IGNORE {_SPAN_VALUES}"
 _PUT_SPAN = f"INSERT OR REPLACE {_SPAN_VALUES}"
-_PUT_EVENT = "INSERT INTO events VALUES (?, ?, ?, ?, ?)"
+_PUT_EVENT = "INSERT INTO events (trace, span_id, time_ns, name, attributes) VALUES (?, ?, ?, ?, ?)"
 _COUNT_EVENTS = "SELECT count(*) FROM events WHERE trace = ? AND span_id = ?"
-_SPAN_WITH_ALL = "SELECT spans.*, shared_attributes.attributes FROM spans LEFT JOIN shared_attributes ON id = shared"
+_SPAN_WITH_ALL = f"""
+SELECT {_SPAN_COLUMNS.replace("attributes", "spans.attributes")}, shared_attributes.attributes
+FROM spans LEFT JOIN shared_attributes ON shared_attributes.id = shared
+"""
 _SPANS = f"""
 {_SPAN_WITH_ALL} WHERE trace = ? AND (start_ns, span_id) > (?, ?) ORDER BY start_ns, span_id LIMIT ?
 """
@@ -128,8 +132,11 @@ class TraceStore:
 
     def _put_spans(self, spans: Sequence[FinishedSpan]) -> None:
         written = _Traces(self.connection, (span.trace_id for span in spans))
-        shared = self._shared.number_of
-        rows = [_row(written.of(span), span, shared(span.shared_attributes)) for span in spans]
+        number_of = self._shared.number_of
+        rows = []
+        for span in spans:
+            trace = written.of(span)
+            rows.append(_row(trace, span, number_of(span.shared_attributes, trace.id)))
         if write_rows(self.connection, _INSERT_SPAN, rows) != len(rows):
             raise _AlreadyThereError
         self._put_events(written, spans)
@@ -289,7 +296,7 @@ def _row(trace: KeptTrace, span: FinishedSpan, shared: int | None) -> tuple[obje
         span.end_ns,
         span.status,
         span.message or None,
-        as_json(span.own_attributes),
+        as_json(span.attributes if shared is None else span.own_attributes),
         shared,
     )
 
