@@ -219,3 +219,56 @@ def test_a_span_that_ends_before_it_starts_has_no_duration() -> None:
     assert first.startswith("root")
     assert re.search(r"odd +\? ", second)
     assert rest.endswith("  1.00 s each")
+
+
+def event(name: str, at: float, **attributes: object) -> dict[str, object]:
+    return {"name": name, "timestamp": START + timedelta(seconds=at), "attributes": attributes}
+
+
+EVENTS = [
+    event("log", 0.5, severity="error", message="no\x1b[2J disk\n", host="a"),
+    event("queue\u202e", 0.75, value=3.5, unit="ms"),
+    event("early", -1),
+]
+WITH_EVENTS = """\
+root        1.00 s  ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━
+│  +500 ms  log  error: no\\x1b[2J disk\\n
+│  +750 ms  queue\\u202e  3.5 ms
+│  -1.00 s  early
+└─ inside  500 ms  ━━━━━━━━━━━━━━━━━━━━
+"""
+
+
+def test_events_are_drawn_below_their_span() -> None:
+    spans = [span("1", None, "root", 0, 1, events=EVENTS), span("2", "1", "inside", 0, 0.5)]
+    assert [line.split() for line in text(spans).splitlines()] == [line.split() for line in WITH_EVENTS.splitlines()]
+    assert "error: no\\x1b[2J disk\\n  host: a\n" in text(spans, attributes=True)
+    styles = {piece[:14].strip(): style for line in drawn(spans, Drawing()) for piece, style in line}
+    assert (styles["+500 ms  log"], styles["-1.00 s  early"]) == ("red", "dim")
+
+
+def test_events_are_bounded_and_errors_go_before_others() -> None:
+    said = [event("log", place, severity="info", message=f"m{place}") for place in range(200)]
+    said += [event("log", 300, severity="critical", message="x" * 9000)]
+    spans = [span("1", None, "root", 0, 400, events=said)]
+    lines = [line.strip() for line in text(spans, width=1000).splitlines()[1:]]
+    assert len(lines) == 11
+    assert "log  info: m8" in lines[8]
+    assert lines[9].startswith("+5 min 0 s  log  critical: xxx")
+    assert lines[9].endswith("x…")
+    assert len(lines[9]) == 300
+    assert lines[10] == "… and 191 more events; --all shows all"
+    everything = text(spans, width=3000, most_events=None).splitlines()
+    assert len(everything) == 202
+    assert len(everything[-1].strip()) == 2000
+
+
+def test_a_span_with_an_event_of_its_own_is_not_collapsed() -> None:
+    calls = [span(f"e{place}", None, "chat m", place, place + 1) for place in range(6)]
+    calls[3] = calls[3].model_copy(update={"events": span("x", None, "x", 0, 1, events=EVENTS[:1]).events})
+    assert "log  error: no" in text(calls)
+
+
+def test_a_span_without_a_start_says_why() -> None:
+    lines = text([span("1", None, "(not started)", 0, None)]).splitlines()
+    assert lines[1].strip() == "its start was never logged, so its name and its parent are not known"

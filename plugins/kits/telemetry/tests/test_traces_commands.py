@@ -134,6 +134,20 @@ def test_several_traces_whose_ids_begin_alike(url: str) -> None:
     assert run(url, "show", "same-2").stdout.startswith("trace Same-2  ")
 
 
+def test_what_a_client_logs_is_drawn(url: str) -> None:
+    times = {"trace_id": "logged", "span_id": "s", "timestamp": "2018-01-01T00:00:00Z"}
+    log = {**times, "type": "unstructured_log", "severity": "error", "message": "the disk is full"}
+    metric = {**times, "type": "metric", "metric": "queue", "value": 3, "unit": "jobs"}
+    for each in (log, metric):
+        httpx.post(f"{url}/telemetry/log_event", json={"event": each}).raise_for_status()
+    done = run(url, "show", "logged")
+    assert done.exit_code == 0, done.output
+    _, root, *below = (line.strip() for line in done.stdout.splitlines())
+    assert root.startswith("(not started)  ")
+    assert below[0] == "its start was never logged, so its name and its parent are not known"
+    assert {*below[1:]} == {"+0 us  log  error: the disk is full", "+0 us  queue  3 jobs"}
+
+
 @pytest.mark.parametrize("part", [TRACE[-4:], TRACE[-8:].upper(), TRACE[:4]])
 def test_a_trace_is_drawn_from_the_end_or_the_beginning_of_its_id(url: str, part: str) -> None:
     done = run(url, "show", part)

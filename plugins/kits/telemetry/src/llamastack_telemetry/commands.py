@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["list_traces", "show_trace", "tail_traces", "traces"]
 
 _WIDTH_WITHOUT_TERMINAL = 100
-_MOST_IN_TAIL = 20
+_MOST_IN_TAIL, _MOST_EVENTS_IN_TAIL = 20, 3
 _HEADERS = ("time", "trace", "name", "duration", "spans", "status", "tokens", "cost")
 _OPTIONAL = ("tokens", "cost")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -125,7 +125,10 @@ def _row(trace: TraceSummary, short: str) -> tuple[str, ...]:
 @click.argument("trace_id", metavar="ID", callback=_text)
 @click.option("--depth", type=click.IntRange(1), metavar="N", help="Draw the first N levels of the tree only.")
 @click.option(
-    "--all", "everything", is_flag=True, help="Draw every span: also neighbours that look the same, and after 1,000."
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Draw every span and event: also spans that look the same, after 1,000, and events after 10 in a span.",
 )
 @click.option("--attributes", is_flag=True, help="Show the attributes below each span.")
 @_as_json
@@ -141,13 +144,22 @@ def show_trace(
     if as_json:
         output.json([span.to_wire() for span in spans])
     elif everything:
-        show(output, spans, _drawing(collapse=False, most_spans=None, depth=depth, attributes=attributes))
+        show(
+            output,
+            spans,
+            _drawing(collapse=False, most_spans=None, most_events=None, depth=depth, attributes=attributes),
+        )
     else:
         show(output, spans, _drawing(depth=depth, attributes=attributes))
 
 
 def _drawing(
-    *, collapse: bool = True, most_spans: int | None = 1000, depth: int | None = None, attributes: bool = False
+    *,
+    collapse: bool = True,
+    most_spans: int | None = 1000,
+    most_events: int | None = 10,
+    depth: int | None = None,
+    attributes: bool = False,
 ) -> Drawing:
     """For stdout as it is."""
     return Drawing(
@@ -157,6 +169,7 @@ def _drawing(
         depth=depth,
         most_spans=most_spans,
         attributes=attributes,
+        most_events=most_events,
     )
 
 
@@ -175,7 +188,7 @@ def tail_traces(output: CommandOutput, errors: bool, name: str | None, as_json: 
             value = {"trace_id": spans[0].trace_id, "spans": [span.to_wire() for span in spans]}
             output.json(value, in_one_line=True)
         else:
-            show(output, spans, _drawing(most_spans=_MOST_IN_TAIL))
+            show(output, spans, _drawing(most_spans=_MOST_IN_TAIL, most_events=_MOST_EVENTS_IN_TAIL))
 
     async def talk(client: LlamaStackClient) -> None:
         tail = Tail(client, output, show_one, errors=errors, name=name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,6 +12,7 @@ from llamastack.api.telemetry import Span
 from llamastack.provider.commands import Style
 from llamastack.provider.control_characters import one_line
 from llamastack_telemetry import conventions as names
+from llamastack_telemetry.event_words import chosen_events, event_style, event_words, value_words
 from llamastack_telemetry.span_forest import Node, Run, bounds, forest, is_error, runs
 from llamastack_telemetry.trace_words import cells, cut, details, duration, length, padded
 
@@ -25,6 +25,8 @@ _NARROWEST = 20
 _NARROWEST_WITH_BARS, _NARROWEST_WITH_DETAILS = 40, 60
 _SHORTEST_BAR, _LONGEST_BAR = 12, 40
 _GAP = "  "
+_LONGEST_EVENT, _LONGEST_OF_ALL_EVENTS = 300, 2000  # columns; JSON has the whole text
+_NOT_STARTED = "(not started)"  # what a store calls a span of which it has the end or events, but no start
 _LONGEST_LEAD = 240  # characters of tree lines; no terminal shows more
 
 
@@ -48,6 +50,7 @@ class Drawing:
     width: columns of the terminal. encoding: of stdout; without box characters in it, the lines are ASCII.
     collapse: whether neighbours that look the same become one line. depth: levels that are drawn, from 1; None for all.
     most_spans: spans that are drawn; None for all. attributes: whether they are drawn below each span.
+    most_events: events that are drawn below each span; None for all.
     """
 
     width: int = 100
@@ -56,6 +59,7 @@ class Drawing:
     depth: int | None = None
     most_spans: int | None = 1000
     attributes: bool = False
+    most_events: int | None = 10
 
     @property
     def signs(self) -> _Signs:
@@ -171,11 +175,24 @@ def _node_row(node: Node, level: int, lead: str, under: str, has_children: bool,
     if is_error(node):
         error_type = span.attributes.get(names.ERROR_TYPE)
         row.texts.append((drawing.text(span.status_message or f"failed: {error_type or 'no message'}"), "red"))
+    if span.name == _NOT_STARTED:
+        row.texts.append(("its start was never logged, so its name and its parent are not known", "dim"))
     if drawing.attributes:
         for name, value in span.attributes.items():
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            row.texts.append((drawing.text(f"{name}: {text}"), "dim"))
+            row.texts.append((drawing.text(f"{name}: {value_words(value)}"), "dim"))
+    row.texts.extend(_events(span, drawing))
     return row
+
+
+def _events(span: Span, drawing: Drawing) -> Iterator[tuple[str, Style]]:
+    """What happened in a span: clients log as much as they like, so it is bounded."""
+    shown = chosen_events(span.events, drawing.most_events)
+    longest = _LONGEST_OF_ALL_EVENTS if drawing.most_events is None else _LONGEST_EVENT
+    for event in shown:
+        words = drawing.text(event_words(span, event, attributes=drawing.attributes))
+        yield cut(words, longest, drawing.signs.cut), event_style(event)
+    if len(shown) < len(span.events):
+        yield f"{drawing.signs.cut} and {len(span.events) - len(shown):,} more events; --all shows all", "dim"
 
 
 def _details(span: Span) -> str:
@@ -266,7 +283,7 @@ class _Layout:
         return _without_spaces_at_the_end(line)
 
     def lines_below(self, row: _Row) -> Iterator[Line]:
-        """Its message and its attributes, wrapped."""
+        """Its message, attributes and events, wrapped."""
         lead = self._short(row.under, row.level, self.width)
         for text, style in row.texts:
             for piece in wcwidth.wrap(text, self.width - len(lead)):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from llamastack.api.telemetry import Span, SpanStatus
+from llamastack_telemetry.event_words import look_of_events
 
 __all__ = ["Node", "Run", "forest", "runs"]
 
@@ -29,7 +30,8 @@ class Node:
         """Set `below` and `shape` from those of the children."""
         span = self.span
         self.below = sum(child.below + 1 for child in self.children)
-        self.shape = hash((span.name, span.status, span.status_message, *(child.shape for child in self.children)))
+        look = (span.name, span.status, span.status_message, look_of_events(span))
+        self.shape = hash((*look, *(child.shape for child in self.children)))
 
 
 @dataclass
