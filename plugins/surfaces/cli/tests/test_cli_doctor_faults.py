@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from llamastack.stack import discovery as discovery_module
 from llamastack_cli.doctor import provider_checks
 from llamastack_cli.group import cli
 from llamastack_provider_meta_reference.telemetry.provider import MetaReferenceTelemetry
+from llamastack_provider_meta_reference.telemetry.schema import APPLICATION_ID
 
 SAMPLE = {"provider_id": "foo", "provider_type": "remote::sample"}
 SCRIPTED = {"provider_id": "a", "provider_type": "scripted", "config": {"script": "a"}}
@@ -34,11 +37,11 @@ def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(tmp_path / "work")
 
 
-def failed(*options: str, **providers: list[dict[str, Any]]) -> Checks:
+def failed(*options: str, status: int = 1, **providers: list[dict[str, Any]]) -> Checks:
     """The checks as JSON, by name and the thing they are about, of a doctor that found something wrong."""
     Path("run.yaml").write_text(yaml.safe_dump({"providers": providers}))
     done = CliRunner().invoke(cli, ["doctor", "run.yaml", "--json", *options])
-    assert done.exit_code == 1, done.output
+    assert done.exit_code == status, done.output
     return {(check["check"], check["about"]): check for check in json.loads(done.stdout)["checks"]}
 
 
@@ -120,3 +123,50 @@ def test_a_stack_that_fails_to_stop_keeps_what_was_found(monkeypatch: pytest.Mon
     stack = checks["start", "the stack"]
     assert "OSError: the disk is full" in stack["message"]
     assert stack["advice"].startswith("`llamastack --debug run ")
+
+
+def sqlite_file(statements: str) -> None:
+    with closing(sqlite3.connect("t.sqlite")) as file:
+        file.executescript(statements)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Path("t.sqlite").write_bytes(b"no database" * 1000), "file is not a database"),
+        (lambda: sqlite_file("CREATE TABLE a (b)"), "it is a SQLite file of something else"),
+        (
+            lambda: sqlite_file(
+                f"CREATE TABLE a (b); PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 99"
+            ),
+            "a newer version of the provider wrote it: version 99",
+        ),
+        (lambda: Path("t.sqlite").mkdir(), "it is not a file"),
+        (lambda: Path("t.sqlite").symlink_to("/proc/x/t.sqlite"), "nobody can make a file or folder in /proc"),
+        (lambda: Path("t.sqlite").write_bytes(b""), None),
+        (lambda: sqlite_file("PRAGMA user_version = 0"), None),
+    ],
+)
+def test_a_file_of_traces_that_cannot_be_used_is_a_failure(make: Callable[[], object], message: str | None) -> None:
+    """As the provider itself finds it at a start, but without a change to the file."""
+    make()
+    before = [(path.name, path.stat().st_size) for path in Path().iterdir() if path.exists()]
+    telemetry = {**TRACES, "config": {"path": str(Path("t.sqlite").absolute())}}
+    check = failed(status=1 if message else 0, telemetry=[telemetry])["file", "telemetry traces"]
+    assert check["outcome"] == ("FAIL" if message else "OK")
+    assert (message or "can be used") in check["message"]
+    assert bool(check["advice"]) == bool(message)
+    after = [(path.name, path.stat().st_size) for path in Path().iterdir() if path.exists() and path.name != "run.yaml"]
+    assert sorted(after) == sorted(before)
+
+
+def test_a_variable_that_stands_for_a_number_hides_no_wrong_type() -> None:
+    written = {
+        "server": {"port": "${env.NOT_SET_PORT}"},
+        "providers": {"inference": [{"provider_id": "a", "provider_type": "remote::opnai"}]},
+    }
+    Path("run.yaml").write_text(yaml.safe_dump(written), encoding="utf-8")
+    done = CliRunner().invoke(cli, ["doctor", "run.yaml", "--json"])
+    assert done.exit_code == 2
+    found = {check["place"]["path"] for check in json.loads(done.stdout)["checks"]}
+    assert found == {"server.port", "providers.inference[0].provider_type"}

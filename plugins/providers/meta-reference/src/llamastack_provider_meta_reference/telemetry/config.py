@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from llamastack_provider_meta_reference.telemetry.schema import APPLICATION_ID, VERSION
+
 SinkName = Literal["sqlite", "console", "console-json"]
 
 
@@ -28,7 +30,10 @@ class TelemetryConfig(BaseModel):
     path: Path | None = Field(
         None,
         description="The SQLite file. Default: a file in the folder of this instance",
-        json_schema_extra={"x-writes": "file"},
+        json_schema_extra={
+            "x-writes": "file",
+            "x-sqlite": {"application_id": APPLICATION_ID, "user_version": VERSION},
+        },
     )
     keep_for_s: float = Field(
         604_800, ge=60, description="Seconds that a trace is kept after it arrived; 604800 are seven days"

@@ -18,11 +18,18 @@ from llamastack_cli.doctor.store_check import check_store
 _VARIABLE = re.compile(r"\$\{env\.([A-Za-z_][A-Za-z0-9_]*)")
 
 
+_FILLERS = ("not-set", "1")
+"""Texts for variables that are not set; one of them is valid where a text, a number, or true or false is wanted."""
+
+
 class _Filled(Mapping[str, str]):
     """The environment, with a text for each variable that is not set."""
 
+    def __init__(self, filler: str) -> None:
+        self._filler = filler
+
     def __getitem__(self, name: str) -> str:
-        return os.environ.get(name) or "not-set"
+        return os.environ.get(name) or self._filler
 
     def __iter__(self) -> Iterator[str]:
         return iter(os.environ)
@@ -61,13 +68,15 @@ def _all_faults(file: str, error: ConfigError, discovery: Discovery) -> list[Con
     unset = {fault.path for fault in faults if "environment variable" in fault.message}
     if not unset:
         return faults
-    try:
-        hooks = Plugins(discovery)
-        apis = hooks.apis()
-        config = load_config(file, apis, discovery, _Filled(), hooks.config_sections())
-        Stack(config, discovery=discovery, hooks=hooks, apis=apis)
-    except ConfigError as more:
-        faults += [fault for fault in more.faults if fault.path not in unset and fault not in faults]
+    for filler in _FILLERS:
+        try:
+            hooks = Plugins(discovery)
+            apis = hooks.apis()
+            config = load_config(file, apis, discovery, _Filled(filler), hooks.config_sections())
+            Stack(config, discovery=discovery, hooks=hooks, apis=apis)
+        except ConfigError as more:
+            known = {fault.path for fault in faults}
+            faults += [fault for fault in more.faults if fault.path not in known]
     return sorted(faults, key=lambda fault: fault.line or 0)
 
 

@@ -23,7 +23,7 @@ from llamastack_cli.doctor.advice import address_of, advice_on_error
 from llamastack_cli.doctor.calls import call_once
 from llamastack_cli.doctor.config_checks import variables_of
 from llamastack_cli.doctor.report import Check, Outcome, Place
-from llamastack_cli.doctor.store_check import file_fault
+from llamastack_cli.doctor.store_check import file_fault, sqlite_fault
 from llamastack_cli.doctor.written_places import WrittenPlace, WrittenPlaces, moved_places, written_places
 
 _T = TypeVar("_T")
@@ -191,12 +191,24 @@ class ProviderChecks:
     # ---- checks ------------------------------------------------------------------------------------------------------
 
     def _checked_place(self, instance: SupervisedProvider, place: WrittenPlace) -> Check:
-        """The file or folder of the run config is not opened: a running server may have it."""
-        fault = file_fault(place.path.expanduser().resolve())
+        """Nothing is written to the file or folder of the run config: a running server may have it.
+
+        A SQLite file can be read beside a server; other files and folders are not opened.
+        """
+        path = place.path.expanduser().resolve()
+        advice = f"correct `{place.field}`, or the rights of the {place.kind}"
+        fault = file_fault(path)
+        if fault is None and path.exists() and path.is_dir() != (place.kind == "folder"):
+            fault = f"it is not a {place.kind}"
+        if fault is None and place.sqlite is not None and path.exists():
+            fault = sqlite_fault(path, place.sqlite)
+            advice = f"move the file away to begin with an empty one, or set another `{place.field}`"
+        if fault is None and place.sqlite is not None:
+            found = "can be used" if path.exists() else "is not there yet; the first start makes it"
+            return self._made(instance, place.kind, Outcome.OK, f"{place.field} {place.path} {found}")
         if fault is None:
             message = f"{place.field} {place.path} is not opened; the checks use an empty {place.kind}"
             return self._made(instance, place.kind, Outcome.SKIPPED, message)
-        advice = f"correct `{place.field}`, or the rights of the {place.kind}"
         return self._made(instance, place.kind, Outcome.FAIL, f"{place.path}: {fault}", advice=advice)
 
     def _failed(

@@ -11,14 +11,17 @@ from llamastack.stack import Stack
 
 _WRITES = "x-writes"
 """A key of `json_schema_extra` of a config's field; its value is `file` or `folder`."""
+_SQLITE = "x-sqlite"
+"""Another one: what the header of a SQLite file has, `application_id` and the newest `user_version`."""
 
 
 class WrittenPlace(NamedTuple):
-    """A place that a provider writes to. kind: `file` or `folder`."""
+    """A place that a provider writes to. kind: `file` or `folder`. sqlite: the header of a SQLite file; else None."""
 
     field: str
     kind: str
     path: Path
+    sqlite: Mapping[str, object] | None = None
 
 
 WrittenPlaces = Mapping[tuple[str, str], list[WrittenPlace]]
@@ -38,11 +41,14 @@ def _places_of(spec: ProviderSpec, config: object) -> list[WrittenPlace]:
         for name in (single if isinstance(single, tuple) else ())
         if isinstance(getattr(config, name, None), Path)
     }
+    headers: dict[str, Mapping[str, object]] = {}
     for name, field in getattr(type(config), "model_fields", {}).items():
         extra = field.json_schema_extra
         if isinstance(extra, dict) and _WRITES in extra and getattr(config, name) is not None:
             kinds[name] = str(extra[_WRITES])
-    return [WrittenPlace(name, kind, Path(getattr(config, name))) for name, kind in kinds.items()]
+            if isinstance(header := extra.get(_SQLITE), dict):
+                headers[name] = header
+    return [WrittenPlace(name, kind, Path(getattr(config, name)), headers.get(name)) for name, kind in kinds.items()]
 
 
 def moved_places(places: list[WrittenPlace], folder: Path, prefix: str) -> dict[str, str]:
