@@ -168,7 +168,7 @@ def environment(
         ("core", "llamastack", ("starlette", "uvicorn", "click", "rich", "aiohttp")),
         ("adapters", "llamastack_adapters", ("llamastack-server", "llamastack-cli", "click", "starlette")),
         ("memory-kit", "llamastack_memory_kit", ("llamastack-server", "llamastack-cli", "click", "starlette")),
-        ("conformance", "llamastack_conformance", ("llamastack-server", "llamastack-cli", "click", "starlette")),
+        ("conformance", "llamastack_conformance", ("llamastack-server", "llamastack-cli", "rich", "starlette")),
         ("server", "llamastack_server", ("llamastack-cli", "llamastack-openai-api", "llamastack-adapters", "rich")),
         ("cli", "llamastack_cli", ("llamastack-server", "llamastack-adapters", "starlette", "uvicorn", "aiohttp")),
         ("server-and-remote", "llamastack_provider_remote", ("llamastack-cli", "llamastack-openai-api", "rich")),

@@ -14,8 +14,6 @@ from typing import Any, NamedTuple, NoReturn
 
 import pluggy
 
-from llamastack.stack.context_in_own_task import OwnTask
-
 _LOGGER = logging.getLogger("llamastack.plugins")
 _FAILURES = (Exception, SystemExit)
 _Results = list[list[object]]
@@ -145,6 +143,8 @@ async def contained_lifespan(plugin: str, lifespan: AbstractAsyncContextManager[
 
     It is in a task of its own: a task group of the plugin that fails cancels the task that it was entered in.
     """
+    from llamastack.stack.context_in_own_task import OwnTask  # most commands start no stack
+
     held = OwnTask(lambda: _logged(plugin, lifespan), f"llamastack_stack_lifespan of plugin {plugin}")
     try:
         await held.start()
