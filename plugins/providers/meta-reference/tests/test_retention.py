@@ -153,6 +153,23 @@ def test_the_number_of_kinds_is_bounded(tmp_path: Path, monkeypatch: pytest.Monk
     store.close()
 
 
+def test_kinds_with_long_names_leave_room_for_traces(tmp_path: Path) -> None:
+    store = store_at(tmp_path / "t")
+    tidying = Tidying(store.connection, Limits(7 * DAY_S, MIB))
+    for number in range(400):
+        shared = {"kind": f"{number}", "name": "\u00e9" * 2000}
+        store.add([replace(span, shared_attributes=shared) for span in request_of(number)])
+        while tidying.is_too_large() and tidying.step():
+            pass
+    assert 0 < len(kinds(store)) < 40
+    while tidying.step():
+        pass
+    assert not tidying.is_too_large()
+    assert rows(store)["traces"] > 20
+    assert kinds_of(store, 399) == ["399"] * 2
+    store.close()
+
+
 def test_space_is_given_back(tmp_path: Path) -> None:
     path = tmp_path / "t"
     store = filled(path, 8000)

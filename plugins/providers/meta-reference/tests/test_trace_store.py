@@ -235,6 +235,22 @@ def test_an_older_file_is_upgraded(path: Path, monkeypatch: pytest.MonkeyPatch) 
     newer.close()
 
 
+def test_a_process_goes_on_where_a_newer_one_adds_columns(path: Path) -> None:
+    older = store_at(path)
+    older.add(request_of(0))
+    for table in ("traces", "spans", "shared_attributes", "events", "upkeep"):
+        run_sql(path, f"ALTER TABLE {table} ADD COLUMN later INTEGER")
+    shared = {"kind": "new"}
+    older.add([replace(span, shared_attributes=shared) for span in request_of(1)])
+    older.add(request_of(1))  # they are there: they are merged
+    event = TimedEvent("log", BEGAN_NS, {})
+    assert older.merge([Part(request_of(1)[0].trace_id, "x", BEGAN_NS, events=[event])]) == [True]
+    found = older.spans(request_of(1)[0].trace_id, None, 10)
+    assert found is not None
+    assert sorted(len(events) for _, events in found[0]) == [0, 0, 1]
+    older.close()
+
+
 def test_a_file_whose_costs_have_no_currencies_is_upgraded(path: Path) -> None:
     older = store_at(path)
     older.add(request_of(0))

@@ -16,10 +16,12 @@ SLACK = 10_000
 """Traces after which a connection writes again that it uses a row."""
 MOST_ROWS = 1000
 """Rows of the table. Spans of further kinds have all their attributes themselves."""
+MOST_BYTES = 128 * 1024
+"""Of the texts of all rows. With their index they take a third of the smallest file, so there is room for traces."""
 _FIND = "SELECT id FROM shared_attributes WHERE attributes = ?"
 _PUT = "INSERT INTO shared_attributes (attributes, last_trace) VALUES (?, ?)"
 _USE = "UPDATE shared_attributes SET last_trace = max(last_trace, ?) WHERE id = ?"
-_COUNT = "SELECT count(*) FROM shared_attributes"
+_SIZE = "SELECT count(*), coalesce(sum(length(CAST(attributes AS BLOB))), 0) FROM shared_attributes"
 
 
 class _Known(NamedTuple):
@@ -57,11 +59,15 @@ class SharedAttributes:
 
     def _used(self, text: str, trace: int) -> int | None:
         row = self._connection.execute(_FIND, (text,)).fetchone()
-        if row is None and self._connection.execute(_COUNT).fetchone()[0] < MOST_ROWS:
+        if row is None and self._has_room(text):
             return self._connection.execute(_PUT, (text, trace)).lastrowid
         if row is not None:
             self._connection.execute(_USE, (trace, row[0]))
         return None if row is None else int(row[0])
+
+    def _has_room(self, text: str) -> bool:
+        rows, size = self._connection.execute(_SIZE).fetchone()
+        return bool(rows < MOST_ROWS and size + len(text.encode()) <= MOST_BYTES)
 
     def forget(self) -> None:
         """Look numbers up again: a transaction was undone."""
