@@ -139,34 +139,18 @@ def reraise(plugin: str, hook: str, error: BaseException) -> NoReturn:
 
 @asynccontextmanager
 async def contained_lifespan(plugin: str, lifespan: AbstractAsyncContextManager[object]) -> AsyncIterator[None]:
-    """A plugin's context around a running stack. Raises PluginError at entry; a later failure is logged.
-
-    It is in a task of its own: a task group of the plugin that fails cancels the task that it was entered in.
-    """
-    from llamastack.stack.context_in_own_task import OwnTask  # most commands start no stack
-
-    held = OwnTask(lambda: _logged(plugin, lifespan), f"llamastack_stack_lifespan of plugin {plugin}")
+    """A plugin's context around a running stack. Raises PluginError at entry; a failure at exit is logged."""
     try:
-        await held.start()
+        await lifespan.__aenter__()
     except Exception as error:
         stop_start(plugin, "llamastack_stack_lifespan", error)
     try:
         yield
     finally:
-        await held.stop()
-
-
-@asynccontextmanager
-async def _logged(plugin: str, lifespan: AbstractAsyncContextManager[object]) -> AsyncIterator[None]:
-    entered = False
-    try:
-        async with lifespan:
-            entered = True
-            yield
-    except Exception:
-        if not entered:
-            raise
-        _LOGGER.exception("plugin %s failed in its llamastack_stack_lifespan, which has ended", plugin)
+        try:
+            await lifespan.__aexit__(None, None, None)
+        except Exception:
+            _LOGGER.exception("plugin %s failed when its llamastack_stack_lifespan was left", plugin)
 
 
 def check_hooks(manager: pluggy.PluginManager, plugin: object, name: str) -> None:
