@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Self
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import anyio
 from anyio.abc import ByteStream, SocketAttribute, TaskGroup
+from anyio.lowlevel import checkpoint
 
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"(?im)^content-length:[ \t]*(\d+)[ \t]*\r?$")
@@ -23,6 +24,7 @@ _HOST = re.compile(rb"(?im)^host:[^\r\n]*")
 _LAST_CHUNK = b"0\r\n\r\n"
 _TRICKLE_BYTES = 64
 _TRICKLE_PAUSE_S = 0.004
+_READ_WITHIN_STEPS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +39,22 @@ class Request:
         return self.head + self.body
 
 
-def answer(status: int, body: str, **headers: str) -> bytes:
+@dataclass(slots=True)
+class Exchange:
+    """A request, and the bytes of the backend's answer to it so far: head and body as they came."""
+
+    request: Request
+    answer: bytearray = field(default_factory=bytearray)
+
+
+Injected = bytes | Sequence[bytes] | None
+"""An answer: whole, or in pieces that are sent one after the other; None forwards the request."""
+
+
+def answer(status: int, body: str, *, media_type: str = "application/json", **headers: str) -> bytes:
     """An HTTP answer; `retry_after="60"` is the header `retry-after`."""
     payload = body.encode()
-    lines = [f"HTTP/1.1 {status} Injected", "content-type: application/json", f"content-length: {len(payload)}"]
+    lines = [f"HTTP/1.1 {status} Injected", f"content-type: {media_type}", f"content-length: {len(payload)}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "connection: close", "", ""]).encode() + payload
 
@@ -51,21 +65,28 @@ class Tap:
 
     inject: returns the answer to a request, which is not forwarded then; None forwards it. hangs: requests are read and
     never answered. cuts: an answer ends in the middle of its body. holds: an answer stops in the middle of its body,
-    and its connection stays open. trickles: answers are forwarded in small parts.
-    requests: the requests so far. handed_on: forwarded bytes of answers. left: how often the provider closed a
-    connection whose answer was held back.
+    and its connection stays open. trickles: answers are forwarded in small parts. delays_s: seconds for which each
+    request waits before it is forwarded.
+    requests: the requests so far. exchanges: the forwarded ones with their answers. handed_on: forwarded bytes of
+    answers. left: how often the provider closed a connection whose answer was held back. connections: accepted so far.
+    most_delayed: the most requests that waited at the same time.
     """
 
     target: str
-    inject: Callable[[Request], bytes | None] | None = None
+    inject: Callable[[Request], Injected] | None = None
     hangs: bool = False
     cuts: bool = False
     holds: bool = False
     trickles: bool = False
+    delays_s: float = 0.0
     requests: list[Request] = field(default_factory=list)
+    exchanges: list[Exchange] = field(default_factory=list)
     handed_on: int = 0
     left: int = 0
     holding: int = 0
+    connections: int = 0
+    most_delayed: int = 0
+    _delayed: int = 0
     _port: int = 0
     _group: TaskGroup | None = None
     _listeners: anyio.CancelScope | None = None
@@ -79,14 +100,16 @@ class Tap:
     def disturb(
         self,
         *,
-        inject: Callable[[Request], bytes | None] | None = None,
+        inject: Callable[[Request], Injected] | None = None,
         hangs: bool = False,
         cuts: bool = False,
         holds: bool = False,
         trickles: bool = False,
+        delays_s: float = 0.0,
     ) -> None:
         """Begin these faults, and stop all others."""
         self.inject, self.hangs, self.cuts, self.holds, self.trickles = inject, hangs, cuts, holds, trickles
+        self.delays_s = delays_s
 
     def clear(self) -> None:
         """Stop all faults."""
@@ -128,12 +151,14 @@ class Tap:
     # ---- one connection ------------------------------------------------------------------------------------------
 
     async def _connected(self, client: ByteStream) -> None:
+        self.connections += 1
+        asked: list[Exchange] = []
         # This block comes first: connecting to the backend may be cancelled, and then the client must be closed.
         async with client:
             try:
                 async with await self._connect() as backend, anyio.create_task_group() as group:
-                    group.start_soon(self._relay_answers, backend, client, group.cancel_scope, name="tap")
-                    await self._relay_requests(client, backend)
+                    group.start_soon(self._relay_answers, backend, client, group.cancel_scope, asked, name="tap")
+                    await self._relay_requests(client, backend, asked)
                     group.cancel_scope.cancel()
             except (BaseExceptionGroup, OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
                 _only_broken(error)
@@ -148,8 +173,7 @@ class Tap:
             )
         return await anyio.connect_tcp(host, parts.port or 80)
 
-    async def _relay_requests(self, client: ByteStream, backend: ByteStream) -> None:
-        real = urlsplit(self.target)
+    async def _relay_requests(self, client: ByteStream, backend: ByteStream, asked: list[Exchange]) -> None:
         waiting = b""
         while True:
             try:
@@ -163,23 +187,40 @@ class Tap:
                 self.requests.append(request)
                 injected = self.inject(request) if self.inject else None
                 if injected is not None:
-                    await client.send(injected)
+                    await _send_injected(client, injected)
                     return
                 if self.hangs:
                     self.holding += 1
                     continue
-                head = request.head
-                if real.scheme == "https":  # its certificate and virtual host need the real name
-                    head = _HOST.sub(b"host: " + real.netloc.encode(), head, count=1)
-                await backend.send(head + request.body)
+                await self._forward(request, backend, asked)
 
-    async def _relay_answers(self, backend: ByteStream, client: ByteStream, whole: anyio.CancelScope) -> None:
+    async def _forward(self, request: Request, backend: ByteStream, asked: list[Exchange]) -> None:
+        real, head = urlsplit(self.target), request.head
+        if self.delays_s:
+            self._delayed += 1
+            self.most_delayed = max(self.most_delayed, self._delayed)
+            try:
+                await anyio.sleep(self.delays_s)
+            finally:
+                self._delayed -= 1
+        exchange = Exchange(request)
+        asked.append(exchange)
+        self.exchanges.append(exchange)
+        if real.scheme == "https":  # its certificate and virtual host need the real name
+            head = _HOST.sub(b"host: " + real.netloc.encode(), head, count=1)
+        await backend.send(head + request.body)
+
+    async def _relay_answers(
+        self, backend: ByteStream, client: ByteStream, whole: anyio.CancelScope, asked: list[Exchange]
+    ) -> None:
         while True:
             try:
                 block = await backend.receive()
             except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
                 whole.cancel()
                 return
+            if asked:  # a backend may close a connection with an answer to no request
+                asked[-1].answer.extend(block)
             body = _body_of(block)
             if body and (self.cuts or self.holds):
                 await client.send(block[: len(block) - (len(body) + 1) // 2])
@@ -193,6 +234,13 @@ class Tap:
                 self.handed_on += len(piece)
                 if self.trickles:
                     await anyio.sleep(_TRICKLE_PAUSE_S)
+
+
+async def _send_injected(client: ByteStream, injected: bytes | Sequence[bytes]) -> None:
+    for piece in (injected,) if isinstance(injected, bytes) else injected:
+        await client.send(piece)
+        for _ in range(_READ_WITHIN_STEPS):  # so that the provider reads each piece by itself
+            await checkpoint()
 
 
 def _only_broken(error: BaseException) -> None:
