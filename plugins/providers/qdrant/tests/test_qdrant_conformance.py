@@ -1,4 +1,4 @@
-"""The conformance suite for an embedded Qdrant, with documents embedded by the real model."""
+"""The conformance suite for an embedded Qdrant. Its other tests embed by the real model."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class TestQdrantConformance(MemoryConformance):
         bank = {
             "identifier": "notes",
             "type": "vector",
-            "embedding_model": "all-MiniLM-L6-v2",
+            "embedding_model": "hashed-words",
             "chunk_size_in_tokens": 64,
         }
         return {
             "providers": {
-                "inference": [{"provider_id": "embed", "provider_type": "sentence-embeddings"}],
+                "inference": [{"provider_id": "embed", "provider_type": "test-embeddings"}],
                 "memory": [
                     {
                         "provider_id": "docs",
