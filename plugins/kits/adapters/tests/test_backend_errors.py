@@ -45,12 +45,12 @@ WHERE = "http://gpu-1:8080"
 @pytest.mark.parametrize(
     ("body", "message", "param", "code"),
     [
-        ({"error": {"message": "no", "param": "top_p", "code": "bad", "type": "t"}}, "no", "top_p", "bad t"),
+        ({"error": {"message": "no", "param": "top_p", "code": "bad", "type": "t"}}, "no", "top_p", "bad"),
         ({"error": {"message": "no", "param": None, "code": 400}}, "no", None, "400"),
         ({"error": "no", "error_type": "validation"}, "no", None, "validation"),
         ({"error_code": "GONE", "message": "no"}, "no", None, "GONE"),
-        ({"detail": [{"msg": "no"}]}, '[{"msg": "no"}]', None, ""),
-        ({"object": "error", "message": "no", "type": "t", "code": 404}, "no", None, "404 t"),
+        ({"detail": [{"msg": "no"}]}, "no", None, ""),
+        ({"object": "error", "message": "no", "type": "t", "code": 404}, "no", None, "t"),
         ("no", "no", None, ""),
         ([1], "[1]", None, ""),
     ],
@@ -77,6 +77,7 @@ def test_a_page_is_no_error_object() -> None:
         False,
         None,
         None,
+        "",
     )
     assert parse_error_body(b"\xff\xfe")[3] is False
     assert parse_error_body("x " * 5000).message == " ".join("x" * 5000)  # shortened by the stack, when it is redacted

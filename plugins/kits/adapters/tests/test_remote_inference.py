@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from backends.scripted_http import ScriptedHttp, answer
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from llamastack.api import Model
 from llamastack.provider.context import use_provider_data
 from llamastack.provider.deps import Deps, replaying
-from llamastack.provider.errors import AuthenticationError, InvalidRequestError, UnsupportedModelError
+from llamastack.provider.errors import AuthenticationError, BackendError, InvalidRequestError, UnsupportedModelError
 from llamastack_adapters.credentials import ApiKey
-from llamastack_adapters.openai_dialect import OpenAIConfig
+from llamastack_adapters.openai_dialect import Dialect, OpenAIConfig, OpenAIInference
 from llamastack_adapters.remote_inference import RemoteConfig, RemoteInference
 
 pytestmark = pytest.mark.anyio
@@ -155,3 +157,44 @@ def test_urls_that_are_refused(url: str) -> None:
 def test_the_key_is_not_shown(tmp_path: Path) -> None:
     config = OpenAIConfig.model_validate({"url": "http://host/v1", "api_key": "s3cret"})
     assert "s3cret" not in f"{config!r} {config} {config.model_dump_json()}"
+
+
+# ---- lists in other forms ----------------------------------------------------------------------------------------
+
+
+class Listing(OpenAIInference):
+    key_field = "acme_api_key"
+    key_needed = False
+
+
+class ListingByName(Listing):
+    def name_of(self, entry: Mapping[str, Any]) -> str:
+        return str(entry["name"])
+
+
+class ListingByHand(Listing):
+    def models_of(self, entries: Iterable[Mapping[str, Any]]) -> list[Model]:
+        return [Model(identifier=entry["name"]) for entry in entries]
+
+
+@pytest.mark.parametrize("kind", [ListingByName, ListingByHand])
+async def test_entries_need_no_id_if_a_subclass_maps_them(kind: type[Listing], scripted_backend: ScriptedHttp) -> None:
+    scripted_backend.lists = False
+    scripted_backend.answers.append(answer(200, {"data": [{"name": "large"}, {"name": "small", "id": 7}]}))
+    deps = Deps(provider_id="acme")
+    provider = kind(RemoteConfig(), deps, Dialect("acme"), url=scripted_backend.url, key=None)
+    assert [model.identifier for model in await provider.list_models()] == ["large", "small"]
+    await provider.shutdown()
+
+
+async def test_an_entry_without_id_is_a_clear_error(scripted_backend: ScriptedHttp) -> None:
+    scripted_backend.lists = False
+    scripted_backend.answers.append(answer(200, [{"id": "large"}, {"name": "small", "size": 1}]))
+    scripted_backend.answers.append(answer(200, {"data": ["large"]}))
+    deps = Deps(provider_id="acme")
+    provider = Listing(RemoteConfig(), deps, Dialect("acme"), url=scripted_backend.url, key=None)
+    with pytest.raises(BackendError, match=r"without a text in 'id' \(its fields: name, size\).*override 'name_of'"):
+        await provider.list_models()
+    with pytest.raises(BackendError, match="something else than a list of models at /models"):
+        await provider.list_models()
+    await provider.shutdown()

@@ -33,6 +33,7 @@ from llamastack_adapters.openai_dialect.streams import forwarded
 from llamastack_adapters.remote_inference import RemoteConfig, RemoteInference
 
 _LOGGER = logging.getLogger("llamastack.provider")
+_MOST_FIELDS = 10  # of an entry, in an error
 _USAGE_REFUSED = re.compile("stream_options|include_usage")
 
 
@@ -108,18 +109,30 @@ class OpenAIInference(FormChatInference, FormCompletionInference, RemoteInferenc
         return self.models_of(await self.listed(self.path_of("models")))
 
     async def listed(self, path: str) -> list[Mapping[str, Any]]:
-        """The entries of the list at `path`: `{"data": [...]}` or a bare list."""
+        """The entries of the list at `path`: `{"data": [...]}` or a bare list. Raises BackendError for anything else.
+
+        `models_of` reads the entries, so that they need no `id` if a subclass overrides it, or `name_of`.
+        """
         answer = await self.backend.get(path)
         entries = answer.get("data") if isinstance(answer, dict) else answer
-        if not isinstance(entries, list) or not all(
-            isinstance(e, dict) and isinstance(e.get("id"), str) for e in entries
-        ):
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise BackendError(f"{self.backend.where} answered something else than a list of models at {path}")
         return entries
 
     def models_of(self, entries: Iterable[Mapping[str, Any]]) -> list[Model]:
         """The models of a list. Metadata: `context_length` in tokens, if the backend reports it."""
-        return self.named((entry["id"], _about(entry)) for entry in entries)
+        return self.named((self.name_of(entry), _about(entry)) for entry in entries)
+
+    def name_of(self, entry: Mapping[str, Any]) -> str:
+        """The backend's name for the model of an entry: its `id`. Raises BackendError if it has none."""
+        name = entry.get("id")
+        if not isinstance(name, str):
+            fields = ", ".join(sorted(map(str, entry))[:_MOST_FIELDS]) or "none"
+            raise BackendError(
+                f"{self.backend.where} lists a model without a text in 'id' (its fields: {fields:.200}); if another "
+                "field has the name, the provider must override 'name_of'"
+            )
+        return name
 
     async def send_chat(self, form: OpenAIForm) -> BackendReply:
         body = chat_body(self.dialect, form, self.backend_name(form.model))
