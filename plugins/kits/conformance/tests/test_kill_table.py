@@ -19,6 +19,7 @@ import broken_forwarding  # noqa: E402, F401
 import broken_inference  # noqa: E402
 import broken_lifecycle  # noqa: E402, F401
 import broken_others  # noqa: E402
+import broken_restarts  # noqa: E402
 import broken_telemetry  # noqa: E402, F401
 from breaking import BROKEN, Broken, spec_of  # noqa: E402
 from broken_packages import PACKAGES, SOUND, Package  # noqa: E402
@@ -86,15 +87,31 @@ def test_a_sound_provider_passes(api: str, backend: str) -> None:
     sound = Broken(
         "", api, f"sound_{api}", spec_of(spec, f"sound_{api}", factory), model.config, model.settings, model.providers
     )
-    suite = getattr(llamastack_conformance, llamastack_conformance.SUITES[api])
+    outcomes = _outcomes(sound, backend)
+    failed = {check_id: outcome for check_id, outcome in outcomes.items() if outcome.startswith("failed")}
+    assert not failed
+    assert "passed" in outcomes.values()
+
+
+def _outcomes(sound: Broken, backend: str) -> dict[str, str]:
+    """The outcome of every check that applies, by id."""
+    suite = getattr(llamastack_conformance, llamastack_conformance.SUITES[sound.api])
     outcomes = {}
     for _, check in checks_of(suite):
         if _applies(check, sound):
             sound.check_id = check.id
             outcomes[check.id] = sound.outcome(backend)
-    failed = {check_id: outcome for check_id, outcome in outcomes.items() if outcome.startswith("failed")}
-    assert not failed
-    assert "passed" in outcomes.values()
+    return outcomes
+
+
+def test_a_sound_provider_that_keeps_its_data_in_a_file_passes(backend: str) -> None:
+    factory = broken_restarts.made_with_file(broken_restarts.FileMemory)
+    settings = {"objects": [broken_others.BANK]}
+    sound = Broken("", "memory", "sound_file", spec_of(MEMORY, "sound_file", factory), settings=settings)
+    outcomes = _outcomes(sound, backend)
+    assert not {check_id: outcome for check_id, outcome in outcomes.items() if outcome.startswith("failed")}
+    restarted = {check_id: outcome for check_id, outcome in outcomes.items() if check_id.startswith("restart.")}
+    assert set(restarted.values()) == {"passed"}
 
 
 @pytest.mark.parametrize(

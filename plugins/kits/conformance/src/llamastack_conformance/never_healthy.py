@@ -18,13 +18,14 @@ class Way(NamedTuple):
     """How a check starts the provider.
 
     second: as the second instance. tapped: with a tap before the backend. down: the tap refuses connections.
-    changes: to the config, as text.
+    changes: to the config, as text. again: in a folder that an earlier stack has used.
     """
 
     second: bool = False
     tapped: bool = False
     down: bool = False
     changes: str = "{}"
+    again: bool = False
 
 
 AS_CONFIGURED = Way()

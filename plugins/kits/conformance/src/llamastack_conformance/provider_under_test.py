@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -20,6 +18,7 @@ from llamastack_conformance.checks import Check, CheckFailure
 from llamastack_conformance.configured import ConfiguredProvider, merged, nested
 from llamastack_conformance.never_healthy import NeverHealthy, Way, not_healthy
 from llamastack_conformance.running import Running
+from llamastack_conformance.stack_folder import StackFolder, new_stack_folder
 
 _STARTED_BY_S = 30.0
 _CLEAN_UP_S = 10.0
@@ -61,13 +60,15 @@ class Subject(ConfiguredProvider, CheckRunner):
         second: bool = False,
         tapped: bool = False,
         down: bool = False,
+        folder: StackFolder | None = None,
     ) -> AsyncIterator[Running]:
         """Start a separate stack.
 
         changes: to the provider's config. second: start the second instance, with another id. tapped: put a tap before
         the backend; raises NotApplicable if that is impossible. down: the backend cannot be reached until
-        `tap.listen()`. The shared stack is stopped first. Raises CheckFailure if the provider does not become healthy,
-        unless `down`; and at once if it did not in an earlier check.
+        `tap.listen()`. folder: of `kept_folder`, with what the stack before has left. The shared stack is stopped
+        first. Raises CheckFailure if the provider does not become healthy, unless `down`; and at once if it did not in
+        an earlier check.
         """
         if not second:  # the shared stack may hold something exclusive: a folder, a port, a GPU's memory
             await self.stop_shared()
@@ -75,18 +76,14 @@ class Subject(ConfiguredProvider, CheckRunner):
         async with AsyncExitStack() as opened:
             made: Tap | None = None
             change = merged(changes or {}, self.settings.second if second else {})
-            way = Way(second, tapped, down, repr(change))
+            way = Way(second, tapped, down, repr(change), again=folder is not None and folder.starts > 0)
             if tapped or down:
                 made = await opened.enter_async_context(tap(self.require_backend(), listens=not down))
                 change = merged(change, nested(self.backend_url_field or "", made.url))
             self._never_healthy.raise_if(way)
-            folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="llamastack-conformance-")))
-            document = self.run_config(provider_id, change)
-            try:
-                stack = Stack.from_config(document, discovery=self.discovery, folder=folder)
-            except ConfigError as error:
-                raise CheckFailure(str(error), wanted="a run config that the stack accepts") from None
-            running = Running(self, stack, provider_id, made)
+            used = folder or opened.enter_context(new_stack_folder())
+            stack = self._assemble(provider_id, change, used, None if folder is None else folder.store)
+            running = Running(self, stack, provider_id, made, folder)
             with self._never_healthy.remembered(way, self.settings.time_limit_s):
                 await opened.enter_async_context(stack)
                 if not down and not await running.becomes_healthy(_STARTED_BY_S):
@@ -96,6 +93,34 @@ class Subject(ConfiguredProvider, CheckRunner):
             finally:
                 with anyio.CancelScope(shield=True), anyio.move_on_after(_CLEAN_UP_S):
                     await running.clean_up()
+
+    def _assemble(
+        self, provider_id: str, change: Mapping[str, Any], folder: StackFolder, store: Mapping[str, Any] | None
+    ) -> Stack:
+        """A stack that is not started. Raises CheckFailure if it does not accept its run config."""
+        document = self.run_config(provider_id, change)
+        folder.use()
+        if store is not None:
+            document["store"] = dict(store)
+        try:
+            return Stack.from_config(document, discovery=self.discovery, folder=folder.path)
+        except ConfigError as error:
+            raise CheckFailure(str(error), wanted="a run config that the stack accepts") from None
+
+    @asynccontextmanager
+    async def kept_folder(self) -> AsyncIterator[StackFolder]:
+        """A folder for stacks that start one after the other.
+
+        What the last one leaves registered is unregistered in the end, by another stack.
+        """
+        with new_stack_folder() as folder:
+            try:
+                yield folder
+            finally:
+                if folder.registered:
+                    with anyio.CancelScope(shield=True), anyio.move_on_after(_CLEAN_UP_S), suppress(CheckFailure):
+                        async with self.start(folder=folder):
+                            pass
 
     @asynccontextmanager
     async def shared(self) -> AsyncIterator[Running]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -10,27 +10,38 @@ from llamastack.api.created_ids import mark_of
 from llamastack.api.definition import MethodDefinition
 from llamastack.api.id_fields import IdFields
 from llamastack.api.inspect import ProviderStatus
+from llamastack.api.pagination import Page
 from llamastack.provider.errors import LlamaStackError
 from llamastack.stack import Stack
 from llamastack.stack.supervisor import SupervisedProvider
 from llamastack_conformance.backend_tap import Tap
 from llamastack_conformance.checks import CheckFailure
 from llamastack_conformance.configured import ConfiguredProvider
+from llamastack_conformance.stack_folder import StackFolder
 from llamastack_conformance.watching import becomes
 
 
 class Running:
     """A started stack with the provider under test.
 
-    tap: the tap between the provider and its backend, if a check asked for one.
+    tap: the tap between the provider and its backend, if a check asked for one. folder: of the stack, if a check stops
+    the stack and starts another one; what the stack before has left registered there is this one's now.
     """
 
-    def __init__(self, subject: ConfiguredProvider, stack: Stack, provider_id: str, tap: Tap | None = None) -> None:
+    def __init__(
+        self,
+        subject: ConfiguredProvider,
+        stack: Stack,
+        provider_id: str,
+        tap: Tap | None = None,
+        folder: StackFolder | None = None,
+    ) -> None:
         self.subject = subject
         self.stack = stack
         self.provider_id = provider_id
         self._tap = tap
-        self._registered: list[str] = []
+        self._folder = folder
+        self._registered: list[str] = [] if folder is None else folder.adopt()
 
     @property
     def tap(self) -> Tap:
@@ -64,6 +75,27 @@ class Running:
         """The provider's own listing."""
         return list(await getattr(self.provider, self.subject.pair.list_hook)())
 
+    async def listed(self) -> dict[str, Any]:
+        """The resources of this provider by name, as users see them, all pages."""
+        found: list[Any] = []
+        after: dict[str, str] = {}
+        while True:
+            answer = await getattr(self.table, self.subject.pair.list_hook)(**after)
+            found += answer.data if isinstance(answer, Page) else answer
+            if not isinstance(answer, Page) or not answer.has_more or answer.last_id is None:
+                return {item.identifier: item for item in found if item.provider_id == self.provider_id}
+            after = {"after": answer.last_id}
+
+    async def becomes_usable(self, names: Iterable[str], within_s: float) -> list[str]:
+        """Which of these resources cannot be called, after some time for the provider to take them."""
+        calls = [self.qualified(name) for name in names]
+
+        def left() -> list[str]:
+            return [name for name in calls if self.stack.find_resource(self.subject.api, name) is None]
+
+        await becomes(lambda: not left(), within_s)
+        return [name.removeprefix(self.qualified("")) for name in left()]
+
     def first_object(self) -> str:
         """The first name in the provider's listing, as the stack knows it; any name while the provider is down.
 
@@ -85,12 +117,24 @@ class Running:
         await getattr(self.table, self.subject.pair.unregister_hook)(identifier)
         self._registered = [name for name in self._registered if name != identifier]
 
+    @property
+    def registered(self) -> tuple[str, ...]:
+        """The names that checks have registered, here or in an earlier stack of the folder."""
+        return tuple(dict.fromkeys(self._registered))
+
+    def leave(self) -> None:
+        """Leave what is registered, and the backend, to the next stack in the folder. Call it last."""
+        if self._folder is None:
+            raise TypeError("this check started its stack without a folder")
+        self._folder.leave(self.registered)
+        self._registered.clear()
+
     async def clean_up(self) -> None:
         """Unregister what the checks have left registered: a backend outlives the stack."""
         if self._tap is not None:
             self._tap.clear()
             await self._tap.listen()
-        for identifier in dict.fromkeys(self._registered):
+        for identifier in self.registered:
             with suppress(LlamaStackError):  # the check has reported it already, or has caused it
                 await self.unregister(identifier)
 

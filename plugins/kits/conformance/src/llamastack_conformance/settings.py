@@ -48,6 +48,11 @@ class Settings(BaseModel):
     second: dict[str, Any] = Field(
         default_factory=dict, description="Changes to the config for a second instance beside the first"
     )
+    keeps_data: bool | None = Field(
+        None,
+        description="Whether what the provider keeps is there after a restart; by default, if its config has a URL or "
+        "a place that it writes to (`x-writes`), if it keeps values in the stack's store, or if it has written files",
+    )
     store_records: int = Field(
         100_000, ge=1000, description="Records that a store is asked for at once in the stress tier"
     )

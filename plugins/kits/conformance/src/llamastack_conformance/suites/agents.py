@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from llamastack.api.agents import AgentConfig
@@ -24,6 +25,7 @@ class AgentsConformance(ProviderConformance):
     """All checks of an agents provider. Source of the shapes: `llamastack.api.agents`."""
 
     api: ClassVar[str] = "agents"
+    _kept_ids: Mapping[str, str] = MappingProxyType({})
 
     async def _config(self, running: Running) -> AgentConfig:
         model = running.subject.settings.chat_model
@@ -50,8 +52,20 @@ class AgentsConformance(ProviderConformance):
         well_formed(running.subject.method("create_agent_session"), session)
         return {"agent_id": agent.agent_id, "session_id": session.session_id}
 
-    async def _turn(self, running: Running, ids: dict[str, str], text: str = _QUESTION, **more: Any) -> Any:
+    async def _turn(self, running: Running, ids: Mapping[str, str], text: str = _QUESTION, **more: Any) -> Any:
         return await running.calls.create_agent_turn(**ids, messages=[UserMessage(content=text)], **more)
+
+    async def put_content(self, running: Running) -> None:
+        self._kept_ids = await self._session(running)
+        await self._turn(running, self._kept_ids)
+
+    async def content(self, running: Running) -> Any:
+        """A session with a turn, as it can be read."""
+        for needed in ("create_turn", "get_session"):
+            if not running.subject.declares(needed):
+                raise NotApplicable(f"the provider declares no `{needed}`")
+        session = await running.calls.get_agent_session(**self._kept_ids)
+        return session.model_dump(mode="json")
 
     async def call(self, running: Running, text: str = _QUESTION) -> Any:
         return await self._turn(running, await self._session(running), text)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import anyio
 
 from llamastack.api.memory import MemoryBankDocument, QueryDocumentsResponse
+from llamastack_conformance.checks import NotApplicable
 from llamastack_conformance.provider_under_test import SECOND, Subject
 from llamastack_conformance.running import Running
 from llamastack_conformance.shapes import well_formed
@@ -40,6 +41,14 @@ class MemoryCalls(RoutedProviderConformance):
         await running.register(self.bank(running))
         if running.subject.declares("insert_documents"):
             await self.insert(running, LLAMA, BOAT)
+
+    async def content(self, running: Running) -> Any:
+        """The chunks of the documents of `prepare`, without their scores."""
+        if not running.subject.declares("insert_documents") or not running.subject.declares("query_documents"):
+            raise NotApplicable("the provider does not declare both `insert_documents` and `query_documents`")
+        found = await self.query(running, f"{LLAMA.content} {BOAT.content}", max_chunks=20)
+        chunks = [chunk.model_dump(mode="json") for chunk in found.chunks]
+        return sorted(chunks, key=lambda chunk: (chunk["document_id"], str(chunk["content"])))
 
     async def new_bank(self, running: Running, suffix: str) -> str:
         """Register a bank for one check, empty also where another run left its documents. Returns its name."""

@@ -6,12 +6,13 @@ from llamastack_conformance.suites.declarations import StaticChecks
 from llamastack_conformance.suites.failure import FailureChecks
 from llamastack_conformance.suites.lifecycle import LifeChecks
 from llamastack_conformance.suites.registration import RegistrationChecks
+from llamastack_conformance.suites.restart import RestartChecks, RestartedObjectChecks
 from llamastack_conformance.suites.stress import StressChecks
 
 
-class ProviderConformance(StaticChecks, LifeChecks, FailureChecks, StressChecks):
+class ProviderConformance(StaticChecks, LifeChecks, RestartChecks, FailureChecks, StressChecks):
     """The checks of every provider."""
 
 
-class RoutedProviderConformance(ProviderConformance, RegistrationChecks):
+class RoutedProviderConformance(ProviderConformance, RegistrationChecks, RestartedObjectChecks):
     """The checks of every provider whose API is routed by resources: models, shields, memory banks."""

@@ -57,6 +57,18 @@ class Suite:
         """Make one plain call about `text`, as a user does."""
         raise NotImplementedError
 
+    async def put_content(self, running: Running) -> None:
+        """Put into the provider what `content` returns. It is called once in a check, before `content`."""
+        await self.prepare(running)
+
+    async def content(self, running: Running) -> Any:
+        """What `put_content` has put into the provider, as calls of the API return it, for a comparison.
+
+        It changes nothing, and needs nothing of the stack in which `put_content` was called. Raises NotApplicable if
+        the API has no such calls.
+        """
+        raise NotApplicable(f"the suite of API '{self.api}' has no `content`: calls that return what was kept")
+
     async def stream(self, running: Running) -> AsyncIterator[Any]:
         """Make one call with a stream of a dozen pieces or more, if the provider declares streams."""
         raise NotApplicable(f"the provider declares no streams of API '{self.api}'")

@@ -33,11 +33,23 @@ class TelemetryConformance(ProviderConformance):
     """All checks of a telemetry provider. Source of the shapes: `llamastack.api.telemetry`."""
 
     api: ClassVar[str] = "telemetry"
+    _kept_id = ""
 
     async def call(self, running: Running, text: str | None = None) -> Any:
         trace_id = text or uuid.uuid4().hex
         await running.calls.log_event(event=_line(trace_id))
         return await running.calls.get_trace(trace_id=trace_id) if running.subject.declares("get_trace") else trace_id
+
+    async def put_content(self, running: Running) -> None:
+        self._kept_id = uuid.uuid4().hex
+        for event in (*_span(self._kept_id), _line(self._kept_id)):
+            await running.calls.log_event(event=event)
+
+    async def content(self, running: Running) -> Any:
+        """A trace of one span."""
+        if not running.subject.declares("get_trace"):
+            raise NotApplicable("the provider does not declare `get_trace`")
+        return (await running.calls.get_trace(trace_id=self._kept_id)).model_dump(mode="json")
 
     def answers(self, text: str, result: Any) -> bool:
         return text in (result, getattr(result, "trace_id", None))
