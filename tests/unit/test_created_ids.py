@@ -193,7 +193,7 @@ def test_an_api_whose_calls_say_nothing_takes_one_provider() -> None:
     apis = {"things": api_of(Unroutable)}
     providers = [{"provider_id": name, "provider_type": "sample"} for name in "ab"]
     config = load_config({"providers": {"things": providers}}, apis, Discovery())
-    [fault] = check_references(config, apis)
+    [fault] = check_references(config, apis, Discovery())
     assert (fault.path, fault.message) == (
         ("providers", "things", 1),
         "API 'things' takes one provider: nothing in the calls of says_nothing could say which of several is meant",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import scripted_fake
 from installed_fakes import SCRIPTED, entry_points_in, install
 
 from llamastack.stack.discovery import Discovery, DiscoveryError
@@ -103,6 +105,31 @@ def test_a_broken_spec_says_who_and_why(site: Path, name: str, says: str) -> Non
     with pytest.raises(DiscoveryError, match=says) as caught:
         found.load_spec(found.find(INFERENCE, name))
     assert "llamastack-provider-scripted 1.2.3, entry point" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "upgrade"),
+    [
+        (">=2.0", "llamastack"),
+        (">1.0,<2", "llamastack"),
+        ("==1.3", "llamastack"),
+        ("<1.0", "acme-provider"),
+        (">=0.8,<1", "acme-provider"),
+        ("!=1.0", "llamastack"),
+    ],
+)
+def test_another_version_of_the_api_says_both_and_what_to_upgrade(
+    site: Path, monkeypatch: pytest.MonkeyPatch, wanted: str, upgrade: str
+) -> None:
+    monkeypatch.setattr(scripted_fake, "FUTURE", replace(scripted_fake.FUTURE, api_version=wanted))
+    install(site, "acme-provider", {INFERENCE: {"future": "scripted_fake:FUTURE"}})
+    found = only(site)
+    with pytest.raises(DiscoveryError) as refused:
+        found.load_spec(found.find(INFERENCE, "future"))
+    assert str(refused.value) == (
+        "'future' (acme-provider 1.2.3, entry point scripted_fake:FUTURE) needs API version "
+        f"{wanted}, and this llamastack has 1.0: pip install -U {upgrade}"
+    )
 
 
 def test_an_entry_point_may_be_a_whole_module(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:

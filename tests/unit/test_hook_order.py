@@ -223,5 +223,19 @@ def test_a_wrong_thing_stops_the_start_with_the_name_of_its_plugin(hook: str, gi
 def test_a_wrong_thing_is_left_out_by_name(hook: str, caplog: pytest.LogCaptureFixture) -> None:
     hooks = hooks_with(bad=Plugin(**{hook: hookimpl(specname=hook)(lambda: [Plugin, 5])}))
     assert hooks.collect(hook) == []
-    assert f"what plugin bad adds by {hook} is left out: it gives a type; allowed: " in caplog.text
-    assert "it gives a int; allowed: " in caplog.text
+    assert f"what plugin bad adds by {hook} is left out: it gives a type and a int; allowed: " in caplog.text
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("given", ["nonsense", b"nonsense", {"speech": Plugin, "voices": Plugin}])
+def test_what_is_no_list_is_one_wrong_thing(given: Any, caplog: pytest.LogCaptureFixture) -> None:
+    hooks = hooks_with(bad=Plugin(**{HOOK: hookimpl(specname=HOOK)(lambda: given)}))
+    assert hooks.collect(HOOK) == []
+    (said,) = caplog.messages
+    assert said.endswith(f"it gives a {type(given).__name__}; allowed: CliCommand")
+
+
+def test_one_thing_of_two_plugins_is_each_ones_own() -> None:
+    shared = thing("shared")
+    hooks = hooks_with(**{name: Plugin(**{HOOK: hookimpl(specname=HOOK)(lambda: [shared])}) for name in "ab"})
+    assert hooks.collect(HOOK) == [("b", shared), ("a", shared)]

@@ -54,7 +54,7 @@ class FinishedRequest(NamedTuple):
 
 @hookspec
 def llamastack_apis() -> Sequence[ApiDefinition]:  # type: ignore[empty-body]
-    """APIs to add to the built-in ones; a name that is taken is an error.
+    """APIs to add to the built-in ones. A plugin with one that cannot be used, or whose name is taken, is left out.
 
     They get routes, client methods, registration, commands and a key in the run config, as the built-in ones have.
     `llamastack.provider.builtin_apis.routed_apis` makes a pair of a routed API and the resource API of its objects.
@@ -63,9 +63,10 @@ def llamastack_apis() -> Sequence[ApiDefinition]:  # type: ignore[empty-body]
 
 @hookspec
 def llamastack_check_apis(apis: Mapping[str, ApiDefinition], added: Mapping[str, str]) -> None:
-    """Raise DiscoveryError if a surface cannot serve an API that a plugin adds. It is called before anything starts.
+    """Raise DiscoveryError if a surface cannot serve the APIs that one plugin adds: then this plugin is left out.
 
-    apis: all APIs by name. added: those of plugins, with the name of the plugin. Not called if no plugin adds one.
+    apis: those so far and these, by name. added: the names of these, with the plugin. Called before anything starts,
+    once for each plugin that adds APIs. Another exception is a fault of the plugin that checks, and the APIs stay.
     """
 
 

@@ -91,6 +91,7 @@ class RouteGroup:
     prefix, errors: the form of errors for every path below `prefix`, such as `/v1/`; without `errors` the native form.
     openapi: gives the part of the OpenAPI document that describes the routes, such as `{"paths": ..., "components":
         ..., "tags": ...}`. It is called once, in a thread, when somebody first asks for the document.
+    label: what the routes are of, for the error where somebody else has one of them.
     """
 
     routes: Sequence[Route] = ()
@@ -98,6 +99,7 @@ class RouteGroup:
     prefix: str = "/"
     errors: ErrorFormat | None = None
     openapi: Callable[[], Mapping[str, object]] | None = None
+    label: str = ""
 
 
 @dataclass(frozen=True)

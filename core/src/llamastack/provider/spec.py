@@ -88,6 +88,11 @@ class ProviderSpec:
         """Whether this provider was made for `version` of the hooks."""
         return all(holds(version, bound) for holds, bound in _parse_range(self.api_version))
 
+    def needs_newer(self, version: Version = API_VERSION) -> bool:
+        """Whether it was made for a later version of the hooks only."""
+        missed = [(holds, bound) for holds, bound in _parse_range(self.api_version) if not holds(version, bound)]
+        return any(bound > version or holds((bound[0] + 1, 0), bound) for holds, bound in missed)
+
     def load_config_class(self) -> type[BaseModel]:
         """The class that `config_class` names.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal, TypeVar
@@ -97,6 +97,11 @@ def _kinds(apis: Mapping[str, ApiDefinition]) -> dict[str, ResourceKind]:
 def is_extension(key: object) -> bool:
     """Whether a top-level key is not the stack's: those that begin with `x-` are for other tools, and for anchors."""
     return isinstance(key, str) and key.startswith(_EXTENSION)
+
+
+def reserved_keys(sections: Iterable[str]) -> set[str]:
+    """The top-level keys that no kind of objects may be named after. sections: those that plugins read."""
+    return {*dir(RunConfig), *RunConfig.model_fields, *_KNOWN_SECTIONS, *sections}
 
 
 def run_config_model(apis: Mapping[str, ApiDefinition], sections: Sequence[ConfigSection] = ()) -> type[RunConfig]:
@@ -191,7 +196,9 @@ def _loaded(document: YamlDocument, model: type[RunConfig], folder: FilePath | N
     return LoadedConfig(**vars(document), run=run, folder=folder, redact=Redactor(document.value))
 
 
-def check_references(config: LoadedConfig, apis: Mapping[str, ApiDefinition]) -> list[ConfigIssue]:
+def check_references(
+    config: LoadedConfig, apis: Mapping[str, ApiDefinition], discovery: Discovery
+) -> list[ConfigIssue]:
     """What no single field can know: names of APIs, ids that are there twice, objects of no provider."""
     allowed = [name for name, definition in apis.items() if not definition.implemented_by_stack]
     run = config.run
@@ -202,8 +209,10 @@ def check_references(config: LoadedConfig, apis: Mapping[str, ApiDefinition]) ->
         if api in allowed:
             found += _provider_faults(config, apis[api])
         else:
-            what = f"there is no such API for providers; allowed: {', '.join(allowed)}"
-            found.append(config.fault(("providers", api), what))
+            types = [f"'{each.name}' of {each.origin}" for each in discovery.providers(api)]
+            none = f"no installed plugin adds API '{api}' (its provider types: {', '.join(types)})"
+            what = none if types and api not in apis else "there is no such API for providers"
+            found.append(config.fault(("providers", api), f"{what}; allowed: {', '.join(allowed)}"))
     for place, api in enumerate(run.apis or ()):
         if api not in allowed:
             found.append(config.fault(("apis", place), f"there is no API '{api}'; allowed: {', '.join(allowed)}"))

@@ -201,7 +201,9 @@ class Discovery:
 
         Raises DiscoveryError when it is not a spec, is one of another API or type, or needs another core.
         """
-        from llamastack.provider.spec import ProviderSpec  # imports pydantic, which a listing does not need
+        # These import pydantic, which a listing does not need.
+        from llamastack.api.definition import API_VERSION
+        from llamastack.provider.spec import ProviderSpec
 
         spec = installed.load()
         who = f"'{installed.name}' ({installed.origin}, entry point {installed.value})"
@@ -212,7 +214,10 @@ class Discovery:
                 f"{who} is a spec of ({spec.api}, {spec.provider_type}), not of ({installed.api}, {installed.name})"
             )
         if not spec.accepts_api_version():
-            raise DiscoveryError(f"{who} needs API version {spec.api_version}, which this llamastack is not")
+            has, upgrade = ".".join(map(str, API_VERSION)), "llamastack" if spec.needs_newer() else installed.package
+            raise DiscoveryError(
+                f"{who} needs API version {spec.api_version}, and this llamastack has {has}: pip install -U {upgrade}"
+            )
         return spec
 
 

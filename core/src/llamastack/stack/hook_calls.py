@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, NamedTuple, NoReturn
 
 import pluggy
 
 _LOGGER = logging.getLogger("llamastack.plugins")
-_FAILURES = (Exception, SystemExit)
+FAILURES = (Exception, SystemExit)
+"""What code of a plugin may raise by its own fault."""
 _Results = list[list[object]]
+_GIVES_A_LIST = ("llamastack_apis",)
+"""Hooks whose implementations return something, be it empty: None is a forgotten `return`."""
 BeginSpan = Callable[[str | None, str], str | None]
 """From the traceparent of the span above and the target to the traceparent of a new span."""
 OnFailure = Callable[[str, str, BaseException], None]
@@ -58,7 +61,7 @@ def _call_of(implementation: pluggy.HookImpl, names: Sequence[str]) -> Callable[
 def call_all(called: Iterable[Implementation], failed: OnFailure, *arguments: object) -> list[tuple[str, object]]:
     """(plugin, thing) for each thing that the implementations return; without those of an implementation that fails."""
     results: _Results = []
-    owner: dict[int, str] = {}
+    owners: dict[int, list[str]] = {}  # of one thing that several give, in the order of the results
     wrappers: list[tuple[Implementation, Generator[None, object, Any]]] = []
     for each in called:
         try:
@@ -67,19 +70,22 @@ def call_all(called: Iterable[Implementation], failed: OnFailure, *arguments: ob
                 if next(given, given) is given:
                     raise RuntimeError("the wrapper did not yield")
                 wrappers.append((each, given))
-            elif given is not None:
-                results.append([*given] if isinstance(given, Iterable) else [given])
-                owner.update((id(thing), each.plugin) for thing in results[-1])
-        except _FAILURES as error:
+            elif given is not None or each.hook in _GIVES_A_LIST:
+                is_list = isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping)
+                results.append([*given] if is_list else [given])
+                for thing in results[-1]:
+                    owners.setdefault(id(thing), []).append(each.plugin)
+        except FAILURES as error:
             failed(each.plugin, each.hook, error)
     for each, wrapper in reversed(wrappers):
         try:
             results = _result_of(wrapper, [*results])
-        except _FAILURES as error:
+        except FAILURES as error:
             failed(each.plugin, each.hook, error)
         for thing in (thing for several in results for thing in several):
-            owner.setdefault(id(thing), each.plugin)
-    return [(owner[id(thing)], thing) for several in results for thing in several]
+            owners.setdefault(id(thing), [each.plugin])
+    things = [thing for several in results for thing in several]
+    return [(names.pop(0) if len(names) > 1 else names[0], each) for each in things for names in (owners[id(each)],)]
 
 
 def tell_all(called: Iterable[Implementation], *arguments: object) -> None:
@@ -87,7 +93,7 @@ def tell_all(called: Iterable[Implementation], *arguments: object) -> None:
     for each in called:
         try:
             each.call(*arguments)
-        except _FAILURES as error:
+        except FAILURES as error:
             log_failure(each.plugin, each.hook, error)
 
 
@@ -96,7 +102,7 @@ def ask_first(called: Iterable[Implementation], *arguments: object) -> object:
     for each in called:
         try:
             answer = each.call(*arguments)
-        except _FAILURES as error:
+        except FAILURES as error:
             log_failure(each.plugin, each.hook, error)
             continue
         if answer is not None:
@@ -121,20 +127,9 @@ def stop_start(plugin: str, hook: str, error: BaseException) -> NoReturn:
     raise PluginError(f"plugin {plugin} fails in {hook}: {type(error).__name__}: {error}") from error
 
 
-def leave_out(plugin: str, hook: str, error: BaseException) -> None:
-    """For hooks that add something."""
-    why = error if isinstance(error, Exception) else repr(error)
-    _LOGGER.warning("what plugin %s adds by %s is left out: %s", plugin, hook, why)
-
-
 def log_failure(plugin: str, hook: str, error: BaseException) -> None:
     """For hooks that report something, which a failure must not affect."""
     _LOGGER.error("a plugin failed in %s: %s", hook, plugin, exc_info=error)
-
-
-def reraise(plugin: str, hook: str, error: BaseException) -> NoReturn:
-    """For hooks that check something."""
-    raise error
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast
 
 import pluggy
@@ -22,6 +22,7 @@ from llamastack.stack.discovery import (
     Installed,
 )
 from llamastack.stack.hook_calls import (
+    FAILURES,
     BeginSpan,
     Implementation,
     OnFailure,
@@ -29,9 +30,7 @@ from llamastack.stack.hook_calls import (
     call_all,
     check_hooks,
     implementations,
-    leave_out,
     log_failure,
-    reraise,
     stop_start,
     tell_all,
 )
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from llamastack.api.definition import ApiDefinition
     from llamastack.provider.config_sections import ConfigSection
 
+_Collected = list[tuple[str, Any]]
 _LOGGER = logging.getLogger("llamastack.plugins")
 TRACE_VARIABLE = "LLAMASTACK_TRACE_HOOKS"
 _GIVEN = {
@@ -57,7 +57,10 @@ _ACCESS_HOOKS = ("llamastack_authenticate", "llamastack_authorize")
 
 @dataclass(frozen=True)
 class BrokenPlugin:
-    """A plugin that could not be loaded, and why. required: whether the stack must not start without it."""
+    """A plugin that is left out, or something that it adds, and why.
+
+    required: whether the stack must not start without it.
+    """
 
     installed: Installed
     cause: str
@@ -73,12 +76,12 @@ def _check_group(installed: Installed, access: list[str]) -> None:
         )
 
 
-def _check_ids(api: ApiDefinition, plugin: str) -> None:
-    from llamastack.api.id_fields import id_faults
+def _who(installed: Installed) -> str:
+    return f"'{installed.name}' ({installed.origin}, entry point {installed.value})"
 
-    faults = [f"{api.name}.{name}: {fault}" for name, method in api.methods.items() for fault in id_faults(api, method)]
-    if faults:
-        raise DiscoveryError("\n  ".join((f"plugin {plugin} adds an API whose ids cannot be routed:", *faults)))
+
+def _shown(error: BaseException) -> str:
+    return str(error) if isinstance(error, DiscoveryError) else f"{type(error).__name__}: {error}"
 
 
 class Plugins:
@@ -88,6 +91,8 @@ class Plugins:
         self.manager = pluggy.PluginManager(hookspecs.PROJECT)
         self.manager.add_hookspecs(hookspecs)
         self.broken: list[BrokenPlugin] = []
+        """Complete when `apis` was called."""
+        self._loaded: dict[str, tuple[Installed, bool]] = {}  # and whether it is required
         self._traced = os.environ.get(TRACE_VARIABLE) == "1"
         for installed in discovery.plugins():
             if not installed.disabled:
@@ -102,17 +107,35 @@ class Plugins:
             plugin = installed.load()
             # Read from the plugin, not from pluggy, which refuses a plugin with a hook that it does not know.
             required = required or any(hasattr(plugin, hook) for hook in _ACCESS_HOOKS)
+            other = name if name in self._loaded else self.manager.get_name(plugin)
+            if other is not None:
+                raise DiscoveryError(f"{_who(installed)} is there already, as plugin {other}")
             self.manager.register(plugin, name=name)
             check_hooks(self.manager, plugin, name)
             access = [each.name for each in self.manager.get_hookcallers(plugin) or () if each.name in _ACCESS_HOOKS]
             required = required or bool(access)
             _check_group(installed, access)
-        except (DiscoveryError, pluggy.PluginValidationError, ValueError) as error:
-            if self.manager.has_plugin(name):
+        except FAILURES as error:
+            if name not in self._loaded and self.manager.has_plugin(name):
                 self.manager.unregister(name=name)
-            cause = str(error).replace("\n", "; ")
-            self.broken.append(BrokenPlugin(installed, cause, required))
-            _LOGGER.warning("plugin left out: %s", cause)
+            says_who = isinstance(error, DiscoveryError | pluggy.PluginValidationError | ValueError)
+            cause = str(error) if says_who else f"{_who(installed)} cannot be used: {_shown(error)}"
+            self._add_broken(installed, cause, required)
+        else:
+            self._loaded[name] = installed, required
+
+    def _add_broken(self, installed: Installed, cause: str, required: bool) -> None:
+        lines = [line.strip() for line in cause.splitlines() if line.strip()]
+        self.broken.append(BrokenPlugin(installed, "; ".join(lines), required))
+        _LOGGER.warning("plugin left out: %s", self.broken[-1].cause)
+
+    def _leave_out(self, plugin: str, hook: str, error: BaseException) -> None:
+        """For hooks that add something: what this plugin adds is left out."""
+        why = error if isinstance(error, Exception) else repr(error)
+        _LOGGER.warning("what plugin %s adds by %s is left out: %s", plugin, hook, why)
+        if plugin in self._loaded:
+            installed, required = self._loaded[plugin]
+            self.broken.append(BrokenPlugin(installed, f"{_who(installed)} fails in {hook}: {why}", required))
 
     def check_required(self) -> None:
         """Raises DiscoveryError where a plugin is broken that the stack must not start without."""
@@ -124,18 +147,24 @@ class Plugins:
         """The implementations of a hook, in the order in which they are called."""
         return implementations(self.manager, hook)
 
-    def collect(self, hook: str, *arguments: object, required: bool = False) -> list[tuple[str, Any]]:
+    def collect(self, hook: str, *arguments: object, required: bool = False) -> _Collected:
         """(plugin, thing) for each thing that the plugins return, in pluggy's order. A plugin that fails is left out.
 
         required: raises PluginError for a plugin that fails.
         """
-        failed, kind = stop_start if required else leave_out, load_dotted(_GIVEN[hook])
-        found = []
+        return self._collect(hook, stop_start if required else self._leave_out, *arguments)
+
+    def _collect(self, hook: str, failed: OnFailure, *arguments: object) -> _Collected:
+        kind, found = load_dotted(_GIVEN[hook]), []
+        wrong: dict[str, list[str]] = {}
         for plugin, thing in self._caller(hook, failed)(*arguments):
             if isinstance(thing, kind):
                 found.append((plugin, thing))
             else:
-                failed(plugin, hook, TypeError(f"it gives a {type(thing).__name__}; allowed: {kind.__name__}"))
+                wrong.setdefault(plugin, []).append(f"a {type(thing).__name__}")
+        for plugin, kinds in wrong.items():
+            gives = " and ".join(dict.fromkeys(kinds))
+            failed(plugin, hook, TypeError(f"it gives {gives}; allowed: {kind.__name__}"))
         return found
 
     def notify(self, hook: str, *arguments: object) -> None:
@@ -178,27 +207,55 @@ class Plugins:
     def apis(self) -> dict[str, ApiDefinition]:
         """The built-in APIs and those of plugins, by name.
 
-        Raises DiscoveryError when two claim one name, when a surface cannot serve one, or when the ids that one creates
-        cannot say which instance made them.
+        A plugin with an API that cannot be used is left out whole: none of its other hooks is called after that, and
+        `broken` has the cause. Of two plugins with one name of an API or one route, the first keeps it.
         """
-        from llamastack.provider.builtin_apis import BUILTIN_APIS  # what a command's help does without
+        return dict(self._apis)
 
-        table = {definition.name: definition for definition in BUILTIN_APIS}
-        registered = [name for name, _ in self.manager.list_name_plugin()]
-        adds: dict[str, str] = {}
-        for plugin, definition in self.collect("llamastack_apis"):
-            if definition.name in table:
-                later = max(plugin, adds.get(definition.name, plugin), key=registered.index)
-                raise DiscoveryError(f"plugin {later} adds an API '{definition.name}', which is there already")
-            adds[definition.name] = plugin
-            if definition.implemented_by_stack and definition.pair is None:
-                raise DiscoveryError(f"plugin {plugin} adds an API '{definition.name}' that nobody implements")
-            table[definition.name] = definition
-        if adds:
-            self._caller("llamastack_check_apis", reraise)(table, adds)
-            for name, plugin in adds.items():
-                _check_ids(table[name], plugin)
+    @cached_property
+    def _apis(self) -> dict[str, ApiDefinition]:
+        from llamastack.provider.builtin_apis import BUILTIN_APIS  # what a command's help does without
+        from llamastack.stack.added_apis import with_added
+
+        given: dict[str, list[ApiDefinition]] = {}
+        failures: dict[str, BaseException] = {}
+        for plugin, api in self._collect("llamastack_apis", lambda name, _, error: failures.update({name: error})):
+            given.setdefault(plugin, []).append(api)
+        table, owners = {api.name: api for api in BUILTIN_APIS}, dict[str, str]()
+        # A failure is raised where the sections are read.
+        found = self._collect("llamastack_config_sections", lambda *_: None) if given else ()
+        sections = {section.name for _, section in found}
+        for plugin in [name for name in self._by_precedence() if name in given or name in failures]:
+            try:
+                if plugin in failures:
+                    raise failures[plugin]
+                apis = with_added(table, given[plugin], owners, sections)
+                own = dict.fromkeys((api.name for api in given[plugin]), plugin)
+                self._caller("llamastack_check_apis", self._refuse)(apis, own)
+            except FAILURES as error:
+                self._leave_out_whole(plugin, error)
+            else:
+                table, owners = apis, owners | own
         return table
+
+    def _by_precedence(self) -> list[str]:
+        """Required plugins, then the others, both by their entry points, whatever order pluggy calls them in."""
+        names = [name for name, _ in self.manager.list_name_plugin()]
+        return sorted(names, key=lambda name: not self._loaded.get(name, (None, False))[1])
+
+    def _refuse(self, checker: str, hook: str, error: BaseException) -> None:
+        if isinstance(error, DiscoveryError):
+            raise DiscoveryError(f"plugin {checker} refuses it: {error}")
+        self._leave_out(checker, hook, error)  # the fault of the plugin that checks
+
+    def _leave_out_whole(self, plugin: str, error: BaseException) -> None:
+        self.manager.unregister(name=plugin)
+        cause = f"adds APIs that cannot be used: {_shown(error)}"
+        if plugin in self._loaded:
+            installed, required = self._loaded[plugin]
+            self._add_broken(installed, f"{_who(installed)} {cause}", required)
+        else:
+            _LOGGER.warning("plugin left out: %s %s", plugin, cause)
 
     def config_sections(self) -> tuple[ConfigSection, ...]:
         """The sections of the run config that plugins read.

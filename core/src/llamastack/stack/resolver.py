@@ -62,7 +62,7 @@ def resolve(config: LoadedConfig, apis: Mapping[str, ApiDefinition], discovery: 
     Raises ConfigError with every fault found: unknown, ambiguous, disabled or broken provider types, bad provider
     configs, missing APIs, cycles.
     """
-    faults: list[ConfigIssue] = check_references(config, apis)
+    faults: list[ConfigIssue] = check_references(config, apis, discovery)
     planned: list[PlannedProvider] = []
     wanted = config.run.apis
     for api, providers in config.run.providers.items():

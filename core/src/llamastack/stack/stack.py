@@ -105,8 +105,8 @@ class Stack(Apis):
         """
         found = discovery or default_discovery()
         hooks = Plugins(found)
-        hooks.check_required()
         apis = hooks.apis()
+        hooks.check_required()
         try:
             config = load_config(source, apis, found, sections=hooks.config_sections())
             if folder is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
@@ -18,7 +19,7 @@ from llamastack.api.pagination import Page
 from llamastack.api.webmethod import ResourceAction, webmethod
 from llamastack.provider import hookimpl
 from llamastack.provider.builtin_apis import BUILTIN_APIS, routed_apis
-from llamastack.stack.discovery import Discovery, DiscoveryError
+from llamastack.stack.discovery import Discovery
 from llamastack.stack.plugins import Plugins
 from llamastack_server.api_checks import conflicts_of, issues_of
 
@@ -257,25 +258,18 @@ class Adds:
         return self._apis
 
 
-CONFLICT = Adds(ApiDefinition("first", First))
 WRONG = Adds(ApiDefinition("second", Second))
 
 
-def refusal(folder: Path, name: str) -> str:
-    install(folder, "acme", {"llamastack.plugins": {"acme": f"{__name__}:{name}"}})
-    with pytest.raises(DiscoveryError) as refused:
-        Plugins(Discovery(entry_points_in(folder))).apis()
-    return str(refused.value)
-
-
-def test_the_error_names_plugin_api_method_and_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
+def test_the_cause_names_plugin_api_method_and_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, __name__, sys.modules[First.__module__])
-    assert refusal(tmp_path, "WRONG") == (
-        "plugin acme:acme adds an API that cannot be served:\n"
-        "  second.do: path parameter '{x}' is no argument; arguments: y"
-    )
+    install(tmp_path, "acme", {"llamastack.plugins": {"acme": f"{__name__}:WRONG"}})
+    hooks = Plugins(Discovery(entry_points_in(tmp_path)))
+    assert "second" not in hooks.apis()
+    assert [broken.cause for broken in hooks.broken] == [
+        f"'acme' (acme 1.2.3, entry point {__name__}:WRONG) adds APIs that cannot be used: plugin "
+        "llamastack-server:server refuses it: second.do: path parameter '{x}' is no argument; arguments: y"
+    ]
 
 
 def test_one_route_of_two_methods_is_refused_whatever_its_parameters_are_called() -> None:

@@ -14,7 +14,7 @@ from llamastack.api.definition import ApiDefinition, MethodDefinition, ReplyKind
 from llamastack.provider.commands import CliError
 from llamastack_cli.method_options import arguments_of, options_of
 from llamastack_cli.output import say, show_json
-from llamastack_cli.resource_commands import is_resource_api, object_command
+from llamastack_cli.resource_commands import is_resource_api, object_command, objects_help
 from llamastack_cli.server_connection import Server, installed_plugins, server_options
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def called_apis() -> dict[str, ApiDefinition]:
 def api_help(definition: ApiDefinition) -> str:
     """The line of an API in the list of commands."""
     if is_resource_api(definition):
-        return object_command(definition).get_short_help_str(100)
+        return objects_help(definition)
     doc = (definition.protocol.__doc__ or "").strip().partition("\n")[0]
     return doc or f"Call the API '{definition.name}'."
 

@@ -37,7 +37,9 @@ def list_plugins(as_json: bool) -> None:
     if found:
         from llamastack_cli.server_connection import installed_plugins
 
-        causes = {broken.installed: f"broken: {broken.cause}" for broken in installed_plugins().broken}
+        hooks = installed_plugins()
+        hooks.apis()  # a plugin may be left out because of the APIs that it adds
+        causes = {broken.installed: f"broken: {broken.cause}" for broken in hooks.broken}
     _show(found, [causes.get(installed) or _fault(installed) for installed in found], as_json, "no plugin is installed")
 
 

@@ -38,6 +38,12 @@ def is_resource_api(definition: ApiDefinition) -> bool:
     return definition.pair is not None and definition.name == definition.pair.resource_api
 
 
+def objects_help(definition: ApiDefinition) -> str:
+    """The line of a resource API in the list of commands."""
+    label = definition.pair.label if definition.pair else definition.name
+    return f"List, register and unregister the {label}s of a running server."
+
+
 def object_command(definition: ApiDefinition) -> click.Group:
     """The command group of one resource API."""
     if definition.pair is None:
@@ -58,7 +64,7 @@ class _Objects:
     def group(self) -> click.Group:
         made = click.Group(
             self.definition.name.replace("_", "-"),
-            help=f"List, register and unregister the {self.label}s of a running server.",
+            help=objects_help(self.definition),
         )
         makers = {
             ResourceAction.LIST: self._list,

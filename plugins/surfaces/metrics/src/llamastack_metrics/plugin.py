@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -11,12 +11,25 @@ from llamastack.provider import hookimpl
 from llamastack.provider.commands import CliCommand
 
 if TYPE_CHECKING:
+    from llamastack.api.definition import ApiDefinition
     from llamastack.provider.config_sections import ConfigSection
     from llamastack.stack.config import LoadedConfig
     from llamastack_metrics.cost_recorder import CostRecorder
     from llamastack_metrics.settings import MetricsConfig
 
 SECTION = "metrics"
+
+
+@hookimpl
+def llamastack_check_apis(apis: Mapping[str, ApiDefinition], added: Mapping[str, str]) -> None:
+    from llamastack.stack.discovery import DiscoveryError
+    from llamastack_metrics.settings import MetricsConfig
+
+    path = MetricsConfig().path  # a run config that changes it is not known yet
+    for name in added:
+        for method in apis[name].methods.values():
+            if method.web.route == path and "GET" in method.web.methods:
+                raise DiscoveryError(f"{name}.{method.name}: GET {path} is a route of llamastack-metrics")
 
 
 @hookimpl

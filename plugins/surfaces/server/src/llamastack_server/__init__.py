@@ -25,11 +25,13 @@ __all__ = [
     "json_object",
     "json_of",
     "operation_responses",
+    "refuse_routes",
     "require_discriminators",
     "send_error",
 ]
 
 if TYPE_CHECKING:
+    from llamastack_server.api_checks import refuse_routes
     from llamastack_server.app import create_app
     from llamastack_server.context import REQUEST_ID_HEADER
     from llamastack_server.encoding import json_of
@@ -60,6 +62,7 @@ else:
             ".endpoint",
             ".openapi_parts",
             ".app",
+            ".api_checks",
         ),
         __all__,
     )

@@ -16,22 +16,41 @@ from llamastack.api.webmethod import HttpMethod, ResourceAction
 from llamastack.stack.discovery import DiscoveryError
 from llamastack_server.sender import NO_BODY_STATUS
 
+DOCUMENTATION_PATHS = ("/", "/docs", "/openapi.json")
+"""Of the server's own routes: the page, twice, and the document."""
 _VERBS: tuple[str, ...] = get_args(HttpMethod)
 _SEGMENT = re.compile(r"[^/{}?#%\s]+|{[A-Za-z]\w*}")
 _PAGING = ("limit", "after")
 
 
-def check_apis(apis: Mapping[str, ApiDefinition], added: Mapping[str, str]) -> None:
-    """Raises DiscoveryError that names plugin, API, method and fault if an API of a plugin cannot be served.
+def check_apis(apis: Mapping[str, ApiDefinition], added: Iterable[str]) -> None:
+    """Raises DiscoveryError that names API, method and fault if one of the added APIs cannot be served."""
+    issues = [f"{name}.{issue}" for name in added for issue in issues_of(apis[name])]
+    # Their routes are read only when nothing else is wrong with them.
+    issues = issues or [*conflicts_of(apis.values())]
+    if issues:
+        raise DiscoveryError("\n".join(issues))
+    refuse_routes(apis, added, [("GET", path) for path in DOCUMENTATION_PATHS], "llamastack-server")
 
-    added: API -> plugin.
+
+def refuse_routes(
+    apis: Mapping[str, ApiDefinition], added: Iterable[str], taken: Iterable[tuple[str, str]], owner: str
+) -> None:
+    """For `llamastack_check_apis`: raises DiscoveryError if one of the added APIs claims a route that a surface has.
+
+    taken: verbs and paths of the surface. owner: the surface, for the error. Path parameters of different names are
+    the same route.
     """
-    for name, plugin in added.items():
-        issues = [f"{name}.{issue}" for issue in issues_of(apis[name])]
-        if issues:
-            raise DiscoveryError("\n  ".join((f"plugin {plugin} adds an API that cannot be served:", *issues)))
-    for conflict in conflicts_of(apis.values()):
-        raise DiscoveryError(conflict)
+    routes = {(verb, _shape(path)) for verb, path in taken}
+    issues = [
+        f"{name}.{method.name}: {verb} {method.web.route} is a route of {owner}"
+        for name in added
+        for method in apis[name].methods.values()
+        for verb in method.web.methods
+        if (verb, _shape(method.web.route)) in routes
+    ]
+    if issues:
+        raise DiscoveryError("\n".join(issues))
 
 
 def issues_of(api: ApiDefinition) -> list[str]:
@@ -56,12 +75,16 @@ def conflicts_of(apis: Iterable[ApiDefinition]) -> Iterator[str]:
     claimed: dict[tuple[str, str], str] = {}
     for api in apis:
         for method in api.methods.values():
-            shape = re.sub("{.*?}", "{}", method.web.route)
+            shape = _shape(method.web.route)
             for verb in method.web.methods:
                 own = f"{api.name}.{method.name}"
                 other = claimed.setdefault((shape, verb), own)
                 if other != own:
                     yield f"{verb} {method.web.route} is claimed by {other} and by {own}"
+
+
+def _shape(path: str) -> str:
+    return re.sub("{.*?}", "{}", path)
 
 
 def _of_signature(method: MethodDefinition) -> Iterator[str]:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 import anyio.to_thread
 from starlette.responses import HTMLResponse, Response
 
-from llamastack.provider.routes import Receive, Route, RouteGroup, Scope, Send
+from llamastack.provider.routes import AsgiApp, Receive, Route, RouteGroup, Scope, Send
+from llamastack_server.api_checks import DOCUMENTATION_PATHS
 from llamastack_server.docs_page import DOCS_PAGE
 from llamastack_server.openapi_parts import merged_document
 
@@ -17,7 +18,8 @@ Fragment = Callable[[], Mapping[str, object]]
 
 def documentation_routes(fragments: Sequence[Fragment]) -> RouteGroup:
     """`/openapi.json`, `/docs` and `/`. fragments: returns the parts of the document."""
-    return RouteGroup([Route("/", _docs), Route("/docs", _docs), Route("/openapi.json", _Document(fragments))])
+    endpoints: tuple[AsgiApp, ...] = (_docs, _docs, _Document(fragments))
+    return RouteGroup([Route(path, each) for path, each in zip(DOCUMENTATION_PATHS, endpoints, strict=True)])
 
 
 class _Document:

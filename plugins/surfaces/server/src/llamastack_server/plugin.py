@@ -48,7 +48,7 @@ def _check(stack: Stack) -> None:
 def llamastack_routes(stack: Stack) -> Sequence[RouteGroup]:
     from llamastack_server.native_routes import native_routes
 
-    return [native_routes(stack)]
+    return native_routes(stack)
 
 
 @hookimpl(tryfirst=True)

@@ -29,8 +29,9 @@ class Router:
         formats: dict[str, ErrorFormat] = {}
         claims: dict[tuple[str, str], str] = {}
         for plugin, group in groups:
+            owner = f"plugin {plugin}" + (f" ({group.label})" if group.label else "")
             for route in group.routes:
-                self._table.add(route.path, route.methods, route.endpoint, owner=f"plugin {plugin}")
+                self._table.add(route.path, route.methods, route.endpoint, owner=owner)
             for path, folder in group.files.items():
                 _claim(claims, ("files below", path), plugin)
                 self._files[path.rstrip("/")] = _static_files(path.rstrip("/"), str(folder))

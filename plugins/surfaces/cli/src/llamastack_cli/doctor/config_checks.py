@@ -50,7 +50,7 @@ def read_config(file: str) -> tuple[Stack | None, list[Check]]:
     except ConfigError as error:
         return None, [_failed(error.source, fault) for fault in _all_faults(file, error, discovery)]
     except DiscoveryError as error:
-        advice = "install the plugin's package again, or switch it off with LLAMASTACK_DISABLE_PLUGINS"
+        advice = "upgrade the plugin's package or install it again, or switch it off with LLAMASTACK_DISABLE_PLUGINS"
         return None, [Check(name="plugins", about="required", outcome=Outcome.FAIL, message=str(error), advice=advice)]
     found = [
         Check(name="config", about=stack.config.source, outcome=Outcome.OK),
@@ -112,7 +112,7 @@ def _variables(stack: Stack) -> Check:
 
 
 def _broken_plugins(stack: Stack) -> list[Check]:
-    advice = "install its package again, or switch it off with LLAMASTACK_DISABLE_PLUGINS"
+    advice = "upgrade its package or install it again, or switch it off with LLAMASTACK_DISABLE_PLUGINS"
     return [
         Check(name="plugins", about=broken.installed.name, outcome=Outcome.FAIL, message=broken.cause, advice=advice)
         for broken in stack.hooks.broken
