@@ -97,8 +97,8 @@ class RunsWhatItHides(SampleSafety): ...
 @forgetful("insert_documents.works")
 class KeepsTheFirstOfAnId(SampleMemory):
     async def insert_documents(self, bank_id: str, documents: Any, ttl_seconds: int | None = None) -> None:
-        known = self._banks[bank_id]
-        await super().insert_documents(bank_id, [d for d in documents if d.document_id not in known] or documents[:0])
+        known = self._kept.get(bank_id, {})
+        await super().insert_documents(bank_id, [d for d in documents if d.document_id not in known])
 
 
 @forgetful("insert_documents.works")
@@ -166,7 +166,7 @@ class TakesAnyNumber(SampleMemory):
 class HasOneBankForAll(SampleMemory):
     async def register_memory_bank(self, memory_bank: Any) -> None:
         await super().register_memory_bank(memory_bank)
-        self._banks[memory_bank.identifier] = next(iter(self._banks.values()))
+        self._kept[memory_bank.identifier] = next(iter(self._kept.values()))
 
 
 @forgetful("delete_documents.works")
@@ -178,7 +178,7 @@ class DeletesNothing(SampleMemory):
 @forgetful("delete_documents.works")
 class DeletesAll(SampleMemory):
     async def delete_documents(self, bank_id: str, document_ids: Any) -> None:
-        self._banks[bank_id].clear()
+        self._kept[bank_id].clear()
 
 
 @forgetful("ttl.works")
@@ -190,11 +190,12 @@ class NeverExpires(SampleMemory):
 @forgetful("unregister.documents")
 class KeepsTheDocuments(SampleMemory):
     async def unregister_memory_bank(self, memory_bank: Any) -> None:
-        self.kept = self._banks.pop(memory_bank.identifier, {})
+        self.kept_by_bank = {memory_bank.identifier: self._kept[memory_bank.identifier]}
+        await super().unregister_memory_bank(memory_bank)
 
     async def register_memory_bank(self, memory_bank: Any) -> None:
         await super().register_memory_bank(memory_bank)
-        self._banks[memory_bank.identifier].update(getattr(self, "kept", {}))
+        self._kept.update(getattr(self, "kept_by_bank", {}))
 
 
 @forgetful("stress.parallel-calls")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -328,6 +329,18 @@ async def test_a_restart_keeps_banks_and_documents(start: Any, tmp_path: Path) -
     await after.register_memory_bank(bank())
     await after.insert_documents("handbook", documents(cats="Dogs bark."))
     assert len(await found(after)) == 3
+
+
+async def test_what_an_insert_has_stored_is_on_the_disk(start: Any, tmp_path: Path) -> None:
+    memory = await start(path=tmp_path / "q")
+    await memory.register_memory_bank(bank())
+    await memory.insert_documents("handbook", documents(**TEXTS))
+    await memory.delete_documents("handbook", ["money"])
+    left = tmp_path / "left"  # as a machine without power leaves it: without the log that is not yet written back
+    shutil.copytree(tmp_path / "q", left, ignore=shutil.ignore_patterns("*-wal", "*-shm", ".lock"))
+    after = await start(path=left)
+    assert await after.list_memory_banks() == [bank()]
+    assert set(await found(after)) == set(TEXTS) - {"money"}
 
 
 async def test_foreign_collections_are_left_alone(memory: QdrantMemory) -> None:

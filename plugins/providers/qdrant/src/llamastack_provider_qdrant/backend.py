@@ -48,6 +48,7 @@ _UNAVAILABLE = (502, 503)
 _TIMEOUT = (408, 504)
 _MOST_DETAIL = 300
 _MAKES_FILES = ("create_collection", "delete_collection")
+_WRITES = ("upsert", "batch_update_points", "delete")
 
 
 class Backend(Protocol):
@@ -96,6 +97,8 @@ class _Embedded:
                 return QdrantClient(location=":memory:", force_disable_check_same_thread=True)
             private_folder(Path(self._path))
             made = QdrantClient(path=self._path, force_disable_check_same_thread=True)
+            for name in _collections(made):
+                _log_ahead(_database(made, name))
             make_tree_private(Path(self._path))
             return made
 
@@ -119,13 +122,7 @@ class _Embedded:
             if self._client is None:
                 raise ProviderUnavailableError(f"qdrant {self._where} is not open", provider_id=self._provider_id)
             try:
-                dropped = _collection(self._client, **arguments) if method == "delete_collection" else None
-                answer = getattr(self._client, method)(**arguments)
-                if dropped is not None:
-                    dropped.close()
-                if method in _MAKES_FILES and self._path is not None:
-                    make_tree_private(Path(self._path))
-                return answer
+                return self._run(self._client, method, **arguments)
             except ValueError as error:
                 # A server answers 404 and 409; the embedded Qdrant has only these messages.
                 if re.fullmatch(r"Collection \S+ not found", str(error)):
@@ -136,6 +133,21 @@ class _Embedded:
 
         return await self._in_thread(run)
 
+    def _run(self, client: QdrantClient, method: str, **arguments: Any) -> Any:
+        name = arguments.get("collection_name", "")
+        dropped = _collections(client).get(name) if method == "delete_collection" else None
+        answer = getattr(client, method)(**arguments)
+        if dropped is not None:
+            dropped.close()  # its file would stay open until garbage collection
+        if self._path is not None:
+            if method == "create_collection":
+                _log_ahead(_database(client, name))
+            if method in _WRITES:
+                _sync(_database(client, name))
+            if method in _MAKES_FILES:
+                make_tree_private(Path(self._path))
+        return answer
+
     async def _in_thread(self, function: Callable[[], Result]) -> Result:
         try:
             return await anyio.to_thread.run_sync(function, limiter=self._turn)
@@ -145,10 +157,31 @@ class _Embedded:
             ) from error
 
 
-def _collection(client: QdrantClient, collection_name: str) -> LocalCollection | None:
-    """The client's object for a collection. After deletion its file stays open until garbage collection."""
+def _collections(client: QdrantClient) -> dict[str, LocalCollection]:
+    """The client's objects for its collections, by name."""
     local = client._client
-    return local.collections.get(collection_name) if isinstance(local, QdrantLocal) else None
+    return local.collections if isinstance(local, QdrantLocal) else {}
+
+
+def _database(client: QdrantClient, collection_name: str) -> sqlite3.Connection | None:
+    """The file of a collection; None if it is not there, or in memory."""
+    collection = _collections(client).get(collection_name)
+    return None if collection is None or collection.storage is None else collection.storage.storage
+
+
+def _log_ahead(database: sqlite3.Connection | None) -> None:
+    """Let `_sync` wait for the disk once per call. The client commits each point by itself, and waits each time.
+
+    Without a write-ahead log, such as on some network file systems, SQLite stays as it is.
+    """
+    if database is not None and database.execute("PRAGMA journal_mode=WAL").fetchone() == ("wal",):
+        database.execute("PRAGMA synchronous=NORMAL")  # waits only when the log is written back
+
+
+def _sync(database: sqlite3.Connection | None) -> None:
+    """Wait until all that was written is on the disk."""
+    if database is not None:
+        database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
 
 def _was_dropped(error: Exception) -> bool:
