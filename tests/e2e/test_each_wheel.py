@@ -13,8 +13,6 @@ from typing import Any
 
 import httpx
 import pytest
-from docs_of_apis import write_package
-from installed_fakes import FILES_EXAMPLE
 from projects import CORE, KITS, ROOT, SURFACES, provider
 from reportlab.pdfgen.canvas import Canvas
 from running_server import running_server
@@ -34,9 +32,6 @@ ADDED: Mapping[str, tuple[str | None, str]] = {
     "all-of-server": ("server-and-remote", "llamastack[server]"),
     "meta-reference": ("cli", "llamastack-provider-meta-reference"),
     "meta-reference-telemetry": ("meta-reference", "llamastack-provider-meta-reference[telemetry]"),
-    # Not out of one with llamastack-provider-remote: they ask for it themselves.
-    "files-example": ("cli", "llamastack-files-example[conformance]"),
-    "recordings": ("conformance", "llamastack-recordings[conformance]"),
 }
 # A server that does not answer: what is tried is the stack before it.
 FAR = {
@@ -83,24 +78,6 @@ async def main():
 
 anyio.run(main)
 """
-CALL = """
-import sys
-import anyio
-from llamastack import LlamaStackClient
-from llamastack.api.files import File
-from llamastack.provider.builtin_apis import BUILTIN_APIS
-from llamastack_files_example.api import APIS
-
-async def main():
-    async with LlamaStackClient(sys.argv[1], apis=[*BUILTIN_APIS, *APIS]) as client:
-        stored = await client.files.upload_file(folder="docs", file=File(b"hello", filename="a.txt"))
-        async with await client.files.download_file(folder="docs", file_id=stored.id) as file:
-            print((await file.read()).decode(), file.filename)
-        await client.files.delete_file(folder="docs", file_id=stored.id)
-        print(len((await client.files.list_files(folder="docs")).data))
-
-anyio.run(main)
-"""
 TRACE = """
 import sys
 from pathlib import Path
@@ -121,14 +98,6 @@ async def main():
         print(error)
 
 anyio.run(main)
-"""
-CONFORMANCE = """
-providers:
-  files:
-  - {provider_id: disk, provider_type: local}
-x-conformance:
-  objects: [{identifier: docs}]
-  unserved: a/b
 """
 
 
@@ -155,10 +124,9 @@ def environment(
     build_wheels: Callable[..., list[str]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Environments:
-    recordings = write_package(tmp_path_factory.mktemp("recordings"))
     providers = (provider("remote"), provider("meta-reference"))
     telemetry = ROOT / "plugins" / "kits" / "telemetry"
-    wheels = build_wheels([CORE, *SURFACES, *KITS, telemetry, *providers, FILES_EXAMPLE, recordings])
+    wheels = build_wheels([CORE, *SURFACES, *KITS, telemetry, *providers])
     return Environments(make_venv, Path(wheels[0]).parent, {})
 
 
@@ -228,35 +196,6 @@ def test_the_extra_server_brings_the_openai_surface(environment: Environments, t
         assert server.stop() == 0
 
 
-def test_a_package_of_a_stranger_gets_everything(environment: Environments, tmp_path: Path, own_home: Path) -> None:
-    venv = environment("files-example")
-    config, note = tmp_path / "run.yaml", tmp_path / "note.txt"
-    config.write_text(CONFORMANCE)
-    note.write_text("a note")
-
-    def command(*arguments: str) -> str:
-        return str(venv.run("llamastack", *arguments, cwd=tmp_path).stdout)
-
-    listed = [line.split()[:1] for line in command("--help").splitlines()]
-    assert all([name] in listed for name in ("run", "files", "folders", "share"))
-    with running_server(config, home=own_home, command=(str(venv.bin / "llamastack"),)) as server:
-        url = ("--url", server.url)
-        command("folders", "register", "docs", *url)
-        assert "docs" in command("folders", "list", *url)
-        assert venv.run("python", "-c", CALL, server.url, cwd=tmp_path).stdout.splitlines() == ["hello a.txt", "0"]
-        shared = command("share", str(note), "--folder", "docs", *url).strip()
-        assert httpx.get(shared).text == "a note"
-        assert httpx.get(f"{shared}0").json()["title"] == "Not Found"
-        assert "a note" in command("files", "download", "--folder", "docs", "--file-id", "file-2", *url)
-        paths = httpx.get(f"{server.url}/openapi.json").json()["paths"]
-        assert {"/shared/{folder}/{file_id}", "/folders/{folder}/files/{file_id}"} <= {*paths}
-        assert server.stop() == 0
-    options = ("--llamastack-provider", "files=local", "--llamastack-config", str(config))
-    tried = venv.run("python", "-m", "pytest", "-p", "no:cacheprovider", *options, check=False, cwd=tmp_path)
-    assert tried.returncode == 0, tried.stdout
-    assert "conforms" in tried.stdout, tried.stdout
-
-
 def test_an_extra_that_is_missing_is_named(environment: Environments, tmp_path: Path, own_home: Path) -> None:
     command = "pip install 'llamastack-provider-meta-reference[telemetry]'"
     for package, is_missing in (("meta-reference", True), ("meta-reference-telemetry", False)):
@@ -282,15 +221,3 @@ def test_an_extra_that_is_missing_is_named(environment: Environments, tmp_path: 
         assert started.startswith("config: providers.telemetry[0].provider_type" if is_missing else "['a span']"), (
             started
         )
-
-
-def test_the_package_of_the_docs_is_built_and_conforms(environment: Environments, tmp_path: Path) -> None:
-    config = tmp_path / "run.yaml"
-    config.write_text("providers:\n  recordings: [{provider_id: kept, provider_type: memory}]\n")
-    options = ("--llamastack-provider", "recordings=memory", "--llamastack-config", str(config))
-    tried = environment("recordings").run(
-        "python", "-m", "pytest", "-p", "no:cacheprovider", "-rs", *options, check=False, cwd=tmp_path
-    )
-    assert tried.returncode == 0, tried.stdout
-    assert "conforms" in tried.stdout, tried.stdout
-    assert "every method" not in "".join(line for line in tried.stdout.splitlines() if "SKIPPED" in line)

@@ -176,9 +176,10 @@ class Reader:
 
 
 @contextmanager
-def reader(folder: Path, environment: Mapping[str, str]) -> Iterator[Reader]:
+def reader(folder: Path, environment: Mapping[str, str], *, first_on_path: Path | None = None) -> Iterator[Reader]:
     """A reader whose server is stopped in the end. environment: beside what the tests have."""
-    found = Reader(folder, {"PATH": os.environ["PATH"], "LLAMASTACK_HOME": str(folder / "home"), **environment})
+    path = os.pathsep.join([*([] if first_on_path is None else [str(first_on_path)]), os.environ["PATH"]])
+    found = Reader(folder, {"PATH": path, "LLAMASTACK_HOME": str(folder / "home"), **environment})
     try:
         yield found
     finally:

@@ -13,6 +13,10 @@ SERVER = (CORE, *SURFACES, ADAPTERS)
 """What `pip install "llamastack[server]"` brings of this repository."""
 
 
+EXAMPLES = tuple(ROOT / "examples" / name for name in ("llamastack-speech", "llamastack-provider-beeper"))
+"""A package that adds an API, and one of a provider of it."""
+
+
 def provider(name: str) -> Path:
     """The project folder of `llamastack-provider-<name>`."""
     return ROOT / "plugins" / "providers" / name

@@ -41,7 +41,9 @@ def new(dest: Path | None, defaults: bool, force: bool, **options: Any) -> None:
     given = {name: value for name, value in options.items() if value is not None}
     with tempfile.TemporaryDirectory(prefix="llamastack-provider-") as folder:
         rendered = Path(folder) / "rendered"
-        answers = _render(rendered, given, asks=sys.stdin.isatty() and not defaults, defaults=defaults)
+        answers = _render(
+            _template(Path(folder)), rendered, given, asks=sys.stdin.isatty() and not defaults, defaults=defaults
+        )
         if dest is None:
             dest = Path(answers["distribution"])
             _require_room(dest, force)
@@ -56,13 +58,23 @@ def _require_room(dest: Path, force: bool) -> None:
         raise click.UsageError(f"{dest} already exists and is not empty; --force writes into it anyway")
 
 
-def _render(rendered: Path, given: Mapping[str, Any], *, asks: bool, defaults: bool) -> Mapping[str, Any]:
+def _template(scratch: Path) -> Path:
+    """The template, with the variants that installed packages add to it."""
+    from llamastack_provider_template.added_variants import added_variants, complete_template
+
+    added = {variant.name: variant for variant in added_variants()}
+    return complete_template(TEMPLATE, added, scratch / "template") if added else TEMPLATE
+
+
+def _render(
+    template: Path, rendered: Path, given: Mapping[str, Any], *, asks: bool, defaults: bool
+) -> Mapping[str, Any]:
     """Render into a new folder and return all answers. Raises UsageError for invalid answers."""
     import copier
     from copier.errors import CopierAnswersInterrupt, CopierError
 
     try:
-        worker = copier.run_copy(str(TEMPLATE), rendered, data=dict(given), defaults=not asks, quiet=True)
+        worker = copier.run_copy(str(template), rendered, data=dict(given), defaults=not asks, quiet=True)
     except CopierAnswersInterrupt as error:
         raise click.Abort from error
     except (ValueError, CopierError) as error:

@@ -27,7 +27,8 @@ from llamastack.stack.discovery import (
 from llamastack_conformance.installed_suites import SUITE_GROUP
 from llamastack_conformance.verify.findings import Dependency, Finding
 
-_GROUPS = (PLUGIN_GROUP, REQUIRED_PLUGIN_GROUP, RUN_CONFIG_GROUP, STORE_GROUP, SUITE_GROUP)
+_TEMPLATE_GROUP = "llamastack.provider_templates"  # read by llamastack-provider-template
+_GROUPS = (PLUGIN_GROUP, REQUIRED_PLUGIN_GROUP, RUN_CONFIG_GROUP, STORE_GROUP, SUITE_GROUP, _TEMPLATE_GROUP)
 _MOST_NAMED = 5
 _LONGEST_LICENSE = 40  # older metadata has the whole text
 _CLASSIFIER = "License :: "

@@ -1,0 +1,1 @@
+"""The API `speech` for llamastack."""
