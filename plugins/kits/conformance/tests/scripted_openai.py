@@ -19,31 +19,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-MODEL = "scripted"
-_WORDS = [
-    "The",
-    "answer",
-    "is",
-    "that",
-    "Paris",
-    "is",
-    "the",
-    "capital",
-    "of",
-    "France",
-    "and",
-    "so",
-    "on",
-    "for",
-    "quite",
-    "a",
-    "while",
-    "until",
-    "the",
-    "tokens",
-    "are",
-    "over",
-]
+MODEL, OTHER = "scripted", "scripted-other"
+_TEXT = (
+    "The answer is that Paris is the capital of France and so on for quite a while until the tokens are over; "
+    "Zürich 🦙 and Ærøskøbing are not"
+)
+_WORDS = _TEXT.split()
 _BETWEEN_S = 0.002
 
 
@@ -66,28 +47,64 @@ def _logprobs(words: list[str], body: dict[str, Any]) -> Any:
     return {"content": [{"token": w, "logprob": -0.5, "bytes": None, "top_logprobs": top} for w in words]}
 
 
+def _usage(prompt: Any, words: list[str]) -> dict[str, int]:
+    """Tokens are words here."""
+    given = len(json.dumps(prompt).split())
+    return {"prompt_tokens": given, "completion_tokens": len(words), "total_tokens": given + len(words)}
+
+
+def _call(function: dict[str, Any]) -> dict[str, Any]:
+    """A call of a function, with a text for each of its required parameters."""
+    names = function.get("parameters", {}).get("required", [])
+    arguments = json.dumps(dict.fromkeys(names, "Paris"))
+    return {"id": "call_1", "type": "function", "function": {"name": function["name"], "arguments": arguments}}
+
+
+def _deltas(call: dict[str, Any]) -> list[dict[str, Any]]:
+    """The call in pieces, as OpenAI streams it."""
+    function = call["function"]
+    begun = {**call, "index": 0, "function": {**function, "arguments": ""}}
+    text = function["arguments"]
+    parts = [{"index": 0, "function": {"arguments": text[at : at + 5]}} for at in range(0, len(text), 5)]
+    return [{"tool_calls": [part]} for part in (begun, *parts)]
+
+
+def _known(body: dict[str, Any]) -> Response | None:
+    if body["model"] in (MODEL, OTHER):
+        return None
+    return JSONResponse({"error": {"message": "The model does not exist", "code": "model_not_found"}}, 404)
+
+
 async def _chat(request: Request) -> Response:
     body = await request.json()
-    if body["model"] != MODEL:
-        return JSONResponse({"error": {"message": "The model does not exist", "code": "model_not_found"}}, 404)
-    head = {"id": "c", "created": 0, "model": MODEL}
+    if (refusal := _known(body)) is not None:
+        return refusal
+    head = {"id": "c", "created": 0, "model": body["model"]}
     if body.get("tool_choice") == "required":
-        call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Paris"}'}}
-        deltas = [{"tool_calls": [{**call, "index": 0}]}]
-        message, reason, words = {"role": "assistant", "content": None, "tool_calls": [call]}, "tool_calls", []
+        call = _call(body["tools"][0]["function"])
+        deltas, words = _deltas(call), ["call"] * 4
+        message, reason = {"role": "assistant", "content": None, "tool_calls": [call]}, "tool_calls"
     else:
         words, reason = _words(body)
         deltas = [{"content": word} for word in words]
         message = {"role": "assistant", "content": "".join(words)}
+    usage = _usage([body["messages"], body.get("tools")], words)
     if not body.get("stream"):
         choice = {"index": 0, "message": message, "finish_reason": reason, "logprobs": _logprobs(words, body)}
-        return JSONResponse({**head, "object": "chat.completion", "choices": [choice]})
+        return JSONResponse({**head, "object": "chat.completion", "choices": [choice], "usage": usage})
+    choices = [
+        {"index": 0, "delta": d, "finish_reason": why} for d, why in (*((d, None) for d in deltas), ({}, reason))
+    ]
+    return _events({**head, "object": "chat.completion.chunk"}, choices, usage, body)
 
+
+def _events(head: dict[str, Any], choices: list[Any], usage: dict[str, int], body: dict[str, Any]) -> Response:
     async def pieces() -> AsyncIterator[str]:
-        for delta, why in (*((d, None) for d in deltas), ({}, reason)):
-            choice = {"index": 0, "delta": delta, "finish_reason": why}
-            yield f"data: {json.dumps({**head, 'object': 'chat.completion.chunk', 'choices': [choice]})}\n\n"
+        for choice in choices:
+            yield f"data: {json.dumps({**head, 'choices': [choice]}, ensure_ascii=False)}\n\n"
             await anyio.sleep(_BETWEEN_S)
+        if (body.get("stream_options") or {}).get("include_usage"):
+            yield f"data: {json.dumps({**head, 'choices': [], 'usage': usage})}\n\n"
         yield "data: [DONE]\n\n"
 
     return StreamingResponse(pieces(), media_type="text/event-stream")
@@ -95,28 +112,32 @@ async def _chat(request: Request) -> Response:
 
 async def _completion(request: Request) -> Response:
     body = await request.json()
+    if (refusal := _known(body)) is not None:
+        return refusal
     words, reason = _words(body)
-    head = {"id": "c", "object": "text_completion", "created": 0, "model": MODEL}
+    head = {"id": "c", "object": "text_completion", "created": 0, "model": body["model"]}
+    usage = _usage(body["prompt"], words)
     if not body.get("stream"):
-        return JSONResponse({**head, "choices": [{"index": 0, "text": "".join(words), "finish_reason": reason}]})
-
-    async def pieces() -> AsyncIterator[str]:
-        for text, why in (*((word, None) for word in words), ("", reason)):
-            yield f"data: {json.dumps({**head, 'choices': [{'index': 0, 'text': text, 'finish_reason': why}]})}\n\n"
-        yield "data: [DONE]\n\n"
-
-    return StreamingResponse(pieces(), media_type="text/event-stream")
+        choice = {"index": 0, "text": "".join(words), "finish_reason": reason}
+        return JSONResponse({**head, "choices": [choice], "usage": usage})
+    choices = [
+        {"index": 0, "text": text, "finish_reason": why} for text, why in (*((w, None) for w in words), ("", reason))
+    ]
+    return _events(head, choices, usage, body)
 
 
 async def _embeddings(request: Request) -> Response:
     body = await request.json()
-    vectors = [[byte / 255 for byte in hashlib.sha256(text.encode()).digest()] for text in body["input"]]
+    vectors = [[byte / 255 - 0.5 for byte in hashlib.sha256(text.encode()).digest()] for text in body["input"]]
     data = [{"object": "embedding", "index": place, "embedding": v} for place, v in enumerate(vectors)]
-    return JSONResponse({"object": "list", "model": MODEL, "data": data})
+    tokens = sum(len(text.split()) + 1 for text in body["input"])
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return JSONResponse({"object": "list", "model": MODEL, "data": data, "usage": usage})
 
 
 async def _models(_: Request) -> Response:
-    return JSONResponse({"object": "list", "data": [{"id": MODEL, "object": "model", "created": 0, "owned_by": "t"}]})
+    data = [{"id": name, "object": "model", "created": 0, "owned_by": "t"} for name in (MODEL, OTHER)]
+    return JSONResponse({"object": "list", "data": data})
 
 
 @contextmanager

@@ -20,6 +20,7 @@ import broken_inference  # noqa: E402
 import broken_lifecycle  # noqa: E402, F401
 import broken_memory  # noqa: E402
 import broken_others  # noqa: E402
+import broken_received  # noqa: E402, F401
 import broken_restarts  # noqa: E402
 import broken_telemetry  # noqa: E402, F401
 from breaking import BROKEN, Broken, spec_of  # noqa: E402

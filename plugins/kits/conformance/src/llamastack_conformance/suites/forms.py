@@ -107,10 +107,10 @@ class FormChecks(InferenceCalls):
         if not hasattr(running.provider, "openai_chat"):
             raise NotApplicable("the provider takes no chats in OpenAI's form")
 
-    async def _asked(self, running: Running, *, stream: bool = False, **more: Any) -> Any:
+    async def _asked(self, running: Running, *, stream: bool = False, model: str | None = None, **more: Any) -> Any:
         """What the provider answers through the stack, as at `/v1/chat/completions`."""
         self._require_form(running)
-        model = await self._model(running)
+        model = model or await self._model(running)
         fields = {
             "messages": [{"role": "user", "content": QUESTION}],
             "temperature": 0.0,  # so that a second reply is that of the first

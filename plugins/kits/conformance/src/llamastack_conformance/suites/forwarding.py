@@ -84,12 +84,15 @@ class ForwardingChecks(InferenceCalls):
         asked = {"model": model, "messages": [{"role": "user", "content": QUESTION}], **more}
         # A backend may know only one of these names, and a provider need not forward the other.
         for limit in ({"max_tokens": 12}, {"max_completion_tokens": 12}, {}):
-            body = {**asked, **limit}
-            content, stream = json.dumps(body).encode(), bool(more.get("stream"))
-            answer = await running.stack.routed_calls("inference").call(_FORWARD, model, body, content, stream=stream)
+            answer = await self._forward(running, {**asked, **limit})
             if answer is not None:
                 return answer
         raise CheckFailure("None", wanted="an answer to a request with only messages, which every such backend accepts")
+
+    async def _forward(self, running: Running, body: dict[str, Any]) -> Any:
+        """The answer to a body in OpenAI's form; None if the provider does not forward it."""
+        content, stream = json.dumps(body).encode(), bool(body.get("stream"))
+        return await running.stack.routed_calls("inference").call(_FORWARD, body["model"], body, content, stream=stream)
 
 
 async def _one_by_one(blocks: list[bytes]) -> AsyncIterator[bytes]:

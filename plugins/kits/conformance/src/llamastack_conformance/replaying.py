@@ -1,0 +1,87 @@
+"""Recorded answers of a backend, to be injected again: as they were, with other text, in other pieces.
+
+The frames are those of HTTP/1.1 (RFC 9112): a length, or chunks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from llamastack_conformance.backend_tap import Exchange, Request, Tap
+from llamastack_conformance.watching import becomes
+
+_HEAD_END = b"\r\n\r\n"
+_LENGTH = re.compile(rb"(?im)^content-length:[ \t]*(\d+)[ \t]*\r?$")
+_CHUNKED = re.compile(rb"(?im)^transfer-encoding:.*chunked")
+_FRAMING = re.compile(rb"(?im)^(?:content-length|transfer-encoding|connection):[^\r\n]*\r\n")
+_ENCODED = re.compile(rb"(?im)^content-encoding:")
+_COMPLETE_BY_S = 2.0
+
+
+def head_of(message: bytes) -> bytes:
+    """Status line and headers, without the line break at their end."""
+    return message.partition(_HEAD_END)[0]
+
+
+def body_of(head: bytes, content: bytes) -> bytes:
+    """The body in what follows the head; without the frames of a chunked transfer (RFC 9112, 7.1)."""
+    if not _CHUNKED.search(head):
+        return content
+    body, rest = b"", content
+    while rest:
+        size_line, _, rest = rest.partition(b"\r\n")
+        try:
+            size = int(size_line.partition(b";")[0], 16)
+        except ValueError:
+            break
+        body += rest[:size]
+        rest = rest[size + 2 :]
+    return body
+
+
+def is_complete(answer: bytes) -> bool:
+    """Whether an answer has come to its end. Without a length and chunks it counts as complete."""
+    head, end, content = answer.partition(_HEAD_END)
+    if not end:
+        return False
+    if _CHUNKED.search(head):
+        return content.endswith(b"0\r\n\r\n")
+    length = _LENGTH.search(head)
+    return length is None or len(content) >= int(length[1])
+
+
+def is_text(answer: bytes) -> bool:
+    """Whether the body is text as it stands: neither compressed nor a binary format."""
+    head, _, content = answer.partition(_HEAD_END)
+    if _ENCODED.search(head):
+        return False
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in content
+
+
+def reframed(answer: bytes, change: Callable[[bytes], bytes]) -> bytes:
+    """The same answer with a changed body, which ends with the connection."""
+    head, _, content = answer.partition(_HEAD_END)
+    kept = _FRAMING.sub(b"", head + b"\r\n")
+    return kept + b"connection: close\r\n\r\n" + change(body_of(head, content))
+
+
+def target_of(request: Request) -> bytes:
+    """Method and path of a request."""
+    return request.head.partition(b" HTTP/")[0]
+
+
+async def completed(exchange: Exchange) -> bytes:
+    """The answer, once it is complete: a provider may return before it has read the end of a stream."""
+    await becomes(lambda: is_complete(bytes(exchange.answer)), _COMPLETE_BY_S)
+    return bytes(exchange.answer)
+
+
+async def replayed(tap: Tap) -> Callable[[Request], bytes | None]:
+    """Answers requests as the latest recorded exchange of the same method and path was answered; others go on."""
+    answers = {target_of(exchange.request): await completed(exchange) for exchange in tap.exchanges}
+    return lambda request: answers.get(target_of(request))
