@@ -241,6 +241,7 @@ HELPERS = (
     "llamastack_adapters.capabilities",
     "llamastack_adapters.http_client",
     "llamastack_adapters.transports",
+    "llamastack_adapters.url_paths",
     "llamastack_adapters.decompression",
     "llamastack.http.answer_limits",
     "llamastack.http.client",

@@ -112,6 +112,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "llamastack_adapters.transports",
         "llamastack_conformance.checks",
         "llamastack_conformance.provider_under_test",
+        "llamastack_adapters.url_paths",
         "llamastack_conformance.running",
         "llamastack_conformance.suites.suite",
         "llamastack_telemetry.conventions",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 import pydantic_core
@@ -17,6 +18,7 @@ from llamastack.provider.connection_errors import connection_error
 from llamastack.provider.context import current_context
 from llamastack.provider.errors import BackendError, LlamaStackError
 from llamastack.provider.streams import Stream, closing
+from llamastack_adapters._blocks import after, first_bytes, from_first
 from llamastack_adapters.decompression import ACCEPTED
 from llamastack_adapters.error_bodies import error_in, error_in_choice, error_of_answer, error_of_event, has_reply
 from llamastack_adapters.event_streams import EventStream, drain_briefly
@@ -30,14 +32,17 @@ from llamastack_adapters.non_streaming_replies import (
     wants_usage,
 )
 from llamastack_adapters.pool import ConnectionPool, HttpResponse
-from llamastack_adapters.remote_inference import RemoteConfig
+from llamastack_adapters.remote_inference import HttpConfig
 from llamastack_adapters.sse_blocks import DONE, split_at_events
 from llamastack_adapters.surrogate_pairs import decode_json
+from llamastack_adapters.url_paths import Params
 
-_PEEK_BYTES = 16  # bytes at the beginning of a body that show what it is
 _MOST_SHOWN = 16 * 1024  # bytes of an event in a message; the stack redacts secrets and then shortens it
 # No limit: a full pool would block without an error, health checks included.
 _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=100)
+
+
+_WITHOUT_CONTENT = (201, 202, 204, 205)
 
 
 def _nothing() -> dict[str, str]:
@@ -55,6 +60,8 @@ class HttpBackend:
     config: sets the limits of time and size, the certificate authority and the retries.
     headers: called for each request; returns the headers to add to it.
     explained: takes the error of an answer and returns the error to raise.
+    finds_error: returns the error in an answer of 2xx, or None. The default also takes `message` and `detail` for an
+    error, as backends of models have them; `stated_error` takes only what is called an error.
     options: passed to `http_client`.
 
     Calls raise llamastack errors without a provider_id; the stack adds it. Cancelling a call or closing a stream closes
@@ -64,10 +71,11 @@ class HttpBackend:
     def __init__(
         self,
         url: str,
-        config: RemoteConfig,
+        config: HttpConfig,
         *,
         headers: Callable[[], Mapping[str, str]] = _nothing,
         explained: Callable[[LlamaStackError], LlamaStackError] = _unchanged,
+        finds_error: Callable[[Any], Any] = error_in,
         **options: Any,
     ) -> None:
         self.url: str = url.rstrip("/")
@@ -79,6 +87,7 @@ class HttpBackend:
         self._retries = config.retries
         self._headers = headers
         self._explained = explained
+        self._finds_error = finds_error
         if parts.scheme == "http":
             # There is no certificate to verify, so the files of the authorities need not be read.
             options.setdefault("verify", False)
@@ -95,16 +104,43 @@ class HttpBackend:
         """Close the connections; safe to call twice."""
         await self._pool.aclose()
 
-    async def get(self, path: str) -> Any:
-        """The decoded JSON at `path`. Raises the error that the answer holds."""
-        return self._json(path, await self._retries.run(lambda: self._whole("GET", path, None)))
+    async def get(self, path: str, params: Params | None = None) -> Any:
+        """The decoded JSON at `path`. Raises the error that the answer holds.
 
-    async def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        params: the query of the URL; `url_paths.url_path` quotes what a path holds.
+        """
+        return await self.request("GET", path, params=params)
+
+    async def post(self, path: str, body: object = None) -> Any:
         """The decoded JSON that answers `body`. Raises the error that the answer holds."""
-        content = encode_json(body)
+        return await self.request("POST", path, body)
+
+    async def put(self, path: str, body: object = None) -> Any:
+        """As `post`. None for an answer without content."""
+        return await self.request("PUT", path, body)
+
+    async def patch(self, path: str, body: object = None) -> Any:
+        """As `post`. None for an answer without content."""
+        return await self.request("PATCH", path, body)
+
+    async def delete(self, path: str, body: object = None, params: Params | None = None) -> Any:
+        """As `post`. None for an answer without content."""
+        return await self.request("DELETE", path, body, params)
+
+    async def request(self, method: str, path: str, body: object = None, params: Params | None = None) -> Any:
+        """The decoded JSON that answers a request of any method. Raises the error that the answer holds.
+
+        None for an answer without content, if the method or the status (201, 202, 204, 205) lets expect it; any other
+        is a BackendError. body: what becomes JSON; None sends none. params: the query of the URL.
+        """
+        content = None if body is None else encode_json(body)
+        query = f"?{urlencode({**params})}" if params else ""
 
         async def once() -> Any:
-            return self._json(path, await self._whole("POST", path, content))
+            answer = await self._begin(method, path + query, content, "application/json")
+            received = await self._read(answer)
+            may_be_empty = answer.status in _WITHOUT_CONTENT or method not in ("GET", "POST")
+            return None if may_be_empty and not received.strip() else self._json(path, received)
 
         return await self._retries.run(once)
 
@@ -136,7 +172,7 @@ class HttpBackend:
                 raise BackendError(f"{self.where} ended the stream before the reply was complete") from None
 
         answer, lines, first = await self._retries.run(begin)
-        return Stream(_from_first(first, lines), answer.aclose)
+        return Stream(from_first(first, lines), answer.aclose)
 
     async def all_lines(
         self, path: str, body: Mapping[str, Any], is_last: Callable[[Mapping[str, Any]], object]
@@ -203,28 +239,17 @@ class HttpBackend:
         if kind.startswith("text/event-stream"):
             return answer, blocks
         try:
-            first = await self._first(blocks)
+            first = await first_bytes(blocks)
             if not looks_like_events(first):
                 content = await whole(blocks, self._limits.response_bytes, self.where, first)
                 first = self._as_events(path, content, body, kind)
-            return answer, _after(first, blocks)
+            return answer, after(first, blocks)
         except httpx.HTTPError as error:
             await answer.aclose()
             raise self._broke_off(error) from error
         except BaseException:
             await answer.aclose()
             raise
-
-    async def _first(self, blocks: AsyncIterator[bytes]) -> bytes:
-        """The beginning of a body, long enough to show what it is. Leading blocks of white space are dropped."""
-        first = b""
-        async for block in blocks:
-            if not first and block.isspace():
-                continue  # keeping them and looking at them each time would take quadratic time
-            first += block
-            if len(first.lstrip()) > _PEEK_BYTES:
-                break
-        return first
 
     def _as_events(self, path: str, content: bytes, body: bytes, kind: str = "text/event-stream") -> bytes:
         """A whole answer as the events of a stream. kind: its content-type."""
@@ -249,7 +274,7 @@ class HttpBackend:
                 answer = whole_texts(decode_json(content))  # this decoder accepts lone surrogates
         except ValueError:
             raise BackendError(f"{self.where}{path} answered something else than JSON") from None
-        error = error_in_choice(answer) if has_reply(answer) else error_in(answer)
+        error = error_in_choice(answer) if has_reply(answer) else self._finds_error(answer)
         if error is not None:
             raise self._explained(error_of_event(error, self.where, "answered with an error"))
         return answer
@@ -259,9 +284,10 @@ class HttpBackend:
         headers = {
             "Accept": accept,
             "Accept-Encoding": ACCEPTED,
-            "Content-Type": "application/json",
             **self._headers(),
         }
+        if body is not None:  # some servers refuse a content-type without content
+            headers.setdefault("Content-Type", "application/json")
         trace = current_context().traceparent
         if trace is not None:
             headers["traceparent"] = trace
@@ -303,10 +329,10 @@ class HttpBackend:
     ) -> AsyncIterator[Any]:
         try:
             first = await anext(blocks, b"")
-            blocks = _after(first, blocks)
+            blocks = after(first, blocks)
             if looks_whole(first):
                 content = await whole(blocks, self._limits.response_bytes, self.where)
-                blocks = _after(self._as_events("", content, b""), blocks)
+                blocks = after(self._as_events("", content, b""), blocks)
             events = iter_data(blocks, self._limits.event_bytes)
             async for data in events:
                 if data == DONE:
@@ -366,17 +392,3 @@ class HttpBackend:
         """The error of a call whose answer had begun: the backend was up, so this is no ProviderUnavailableError."""
         failed = self._failed(error)
         return BackendError(f"{failed.message}, in the middle of an answer") if failed.status == 503 else failed
-
-
-async def _from_first(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async with closing(rest):
-        yield first
-        async for one in rest:
-            yield one
-
-
-async def _after(first: bytes, blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    if first:
-        yield first
-    async for block in blocks:
-        yield block

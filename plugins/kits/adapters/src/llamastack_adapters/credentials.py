@@ -25,7 +25,7 @@ class ApiKey:
     deps: what the factory received.
     configured: the key of the config.
     field: the field of the provider data that holds a client's own key; that key is preferred. The spec's
-    `provider_data_validator` must have this field.
+    `provider_data_validator` must have this field. None if clients send no keys.
     config_key: where `configured` stands in the config, for error messages.
     needed: whether the backend refuses calls without a key.
     """
@@ -35,7 +35,7 @@ class ApiKey:
         deps: Deps,
         configured: SecretStr | None,
         *,
-        field: str,
+        field: str | None,
         config_key: str = "api_key",
         needed: bool = True,
     ) -> None:
@@ -49,6 +49,11 @@ class ApiKey:
     def configured(self) -> bool:
         """Whether the config has a key."""
         return bool(self._configured)
+
+    @property
+    def from_clients(self) -> bool:
+        """Whether clients may send keys of their own."""
+        return self._field is not None
 
     def value(self) -> str | None:
         """The key for a call of this request; None if none is needed and none is given.
@@ -74,6 +79,11 @@ class ApiKey:
         key = self.value()
         return {} if key is None else {"Authorization": f"Bearer {key}"}
 
+    def header(self, name: str) -> dict[str, str]:
+        """The header of this name that carries the key alone, such as `X-Api-Key`. Raises as `value` does."""
+        key = self.value()
+        return {} if key is None else {name: key}
+
     def explained(self, error: LlamaStackError) -> LlamaStackError:
         """`error`. If it is about the key, it also says whose key was sent and where to give another."""
         if isinstance(error, AuthenticationError | PermissionDeniedError):
@@ -89,12 +99,14 @@ class ApiKey:
 
     @property
     def _place(self) -> str:
-        return f"{PROVIDER_DATA_HEADER}.{self._field}"
+        return self._config_key if self._field is None else f"{PROVIDER_DATA_HEADER}.{self._field}"
 
     @property
     def _ways(self) -> str:
-        return f"'{self._config_key}' in its config, or '{self._field}' in the header {PROVIDER_DATA_HEADER}"
+        ways = f"'{self._config_key}' in its config"
+        return ways if self._field is None else f"{ways}, or '{self._field}' in the header {PROVIDER_DATA_HEADER}"
 
     def _own(self) -> str:
-        data = self._deps.request_data()
-        return key_text(getattr(data, self._field, None))
+        if self._field is None:
+            return ""
+        return key_text(getattr(self._deps.request_data(), self._field, None))

@@ -165,6 +165,16 @@ def error_in(answer: Any) -> Any:
     return answer if is_error or texts or answer.get("detail") else None
 
 
+def stated_error(answer: Any) -> Any:
+    """The error in a decoded answer that calls it so, by `error` or `errors`; None if there is none.
+
+    For APIs whose answers may have a `message` or a `detail` of another kind.
+    """
+    errors = answer.get("errors") if isinstance(answer, dict) else None
+    named = isinstance(answer, dict) and bool(answer.get("error"))
+    return error_in(answer) if named or (isinstance(errors, list) and errors) else None
+
+
 def has_reply(answer: Any) -> bool:
     """Whether a decoded answer has part of a reply, whatever else it has."""
     return isinstance(answer, dict) and bool(answer.get("choices") or answer.get("data"))

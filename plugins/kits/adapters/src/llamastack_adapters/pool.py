@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from llamastack_adapters.direct_posts import Answer, DirectPosts
 
 _CONTENT_ENCODING = "Content-Encoding"
+_NO_CONTENT_TYPE = ("Content-Type",)
 # The longest body that is written at once; a longer one is written in blocks, as fast as the peer reads them.
 _MOST_AT_ONCE = 2**18
 # Options that mean the same to both clients; with any other option httpx sends the requests.
@@ -145,7 +146,13 @@ class _AiohttpPool:
                 return _DirectAnswer(await posts.send(url, headers, content), self.guarded.limits)
             session = _session(self.guarded.spare() if needs_fresh.get() else self.guarded.inner)
             response = await session.request(
-                method, url, data=content, headers=headers, allow_redirects=False, timeout=self.timeout
+                method,
+                url,
+                data=content,
+                headers=headers,
+                skip_auto_headers=_NO_CONTENT_TYPE if content is None else None,
+                allow_redirects=False,
+                timeout=self.timeout,
             )
         except Exception as error:
             raise_translated(error, as_httpx(error, method, url))

@@ -79,20 +79,11 @@ class AnswersConfig(BaseModel):
         return AnswerLimits(self.max_response_bytes, self.max_event_bytes)
 
 
-class RemoteConfig(AnswersConfig):
-    """The fields of the config of every remote inference provider."""
+class HttpConfig(AnswersConfig):
+    """What `HttpBackend` needs: the fields of the config of a provider, of any API, whose backend speaks HTTP."""
 
-    models: dict[Identifier, Identifier] = Field(
-        default_factory=dict,
-        description="Further names for models that the backend serves: "
-        "public name -> the backend's name. Such a name can move between backends.",
-    )
-    trust_models: bool = Field(
-        default=False,
-        description="Serve the names in `models` although the backend does not list them, or lists nothing at all",
-    )
     timeout_s: float = Field(
-        default=600.0, gt=0, allow_inf_nan=False, description="Seconds that the backend may be silent during a call"
+        default=60.0, gt=0, allow_inf_nan=False, description="Seconds that the backend may be silent during a call"
     )
     connect_timeout_s: float = Field(
         default=10.0, gt=0, allow_inf_nan=False, description="Seconds that connecting to the backend may take"
@@ -106,14 +97,31 @@ class RemoteConfig(AnswersConfig):
     )
 
     @property
-    def configured_names(self) -> list[str]:
-        """The names in this config; they are served when the backend works."""
-        return list(self.models)
-
-    @property
     def retries(self) -> Retries:
         """How often a call that met a rate limit is retried, and with which waits."""
         return Retries(self.max_retries, self.max_retry_wait_s)
+
+
+class RemoteConfig(HttpConfig):
+    """The fields of the config of every remote inference provider."""
+
+    timeout_s: float = Field(
+        default=600.0, gt=0, allow_inf_nan=False, description="Seconds that the backend may be silent during a call"
+    )
+    models: dict[Identifier, Identifier] = Field(
+        default_factory=dict,
+        description="Further names for models that the backend serves: "
+        "public name -> the backend's name. Such a name can move between backends.",
+    )
+    trust_models: bool = Field(
+        default=False,
+        description="Serve the names in `models` although the backend does not list them, or lists nothing at all",
+    )
+
+    @property
+    def configured_names(self) -> list[str]:
+        """The names in this config; they are served when the backend works."""
+        return list(self.models)
 
 
 class RemoteInference(Inference, ModelsProtocolPrivate):

@@ -43,8 +43,8 @@ class OpenAIInference(FormChatInference, FormCompletionInference, RemoteInferenc
     A subclass states how its backend differs: by the class variables, its `Dialect`, and the listing of models.
     """
 
-    key_field: ClassVar[str]
-    """Field of the provider data that holds a client's own key."""
+    key_field: ClassVar[str | None] = None
+    """Field of the provider data that holds a client's own key; None if clients send none."""
     key_name: ClassVar[str] = "api_key"
     """Key of the config that holds the operator's key."""
     key_needed: ClassVar[bool] = True
@@ -89,7 +89,7 @@ class OpenAIInference(FormChatInference, FormCompletionInference, RemoteInferenc
 
     @property
     def has_key(self) -> bool:
-        return self.key.configured
+        return self.key.configured or not self.key.from_clients
 
     def request_headers(self) -> Mapping[str, str]:
         """The headers of each request: the key. Raises as `ApiKey.value` does."""
