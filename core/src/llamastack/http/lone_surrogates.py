@@ -6,6 +6,7 @@ A backend that cuts its reply between two UTF-16 units sends one half in each of
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Mapping
 from typing import Literal
 
@@ -15,13 +16,22 @@ _HALF = re.compile("[\ud800-\udfff]")
 
 
 def encode_json(value: object, *, inf_nan_mode: Literal["null", "constants", "strings"] = "constants") -> bytes:
-    """The JSON text of a value, with U+FFFD for lone surrogates. Raises ValueError for one that has no such text."""
+    """The JSON text of a value, with U+FFFD for lone surrogates. Raises ValueError for one that has no such text.
+
+    An `array` of numbers, such as a vector of the memory kit, is a list.
+    """
     try:
-        return pydantic_core.to_json(value, inf_nan_mode=inf_nan_mode)
+        return pydantic_core.to_json(value, inf_nan_mode=inf_nan_mode, fallback=_to_list)
     except ValueError as error:
         if "surrogates not allowed" not in str(error):
             raise
-    return pydantic_core.to_json(whole_texts(value), inf_nan_mode=inf_nan_mode)
+    return pydantic_core.to_json(whole_texts(value), inf_nan_mode=inf_nan_mode, fallback=_to_list)
+
+
+def _to_list(value: object) -> list[float]:
+    if isinstance(value, array):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} has no JSON text")
 
 
 def whole_text(text: str) -> str:

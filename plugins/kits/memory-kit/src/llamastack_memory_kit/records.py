@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
+from uuid import uuid4
 
 from llamastack.api.base import JsonObject
 from llamastack.api.memory_banks import MemoryBank
@@ -72,6 +73,7 @@ class Insert:
     chunks: those of all the documents, in order.
     generation: rises with each insert of this process; microseconds since 1970.
     now: seconds since 1970. expires_at: from then on no query finds the chunks; None: they stay.
+    key: a name that no other insert of any process has.
     """
 
     document_ids: Sequence[str]
@@ -79,6 +81,7 @@ class Insert:
     generation: int
     now: float
     expires_at: float | None
+    key: str = field(default_factory=lambda: uuid4().hex)
 
 
 @dataclass(frozen=True, slots=True)
