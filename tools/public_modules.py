@@ -115,6 +115,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "llamastack_adapters.url_paths",
         "llamastack_conformance.running",
         "llamastack_conformance.suites.suite",
+        "llamastack_memory_kit.flat_records",
         "llamastack_telemetry.conventions",
     ),
 }

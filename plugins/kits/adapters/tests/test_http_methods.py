@@ -133,8 +133,8 @@ class _Data(BaseModel):
 @pytest.mark.parametrize("field", [None, "acme_api_key"])
 async def test_a_key_in_a_header_of_another_name(field: str | None, scripted_backend: ScriptedHttp) -> None:
     deps = Deps(provider_id="acme", provider_data_validator=_Data)
-    key = ApiKey(deps, SecretStr("operators"), field=field)
-    backend = HttpBackend(scripted_backend.url, HttpConfig(), headers=lambda: key.header("X-Api-Key"))
+    key = ApiKey(deps, SecretStr("operators"), field=field, header="X-Api-Key")
+    backend = HttpBackend(scripted_backend.url, HttpConfig(), key=key)
     scripted_backend.answers.extend([answer(200, {})] * 2)
     await backend.get("/items")
     with use_provider_data({"acme_api_key": "clients"}):

@@ -13,11 +13,9 @@ from hypothesis import strategies as st
 from llamastack.api.memory_banks import KeywordMemoryBank, VectorMemoryBank
 from llamastack.http.lone_surrogates import encode_json
 from llamastack.provider import BackendError
-from llamastack_memory_kit import (
+from llamastack_memory_kit import Bank, Insert, StoredChunk
+from llamastack_memory_kit.flat_records import (
     FOREVER,
-    Bank,
-    Insert,
-    StoredChunk,
     bank_from_text,
     bank_to_text,
     chunk_from_fields,

@@ -19,6 +19,7 @@ from llamastack.provider.context import current_context
 from llamastack.provider.errors import BackendError, LlamaStackError
 from llamastack.provider.streams import Stream, closing
 from llamastack_adapters._blocks import after, first_bytes, from_first
+from llamastack_adapters.credentials import ApiKey
 from llamastack_adapters.decompression import ACCEPTED
 from llamastack_adapters.error_bodies import error_in, error_in_choice, error_of_answer, error_of_event, has_reply
 from llamastack_adapters.event_streams import EventStream, drain_briefly
@@ -58,8 +59,9 @@ class HttpBackend:
 
     url: the backend's URL; paths are appended to it.
     config: sets the limits of time and size, the certificate authority and the retries.
-    headers: called for each request; returns the headers to add to it.
-    explained: takes the error of an answer and returns the error to raise.
+    key: the key to send, in the header that it names. An error of the backend about it says where to give another.
+    headers: called for each request; returns the headers to add to it. Default: that of `key`.
+    explained: takes the error of an answer and returns the error to raise. Default: that of `key`.
     finds_error: returns the error in an answer of 2xx, or None. The default also takes `message` and `detail` for an
     error, as backends of models have them; `stated_error` takes only what is called an error.
     options: passed to `http_client`.
@@ -73,8 +75,9 @@ class HttpBackend:
         url: str,
         config: HttpConfig,
         *,
-        headers: Callable[[], Mapping[str, str]] = _nothing,
-        explained: Callable[[LlamaStackError], LlamaStackError] = _unchanged,
+        key: ApiKey | None = None,
+        headers: Callable[[], Mapping[str, str]] | None = None,
+        explained: Callable[[LlamaStackError], LlamaStackError] | None = None,
         finds_error: Callable[[Any], Any] = error_in,
         **options: Any,
     ) -> None:
@@ -85,8 +88,8 @@ class HttpBackend:
         """Scheme, host and port of the backend, for error messages."""
         self._timeout_s = config.timeout_s
         self._retries = config.retries
-        self._headers = headers
-        self._explained = explained
+        self._headers = headers or (_nothing if key is None else key.headers)
+        self._explained = explained or (_unchanged if key is None else key.explained)
         self._finds_error = finds_error
         if parts.scheme == "http":
             # There is no certificate to verify, so the files of the authorities need not be read.

@@ -28,6 +28,7 @@ class ApiKey:
     `provider_data_validator` must have this field. None if clients send no keys.
     config_key: where `configured` stands in the config, for error messages.
     needed: whether the backend refuses calls without a key.
+    header: the name of the header that holds the key alone, such as `X-Api-Key`; None: `Authorization: Bearer`.
     """
 
     def __init__(
@@ -38,12 +39,14 @@ class ApiKey:
         field: str | None,
         config_key: str = "api_key",
         needed: bool = True,
+        header: str | None = None,
     ) -> None:
         self._deps = deps
         self._configured = key_text(configured)
         self._field = field
         self._config_key = config_key
         self._needed = needed
+        self._header = header
 
     @property
     def configured(self) -> bool:
@@ -79,10 +82,12 @@ class ApiKey:
         key = self.value()
         return {} if key is None else {"Authorization": f"Bearer {key}"}
 
-    def header(self, name: str) -> dict[str, str]:
-        """The header of this name that carries the key alone, such as `X-Api-Key`. Raises as `value` does."""
+    def headers(self) -> dict[str, str]:
+        """The header that carries the key, as the constructor says. Raises as `value` does."""
+        if self._header is None:
+            return self.bearer()
         key = self.value()
-        return {} if key is None else {name: key}
+        return {} if key is None else {self._header: key}
 
     def explained(self, error: LlamaStackError) -> LlamaStackError:
         """`error`. If it is about the key, it also says whose key was sent and where to give another."""

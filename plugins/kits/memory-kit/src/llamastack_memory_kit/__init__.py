@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from llamastack.lazy_imports import lazy_getattr
 
 __all__ = [
-    "FOREVER",
     "Bank",
     "BankMemory",
     "ChunkSize",
@@ -26,25 +25,12 @@ __all__ = [
     "StagedStorage",
     "StoredChunk",
     "VectorMemory",
-    "bank_from_text",
-    "bank_to_text",
-    "chunk_from_fields",
-    "chunk_to_fields",
-    "collection_name",
     "definition_of",
 ]
 
 if TYPE_CHECKING:
     from llamastack_memory_kit.bank_memory import BankMemory
     from llamastack_memory_kit.chunking import Chunker, Piece
-    from llamastack_memory_kit.flat_records import (
-        FOREVER,
-        bank_from_text,
-        bank_to_text,
-        chunk_from_fields,
-        chunk_to_fields,
-        collection_name,
-    )
     from llamastack_memory_kit.records import (
         Bank,
         ChunkSize,
@@ -61,6 +47,6 @@ if TYPE_CHECKING:
 else:
     __getattr__ = lazy_getattr(
         __name__,
-        (".settings", ".records", ".chunking", ".bank_memory", ".vector_memory", ".staged_storage", ".flat_records"),
+        (".settings", ".records", ".chunking", ".bank_memory", ".vector_memory", ".staged_storage"),
         __all__,
     )

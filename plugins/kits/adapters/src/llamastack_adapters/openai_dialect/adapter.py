@@ -47,6 +47,8 @@ class OpenAIInference(FormChatInference, FormCompletionInference, RemoteInferenc
     """Field of the provider data that holds a client's own key; None if clients send none."""
     key_name: ClassVar[str] = "api_key"
     """Key of the config that holds the operator's key."""
+    key_in_header: ClassVar[str | None] = None
+    """The name of the header that holds the key alone, such as `X-Api-Key`; None: `Authorization: Bearer`."""
     key_needed: ClassVar[bool] = True
     """Whether the backend is known to refuse calls without a key."""
     api_path: ClassVar[str] = ""
@@ -79,7 +81,14 @@ class OpenAIInference(FormChatInference, FormCompletionInference, RemoteInferenc
         self.dialect = replace(dialect, family=family)
         """How the backend differs."""
         if not isinstance(key, ApiKey):
-            key = ApiKey(deps, key, field=self.key_field, config_key=self.key_name, needed=self.key_needed)
+            key = ApiKey(
+                deps,
+                key,
+                field=self.key_field,
+                config_key=self.key_name,
+                needed=self.key_needed,
+                header=self.key_in_header,
+            )
         self.key = key
         """The key of requests."""
         self.backend = HttpBackend(
@@ -93,7 +102,7 @@ class OpenAIInference(FormChatInference, FormCompletionInference, RemoteInferenc
 
     def request_headers(self) -> Mapping[str, str]:
         """The headers of each request: the key. Raises as `ApiKey.value` does."""
-        return self.key.bearer()
+        return self.key.headers()
 
     def path_of(self, route: str, model: str = "") -> str:
         """The path of `route`, such as `chat/completions`, below the URL.
