@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,30 +24,55 @@ def replaying() -> bool:
 
 
 class FileMemory(SampleMemory):
-    """The sample provider with its banks in a file, which is written before a call returns."""
+    """The sample provider with its banks in a file, which is read before and written at the end of every call."""
 
     place: Path
+    started = False
 
-    async def open(self) -> None:
-        if self.place.exists():
-            self._kept = pickle.loads(self.place.read_bytes())
+    def read(self) -> None:
+        self._kept = pickle.loads(self.place.read_bytes()) if self.place.exists() else {}
 
     def write(self) -> None:
-        self.place.write_bytes(pickle.dumps(self._kept))
+        part = self.place.with_suffix(".part")
+        part.write_bytes(pickle.dumps(self._kept))
+        part.replace(self.place)  # in one step: the process may be killed at any time
+
+    def write_once(self) -> None:
+        """Write what the first reading has changed."""
+        if not self.started:
+            self.started = True
+            self.write()
+
+    def require(self, bank: Any) -> None:
+        self.read()
+        if bank.identifier not in self._kept:
+            raise NotFoundError(f"no bank '{bank.identifier}'")
+
+    async def list_banks(self) -> Any:
+        self.read()
+        return await super().list_banks()
 
     async def create_bank(self, bank: Any) -> None:
+        self.read()
         await super().create_bank(bank)
         self.write()
 
     async def drop_bank(self, bank: Any) -> None:
+        self.read()
         await super().drop_bank(bank)
         self.write()
 
     async def store(self, bank: Any, insert: Any) -> None:
+        self.require(bank)
         await super().store(bank, insert)
         self.write()
 
+    async def search(self, bank: Any, query: Any) -> Any:
+        self.require(bank)
+        return await super().search(bank, query)
+
     async def delete(self, bank: Any, document_ids: Any) -> None:
+        self.require(bank)
         await super().delete(bank, document_ids)
         self.write()
 
@@ -62,7 +88,10 @@ def made_with_file(cls: type) -> Callable[..., Any]:
     return make
 
 
-kept = breaker("memory", MEMORY, made_with_file, settings={"objects": [{"identifier": "bank", "type": "keyword"}]})
+SHARED_MEMORY = replace(MEMORY, single_process=False)
+kept = breaker(
+    "memory", SHARED_MEMORY, made_with_file, settings={"objects": [{"identifier": "bank", "type": "keyword"}]}
+)
 
 
 # ---- what is kept ----------------------------------------------------------------------------------------------------
@@ -72,24 +101,29 @@ kept = breaker("memory", MEMORY, made_with_file, settings={"objects": [{"identif
 class EmptiesEveryBankAtTheStart(FileMemory):
     async def register_memory_bank(self, memory_bank: Any) -> None:
         if replaying():
-            self._kept.pop(memory_bank.identifier, None)
+            await self.drop_bank(memory_bank)
         await super().register_memory_bank(memory_bank)
 
 
 @kept("restart.content")
 class WritesNothing(FileMemory):
+    def read(self) -> None:
+        if not self._kept:
+            super().read()
+
     def write(self) -> None:
         self.place.write_bytes(pickle.dumps({name: {} for name in self._kept}))
 
 
 @kept("restart.content")
-class LosesMetadataInTheFile(FileMemory):
-    async def open(self) -> None:
-        await super().open()
-        for bank in self._kept.values():
+class LosesMetadataWhenItStarts(FileMemory):
+    def read(self) -> None:
+        super().read()
+        for bank in self._kept.values() if not self.started else ():
             for chunks in bank.values():
                 for each in chunks:
                     object.__setattr__(each.chunk, "metadata", None)
+        self.write_once()
 
 
 @idle("restart.content")
@@ -148,7 +182,7 @@ class ListsEachRegistration(SampleSafety):
 @kept("restart.new-registry")
 class RefusesWhatTheBackendHas(FileMemory):
     async def register_memory_bank(self, memory_bank: Any) -> None:
-        if not replaying() and memory_bank.identifier in self._kept:
+        if not replaying() and await self.find_bank(memory_bank.identifier):
             raise ConflictError(f"there is a bank '{memory_bank.identifier}'")
         await super().register_memory_bank(memory_bank)
 
@@ -157,11 +191,107 @@ class RefusesWhatTheBackendHas(FileMemory):
 class EmptiesWhatTheBackendHas(FileMemory):
     async def register_memory_bank(self, memory_bank: Any) -> None:
         if not replaying():
-            self._kept.pop(memory_bank.identifier, None)
+            await self.drop_bank(memory_bank)
         await super().register_memory_bank(memory_bank)
 
 
 @kept("restart.unregistered")
 class UnregistersInMemoryOnly(FileMemory):
+    gone: frozenset[str] = frozenset()
+
+    async def list_banks(self) -> Any:
+        return [bank for bank in await super().list_banks() if bank.identifier not in self.gone]
+
     async def drop_bank(self, bank: Any) -> None:
-        self._kept.pop(bank.identifier, None)
+        self.gone |= {bank.identifier}
+
+
+# ---- other processes -------------------------------------------------------------------------------------------------
+
+
+class Caches(FileMemory):
+    """Reads its file when it starts, and writes it when it stops."""
+
+    is_read = False
+
+    def read(self) -> None:
+        if not self.is_read:
+            super().read()
+            self.is_read = True
+
+    def write(self) -> None:
+        return
+
+    async def close(self) -> None:
+        super().write()
+
+
+@kept("restart.stored")
+class WritesAtTheEnd(Caches): ...
+
+
+@kept("restart.behind-its-back")
+class AnswersAsIfEmpty(FileMemory):
+    async def search(self, bank: Any, query: Any) -> Any:
+        try:
+            return await super().search(bank, query)
+        except NotFoundError:
+            return []
+
+
+@kept("restart.behind-its-back")
+class FailsWithoutAReason(FileMemory):
+    def require(self, bank: Any) -> None:
+        self.read()
+        if bank.identifier not in self._kept:
+            raise KeyError(bank.identifier)
+
+
+@kept("restart.behind-its-back")
+class ListsWhatItHasSeen(FileMemory):
+    """It neither notices that a bank is gone nor makes it again."""
+
+    async def list_banks(self) -> Any:
+        self.seen = {**getattr(self, "seen", {}), **{bank.identifier: bank for bank in await super().list_banks()}}
+        return list(self.seen.values())
+
+
+# ---- documents -------------------------------------------------------------------------------------------------------
+
+
+@kept("restart.documents")
+class LosesTheTtlWhenItStarts(FileMemory):
+    def read(self) -> None:
+        super().read()
+        for bank in self._kept.values() if not self.started else ():
+            for chunks in bank.values():
+                for each in chunks:
+                    object.__setattr__(each, "expires_at", None)
+        self.write_once()
+
+
+@kept("restart.documents")
+class KeepsFlatMetadata(FileMemory):
+    async def store(self, bank: Any, insert: Any) -> None:
+        for chunk in insert.chunks:
+            flat = {name: str(value) for name, value in (chunk.metadata or {}).items()}
+            object.__setattr__(chunk, "metadata", flat)
+        await super().store(bank, insert)
+
+
+@kept("restart.documents")
+class DeletesInMemoryOnly(FileMemory):
+    gone: frozenset[str] = frozenset()
+
+    async def delete(self, bank: Any, document_ids: Any) -> None:
+        self.gone |= {*document_ids}
+
+    async def search(self, bank: Any, query: Any) -> Any:
+        return [each for each in await super().search(bank, query) if each.chunk.document_id not in self.gone]
+
+
+@kept("restart.other-definition")
+class TakesAnyType(FileMemory):
+    async def register_memory_bank(self, memory_bank: Any) -> None:
+        if await self.find_bank(memory_bank.identifier) is None:
+            await super().register_memory_bank(memory_bank)

@@ -31,6 +31,7 @@ class KeptData:
         self._declared = _is_declared(config) or any(
             isinstance(value, KeyValue) for value in getattr(running.provider, "__dict__", {}).values()
         )
+        self._single = _is_single_process(running.subject.spec.single_process, config)
         self._places = {str(place): place for place in _places(config)}
         own = folder.path / "providers" / running.subject.api / running.provider_id
         self._places[str(own)] = own
@@ -43,6 +44,11 @@ class KeptData:
                 "the provider keeps its data in its process, as far as its config and its files show; if it does not, "
                 "say `keeps_data: true` in x-conformance"
             )
+
+    def require_shared(self) -> None:
+        """Raises NotApplicable if another instance of the provider cannot reach its data meanwhile."""
+        if self._single:
+            raise NotApplicable("with this config the provider is for one process alone (`single_process`)")
 
     @property
     def outlives(self) -> bool:
@@ -64,6 +70,10 @@ def _is_declared(config: object) -> bool:
         if _URL.match(str(value)):
             return True
     return False
+
+
+def _is_single_process(declared: bool | tuple[str, ...], config: object) -> bool:
+    return declared if isinstance(declared, bool) else any(getattr(config, name, None) for name in declared)
 
 
 def _places(config: object) -> Iterator[Path]:

@@ -19,6 +19,7 @@ class Way(NamedTuple):
 
     second: as the second instance. tapped: with a tap before the backend. down: the tap refuses connections.
     changes: to the config, as text. again: in a folder that an earlier stack has used.
+    beside: while another stack runs with the same config.
     """
 
     second: bool = False
@@ -26,6 +27,7 @@ class Way(NamedTuple):
     down: bool = False
     changes: str = "{}"
     again: bool = False
+    beside: bool = False
 
 
 AS_CONFIGURED = Way()

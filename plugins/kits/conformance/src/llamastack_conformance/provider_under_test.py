@@ -61,12 +61,14 @@ class Subject(ConfiguredProvider, CheckRunner):
         tapped: bool = False,
         down: bool = False,
         folder: StackFolder | None = None,
+        beside: StackFolder | None = None,
     ) -> AsyncIterator[Running]:
         """Start a separate stack.
 
         changes: to the provider's config. second: start the second instance, with another id. tapped: put a tap before
         the backend; raises NotApplicable if that is impossible. down: the backend cannot be reached until
-        `tap.listen()`. folder: of `kept_folder`, with what the stack before has left. The shared stack is stopped
+        `tap.listen()`. folder: of `kept_folder`, with what the stack before has left. beside: of a stack that runs;
+        this one is another worker of it, and leaves to it what is registered. The shared stack is stopped
         first. Raises CheckFailure if the provider does not become healthy, unless `down`; and at once if it did not in
         an earlier check.
         """
@@ -76,13 +78,14 @@ class Subject(ConfiguredProvider, CheckRunner):
         async with AsyncExitStack() as opened:
             made: Tap | None = None
             change = merged(changes or {}, self.settings.second if second else {})
-            way = Way(second, tapped, down, repr(change), again=folder is not None and folder.starts > 0)
+            again = folder is not None and folder.starts > 0
+            way = Way(second, tapped, down, repr(change), again, beside is not None)
             if tapped or down:
                 made = await opened.enter_async_context(tap(self.require_backend(), listens=not down))
                 change = merged(change, nested(self.backend_url_field or "", made.url))
             self._never_healthy.raise_if(way)
-            used = folder or opened.enter_context(new_stack_folder())
-            stack = self._assemble(provider_id, change, used, None if folder is None else folder.store)
+            used = folder or beside or opened.enter_context(new_stack_folder())
+            stack = self._assemble(provider_id, change, used, is_kept=used in (folder, beside))
             running = Running(self, stack, provider_id, made, folder)
             with self._never_healthy.remembered(way, self.settings.time_limit_s):
                 await opened.enter_async_context(stack)
@@ -92,16 +95,14 @@ class Subject(ConfiguredProvider, CheckRunner):
                 yield running
             finally:
                 with anyio.CancelScope(shield=True), anyio.move_on_after(_CLEAN_UP_S):
-                    await running.clean_up()
+                    await running.clean_up(unregisters=beside is None)
 
-    def _assemble(
-        self, provider_id: str, change: Mapping[str, Any], folder: StackFolder, store: Mapping[str, Any] | None
-    ) -> Stack:
+    def _assemble(self, provider_id: str, change: Mapping[str, Any], folder: StackFolder, *, is_kept: bool) -> Stack:
         """A stack that is not started. Raises CheckFailure if it does not accept its run config."""
         document = self.run_config(provider_id, change)
         folder.use()
-        if store is not None:
-            document["store"] = dict(store)
+        if is_kept:
+            document["store"] = folder.store
         try:
             return Stack.from_config(document, discovery=self.discovery, folder=folder.path)
         except ConfigError as error:

@@ -50,6 +50,12 @@ class Running:
         return self._tap
 
     @property
+    def folder(self) -> StackFolder:
+        if self._folder is None:
+            raise TypeError("this check started its stack without a folder")
+        return self._folder
+
+    @property
     def instance(self) -> SupervisedProvider:
         return next(i for i in self.stack.instances[self.subject.api] if i.provider_id == self.provider_id)
 
@@ -124,17 +130,15 @@ class Running:
 
     def leave(self) -> None:
         """Leave what is registered, and the backend, to the next stack in the folder. Call it last."""
-        if self._folder is None:
-            raise TypeError("this check started its stack without a folder")
-        self._folder.leave(self.registered)
+        self.folder.leave(self.registered)
         self._registered.clear()
 
-    async def clean_up(self) -> None:
+    async def clean_up(self, *, unregisters: bool = True) -> None:
         """Unregister what the checks have left registered: a backend outlives the stack."""
         if self._tap is not None:
             self._tap.clear()
             await self._tap.listen()
-        for identifier in self.registered:
+        for identifier in self.registered if unregisters else ():
             with suppress(LlamaStackError):  # the check has reported it already, or has caused it
                 await self.unregister(identifier)
 

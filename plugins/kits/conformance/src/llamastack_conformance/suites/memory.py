@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from llamastack_conformance.suites.memory_contents import ContentChecks
 from llamastack_conformance.suites.memory_documents import DocumentChecks
+from llamastack_conformance.suites.memory_restart import RestartedDocumentChecks
 
 
-class MemoryConformance(ContentChecks, DocumentChecks):
+class MemoryConformance(ContentChecks, DocumentChecks, RestartedDocumentChecks):
     """All checks of a memory provider. Source of the shapes: `llamastack.api.memory`."""

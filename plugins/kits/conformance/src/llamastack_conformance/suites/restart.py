@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llamastack.api.base import RoutedObject
-from llamastack.provider.errors import ConflictError
+from llamastack.provider.errors import ConflictError, LlamaStackError
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
 from llamastack_conformance.kept_data import KeptData
 from llamastack_conformance.provider_under_test import Subject
@@ -14,6 +14,7 @@ from llamastack_conformance.suites.registration import names, new_object
 from llamastack_conformance.suites.suite import Suite
 
 _USABLE_BY_S = 10.0
+_LOST = (404, 409, 502, 503)
 _ALIAS = "conformance-alias-7f3a"
 _OWN_FIELDS = RoutedObject.model_fields.keys()
 
@@ -38,6 +39,34 @@ class RestartChecks(Suite):
             async with subject.start(folder=folder) as running:
                 await usable(running)
                 require_equal(before, await self.content(running), "after a restart")
+
+    @check(
+        "restart.stored",
+        tier=Tier.live,
+        mend="write to the backend before a call returns, and not when the provider stops or some time later",
+    )
+    async def test_restart_stored(self, subject: Subject) -> None:
+        """what a call has put into the provider is in the backend when it returns: another instance finds it at once"""
+        async with subject.kept_folder() as folder:
+            async with subject.start(folder=folder) as running:
+                kept = KeptData(running, folder)
+                await self.put_content(running)
+                before = await self.content(running)
+                kept.require_shared()
+                async with subject.start(beside=folder) as other:
+                    found = await self._found_by(other, running.registered)
+            kept.require()
+            require_equal(before, found, "for another instance")
+
+    async def _found_by(self, running: Running, names: tuple[str, ...]) -> Any:
+        """The content as this instance has it; or its error."""
+        try:
+            await usable(running, names)
+            return await self.content(running)
+        except LlamaStackError as error:
+            return error.message
+        except CheckFailure as failure:
+            return failure.got
 
 
 class RestartedObjectChecks(Suite):
@@ -159,6 +188,54 @@ class RestartedObjectChecks(Suite):
                 await running.register(item)
                 require_equal(empty, await self._content(running), "unregistered, and registered after a restart")
 
+    @check(
+        "restart.behind-its-back",
+        tier=Tier.live,
+        capability="registration",
+        mend="raise NotFoundError when the backend has lost the resource, list what the backend has, and make it again "
+        "in register_*",
+    )
+    async def test_restart_behind_its_back(self, subject: Subject) -> None:
+        """when a resource was removed at the backend, calls fail (404, 409, 502 or 503) until it is made again; they do
+        not go on as if it were only empty, and the stack notices
+        """
+        item = new_object(subject)
+        async with subject.kept_folder() as folder, subject.start(folder=folder) as running:
+            kept = KeptData(running, folder)
+            await running.register(item)
+            await self.put_content(running)
+            content = await self._content(running)
+            if type(self).remove_behind_its_back is Suite.remove_behind_its_back:
+                kept.require()
+                kept.require_shared()
+            await self.remove_behind_its_back(subject, running, item)
+            await self._fails_without(running, item.identifier, content)
+            await running.instance.refresh(force=True)
+            if await running.becomes_usable([item.identifier], _USABLE_BY_S):
+                shown = (await running.listed()).get(item.identifier)
+                if shown is None or shown.unavailable_reason is None:
+                    raise CheckFailure(f"'{item.identifier}' was removed at the backend, and is listed as {shown!r}")
+                return
+            await self.put_content(running)
+            require_equal(content, await self._content(running), "removed at the backend, and used again")
+
+    async def _fails_without(self, running: Running, name: str, content: Any) -> None:
+        """A call fails, or the provider has made the resource again. Raises CheckFailure otherwise."""
+        try:
+            after = await self._content(running)
+            await self.call(running)
+        except LlamaStackError as error:
+            if error.status not in _LOST:
+                raise CheckFailure(
+                    f"'{name}' was removed at the backend; a call raises {type(error).__name__} ({error.status}): "
+                    f"{error.message}"
+                ) from None
+            return
+        if content is not None and after == content:
+            raise NotApplicable(f"'{name}' is still there: nothing removes it at the backend")
+        if name not in await names(running):
+            raise CheckFailure(f"'{name}' was removed at the backend; a call is answered, with the content {after!r}")
+
     async def _content(self, running: Running) -> Any:
         """What the provider keeps; None if its API returns nothing."""
         try:
@@ -193,7 +270,7 @@ async def usable(running: Running, wanted: Any = ()) -> None:
     if left:
         reasons = await running.listed()
         why = [f"'{name}' ({_reason(reasons.get(name))})" for name in sorted(left)]
-        raise CheckFailure(f"after a restart these cannot be called: {', '.join(why)}")
+        raise CheckFailure(f"registered before, and not to be called now: {', '.join(why)}")
 
 
 def _reason(item: Any) -> str:

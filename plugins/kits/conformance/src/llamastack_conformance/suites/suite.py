@@ -69,6 +69,18 @@ class Suite:
         """
         raise NotApplicable(f"the suite of API '{self.api}' has no `content`: calls that return what was kept")
 
+    async def remove_behind_its_back(self, subject: Subject, running: Running, item: Any) -> None:
+        """Remove a resource, with all that belongs to it, at the backend, so that the provider does not know of it.
+
+        By default another instance of the provider with the same config unregisters it. A suite that can call the
+        backend itself overrides this. Raises NotApplicable if there is no way.
+        """
+        if not subject.declares("unregister"):
+            raise NotApplicable("the provider declares no `unregister`")
+        async with subject.start(beside=running.folder) as other:
+            own = item.model_copy(update={"provider_id": other.provider_id})
+            await getattr(other.provider, subject.pair.unregister_hook)(**{subject.pair.object_name: own})
+
     async def stream(self, running: Running) -> AsyncIterator[Any]:
         """Make one call with a stream of a dozen pieces or more, if the provider declares streams."""
         raise NotApplicable(f"the provider declares no streams of API '{self.api}'")
