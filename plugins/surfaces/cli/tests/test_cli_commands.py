@@ -258,13 +258,16 @@ def test_a_plugin_adds_an_api_and_gets_its_commands(runner: CliRunner, site: Pat
     assert "--pitch VALUE" in runner.invoke(cli, ["voices", "register", "--help"]).stdout
 
 
-def test_plugins_that_do_not_go_together_are_an_error_of_help_too(runner: CliRunner, site: Path) -> None:
+def test_plugins_that_do_not_go_together_take_no_command_away(runner: CliRunner, site: Path) -> None:
     site.joinpath("voices_fake.py").write_text(VOICES)
     for name in ("voices", "more-voices"):
         install(site, name, {"llamastack.plugins": {name: f"voices_fake:{name.partition('-')[0]}"}})
     done = runner.invoke(cli, ["--help"])
-    assert done.exit_code == 1
-    assert done.stderr.startswith("error: plugin voices:voices adds an API 'speech', which is there already")
+    assert done.exit_code == 0
+    assert done.stdout.count("voices  ") == 1
+    assert "speech" in done.stdout
+    listed = runner.invoke(cli, ["plugins", "list"]).stdout
+    assert "API 'speech' is there already: plugin more-voices:more-voices adds it" in listed
 
 
 def test_a_broken_plugin_takes_no_command_away(runner: CliRunner, site: Path) -> None:
@@ -279,6 +282,7 @@ def test_a_broken_plugin_takes_no_command_away(runner: CliRunner, site: Path) ->
     assert runner.invoke(cli, ["greet"]).exit_code == 2
     listed = runner.invoke(cli, ["plugins", "list"]).stdout
     assert "broken: 'gone' (broken 1.2.3, entry point package_that_is_gone:x) cannot be loaded" in listed
+    assert "broken: 'b' (broken 1.2.3, entry point broken_fake:me) fails in llamastack_cli_commands: no disk" in listed
 
 
 def test_piped_tables_cut_nothing_off(capsys: pytest.CaptureFixture[str]) -> None:

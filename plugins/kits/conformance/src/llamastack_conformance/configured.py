@@ -73,10 +73,12 @@ class ConfiguredProvider:
         self.provider_type = provider_type
         self.document = document
         self.discovery = discovery or default_discovery()
-        self.definitions: Mapping[str, ApiDefinition] = Plugins(self.discovery).apis()
+        hooks = Plugins(self.discovery)
+        self.definitions: Mapping[str, ApiDefinition] = hooks.apis()
         if api not in self.definitions or self.definitions[api].implemented_by_stack:
             known = ", ".join(name for name, d in self.definitions.items() if not d.implemented_by_stack)
-            raise SubjectError(f"there is no API '{api}' for providers; allowed: {known}")
+            left_out = "".join(f"; a plugin is left out: {broken.cause}" for broken in hooks.broken)
+            raise SubjectError(f"no installed plugin adds API '{api}' for providers; allowed: {known}{left_out}")
         self.definition = self.definitions[api]
         self.settings = read_settings(document)
 

@@ -31,7 +31,8 @@ def list_providers(api: str | None, check: bool, as_json: bool) -> None:
     found = discovery.providers(api)
     if api is not None and not found:
         _require_api(api)
-    faults = [_fault(installed, found, discovery if check else None) for installed in found]
+    apis = _known_apis() if check else ()
+    faults = [_fault(installed, found, discovery if check else None, apis) for installed in found]
     if as_json:
         show_json(
             [
@@ -71,19 +72,27 @@ def show_installed(
     show_table([*headers, "PACKAGE", "VERSION", *(["STATUS"] if with_status else [])], rows)
 
 
-def _require_api(api: str) -> None:
+def _known_apis() -> list[str]:
     from llamastack_cli.server_connection import installed_plugins
 
-    known = [name for name, definition in installed_plugins().apis().items() if not definition.implemented_by_stack]
+    return [name for name, definition in installed_plugins().apis().items() if not definition.implemented_by_stack]
+
+
+def _require_api(api: str) -> None:
+    known = _known_apis()
     if api not in known:
         raise WrongInputError(f"--api: there is no API '{api}' for providers; allowed: {', '.join(known)}")
 
 
-def _fault(installed: Installed, all_of_them: Sequence[Installed], loads: Discovery | None) -> str | None:
+def _fault(
+    installed: Installed, all_of_them: Sequence[Installed], loads: Discovery | None, apis: Sequence[str]
+) -> str | None:
     if installed.disabled:
         return "disabled by LLAMASTACK_DISABLE_PLUGINS"
     fault = fault_of(installed)
     if fault is None and loads is not None:
+        if installed.api not in apis:
+            return f"broken: no installed plugin adds API '{installed.api}'"
         try:
             loads.load_spec(installed)
         except DiscoveryError as error:

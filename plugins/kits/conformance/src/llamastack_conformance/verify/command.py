@@ -10,6 +10,7 @@ import click
 from llamastack.provider.commands import CommandOutput, WrongInputError
 from llamastack.stack.discovery import Installed, default_discovery
 from llamastack.stack.plugins import Plugins
+from llamastack_conformance.configured import SubjectError
 from llamastack_conformance.verify.findings import Dependency, Finding
 from llamastack_conformance.verify.package_checks import dependencies_of, package_findings
 from llamastack_conformance.verify.static_checks import static_findings
@@ -39,7 +40,7 @@ def verify(output: CommandOutput, provider_type: str, api: str | None, as_json: 
     faulty = False
     shown = []
     for installed in chosen:
-        found = [*static_findings(installed.api, installed.name), *_of_package(installed, list(apis))]
+        found = [*_static(installed), *_of_package(installed, list(apis))]
         required = _required(installed)
         faulty = faulty or any(finding.status == "fault" for finding in found)
         if as_json:
@@ -50,6 +51,14 @@ def verify(output: CommandOutput, provider_type: str, api: str | None, as_json: 
         output.json(shown)
     if faulty:
         raise click.exceptions.Exit(1)
+
+
+def _static(installed: Installed) -> list[Finding]:
+    try:
+        return static_findings(installed.api, installed.name)
+    except SubjectError as error:
+        wanted, mend = "a plugin adds the API of the provider", "install the package that adds the API, or upgrade it"
+        return [Finding("package.api", "fault", wanted, str(error), mend)]
 
 
 def _of_package(installed: Installed, apis: Sequence[str]) -> list[Finding]:

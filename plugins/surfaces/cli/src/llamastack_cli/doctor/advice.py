@@ -22,7 +22,9 @@ from llamastack.provider.errors import (
 )
 from llamastack.provider.redaction import without_userinfo
 
-_INSTALL = re.compile(r"pip install (?:-\S+ )*([\"']?)([A-Za-z0-9._\[\]-]*[A-Za-z0-9\]])\1")
+BROKEN_PLUGIN = "upgrade its package or install it again, or switch it off with LLAMASTACK_DISABLE_PLUGINS"
+"""What to do about a plugin that is left out."""
+_INSTALL = re.compile(r"pip install ((?:-\S+ )*)([\"']?)([A-Za-z0-9._\[\]-]*[A-Za-z0-9\]])\2")
 _UNSET = re.compile(r"environment variable ('[A-Za-z0-9_]+'(?:, '[A-Za-z0-9_]+')*) is not set")
 _BY_KIND: tuple[tuple[type[BaseException], str], ...] = (
     (
@@ -62,11 +64,15 @@ _BY_WORDS: tuple[tuple[str, str], ...] = (
 
 def advice_on_config(message: str) -> str:
     """What to do about a fault of the run config."""
+    if "a plugin is left out" in message:
+        return BROKEN_PLUGIN
+    if "no installed plugin adds API" in message:
+        return "install the package that adds the API; `llamastack plugins list` shows whether one is there and broken"
     if (unset := _UNSET.search(message)) is not None:
         names = re.findall(r"'([^']+)'", unset[1])
         return f"set it: {'; '.join(f'export {name}=...' for name in names)}"
     if (install := _INSTALL.search(message)) is not None:
-        return f"pip install {shlex.quote(install[2])}"
+        return f"pip install {install[1]}{shlex.quote(install[3])}"
     if "no such file" in message or "neither a file nor" in message:
         return "check the path; `llamastack distributions list` has the installed run configs"
     if "unknown field" in message:
@@ -129,7 +135,7 @@ def _chain_of(error: BaseException | None) -> list[BaseException]:
 
 def _advice_on_import(chain: list[BaseException], message: str) -> str:
     if (install := _INSTALL.search(message)) is not None:
-        return f"pip install {shlex.quote(install[2])}"
+        return f"pip install {install[1]}{shlex.quote(install[3])}"
     names = [one.name for one in chain if isinstance(one, ImportError) and one.name]
     if names:
         return f"a Python package is missing: pip install the one that brings the module '{names[0].partition('.')[0]}'"
