@@ -29,10 +29,9 @@ from llamastack.provider.errors import (
     ServerBusyError,
     StoreUnavailableError,
 )
+from llamastack_openai_api.paths import PREFIX as PREFIX
 from llamastack_server import ErrorShape
 
-PREFIX = "/v1/"
-"""The prefix of the surface's paths."""
 _INVALID = "invalid_request_error"
 _SERVER = "server_error"
 

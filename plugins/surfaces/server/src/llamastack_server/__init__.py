@@ -55,6 +55,7 @@ else:
             ".settings",
             ".errors",
             ".sender",
+            ".api_checks",
             ".requests",
             ".encoding",
             ".context",
@@ -62,7 +63,6 @@ else:
             ".endpoint",
             ".openapi_parts",
             ".app",
-            ".api_checks",
         ),
         __all__,
     )
