@@ -14,7 +14,16 @@ from llamastack_conformance.report import ProviderResults, read
 from llamastack_conformance.store_under_test import STORE
 
 RESULTS = Path(__file__).parents[1] / "docs" / "conformance-results.json"
-_GROUPS = ("received", "listing", "life", "restart", "failure", "stress", "static")
+_GROUPS = (
+    "received",
+    "listing",
+    "life",
+    "restart",
+    "failure",
+    "nth-request",
+    "stress",
+    "static",
+)
 
 
 def checks(tier: str) -> str:

@@ -64,7 +64,8 @@ class Broken:
             self.package,
         )
         config = {
-            name: value.format(url=backend) if isinstance(value, str) else value for name, value in self.config.items()
+            name: value.format(url=backend, name=self.name) if isinstance(value, str) else value
+            for name, value in self.config.items()
         }
         providers = {
             **self.providers,

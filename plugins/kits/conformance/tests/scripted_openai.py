@@ -14,10 +14,11 @@ from typing import Any
 
 import anyio
 from backends.serving import serving
+from scripted_memory import MEMORY_ROUTE
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 MODEL, OTHER = "scripted", "scripted-other"
 _TEXT = (
@@ -148,6 +149,9 @@ def scripted_openai() -> Iterator[str]:
         Route("/v1/completions", _completion, methods=["POST"]),
         Route("/v1/embeddings", _embeddings, methods=["POST"]),
         Route("/v1/models", _models),
+        Mount("/v1/memory", routes=[MEMORY_ROUTE]),
     ]
-    with serving(Starlette(routes=routes)) as url:
+    app = Starlette(routes=routes)
+    app.state.memory_stores = {}
+    with serving(app) as url:
         yield f"{url}/v1"

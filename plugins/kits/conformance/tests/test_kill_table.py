@@ -21,10 +21,12 @@ import broken_lifecycle  # noqa: E402, F401
 import broken_memory  # noqa: E402
 import broken_others  # noqa: E402
 import broken_received  # noqa: E402, F401
+import broken_requests  # noqa: E402
 import broken_restarts  # noqa: E402
 import broken_telemetry  # noqa: E402, F401
 from breaking import BROKEN, Broken, spec_of  # noqa: E402
 from broken_packages import PACKAGES, SOUND, Package  # noqa: E402
+from scripted_memory import REST_MEMORY, RestMemory  # noqa: E402
 from scripted_openai import scripted_openai  # noqa: E402
 
 import llamastack_conformance  # noqa: E402
@@ -55,6 +57,16 @@ SOUND_PROVIDERS = {
 }
 
 
+SOUND_OVER_HTTP = Broken(
+    "",
+    "memory",
+    "sound_over_http",
+    spec_of(REST_MEMORY, "sound_over_http", broken_requests.made_by(RestMemory)),
+    {"url": "{url}/memory/{name}", "api_key": "sk-operator-1234"},
+    {"objects": [broken_requests.BANK]},
+)
+
+
 @pytest.fixture(scope="module")
 def backend() -> Iterator[str]:
     with scripted_openai() as url:
@@ -76,8 +88,11 @@ def test_what_is_broken_is_found(broken: Broken, backend: str, record_property: 
     assert outcome.startswith("failed: "), f"{broken.check_id} does not find {broken.name}: {outcome}"
     # A broken provider that no longer fits the kit fails everywhere, and proves nothing.
     assert broken.api != "memory" or "InternalError" not in outcome, f"{broken.name} crashes: {outcome}"
+    assert not broken.check_id.startswith(BY_USE) or "the provider is down" not in outcome, outcome
 
 
+BY_USE = ("nth-request.", "embedding.")
+"""Checks of a provider that runs: one that does not start proves nothing."""
 ON_DISK = {"static.import", "static.import-time", "static.typed"}
 """Checks of a package: `test_a_sound_package_passes` has one."""
 
@@ -94,9 +109,26 @@ def test_a_sound_provider_passes(what: str, backend: str) -> None:
     spec, factory, like = SOUND_PROVIDERS[what]
     api = str(spec.api)
     model = next(b for b in BROKEN if b.name == like)
-    sound = Broken(
-        "", api, f"sound_{api}", spec_of(spec, f"sound_{api}", factory), model.config, model.settings, model.providers
+    _passes(
+        Broken(
+            "",
+            api,
+            f"sound_{api}",
+            spec_of(spec, f"sound_{api}", factory),
+            model.config,
+            model.settings,
+            model.providers,
+        ),
+        backend,
     )
+
+
+def test_a_sound_memory_provider_over_http_passes(backend: str) -> None:
+    """With a backend whose connection can be broken, which the sample's has not."""
+    _passes(SOUND_OVER_HTTP, backend)
+
+
+def _passes(sound: Broken, backend: str) -> None:
     outcomes = _outcomes(sound, backend)
     failed = {check_id: outcome for check_id, outcome in outcomes.items() if outcome.startswith("failed")}
     assert not failed

@@ -17,6 +17,8 @@ import anyio
 from anyio.abc import ByteStream, SocketAttribute, TaskGroup
 from anyio.lowlevel import checkpoint
 
+from llamastack_conformance.breakage import Breakage, Fault
+
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"(?im)^content-length:[ \t]*(\d+)[ \t]*\r?$")
 _CHUNKED = re.compile(rb"(?im)^transfer-encoding:.*chunked")
@@ -45,6 +47,8 @@ class Exchange:
 
     request: Request
     answer: bytearray = field(default_factory=bytearray)
+    loses: bool = False
+    """Whether the answer is lost."""
 
 
 Injected = bytes | Sequence[bytes] | None
@@ -67,6 +71,7 @@ class Tap:
     never answered. cuts: an answer ends in the middle of its body. holds: an answer stops in the middle of its body,
     and its connection stays open. trickles: answers are forwarded in small parts. delays_s: seconds for which each
     request waits before it is forwarded.
+    breakage: one request goes wrong.
     requests: the requests so far. exchanges: the forwarded ones with their answers. handed_on: forwarded bytes of
     answers. left: how often the provider closed a connection whose answer was held back. connections: accepted so far.
     most_delayed: the most requests that waited at the same time.
@@ -79,6 +84,7 @@ class Tap:
     holds: bool = False
     trickles: bool = False
     delays_s: float = 0.0
+    breakage: Breakage | None = None
     requests: list[Request] = field(default_factory=list)
     exchanges: list[Exchange] = field(default_factory=list)
     handed_on: int = 0
@@ -97,6 +103,11 @@ class Tap:
         parts = urlsplit(self.target)
         return urlunsplit(("http", f"127.0.0.1:{self._port}", parts.path, parts.query, ""))
 
+    @property
+    def sent(self) -> int:
+        """How many requests came so far."""
+        return len(self.requests)
+
     def disturb(
         self,
         *,
@@ -110,6 +121,13 @@ class Tap:
         """Begin these faults, and stop all others."""
         self.inject, self.hangs, self.cuts, self.holds, self.trickles = inject, hangs, cuts, holds, trickles
         self.delays_s = delays_s
+        self.breakage = None
+
+    def break_request(self, number: int, fault: Fault) -> Breakage:
+        """Let one request go wrong, the `number`th from now, and stop all other faults."""
+        self.clear()
+        self.breakage = Breakage(number, fault)
+        return self.breakage
 
     def clear(self) -> None:
         """Stop all faults."""
@@ -185,16 +203,20 @@ class Tap:
             while (request := _first_request(waiting)) is not None:
                 waiting = waiting[len(request.whole) :]
                 self.requests.append(request)
-                injected = self.inject(request) if self.inject else None
+                fault = self.breakage.next() if self.breakage else None
+                if fault is Fault.closed:
+                    return
+                injected = _answer_of(fault) or (self.inject(request) if self.inject else None)
                 if injected is not None:
                     await _send_injected(client, injected)
                     return
                 if self.hangs:
                     self.holding += 1
                     continue
-                await self._forward(request, backend, asked)
+                await self._forward(Exchange(request, loses=fault is Fault.lost), backend, asked)
 
-    async def _forward(self, request: Request, backend: ByteStream, asked: list[Exchange]) -> None:
+    async def _forward(self, exchange: Exchange, backend: ByteStream, asked: list[Exchange]) -> None:
+        request = exchange.request
         real, head = urlsplit(self.target), request.head
         if self.delays_s:
             self._delayed += 1
@@ -203,7 +225,6 @@ class Tap:
                 await anyio.sleep(self.delays_s)
             finally:
                 self._delayed -= 1
-        exchange = Exchange(request)
         asked.append(exchange)
         self.exchanges.append(exchange)
         if real.scheme == "https":  # its certificate and virtual host need the real name
@@ -221,6 +242,9 @@ class Tap:
                 return
             if asked:  # a backend may close a connection with an answer to no request
                 asked[-1].answer.extend(block)
+                if asked[-1].loses:
+                    whole.cancel()
+                    return
             body = _body_of(block)
             if body and (self.cuts or self.holds):
                 await client.send(block[: len(block) - (len(body) + 1) // 2])
@@ -241,6 +265,13 @@ async def _send_injected(client: ByteStream, injected: bytes | Sequence[bytes]) 
         await client.send(piece)
         for _ in range(_READ_WITHIN_STEPS):  # so that the provider reads each piece by itself
             await checkpoint()
+
+
+def _answer_of(fault: Fault | None) -> bytes | None:
+    """The answer of a backend at a fault, if the fault is an answer."""
+    if fault is Fault.error:
+        return answer(500, '{"error": "the disk is full"}')
+    return answer(404, '{"error": "not found"}') if fault is Fault.missing else None
 
 
 def _only_broken(error: BaseException) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, ClassVar
 
 from llamastack.api.common import (
@@ -46,6 +46,7 @@ SUNNY = JsonSchemaResponseFormat(
         "additionalProperties": False,
     }
 )
+_MANY_TEXTS = 35
 # A PNG of one red dot.
 DOT = ImageMedia(
     image="data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
@@ -97,6 +98,20 @@ class InferenceCalls(RoutedProviderConformance):
         if isinstance(result, EmbeddingsResponse):
             return len(result.embeddings) == 1
         return isinstance(result, ChatCompletionResponse | CompletionResponse)
+
+    async def plain_calls(self, running: Running) -> list[tuple[str, Callable[[], Awaitable[Any]]]]:
+        texts = [f"Text {number}" for number in range(_MANY_TEXTS)]
+        calls = {
+            "chat_completion": lambda: self._chat(running, sampling_params=BRIEF),
+            "completion": lambda: self._complete(running, sampling_params=BRIEF),
+            "embeddings": lambda: self._embed(running, texts),
+        }
+        return [(name, call) for name, call in calls.items() if running.subject.declares(name)]
+
+    def answered(self, result: Any) -> bool:
+        if isinstance(result, EmbeddingsResponse):
+            return len(result.embeddings) == _MANY_TEXTS and all(any(vector) for vector in result.embeddings)
+        return bool(text_of_reply(result).strip())
 
     async def probe(self, running: Running, capability: str) -> Probe:
         model = await self._model(running)

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from llamastack_conformance.suites.memory_contents import ContentChecks
 from llamastack_conformance.suites.memory_documents import DocumentChecks
+from llamastack_conformance.suites.memory_faults import FaultChecks
 from llamastack_conformance.suites.memory_restart import RestartedDocumentChecks
 
 
-class MemoryConformance(ContentChecks, DocumentChecks, RestartedDocumentChecks):
+class MemoryConformance(
+    FaultChecks,
+    ContentChecks,
+    DocumentChecks,
+    RestartedDocumentChecks,
+):
     """All checks of a memory provider. Source of the shapes: `llamastack.api.memory`."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 from llamastack_conformance.suites.declarations import StaticChecks
 from llamastack_conformance.suites.failure import FailureChecks
 from llamastack_conformance.suites.lifecycle import LifeChecks
+from llamastack_conformance.suites.nth_request import NthRegistrationChecks, NthRequestChecks
 from llamastack_conformance.suites.registration import RegistrationChecks
 from llamastack_conformance.suites.restart import RestartChecks, RestartedObjectChecks
 from llamastack_conformance.suites.stress import StressChecks
 
 
-class ProviderConformance(StaticChecks, LifeChecks, RestartChecks, FailureChecks, StressChecks):
+class ProviderConformance(StaticChecks, LifeChecks, RestartChecks, FailureChecks, NthRequestChecks, StressChecks):
     """The checks of every provider."""
 
 
-class RoutedProviderConformance(ProviderConformance, RegistrationChecks, RestartedObjectChecks):
+class RoutedProviderConformance(ProviderConformance, RegistrationChecks, RestartedObjectChecks, NthRegistrationChecks):
     """The checks of every provider whose API is routed by resources: models, shields, memory banks."""

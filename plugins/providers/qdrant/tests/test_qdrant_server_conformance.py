@@ -1,0 +1,38 @@
+"""The conformance suite for Qdrant's HTTP API. The server is the embedded Qdrant behind that API, not a real one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from backends.qdrant_stand_in import qdrant_handler, serve
+from qdrant_client import QdrantClient
+
+from llamastack_conformance import MemoryConformance
+
+
+@pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection")
+class TestQdrantServerConformance(MemoryConformance):
+    provider_type = "remote::qdrant"
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def llamastack_config(cls) -> Iterator[dict[str, Any]]:
+        bank = {
+            "identifier": "notes",
+            "type": "vector",
+            "embedding_model": "all-MiniLM-L6-v2",
+            "chunk_size_in_tokens": 64,
+        }
+        client = QdrantClient(location=":memory:", force_disable_check_same_thread=True)
+        with serve(qdrant_handler(client)) as url:
+            yield {
+                "providers": {
+                    "inference": [{"provider_id": "embed", "provider_type": "sentence-embeddings"}],
+                    "memory": [
+                        {"provider_id": "docs", "provider_type": cls.provider_type, "config": {"url": url}},
+                    ],
+                },
+                "x-conformance": {"objects": [bank], "second": {"collection_prefix": "second-"}},
+            }
