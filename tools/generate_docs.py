@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import click
+from api_reference import BLOCKS as API_REFERENCE
 from conformance_pages import BLOCKS as CONFORMANCE
 from openai_presets import BLOCKS as OPENAI_PRESETS
 from provider_reference import BLOCKS as REFERENCE
@@ -293,6 +294,7 @@ BLOCKS: dict[str, Callable[[str], str]] = {
     "provider-types": provider_types,
     "provider-config": provider_config,
     "source": source,
+    **API_REFERENCE,
     **CONFORMANCE,
     **OPENAI_PRESETS,
     **PUBLIC_MODULES,

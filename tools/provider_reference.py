@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 from read_source import (
     Doc,
+    annotations,
     bullets,
     capital,
     class_doc,
@@ -157,6 +158,11 @@ def _assignment(name: str, value: str) -> str:
     return f"{name} = (\n    {members}\n)"
 
 
+def _enumeration(cls: type[StrEnum]) -> str:
+    listed = ", ".join(f"`{member.value}`" for member in cls)
+    return f"#### `{cls.__name__}`\n\n{class_doc(cls).text}\n\nOne of {listed}.\n"
+
+
 def types(name: str) -> str:
     """The types of one module of `llamastack.api`."""
     module = api_module(name)
@@ -168,8 +174,7 @@ def types(name: str) -> str:
             source, words = assigned[one]
             parts.append(f"#### `{one}`\n\n{signatures(_assignment(one, plain_type(source)))}\n{words}.\n")
         elif isinstance(found, type) and issubclass(found, StrEnum):
-            listed = ", ".join(f"`{member.value}`" for member in found)
-            parts.append(f"#### `{one}`\n\n{class_doc(found).text}\n\nOne of {listed}.\n")
+            parts.append(_enumeration(found))
         elif isinstance(found, type) and issubclass(found, BaseModel):
             about = [class_doc(found).text, bases_of(found), fields_table(found)]
             parts.append(f"#### `{one}`\n\n" + "\n\n".join(part for part in about if part))
@@ -290,13 +295,17 @@ def helper(name: str) -> str:
     parts = [doc_of(ast.get_docstring(tree(module))).text + "\n"]
     for one in helper_names(name):
         found = getattr(module, one)
-        if isinstance(found, type):
-            parts.append(class_text(found, "####"))
+        if isinstance(found, type) and found.__name__ == one:
+            parts.append(_enumeration(found) if issubclass(found, StrEnum) else class_text(found, "####"))
         elif inspect.isfunction(found):
             parts.append(_function(found, "####"))
         else:
-            source, words = values(_definer(module, one))[one]
-            parts.append(f"#### `{one}`\n\n{signatures(_assignment(one, plain_type(source)))}\n{words}.\n")
+            definer = _definer(module, one)
+            source, words = values(definer)[one]
+            line = _assignment(one, plain_type(source))
+            if len(line) > _LONGEST_LINE and one in annotations(definer) and "\n" not in line:
+                line = f"{one}: {annotations(definer)[one]}"
+            parts.append(f"#### `{one}`\n\n{signatures(line)}\n{words}.\n")
     return "\n".join(parts)
 
 

@@ -98,6 +98,9 @@ def doc_of(text: str | None, names: Collection[str] = ()) -> Doc:
     paragraphs: list[str] = []
     items: dict[str, str] = {}
     for block in re.split(r"\n\s*\n|\n(?=Raises )", inspect.cleandoc(text or "")):
+        if block.startswith("```"):
+            paragraphs.append(block)
+            continue
         lines = block.splitlines()
         listed = bool(lines) and all(re.match(r"- | ", line) for line in lines)
         whole = re.sub(r"\n(?!- )\s*", " ", block) if listed else " ".join(block.split())
@@ -185,6 +188,12 @@ def values(module: ModuleType) -> dict[str, tuple[str, str]]:
         for one in _assigned(tree(module).body)
         if not one.name.startswith("_")
     }
+
+
+def annotations(module: ModuleType) -> dict[str, str]:
+    """The types of the names that a module assigns, where they are written."""
+    found = [one for one in _assigned(tree(module).body) if one.annotation is not None]
+    return {one.name: ast.unparse(one.annotation) for one in found if one.annotation is not None}
 
 
 @dataclass(frozen=True)

@@ -36,10 +36,15 @@ PAIRS = list(dict.fromkeys(api.pair for api in BUILTIN_APIS if api.pair is not N
 
 def fields_table(cls: type, *, named: str = "field") -> str:
     """The fields of a class with their types; without the column of defaults where there are none."""
-    rows = [(f"`{f.name}`", _type_of(f, cls), _default_of(f, cls), words_of(f)) for f in fields_of(cls)]
+    shown = [f for f in fields_of(cls) if words_of(f) or not _is_overridden(f, cls)]
+    rows = [(f"`{f.name}`", _type_of(f, cls), _default_of(f, cls), words_of(f)) for f in shown]
     if any(row[2] for row in rows):
         return table((named, "type", "default", "what"), rows)
     return table((named, "type", "what"), [(row[0], row[1], row[3]) for row in rows]) if rows else ""
+
+
+def _is_overridden(found: FieldText, cls: type) -> bool:
+    return any(found.name in vars(base).get("__annotations__", {}) for base in cls.__mro__[1:])
 
 
 def _default_of(found: FieldText, cls: type) -> str:
@@ -110,7 +115,8 @@ def _limits(cls: type, name: str) -> str:
 
 def members(cls: type) -> dict[str, Doc]:
     """The public methods and properties that a class adds to its bases, and what is said of each."""
-    own = {name: function_doc(node) for name, node in method_nodes(cls).items() if not name.startswith("_")}
+    hidden = ("_", "test_")  # a check of the conformance suite is in its tables
+    own = {name: function_doc(node) for name, node in method_nodes(cls).items() if not name.startswith(hidden)}
     return {name: doc for name, doc in own.items() if doc.text or not _is_explained_elsewhere(cls, name)}
 
 
@@ -137,7 +143,7 @@ def class_text(cls: type, level: str) -> str:
 
 def bases_of(cls: type) -> str:
     names = [base.__name__ for base in cls.__bases__ if base.__module__.startswith("llamastack.")]
-    shown = [name for name in names if not name.startswith("_") and name not in ("WireModel", "FailFast")]
+    shown = [name for name in names if not name.startswith("_") and name not in ("WireModel", "FailFast", "Apis")]
     return f"Has what {' and '.join(f'[`{name}`](#{name.lower()})' for name in shown)} has." if shown else ""
 
 

@@ -7,12 +7,12 @@ import importlib
 import inspect
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+from reference_pages import ReferencePage, rows
 from workspace_tools import tool
 
 from llamastack import api as vocabulary
@@ -29,11 +29,8 @@ from llamastack.provider import (
 from llamastack.provider.builtin_apis import BUILTIN_APIS
 from llamastack.provider.compliance import check_provider
 
-ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "provider-reference.md"
 PROVIDER_FOLDER = Path(str(provider.__file__)).parent
 API_FOLDER = Path(str(vocabulary.__file__)).parent
-HEADING = re.compile(r"^(#{2,4}) (.+)$", re.MULTILINE)
 OF_THE_STACK = {
     "api_handle",
     "backoff",
@@ -59,35 +56,14 @@ reference_text = tool("reference_text")
 source = tool("read_source")
 
 
-def page() -> str:
-    return PAGE.read_text(encoding="utf-8")
-
-
-def sections() -> Iterator[tuple[str, str]]:
-    """Each heading of the page with the text below it, code left out."""
-    text = re.sub(r"^```\w+\n.*?^```$", "", page(), flags=re.DOTALL | re.MULTILINE)
-    found = list(HEADING.finditer(text))
-    for here, after in zip(found, [*found[1:], None], strict=True):
-        yield here[2], text[here.end() : after.start() if after else None]
-
-
-def headings() -> set[str]:
-    return {heading.strip("`") for heading, _ in sections()}
-
-
-def rows(text: str) -> list[list[str]]:
-    """The rows of the tables in a text, without heads and rules."""
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    rules = {place for place, line in enumerate(lines) if re.fullmatch(r"[|-]+", line)}
-    kept = [line for place, line in enumerate(lines) if place not in rules and place + 1 not in rules]
-    return [[cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in kept]
+PAGE = ReferencePage("provider-reference.md")
 
 
 # ---- it is all there -------------------------------------------------------------------------------------------------
 
 
 def test_every_block_is_on_the_page() -> None:
-    used = re.findall(r"<!-- generated: (\S+)(?: (\S+))? -->", page())
+    used = re.findall(r"<!-- generated: (\S+)(?: (\S+))? -->", PAGE.text)
     assert {name for name, _ in used} == set(reference.BLOCKS)
     assert [argument for name, argument in used if name == "api"] == [a.name for a in reference_text.IMPLEMENTED]
     assert {argument for name, argument in used if name == "types"} == set(reference_text.TYPE_MODULES)
@@ -95,13 +71,11 @@ def test_every_block_is_on_the_page() -> None:
 
 
 def test_the_page_is_headings_and_blocks() -> None:
-    by_hand = re.sub(r"<!-- generated: .*?<!-- /generated -->", "", page(), flags=re.DOTALL)
-    below = by_hand.partition("\n## ")[2]
-    assert [line for line in below.splitlines() if line and not line.startswith("#")][1:] == []
+    assert PAGE.by_hand() == []
 
 
 def test_every_public_name_is_on_the_page() -> None:
-    named = headings() | {cell.strip("`") for _, text in sections() for row in rows(text) for cell in row[:1]}
+    named = PAGE.names()
     assert [name for name in provider.__all__ if name not in named and name != "Api"] == []
     assert {f"Api.{api.name}" for api in vocabulary.Api} <= named
     for module in reference.HELPERS:
@@ -130,7 +104,7 @@ def test_every_module_of_types_is_on_the_page() -> None:
 
 
 def test_every_field_of_a_spec_and_of_deps_is_on_the_page() -> None:
-    blocks = dict(sections())
+    blocks = dict(PAGE.sections())
     assert {row[0].strip("`") for row in rows(blocks["`ProviderSpec`"])} >= {
         field.name for field in fields(ProviderSpec)
     }
@@ -140,25 +114,17 @@ def test_every_field_of_a_spec_and_of_deps_is_on_the_page() -> None:
 
 
 def test_every_hook_of_the_stack_is_on_the_page() -> None:
-    assert reference.hook_specs().keys() <= headings()
+    assert reference.hook_specs().keys() <= PAGE.headings()
     for api in BUILTIN_APIS:
         if not api.implemented_by_stack:
-            assert api.methods.keys() <= headings()
+            assert api.methods.keys() <= PAGE.headings()
 
 
 # ---- something is said of each ---------------------------------------------------------------------------------------
 
 
 def test_everything_is_described() -> None:
-    silent = []
-    for heading, text in sections():
-        silent += [f"{heading}: {row[0]}" for row in rows(text) if not row[-1]]
-        prose = [line for line in text.splitlines() if re.match(r"[A-Za-z`\[]", line)]
-        explained = [line for line in prose if not line.startswith(("One of ", "Types: ", "Has what "))]
-        if heading.startswith("`") and not explained:
-            silent.append(heading)
-        silent += [f"{heading}: an empty sentence" for line in text.splitlines() if line == "."]
-    assert silent == []
+    assert PAGE.silent() == []
 
 
 def test_every_error_says_when_itself() -> None:
@@ -195,12 +161,12 @@ def test_the_words_of_capabilities_are_those_that_are_taken() -> None:
 
 def test_headings_do_not_collide() -> None:
     """Links go by them."""
-    slugs = Counter(re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading, _ in sections())
+    slugs = Counter(re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading, _ in PAGE.sections())
     assert [slug for slug, times in slugs.items() if times > 1] == []
 
 
 def test_kinds_of_specs() -> None:
-    blocks = {row[0]: row[1] for row in rows(dict(sections())["The spec"])}
+    blocks = {row[0]: row[1] for row in rows(dict(PAGE.sections())["The spec"])}
     assert blocks["`InlineProviderSpec`"] == f"`{InlineProviderSpec.kind}`"
     assert blocks["`RemoteProviderSpec`"] == f"`{RemoteProviderSpec.kind}`"
 

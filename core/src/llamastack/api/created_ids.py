@@ -22,7 +22,10 @@ _MARK = re.compile(r"~[a-z2-7]{8}\Z")
 
 @dataclass(frozen=True, slots=True)
 class IdOf:
-    """Says that a field or an argument of another name holds such an id: `id: Annotated[str, IdOf("file_id")]`."""
+    """Says that a field or an argument of another name holds such an id: `id: Annotated[str, IdOf("file_id")]`.
+
+    name: the name of the id, as `creates` has it.
+    """
 
     name: str
 

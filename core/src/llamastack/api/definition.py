@@ -25,8 +25,11 @@ API_VERSION = (1, 0)
 
 
 IMAGES = "images"
+"""The capability that `WebMethod.image_arguments` needs."""
 REGISTRATION = "registration"
+"""The capability of every routed API: a provider takes objects that it does not list yet."""
 UNREGISTER = "unregister"
+"""The capability of every routed API: a provider takes registered objects away."""
 
 
 _PATH_PARAMETER = re.compile(r"{(\w+)}")
@@ -74,7 +77,11 @@ class Request(FailFast):
 
 @dataclass(frozen=True)
 class MethodDefinition:
-    """One method of an API: its name, route, parameters and what it returns."""
+    """One method of an API: its name, route, parameters and what it returns.
+
+    api: name of the API. name: of the method. web: what its decorator says. signature: of the function, with `self`.
+    hints: the types of the parameters by name, and that of the result as `return`. doc: its docstring.
+    """
 
     api: str
     name: str
@@ -211,9 +218,11 @@ class MethodDefinition:
 class ResourceKind:
     """The objects that decide where a request of an API goes, and the API they are registered through.
 
+    routed_api, resource_api: names of the two APIs, such as `inference` and `models`.
     object_name: singular and snake case; the private protocol's methods are named after it
         (`list_<object_name>s`, `register_<object_name>`, `unregister_<object_name>`, `forget_<object_name>`).
-    object_type: the pydantic type, possibly a union.
+    object_type: the pydantic type, a `RoutedObject` or a union of such types.
+    private_protocol: what every provider implements: `list_<object_name>s` and `register_<object_name>`.
     optional_protocol: what its providers may implement beside that.
     """
 
@@ -226,18 +235,22 @@ class ResourceKind:
 
     @property
     def list_hook(self) -> str:
+        """The method by which a provider lists its objects, such as `list_models`."""
         return f"list_{self.object_name}s"
 
     @property
     def register_hook(self) -> str:
+        """The method by which it takes an object."""
         return f"register_{self.object_name}"
 
     @property
     def unregister_hook(self) -> str:
+        """The method, if it has it, by which it undoes that."""
         return f"unregister_{self.object_name}"
 
     @property
     def forget_hook(self) -> str:
+        """The method, if it has it, that is called when another process of the stack has unregistered an object."""
         return f"forget_{self.object_name}"
 
     @property
@@ -253,12 +266,17 @@ class ResourceKind:
 
     @functools.cached_property
     def adapter(self) -> TypeAdapter[Any]:
+        """Reads and writes an object."""
         return TypeAdapter(self.object_type)
 
 
 @dataclass(frozen=True)
 class ApiDefinition:
-    """An API: its name, its Protocol and, where requests are routed by object, the pair it belongs to."""
+    """An API: its name, its Protocol and, where requests are routed by object, the pair it belongs to.
+
+    name: a Python identifier; it is the attribute of a client, and a key of the run config.
+    protocol: the Protocol; its methods with `@webmethod` are the API.
+    """
 
     name: str
     protocol: type

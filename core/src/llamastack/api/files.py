@@ -33,7 +33,7 @@ class File:
     ```
 
     content: all bytes, or an iterator of blocks, which can be read once. filename: without a folder; None if it has no
-    name. size: in bytes; None if it is unknown before reading.
+    name. size: in bytes; None if it is unknown before reading. media_type: as in `audio/wav`.
 
     The receiver of a file closes it or reads it to its end. Raises ValueError for an invalid media type.
     """

@@ -19,6 +19,7 @@ class Page(WireModel, Generic[_T]):
     """Some entries of a list. The method that gives it takes `limit`, the most entries of a page, and `after`."""
 
     data: list[_T]
+    """The entries, in the order of the list."""
     has_more: bool = Field(default=False, description="Whether there are entries after these")
     last_id: str | None = Field(default=None, description="What `after` is for the next page")
 

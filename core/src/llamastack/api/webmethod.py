@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Literal, TypeVar
 
 HttpMethod = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+"""A verb that a method can be reached by."""
 
 _F = TypeVar("_F", bound=Callable[..., object])
 
@@ -15,7 +16,13 @@ _ATTRIBUTE = "__webmethod__"
 
 
 class ResourceAction(StrEnum):
-    """What a method of a resource API (models, shields, memory_banks) does with the objects of its kind."""
+    """What a method of a resource API (models, shields, memory_banks) does with the objects of its kind.
+
+    - `LIST` takes optional arguments, which choose objects by their fields; with `Page`, `limit` and `after`, too.
+    - `GET` takes the `identifier`, and returns the object or None.
+    - `REGISTER` takes the object, in an argument that is named after its kind.
+    - `UNREGISTER` takes the `identifier`.
+    """
 
     LIST = "list"
     GET = "get"

@@ -45,8 +45,10 @@ class LlamaStackClient(Apis):
     base_url: of the server. api_key: sent as `Authorization: Bearer`, for a server that wants one.
     provider_data: sent as `X-LlamaStack-ProviderData` with every request.
     forward_provider_data: send on the provider data of the request that is being served, for a provider that is itself
-    a client. timeout_s: seconds between bytes. apis: definitions beyond the built-in ones. answer_limits: how long
-    answers may be. ca_file: certificates of authorities that are trusted beside the usual ones, in PEM.
+    a client. timeout_s: seconds between bytes. apis: those that it knows; `[*BUILTIN_APIS, *added]` with APIs that
+    packages add. headers: further ones of every request. http: makes the requests instead of a client of its own.
+    answer_limits: how long answers may be. ca_file: certificates of authorities that are trusted beside the usual ones,
+    in PEM.
 
     Calls raise the same errors that the in-process stack raises.
     """

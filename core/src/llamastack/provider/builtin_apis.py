@@ -19,7 +19,7 @@ from llamastack.provider.protocols import MemoryBanksProtocolPrivate, ModelsProt
 def routed_apis(protocol: type, resource_protocol: type, kind: ResourceKind) -> tuple[ApiDefinition, ApiDefinition]:
     """A routed API, and the API through which the objects that it is routed by are registered.
 
-    protocol: of the routed API. resource_protocol: of the other.
+    protocol: of the routed API. resource_protocol: of the other. kind: what objects they are, and the names of both.
     """
     return (
         ApiDefinition(kind.routed_api, protocol, kind),
@@ -39,3 +39,4 @@ BUILTIN_APIS: tuple[ApiDefinition, ...] = (
     ApiDefinition(Api.telemetry.value, Telemetry),
     ApiDefinition("inspect", Inspect, implemented_by_stack=True),
 )
+"""The APIs that llamastack has without plugins. A client of more gets `apis=[*BUILTIN_APIS, *own]`."""

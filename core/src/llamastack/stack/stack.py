@@ -56,6 +56,8 @@ class Stack(Apis):
 
     Every API of the run config is an attribute (`inference`, `models`, `memory`, ..., `inspect`), with the methods of
     its Protocol.
+
+    config: its run config. hooks: the plugins. discovery: the installed packages. `from_config` finds all three.
     """
 
     def __init__(
@@ -70,10 +72,12 @@ class Stack(Apis):
         self.config = config
         self.hooks = hooks
         self.plan: Plan = resolve(config, apis, discovery)
+        """The provider instances that the run config asks for, in the order of their start."""
         self.discovery = discovery
         self._all_apis = apis
         self._on_progress = on_progress
         self.store = self._make_store()
+        """Keeps what survives a restart."""
         hooks.add_plugins_of_stack(config)
         self._calls = CallChain(hooks)
         self._life = OwnTask(self._opened, "this stack")

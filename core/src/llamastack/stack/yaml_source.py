@@ -34,7 +34,10 @@ class ConfigIssue:
 
 
 class ConfigError(Exception):
-    """The run config is wrong. One line per fault: `file:line: key.path: what`."""
+    """The run config is wrong. One line per fault: `file:line: key.path: what`.
+
+    source: name of the run config, such as its path. faults: what is wrong, and where.
+    """
 
     def __init__(self, source: str, faults: list[ConfigIssue]) -> None:
         self.source = source

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from llamastack_conformance.suites.agents import AgentsConformance
     from llamastack_conformance.suites.inference import InferenceConformance
     from llamastack_conformance.suites.memory import MemoryConformance
-    from llamastack_conformance.suites.plugin_api import PluginApiConformance, RoutedPluginApiConformance
+    from llamastack_conformance.suites.plugin_api import (
+        MethodChecks,
+        PluginApiConformance,
+        RoutedPluginApiConformance,
+    )
     from llamastack_conformance.suites.safety import SafetyConformance
     from llamastack_conformance.suites.store import StoreConformance
     from llamastack_conformance.suites.telemetry import TelemetryConformance
@@ -28,6 +32,7 @@ __all__ = [
     "AgentsConformance",
     "InferenceConformance",
     "MemoryConformance",
+    "MethodChecks",
     "PluginApiConformance",
     "RoutedPluginApiConformance",
     "SafetyConformance",

@@ -21,7 +21,13 @@ _ID = re.compile(r"^[a-z0-9_]+(-[a-z0-9_]+)*\.[a-z0-9_]+(-[a-z0-9_]+)*$")
 
 
 class Tier(StrEnum):
-    """static: no network, no started provider. live: against the backend. stress: many calls. failure: faults."""
+    """What a check does to a provider.
+
+    - `static`: no network, no started provider.
+    - `live`: calls of the backend.
+    - `stress`: many calls at once.
+    - `failure`: faults of the backend and of the connection.
+    """
 
     static = "static"
     live = "live"
@@ -31,10 +37,12 @@ class Tier(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """id: stable name, `<topic>.<what>`. since: the version of the suite that added it.
+    """What a check wants, and when it applies.
+
+    id: stable name, `<topic>.<what>`. tier: see `Tier`. since: the version of the suite that added it.
 
     wanted: what a provider must do. mend: what to change if it does not. capability: the capability that the check is
-    about; `declared`: whether the check applies to providers that declare the capability, or to those that do not.
+    about. declared: whether the check applies to providers that declare the capability, or to those that do not.
     """
 
     id: str
@@ -47,9 +55,11 @@ class Check:
 
     @property
     def topic(self) -> str:
+        """The first part of the id, by which reports group checks."""
         return self.id.partition(".")[0]
 
     def newer_than(self, version: str) -> bool:
+        """Whether a run that is pinned to `version` of the suite leaves it out."""
         return version_key(self.since) > version_key(version)
 
 
@@ -71,6 +81,7 @@ class NotApplicable(Exception):
 
 
 Body = Callable[[Any, _Subject], Awaitable[None]]
+"""The method of a check: it gets the suite and the subject."""
 
 
 def check(
@@ -79,8 +90,8 @@ def check(
     """Make a test of an async method `(self, subject)`; its docstring states the requirement.
 
     The test is a plain function that runs the method in the subject's own event loop, so no other plugin decides
-    whether and in which loop it runs. Raises ValueError if the id is not like `topic.what`, or if there is no
-    docstring.
+    whether and in which loop it runs. The arguments are the fields of `Check`. Raises ValueError if the id is not like
+    `topic.what`, or if there is no docstring.
     """
     if not _ID.match(id):
         raise ValueError(f"{id!r}: the id of a check is like 'topic.what-it-is'")
@@ -108,7 +119,7 @@ def check_of(function: object) -> Check | None:
 
 
 def checks_of(suite: type) -> Iterator[tuple[str, Check]]:
-    """(method name, check) of every check of a suite, in the order of the source, base classes first."""
+    """The method's name, and the check, of every check of a suite, in the order of the source, base classes first."""
     seen: set[str] = set()
     for cls in reversed(suite.__mro__):
         for name in vars(cls):

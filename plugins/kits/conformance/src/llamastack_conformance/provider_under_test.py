@@ -23,6 +23,7 @@ from llamastack_conformance.stack_folder import StackFolder, new_stack_folder
 _STARTED_BY_S = 30.0
 _CLEAN_UP_S = 10.0
 SECOND = "-2"
+"""The end of the `provider_id` of the second instance."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,10 @@ from llamastack_conformance.watching import becomes
 class Running:
     """A started stack with the provider under test.
 
-    tap: the tap between the provider and its backend, if a check asked for one. folder: of the stack, if a check stops
-    the stack and starts another one; what the stack before has left registered there is this one's now.
+    subject: the provider, its spec and its run config. stack: the stack, as a program has it. provider_id: of the
+    provider in the stack. tap: the tap between the provider and its backend, if a check asked for one. folder: of the
+    stack, if a check stops the stack and starts another one; what the stack before has left registered there is this
+    one's now.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Running:
 
     @property
     def tap(self) -> Tap:
+        """The tap. Raises TypeError if the check asked for none."""
         if self._tap is None:
             raise TypeError("this check started its stack without a tap")
         return self._tap
@@ -57,6 +60,7 @@ class Running:
 
     @property
     def instance(self) -> SupervisedProvider:
+        """The provider as the stack holds it: its status, and why it is down."""
         return next(i for i in self.stack.instances[self.subject.api] if i.provider_id == self.provider_id)
 
     @property
@@ -115,11 +119,13 @@ class Running:
         raise CheckFailure(f"the provider lists no {pair.label}", wanted=f"a {pair.label}, or one in x-conformance")
 
     async def register(self, item: Any) -> None:
+        """Register a resource at this provider, as a user does; it is unregistered in the end."""
         pair = self.subject.pair
         await getattr(self.table, pair.register_hook)(item.model_copy(update={"provider_id": self.provider_id}))
         self._registered.append(item.identifier)
 
     async def unregister(self, identifier: str) -> None:
+        """Undo a registration, as a user does."""
         await getattr(self.table, self.subject.pair.unregister_hook)(identifier)
         self._registered = [name for name in self._registered if name != identifier]
 

@@ -56,8 +56,12 @@ class MethodChecks(Suite):
 
 
 class PluginApiConformance(ProviderConformance, MethodChecks):
-    """Inherit from it, set `api`, and say `call`, `examples` and `probe`."""
+    """The checks of every provider of an API that a package adds.
+
+    A package's suite inherits from it, sets `api`, and overrides `call`, `answers` and `probe` of `Suite`, `examples`
+    of `MethodChecks`, and `stream`, if the API streams. A method with `check` is a check of its own.
+    """
 
 
 class RoutedPluginApiConformance(RoutedProviderConformance, MethodChecks):
-    """The same for an API that is routed by objects."""
+    """The same for an API that is routed by objects; `unserved_objects` says what no provider may take."""

@@ -17,7 +17,10 @@ from llamastack_conformance.running import Running
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A call that needs a capability, and how its result shows that the provider has it."""
+    """A call that needs a capability, and how its result shows that the provider has it.
+
+    method, arguments: the call of the API. worked: whether its result is what a provider with the capability returns.
+    """
 
     method: str
     arguments: Mapping[str, Any]
@@ -27,8 +30,8 @@ class Probe:
 class Suite:
     """The base of the suites. Inherit from the suite of an API instead.
 
-    provider_type: the type under test. config: its run config, a file or a mapping; override the fixture
-    `llamastack_config` if it must be made. waivers: a file of waivers.
+    api: of the providers. provider_type: the type under test. config: its run config, a file or a mapping; override the
+    fixture `llamastack_config` if it must be made. waivers: a file of waivers.
     """
 
     api: ClassVar[str]
