@@ -64,16 +64,22 @@ def results(_: str) -> str:
     for api in dict.fromkeys(provider.api for provider in sorted(found, key=lambda p: p.api != "inference")):
         mine = sorted((p for p in found if p.api == api), key=lambda p: p.provider_type)
         topics = sorted({topic for p in mine for topic in p.capabilities})
-        rows = (_row(provider, topics) for provider in mine)
+        rows = (_row(provider, topics, _label(provider, mine)) for provider in mine)
         text += f"### {api}\n\n" + table(("provider", *topics, *_GROUPS, "in all"), rows) + "\n"
     return text
 
 
-def _row(provider: ProviderResults, topics: list[str]) -> tuple[str, ...]:
+def _label(provider: ProviderResults, others: list[ProviderResults]) -> str:
+    """The type; and the class of the suite where a type has several, with different configs."""
+    several = sum(each.provider_type == provider.provider_type for each in others) > 1
+    return f"`{provider.provider_type}`" + (f" ({provider.suite})" if several else "")
+
+
+def _row(provider: ProviderResults, topics: list[str], label: str) -> tuple[str, ...]:
     verdicts = {topic: (declared, verdict) for topic, declared, verdict in provider.rows()}
     cells = [_cell(*verdicts.get(topic, ("", ""))) for topic in topics]
     cells += [_counted(verdicts.get(group, ("", ""))[1]) for group in _GROUPS]
-    return f"`{provider.provider_type}`", *cells, provider.summary()
+    return label, *cells, provider.summary()
 
 
 def _cell(declared: str, verdict: str) -> str:

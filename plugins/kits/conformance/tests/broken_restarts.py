@@ -11,7 +11,7 @@ from typing import Any
 from breaking import breaker
 from broken_others import forgetful, idle, unsafe
 
-from llamastack.provider import ConflictError, Deps, NotFoundError, UnsupportedShieldError
+from llamastack.provider import ConflictError, Deps, InvalidRequestError, NotFoundError, UnsupportedShieldError
 from llamastack_provider_sample import MEMORY
 from llamastack_provider_sample.agents import SampleAgents
 from llamastack_provider_sample.memory import SampleMemory
@@ -240,11 +240,11 @@ class AnswersAsIfEmpty(FileMemory):
 
 
 @kept("restart.behind-its-back")
-class FailsWithoutAReason(FileMemory):
+class BlamesTheCaller(FileMemory):
     def require(self, bank: Any) -> None:
         self.read()
         if bank.identifier not in self._kept:
-            raise KeyError(bank.identifier)
+            raise InvalidRequestError("the bank cannot be read")
 
 
 @kept("restart.behind-its-back")

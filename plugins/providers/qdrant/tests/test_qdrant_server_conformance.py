@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from backends.qdrant_stand_in import qdrant_handler, serve
 from qdrant_client import QdrantClient
 
 from llamastack_conformance import MemoryConformance
+from llamastack_conformance.provider_under_test import Subject
+from llamastack_conformance.running import Running
+from llamastack_provider_qdrant.points import collection_name
 
 
 @pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection")
 class TestQdrantServerConformance(MemoryConformance):
     provider_type = "remote::qdrant"
+    client: ClassVar[QdrantClient]
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -25,8 +29,8 @@ class TestQdrantServerConformance(MemoryConformance):
             "embedding_model": "all-MiniLM-L6-v2",
             "chunk_size_in_tokens": 64,
         }
-        client = QdrantClient(location=":memory:", force_disable_check_same_thread=True)
-        with serve(qdrant_handler(client)) as url:
+        cls.client = QdrantClient(location=":memory:", force_disable_check_same_thread=True)
+        with serve(qdrant_handler(cls.client)) as url:
             yield {
                 "providers": {
                     "inference": [{"provider_id": "embed", "provider_type": "sentence-embeddings"}],
@@ -36,3 +40,6 @@ class TestQdrantServerConformance(MemoryConformance):
                 },
                 "x-conformance": {"objects": [bank], "second": {"collection_prefix": "second-"}},
             }
+
+    async def remove_behind_its_back(self, subject: Subject, running: Running, item: Any) -> None:
+        self.client.delete_collection(collection_name("llamastack_", item.identifier))
