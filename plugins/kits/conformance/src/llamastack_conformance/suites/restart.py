@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio
+
 from llamastack.api.base import RoutedObject
 from llamastack.provider.errors import ConflictError, LlamaStackError
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
@@ -14,6 +16,7 @@ from llamastack_conformance.suites.registration import names, new_object
 from llamastack_conformance.suites.suite import Suite
 
 _USABLE_BY_S = 10.0
+_BETWEEN_S = 0.1
 _LOST = (404, 409, 502, 503)
 _ALIAS = "conformance-alias-7f3a"
 _OWN_FIELDS = RoutedObject.model_fields.keys()
@@ -212,13 +215,26 @@ class RestartedObjectChecks(Suite):
             await self._fails_without(running, item.identifier, content)
             for _ in range(2):  # what the first poll has found is registered again before the second begins
                 await running.instance.refresh(force=True)
-            if await running.becomes_usable([item.identifier], _USABLE_BY_S):
+            if not await self._takes_content(running):
                 shown = (await running.listed()).get(item.identifier)
                 if shown is None or shown.unavailable_reason is None:
                     raise CheckFailure(f"'{item.identifier}' was removed at the backend, and is listed as {shown!r}")
                 return
-            await self.put_content(running)
             require_equal(content, await self._content(running), "removed at the backend, and used again")
+
+    async def _takes_content(self, running: Running) -> bool:
+        """Whether the resource is made again: the stack does that some time after it has noticed."""
+        with anyio.move_on_after(_USABLE_BY_S):
+            while True:
+                try:
+                    await self.put_content(running)
+                except LlamaStackError as error:
+                    if error.status not in _LOST:
+                        raise
+                    await anyio.sleep(_BETWEEN_S)
+                else:
+                    return True
+        return False
 
     async def _fails_without(self, running: Running, name: str, content: Any) -> None:
         """A call fails, or the provider has made the resource again. Raises CheckFailure otherwise."""
