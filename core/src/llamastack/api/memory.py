@@ -15,13 +15,13 @@ class MemoryBankDocument(WireModel):
     """A document. `content` that is a URL (http, https, data) is fetched; anything else is the content itself."""
 
     document_id: Annotated[str, Field(min_length=1)]
-    """Its name in the bank."""
+    """Its name in the bank: any text. Case, accents and blanks count."""
     content: DocumentContent
     """The document itself, or where it is: a URL as plain text, or as `{"uri": ...}`."""
     mime_type: str | None = None
     """Its media type, such as `text/plain`."""
     metadata: JsonObject = Field(default_factory=dict)
-    """Anything; its chunks have it, too."""
+    """A JSON object; the chunks have it unchanged."""
 
 
 class MemoryChunk(WireModel):
@@ -61,10 +61,11 @@ class Memory(Protocol):
         documents: list[MemoryBankDocument],
         ttl_seconds: Annotated[int, Field(gt=0)] | None = None,
     ) -> None:
-        """Store documents; one with a known `document_id` replaces the earlier one. All or none are stored; an empty
-        list changes nothing.
+        """Store documents; one with a known `document_id` replaces the earlier one, its metadata and its expiry. All
+        or none are stored; an empty list changes nothing. Of an id that is there twice the last document is stored, or
+        the call is refused.
 
-        After `ttl_seconds` they are no longer found.
+        After `ttl_seconds` they are no longer found. A number that the provider cannot keep is refused.
         """
         raise not_served()
 
@@ -77,7 +78,9 @@ class Memory(Protocol):
     ) -> QueryDocumentsResponse:
         """The chunks that fit `query` best, the best first.
 
-        params: `max_chunks`, the most that are wanted (default 3), and `score_threshold`, the least score.
+        params: `max_chunks`, the most that are wanted (1 to 1000, default 3), and `score_threshold`, the least score,
+        that score included. Other keys are refused or ignored. A query that a provider cannot search for, such as an
+        empty one, finds nothing or is refused.
         """
         raise not_served()
 
@@ -87,5 +90,5 @@ class Memory(Protocol):
         bank_id: str,
         document_ids: list[str],
     ) -> None:
-        """Remove documents with all their chunks; ids that are not there are no error."""
+        """Remove documents with all their chunks; ids that are not there are no error. No ids: nothing is removed."""
         raise not_served()

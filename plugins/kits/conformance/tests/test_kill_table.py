@@ -19,6 +19,8 @@ import broken_forwarding  # noqa: E402, F401
 import broken_inference  # noqa: E402
 import broken_lifecycle  # noqa: E402, F401
 import broken_memory  # noqa: E402
+import broken_memory_names  # noqa: E402, F401
+import broken_memory_queries  # noqa: E402, F401
 import broken_others  # noqa: E402
 import broken_received  # noqa: E402, F401
 import broken_requests  # noqa: E402

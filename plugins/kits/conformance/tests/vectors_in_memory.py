@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from dataclasses import replace
 
 from llamastack.provider import Api, Capabilities, Deps, RemoteProviderSpec
 from llamastack_memory_kit import Bank, EmbeddingSettings, FoundChunk, Insert, Query, StoredChunk, VectorMemory
@@ -52,7 +54,10 @@ class VectorsInMemory(VectorMemory):
 
     async def search(self, bank: Bank, query: Query) -> list[FoundChunk]:
         found = [
-            FoundChunk(chunk, sum(a * b for a, b in zip(chunk.vector, query.vector, strict=True)))
+            FoundChunk(
+                replace(chunk, metadata=copy.deepcopy(chunk.metadata)),
+                sum(a * b for a, b in zip(chunk.vector, query.vector, strict=True)),
+            )
             for chunks, expires_at in self.kept[bank.identifier].values()
             for chunk in chunks
             if expires_at is None or expires_at > query.now

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import anyio.from_thread
@@ -67,8 +68,9 @@ class DocumentReader:
     def _cut(self, document: MemoryBankDocument, text: str, size: ChunkSize) -> list[StoredChunk]:
         """For a worker thread: a long document keeps the CPU busy."""
         pieces = self._chunker.split(text, size.size, size.overlap, anyio.from_thread.check_cancelled)
+        metadata = copy.deepcopy(document.metadata)  # the caller may change its own
         return [
-            StoredChunk(document.document_id, piece.text, piece.token_count, document.metadata, index)
+            StoredChunk(document.document_id, piece.text, piece.token_count, metadata, index)
             for index, piece in enumerate(pieces)
         ]
 

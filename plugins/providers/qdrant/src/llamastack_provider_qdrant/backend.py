@@ -35,7 +35,7 @@ from llamastack.provider import (
     RateLimitError,
 )
 from llamastack.provider.connection_errors import connection_error
-from llamastack.provider.private_files import make_tree_private, private_folder
+from llamastack.provider.private_files import make_private, make_tree_private, private_folder
 from llamastack.provider.redaction import Redactor
 from llamastack_adapters.credentials import fits_header, key_text
 from llamastack_adapters.transports import guarded_transport
@@ -49,6 +49,7 @@ _TIMEOUT = (408, 504)
 _MOST_DETAIL = 300
 _MAKES_FILES = ("create_collection", "delete_collection")
 _WRITES = ("upsert", "batch_update_points", "delete")
+_NORMAL = 1  # https://sqlite.org/pragma.html#pragma_synchronous: it waits only when the log is written back
 
 
 class Backend(Protocol):
@@ -97,8 +98,6 @@ class _Embedded:
                 return QdrantClient(location=":memory:", force_disable_check_same_thread=True)
             private_folder(Path(self._path))
             made = QdrantClient(path=self._path, force_disable_check_same_thread=True)
-            for name in _collections(made):
-                _log_ahead(_database(made, name))
             make_tree_private(Path(self._path))
             return made
 
@@ -135,17 +134,19 @@ class _Embedded:
 
     def _run(self, client: QdrantClient, method: str, **arguments: Any) -> Any:
         name = arguments.get("collection_name", "")
+        if method in _WRITES:
+            _log_ahead(_database(client, name))
         dropped = _collections(client).get(name) if method == "delete_collection" else None
         answer = getattr(client, method)(**arguments)
         if dropped is not None:
             dropped.close()  # its file would stay open until garbage collection
-        if self._path is not None:
-            if method == "create_collection":
-                _log_ahead(_database(client, name))
-            if method in _WRITES:
-                _sync(_database(client, name))
-            if method in _MAKES_FILES:
-                make_tree_private(Path(self._path))
+        if method in _WRITES:
+            _sync(_database(client, name))
+        if method in _MAKES_FILES and self._path is not None:
+            folder = Path(self._path)
+            for path in (folder / "meta.json", folder / "collection"):
+                make_private(path)
+            make_tree_private(folder / "collection" / name)
         return answer
 
     async def _in_thread(self, function: Callable[[], Result]) -> Result:
@@ -174,8 +175,10 @@ def _log_ahead(database: sqlite3.Connection | None) -> None:
 
     Without a write-ahead log, such as on some network file systems, SQLite stays as it is.
     """
-    if database is not None and database.execute("PRAGMA journal_mode=WAL").fetchone() == ("wal",):
-        database.execute("PRAGMA synchronous=NORMAL")  # waits only when the log is written back
+    if database is None or database.execute("PRAGMA synchronous").fetchone() == (_NORMAL,):
+        return
+    if database.execute("PRAGMA journal_mode=WAL").fetchone() == ("wal",):
+        database.execute(f"PRAGMA synchronous={_NORMAL}")
 
 
 def _sync(database: sqlite3.Connection | None) -> None:

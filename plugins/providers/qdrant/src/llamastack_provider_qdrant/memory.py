@@ -18,6 +18,8 @@ from llamastack_provider_qdrant.config import QdrantConfig
 
 logger = logging.getLogger(__name__)
 
+_ROUNDING = 1e-5
+
 
 class QdrantMemory(StagedStorage, VectorMemory):
     """The memory provider. A bank is a collection; scores are cosine similarities."""
@@ -114,7 +116,8 @@ class QdrantMemory(StagedStorage, VectorMemory):
             query=list(query.vector),
             query_filter=points.findable(query.now),
             limit=query.max_chunks,
-            score_threshold=query.score_threshold,
+            # Qdrant rounds a threshold to 32 bits; the kit compares it with the scores themselves.
+            score_threshold=None if query.score_threshold is None else query.score_threshold - _ROUNDING,
         )
         return [FoundChunk(points.to_chunk(point.payload), point.score) for point in found.points]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from anyio.lowlevel import checkpoint
@@ -62,11 +63,17 @@ class SampleMemory(BankMemory):
                 found.append(FoundChunk(kept.chunk, len(wanted & kept.words) / len(wanted)))
             if place % _CHUNKS_IN_A_ROW == 0:
                 await checkpoint()
-        return sorted(found, key=lambda each: (-each.score, each.chunk.document_id))[: query.max_chunks]
+        best = sorted(found, key=lambda each: (-each.score, each.chunk.document_id))[: query.max_chunks]
+        return [FoundChunk(_copied(chunk), score) for chunk, score in best]
 
     async def delete(self, bank: Bank, document_ids: Sequence[str]) -> None:
         for document_id in document_ids:
             self._kept[bank.identifier].pop(document_id, None)
+
+
+def _copied(chunk: StoredChunk) -> StoredChunk:
+    """A chunk for a caller in this process, who may change its metadata."""
+    return replace(chunk, metadata=copy.deepcopy(chunk.metadata))
 
 
 async def _words(text: str) -> frozenset[str]:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from llamastack_conformance.suites.memory_contents import ContentChecks
 from llamastack_conformance.suites.memory_documents import DocumentChecks
 from llamastack_conformance.suites.memory_faults import FaultChecks
 from llamastack_conformance.suites.memory_restart import RestartedDocumentChecks
+from llamastack_conformance.suites.memory_shapes import ShapeChecks
 
 
-class MemoryConformance(
-    FaultChecks,
-    ContentChecks,
-    DocumentChecks,
-    RestartedDocumentChecks,
-):
+class MemoryConformance(ShapeChecks, DocumentChecks, RestartedDocumentChecks, FaultChecks):
     """All checks of a memory provider. Source of the shapes: `llamastack.api.memory`."""

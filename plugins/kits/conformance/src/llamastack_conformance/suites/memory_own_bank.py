@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import anyio
+
 from llamastack.api.memory import MemoryBankDocument, MemoryChunk
 from llamastack_conformance.checks import NotApplicable
 from llamastack_conformance.running import Running
@@ -15,6 +17,7 @@ from llamastack_conformance.running import Running
 if TYPE_CHECKING:
     from llamastack_conformance.suites.memory_calls import MemoryCalls
 
+_POLL_S = 0.1
 MOST = 1000
 """The highest `max_chunks` that every provider takes."""
 
@@ -52,6 +55,13 @@ class OwnBank:
     async def found(self, query: Any, most: int = MOST) -> set[str]:
         """The documents of these chunks."""
         return {chunk.document_id for chunk in await self.chunks(query, most)}
+
+    async def loses(self, query: Any, document_ids: set[str], within_s: float) -> set[str]:
+        """Which of the documents a query still finds, as soon as it finds none, or after a time."""
+        until = anyio.current_time() + within_s
+        while (left := document_ids & await self.found(query)) and anyio.current_time() < until:  # noqa: ASYNC110
+            await anyio.sleep(_POLL_S)
+        return left
 
     async def texts(self, query: Any, document_id: str) -> list[str]:
         """The texts of the chunks of one document that a query finds."""
