@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
+import anyio.from_thread
+import anyio.to_thread
 import pytest
 import scripted_fake
 from scripted_fake import ScriptedInference
@@ -274,3 +278,30 @@ def test_ctrl_c_stops(scripted: Scripted, script: Scripts, monkeypatch: pytest.M
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(main())
     assert a.shut_down == 1
+
+
+async def test_a_caller_that_leaves_while_a_thread_works(
+    scripted: Scripted, script: Scripts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The thread learns of the cancellation before the task does, which waits for it."""
+    script("a", serves=["x"])
+    working = threading.Event()
+
+    def work() -> None:
+        working.set()
+        while True:
+            anyio.from_thread.check_cancelled()
+            time.sleep(0.001)
+
+    async def replaced(self: ScriptedInference, *arguments: Any, **named: Any) -> Any:
+        await anyio.to_thread.run_sync(work)
+
+    monkeypatch.setattr(ScriptedInference, "chat_completion", replaced)
+    with anyio.fail_after(10):
+        async with scripted("a") as stack:
+            async with anyio.create_task_group() as callers:
+                callers.start_soon(answer_of, stack, "x")
+                while not working.is_set():
+                    await anyio.sleep(0.01)
+                callers.cancel_scope.cancel()
+            assert not caplog.records

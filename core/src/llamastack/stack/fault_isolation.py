@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
+import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from llamastack.provider.context import STACK_ITSELF, current_context, use_own_context
@@ -48,7 +50,8 @@ def _is_for_us(raised: BaseException) -> bool:
         return True  # somebody closes the generator or the coroutine that runs
     if isinstance(raised, asyncio.CancelledError):
         task = asyncio.current_task()
-        return task is None or task.cancelling() > 0
+        # A thread that asks `anyio.from_thread.check_cancelled` learns of a cancellation before the task does.
+        return task is None or task.cancelling() > 0 or anyio.current_effective_deadline() == -math.inf
     if isinstance(raised, KeyboardInterrupt):
         return _was_pressed(raised)
     return False

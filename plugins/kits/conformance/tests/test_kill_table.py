@@ -19,6 +19,7 @@ import broken_forwarding  # noqa: E402, F401
 import broken_inference  # noqa: E402
 import broken_lifecycle  # noqa: E402, F401
 import broken_memory  # noqa: E402
+import broken_memory_concurrency  # noqa: E402
 import broken_memory_names  # noqa: E402, F401
 import broken_memory_queries  # noqa: E402, F401
 import broken_others  # noqa: E402
@@ -167,6 +168,14 @@ def test_a_sound_provider_that_keeps_its_data_in_a_file_passes(backend: str) -> 
 def test_a_backend_that_limits_tokens_by_the_newer_name_passes(check_id: str, backend: str) -> None:
     config = {"url": "{url}", "api_key": "sk-operator-1234", "max_tokens_field": "max_completion_tokens"}
     assert Broken(check_id, "inference", "newer_name", OPENAI, config).outcome(backend) == "passed"
+
+
+@pytest.mark.parametrize("check_id", ["stress.connections", "stress.overlap", "stress.parallel-calls"])
+def test_a_memory_provider_with_a_backend_passes(check_id: str, backend: str) -> None:
+    spec, factory = broken_memory_concurrency.BACKED, broken_memory.make_vectors(broken_memory_concurrency.AsksABackend)
+    sound = spec_of(spec, "sound_with_backend", factory)
+    settings = {"objects": [broken_others.BANK]}
+    assert Broken(check_id, "memory", "with_backend", sound, {"url": "{url}"}, settings).outcome(backend) == "passed"
 
 
 @pytest.fixture

@@ -59,6 +59,11 @@ class Running:
         return self._folder
 
     @property
+    def is_tapped(self) -> bool:
+        """Whether there is a tap."""
+        return self._tap is not None
+
+    @property
     def instance(self) -> SupervisedProvider:
         """The provider as the stack holds it: its status, and why it is down."""
         return next(i for i in self.stack.instances[self.subject.api] if i.provider_id == self.provider_id)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from llamastack_conformance.suites.memory_concurrency import ConcurrencyChecks
 from llamastack_conformance.suites.memory_documents import DocumentChecks
 from llamastack_conformance.suites.memory_faults import FaultChecks
 from llamastack_conformance.suites.memory_restart import RestartedDocumentChecks
 from llamastack_conformance.suites.memory_shapes import ShapeChecks
 
 
-class MemoryConformance(ShapeChecks, DocumentChecks, RestartedDocumentChecks, FaultChecks):
+class MemoryConformance(ConcurrencyChecks, ShapeChecks, DocumentChecks, RestartedDocumentChecks, FaultChecks):
     """All checks of a memory provider. Source of the shapes: `llamastack.api.memory`."""

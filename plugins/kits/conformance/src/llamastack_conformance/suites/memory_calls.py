@@ -29,6 +29,7 @@ class MemoryCalls(RoutedProviderConformance):
     """The calls of a suite of the API memory. Source of the shapes: `llamastack.api.memory`."""
 
     api: ClassVar[str] = "memory"
+    sends_text: ClassVar[bool] = False
 
     def bank(self, running: Running, suffix: str = "") -> Any:
         """A bank of the settings. suffix: is appended to its name."""

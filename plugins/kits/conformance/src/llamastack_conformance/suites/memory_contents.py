@@ -232,12 +232,12 @@ async def _check_odd_text(bank: OwnBank, name: str, text: str, beside: str) -> N
     try:
         await bank.put({"beside": beside, name: text})
     except InvalidRequestError:
-        if "beside" in await bank.found(beside):
+        if beside in await bank.texts(beside, "beside"):
             raise CheckFailure(f"{text[:40]!r} was refused, and the document beside it was stored") from None
         if not await bank.texts(before, name):
             raise CheckFailure(f"{text[:40]!r} was refused, and the earlier document is gone") from None
         return
-    if "beside" not in await bank.found(beside):
+    if beside not in await bank.texts(beside, "beside"):
         raise CheckFailure(f"{text[:40]!r} was taken, and the document beside it was not stored")
     kept = {*await bank.texts(text.strip() or before, name), *await bank.texts(before, name)}
     if any(before in each for each in kept):

@@ -31,7 +31,7 @@ class StressChecks(Suite):
             await self.prepare_questions(running, texts)
             results = await self._all_at_once(running, texts, [None] * len(texts))
             sent = [request.whole for request in running.tap.requests] if tapped else None
-        if sent is not None:
+        if sent is not None and self.sends_text:
             unasked = [text for text in texts if not any(text.encode() in request for request in sent)]
             if unasked:
                 raise CheckFailure(f"{len(unasked)} of {len(texts)} never reached the backend, such as {unasked[0]!r}")
@@ -56,15 +56,10 @@ class StressChecks(Suite):
             keys = [f"conformance-key-of-client-{number:03d}" for number in range(len(texts))]
             await self._all_at_once(running, texts, [subject.client_data(own) for own in keys], refusals_are_fine=True)
             sent = [request.whole.decode("latin-1") for request in running.tap.requests]
-        for text, own in zip(texts, keys, strict=True):
-            mine = [request for request in sent if text in request]
-            if not mine:
-                raise CheckFailure(f"no request to the backend holds {text!r}")
-            for request in mine:
-                foreign = [other for other in keys if other != own and other in request]
-                if foreign or own not in request:
-                    sent_with = foreign[0] if foreign else "no key of a client"
-                    raise CheckFailure(f"the call of {own} was sent with {sent_with}")
+        if self.sends_text:
+            _check_keys_by_text(sent, texts, keys)
+        else:
+            _check_keys(sent, keys)
 
     @check(
         "stress.event-loop", tier=Tier.stress, mend="use an async client, or anyio.to_thread.run_sync for blocking code"
@@ -111,3 +106,25 @@ class StressChecks(Suite):
                 if between_s:
                     await anyio.sleep(between_s)
         return results
+
+
+def _check_keys_by_text(sent: list[str], texts: list[str], keys: list[str]) -> None:
+    """Raise CheckFailure unless each request with a text has the key of the client that sent this text."""
+    for text, own in zip(texts, keys, strict=True):
+        mine = [request for request in sent if text in request]
+        if not mine:
+            raise CheckFailure(f"no request to the backend holds {text!r}")
+        for request in mine:
+            foreign = [other for other in keys if other != own and other in request]
+            if foreign or own not in request:
+                sent_with = foreign[0] if foreign else "no key of a client"
+                raise CheckFailure(f"the call of {own} was sent with {sent_with}")
+
+
+def _check_keys(sent: list[str], keys: list[str]) -> None:
+    """Raise CheckFailure unless as many requests have the key of one client as that of any other."""
+    counts = {key: sum(key in request for request in sent) for key in keys}
+    fewest, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    if not counts[fewest] or counts[fewest] != counts[most]:
+        got = f"{counts[most]} requests have {most}, and {counts[fewest]} have {fewest}"
+        raise CheckFailure(got, wanted="as many requests with each key")

@@ -38,6 +38,8 @@ class Suite:
     provider_type: ClassVar[str]
     config: ClassVar[Path | str | Mapping[str, Any] | None] = None
     waivers: ClassVar[Path | str | None] = None
+    sends_text: ClassVar[bool] = True
+    """Whether the backend gets the text of a call. A vector database gets numbers."""
     type_attribute: ClassVar[str] = "provider_type"
     """The attribute of the class that names what is under test."""
 
