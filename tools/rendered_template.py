@@ -27,10 +27,10 @@ def variants() -> Mapping[str, str]:
     return found
 
 
-def answers(variant: str) -> dict[str, str | bool]:
+def answers(variant: str) -> dict[str, str]:
     """The answers that lead to a variant."""
-    api, kind, *more = variant.split("-")
-    return {"name": NAME, "api": api, "kind": kind, "openai": more == ["openai"]}
+    api, _, transport = variant.partition("-")
+    return {"name": NAME, "api": api, "transport": transport}
 
 
 @functools.cache
@@ -62,10 +62,7 @@ def variant_table(_: str) -> str:
     def rows() -> Iterator[tuple[str, str, str]]:
         for variant, backend in variants().items():
             given = answers(variant)
-            has_choice = f"{given['api']}-{given['kind']}-openai" in variants()
-            speaks = [("--openai" if given["openai"] else "--no-openai")] if has_choice else []
-            options = " ".join([f"--api {given['api']}", f"--kind {given['kind']}", *speaks])
-            yield f"`{options}`", str(given["api"]), backend
+            yield f"`--api {given['api']} --transport {given['transport']}`", given["api"], backend
 
     return table(("options", "API", "begins with"), rows())
 

@@ -31,9 +31,15 @@ from llamastack_cli.group import cli
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 TOOLS = Path(sys.executable).parent
 CONSTRAINTS = ("-c", str(ROOT / "constraints.txt"))
-VARIANTS = yaml.safe_load((ROOT / "provider_template/src/llamastack_provider_template/copier.yml").read_text("utf-8"))[
-    "variants"
-]["default"]
+QUESTIONS = yaml.safe_load((ROOT / "provider_template/src/llamastack_provider_template/copier.yml").read_text("utf-8"))
+VARIANTS = QUESTIONS["variants"]["default"]
+AUTHS = tuple(QUESTIONS["auth"]["choices"].values())
+COMBINATIONS = [
+    (variant, auth)
+    for variant in VARIANTS
+    for auth in (AUTHS if variant in QUESTIONS["with_auth"]["default"] else ("",))
+]
+"""Every variant, with every answer about its key."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +56,15 @@ class Variant:
     """calls: made in this order. again: made once more, of a server that is started anew.
 
     environment: values in which {backend} is the backend's URL. options: of its own pytest; the calls of the stress
-    tier take a small machine long, and one package in front of the same backend is enough for them.
+    tier take a small machine long, and one package in front of the same backend is enough for them. auth: the answer
+    about its key; together they have each one.
     """
 
     calls: tuple[Call, ...]
     again: tuple[Call, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     options: tuple[str, ...] = ()
+    auth: str = ""
 
 
 def say(model: str, text: str) -> dict[str, Any]:
@@ -89,6 +97,12 @@ MEMORY = (
     Call("memory/insert", {"bank_id": "notes", "documents": DOCUMENTS}),
     Call("memory/query", {"bank_id": "notes", "query": "Where are whales?"}, '"document_id":"2"'),
 )
+VECTOR_BANK = {"identifier": "notes", "type": "vector", "embedding_model": "hashed-words", "chunk_size_in_tokens": 64}
+VECTOR_MEMORY = (Call("memory_banks/register", {"memory_bank": VECTOR_BANK}), *MEMORY[1:])
+GAMBLING = (
+    Call("safety/run_shield", shield("gambling", "Which casino pays best?"), '"similarity"'),
+    Call("safety/run_shield", shield("gambling", "Llamas live in the Andes."), '{"violation":null}'),
+)
 EVENT = {
     "type": "unstructured_log",
     "trace_id": "t",
@@ -99,30 +113,25 @@ EVENT = {
 }
 TRACE = Call("telemetry/get_trace?trace_id=t", None, '"root_span_id":"s"')
 CHECKED: Mapping[str, Variant] = {
-    "inference-remote-openai": Variant(INFERENCE, environment={"URL": "{backend}/v1"}),
-    "inference-remote": Variant(INFERENCE, environment={"URL": "{backend}"}, options=WITHOUT_STRESS),
-    "inference-inline": Variant(
+    "inference-openai": Variant(INFERENCE, environment={"URL": "{backend}/v1"}, auth="per-request"),
+    "inference-rest": Variant(INFERENCE, environment={"URL": "{backend}"}, options=WITHOUT_STRESS, auth="header"),
+    "inference-in-process": Variant(
         (Call("inference/completion", go_on(model_path().stem, "The capital of France is"), "Paris"),),
         environment={"MODEL": str(model_path())},
         options=WITHOUT_STRESS,
     ),
-    "safety-remote-openai": Variant(
-        (
-            Call("safety/run_shield", shield("gambling", "Which casino pays best?"), '"similarity"'),
-            Call("safety/run_shield", shield("gambling", "Llamas live in the Andes."), '{"violation":null}'),
-        ),
-        environment={"URL": "{backend}/v1"},
-        options=WITHOUT_STRESS,
-    ),
-    "safety-inline": Variant(
+    "safety-openai": Variant(GAMBLING, environment={"URL": "{backend}/v1"}, options=WITHOUT_STRESS, auth="bearer"),
+    "safety-rest": Variant(GAMBLING, environment={"URL": "{backend}"}, options=WITHOUT_STRESS, auth="none"),
+    "safety-in-process": Variant(
         (
             Call("safety/run_shield", shield("card-numbers", "It is 4111 1111 1111 1111."), "violation"),
             Call("safety/run_shield", shield("card-numbers", "It is 4."), '{"violation":null}'),
         )
     ),
-    "memory-remote": Variant(MEMORY, again=MEMORY[-1:], environment={"URL": "{backend}"}),
-    "memory-inline": Variant(MEMORY, again=MEMORY[-1:]),
-    "agents-inline": Variant(
+    "memory-rest": Variant(VECTOR_MEMORY, again=MEMORY[-1:], environment={"URL": "{backend}"}, auth="header"),
+    "memory-sql": Variant(MEMORY, again=MEMORY[-1:], environment={"URL": "{backend}"}),
+    "memory-in-process": Variant(MEMORY, again=MEMORY[-1:]),
+    "agents-in-process": Variant(
         (
             Call(
                 "agents/create",
@@ -131,17 +140,14 @@ CHECKED: Mapping[str, Variant] = {
             ),
         )
     ),
-    "telemetry-inline": Variant((Call("telemetry/log_event", {"event": EVENT}), TRACE), again=(TRACE,)),
+    "telemetry-in-process": Variant((Call("telemetry/log_event", {"event": EVENT}), TRACE), again=(TRACE,)),
 }
 
 
-def answers(variant: str, name: str) -> list[str]:
+def answers(variant: str, name: str, auth: str = "") -> list[str]:
     """The options that choose `variant`."""
-    api, kind, *dialect = variant.split("-")
-    options = ["--name", name, "--api", api, "--kind", kind]
-    if f"{api}-{kind}-openai" in VARIANTS and f"{api}-{kind}" in VARIANTS:
-        options.append("--openai" if dialect else "--no-openai")
-    return options
+    api, _, transport = variant.partition("-")
+    return ["--name", name, "--api", api, "--transport", transport, *(["--auth", auth] if auth else [])]
 
 
 def run(*command: str, cwd: Path, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -205,7 +211,7 @@ def backend_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[s
 
         def url(variant: str) -> str:
             folder = tmp_path_factory.mktemp("backend")
-            new(*answers(variant, "backend"), "--defaults", "made", cwd=folder)
+            new(*answers(variant, "backend", CHECKED[variant].auth), "--defaults", "made", cwd=folder)
             script = folder / "made" / "tests" / "backend.py"
             if not script.exists():
                 return ""
@@ -245,6 +251,7 @@ def served(author: Any, tree: Path, home: Path) -> Iterator[RunningServer]:
 
 def test_every_variant_is_checked() -> None:
     assert list(CHECKED) == list(VARIANTS)
+    assert {each.auth for each in CHECKED.values()} == {"", *AUTHS}
 
 
 # Two groups, each with an environment of its own, for two cores.
@@ -263,7 +270,7 @@ def packages(author: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[
     def made(group: str) -> Mapping[str, Path]:
         folder = tmp_path_factory.mktemp("packages")
         trees = {name: folder / f"llamastack-provider-{name}" for name in CHECKED if group_of(name) == group}
-        first, *others = ([*answers(name, name), "--defaults"] for name in trees)
+        first, *others = ([*answers(name, name, CHECKED[name].auth), "--defaults"] for name in trees)
         author.run("llamastack", "provider", "new", *first, cwd=folder)
         author.run("python", "-c", NEW_PACKAGES, json.dumps(others), cwd=folder)
         for tree in trees.values():
@@ -298,6 +305,10 @@ def test_what_is_made_is_sound_and_serves(
     run(str(TOOLS / "ruff"), "format", "--check", ".", cwd=tree)
     run(str(TOOLS / "ruff"), "check", ".", cwd=tree)
     run(str(TOOLS / "mypy"), "--cache-dir", str(mypy_cache), cwd=tree)
+    provider_type = ("" if variant.endswith("-in-process") else "remote::") + variant
+    author.run("llamastack", "providers", "config-table", provider_type, "--write", "README.md", cwd=tree)
+    assert "| config | type | default | what |" in (tree / "README.md").read_text("utf-8")
+    author.run("llamastack", "providers", "config-table", provider_type, "--check", "README.md", cwd=tree)
     author.run("python", "-m", "pytest", "-p", "no:cacheprovider", *CHECKED[variant].options, cwd=tree)
 
     for calls in filter(None, (CHECKED[variant].calls, CHECKED[variant].again)):
@@ -312,8 +323,8 @@ def test_what_is_made_is_sound_and_serves(
 @pytest.mark.parametrize("name", ["a", "x" * 24])
 def test_any_name_is_formatted(name: str, tmp_path: Path) -> None:
     """Line lengths and the order of imports follow from the name, too."""
-    for variant in VARIANTS:
-        new(*answers(variant, name), "--defaults", variant, cwd=tmp_path)
+    for place, (variant, auth) in enumerate(COMBINATIONS):
+        new(*answers(variant, name, auth), "--defaults", str(place), cwd=tmp_path)
     run(str(TOOLS / "ruff"), "format", "--check", ".", cwd=tmp_path)
     run(str(TOOLS / "ruff"), "check", ".", cwd=tmp_path)
 
@@ -323,7 +334,8 @@ def test_the_workflow_does_what_the_readme_says(variant: str, tmp_path: Path) ->
     new(*answers(variant, "acme"), "--defaults", "made", cwd=tmp_path)
     workflow = yaml.safe_load((tmp_path / "made/.github/workflows/ci.yml").read_text("utf-8"))
     commands = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
-    for command in ("ruff format --check .", "ruff check .", "mypy", "python -m build", "pytest"):
+    table = next(each for each in commands if "config-table" in each)
+    for command in ("ruff format --check .", "ruff check .", "mypy", table, "python -m build", "pytest"):
         assert command in commands
     assert workflow["jobs"]["publish"]["permissions"] == {"id-token": "write"}
     shown = "".join(file.read_text("utf-8") for file in (tmp_path / "made").rglob("*") if file.is_file())
@@ -335,7 +347,7 @@ def test_the_workflow_does_what_the_readme_says(variant: str, tmp_path: Path) ->
 
 
 def test_it_says_what_to_do_next(tmp_path: Path) -> None:
-    printed = new("--name", "acme", "--api", "safety", "--kind", "inline", "--defaults", cwd=tmp_path).stdout
+    printed = new("--name", "acme", "--api", "safety", "--transport", "in-process", "--defaults", cwd=tmp_path).stdout
     assert printed.startswith("llamastack-provider-acme: safety provider acme, which begins with regular expressions.")
     assert "  cd llamastack-provider-acme\n" in printed
     assert "  llamastack run run.yaml\n" in printed
@@ -345,7 +357,7 @@ def test_it_says_what_to_do_next(tmp_path: Path) -> None:
 
 def test_what_is_told_of_it_is_written(tmp_path: Path) -> None:
     given = ("--description", "Löscht Ümlaute: it's 'good'", "--author", "O'Neill & Söhne <x@y.example>")
-    new(*answers("safety-inline", "acme"), *given, "made", "--defaults", cwd=tmp_path)
+    new(*answers("safety-in-process", "acme"), *given, "made", "--defaults", cwd=tmp_path)
     run(str(TOOLS / "ruff"), "check", ".", cwd=tmp_path)
     assert "O'Neill & Söhne <x@y.example>" in (tmp_path / "made" / "LICENSE").read_text("utf-8")
     assert "Löscht Ümlaute: it's 'good'" in (tmp_path / "made" / "pyproject.toml").read_text("utf-8")
@@ -364,14 +376,27 @@ def test_what_is_told_of_it_is_written(tmp_path: Path) -> None:
         (["--name", "remote"], "--name: 'remote' is reserved for llamastack"),
         ([], "--name is missing"),
         (["--name", "acme", "--api", "cooking"], "--api: 'cooking' is not in ['inference', 'safety', 'memory'"),
-        (["--name", "acme", "--kind", "local"], "--kind: 'local' is not in ['remote', 'inline']"),
+        (["--name", "acme", "--transport", "local"], "--transport: 'local' is not in ['openai', 'rest', 'in-process']"),
         (
-            ["--name", "acme", "--api", "safety", "--kind", "inline", "--openai"],
-            "--openai: there is no template for safety, inline, OpenAI-speaking; there are: inference-remote-openai,",
+            ["--name", "acme", "--api", "memory", "--transport", "openai"],
+            "--transport: 'openai' is not in ['rest', 'sql'",
+        ),
+        (["--name", "acme", "--api", "agents", "--transport", "rest"], "--transport: 'rest' is not in ['in-process']"),
+        (
+            ["--name", "acme", "--auth", "password"],
+            "--auth: 'password' is not in ['none', 'bearer', 'header', 'per-req",
         ),
         (
-            ["--name", "acme", "--api", "safety", "--kind", "remote", "--no-openai"],
-            "--openai: there is no template for safety, remote, not OpenAI-speaking",
+            ["--name", "acme", "--api", "memory", "--transport", "sql", "--auth", "bearer"],
+            "--auth: the template for memory with the transport sql has no choice of keys; leave it out",
+        ),
+        (
+            ["--name", "qdrant", "--api", "memory", "--transport", "sql"],
+            "--name: the provider type 'remote::qdrant' of API 'memory' is already installed, by llamastack-provider-",
+        ),
+        (
+            ["--name", "qdrant", "--api", "safety", "--transport", "in-process"],
+            "--name: a package llamastack-provider-qdrant is already installed (",
         ),
         (["--name", "acme", "--description", 'a "quote"'], "--description: must be one line of 1 to 80 characters"),
         (["--name", "acme", "--author", "two\nlines"], "--author: must be one line of 1 to 80 characters"),
@@ -390,8 +415,8 @@ def test_answers_that_do_not_fit(arguments: list[str], message: str, tmp_path: P
     ("arguments", "missing"),
     [
         ([], "--name is missing"),
-        (["--name", "acme"], "give --api, --kind, --openai or --no-openai, --description, --author, or --defaults"),
-        (["--name", "acme", "--api", "memory", "--kind", "inline"], "give --description, --author, or --defaults"),
+        (["--name", "acme"], "give --api, --transport, --auth, --description, --author, or --defaults"),
+        (["--name", "acme", "--api", "memory", "--transport", "sql"], "give --description, --author, or --defaults"),
     ],
 )
 def test_answers_that_are_missing_where_nobody_can_be_asked(arguments: list[str], missing: str, tmp_path: Path) -> None:
@@ -403,7 +428,7 @@ def test_answers_that_are_missing_where_nobody_can_be_asked(arguments: list[str]
 
 def test_a_folder_that_is_there(tmp_path: Path) -> None:
     made = tmp_path / "made"
-    given = (*answers("safety-inline", "acme"), "--defaults")
+    given = (*answers("safety-in-process", "acme"), "--defaults")
     made.mkdir()
     new(*given, "made", cwd=tmp_path)  # an empty one will do
     (made / "notes.txt").write_text("mine")
@@ -424,7 +449,7 @@ def test_a_folder_that_is_there(tmp_path: Path) -> None:
 
 def test_help(tmp_path: Path) -> None:
     shown = command("--help", cwd=tmp_path).stdout
-    for option in ("--name", "--api", "--kind", "--openai / --no-openai", "--defaults", "--force", "DEST"):
+    for option in ("--name", "--api", "--transport", "--auth", "--defaults", "--force", "DEST"):
         assert option in shown
 
 
@@ -486,10 +511,10 @@ def test_it_asks(tmp_path: Path, scratch: Path) -> None:
     terminal.type("acme\r")
     terminal.read_until("API that it implements")
     terminal.type("\r")
-    terminal.read_until("Where the work is done")
+    terminal.read_until("How it reaches what does the work")
+    terminal.type("\x1b[B\r")
+    terminal.read_until("The key that the service wants")
     terminal.type("\r")
-    terminal.read_until("speak OpenAI's dialect")
-    terminal.type("n")
     terminal.read_until("What it does, in one line")
     terminal.type("\r")
     terminal.read_until("Author of the package")
@@ -529,7 +554,7 @@ new.TEMPLATE = Path({str(broken)!r})
 sys.exit(cli.run(sys.argv[1:]))
 """
     monkeypatch.setenv("TMPDIR", str(scratch))
-    given = ("provider", "new", "made", *answers("safety-inline", "acme"), "--defaults")
+    given = ("provider", "new", "made", *answers("safety-in-process", "acme"), "--defaults")
     done = run(sys.executable, "-c", code, *given, cwd=tmp_path, check=False)
     assert done.returncode != 0
     assert done.stderr.startswith("error: ")

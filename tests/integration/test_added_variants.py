@@ -52,7 +52,10 @@ def test_its_package_is_that_of_the_example(site: Path, tmp_path: Path) -> None:
 
 def test_the_other_variants_stay(site: Path, tmp_path: Path) -> None:
     install_package(site, SPEECH)
-    assert "which begins with regular expressions" in new("--name", "a", "--api", "safety", "--kind", "inline").output
+    assert (
+        "which begins with regular expressions"
+        in new("--name", "a", "--api", "safety", "--transport", "in-process").output
+    )
     assert "'inference', 'safety', 'memory', 'agents', 'telemetry', 'speech'" in new("--api", "x", "--name", "a").output
 
 
@@ -65,21 +68,25 @@ def test_without_its_package_the_api_is_unknown(site: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "why"),
     [
-        ("speech-inline", "gone", "cannot be loaded: ModuleNotFoundError"),
-        ("speech-inline", "variant_fake:NAME", "is not a package with a docstring"),
+        ("speech-in-process", "gone", "cannot be loaded: ModuleNotFoundError"),
+        ("speech-in-process", "variant_fake:NAME", "is not a package with a docstring"),
         (
-            "speech-inline",
+            "speech-in-process",
             "variant_fake",
             "has no config.py.jinja, conformance.yaml.jinja, facts.jinja, provider.py.jinja",
         ),
-        ("speech", "variant_fake", "the name must be one of <api>-inline, <api>-remote, <api>-remote-openai"),
+        (
+            "speech",
+            "variant_fake",
+            "the name must be one of <api>-openai, <api>-rest, <api>-sql, <api>-sdk, <api>-in-process",
+        ),
     ],
 )
 def test_a_faulty_one_is_left_out_with_its_name_and_cause(site: Path, name: str, value: str, why: str) -> None:
     (site / "variant_fake").mkdir()
     (site / "variant_fake" / "__init__.py").write_text('"""A fake."""\n\nNAME = 1\n')
     install(site, "acme", {GROUP: {name: value}})
-    done = new("--name", "a", "--api", "safety", "--kind", "inline")
+    done = new("--name", "a", "--api", "safety", "--transport", "in-process")
     assert done.exit_code == 0
     assert f"warning: template variant left out: '{name}' (acme 1.2.3, entry point {value})" in done.output
     assert why in done.output

@@ -212,7 +212,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_files_that_are_named_are_there(page: Path) -> None:
     tops = "core|plugins|docs|tests|tools"
-    rendered = tool("rendered_template").files("inference-remote-openai") if page.name == "providers.md" else ()
+    rendered = tool("rendered_template").files("inference-openai") if page.name == "providers.md" else ()
     for path in re.findall(rf"`((?:{tops})/[\w./-]*)`", page.read_text(encoding="utf-8")):
         there = (ROOT / path).exists() or (page.parent / path).exists() or path in rendered
         assert there, f"{named(page)}: {path}"

@@ -1,7 +1,7 @@
 """Variants of the template that other packages bring: the first provider of an API that such a package adds.
 
-An entry point of the group `llamastack.provider_templates` has the name of the variant, `<api>-<kind>`, and names a
-Python package: a folder with the variant's files, as in `variants/`. The first line of its docstring says what a
+An entry point of the group `llamastack.provider_templates` has the name of the variant, `<api>-<transport>`, and names
+a Python package: a folder with the variant's files, as in `variants/`. The first line of its docstring says what a
 provider begins with.
 """
 
@@ -19,7 +19,7 @@ import yaml
 from llamastack.stack.discovery import DiscoveryError, Installed, default_discovery
 
 GROUP = "llamastack.provider_templates"
-_KINDS = ("inline", "remote", "remote-openai")
+_TRANSPORTS = ("openai", "rest", "sql", "sdk", "in-process")
 _FILES = ("config.py", "conformance.yaml", "facts", "provider.py", "providers.yaml")
 
 
@@ -27,7 +27,7 @@ _FILES = ("config.py", "conformance.yaml", "facts", "provider.py", "providers.ya
 class AddedVariant:
     """A variant of another package.
 
-    name: `<api>-<kind>`. begins_with: what its first backend is, in a few words. folder: of its files.
+    name: `<api>-<transport>`. begins_with: what its first backend is, in a few words. folder: of its files.
     """
 
     name: str
@@ -49,8 +49,8 @@ def added_variants() -> Iterator[AddedVariant]:
 def _variant(installed: Installed) -> AddedVariant:
     """Raises DiscoveryError if it cannot be imported, ValueError for what is no variant."""
     where = f"'{installed.name}' ({installed.origin}, entry point {installed.value})"
-    if installed.name.partition("-")[2] not in _KINDS:
-        allowed = ", ".join(f"<api>-{kind}" for kind in _KINDS)
+    if installed.name.partition("-")[2] not in _TRANSPORTS:
+        allowed = ", ".join(f"<api>-{transport}" for transport in _TRANSPORTS)
         raise ValueError(f"{where}: the name must be one of {allowed}")
     found = installed.load()
     if not isinstance(found, ModuleType) or found.__file__ is None or not found.__doc__:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import re
 import shutil
 import sys
@@ -13,7 +15,6 @@ from typing import Any
 import click
 
 TEMPLATE = Path(__file__).parent
-_OPTIONS = {"openai": "--openai or --no-openai"}
 
 
 @click.group()
@@ -25,12 +26,12 @@ def provider() -> None:
 @click.argument("dest", required=False, type=click.Path(path_type=Path))
 @click.option("--name", help="Name of the provider, such as acme.")
 @click.option("--api", help="API that it implements: inference, safety, memory ...")
-@click.option("--kind", help="remote: a service over a network does the work. inline: the stack's process does it.")
-@click.option("--openai/--no-openai", default=None, help="Whether the service speaks OpenAI's dialect.")
+@click.option("--transport", help="How it reaches what does the work: openai, rest, sql, sdk, in-process.")
+@click.option("--auth", help="The key that the service wants: none, bearer, header, per-request.")
 @click.option("--description", help="What it does, in one line.")
 @click.option("--author", help="Author of the package.")
 @click.option("--defaults", is_flag=True, help="Ask nothing; use the defaults for missing options.")
-@click.option("--force", is_flag=True, help="Write into a folder that is not empty; replace files of the same name.")
+@click.option("--force", is_flag=True, help="Write although the folder is not empty, or the type is installed.")
 def new(dest: Path | None, defaults: bool, force: bool, **options: Any) -> None:
     """Make the package of a new provider. It works at once.
 
@@ -44,6 +45,8 @@ def new(dest: Path | None, defaults: bool, force: bool, **options: Any) -> None:
         answers = _render(
             _template(Path(folder)), rendered, given, asks=sys.stdin.isatty() and not defaults, defaults=defaults
         )
+        if not force:
+            _require_new_type(answers)
         if dest is None:
             dest = Path(answers["distribution"])
             _require_room(dest, force)
@@ -56,6 +59,25 @@ def _require_room(dest: Path, force: bool) -> None:
         raise click.UsageError(f"{dest} already exists and is not a folder")
     if not force and dest.exists() and any(dest.iterdir()):
         raise click.UsageError(f"{dest} already exists and is not empty; --force writes into it anyway")
+
+
+def _require_new_type(answers: Mapping[str, Any]) -> None:
+    """Raises UsageError if the provider type, or a package of this name, is installed: two would exclude each other."""
+    from llamastack.stack.discovery import default_discovery
+
+    named, kind = answers["name"], answers["provider_type"]
+    for installed in default_discovery().providers(answers["api"]):
+        if installed.name == kind:
+            raise click.UsageError(
+                f"--name: the provider type '{kind}' of API '{answers['api']}' is already installed, by "
+                f"{installed.origin}; choose another name than '{named}', or --force"
+            )
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        version = importlib.metadata.version(answers["distribution"])
+        raise click.UsageError(
+            f"--name: a package {answers['distribution']} is already installed ({version}); choose another name than "
+            f"'{named}', or --force"
+        )
 
 
 def _template(scratch: Path) -> Path:
@@ -87,7 +109,7 @@ def _render(
 
 
 def _missing(names: Sequence[str]) -> str:
-    wanted = ", ".join(_OPTIONS.get(name, f"--{name}") for name in names)
+    wanted = ", ".join(f"--{name}" for name in names)
     return f"there is no terminal to ask on: give {wanted}, or --defaults"
 
 
@@ -121,6 +143,7 @@ Next:
   python -m venv .venv && . .venv/bin/activate
   pip install -e '.[dev]'
   pytest
+  llamastack providers config-table {answers["provider_type"]} --write README.md
   llamastack run run.yaml
 
 Its README.md says how to start its backend, and how to publish it."""

@@ -230,3 +230,35 @@ def test_distributions(site: Path) -> None:
         "NAME  PACKAGE             VERSION\nmine  llamastack-starter  1.2.3\n"
     )
     assert json.loads(run("distributions", "list", "--json").stdout)[0]["name"] == "mine"
+
+
+# ---- config-table ----------------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_a_config_is_written_into_a_readme(site: Path, tmp_path: Path) -> None:
+    install(site, "acme", {INFERENCE: {"scripted": "scripted_fake:SPEC"}})
+    printed = run("providers", "config-table", "scripted")
+    assert printed.exit_code == 0, printed.output
+    assert printed.stdout.startswith("| config | type | default | what |\n|---|---|---|---|\n| `")
+    readme = tmp_path / "README.md"
+    readme.write_text("# acme\n\n<!-- config -->\nold\n<!-- /config -->\n\nend\n", encoding="utf-8")
+    stale = run("providers", "config-table", "scripted", "--check", str(readme))
+    assert stale.exit_code == 1
+    assert "has another table of the config; renew it: llamastack providers config-table scripted" in stale.stderr
+    for _ in range(2):
+        assert run("providers", "config-table", "scripted", "--write", str(readme)).exit_code == 0
+        text = readme.read_text("utf-8")
+        assert text == f"# acme\n\n<!-- config -->\n\n{printed.stdout}\n<!-- /config -->\n\nend\n"
+    assert run("providers", "config-table", "scripted", "--check", str(readme)).exit_code == 0
+
+
+def test_a_table_that_cannot_be_written(site: Path, tmp_path: Path) -> None:
+    install(site, "acme", {INFERENCE: {"scripted": "scripted_fake:SPEC"}})
+    readme = tmp_path / "README.md"
+    readme.write_text("# acme\n", encoding="utf-8")
+    unmarked = run("providers", "config-table", "scripted", "--write", str(readme))
+    assert (unmarked.exit_code, readme.read_text("utf-8")) == (2, "# acme\n")
+    assert "has no lines '<!-- config -->'" in unmarked.stderr
+    unknown = run("providers", "config-table", "other")
+    assert unknown.exit_code == 2
+    assert "'other' is not installed. Installed: scripted." in unknown.stderr

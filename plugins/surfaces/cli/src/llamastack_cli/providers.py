@@ -10,6 +10,7 @@ import click
 from llamastack.provider.commands import CliError, WrongInputError
 from llamastack.stack.discovery import PROVIDER_GROUP_PREFIX, Discovery, DiscoveryError, Installed, default_discovery
 from llamastack_cli.broken_entry_points import fault_of
+from llamastack_cli.config_table import config_table
 from llamastack_cli.output import say, show_json, show_table
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 @click.group()
 def providers() -> None:
     """Show the installed providers."""
+
+
+providers.add_command(config_table)
 
 
 @providers.command("list")
