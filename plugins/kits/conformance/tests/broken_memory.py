@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from vectors_in_memory import VECTORS, VectorsInMemory
 
 from llamastack.api.common import ImageMedia
 from llamastack.provider import Deps
-from llamastack.provider.errors import InvalidRequestError
+from llamastack.provider.errors import InvalidRequestError, LlamaStackError
 from llamastack_memory_kit import Bank, ChunkSize, Insert, StoredChunk
 from llamastack_provider_sample.memory import SampleMemory
 
@@ -108,6 +108,12 @@ class SharesNothing(VectorsInMemory):
 class CountsOne(VectorsInMemory):
     async def store(self, bank: Bank, insert: Insert) -> None:
         await super().store(bank, replace(insert, chunks=[replace(chunk, token_count=1) for chunk in insert.chunks]))
+
+
+@forgetful("insert_documents.long")
+class CountsOneToken(_Stores):
+    def changed(self, chunks: list[StoredChunk]) -> list[StoredChunk]:
+        return [replace(chunk, token_count=1) for chunk in chunks]
 
 
 @forgetful("insert_documents.many")
@@ -211,6 +217,34 @@ class StoresTheTextBesideImages(SampleMemory):
             if isinstance(document.content, list) and any(isinstance(p, ImageMedia) for p in document.content):
                 raise InvalidRequestError("documents: no images", param="documents")
             await super().insert_documents(bank_id, [document], ttl_seconds)
+
+
+# ---- embeddings ------------------------------------------------------------------------------------------------------
+
+
+@unlike("insert_documents.embeddings-fail")
+class StoresZerosWithoutAModel(VectorsInMemory):
+    async def embed(self, bank: Bank, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        try:
+            return await super().embed(bank, texts)
+        except LlamaStackError:
+            return [[0.0] * bank.dimension for _ in texts]
+
+
+@unlike("insert_documents.embeddings-fail")
+class FindsAnythingWithoutAModel(VectorsInMemory):
+    async def embed_query(self, bank: Bank, text: str) -> Sequence[float]:
+        try:
+            return await super().embed_query(bank, text)
+        except LlamaStackError:
+            return [0.0] * bank.dimension
+
+
+@unlike("insert_documents.embeddings-fail")
+class MakesRoomBeforeItEmbeds(VectorsInMemory):
+    async def insert_documents(self, bank_id: str, documents: Any, ttl_seconds: int | None = None) -> None:
+        await self.delete_documents(bank_id, [document.document_id for document in documents])
+        await super().insert_documents(bank_id, documents, ttl_seconds)
 
 
 def _first(content: Any) -> Any:

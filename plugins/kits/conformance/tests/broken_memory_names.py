@@ -45,6 +45,27 @@ _keeps_as("KeepsIdsInAscii", lambda text: text.encode("ascii", "replace").decode
 _keeps_as("MakesNumbersOfIds", lambda text: str(int(text)) if text.isdigit() else text)
 
 
+@forgetful("insert_documents.chunk-ids")
+class JoinsIdAndPlace(SampleMemory):
+    """It keeps a chunk under the id of its document and its place."""
+
+    async def search(self, bank: Bank, query: Query) -> list[FoundChunk]:
+        found = await super().search(bank, replace(query, max_chunks=1000))
+        ids = {
+            f"{k.chunk.document_id}{k.chunk.index}": k.chunk for d in self._kept[bank.identifier].values() for k in d
+        }
+        return [each for each in found if ids[f"{each.chunk.document_id}{each.chunk.index}"] == each.chunk]
+
+
+@forgetful("insert_documents.chunk-ids")
+class DeletesChunksByPrefix(SampleMemory):
+    async def delete(self, bank: Bank, document_ids: Sequence[str]) -> None:
+        there = [*self._kept[bank.identifier]]
+        await super().delete(
+            bank, [name for name in there if any(name.startswith(f"{each}-") or name == each for each in document_ids)]
+        )
+
+
 class _Deletes(SampleMemory):
     """Also deletes documents with ids that are alike."""
 
@@ -78,6 +99,14 @@ class DeletesByPattern(_Deletes):
 class SplitsIdsAtCommas(_Deletes):
     def takes(self, asked: str, there: str) -> bool:
         return there == asked or there in asked.split(",")
+
+
+@forgetful("delete_documents.long")
+class DeletesAHundredChunks(SampleMemory):
+    async def delete(self, bank: Bank, document_ids: Sequence[str]) -> None:
+        left = {name: self._kept[bank.identifier].get(name, [])[100:] for name in document_ids}
+        await super().delete(bank, document_ids)
+        self._kept[bank.identifier].update(left)
 
 
 @forgetful("delete_documents.many")
@@ -245,6 +274,14 @@ _keeps_metadata_as(
     lambda metadata: {k: json.dumps(v) if isinstance(v, list | dict) else v for k, v in metadata.items()},
 )
 _keeps_metadata_as("PutsTheIdAmongIt", lambda metadata: {**metadata, "document_id": "own"})
+
+
+@forgetful("insert_documents.metadata")
+class MarksTheCallersMetadata(SampleMemory):
+    async def insert_documents(self, bank_id: str, documents: Any, ttl_seconds: int | None = None) -> None:
+        await super().insert_documents(bank_id, documents, ttl_seconds)
+        for document in documents:
+            document.metadata["bank_id"] = bank_id
 
 
 @forgetful("insert_documents.metadata")

@@ -117,6 +117,16 @@ class MissesDocumentsOfAnEmptyBank(SampleMemory):
         return await super().search(bank, query)
 
 
+@forgetful("query_documents.empty")
+class RemembersWhatItFound(SampleMemory):
+    async def query_documents(self, bank_id: str, query: Any, params: Any = None) -> Any:
+        self.found = getattr(self, "found", {})
+        key = (bank_id, str(query), str(params))
+        if key not in self.found:
+            self.found[key] = await super().query_documents(bank_id, query, params)
+        return self.found[key]
+
+
 @forgetful("query_documents.texts")
 class ReadsOperators(SampleMemory):
     async def search(self, bank: Bank, query: Query) -> list[FoundChunk]:

@@ -15,9 +15,9 @@ from llamastack_conformance.checks import CheckFailure, Tier, check
 from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.running import Running
 from llamastack_conformance.suites.memory_calls import MemoryCalls
-from llamastack_conformance.suites.memory_contents import check_contents
+from llamastack_conformance.suites.memory_contents import check_contents, whole_version
 from llamastack_conformance.suites.memory_own_bank import OwnBank, own_bank, require
-from llamastack_conformance.suites.memory_texts import Ledger, batches, plain, uncovered, word
+from llamastack_conformance.suites.memory_texts import Ledger, batches, plain, word
 from llamastack_conformance.suites.registration import names
 from llamastack_conformance.suspensions import followed, spread, suspensions
 from llamastack_conformance.watching import becomes, watched_loop
@@ -50,7 +50,7 @@ class ConcurrencyChecks(MemoryCalls):
             for place, point in enumerate(await _points(bank, versions[0], _RACES)):
                 first, second = versions[place % 2 :] + versions[: place % 2]
                 await _raced(_put(bank, first), point, lambda second=second: _put(bank, second))  # type: ignore[misc]
-                if await _whole(bank, versions) is None:
+                if await whole_version(bank, "raced", versions) is None:
                     raise CheckFailure("after two inserts at once the document is gone")
 
     @check(
@@ -66,7 +66,7 @@ class ConcurrencyChecks(MemoryCalls):
             for point in await _points(bank, old, _RACES):
                 await bank.put({"raced": old.text})
                 await _raced(_put(bank, new), point, lambda: bank.delete("raced"))
-                if await _whole(bank, [old, new]) is old:
+                if await whole_version(bank, "raced", [old, new]) is old:
                     raise CheckFailure("after an insert and a delete at once the earlier version is still there")
 
     @check(
@@ -131,14 +131,14 @@ class ConcurrencyChecks(MemoryCalls):
             waits += [partial(_cancelled_at_request, running, number) for number in range(1, requests + 1)]
             for place, cancelled in enumerate(waits):
                 await cancelled(bank.put({"raced": versions[place % 2].text}))
-                if await _whole(bank, versions) is None:
+                if await whole_version(bank, "raced", versions) is None:
                     raise CheckFailure(f"after a cancelled insert ({place} of {len(waits)}) the document is gone")
             with anyio.move_on_after(_WORKS_AGAIN_BY_S) as scope:
                 await bank.put({"raced": versions[0].text})
                 await bank.delete("raced")
             if scope.cancelled_caught:
                 raise CheckFailure(f"after cancelled inserts another one takes more than {_WORKS_AGAIN_BY_S:g} s")
-            if await _whole(bank, versions) is not None:
+            if await whole_version(bank, "raced", versions) is not None:
                 raise CheckFailure("after cancelled inserts a deleted document is still found")
 
     @check("stress.overlap", tier=Tier.stress, mend="hold no lock while the backend works, and use an async client")
@@ -253,25 +253,6 @@ async def _cancelled_at_request(running: Running, number: int, call: Coroutine[A
 
 async def _awaited(call: Coroutine[Any, Any, None]) -> None:
     await call
-
-
-async def _whole(bank: OwnBank, versions: list[Ledger]) -> Ledger | None:
-    """The version that is there; None: nothing is. Raises CheckFailure for a part of one, and for a mixture."""
-    found: dict[str, None] = {}
-    for version in versions:
-        for query in batches(version.words):
-            found |= dict.fromkeys(await bank.texts(query, "raced"))
-    if not found:
-        return None
-    for version in versions:
-        try:
-            lost = uncovered(version.text, found)
-        except ValueError:
-            continue
-        if not lost:
-            return version
-        raise CheckFailure(f"the document lacks a part of its version: {lost[:80]!r}")
-    raise CheckFailure(f"{len(found)} chunks are of more than one version", wanted="one whole version")
 
 
 @asynccontextmanager

@@ -74,6 +74,8 @@ class ContentChecks(MemoryCalls):
                     raise CheckFailure(f"the line {line!r} finds {[str(c.content)[:80] for c in best]}")
             chunks = await _all_chunks(bank, ledger, "long")
         check_whole(ledger.text, [str(chunk.content) for chunk in chunks])
+        for chunk in chunks:
+            _check_tokens(chunk)
         other = next((chunk.metadata for chunk in chunks if chunk.metadata != metadata), None)
         if other is not None:
             raise CheckFailure(f"a chunk has the metadata {other}", wanted=f"{metadata}")
@@ -96,11 +98,9 @@ class ContentChecks(MemoryCalls):
             chunks = await bank.chunks(ledger.words[0])
         for chunk in chunks:
             words = len(str(chunk.content).split())
-            # No tokenizer makes one token of two words, and none makes more tokens than there are bytes.
             if words > _CHUNK_TOKENS or chunk.token_count > _CHUNK_TOKENS:
                 raise CheckFailure(f"a chunk has {words} words and {chunk.token_count} tokens: {chunk.content!r}")
-            if not words / 2 <= chunk.token_count <= len(str(chunk.content).encode()):
-                raise CheckFailure(f"a chunk of {words} words has {chunk.token_count} tokens")
+            _check_tokens(chunk)
         shared = _neighbours_that_share(ledger.text, [str(chunk.content) for chunk in chunks])
         if shared * 2 < len(chunks) - 1:
             raise CheckFailure(f"of {len(chunks)} chunks {shared} share words with the one before")
@@ -200,6 +200,13 @@ def check_contents(texts: dict[str, str], got: dict[str, set[str]]) -> None:
             raise CheckFailure(f"the document {name!r} says {sorted(contents)}", wanted=texts[name])
 
 
+def _check_tokens(chunk: MemoryChunk) -> None:
+    """No tokenizer makes few tokens of many words, and none makes more tokens than there are bytes."""
+    words = len(str(chunk.content).split())
+    if not words / 2 <= chunk.token_count <= len(str(chunk.content).encode()):
+        raise CheckFailure(f"a chunk of {words} words has {chunk.token_count} tokens: {str(chunk.content)[:80]!r}")
+
+
 def check_whole(text: str, pieces: list[str]) -> None:
     """Raise CheckFailure unless the pieces are parts of the text and cover it."""
     try:
@@ -208,6 +215,25 @@ def check_whole(text: str, pieces: list[str]) -> None:
         raise CheckFailure(f"a chunk is no part of the document: {str(error)[:200]!r}") from None
     if lost:
         raise CheckFailure(f"{len(pieces)} chunks lack a part of the document: {lost[:200]!r}")
+
+
+async def whole_version(bank: OwnBank, document_id: str, versions: list[Ledger]) -> Ledger | None:
+    """The version of a document that is there; None: nothing is. Raises CheckFailure for a part, and for a mixture."""
+    found: dict[str, None] = {}
+    for version in versions:
+        for query in batches(version.words[:1] if bank.is_vector else version.words):
+            found |= dict.fromkeys(await bank.texts(query, document_id))
+    if not found:
+        return None
+    for version in versions:
+        try:
+            lost = uncovered(version.text, found)
+        except ValueError:
+            continue
+        if not lost:
+            return version
+        raise CheckFailure(f"the document {document_id!r} lacks a part of its version: {lost[:80]!r}")
+    raise CheckFailure(f"{len(found)} chunks of {document_id!r} are not of one version", wanted="one whole version")
 
 
 async def _all_chunks(bank: OwnBank, ledger: Ledger, document_id: str) -> list[MemoryChunk]:

@@ -10,9 +10,9 @@ from llamastack_conformance.checks import CheckFailure, Tier, check
 from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.running import Running
 from llamastack_conformance.suites.memory_calls import MemoryCalls
-from llamastack_conformance.suites.memory_contents import check_contents
+from llamastack_conformance.suites.memory_contents import check_contents, whole_version
 from llamastack_conformance.suites.memory_own_bank import OwnBank, own_bank, require
-from llamastack_conformance.suites.memory_texts import batches, plain, word
+from llamastack_conformance.suites.memory_texts import Ledger, batches, plain, word
 from llamastack_conformance.suites.registration import names
 
 _IDS = (
@@ -40,6 +40,9 @@ _BANKS = (
     "-🦙",
     "-" + "l" * 150,
 )
+_ENDS = ("", "1", "-1", "_1", "/1", ":1", "#1", ".1", "-1-1")
+_CHUNKS = 13
+_CHUNK_TOKENS = 16
 _BANKS_OF_PAGES = 101
 
 
@@ -62,6 +65,30 @@ class NameChecks(MemoryCalls):
             check_contents(texts, await _contents(bank, len(_IDS)))
             await bank.put({name: text for name, text in texts.items() if name in ("note", "42", "a")})
             check_contents(texts, await _contents(bank, len(_IDS)))
+
+    @check(
+        "insert_documents.chunk-ids",
+        tier=Tier.live,
+        capability="insert_documents",
+        mend="give each chunk an id that no other has, such as a UUID; find the chunks of a document by a field",
+    )
+    async def test_insert_documents_chunk_ids(self, subject: Subject) -> None:
+        """documents of many chunks keep all of them, also if their ids look like those of chunks of each other; one of
+        them is deleted with all its chunks, and no others
+        """
+        async with subject.shared() as running, own_bank(self, running, "chunk-ids", _CHUNK_TOKENS) as bank:
+            tokens = _CHUNKS * (_CHUNK_TOKENS if bank.is_vector else 200)
+            ledgers = {
+                name: Ledger(f"ledger number {place}", tokens, place * 50_000)
+                for place, name in enumerate(f"part{end}" for end in _ENDS)
+            }
+            await bank.put({name: ledger.text for name, ledger in ledgers.items()})
+            await _check_all_whole(bank, ledgers)
+            if subject.declares("delete_documents"):
+                await bank.delete("part")
+                if await whole_version(bank, "part", [ledgers.pop("part")]) is not None:
+                    raise CheckFailure("'part' was deleted, and chunks of it are found")
+                await _check_all_whole(bank, ledgers)
 
     @check(
         "delete_documents.ids",
@@ -167,6 +194,12 @@ class NameChecks(MemoryCalls):
                 wrong = [bank.identifier for bank in made if listed.count(bank.identifier) != 1]
         if wrong:
             raise CheckFailure(f"of {len(made)} banks {len(wrong)} are not listed once, such as '{wrong[0]}'")
+
+
+async def _check_all_whole(bank: OwnBank, ledgers: dict[str, Ledger]) -> None:
+    for name, ledger in ledgers.items():
+        if await whole_version(bank, name, [ledger]) is None:
+            raise CheckFailure(f"no chunk of {name!r} is found")
 
 
 async def _undo(running: Running, bank: object) -> None:

@@ -112,6 +112,8 @@ class QueryChecks(MemoryCalls):
             if subject.declares("delete_documents"):
                 await bank.delete("never-there")
                 await bank.put(_GRADED)
+                if not (await _asked(bank, "amber basil")).chunks:
+                    raise CheckFailure("a query that found nothing before finds nothing after an insert either")
                 await bank.delete(*_GRADED)
                 if left := await bank.found(" ".join(_GRADED.values())):
                     raise CheckFailure(f"after all documents were deleted, {sorted(left)} are found")

@@ -69,6 +69,24 @@ class ReplacingChecks(MemoryCalls):
                 raise CheckFailure(f"inserted twice, it is there as {await bank.texts(other, 'other')}")
 
     @check(
+        "delete_documents.long",
+        tier=Tier.live,
+        capability="delete_documents",
+        mend="delete every chunk of the document, in all batches",
+    )
+    async def test_delete_documents_long(self, subject: Subject) -> None:
+        """of a document of 130 chunks that was deleted no chunk is found"""
+        async with subject.shared() as running, own_bank(self, running, "deleted", 32) as bank:
+            ledger = Ledger("the deleted ledger", _PIECES * (32 if bank.is_vector else 200), first=0)
+            await bank.put({"long": ledger.text, "other": f"The other one is {word(90_000)} indeed."})
+            await bank.delete("long")
+            for query in batches(ledger.words):
+                if left := await bank.texts(query, "long"):
+                    raise CheckFailure(f"{len(left)} chunks are left, such as {left[0][:80]!r}")
+            if "other" not in await bank.found(word(90_000)):
+                raise CheckFailure("another document is gone")
+
+    @check(
         "insert_documents.same-id",
         tier=Tier.live,
         capability="insert_documents",
@@ -110,6 +128,13 @@ class ReplacingChecks(MemoryCalls):
                 for name, metadata in _METADATA.items()
             ]
             await bank.insert(*documents)
+            changed = [
+                each
+                for each in documents
+                if (each.content, each.metadata) != (texts[each.document_id], _METADATA[each.document_id])
+            ]
+            if changed:
+                raise CheckFailure(f"the caller's own document became {changed[0]!r}")
             for document in documents:  # what the caller does with its own objects is no change of the bank
                 document.metadata.setdefault("list", []).append("later")
             for _ in range(2):
