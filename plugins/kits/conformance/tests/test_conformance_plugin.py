@@ -107,7 +107,7 @@ def test_it_is_inert_until_it_is_asked(pytester: pytest.Pytester) -> None:
 def test_without_the_async_plugin(pytester: pytest.Pytester) -> None:
     result = run(pytester, "-p", "no:anyio", "--llamastack-tiers", "live")
     assert result.ret == 0
-    assert result.parseoutcomes().keys() == {"passed", "deselected"}
+    assert result.parseoutcomes().keys() <= {"passed", "deselected", "skipped"}
 
 
 def test_tiers(pytester: pytest.Pytester) -> None:

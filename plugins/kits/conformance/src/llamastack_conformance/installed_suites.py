@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import llamastack_conformance
 from llamastack.stack.discovery import DiscoveryError, default_discovery
+from llamastack.stack.plugins import Plugins
+from llamastack_conformance.suites.derived import derived_suite
 from llamastack_conformance.suites.provider import ProviderConformance
 
 SUITE_GROUP = "llamastack.conformance"
@@ -17,13 +19,19 @@ class NoSuiteError(LookupError):
 
 
 def suite_of(api: str) -> type:
-    """The suite of an API. Raises NoSuiteError naming those that there are."""
+    """The suite of an API; one that follows from its definition if no package brings one.
+
+    Raises NoSuiteError for an API that no plugin adds, naming those that have suites.
+    """
     name = llamastack_conformance.SUITES.get(api)
     if name is not None:
         suite: type = getattr(llamastack_conformance, name)
         return suite
     discovery = default_discovery()
     if all(installed.name != api for installed in discovery.group(SUITE_GROUP)):
+        definition = Plugins(discovery).apis().get(api)
+        if definition is not None and not definition.implemented_by_stack:
+            return derived_suite(definition)
         known = ", ".join([*llamastack_conformance.SUITES, *(each.name for each in discovery.group(SUITE_GROUP))])
         raise NoSuiteError(
             f"there is no suite of API '{api}'; there are {known}; a package adds one in the entry-point group "

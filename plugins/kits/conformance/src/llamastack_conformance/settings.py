@@ -28,6 +28,11 @@ class Settings(BaseModel):
         description="Resources that can be registered (models, shields, memory banks) and may be lost; the suite "
         "registers and unregisters them",
     )
+    examples: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="Arguments of calls, by method, for an API for which no package brings a suite; those that its "
+        "types allow by default",
+    )
     unserved: Name = Field("no-such-object-7f3a", description="A name that the backend does not serve")
     client_data: dict[str, str] | None = Field(
         None,
