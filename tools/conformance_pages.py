@@ -16,6 +16,9 @@ from llamastack_conformance.store_under_test import STORE
 RESULTS = Path(__file__).parents[1] / "docs" / "conformance-results.json"
 _GROUPS = (
     "received",
+    "wholes",
+    "vectors",
+    "usage",
     "listing",
     "life",
     "restart",

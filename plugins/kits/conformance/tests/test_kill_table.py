@@ -23,10 +23,14 @@ import broken_memory_concurrency  # noqa: E402
 import broken_memory_names  # noqa: E402, F401
 import broken_memory_queries  # noqa: E402, F401
 import broken_others  # noqa: E402
+import broken_overlap  # noqa: E402, F401
 import broken_received  # noqa: E402, F401
 import broken_requests  # noqa: E402
 import broken_restarts  # noqa: E402
+import broken_statuses  # noqa: E402, F401
 import broken_telemetry  # noqa: E402, F401
+import broken_vectors  # noqa: E402, F401
+import broken_wholes  # noqa: E402, F401
 from breaking import BROKEN, Broken, spec_of  # noqa: E402
 from broken_packages import PACKAGES, SOUND, Package  # noqa: E402
 from scripted_memory import REST_MEMORY, RestMemory  # noqa: E402

@@ -31,6 +31,7 @@ class TestOllamaConformance(InferenceConformance):
                 "image_model": SEEING,
                 "objects": [{"identifier": "tiny"}],
                 "backend_version": VERSION,
+                "many_texts": 40,
                 "parallel_calls": 8,
             }
             yield {"providers": {"inference": [provider]}, "x-conformance": settings}

@@ -14,6 +14,7 @@ from llamastack_conformance import InferenceConformance
 
 TOKEN = "hf_good"
 REPO = "owner/small"
+WAIVERS = Path(__file__).parent / "conformance_waivers.yaml"
 
 
 def run_config(provider_type: str, **config: Any) -> dict[str, Any]:
@@ -24,6 +25,7 @@ def run_config(provider_type: str, **config: Any) -> dict[str, Any]:
 
 class TestTGIConformance(InferenceConformance):
     provider_type = "remote::tgi"
+    waivers = WAIVERS
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -34,6 +36,7 @@ class TestTGIConformance(InferenceConformance):
 
 class TestEndpointConformance(InferenceConformance):
     provider_type = "remote::hf::endpoint"
+    waivers = WAIVERS
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -44,7 +47,7 @@ class TestEndpointConformance(InferenceConformance):
 
 class TestServerlessConformance(InferenceConformance):
     provider_type = "remote::hf::serverless"
-    waivers = Path(__file__).parent / "conformance_waivers.yaml"
+    waivers = WAIVERS
 
     @pytest.fixture(scope="class")
     @classmethod

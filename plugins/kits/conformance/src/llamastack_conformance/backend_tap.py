@@ -51,8 +51,29 @@ class Exchange:
     """Whether the answer is lost."""
 
 
+@dataclass(slots=True, eq=False)
+class _Connection:
+    """One of the provider. exchange: the latest. held: whether an answer is held back."""
+
+    exchange: Exchange | None = None
+    held: bool = False
+
+    def begin(self, exchange: Exchange) -> None:
+        """A request was forwarded."""
+        self.exchange = exchange
+
+    def hold(self) -> None:
+        """An answer is held back from now on."""
+        self.held = True
+
+
 Injected = bytes | Sequence[bytes] | None
 """An answer: whole, or in pieces that are sent one after the other; None forwards the request."""
+
+
+def always(injected: Injected) -> Callable[[Request], Injected]:
+    """The same answer to every request, for `Tap.disturb`."""
+    return lambda _: injected
 
 
 def answer(status: int, body: str, *, media_type: str = "application/json", **headers: str) -> bytes:
@@ -72,9 +93,11 @@ class Tap:
     and its connection stays open. trickles: answers are forwarded in small parts. delays_s: seconds for which each
     request waits before it is forwarded.
     breakage: one request goes wrong.
+    request waits before it is forwarded or answered.
     requests: the requests so far. exchanges: the forwarded ones with their answers. handed_on: forwarded bytes of
     answers. left: how often the provider closed a connection whose answer was held back. connections: accepted so far.
-    most_delayed: the most requests that waited at the same time.
+    most_delayed: the most requests that waited at the same
+    time since the latest change of the faults.
     """
 
     target: str
@@ -93,6 +116,7 @@ class Tap:
     connections: int = 0
     most_delayed: int = 0
     _delayed: int = 0
+    _open: list[_Connection] = field(default_factory=list)
     _port: int = 0
     _group: TaskGroup | None = None
     _listeners: anyio.CancelScope | None = None
@@ -108,6 +132,11 @@ class Tap:
         """How many requests came so far."""
         return len(self.requests)
 
+    @property
+    def open_held(self) -> int:
+        """How many connections are open whose answer is held back."""
+        return sum(connection.held for connection in self._open)
+
     def disturb(
         self,
         *,
@@ -120,7 +149,7 @@ class Tap:
     ) -> None:
         """Begin these faults, and stop all others."""
         self.inject, self.hangs, self.cuts, self.holds, self.trickles = inject, hangs, cuts, holds, trickles
-        self.delays_s = delays_s
+        self.delays_s, self.most_delayed = delays_s, 0
         self.breakage = None
 
     def break_request(self, number: int, fault: Fault) -> Breakage:
@@ -170,16 +199,19 @@ class Tap:
 
     async def _connected(self, client: ByteStream) -> None:
         self.connections += 1
-        asked: list[Exchange] = []
+        this = _Connection()
+        self._open.append(this)
         # This block comes first: connecting to the backend may be cancelled, and then the client must be closed.
         async with client:
             try:
                 async with await self._connect() as backend, anyio.create_task_group() as group:
-                    group.start_soon(self._relay_answers, backend, client, group.cancel_scope, asked, name="tap")
-                    await self._relay_requests(client, backend, asked)
+                    group.start_soon(self._relay_answers, backend, client, group.cancel_scope, this, name="tap")
+                    await self._relay_requests(client, backend, this)
                     group.cancel_scope.cancel()
             except (BaseExceptionGroup, OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
                 _only_broken(error)
+            finally:
+                self._open.remove(this)
 
     async def _connect(self) -> ByteStream:
         """A connection to the real backend. Raises OSError."""
@@ -191,7 +223,7 @@ class Tap:
             )
         return await anyio.connect_tcp(host, parts.port or 80)
 
-    async def _relay_requests(self, client: ByteStream, backend: ByteStream, asked: list[Exchange]) -> None:
+    async def _relay_requests(self, client: ByteStream, backend: ByteStream, this: _Connection) -> None:
         waiting = b""
         while True:
             try:
@@ -206,18 +238,20 @@ class Tap:
                 fault = self.breakage.next() if self.breakage else None
                 if fault is Fault.closed:
                     return
+                await self._delay()
                 injected = _answer_of(fault) or (self.inject(request) if self.inject else None)
                 if injected is not None:
                     await _send_injected(client, injected)
-                    return
+                    if _closes(injected):
+                        return
+                    continue
                 if self.hangs:
                     self.holding += 1
+                    this.hold()
                     continue
-                await self._forward(Exchange(request, loses=fault is Fault.lost), backend, asked)
+                await self._forward(Exchange(request, loses=fault is Fault.lost), backend, this)
 
-    async def _forward(self, exchange: Exchange, backend: ByteStream, asked: list[Exchange]) -> None:
-        request = exchange.request
-        real, head = urlsplit(self.target), request.head
+    async def _delay(self) -> None:
         if self.delays_s:
             self._delayed += 1
             self.most_delayed = max(self.most_delayed, self._delayed)
@@ -225,14 +259,18 @@ class Tap:
                 await anyio.sleep(self.delays_s)
             finally:
                 self._delayed -= 1
-        asked.append(exchange)
+
+    async def _forward(self, exchange: Exchange, backend: ByteStream, this: _Connection) -> None:
+        request = exchange.request
+        real, head = urlsplit(self.target), request.head
+        this.begin(exchange)
         self.exchanges.append(exchange)
         if real.scheme == "https":  # its certificate and virtual host need the real name
             head = _HOST.sub(b"host: " + real.netloc.encode(), head, count=1)
         await backend.send(head + request.body)
 
     async def _relay_answers(
-        self, backend: ByteStream, client: ByteStream, whole: anyio.CancelScope, asked: list[Exchange]
+        self, backend: ByteStream, client: ByteStream, whole: anyio.CancelScope, this: _Connection
     ) -> None:
         while True:
             try:
@@ -240,9 +278,9 @@ class Tap:
             except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
                 whole.cancel()
                 return
-            if asked:  # a backend may close a connection with an answer to no request
-                asked[-1].answer.extend(block)
-                if asked[-1].loses:
+            if this.exchange is not None:  # a backend may close a connection with an answer to no request
+                this.exchange.answer.extend(block)
+                if this.exchange.loses:
                     whole.cancel()
                     return
             body = _body_of(block)
@@ -252,6 +290,7 @@ class Tap:
                     whole.cancel()
                     return
                 self.holding += 1
+                this.hold()
                 await anyio.sleep_forever()
             for piece in _pieces(block) if self.trickles else (block,):
                 await client.send(piece)
@@ -272,6 +311,13 @@ def _answer_of(fault: Fault | None) -> bytes | None:
     if fault is Fault.error:
         return answer(500, '{"error": "the disk is full"}')
     return answer(404, '{"error": "not found"}') if fault is Fault.missing else None
+
+
+def _closes(injected: bytes | Sequence[bytes]) -> bool:
+    """Whether the connection ends with an injected answer: it says so, or its end is not in it."""
+    head = (injected if isinstance(injected, bytes) else b"".join(injected)).partition(_HEAD_END)[0]
+    framed = _LENGTH.search(head) or _CHUNKED.search(head)
+    return framed is None or b"connection: close" in head.lower()
 
 
 def _only_broken(error: BaseException) -> None:

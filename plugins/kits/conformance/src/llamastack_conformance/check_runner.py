@@ -58,7 +58,11 @@ class CheckRunner:
         self._on_run(described)
         self._portal.call(self._bounded, described, body, suite)
 
+    def require(self, described: Check) -> None:
+        """Raise NotApplicable if this configuration cannot have what the check is about."""
+
     async def _bounded(self, described: Check, body: Body[Any], suite: Any) -> None:
+        self.require(described)
         limit = self.settings.time_limit_s
         try:
             with anyio.move_on_after(limit) as scope:

@@ -118,8 +118,10 @@ class ConfiguredProvider:
         return self.definition.methods[name]
 
     def declares(self, capability: str) -> bool:
-        """Whether the spec declares the capability for the backend's version in the settings."""
-        return self.spec.capabilities.holds(capability, self.settings.backend_version)
+        """Whether the spec declares the capability for the backend's version, and this instance does not lack it."""
+        return capability not in self.settings.lacks and self.spec.capabilities.holds(
+            capability, self.settings.backend_version
+        )
 
     # ---- its config ----------------------------------------------------------------------------------------------
 

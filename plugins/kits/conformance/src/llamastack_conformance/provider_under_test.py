@@ -14,7 +14,7 @@ from llamastack.stack import ConfigError, Stack
 from llamastack.stack.discovery import Discovery
 from llamastack_conformance.backend_tap import Tap, tap
 from llamastack_conformance.check_runner import CheckRunner
-from llamastack_conformance.checks import Check, CheckFailure
+from llamastack_conformance.checks import Check, CheckFailure, NotApplicable
 from llamastack_conformance.configured import ConfiguredProvider, merged, nested
 from llamastack_conformance.never_healthy import NeverHealthy, Way, not_healthy
 from llamastack_conformance.running import Running
@@ -50,6 +50,11 @@ class Subject(ConfiguredProvider, CheckRunner):
         self._group: TaskGroup | None = None
         self._shared: _Shared | None = None
         self._never_healthy = NeverHealthy()
+
+    def require(self, described: Check) -> None:
+        """Raise NotApplicable for a capability that this instance lacks."""
+        if described.capability in self.settings.lacks:
+            raise NotApplicable(f"x-conformance.lacks names `{described.capability}`")
 
     # ---- starting stacks -----------------------------------------------------------------------------------------
 

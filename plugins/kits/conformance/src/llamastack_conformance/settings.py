@@ -39,6 +39,11 @@ class Settings(BaseModel):
         description="Provider data of a client, where `{key}` stands for the key that is sent to the backend; the "
         "first secret of the provider data by default",
     )
+    lacks: list[Name] = Field(
+        default_factory=list,
+        description="Capabilities that this instance lacks although its type has them: one vLLM server generates or "
+        "embeds, never both. Their checks are not applicable, but calls that need them must be refused",
+    )
     backend_version: Name | None = Field(None, description="Version of the backend, for capabilities `since X`")
     backend_url_field: Name | None = Field(
         None,
@@ -62,6 +67,7 @@ class Settings(BaseModel):
         100_000, ge=1000, description="Records that a store is asked for at once in the stress tier"
     )
     parallel_calls: int = Field(50, ge=2, le=1000, description="Concurrent calls in the stress tier")
+    many_texts: int = Field(2000, ge=20, description="Texts that one call is to embed in the stress tier")
     time_limit_s: float = Field(60.0, gt=0, description="Seconds that one check may take")
     max_block_ms: float = Field(100.0, gt=0, description="Milliseconds that the event loop may stand still")
 

@@ -13,6 +13,7 @@ import anyio
 from llamastack.provider import Deps, Progress
 from llamastack.provider.errors import BackendError, LlamaStackError, NotFoundError, ProviderUnavailableError
 from llamastack.provider.errors_from_wire import error_from_wire
+from llamastack.provider.redaction import without_known_secrets
 from llamastack_provider_ollama.backend import Backend
 
 _LOGGER = logging.getLogger("llamastack.provider")
@@ -177,7 +178,8 @@ class Pulls:
         if failure is None:
             _LOGGER.info("provider '%s' has pulled '%s'", self._id, pull.name)
         else:
-            _LOGGER.warning("provider '%s' has not pulled '%s': %s", self._id, pull.name, failure.message)
+            why = without_known_secrets(failure.message)  # a backend may repeat the request
+            _LOGGER.warning("provider '%s' has not pulled '%s': %s", self._id, pull.name, why)
 
     async def _pull(self, pull: _Pull) -> None:
         client, logged = self._backend.client, time.monotonic()

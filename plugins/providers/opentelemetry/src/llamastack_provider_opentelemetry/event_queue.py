@@ -14,6 +14,7 @@ import anyio.to_thread
 from llamastack.api.telemetry import Event
 from llamastack.provider.backoff import pause_s
 from llamastack.provider.errors import InvalidRequestError, LlamaStackError
+from llamastack.provider.redaction import without_known_secrets
 from llamastack_provider_opentelemetry.event_encoding import EventEncoder
 from llamastack_provider_opentelemetry.payloads import Payload
 
@@ -129,7 +130,8 @@ class EventQueue:
                 if error.is_transient:
                     self._failures += 1
                     if self._failures == 1:
-                        _LOGGER.warning("telemetry provider '%s' sends no events: %s", self._provider_id, error.message)
+                        why = without_known_secrets(error.message)  # a collector may repeat the request
+                        _LOGGER.warning("telemetry provider '%s' sends no events: %s", self._provider_id, why)
                     wait_s = max(pause_s(self._failures, _FIRST_PAUSE_S, _LONGEST_PAUSE_S), error.retry_after or 0)
                     await anyio.sleep(wait_s)
                     continue

@@ -12,7 +12,7 @@ import anyio.to_thread
 from llamastack.api.telemetry import Event, Telemetry
 from llamastack.provider import Deps
 from llamastack.provider.errors import InvalidRequestError, LlamaStackError, RequestTooLargeError
-from llamastack.provider.redaction import Redactor, struck_error
+from llamastack.provider.redaction import Redactor, struck_error, without_known_secrets
 from llamastack_provider_opentelemetry.config import OpenTelemetryConfig
 from llamastack_provider_opentelemetry.event_encoding import EventEncoder
 from llamastack_provider_opentelemetry.event_queue import EventQueue, json_bytes
@@ -115,7 +115,7 @@ class OpenTelemetryTelemetry(Telemetry):
         refused = self._unsent[0]
         if refused.items == 1:
             self._unsent.popleft()
-            _LOGGER.warning("a span of %d bytes is lost: %s", len(refused.body), error.message)
+            _LOGGER.warning("a span of %d bytes is lost: %s", len(refused.body), without_known_secrets(error.message))
             return
         self._most_bytes = len(refused.body) * 2 // 3  # each half of it is smaller
         left = sum(payload.items for payload in self._unsent)

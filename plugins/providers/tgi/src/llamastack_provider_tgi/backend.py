@@ -32,7 +32,7 @@ from llamastack.provider.streams import close, closing
 from llamastack_adapters.credentials import ApiKey
 from llamastack_adapters.decompression import ACCEPTED
 from llamastack_adapters.error_bodies import error_in, error_of_answer, error_of_event, error_of_status
-from llamastack_adapters.event_streams import EventStream
+from llamastack_adapters.event_streams import EventStream, drain_briefly
 from llamastack_adapters.non_streaming_replies import events_of, looks_like_events, looks_whole, pieces_of_event
 from llamastack_adapters.openai_dialect import MALFORMED
 from llamastack_adapters.remote_inference import RemoteConfig
@@ -103,7 +103,9 @@ class _Client(AsyncInferenceClient):
         async with closing(blocks), closing(iter_data(blocks, self._most_event_bytes)) as events:
             begun = False
             async for data in events:
-                self.done = self.done or data == DONE
+                if data == DONE:
+                    self.done = True
+                    await drain_briefly(events)  # the SDK reads no further than the end marker
                 pieces = None if begun else pieces_of_event(data)
                 begun = True
                 if pieces is None:

@@ -15,6 +15,7 @@ from llamastack.api.inference import EmbeddingsResponse
 from llamastack.api.models import Model
 from llamastack.provider.deps import Deps
 from llamastack.provider.errors import BackendError, InvalidRequestError, NotSupportedError
+from llamastack.provider.redaction import without_known_secrets
 from llamastack.provider.streams import Stream
 from llamastack_adapters.backend import HttpBackend
 from llamastack_adapters.credentials import ApiKey
@@ -172,7 +173,7 @@ class OpenAIInference(FormChatInference, FormCompletionInference, RemoteInferenc
             "provider '%s': streams have no usage, because the backend refuses 'stream_options' "
             "('stream_usage: false' in its config says so from the start): %s",
             self.provider_id,
-            refused,
+            without_known_secrets(refused),  # a backend may repeat the request
         )
         self.dialect = replace(self.dialect, stream_usage=False)
         del body["stream_options"]

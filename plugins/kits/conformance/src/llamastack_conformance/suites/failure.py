@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -27,6 +25,7 @@ from llamastack.provider.redaction import Redactor
 from llamastack.provider.streams import close
 from llamastack_conformance.backend_tap import Request, answer
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
+from llamastack_conformance.log_capture import everything_logged, lines_of
 from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.running import Running
 from llamastack_conformance.suites.suite import Suite
@@ -248,7 +247,7 @@ class FailureChecks(Suite):
             raise NotApplicable("the provider takes no secret")
         tapped = subject.backend_url is not None
         changes = {name: value for name, value in secrets.items() if name in subject.secret_names}
-        with _everything_logged() as logged:
+        with everything_logged() as logged:
             async with subject.start(changes=changes, tapped=tapped) as running:
                 await self.prepare(running)
                 shown = await self._shown(subject, running, tapped)
@@ -274,7 +273,7 @@ class FailureChecks(Suite):
                 with use_provider_data(data):
                     await self.call(running)
             except LlamaStackError as error:
-                shown += [str(error), repr(error), json.dumps(error.to_wire()), "".join(_lines_of(error))]
+                shown += [str(error), repr(error), json.dumps(error.to_wire()), "".join(lines_of(error))]
             finally:
                 if tapped:
                     running.tap.clear()
@@ -326,32 +325,3 @@ async def _expect_left(running: Running) -> None:
         raise CheckFailure("the call ended before the backend had answered")
     if not await becomes(lambda: running.tap.left, _SEEN_BY_S):
         raise CheckFailure(f"the connection is still open {_SEEN_BY_S:g} s after the caller was cancelled")
-
-
-def _lines_of(error: BaseException) -> list[str]:
-    return traceback.format_exception(error)
-
-
-class _everything_logged(logging.Handler):  # noqa: N801 - used like a function
-    """The log records inside the block, of all loggers and levels."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.DEBUG)
-        self._lines: list[str] = []
-
-    def __enter__(self) -> list[str]:
-        root = logging.getLogger()
-        self._before = root.level
-        root.addHandler(self)
-        root.setLevel(logging.DEBUG)
-        return self._lines
-
-    def __exit__(self, *_: object) -> None:
-        root = logging.getLogger()
-        root.removeHandler(self)
-        root.setLevel(self._before)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._lines.append(f"{record.name}: {record.getMessage()} {record.exc_text or ''}")
-        if record.exc_info and record.exc_info[1]:
-            self._lines.append("".join(_lines_of(record.exc_info[1])))

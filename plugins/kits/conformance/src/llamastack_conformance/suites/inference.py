@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 from llamastack_conformance.suites.inference_features import FeatureChecks
+from llamastack_conformance.suites.inference_models import ModelChecks
+from llamastack_conformance.suites.inference_overlap import OverlapChecks
 from llamastack_conformance.suites.inference_received import ReceivedChecks
 from llamastack_conformance.suites.inference_received_features import ReceivedFeatureChecks
+from llamastack_conformance.suites.inference_replays import ReplayChecks
 from llamastack_conformance.suites.inference_replies import ReplyChecks
+from llamastack_conformance.suites.inference_splits import SplitChecks
+from llamastack_conformance.suites.inference_statuses import StatusChecks
 from llamastack_conformance.suites.inference_streams import StreamChecks
+from llamastack_conformance.suites.inference_usage import UsageChecks
+from llamastack_conformance.suites.inference_vectors import VectorChecks
+from llamastack_conformance.suites.inference_wholes import WholeChecks
 
 
-class InferenceConformance(ReceivedChecks, ReceivedFeatureChecks, FeatureChecks, StreamChecks, ReplyChecks):
+class InferenceConformance(
+    StatusChecks,
+    OverlapChecks,
+    ReceivedChecks,
+    ReceivedFeatureChecks,
+    SplitChecks,
+    ReplayChecks,
+    WholeChecks,
+    VectorChecks,
+    UsageChecks,
+    ModelChecks,
+    FeatureChecks,
+    StreamChecks,
+    ReplyChecks,
+):
     """All checks of an inference provider. Source of the shapes: `llamastack.api.inference`."""

@@ -23,6 +23,7 @@ from llamastack.api.inference import (
     JsonSchemaResponseFormat,
     LogProbConfig,
 )
+from llamastack.api.models import Model
 from llamastack_conformance.checks import CheckFailure
 from llamastack_conformance.running import Running
 from llamastack_conformance.suites.provider import RoutedProviderConformance
@@ -59,10 +60,16 @@ class InferenceCalls(RoutedProviderConformance):
     api: ClassVar[str] = "inference"
 
     async def _model(self, running: Running, wanted: str | None = None) -> str:
-        name = wanted or running.subject.settings.chat_model
-        if name is not None:
-            return running.qualified(name)
-        return running.qualified(running.first_object())
+        name = wanted or running.subject.settings.chat_model or _first(running, lambda model: not model.only_embeds)
+        return running.qualified(name or running.first_object())
+
+    async def _embedder(self, running: Running) -> str:
+        """The model to embed with: that of the settings, or the first that is listed with an `embedding_dimension`."""
+        settings = running.subject.settings
+        if settings.embedding_model or settings.chat_model:
+            return await self._model(running, settings.embedding_model)
+        name = _first(running, lambda model: model.only_embeds) or _first(running, _embeds)
+        return await self._model(running, name)
 
     async def _chat(self, running: Running, content: Any = QUESTION, **more: Any) -> Any:
         given = {"messages": [UserMessage(content=content)], "sampling_params": SHORT, **more}
@@ -74,7 +81,7 @@ class InferenceCalls(RoutedProviderConformance):
         return await running.calls.completion(model=await self._model(running), **given)
 
     async def _embed(self, running: Running, contents: list[Any]) -> Any:
-        model = await self._model(running, running.subject.settings.embedding_model)
+        model = await self._embedder(running)
         return await running.calls.embeddings(model=model, contents=contents)
 
     async def call(self, running: Running, text: str = QUESTION) -> Any:
@@ -122,7 +129,7 @@ class InferenceCalls(RoutedProviderConformance):
             "completion": Probe("completion", {"model": model, "content": "One, two,", "sampling_params": SHORT}),
             "embeddings": Probe(
                 "embeddings",
-                {"model": await self._model(running, settings.embedding_model), "contents": ["a llama"]},
+                {"model": await self._embedder(running), "contents": ["a llama"]},
             ),
             "streaming": Probe("chat_completion", {**chat, "stream": True}, lambda r: isinstance(r, AsyncIterator)),
             "logprobs": Probe("chat_completion", {**chat, "logprobs": LogProbConfig()}, lambda r: bool(r.logprobs)),
@@ -145,6 +152,16 @@ class InferenceCalls(RoutedProviderConformance):
             ),
         }
         return probes[capability]
+
+
+def _embeds(model: Model) -> bool:
+    return "embedding_dimension" in model.metadata
+
+
+def _first(running: Running, fits: Callable[[Model], bool]) -> str | None:
+    """The name of the first listed model that fits."""
+    listed = running.instance.served.items()
+    return next((name for name, model in listed if isinstance(model, Model) and fits(model)), None)
 
 
 def text_of_reply(reply: Any) -> str:

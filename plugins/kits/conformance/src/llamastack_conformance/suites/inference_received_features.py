@@ -191,8 +191,8 @@ class ReceivedFeatureChecks(AskingChecks):
 
 
 async def _sent_by(running: Running, name: str, call: Call, odd: OddText) -> list[Received]:
-    _, found = await received(running, call(odd.text))
-    return holding(odd.word, found, name)
+    result, found = await received(running, call(odd.text))
+    return holding(odd.word, found, name, result)
 
 
 async def _tried(odd: OddText, attempt: Awaitable[list[Received]]) -> list[Received]:

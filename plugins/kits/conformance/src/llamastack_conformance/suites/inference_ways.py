@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, NamedTuple
 
 from llamastack.api.common import UserMessage
-from llamastack.provider.errors import BackendError, InvalidRequestError, NotSupportedError
+from llamastack.provider.errors import BackendError, InvalidRequestError, LlamaStackError, NotSupportedError
 from llamastack.provider.streams import closing
 from llamastack_adapters.chat_request import ChatRequest
 from llamastack_adapters.openai_dialect import chat_form
@@ -90,15 +90,15 @@ class AskingChecks(ForwardingChecks, FormChecks):
         Empty if the provider refuses the request, or does not take it in this way. Raises CheckFailure if no request
         holds the marker, or if one is sent twice.
         """
+        result, found = await received(running, way.ask(running, request))
         try:
-            result, found = await received(running, way.ask(running, request))
+            return [] if result is None else holding(marker, found, way.name, result)
         except NotSupportedError:
             return []
         except InvalidRequestError:
             if way.native:
                 raise
             return []  # a field that `/v1` has and this backend lacks
-        return [] if result is None else holding(marker, found, way.name)
 
 
 def _native(stream: bool) -> Ask:
@@ -112,19 +112,24 @@ def _native(stream: bool) -> Ask:
 async def received(running: Running, call: Awaitable[Any]) -> tuple[Any, list[Received]]:
     """The result of a call, read to its end, and the requests that the backend received meanwhile.
 
-    A BackendError is a result, too: the answer to another request, which is replayed, may not fit this one.
+    An error is a result, too: the answer to another request, which is replayed, may not fit this one.
     """
     running.tap.requests.clear()
     try:
         result = await read(await call)
-    except BackendError as error:
+    except (BackendError, InvalidRequestError, NotSupportedError) as error:
         result = error
     return result, [Received(request) for request in running.tap.requests]
 
 
-def holding(marker: str, found: list[Received], what: str) -> list[Received]:
-    """The requests that hold `marker`. Raises CheckFailure if there is none, or if one was sent twice."""
+def holding(marker: str, found: list[Received], what: str, result: Any) -> list[Received]:
+    """The requests that hold `marker`. Raises CheckFailure if there is none, or if one was sent twice.
+
+    result: of the call; if it is an error, and there is no such request, the error is raised.
+    """
     mine = [request for request in found if marker in request.words]
+    if not mine and isinstance(result, LlamaStackError):
+        raise result
     if not mine:
         raise CheckFailure(f"{what}: no request to the backend holds the text {marker!r} of the call")
     bodies = [(request.target, json.dumps(request.body)) for request in mine]

@@ -1,0 +1,36 @@
+"""What code logs and shows, for searches for secrets."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+
+
+def lines_of(error: BaseException) -> list[str]:
+    """An error with its traceback and its causes, as Python prints it."""
+    return traceback.format_exception(error)
+
+
+class everything_logged(logging.Handler):  # noqa: N801 - used like a function
+    """The log records inside the block, of all loggers and levels, as text."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self._lines: list[str] = []
+
+    def __enter__(self) -> list[str]:
+        root = logging.getLogger()
+        self._before = root.level
+        root.addHandler(self)
+        root.setLevel(logging.DEBUG)
+        return self._lines
+
+    def __exit__(self, *_: object) -> None:
+        root = logging.getLogger()
+        root.removeHandler(self)
+        root.setLevel(self._before)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(f"{record.name}: {record.getMessage()} {record.exc_text or ''}")
+        if record.exc_info and record.exc_info[1]:
+            self._lines.append("".join(lines_of(record.exc_info[1])))

@@ -1,0 +1,236 @@
+"""Checks with answers that a backend has given, in which the suite changes a text or adds a tool call."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import anyio
+
+from llamastack.api.common import ToolCall, UserMessage
+from llamastack.api.inference import ChatCompletionResponse, CompletionResponse, LogProbConfig
+from llamastack_adapters.chat_request import ChatRequest
+from llamastack_conformance.backend_tap import Request, always
+from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
+from llamastack_conformance.provider_under_test import Subject
+from llamastack_conformance.received import Received
+from llamastack_conformance.replaying import body_of, completed, head_of, is_text, reframed
+from llamastack_conformance.running import Running
+from llamastack_conformance.suites.inference_calls import BRIEF, SHORT, text_of_piece, text_of_reply
+from llamastack_conformance.suites.inference_features import FeatureChecks
+from llamastack_conformance.suites.inference_kinds import Kind, KindChecks
+
+_TEXT = 'ä🦙 e\u0301 שלום\n\n  two  spaces\tand <b>&amp;</b> \\n "quotes" {"a": 1} `code` ### end.'
+_TOP = 3
+_AT_ONCE = 8
+_NUMBER = re.compile(rb"qzown\d{3}")
+
+
+class ReplayChecks(FeatureChecks, KindChecks):
+    """The checks of what a provider makes of an answer."""
+
+    @check(
+        "wholes.unchanged",
+        tier=Tier.live,
+        mend="return the text as the backend sent it: no trimming, no normalisation, no other encoding, nothing cut",
+    )
+    async def test_wholes_unchanged(self, subject: Subject) -> None:
+        """the text of a whole reply is exactly what the backend sent: any script, line breaks, spaces, markup"""
+        calls: dict[str, Callable[[Running], Any]] = {}
+        if subject.declares("chat_completion"):
+            calls["chat_completion"] = lambda running: self._chat(running, sampling_params=SHORT)
+        if subject.declares("completion"):
+            calls["completion"] = lambda running: self._complete(running, sampling_params=SHORT)
+        if not calls:
+            raise NotApplicable("the provider makes no texts")
+        async with subject.start(tapped=True) as running:
+            for name, call in calls.items():
+                running.tap.clear()
+                text = text_of_reply(await call(running))
+                answer = await _answer_with(running, text)
+                running.tap.disturb(inject=always(reframed(answer, _exchanged(text, _TEXT))))
+                found = text_of_reply(await call(running))
+                if found != _TEXT:
+                    raise CheckFailure(f"{name}: {found!r}", wanted=repr(_TEXT))
+
+    @check(
+        "tools.several",
+        tier=Tier.live,
+        capability="tools",
+        mend="return every tool call of a reply, in order, each with its own id and arguments",
+    )
+    async def test_tools_several(self, subject: Subject) -> None:
+        """a reply with two tool calls has both, in order, each with its own id and its own arguments"""
+        async with subject.start(tapped=True) as running:
+            reply = await self._weather(running)
+            first = reply.completion_message.tool_calls[0]
+            city = str(first.arguments.get("city"))
+            answer = await _answer_with(running, first.tool_name)
+            try:
+                body = json.loads(body_of(head_of(answer), answer.partition(b"\r\n\r\n")[2]))
+            except ValueError:
+                raise NotApplicable("the backend's answers are no JSON") from None
+            if not _repeat(body, str(first.tool_name), first.call_id, city):
+                raise NotApplicable("no list of tool calls is in the backend's answer")
+            running.tap.disturb(inject=always(reframed(answer, lambda _: json.dumps(body).encode())))
+            calls = (await self._weather(running)).completion_message.tool_calls
+        found = [(call.arguments.get("city"), call.tool_name) for call in calls if isinstance(call, ToolCall)]
+        if found != [(city, "weather"), (f"{city} two", "weather")] or calls[0].call_id == calls[1].call_id:
+            raise CheckFailure(f"{calls}", wanted=f"two calls of `weather`: for {city!r} and for '{city} two'")
+
+    @check(
+        "received.logprobs",
+        tier=Tier.live,
+        capability="logprobs",
+        mend="send `top_k` as the number of likeliest tokens, in every way",
+    )
+    async def test_received_logprobs(self, subject: Subject) -> None:
+        """the backend is asked for as many likely tokens as the call asks for, in every way"""
+        async with subject.start(tapped=True) as running:
+            if not subject.declares("chat_completion"):
+                raise NotApplicable("the provider declares no `chat_completion`")
+            model = await self._model(running)
+            async for way, plain in self.replaying_ways(running):
+                request = ChatRequest(
+                    model, [UserMessage(content="Say qzlog.")], BRIEF, logprobs=LogProbConfig(top_k=_TOP)
+                )
+                for sent in await self.sent(running, way, request, "qzlog"):
+                    if not set(sent.paths_of(_TOP)) - {path for path, _ in plain.leaves}:
+                        raise CheckFailure(f"{way.name}: it is not asked for {_TOP} tokens: {_new(sent, plain)}")
+
+    @check(
+        "stress.own-answers",
+        tier=Tier.stress,
+        mend="keep what belongs to a call in local variables, and keep no answer for the next call",
+    )
+    async def test_stress_own_answers(self, subject: Subject) -> None:
+        """of many concurrent calls each gets the answer to its own text, whole and streamed, and so does a second one
+        with the same text
+        """
+        async with subject.start(tapped=True) as running:
+            tried = 0
+            for kind in await self.kinds(running):
+                if kind.name == "embeddings":
+                    continue
+                running.tap.clear()
+                texts = _texts_of(await kind.make("Say hello."))
+                found = await _answer_with_any(running, texts)
+                if found is None:
+                    continue
+                tried += 1
+                await _each_its_own(running, kind, *found)
+        if not tried:
+            raise NotApplicable("the backend's answers do not hold the texts as JSON")
+
+
+async def _each_its_own(running: Running, kind: Kind, answer: bytes, text: str) -> None:
+    def of_its_own(request: Request) -> bytes | None:
+        number = _NUMBER.search(request.body)
+        if number is None:
+            return None
+        said = f" {number[0].decode()} {len(running.tap.requests)}"
+        return reframed(answer, _exchanged(text, said))
+
+    running.tap.disturb(inject=of_its_own, delays_s=0.02)
+    results: dict[int, list[str]] = {number: [] for number in range(_AT_ONCE)}
+
+    async def ask(number: int) -> None:
+        results[number].append("".join(_texts_of(await kind.make(f"Say qzown{number:03d}."))))
+
+    for _ in range(2):
+        async with anyio.create_task_group() as group:
+            for number in range(_AT_ONCE):
+                group.start_soon(ask, number)
+    wrong = {number: said for number, said in results.items() if any(f"qzown{number:03d}" not in one for one in said)}
+    if wrong:
+        number, said = next(iter(wrong.items()))
+        raise CheckFailure(f"{kind.name}: {len(wrong)} of {_AT_ONCE} got another's answer: call {number} got {said}")
+    if any(first == second for first, second in results.values()):
+        raise CheckFailure(f"{kind.name}: a second call with the same text got the answer to the first")
+
+
+def _texts_of(result: Any) -> list[str]:
+    """The texts of a reply: one if it is whole, those of its pieces if it is streamed; natively or in OpenAI's form."""
+    if isinstance(result, ChatCompletionResponse | CompletionResponse):
+        return [text_of_reply(result)]
+    pieces = result if isinstance(result, list) else [result]
+    if pieces and isinstance(pieces[0], bytes):
+        lines = b"".join(pieces).split(b"\n")
+        data = [line.removeprefix(b"data: ") for line in lines if line.removeprefix(b"data: ").startswith(b"{")]
+        pieces = [json.loads(one) for one in data]
+    if pieces and isinstance(pieces[0], Mapping):
+        said = [choice.get("message") or choice.get("delta") or {} for p in pieces for choice in p.get("choices") or ()]
+        return [str(one.get("content") or "") for one in said]
+    return [text_of_piece(piece) for piece in pieces]
+
+
+async def _answer_with_any(running: Running, texts: list[str]) -> tuple[bytes, str] | None:
+    """An answer that holds one of the texts, the longest first, and that text."""
+    for text in sorted({text for text in texts if len(text) > 2}, key=len, reverse=True):
+        try:
+            return await _answer_with(running, text), text
+        except NotApplicable:
+            continue
+    return None
+
+
+def _new(sent: Received, plain: Received) -> str:
+    known = {path for path, _ in plain.leaves}
+    return ", ".join(f"{path}={value}" for path, value in sent.leaves if path not in known) or "nothing of it is sent"
+
+
+async def _answer_with(running: Running, text: str) -> bytes:
+    """The latest answer of the backend that holds a text. Raises NotApplicable if none holds it as it is."""
+    quoted = json.dumps(text).encode()
+    for exchange in reversed(running.tap.exchanges):
+        answer = await completed(exchange)
+        bodies = (quoted, json.dumps(text, ensure_ascii=False).encode())
+        if is_text(answer) and any(body in answer for body in bodies):
+            return answer
+    raise NotApplicable("the backend's answers do not hold the text as JSON")
+
+
+def _exchanged(text: str, other: str) -> Callable[[bytes], bytes]:
+    forms = (json.dumps(text).encode(), json.dumps(text, ensure_ascii=False).encode())
+    new = json.dumps(other, ensure_ascii=False).encode()
+
+    def change(body: bytes) -> bytes:
+        for form in dict.fromkeys(forms):
+            body = body.replace(form, new)
+        return body
+
+    return change
+
+
+def _repeat(body: Any, tool: str, call_id: str, city: str) -> bool:
+    """Add a second call, for another city, to the innermost list that holds the call of `tool`."""
+    lists = [found for found in _lists(body) if any(tool in json.dumps(item) for item in found)]
+    if not lists:
+        return False
+    calls = min(lists, key=lambda found: len(json.dumps(found)))
+    item = next(item for item in calls if tool in json.dumps(item))
+    calls.append(_renamed(copy.deepcopy(item), {call_id: f"{call_id}2"}, city))
+    return True
+
+
+def _lists(value: Any) -> Iterator[list[Any]]:
+    if isinstance(value, list):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _lists(inner)
+
+
+def _renamed(value: Any, names: dict[str, str], city: str) -> Any:
+    if isinstance(value, dict):
+        return {name: _renamed(inner, names, city) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_renamed(inner, names, city) for inner in value]
+    if not isinstance(value, str):
+        return value
+    quoted = json.dumps(city)
+    if quoted in value:  # arguments as text
+        return value.replace(quoted, json.dumps(f"{city} two"))
+    return f"{city} two" if value == city else names.get(value, value)

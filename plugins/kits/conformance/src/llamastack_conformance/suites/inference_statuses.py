@@ -1,0 +1,238 @@
+"""Checks of what becomes of every failure of the backend, in every kind of call: the right error, without secrets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+from pydantic import SecretStr
+
+from llamastack.provider.context import use_provider_data
+from llamastack.provider.errors import (
+    AuthenticationError,
+    BackendError,
+    ConflictError,
+    InvalidRequestError,
+    LlamaStackError,
+    NotFoundError,
+    PermissionDeniedError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    RateLimitError,
+)
+from llamastack.provider.redaction import Redactor
+from llamastack_conformance.backend_tap import Request, always, answer
+from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
+from llamastack_conformance.log_capture import everything_logged, lines_of
+from llamastack_conformance.provider_under_test import Subject
+from llamastack_conformance.running import Running
+from llamastack_conformance.suites.failure import expect_error
+from llamastack_conformance.suites.inference_kinds import KindChecks
+
+_DOWN = (ProviderUnavailableError, BackendError)
+_EXPECTED: Mapping[int, tuple[type[LlamaStackError], ...]] = {
+    400: (InvalidRequestError,),
+    401: (AuthenticationError,),
+    403: (PermissionDeniedError, AuthenticationError),
+    404: (NotFoundError, BackendError),
+    409: (ConflictError, InvalidRequestError, *_DOWN),
+    422: (InvalidRequestError,),
+    429: (RateLimitError,),
+    500: (BackendError,),
+    502: _DOWN,
+    503: (ProviderUnavailableError,),
+}
+_BODIES = {
+    "an error": json.dumps({"error": {"message": "no luck", "type": "error", "code": None}, "message": "no luck"}),
+    "text": "no luck",
+    "a page": "<html><body><h1>no luck</h1></body></html>",
+    "nothing": "",
+}
+_NO_REPLIES = {
+    "nothing": "",
+    "an empty object": "{}",
+    "an empty list": "[]",
+    "null": "null",
+    "a page": _BODIES["a page"],
+}
+_NO_LISTS = (
+    answer(500, _BODIES["an error"]),
+    answer(503, _BODIES["nothing"]),
+    answer(200, _BODIES["a page"]),
+    answer(200, "{}"),
+)
+_CLIENTS_KEY = "conformance-client-secret"
+_GIVES_UP_BY_S = 25.0
+
+
+@dataclass
+class _Shown:
+    """What anybody can see, by where it is."""
+
+    texts: dict[str, str] = field(default_factory=dict)
+
+    def add(self, where: str, error: LlamaStackError) -> None:
+        parts = (str(error), repr(error), json.dumps(error.to_wire()), *lines_of(error))
+        self.texts[f"the error of {where}"] = "\n".join(parts)
+
+    def note(self, where: str, text: str) -> None:
+        """Keep a text, after those that are known from there."""
+        self.texts[where] = f"{self.texts.get(where, '')}{text}\n"
+
+    def check(self, secrets: Mapping[str, str]) -> None:
+        """Raise CheckFailure if a secret is in any of them."""
+        for name, value in secrets.items():
+            for where, text in self.texts.items():
+                if value in text:
+                    place = text.index(value)
+                    shown = Redactor(SecretStr(value))(text[max(0, place - 100) : place + 100])
+                    raise CheckFailure(f"{name} is in {where}: {shown}")
+
+
+class StatusChecks(KindChecks):
+    """The checks of failures in every kind of call."""
+
+    @check(
+        "failure.statuses",
+        tier=Tier.failure,
+        mend="map each status of the backend to its error, in one place that all calls and streams use",
+    )
+    async def test_failure_statuses(self, subject: Subject) -> None:
+        """in every kind of call, 400 and 422 are a 400, 401 a 401, 403 a 403, 404 a 404, 429 a 429, 500 a 502, 503 a
+        503, whether the body is JSON, text, a page or empty
+        """
+        async with subject.start(tapped=True) as running:
+            kinds = await self.kinds(running)
+            for status, allowed in _EXPECTED.items():
+                for body_name, body in _BODIES.items():
+                    if body_name == "a page" and status in (401, 403):
+                        allowed = (*allowed, BackendError)  # a proxy's own page may be taken as that
+                    injected = answer(status, body, retry_after="3600")
+                    running.tap.disturb(inject=always(injected))
+                    for kind in kinds:
+                        await _expect(f"{kind.name}, {status} with {body_name}", running, kind.make, allowed)
+
+    @check(
+        "failure.no-reply",
+        tier=Tier.failure,
+        mend="raise BackendError for an answer without what a reply needs; never make an empty reply of it",
+    )
+    async def test_failure_no_reply(self, subject: Subject) -> None:
+        """in every kind of call, a 200 without a reply in it (nothing, {}, [], null, a page) is BackendError (502), and
+        a listing that fails lists not nothing
+        """
+        async with subject.start(tapped=True) as running:
+            kinds = await self.kinds(running)
+            for name, body in _NO_REPLIES.items():
+                for media_type in ("application/json", "text/html", "text/event-stream"):
+                    injected = answer(200, body, media_type=media_type)
+                    running.tap.disturb(inject=always(injected))
+                    for kind in kinds:
+                        where = f"{kind.name}, a 200 of {media_type} with {name}"
+                        await _expect(where, running, kind.make, _DOWN)
+            running.tap.clear()
+            if not await running.list_objects():
+                return
+            for injected in _NO_LISTS:
+                running.tap.disturb(inject=always(injected))
+                await _lists_something(running, injected)
+
+    @check(
+        "failure.cut-each",
+        tier=Tier.failure,
+        mend="treat the end of a connection before the end of the answer as an error, in every kind of call",
+    )
+    async def test_failure_cut_each(self, subject: Subject) -> None:
+        """in every kind of call, an answer that is cut in the middle is an error of the backend (502, 503)"""
+        async with subject.start(tapped=True) as running:
+            running.tap.disturb(cuts=True)
+            for kind in await self.kinds(running):
+                await _expect(f"{kind.name}, cut", running, kind.make, _DOWN)
+
+    @check(
+        "failure.silent-each",
+        tier=Tier.failure,
+        mend="give every call a time limit, and every wait for the next piece of a stream",
+    )
+    async def test_failure_silent_each(self, subject: Subject) -> None:
+        """in every kind of call, a backend that says nothing, or nothing more in the middle of a stream, ends the call
+        in time with a 504, 503 or 502
+        """
+        subject.require_backend()
+        allowed = (ProviderTimeoutError, *_DOWN)
+        async with subject.start(tapped=True, changes=subject.short_timeouts) as running:
+            kinds = await self.kinds(running)
+            for holds in (False, True):
+                running.tap.disturb(hangs=not holds, holds=holds)
+                with anyio.move_on_after(_GIVES_UP_BY_S) as scope:
+                    async with anyio.create_task_group() as group:
+                        for kind in kinds:
+                            if kind.streamed or not holds:
+                                group.start_soon(_expect, f"{kind.name}, silent", running, kind.make, allowed)
+                if scope.cancelled_caught:
+                    raise CheckFailure(f"with a time limit of 1 s a call still waits after {_GIVES_UP_BY_S:g} s")
+
+    @check(
+        "failure.echoed-secrets",
+        tier=Tier.failure,
+        mend="redact what the backend says with the secrets of the config and of the client before it becomes an error",
+    )
+    async def test_failure_echoed_secrets(self, subject: Subject) -> None:
+        """if the backend repeats headers and URL in an error of any status, in any kind of call, no secret is in the
+        error, the log, a repr or a listing
+        """
+        secrets = subject.secret_values()
+        changes = {name: value for name, value in secrets.items() if name in subject.secret_names}
+        data = subject.client_data(_CLIENTS_KEY)
+        secrets |= {f"the client's {name}": value for name, value in (data or {}).items()}
+        if not secrets:
+            raise NotApplicable("the provider takes no secret")
+        shown = _Shown()
+        with everything_logged() as logged:
+            async with subject.start(changes=changes, tapped=True) as running:
+                for client in (None, data):
+                    with use_provider_data(client):
+                        await self._echoed(running, shown)
+                running.tap.clear()
+                config = subject.config_class.model_validate(running.instance.plan.config)
+                shown.note("a repr", f"{config!r} {config} {running.provider!r}")
+                shown.note("a listing", repr(await running.list_objects()))
+                shown.note("the health", repr(await running.stack.api("inspect").health()))
+        for line in logged:
+            shown.note(f"the log, by {line.partition(':')[0]}", line)
+        shown.check(secrets)
+
+    async def _echoed(self, running: Running, shown: _Shown) -> None:
+        for status in (*_EXPECTED, 200):
+
+            def echo(request: Request, status: int = status) -> bytes:
+                said = f"wrong: {request.whole.decode('latin-1')}"
+                body = json.dumps({"error": {"message": said}, "message": said}) if status % 2 == 0 else said
+                return answer(status, body, retry_after="3600")
+
+            running.tap.disturb(inject=echo)
+            for kind in await self.kinds(running):
+                try:
+                    await kind.make("Say hello.")
+                except LlamaStackError as error:
+                    shown.add(f"{kind.name} at {status}", error)
+
+
+async def _expect(where: str, running: Running, make: Any, kinds: tuple[type[LlamaStackError], ...]) -> None:
+    try:
+        await expect_error(running, lambda: make("Say hello."), *kinds)
+    except CheckFailure as failure:
+        raise CheckFailure(f"{where}: {failure.got}", wanted=failure.wanted) from None
+
+
+async def _lists_something(running: Running, injected: bytes) -> None:
+    try:
+        listed = await running.list_objects()
+    except Exception:
+        return  # the stack then keeps what was listed before
+    if not listed:
+        status = injected.partition(b"\r\n")[0].decode()
+        raise CheckFailure(f"an empty list, when the backend answers {status}", wanted="an error")

@@ -1,0 +1,134 @@
+"""Checks of embeddings: the order of few and of many texts, and texts that programs stumble over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from operator import mul
+from typing import Any
+
+from llamastack.api.inference import EmbeddingsResponse
+from llamastack.provider.errors import InternalError, LlamaStackError
+from llamastack_conformance.checks import CheckFailure, Tier, check
+from llamastack_conformance.provider_under_test import Subject
+from llamastack_conformance.running import Running
+from llamastack_conformance.suites.inference_calls import InferenceCalls
+from llamastack_conformance.suites.odd_texts import ODD_TEXTS
+
+_SUBJECTS = ("llama", "ship", "violin", "bank", "winter", "bridge", "coffee", "king", "river", "engine")
+_VERBS = ("near", "owns", "before", "hides", "under", "sees", "like")
+_FEW = 20
+_PLACES = (0, 9, 13, 19)
+_SINGLES_OF_MANY = 4
+_TURNED = 5
+_SAME = 0.999
+_MAY_FAIL = ("nul", "control characters", "very long")
+Vector = list[float]
+
+
+def texts_of(count: int) -> list[str]:
+    """Different texts: `llama near ship 0`."""
+    return [f"{_SUBJECTS[n % 10]} {_VERBS[n % 7]} {_SUBJECTS[(n // 10) % 10]} {n}" for n in range(count)]
+
+
+class VectorChecks(InferenceCalls):
+    """The checks of embeddings of many and of odd texts."""
+
+    @check(
+        "vectors.order",
+        tier=Tier.live,
+        capability="embeddings",
+        mend="return the vectors in the order of the contents, equal texts too; sort them by the backend's index",
+    )
+    async def test_vectors_order(self, subject: Subject) -> None:
+        """of twenty texts each has the vector that it has alone, in any order of the texts, equal ones too"""
+        texts = texts_of(_FEW - 2)
+        texts = [*texts[:9], texts[0], *texts[9:], texts[5]]
+        async with subject.shared() as running:
+            vectors = await self._vectors(running, texts)
+            turned = await self._vectors(running, texts[:_TURNED][::-1])
+            alone = {place: (await self._vectors(running, [texts[place]]))[0] for place in _PLACES}
+        for place, vector in alone.items():
+            _is_its_own(f"{texts[place]!r} at {place} of {len(texts)}", vector, vectors, place, texts)
+        for place, vector in enumerate(turned[::-1]):
+            _is_its_own(f"{texts[place]!r} in another order", vectors[place], [vector], 0, [texts[place]])
+
+    @check(
+        "vectors.many",
+        tier=Tier.stress,
+        capability="embeddings",
+        mend="send as many contents in one request as the backend takes, and put the vectors together in order",
+    )
+    async def test_vectors_many(self, subject: Subject) -> None:
+        """a call with 2,000 texts gets one vector for each, in order (x-conformance.many_texts)"""
+        texts = texts_of(subject.settings.many_texts)
+        step = max(1, len(texts) // _SINGLES_OF_MANY)
+        places = [*range(0, len(texts), step), len(texts) - 1]
+        async with subject.shared() as running:
+            vectors = await self._vectors(running, texts)
+            alone = {place: (await self._vectors(running, [texts[place]]))[0] for place in places}
+        for place, vector in alone.items():
+            _is_its_own(f"text {place} of {len(texts)}", vector, vectors, place, texts)
+        if len({tuple(vector) for vector in vectors}) < len(texts) * 0.99:
+            raise CheckFailure("different texts have the same vector")
+
+    @check(
+        "vectors.odd-texts",
+        tier=Tier.live,
+        capability="embeddings",
+        mend="pass texts on as they are, and raise an error for what the backend cannot embed",
+    )
+    async def test_vectors_odd_texts(self, subject: Subject) -> None:
+        """accents, emoji, right-to-left text and quotes get a vector; an empty text, NUL and a very long text get one
+        or an error other than InternalError; the texts beside them get their own vectors
+        """
+        before, after = texts_of(2)
+        sound = [odd.text for odd in ODD_TEXTS if odd.name not in _MAY_FAIL]
+        odd_ones = [("empty", ""), *((odd.name, odd.text) for odd in ODD_TEXTS if odd.name in _MAY_FAIL)]
+        async with subject.shared() as running:
+            first, last = await self._vectors(running, [before, after])
+            for name, texts in (("of any script", sound), *((name, [text]) for name, text in odd_ones)):
+                given = [before, *texts, after]
+                try:
+                    vectors = await self._vectors(running, given)
+                except LlamaStackError as error:
+                    if texts == sound or isinstance(error, InternalError):
+                        raise
+                    continue
+                for place, alone in ((0, first), (len(given) - 1, last)):
+                    _is_its_own(f"a text beside one that is {name}", alone, vectors, place, given)
+
+    async def _vectors(self, running: Running, texts: list[str]) -> list[Vector]:
+        reply: Any = await self._embed(running, texts)
+        if not isinstance(reply, EmbeddingsResponse):
+            raise CheckFailure(f"{type(reply).__name__}", wanted="an EmbeddingsResponse")
+        vectors = reply.embeddings
+        if len(vectors) != len(texts):
+            raise CheckFailure(f"{len(vectors)} vectors for {len(texts)} contents")
+        sizes = {len(vector) for vector in vectors}
+        if len(sizes) != 1 or sizes == {0}:
+            raise CheckFailure(f"vectors of {sorted(sizes)} numbers", wanted="one dimension")
+        if not all(math.isfinite(number) for vector in vectors for number in vector):
+            raise CheckFailure("numbers that are not finite")
+        if not all(any(vector) for vector in vectors):
+            raise CheckFailure("a vector of zeros")
+        return vectors
+
+
+def _is_its_own(what: str, alone: Vector, found: Sequence[Vector], place: int, texts: Sequence[str]) -> None:
+    """Raise CheckFailure unless the vector at `place` is the one of its text alone, and of no other text."""
+    if len(alone) != len(found[place]):
+        raise CheckFailure(f"{what} has {len(found[place])} numbers, alone {len(alone)}")
+    likeness = [_cosine(alone, vector) for vector in found]
+    best = max(likeness)
+    nearest = {texts[other] for other, value in enumerate(likeness) if value >= best - 1e-6}
+    if likeness[place] < _SAME or texts[place] not in nearest:
+        raise CheckFailure(
+            f"{what} has a vector with the likeness {likeness[place]:.4f} to that of the text alone; nearest is "
+            f"{next(iter(nearest))!r}"
+        )
+
+
+def _cosine(left: Vector, right: Vector) -> float:
+    """Cosine of the angle between two vectors."""
+    return float(sum(map(mul, left, right))) / ((math.hypot(*left) * math.hypot(*right)) or 1.0)
