@@ -11,7 +11,7 @@ from llamastack_conformance import RoutedPluginApiConformance
 from llamastack_conformance.checks import CheckFailure, Tier, check
 from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.running import Running
-from llamastack_conformance.suites.suite import Probe
+from llamastack_conformance.suites.suite import Probe, refused
 
 from llamastack_speech.api import Voice
 
@@ -46,6 +46,9 @@ class SpeechConformance(RoutedPluginApiConformance):
     def unserved_objects(self, subject: Subject) -> list[Any]:
         """Voices that every provider refuses to register."""
         return [Voice(identifier=subject.settings.unserved, settings={"no-such-setting": 1})]
+
+    test_synthesize_refused = refused("synthesize")
+    test_marks_refused = refused("marks")
 
     @check(
         "marks.match",

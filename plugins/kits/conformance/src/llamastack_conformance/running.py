@@ -54,6 +54,7 @@ class Running:
 
     @property
     def folder(self) -> StackFolder:
+        """The stack's folder. Raises TypeError if the check started it without one."""
         if self._folder is None:
             raise TypeError("this check started its stack without a folder")
         return self._folder
