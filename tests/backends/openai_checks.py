@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import anyio
 import pytest
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from backends.llama_server import MODEL, LlamaServer
 from backends.openai_front import OpenAIFront, events, openai_list
@@ -37,6 +37,7 @@ from llamastack.api import (
 )
 from llamastack.provider import (
     AuthenticationError,
+    BackendError,
     ContextLengthExceededError,
     NotFoundError,
     NotSupportedError,
@@ -348,6 +349,33 @@ class OpenAIDialectChecks:
         with pytest.raises(ContextLengthExceededError, match="exceeds the available context") as caught:
             await running.chat(messages=[UserMessage(content="x " * 4000)])
         assert caught.value.status == 400
+
+    @pytest.mark.parametrize("status", [404, 405])
+    async def test_a_model_that_generates_or_embeds_is_not_a_wrong_url(self, running: Running, status: int) -> None:
+        ask = running.stack.inference
+        calls = {
+            "does not chat": [lambda: running.chat(), lambda: running.chat(stream=True)],
+            "does not complete texts": [
+                lambda: ask.completion(model=MODEL, content="One,"),
+                lambda: ask.completion(model=MODEL, content="One,", stream=True),
+            ],
+            "does not embed": [lambda: ask.embeddings(model=MODEL, contents=["a llama"])],
+        }
+        for cannot, made in calls.items():
+            for make in made:
+                # As FastAPI answers where it has no route.
+                running.front.answers.append(JSONResponse({"detail": "Not Found"}, status))
+                with pytest.raises(NotSupportedError, match=f"'{MODEL}' {cannot}: .* answered {status} at ") as caught:
+                    await make()
+                assert (caught.value.provider_id, caught.value.param) == ("p", "model")
+                assert "url" not in caught.value.message
+
+    async def test_without_a_list_of_models_a_missing_route_may_be_a_wrong_url(self, running: Running) -> None:
+        running.front.answers.append(JSONResponse({"detail": "Not Found"}, 404))
+        missing = Response("<h1>Not Found</h1>", 404)
+        running.front.routes = {f"{self.prefix}/models": lambda _: missing, "/api/": lambda _: missing}
+        with pytest.raises(BackendError, match=r"is the url in the config right\?"):
+            await running.stack.inference.embeddings(model=MODEL, contents=["a llama"])
 
     async def test_a_client_that_goes_away_stops_the_backend(self, running: Running, llama: LlamaServer) -> None:
         for streams in (True, False):

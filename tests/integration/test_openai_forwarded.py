@@ -67,6 +67,17 @@ async def test_the_other_routes_are_forwarded(front: Front) -> None:
         assert backend.last("/embeddings").body == {"model": MODEL, "input": ["a", "b"], "dimensions": None}
 
 
+async def test_a_route_that_the_backend_lacks_is_no_wrong_url(front: Front) -> None:
+    backend, url = front()
+    async with served_stack(before(url)) as (_, client):
+        for path, body in ((CHAT, ASK), (CHAT, {**ASK, "stream": True}), ("/v1/embeddings", {"input": ["a"]})):
+            backend.answers.append(Response('{"detail":"Not Found"}', 404, media_type="application/json"))
+            reply = await client.post(path, json={"model": MODEL, **body})
+            assert reply.status_code == 400, reply.text
+            cannot = "does not embed" if "input" in body else "does not chat"
+            assert f"'{MODEL}' {cannot}: " in reply.json()["error"]["message"]
+
+
 async def test_a_refusal_of_the_backend_is_told_in_openais_shape(front: Front) -> None:
     backend, url = front()
     async with served_stack(before(url)) as (_, client):

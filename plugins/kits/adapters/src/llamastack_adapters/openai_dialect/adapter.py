@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import SecretStr
 
@@ -14,7 +14,7 @@ from llamastack.api.common import InterleavedTextMedia
 from llamastack.api.inference import EmbeddingsResponse
 from llamastack.api.models import Model
 from llamastack.provider.deps import Deps
-from llamastack.provider.errors import BackendError, InvalidRequestError, NotSupportedError
+from llamastack.provider.errors import BackendError, InvalidRequestError, LlamaStackError, NotSupportedError
 from llamastack.provider.redaction import without_known_secrets
 from llamastack.provider.streams import Stream
 from llamastack_adapters.backend import HttpBackend
@@ -36,6 +36,13 @@ from llamastack_adapters.remote_inference import RemoteConfig, RemoteInference
 _LOGGER = logging.getLogger("llamastack.provider")
 _MOST_FIELDS = 10  # of an entry, in an error
 _USAGE_REFUSED = re.compile("stream_options|include_usage")
+_NO_ROUTE = (404, 405)
+_CANNOT = {
+    "chat/completions": "does not chat",
+    "completions": "does not complete texts",
+    "embeddings": "does not embed",
+}
+_T = TypeVar("_T")
 
 
 class OpenAIInference(FormChatInference, FormCompletionInference, RemoteInference):
@@ -157,14 +164,40 @@ class OpenAIInference(FormChatInference, FormCompletionInference, RemoteInferenc
         return await self._whole("completions", body)
 
     async def _whole(self, route: str, body: dict[str, Any]) -> Mapping[str, Any]:
-        reply = await self.backend.post(self.path_of(route, body["model"]), body)
+        reply = await self._answered(route, body["model"], self.backend.post(self.path_of(route, body["model"]), body))
         return reply if isinstance(reply, dict) else {}  # which is then found to have no choices
+
+    async def _answered(self, route: str, model: str, call: Awaitable[_T]) -> _T:
+        """The answer of the backend at `route`. Raises NotSupportedError if it has no such route for `model`.
+
+        A server has only the routes of what its model can do: one vLLM generates or embeds, never both. That it lists
+        its models shows that the URL is right.
+        """
+        try:
+            return await call
+        except BackendError as error:
+            if error.backend_status not in _NO_ROUTE or not await self._lists():
+                raise
+            path = self.path_of(route, model).partition("?")[0]
+            raise NotSupportedError(
+                f"'{model}' {_CANNOT.get(route, 'cannot do this')}: {self.backend.where} lists its models, but "
+                f"answered {error.backend_status} at {path}",
+                param="model",
+                backend_status=error.backend_status,
+            ) from error
+
+    async def _lists(self) -> bool:
+        """Whether the backend lists models at its URL."""
+        try:
+            return bool(await self.served())
+        except LlamaStackError:
+            return False  # the error of the call says what is wrong
 
     async def _events(self, route: str, body: dict[str, Any]) -> EventStream[Any]:
         """The events of a stream. If a backend refuses `stream_options`, later requests leave it out."""
         path = self.path_of(route, body["model"])
         try:
-            return await self.backend.events(path, body)
+            return await self._answered(route, body["model"], self.backend.events(path, body))
         except (InvalidRequestError, NotSupportedError) as error:
             if "stream_options" not in body or _USAGE_REFUSED.search(f"{error.param} {error.message}") is None:
                 raise
@@ -181,7 +214,8 @@ class OpenAIInference(FormChatInference, FormCompletionInference, RemoteInferenc
 
     async def embeddings(self, model: str, contents: list[InterleavedTextMedia]) -> EmbeddingsResponse:
         body = embeddings_body(self.dialect, model=self.backend_name(model), contents=contents)
-        reply = await self.backend.post(self.path_of("embeddings", body["model"]), body)
+        path = self.path_of("embeddings", body["model"])
+        reply = await self._answered("embeddings", body["model"], self.backend.post(path, body))
         return embeddings_response(reply, self.provider_id, len(contents))
 
     async def takes_openai(self, request: OpenAIRequest) -> bool:
@@ -194,8 +228,8 @@ class OpenAIInference(FormChatInference, FormCompletionInference, RemoteInferenc
         path = self.path_of(request.route, name)
         body = request.body_for(name, self.dialect.renamed(request.given, request.route))
         if not request.stream:
-            return await self.backend.forward(path, body)
-        blocks = await self.backend.forward_events(path, body)
+            return await self._answered(request.route, name, self.backend.forward(path, body))
+        blocks = await self._answered(request.route, name, self.backend.forward_events(path, body))
         return Stream(forwarded(blocks, self.provider_id), blocks.aclose)
 
 
