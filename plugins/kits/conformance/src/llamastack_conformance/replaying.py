@@ -6,7 +6,9 @@ The frames are those of HTTP/1.1 (RFC 9112): a length, or chunks.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 from llamastack_conformance.backend_tap import Exchange, Request, Tap
 from llamastack_conformance.watching import becomes
@@ -17,6 +19,7 @@ _CHUNKED = re.compile(rb"(?im)^transfer-encoding:.*chunked")
 _FRAMING = re.compile(rb"(?im)^(?:content-length|transfer-encoding|connection):[^\r\n]*\r\n")
 _ENCODED = re.compile(rb"(?im)^content-encoding:")
 _COMPLETE_BY_S = 2.0
+_T = TypeVar("_T")
 
 
 def head_of(message: bytes) -> bytes:
@@ -79,6 +82,23 @@ async def completed(exchange: Exchange) -> bytes:
     """The answer, once it is complete: a provider may return before it has read the end of a stream."""
     await becomes(lambda: is_complete(bytes(exchange.answer)), _COMPLETE_BY_S)
     return bytes(exchange.answer)
+
+
+class KnownAnswers:
+    """Answers of the backend to each kind of call, so that a model computes once for all checks of a provider."""
+
+    def __init__(self) -> None:
+        self._inject: WeakKeyDictionary[object, dict[str, Callable[[Request], bytes | None]]] = WeakKeyDictionary()
+
+    async def prime(self, subject: object, tap: Tap, name: str, call: Callable[[], Awaitable[_T]]) -> _T:
+        """Make a call of the kind `name`, and let the tap answer later ones in the same way. Returns its result."""
+        known = self._inject.setdefault(subject, {})
+        tap.disturb(inject=known.get(name))
+        result = await call()
+        if name not in known:
+            known[name] = await replayed(tap)
+            tap.disturb(inject=known[name])
+        return result
 
 
 async def replayed(tap: Tap) -> Callable[[Request], bytes | None]:

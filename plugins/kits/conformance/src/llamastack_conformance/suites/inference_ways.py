@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 from llamastack.api.common import UserMessage
@@ -13,12 +14,13 @@ from llamastack_adapters.chat_request import ChatRequest
 from llamastack_adapters.openai_dialect import chat_form
 from llamastack_conformance.checks import CheckFailure
 from llamastack_conformance.received import Received
-from llamastack_conformance.replaying import replayed
+from llamastack_conformance.replaying import KnownAnswers
 from llamastack_conformance.running import Running
 from llamastack_conformance.suites.forms import FormChecks
 from llamastack_conformance.suites.forwarding import ForwardingChecks
 from llamastack_conformance.suites.inference_calls import BRIEF
 
+ANSWERS = KnownAnswers()
 Ask = Callable[[Running, ChatRequest], Awaitable[Any]]
 
 
@@ -77,12 +79,12 @@ class AskingChecks(ForwardingChecks, FormChecks):
         """
         given = ChatRequest(model or await self._model(running), [UserMessage(content="Say qzplain.")], BRIEF)
         for way in self.ways(running):
-            running.tap.clear()
-            plain = await self.sent(running, way, given, "qzplain")
-            if not plain:
-                continue
-            running.tap.disturb(inject=await replayed(running.tap))
-            yield way, plain[-1]
+            kind = f"{way.name} of {given.model}"
+            plain = await ANSWERS.prime(
+                running.subject, running.tap, kind, partial(self.sent, running, way, given, "qzplain")
+            )
+            if plain:
+                yield way, plain[-1]
 
     async def sent(self, running: Running, way: Way, request: ChatRequest, marker: str) -> list[Received]:
         """The requests by which a call reaches the backend; those that hold `marker`, which is part of the call.
