@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,6 +58,13 @@ def waive(pytester: pytest.Pytester, **fields: str) -> tuple[str, str]:
     lines = [f"{name}: {value}" for name, value in {**given, **fields}.items() if value]
     (pytester.path / "waivers.yaml").write_text("- " + "\n  ".join(lines) + "\n")
     return "--llamastack-waivers", "waivers.yaml"
+
+
+def check_in(pytester: pytest.Pytester, check_id: str) -> dict[str, Any]:
+    """A check in the report `r.json` of the only provider."""
+    [provider] = json.loads((pytester.path / "r.json").read_text())["providers"]
+    found: dict[str, Any] = next(check for check in provider["checks"] if check["id"] == check_id)
+    return found
 
 
 # ---- running ---------------------------------------------------------------------------------------------------------
@@ -219,7 +227,14 @@ def test_a_provider_that_is_not_installed(pytester: pytest.Pytester) -> None:
         "--llamastack-provider", "safety=remote::nobody", "--llamastack-config", "provider.yaml"
     )
     assert result.ret == 1
-    assert "has no provider of type 'remote::nobody'" in result.stdout.str()
+    outcomes = result.parseoutcomes()
+    assert (outcomes["errors"], outcomes.get("passed"), outcomes.get("failed")) == (1, None, None)
+    result.stdout.fnmatch_lines(
+        [
+            f"not tried: {outcomes['skipped']} checks: *has no provider of type 'remote::nobody'*",
+            f"does NOT conform: 1 failed, {outcomes['skipped']} not tried",
+        ]
+    )
 
 
 def test_no_check_at_all(pytester: pytest.Pytester) -> None:
@@ -292,7 +307,9 @@ YESTERDAY = (datetime.now(UTC).date() - timedelta(days=1)).isoformat()
             "the waiver of 'tools.works' is not needed: the check does not apply to remote::sample",
         ),
         ({"id": "failure.secrets"}, False, "the waiver is not needed: the provider takes no secret"),
-        ({"kind": "whim"}, True, "Input should be 'unsupported', 'future' or 'bug'"),
+        ({"kind": "whim"}, True, "Input should be 'unsupported', 'model', 'future' or 'bug'"),
+        ({"kind": "model", "expires": YESTERDAY}, True, f"its waiver expired on {YESTERDAY}"),
+        ({"kind": "model", "id": "tools.works"}, False, "the waiver of 'tools.works' is not needed"),
         ({"link": ""}, True, "a waiver of kind 'bug' needs 'link' and 'expires'"),
         ({"reason": ""}, True, "[0].reason: required field is missing"),
         ({"why": "so"}, True, "[0].why: unknown field"),
@@ -306,6 +323,24 @@ def test_waivers_are_strict(
     result = run(pytester, "--llamastack-tiers", "live,failure", *waive(pytester, **fields))
     assert result.ret != 0
     assert message in result.stdout.str() + result.stderr.str()
+
+
+def test_a_waiver_of_what_depends_on_the_model_warns(pytester: pytest.Pytester, config: Path) -> None:
+    waiver = waive(pytester, kind="model", link="", expires="")
+    arguments = ("--llamastack-tiers", "live", "--llamastack-report", "r.json", *waiver)
+    of_model = {"kind": "model", "reason": "a riddle"}
+    assert run(pytester, *arguments).ret == 0
+    passed = check_in(pytester, FAILING)
+    assert (passed["status"], passed["waiver"]) == ("passed", of_model)
+    config.write_text(WRONG)
+    result = run(pytester, *arguments)
+    assert result.ret == 0
+    warned = check_in(pytester, FAILING)
+    assert (warned["status"], warned["waiver"]) == ("warned", of_model)
+    assert warned["wanted"]
+    assert warned["mend"]
+    assert warned["got"].startswith("'forbidden' gets violation_level=")
+    result.stdout.fnmatch_lines(["warned: run_shield.passes: model: a riddle"])
 
 
 def test_waivers_are_as_strict_in_many_processes(pytester: pytest.Pytester) -> None:

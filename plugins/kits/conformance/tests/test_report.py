@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from llamastack_conformance.report import (
     FAILED,
     NOT_APPLICABLE,
+    NOT_TRIED,
     PASSED,
     WAIVED,
     ProviderResults,
@@ -39,7 +41,23 @@ ANY = st.builds(
     TEXT,
     TEXT,
     st.dictionaries(TEXT, TEXT, max_size=3),
-    st.lists(st.builds(Result, TEXT, TEXT, TEXT, st.none() | TEXT, TEXT, TEXT), max_size=3),
+    st.lists(
+        st.builds(
+            Result,
+            TEXT,
+            TEXT,
+            TEXT,
+            st.none() | TEXT,
+            TEXT,
+            TEXT,
+            TEXT,
+            TEXT,
+            TEXT,
+            st.floats(0, 1e6),
+            st.dictionaries(TEXT, TEXT, max_size=2),
+        ),
+        max_size=3,
+    ),
 )
 
 
@@ -67,8 +85,37 @@ def test_what_is_no_report(text: str) -> None:
 
 
 def test_a_report_of_another_format() -> None:
-    with pytest.raises(ReportError, match="it has format 2, but only 1 is known"):
-        from_json('{"format": 2, "providers": []}')
+    with pytest.raises(ReportError, match="it has format 3, but only 1 and 2 are known"):
+        from_json('{"format": 3, "providers": []}')
+
+
+def test_a_report_of_the_first_format() -> None:
+    check = {"id": "a.b", "tier": "live", "since": "1.0", "capability": None, "status": "failed", "detail": "why"}
+    provider = {**vars(results()), "checks": [check]}
+    del provider["results"]
+    [read] = from_json(json.dumps({"format": 1, "suite_version": "1.0", "providers": [provider]}))
+    assert read.results == [Result("a.b", "live", "1.0", None, "failed", "why")]
+
+
+def test_the_slowest_checks_come_first() -> None:
+    made = [Result(f"a.b{n}", "live", "1.0", None, PASSED, duration_s=n % 7) for n in range(20)]
+    [provider] = json.loads(to_json([replace(results(), results=made)], "1.0"))["providers"]
+    assert len(provider["slowest"]) == 10
+    assert provider["slowest"][:3] == [
+        {"id": "a.b13", "duration_s": 6},
+        {"id": "a.b6", "duration_s": 6},
+        {"id": "a.b12", "duration_s": 5},
+    ]
+
+
+def test_what_was_not_tried_is_said_once() -> None:
+    untried = [Result(f"a.b{n}", "live", "1.0", None, NOT_TRIED, "the server is down") for n in range(40)]
+    before = replace(results(), results=[replace(result, status=PASSED) for result in untried])
+    now = replace(results(), results=[Result("a.a", "live", "1.0", None, PASSED), *untried])
+    assert not now.conforms
+    assert "not tried: 40 checks: the server is down" in terminal_table(now)
+    assert to_markdown([now]).count("the server is down") == 1
+    assert regressions([before], [now], ["live"]) == ["inference=remote::a: 40 checks that passed are not tried"]
 
 
 def test_regressions() -> None:

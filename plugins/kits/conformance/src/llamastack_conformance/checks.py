@@ -76,6 +76,18 @@ class CheckFailure(AssertionError):
         self.mend = mend
 
 
+class NotUsable(CheckFailure):
+    """The provider cannot be tried, for a reason that every check meets: it is not installed, or never healthy.
+
+    One check of a suite fails by it. Others that meet the same reason are not tried. again: an earlier check has
+    met it.
+    """
+
+    def __init__(self, got: str, *, wanted: str | None = None, mend: str | None = None, again: bool = False) -> None:
+        super().__init__(got, wanted=wanted, mend=mend)
+        self.again = again
+
+
 class NotApplicable(Exception):
     """The check cannot be tried on this provider with this configuration; the report says why."""
 

@@ -21,7 +21,7 @@ from llamastack.stack.config import is_extension
 from llamastack.stack.discovery import PROVIDER_GROUP_PREFIX, Discovery, DiscoveryError, Installed, default_discovery
 from llamastack.stack.plugins import Plugins
 from llamastack.stack.yaml_source import ConfigError, read_yaml
-from llamastack_conformance.checks import CheckFailure, NotApplicable
+from llamastack_conformance.checks import CheckFailure, NotApplicable, NotUsable
 from llamastack_conformance.settings import Settings, settings_of
 
 _MARKER = "conformance-secret-"
@@ -84,20 +84,26 @@ class ConfiguredProvider:
 
     @cached_property
     def installed(self) -> Installed:
-        """The installed provider. Raises CheckFailure if it is not installed."""
+        """The installed provider. Raises NotUsable if it is not installed."""
         package = self.entry.get("package") if self.has_entry else None
         try:
             return self.discovery.find(f"{PROVIDER_GROUP_PREFIX}{self.api}", self.provider_type, package)
         except DiscoveryError as error:
-            raise CheckFailure(str(error)) from None
+            raise NotUsable(
+                str(error), wanted="an installed provider", mend="install its package, or correct the type"
+            ) from None
 
     @cached_property
     def spec(self) -> ProviderSpec:
-        """The provider's spec. Raises CheckFailure if it cannot be loaded."""
+        """The provider's spec. Raises NotUsable if it cannot be loaded."""
         try:
             return self.discovery.load_spec(self.installed)
         except DiscoveryError as error:
-            raise CheckFailure(str(error)) from None
+            raise NotUsable(
+                str(error),
+                wanted="the entry point names a ProviderSpec of this API and type, for this version of the core",
+                mend="correct the entry point, the module that it names, or the spec",
+            ) from None
 
     @property
     def origin(self) -> Origin:
@@ -151,7 +157,11 @@ class ConfiguredProvider:
         try:
             return self.spec.load_config_class()
         except Exception as error:
-            raise CheckFailure(f"config_class {self.spec.config_class} cannot be loaded: {error}") from None
+            raise NotUsable(
+                f"config_class {self.spec.config_class} cannot be loaded: {error}",
+                wanted="a config class that can be loaded",
+                mend="correct `config_class` in the spec, or the module that it names",
+            ) from None
 
     @cached_property
     def config_fields(self) -> dict[str, Schema]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import anyio
 
-from llamastack_conformance.checks import CheckFailure
+from llamastack_conformance.checks import CheckFailure, NotUsable
 
 _WANTED = "a provider that starts and is healthy with this run config"
 _MEND = "start the backend that the run config names, or correct the run config; later checks do not wait again"
@@ -33,22 +33,22 @@ class Way(NamedTuple):
 AS_CONFIGURED = Way()
 
 
-def not_healthy(got: str) -> CheckFailure:
+def not_healthy(got: str) -> NotUsable:
     """The failure of a check for which the provider does not become healthy."""
-    return CheckFailure(got, wanted=_WANTED, mend=_MEND)
+    return NotUsable(got, wanted=_WANTED, mend=_MEND)
 
 
 class NeverHealthy:
-    """The ways of starting in which the provider did not become healthy, each with what the check got."""
+    """The ways of starting in which the provider did not become healthy, each with the failure of the check."""
 
     def __init__(self) -> None:
-        self._got: dict[Way, str] = {}
+        self._failed: dict[Way, CheckFailure] = {}
 
     def raise_if(self, way: Way) -> None:
-        """Raise CheckFailure if an earlier check waited in vain in this way, or with the config as it is given."""
-        got = self._got.get(AS_CONFIGURED) or self._got.get(way)
-        if got is not None:
-            raise not_healthy(got)
+        """Raise NotUsable if an earlier check waited in vain in this way, or with the config as it is given."""
+        failed = self._failed.get(AS_CONFIGURED) or self._failed.get(way)
+        if failed is not None:
+            raise NotUsable(failed.got, wanted=failed.wanted, mend=failed.mend, again=True)
 
     @contextmanager
     def remembered(self, way: Way, time_limit_s: float) -> Iterator[None]:
@@ -57,10 +57,10 @@ class NeverHealthy:
         try:
             yield
         except CheckFailure as failure:
-            self._got[way] = failure.got
+            self._failed[way] = failure
             raise
         except anyio.get_cancelled_exc_class():
             # What comes before a start in the same check may have taken most of its time.
             if anyio.current_time() - began > time_limit_s / 2:
-                self._got[way] = f"the provider does not start within {time_limit_s:g} s"
+                self._failed[way] = not_healthy(f"the provider does not start within {time_limit_s:g} s")
             raise

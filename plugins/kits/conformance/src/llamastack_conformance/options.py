@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-_TIERS = ("static", "live", "stress", "failure")
+TIERS = ("static", "live", "stress", "failure")
+"""In the order in which they run."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def add_options(group: pytest.OptionGroup) -> None:
         help="Run config that contains the provider, or the settings of the store if it needs some.",
     )
     group.addoption(
-        "--llamastack-tiers", metavar="LIST", default=",".join(_TIERS), help=f"Of {','.join(_TIERS)}; all by default."
+        "--llamastack-tiers", metavar="LIST", default=",".join(TIERS), help=f"Of {','.join(TIERS)}; all by default."
     )
     group.addoption(
         "--llamastack-suite-version",
@@ -102,9 +103,9 @@ def _path(text: str | None) -> Path | None:
 
 def _tiers(text: str) -> tuple[str, ...]:
     wanted = tuple(part.strip() for part in text.split(",") if part.strip())
-    unknown = [tier for tier in wanted if tier not in _TIERS]
+    unknown = [tier for tier in wanted if tier not in TIERS]
     if unknown or not wanted:
-        raise pytest.UsageError(f"--llamastack-tiers: {text!r}: allowed are {', '.join(_TIERS)}")
+        raise pytest.UsageError(f"--llamastack-tiers: {text!r}: allowed are {', '.join(TIERS)}")
     return wanted
 
 

@@ -6,9 +6,7 @@ It does nothing until it is used: it imports nothing of the core before an optio
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -16,32 +14,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from llamastack_conformance.options import Asked, add_options, read_options
+from llamastack_conformance.run_state import STATE, State, check_of_item, configured, title_of, type_of
+from llamastack_conformance.selection import select
 
 if TYPE_CHECKING:
     from llamastack_conformance.check_runner import CheckRunner
-    from llamastack_conformance.checks import Check
-    from llamastack_conformance.configured import ConfiguredProvider
     from llamastack_conformance.report import ProviderResults
-    from llamastack_conformance.store_under_test import ConfiguredStore
     from llamastack_conformance.waivers import Waiver
 
-_PROPERTY = "llamastack_check"
 _FAULTS = "llamastack_faults"
-_STATE = pytest.StashKey["State"]()
-
-
-@dataclass
-class State:
-    """The options and the results of one run."""
-
-    asked: Asked
-    suites: list[type] = field(default_factory=list)
-    waivers: dict[type, list[Waiver]] = field(default_factory=dict)
-    configured: dict[type, ConfiguredProvider | ConfiguredStore] = field(default_factory=dict)
-    ran: set[str] = field(default_factory=set)
-    results: dict[tuple[str, str], ProviderResults] = field(default_factory=dict)
-    faults: list[str] = field(default_factory=list)
-    compared: list[str] = field(default_factory=list)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -61,7 +42,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 def pytest_configure(config: pytest.Config) -> None:
     asked = read_options(config.option)
     suites = [_suite(asked, api, kind) for api, kind in asked.providers]
-    config.stash[_STATE] = State(asked, suites + [_suite_of_store(asked, name) for name in asked.stores])
+    config.stash[STATE] = State(asked, suites + [_suite_of_store(asked, name) for name in asked.stores])
     if (asked.providers or asked.stores) and config.args_source is not pytest.Config.ArgsSource.ARGS:
         config.args = []  # no test file was named, so none is searched for
 
@@ -90,104 +71,27 @@ def _made_suite(base: Any, kind: str, api: str, config: object) -> type:
     return suite
 
 
-def _type_of(suite: Any) -> str:
-    """The provider type, or the name of the store, that a suite is for."""
-    kind = getattr(suite, suite.type_attribute, None)
-    if not isinstance(kind, str):
-        raise pytest.UsageError(f"{suite.__name__}: set {suite.type_attribute} to what is under test")
-    return kind
-
-
 class _SuiteModule(pytest.Module):
     """A module of tests without a file. It holds the suites that the options ask for."""
 
     def _getobj(self) -> ModuleType:
         made = ModuleType("llamastack_conformance_run")
-        vars(made).update({suite.__name__: suite for suite in self.config.stash[_STATE].suites})
+        vars(made).update({suite.__name__: suite for suite in self.config.stash[STATE].suites})
         return made
 
 
 # ---- which checks apply ----------------------------------------------------------------------------------------------
 
 
-def _check_of(item: pytest.Item) -> Check | None:
-    if "llamastack_conformance.checks" not in sys.modules or not isinstance(item, pytest.Function):
-        return None
-    from llamastack_conformance.checks import check_of
-
-    return check_of(item.function)
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
-    state = config.stash[_STATE]
+    state = config.stash[STATE]
     if state.suites:
         module = _SuiteModule.from_parent(session, path=(state.asked.config or Path("llamastack-store")).resolve())
         items += session.genitems(module)
-    kept: list[pytest.Item] = []
-    dropped: list[pytest.Item] = []
-    suites: dict[type, int] = {}
-    for item in items:
-        check = _check_of(item)
-        suite = getattr(item, "cls", None)
-        if check is None or suite is None:
-            kept.append(item)
-            continue
-        suites.setdefault(suite, 0)
-        applies = _applies(check, suite, config)
-        suites[suite] += applies
-        in_tier = check.tier.value in state.asked.tiers
-        (kept if applies and in_tier else dropped).append(item)
-        if config.pluginmanager.hasplugin("xdist"):
-            item.add_marker(
-                pytest.mark.xdist_group(suite.__name__)
-            )  # its checks share a stack that one process has started
-    for suite, count in suites.items():
-        _require_whole(suite)
-        if not count:
-            raise pytest.UsageError(f"{suite.__name__}: no check applies to it")
+    dropped = select(items, config)
     if dropped:
-        items[:] = kept
         config.hook.pytest_deselected(items=dropped)
-
-
-def _applies(check: Check, suite: type, config: pytest.Config) -> bool:
-    """Whether a check applies to this provider, by its installed spec."""
-    from llamastack_conformance.checks import CheckFailure
-
-    if check.capability is None:
-        return True
-    try:
-        support = _configured(suite, config).spec.capabilities
-    except CheckFailure:
-        return False  # the check static.entry-point says why
-    return support.holds(check.capability) is check.declared
-
-
-def _configured(suite: Any, config: pytest.Config) -> Any:
-    """The provider or store without a run config."""
-    from llamastack_conformance.configured import SubjectError
-
-    state = config.stash[_STATE]
-    if suite not in state.configured:
-        try:
-            state.configured[suite] = suite.configured(_type_of(suite))
-        except SubjectError as error:
-            raise pytest.UsageError(f"{suite.__name__}: {error}") from None
-    return state.configured[suite]
-
-
-def _require_whole(suite: type) -> None:
-    """Raise UsageError if a suite overrides a check with something that is no check."""
-    from llamastack_conformance.checks import check_of
-
-    for base in suite.__mro__[1:]:
-        for name, value in vars(base).items():
-            if check_of(value) is not None and check_of(getattr(suite, name, None)) is None:
-                raise pytest.UsageError(
-                    f"{suite.__name__}.{name} overrides a check but is no check; waive the check, or override the "
-                    "methods that it uses (call, stream, prepare, ...)"
-                )
 
 
 # ---- the provider under test -----------------------------------------------------------------------------------------
@@ -207,13 +111,13 @@ def llamastack_subject(request: pytest.FixtureRequest, llamastack_config: Any) -
     """The provider or store under test, for all checks of a suite."""
     from llamastack_conformance.configured import SubjectError, load_run_config
 
-    suite, state = request.cls, request.config.stash[_STATE]
+    suite, state = request.cls, request.config.stash[STATE]
     try:
         document: Mapping[str, Any] = (
             llamastack_config if isinstance(llamastack_config, Mapping) else load_run_config(Path(llamastack_config))
         )
         subject: CheckRunner = suite.subject(
-            _type_of(suite), document, on_run=lambda check: state.ran.add(f"{suite.__name__}:{check.id}")
+            type_of(suite), document, on_run=lambda check: state.ran.add(f"{suite.__name__}:{check.id}")
         )
     except SubjectError as error:
         raise pytest.UsageError(f"{suite.__name__}: {error}") from None
@@ -228,27 +132,31 @@ def llamastack_subject(request: pytest.FixtureRequest, llamastack_config: Any) -
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    check = check_of_item(item)
+    if check is not None and call.when == "setup":
+        item.user_properties += [("check", check.id), ("tier", check.tier.value), ("provider", title_of(item))]
     report = yield
-    check = _check_of(item)
     if check is None or (call.when != "call" and report.passed) or call.when == "teardown":
         return report
     from llamastack_conformance import outcomes
 
-    state = item.config.stash[_STATE]
+    state = item.config.stash[STATE]
     suite: Any = item.cls  # type: ignore[attr-defined]
-    kind, origin = _type_of(suite), _configured(suite, item.config).origin
+    kind, origin = type_of(suite), configured(suite, item.config).origin
     subject: Any = item.funcargs.get("llamastack_subject")  # type: ignore[attr-defined]
     result = outcomes.result_of(
         check,
         report,
         call.excinfo.value if call.excinfo else None,
         waiver=next((w for w in _waivers(item.config, suite) if w.covers(check.id, kind)), None),
+        causes=state.causes.setdefault(suite, outcomes.Causes()),
         ran=f"{suite.__name__}:{check.id}" in state.ran,
         pinned=state.asked.pinned,
         redact=str if subject is None else subject.redact,
     )
-    outcomes.settle(report, result, f"{check.id} of {suite.api}={kind}")
-    report.user_properties.append((_PROPERTY, outcomes.as_property(suite.__name__, origin, result)))
+    outcomes.settle(report, result, f"{check.id} of {title_of(item)}")
+    item.user_properties.append(("status", result.status))  # pytest writes these properties into its JUnit report
+    report.llamastack_check = outcomes.as_plain(suite.__name__, origin, result)
     return report
 
 
@@ -256,7 +164,7 @@ def _waivers(config: pytest.Config, suite: Any) -> list[Waiver]:
     from llamastack_conformance.catalogue import check_ids
     from llamastack_conformance.waivers import WaiverError, read_waivers
 
-    state = config.stash[_STATE]
+    state = config.stash[STATE]
     if suite not in state.waivers:
         files = [file for file in (suite.waivers, state.asked.waivers) if file is not None]
         try:
@@ -280,14 +188,12 @@ class _Collector:
         self._state = state
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        for name, value in report.user_properties:
-            if name == _PROPERTY and isinstance(value, dict):
-                self._add(value)
+        plain = getattr(report, "llamastack_check", None)
+        if plain is None:
+            return
+        from llamastack_conformance.outcomes import from_plain
 
-    def _add(self, value: dict[str, Any]) -> None:
-        from llamastack_conformance.outcomes import from_property
-
-        provider, result = from_property(value)
+        provider, result = from_plain(plain)
         self._state.results.setdefault((provider.name, provider.suite), provider).results.append(result)
 
     @pytest.hookimpl(optionalhook=True)
@@ -301,24 +207,24 @@ class _Collector:
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     if not _of_workers(session.config):
-        session.config.pluginmanager.register(_Collector(session.config.stash[_STATE]), "llamastack-results")
+        session.config.pluginmanager.register(_Collector(session.config.stash[STATE]), "llamastack-results")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Read every file of waivers before the first check runs. Each waiver must be for a check that will run."""
-    state = session.config.stash[_STATE]
+    state = session.config.stash[STATE]
     checks: dict[type, set[str]] = {}
     for item in session.items:
-        check = _check_of(item)
+        check = check_of_item(item)
         if check is not None:
             checks.setdefault(item.cls, set()).add(check.id)  # type: ignore[attr-defined]
     for suite, ids in checks.items():
         for waiver in _waivers(session.config, suite):
-            mine = waiver.provider in (None, _type_of(suite))
+            mine = waiver.provider in (None, type_of(suite))
             if mine and waiver.id not in ids and not _selected(session.config) and _any_tier(waiver.id, state):
                 state.faults.append(
-                    f"the waiver of '{waiver.id}' is not needed: the check does not apply to {_type_of(suite)}"
+                    f"the waiver of '{waiver.id}' is not needed: the check does not apply to {type_of(suite)}"
                 )
 
 
@@ -336,7 +242,7 @@ def _any_tier(check_id: str, state: State) -> bool:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
-    state = config.stash[_STATE]
+    state = config.stash[STATE]
     if hasattr(config, "workeroutput"):
         config.workeroutput[_FAULTS] = state.faults
     if _of_workers(config) or config.option.collectonly:
@@ -359,12 +265,18 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             write(file, found, SUITE_VERSION)
         except ReportError as error:
             state.faults.append(str(error))
-    if state.faults or state.compared:
+    if state.faults or state.compared or any(_has_untried(provider) for provider in found):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+def _has_untried(provider: ProviderResults) -> bool:
+    from llamastack_conformance.report import NOT_TRIED
+
+    return NOT_TRIED in provider.counts
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    state = config.stash[_STATE]
+    state = config.stash[STATE]
     asked = state.suites or state.asked.reports or state.asked.compare
     for provider in state.results.values():
         from llamastack_conformance.report import WARNED, terminal_table

@@ -14,7 +14,7 @@ from llamastack.stack import ConfigError, Stack
 from llamastack.stack.discovery import Discovery
 from llamastack_conformance.backend_tap import Tap, tap
 from llamastack_conformance.check_runner import CheckRunner
-from llamastack_conformance.checks import Check, CheckFailure, NotApplicable
+from llamastack_conformance.checks import Check, CheckFailure, NotApplicable, NotUsable
 from llamastack_conformance.configured import ConfiguredProvider, merged, nested
 from llamastack_conformance.never_healthy import NeverHealthy, Way, not_healthy
 from llamastack_conformance.running import Running
@@ -91,9 +91,9 @@ class Subject(ConfiguredProvider, CheckRunner):
                 change = merged(change, nested(self.backend_url_field or "", made.url))
             self._never_healthy.raise_if(way)
             used = folder or beside or opened.enter_context(new_stack_folder())
-            stack = self._assemble(provider_id, change, used, is_kept=used in (folder, beside))
-            running = Running(self, stack, provider_id, made, folder)
             with self._never_healthy.remembered(way, self.settings.time_limit_s):
+                stack = self._assemble(provider_id, change, used, is_kept=used in (folder, beside))
+                running = Running(self, stack, provider_id, made, folder)
                 await opened.enter_async_context(stack)
                 if not down and not await running.becomes_healthy(_STARTED_BY_S):
                     raise not_healthy(f"the provider is {running.instance.status}: {running.instance.reason}")
@@ -104,7 +104,8 @@ class Subject(ConfiguredProvider, CheckRunner):
                     await running.clean_up(unregisters=beside is None)
 
     def _assemble(self, provider_id: str, change: Mapping[str, Any], folder: StackFolder, *, is_kept: bool) -> Stack:
-        """A stack that is not started. Raises CheckFailure if it does not accept its run config."""
+        """A stack that is not started. Raises NotUsable if it does not accept its run config."""
+        _ = self.spec  # if the provider cannot be loaded, every check has the same reason
         document = self.run_config(provider_id, change)
         folder.use()
         if is_kept:
@@ -112,7 +113,9 @@ class Subject(ConfiguredProvider, CheckRunner):
         try:
             return Stack.from_config(document, discovery=self.discovery, folder=folder.path)
         except ConfigError as error:
-            raise CheckFailure(str(error), wanted="a run config that the stack accepts") from None
+            raise NotUsable(
+                str(error), wanted="a run config that the stack accepts", mend="correct the run config"
+            ) from None
 
     @asynccontextmanager
     async def kept_folder(self) -> AsyncIterator[StackFolder]:

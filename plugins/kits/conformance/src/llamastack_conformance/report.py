@@ -7,10 +7,17 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 PASSED, FAILED, WAIVED, WARNED, NOT_APPLICABLE = "passed", "failed", "waived", "warned", "not applicable"
-FORMAT = 1
-"""Version of the JSON format."""
+NOT_TRIED = "not tried"
+FORMAT = 2
+"""Version of the JSON format that is written."""
+_KNOWN_FORMATS = (1, FORMAT)
+"""Those that are read. Format 1 has no durations, no waivers, and of a failure only its `detail`."""
+_SLOWEST = 10
+_DERIVED = ("checks", "conforms", "counts", "slowest")
+"""Keys of a provider in the JSON form that follow from its results."""
 
 
 class ReportError(Exception):
@@ -19,8 +26,12 @@ class ReportError(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """The result of one check. status: passed, failed, waived, warned (failed, but newer than the pinned suite) or not
-    applicable. `detail`: what the check got, or why it was waived or not applicable.
+    """The result of one check.
+
+    status: passed, failed, not tried (an earlier check has failed by what keeps this one from running), waived, warned
+    (failed, but newer than the pinned suite, or its waiver says that it depends on the model), or not applicable.
+    detail: for people. wanted, got, mend: of a check that did not do what it should. duration_s: seconds that it took.
+    waiver: kind, reason, link and expires of its waiver, those that it has.
     """
 
     id: str
@@ -29,6 +40,11 @@ class Result:
     capability: str | None
     status: str
     detail: str = ""
+    wanted: str = ""
+    got: str = ""
+    mend: str = ""
+    duration_s: float = 0.0
+    waiver: dict[str, str] = field(default_factory=dict)
 
     @property
     def topic(self) -> str:
@@ -57,8 +73,13 @@ class ProviderResults:
 
     @property
     def conforms(self) -> bool:
-        """Whether a check passed and none failed."""
-        return bool(self.counts[PASSED]) and not self.counts[FAILED]
+        """Whether a check passed, none failed, and all were tried."""
+        return bool(self.counts[PASSED]) and not self.counts[FAILED] and not self.counts[NOT_TRIED]
+
+    @property
+    def slowest(self) -> list[Result]:
+        """The checks that took the most time, the slowest first."""
+        return sorted(self.results, key=lambda result: (-result.duration_s, result.id))[:_SLOWEST]
 
     def summary(self) -> str:
         """`52 passed, 1 failed`."""
@@ -78,14 +99,14 @@ class ProviderResults:
     def badge(self) -> str:
         """A line of Markdown for a README: an image by shields.io (https://shields.io/badges/static-badge)."""
         counts = self.counts
-        tried = sum(counts.values()) - counts[NOT_APPLICABLE]
+        wanted = sum(counts.values()) - counts[NOT_APPLICABLE]
         colour = "brightgreen" if self.conforms else "red"
-        text = f"{counts[PASSED]}%2F{tried}%20checks"
+        text = f"{counts[PASSED]}%2F{wanted}%20checks"
         return f"![llamastack conformance](https://img.shields.io/badge/llamastack%20conformance-{text}-{colour})"
 
 
 def _counted(counts: Counter[str]) -> str:
-    order = (PASSED, FAILED, WARNED, WAIVED, NOT_APPLICABLE)
+    order = (PASSED, FAILED, NOT_TRIED, WARNED, WAIVED, NOT_APPLICABLE)
     return ", ".join(f"{counts[status]} {status}" for status in order if counts[status])
 
 
@@ -103,11 +124,15 @@ def terminal_table(provider: ProviderResults) -> list[str]:
     rows = [("", "declared", "result"), *provider.rows()]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}".rstrip() for a, b, c in rows]
-    untried: dict[str, list[str]] = {}
-    for result in provider.results:
-        if result.status == NOT_APPLICABLE:
-            untried.setdefault(result.detail, []).append(result.id)
-    lines += [f"not applicable: {', '.join(ids)}: {why}" for why, ids in untried.items()]
+    lines += [
+        f"{status}: {', '.join(ids)}: {why}"
+        for status in (NOT_APPLICABLE, WARNED, WAIVED)
+        for why, ids in _by_reason(provider, status).items()
+    ]
+    lines += [
+        f"not tried: {len(ids)} {'check' if len(ids) == 1 else 'checks'}: {why}"
+        for why, ids in _by_reason(provider, NOT_TRIED).items()
+    ]
     return [
         *lines,
         f"{'conforms' if provider.conforms else 'does NOT conform'}: {provider.summary()}",
@@ -115,27 +140,46 @@ def terminal_table(provider: ProviderResults) -> list[str]:
     ]
 
 
+def _by_reason(provider: ProviderResults, status: str) -> dict[str, list[str]]:
+    """The ids of the checks with this status, by the first line of the reason."""
+    found: dict[str, list[str]] = {}
+    for result in provider.results:
+        if result.status == status:
+            found.setdefault(result.detail.partition("\n")[0], []).append(result.id)
+    return found
+
+
 def to_json(providers: Iterable[ProviderResults], suite_version: str) -> str:
     """The report as JSON. The order of the results does not change it."""
     found = [
         {
             **{name: value for name, value in asdict(provider).items() if name != "results"},
-            "checks": [asdict(result) for result in sorted(provider.results, key=lambda result: result.id)],
+            "conforms": provider.conforms,
+            "counts": dict(sorted(provider.counts.items())),
+            "slowest": [{"id": result.id, "duration_s": result.duration_s} for result in provider.slowest],
+            "checks": [_check_as_json(result) for result in sorted(provider.results, key=lambda result: result.id)],
         }
         for provider in sorted(providers, key=lambda provider: (provider.name, provider.suite))
     ]
     return json.dumps({"format": FORMAT, "suite_version": suite_version, "providers": found}, indent=1) + "\n"
 
 
+def _check_as_json(result: Result) -> dict[str, Any]:
+    """All fields; those of checks that did not pass only if there is something in them."""
+    optional = ("wanted", "got", "mend", "waiver")
+    return {name: value for name, value in asdict(result).items() if value or name not in optional}
+
+
 def from_json(text: str) -> list[ProviderResults]:
-    """The results in a JSON report. Raises ReportError if it is no report."""
+    """The results in a JSON report of any known format. Raises ReportError if it is no report."""
     try:
         document = json.loads(text)
-        if document["format"] != FORMAT:
-            raise ReportError(f"it has format {document['format']}, but only {FORMAT} is known")
+        if document["format"] not in _KNOWN_FORMATS:
+            known = " and ".join(map(str, _KNOWN_FORMATS))
+            raise ReportError(f"it has format {document['format']}, but only {known} are known")
         return [
             ProviderResults(
-                **{name: value for name, value in provider.items() if name != "checks"},
+                **{name: value for name, value in provider.items() if name not in _DERIVED},
                 results=[Result(**result) for result in provider["checks"]],
             )
             for provider in document["providers"]
@@ -156,9 +200,11 @@ def to_markdown(providers: Iterable[ProviderResults]) -> str:
             *(f"| {topic} | {declared} | {verdict} |" for topic, declared, verdict in provider.rows()),
             "",
         ]
-        others = [r for r in provider.results if r.status != PASSED]
-        if others:
-            parts += [f"- `{r.id}` {r.status}: {' '.join(r.detail.split())}" for r in others] + [""]
+        others = [r for r in provider.results if r.status not in (PASSED, NOT_TRIED)]
+        listed = [f"- `{r.id}` {r.status}: {' '.join(r.detail.split())}" for r in others]
+        listed += [f"- {len(ids)} checks not tried: {why}" for why, ids in _by_reason(provider, NOT_TRIED).items()]
+        if listed:
+            parts += [*listed, ""]
     return "\n".join(parts)
 
 
@@ -193,9 +239,13 @@ def regressions(before: Iterable[ProviderResults], now: Iterable[ProviderResults
         if not same:
             continue
         checks = {result.id: result for result in same[0].results}
+        untried = 0
         for result in provider.results:
             if result.status == PASSED and result.tier in tiers:
                 status = checks[result.id].status if result.id in checks else "gone"
-                if status != PASSED:
+                untried += status == NOT_TRIED
+                if status not in (PASSED, NOT_TRIED):
                     found.append(f"{provider.name} {result.id}: was passed, is {status}")
+        if untried:
+            found.append(f"{provider.name}: {untried} checks that passed are not tried")
     return found

@@ -23,7 +23,7 @@ from llamastack.provider.redaction import Redactor
 from llamastack.provider.store import Store
 from llamastack.stack.discovery import STORE_GROUP, Discovery, DiscoveryError, Installed, default_discovery
 from llamastack_conformance.check_runner import CheckRunner
-from llamastack_conformance.checks import Check, CheckFailure, NotApplicable
+from llamastack_conformance.checks import Check, CheckFailure, NotApplicable, NotUsable
 from llamastack_conformance.configured import Origin, SubjectError, not_valid, read_settings
 
 _CLOSED_BY_S = 10.0
@@ -49,19 +49,25 @@ class ConfiguredStore:
 
     @cached_property
     def installed(self) -> Installed:
-        """The installed store. Raises CheckFailure if it is not installed."""
+        """The installed store. Raises NotUsable if it is not installed."""
         try:
             return self.discovery.find(STORE_GROUP, self.name)
         except DiscoveryError as error:
-            raise CheckFailure(str(error)) from None
+            raise NotUsable(
+                str(error), wanted="an installed store", mend="install its package, or correct the name"
+            ) from None
 
     @cached_property
     def store_class(self) -> Any:
-        """What the entry point names. Raises CheckFailure if it cannot be loaded."""
+        """What the entry point names. Raises NotUsable if it cannot be loaded."""
         try:
             return self.installed.load()
         except DiscoveryError as error:
-            raise CheckFailure(str(error)) from None
+            raise NotUsable(
+                str(error),
+                wanted="an entry point that names the class of the store",
+                mend="correct the entry point, or the module that it names",
+            ) from None
 
     def check_config(self) -> None:
         """Raises SubjectError if the settings do not fit the store. If it cannot be loaded, the checks say why."""

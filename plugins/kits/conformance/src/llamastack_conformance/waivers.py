@@ -1,4 +1,4 @@
-"""Waivers: checks that are known to fail, each with a reason. A waiver must be needed and may expire."""
+"""Waivers: checks that are known to fail, each with a reason. All but those of kind `model` must be needed."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ class Waiver(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: str = Field(description="The check's id")
-    kind: Literal["unsupported", "future", "bug"] = Field(
-        description="`unsupported`: the backend cannot. `future`: the provider does not yet. `bug`: it should"
+    kind: Literal["unsupported", "model", "future", "bug"] = Field(
+        description="`unsupported`: the backend cannot. `model`: the provider passes it on, and the answer depends on "
+        "the model. `future`: the provider does not yet. `bug`: it should"
     )
     reason: Annotated[str, Field(min_length=1)] = Field(description="Why, for people")
     link: str | None = Field(None, pattern=r"^https?://", description="Where it is discussed; for `future` and `bug`")
@@ -34,9 +35,19 @@ class Waiver(BaseModel):
 
     @model_validator(mode="after")
     def _is_followed(self) -> Self:
-        if self.kind != "unsupported" and (self.link is None or self.expires is None):
+        if self.kind in ("future", "bug") and (self.link is None or self.expires is None):
             raise ValueError(f"a waiver of kind '{self.kind}' needs 'link' and 'expires'")
         return self
+
+    @property
+    def must_be_needed(self) -> bool:
+        """Whether its check must fail: not where that depends on the model."""
+        return self.kind != "model"
+
+    def described(self) -> dict[str, str]:
+        """What reports say of it: the fields that it has, as text."""
+        fields = {"kind": self.kind, "reason": self.reason, "link": self.link, "expires": self.expires}
+        return {name: str(value) for name, value in fields.items() if value is not None}
 
     def expired(self, today: date | None = None) -> bool:
         return self.expires is not None and (today or datetime.now(UTC).date()) > self.expires

@@ -9,7 +9,9 @@ import click
 from llamastack_cli.output import say, show_json
 
 if TYPE_CHECKING:
-    from llamastack.stack import ConfigError, Stack
+    from collections.abc import Iterable
+
+    from llamastack.stack import ConfigIssue, Stack
 
 
 @click.group()
@@ -21,7 +23,12 @@ def config() -> None:
 @click.argument("file")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def validate(file: str, as_json: bool) -> None:
-    """Check a run config (a file, or the name of an installed one) against what is installed."""
+    """Check a run config (a file, or the name of an installed one) against what is installed.
+
+    Exit status 0: it is valid; 2: it is not. If the module of a provider's config class cannot be imported, the
+    config of this provider cannot be checked. That is a warning, and the exit status stays 0: `llamastack run`
+    starts the stack without this provider.
+    """
     from llamastack.stack import ConfigError, Stack
 
     try:
@@ -30,11 +37,14 @@ def validate(file: str, as_json: bool) -> None:
     except ConfigError as error:
         if not as_json:
             raise
-        show_json({"valid": False, "file": file, "errors": _errors(error)})
+        show_json({"valid": False, "file": file, "errors": _as_json(error.faults)})
         raise click.exceptions.Exit(2) from None
+    warnings = _not_checked(stack)
     if as_json:
-        show_json({"valid": True, "file": file, "providers": _providers(stack)})
+        show_json({"valid": True, "file": file, "providers": _providers(stack), "warnings": _as_json(warnings)})
         return
+    for line in str(ConfigError(stack.config.source, warnings)).splitlines() if warnings else ():
+        say(f"warning: {line}", err=True)
     named = "; ".join(f"{api}: {', '.join(ids)}" for api, ids in _providers(stack).items())
     count = sum(len(ids) for ids in _providers(stack).values())
     say(f"{file} is valid: {count} {'provider' if count == 1 else 'providers'}{f' ({named})' if named else ''}")
@@ -49,10 +59,24 @@ def _providers(stack: Stack) -> dict[str, list[str]]:
     }
 
 
-def _errors(error: ConfigError) -> list[dict[str, object]]:
+def _not_checked(stack: Stack) -> list[ConfigIssue]:
+    """The providers whose config could not be checked, because its class cannot be imported."""
+    plans = [instance.plan for instances in stack.instances.values() for instance in instances]
+    return [
+        stack.config.fault(
+            (*plan.path, "config"),
+            f"not checked, because {plan.spec.config_class} cannot be imported: "
+            f"{type(plan.config).__name__}: {plan.config}",
+        )
+        for plan in plans
+        if isinstance(plan.config, Exception)
+    ]
+
+
+def _as_json(issues: Iterable[ConfigIssue]) -> list[dict[str, object]]:
     from llamastack.provider.validation_paths import path_of
 
-    return [{"line": fault.line, "path": path_of(fault.path), "message": fault.message} for fault in error.faults]
+    return [{"line": issue.line, "path": path_of(issue.path), "message": issue.message} for issue in issues]
 
 
 @config.command()
