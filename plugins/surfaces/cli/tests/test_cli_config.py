@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import scripted_fake
 from click.testing import CliRunner, Result
 from installed_fakes import scripted_discovery
 from scripted_fake import Script
@@ -46,6 +48,7 @@ def test_a_good_one() -> None:
         "valid": True,
         "file": "run.yaml",
         "providers": {"inference": ["foo"], "safety": ["s"]},
+        "warnings": [],
     }
     assert sorted(path.name for path in Path().iterdir()) == ["run.yaml", "site"]
 
@@ -100,6 +103,26 @@ def test_every_fault_is_an_error_line() -> None:
         (5, "providers.inference[0].config.port"),
         (5, "providers.inference[0].config.bad"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("config_class", "why"),
+    [
+        ("sdk_that_is_gone.config:Config", "ModuleNotFoundError: No module named 'sdk_that_is_gone'"),
+        ("scripted_fake:NoSuchClass", "AttributeError: "),
+    ],
+)
+def test_a_config_that_could_not_be_checked(monkeypatch: pytest.MonkeyPatch, config_class: str, why: str) -> None:
+    monkeypatch.setattr(scripted_fake, "SPEC", replace(scripted_fake.SPEC, config_class=config_class))
+    write(GOOD.replace("port: 3", "prot: 3"))  # misspelt, which only the class would find
+    done = run("config", "validate", "run.yaml")
+    assert (done.exit_code, done.stdout) == (0, "run.yaml is valid: 1 provider (inference: foo)\n")
+    message = f"not checked, because {config_class} cannot be loaded: {why}"
+    assert done.stderr.startswith(f"warning: run.yaml:5: providers.inference[0].config: {message}")
+    assert done.stderr.count("\n") == 1
+    [warning] = json.loads(run("config", "validate", "run.yaml", "--json").stdout)["warnings"]
+    assert (warning["line"], warning["path"]) == (5, "providers.inference[0].config")
+    assert warning["message"].startswith(message)
 
 
 def test_neither_file_nor_name() -> None:

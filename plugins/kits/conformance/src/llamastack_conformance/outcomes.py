@@ -72,8 +72,8 @@ def result_of(
         waiver={} if waiver is None else waiver.described(),
     )
 
-    def result(status: str, detail: str = "", **fields: str) -> Result:
-        return replace(common, status=status, detail=detail, **fields)
+    def result(status: str, detail: str = "", wanted: str = "", got: str = "", mend: str = "") -> Result:
+        return replace(common, status=status, detail=detail, wanted=wanted, got=got, mend=mend)
 
     needed = waiver is not None and waiver.must_be_needed
     if isinstance(error, NotApplicable):

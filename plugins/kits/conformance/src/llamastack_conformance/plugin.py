@@ -134,7 +134,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     check = check_of_item(item)
     if check is not None and call.when == "setup":
-        item.user_properties += [("check", check.id), ("tier", check.tier.value), ("provider", title_of(item))]
+        item.user_properties.extend([("check", check.id), ("tier", check.tier.value), ("provider", title_of(item))])
     report = yield
     if check is None or (call.when != "call" and report.passed) or call.when == "teardown":
         return report
@@ -156,7 +156,7 @@ def pytest_runtest_makereport(
     )
     outcomes.settle(report, result, f"{check.id} of {title_of(item)}")
     item.user_properties.append(("status", result.status))  # pytest writes these properties into its JUnit report
-    report.llamastack_check = outcomes.as_plain(suite.__name__, origin, result)
+    vars(report)["llamastack_check"] = outcomes.as_plain(suite.__name__, origin, result)
     return report
 
 

@@ -11,7 +11,8 @@ from llamastack_cli.output import say, show_json
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from llamastack.stack import ConfigIssue, Stack
+    from llamastack.stack import Stack
+    from llamastack.stack.yaml_source import ConfigIssue
 
 
 @click.group()
@@ -25,9 +26,9 @@ def config() -> None:
 def validate(file: str, as_json: bool) -> None:
     """Check a run config (a file, or the name of an installed one) against what is installed.
 
-    Exit status 0: it is valid; 2: it is not. If the module of a provider's config class cannot be imported, the
-    config of this provider cannot be checked. That is a warning, and the exit status stays 0: `llamastack run`
-    starts the stack without this provider.
+    Exit status 0: it is valid; 2: it is not. If the config class of a provider cannot be loaded, because a package is
+    missing, its config cannot be checked. That is a warning, and the exit status is still 0: `llamastack run`
+    starts the stack, and this provider is down.
     """
     from llamastack.stack import ConfigError, Stack
 
@@ -60,12 +61,12 @@ def _providers(stack: Stack) -> dict[str, list[str]]:
 
 
 def _not_checked(stack: Stack) -> list[ConfigIssue]:
-    """The providers whose config could not be checked, because its class cannot be imported."""
+    """The providers whose config could not be checked, because its class cannot be loaded."""
     plans = [instance.plan for instances in stack.instances.values() for instance in instances]
     return [
         stack.config.fault(
             (*plan.path, "config"),
-            f"not checked, because {plan.spec.config_class} cannot be imported: "
+            f"not checked, because {plan.spec.config_class} cannot be loaded: "
             f"{type(plan.config).__name__}: {plan.config}",
         )
         for plan in plans
