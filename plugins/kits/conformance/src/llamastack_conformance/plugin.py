@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from llamastack_conformance.options import Asked, add_options, read_options
+from llamastack_conformance.progress import Progress
 from llamastack_conformance.run_state import STATE, State, check_of_item, configured, title_of, type_of
 from llamastack_conformance.selection import select
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from llamastack_conformance.waivers import Waiver
 
 _FAULTS = "llamastack_faults"
+_FEW = 3
+"""With more suites in a run without options, those that conform get a line instead of a table."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -156,7 +159,8 @@ def pytest_runtest_makereport(
     )
     outcomes.settle(report, result, f"{check.id} of {title_of(item)}")
     item.user_properties.append(("status", result.status))  # pytest writes these properties into its JUnit report
-    vars(report)["llamastack_check"] = outcomes.as_plain(suite.__name__, origin, result)
+    total = state.totals[suite.__name__, check.tier.value]
+    vars(report)["llamastack_check"] = {**outcomes.as_plain(suite.__name__, origin, result), "total": total}
     return report
 
 
@@ -184,8 +188,9 @@ def _of_workers(config: pytest.Config) -> bool:
 class _Collector:
     """Collects the results of the whole run, so not in the workers of pytest-xdist."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, progress: Progress | None) -> None:
         self._state = state
+        self._progress = progress
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         plain = getattr(report, "llamastack_check", None)
@@ -194,6 +199,9 @@ class _Collector:
         from llamastack_conformance.outcomes import from_plain
 
         provider, result = from_plain(plain)
+        self._state.classes.add(report.nodeid.rpartition("::")[0])
+        if self._progress is not None:
+            self._progress.add(provider, result, plain["total"])
         self._state.results.setdefault((provider.name, provider.suite), provider).results.append(result)
 
     @pytest.hookimpl(optionalhook=True)
@@ -206,8 +214,24 @@ class _Collector:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    if not _of_workers(session.config):
-        session.config.pluginmanager.register(_Collector(session.config.stash[STATE]), "llamastack-results")
+    config, state = session.config, session.config.stash[STATE]
+    if _of_workers(config):
+        return
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    progress = None
+    if reporter is not None and not _is_silent(config):
+        progress = Progress(reporter, config.get_terminal_writer(), lines=_is_asked(state), is_check=state.may_be_check)
+        config.pluginmanager.register(progress, "llamastack-progress")
+    config.pluginmanager.register(_Collector(state, progress), "llamastack-results")
+
+
+def _is_silent(config: pytest.Config) -> bool:
+    return config.get_verbosity() < -1
+
+
+def _is_asked(state: State) -> bool:
+    """Whether the options name what is under test, or a report."""
+    return bool(state.suites or state.asked.reports or state.asked.compare)
 
 
 @pytest.hookimpl(trylast=True)
@@ -218,7 +242,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     for item in session.items:
         check = check_of_item(item)
         if check is not None:
-            checks.setdefault(item.cls, set()).add(check.id)  # type: ignore[attr-defined]
+            suite: type = item.cls  # type: ignore[attr-defined]
+            checks.setdefault(suite, set()).add(check.id)
+            state.totals[suite.__name__, check.tier.value] += 1
+            state.classes.add(item.nodeid.rpartition("::")[0])
     for suite, ids in checks.items():
         for waiver in _waivers(session.config, suite):
             mine = waiver.provider in (None, type_of(suite))
@@ -269,6 +296,18 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+def _show(reporter: pytest.TerminalReporter, provider: ProviderResults, *, whole: bool) -> None:
+    """The table of a suite. In a run with many suites, a line if it conforms."""
+    from llamastack_conformance.report import WARNED, terminal_table
+
+    if not whole and provider.conforms and not provider.counts[WARNED]:
+        reporter.write_line(f"{provider.name} conforms: {provider.summary()}")
+        return
+    reporter.section(f"conformance of {provider.name} ({provider.package} {provider.version})")
+    for line in terminal_table(provider):
+        reporter.write_line(line)
+
+
 def _has_untried(provider: ProviderResults) -> bool:
     from llamastack_conformance.report import NOT_TRIED
 
@@ -277,14 +316,9 @@ def _has_untried(provider: ProviderResults) -> bool:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     state = config.stash[STATE]
-    asked = state.suites or state.asked.reports or state.asked.compare
-    for provider in state.results.values():
-        from llamastack_conformance.report import WARNED, terminal_table
-
-        if asked or not provider.conforms or provider.counts[WARNED]:
-            terminalreporter.section(f"conformance of {provider.name} ({provider.package} {provider.version})")
-            for line in terminal_table(provider):
-                terminalreporter.write_line(line)
+    if not _is_silent(config):
+        for provider in state.results.values():
+            _show(terminalreporter, provider, whole=_is_asked(state) or len(state.results) <= _FEW)
     for title, lines in (("conformance: faults", state.faults), ("conformance: regressions", state.compared)):
         if lines:
             terminalreporter.section(title, red=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class State:
-    """The options and the results of one run."""
+    """The options and the results of one run.
+
+    totals: how many checks a suite, by its name, has in a tier. classes: the node ids of suites. Processes that only
+    collect results, as with pytest-xdist, learn of them by the first result.
+    """
 
     asked: Asked
     suites: list[type] = field(default_factory=list)
@@ -32,6 +37,13 @@ class State:
     results: dict[tuple[str, str], ProviderResults] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     compared: list[str] = field(default_factory=list)
+    totals: Counter[tuple[str, str]] = field(default_factory=Counter)
+    classes: set[str] = field(default_factory=set)
+
+    def may_be_check(self, node_id: str) -> bool:
+        """Whether a test is in a class that is known to be a suite."""
+        of_class = node_id.rpartition("::")[0]
+        return of_class in self.classes or of_class.rpartition("::")[2] in {suite.__name__ for suite in self.suites}
 
 
 STATE = pytest.StashKey[State]()

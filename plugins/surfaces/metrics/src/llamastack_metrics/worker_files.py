@@ -12,7 +12,6 @@ All functions block: call them in a thread.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import time
@@ -58,7 +57,7 @@ class WorkerFiles:
     def open(self) -> None:
         """This worker lives. Raises OSError, and TimeoutError if another worker keeps the folder locked."""
         private_folder(self._folder)
-        with self._locked(fcntl.LOCK_EX):
+        with self._locked(alone=True):
             self._clean()
             self._alive.take()
 
@@ -82,7 +81,7 @@ class WorkerFiles:
         Raises TimeoutError if a worker that starts keeps the folder locked for five seconds.
         """
         self.write(own)
-        with self._locked(fcntl.LOCK_SH):
+        with self._locked(alone=False):
             workers = sorted({self._name, *self._names(self._run)})
             return self._read_all([f"{self._run}.{_ENDED}", *workers], {self._name: own})
 
@@ -144,7 +143,10 @@ class WorkerFiles:
         ]
 
     @contextmanager
-    def _locked(self, how: int) -> Iterator[None]:
+    def _locked(self, *, alone: bool) -> Iterator[None]:
+        import fcntl  # not on Windows, where a stack without these files still works
+
+        how = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
         descriptor = os.open(private_file(self._folder / _LOCK), os.O_RDWR)
         until = time.monotonic() + _WAIT_S
         try:
