@@ -125,7 +125,8 @@ class Tap:
     @property
     def url(self) -> str:
         parts = urlsplit(self.target)
-        return urlunsplit(("http", f"127.0.0.1:{self._port}", parts.path, parts.query, ""))
+        user, at, _ = parts.netloc.rpartition("@")
+        return urlunsplit(("http", f"{user}{at}127.0.0.1:{self._port}", parts.path, parts.query, ""))
 
     @property
     def sent(self) -> int:
@@ -266,7 +267,7 @@ class Tap:
         this.begin(exchange)
         self.exchanges.append(exchange)
         if real.scheme == "https":  # its certificate and virtual host need the real name
-            head = _HOST.sub(b"host: " + real.netloc.encode(), head, count=1)
+            head = _HOST.sub(b"host: " + real.netloc.rpartition("@")[2].encode(), head, count=1)
         await backend.send(head + request.body)
 
     async def _relay_answers(

@@ -43,6 +43,7 @@ class Check:
 
     wanted: what a provider must do. mend: what to change if it does not. capability: the capability that the check is
     about. declared: whether the check applies to providers that declare the capability, or to those that do not.
+    not_replayed: why the check cannot run with a cassette in the place of the backend; "" if it can.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Check:
     mend: str
     capability: str | None = None
     declared: bool = True
+    not_replayed: str = ""
 
     @property
     def topic(self) -> str:
@@ -97,7 +99,14 @@ Body = Callable[[Any, _Subject], Awaitable[None]]
 
 
 def check(
-    id: str, *, tier: Tier, mend: str, since: str = "1.0", capability: str | None = None, declared: bool = True
+    id: str,
+    *,
+    tier: Tier,
+    mend: str,
+    since: str = "1.0",
+    capability: str | None = None,
+    declared: bool = True,
+    not_replayed: str = "",
 ) -> Callable[[Body[_Subject]], Callable[[Any, _Subject], None]]:
     """Make a test of an async method `(self, subject)`; its docstring states the requirement.
 
@@ -112,7 +121,7 @@ def check(
         wanted = " ".join((inspect.getdoc(body) or "").split())
         if not wanted:
             raise ValueError(f"check '{id}' has no docstring that states the requirement")
-        described = Check(id, tier, since, wanted, mend, capability, declared)
+        described = Check(id, tier, since, wanted, mend, capability, declared, not_replayed)
 
         def test(self: Any, llamastack_subject: _Subject) -> None:
             llamastack_subject.run(described, body, self)

@@ -206,6 +206,20 @@ class ConfiguredProvider:
             raise NotApplicable("the config has no single http(s) URL of a backend whose connection could be broken")
         return url
 
+    def has_other_backend(self, change: Mapping[str, Any]) -> bool:
+        """Whether a change of the config names another URL of the backend."""
+        config = self.config
+        path = (self.backend_url_field or "").split(".")
+        return _at(merged(config, change), path) != _at(config, path)
+
+    def move_backend(self, url: str) -> None:
+        """Let the provider's config name this URL as its backend's. Raises NotApplicable as `require_backend`."""
+        self.require_backend()
+        changed = {**self.entry, "config": merged(self.config, nested(self.backend_url_field or "", url))}
+        own = self.entry
+        entries = [changed if entry is own else entry for entry in self.document["providers"][self.api]]
+        self.document = {**self.document, "providers": {**self.document["providers"], self.api: entries}}
+
     @property
     def short_timeouts(self) -> dict[str, Any]:
         """Changes to the config that shorten the provider's time limits. Raises CheckFailure if it has none."""
@@ -304,6 +318,13 @@ def nested(path: str, value: Any) -> dict[str, Any]:
     for name in reversed(path.split(".")):
         value = {name: value}
     return dict(value)
+
+
+def _at(config: Any, path: list[str]) -> object:
+    """The value at a path of names, or None."""
+    for name in path:
+        config = config.get(name) if isinstance(config, Mapping) else None
+    return config
 
 
 def load_run_config(file: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ class Asked:
 
     providers: (API, type) of the providers to check without a test file, with the run config `config`. stores: names of
     stores, likewise. tiers: the tiers to run. pinned: a version of the suite, or "". waivers, reports, compare: files.
+    record, replay: a cassette, or a folder of cassettes; not both.
     """
 
     providers: tuple[tuple[str, str], ...]
@@ -28,6 +29,8 @@ class Asked:
     waivers: Path | None
     reports: tuple[Path, ...]
     compare: Path | None
+    record: Path | None = None
+    replay: Path | None = None
 
 
 def add_options(group: pytest.OptionGroup) -> None:
@@ -70,6 +73,15 @@ def add_options(group: pytest.OptionGroup) -> None:
     group.addoption(
         "--llamastack-compare", metavar="OLD.json", help="Fail if a check fails that passed in an earlier report."
     )
+    for what, does in (
+        ("record", "Record what the backend answers into"),
+        ("replay", "Replay what was recorded, from"),
+    ):
+        group.addoption(
+            f"--llamastack-{what}",
+            metavar="FILE",
+            help=f"{does} FILE.json; for several suites a folder, with a file for each.",
+        )
     group.addoption("--llamastack-list", action="store_true", help="List every check and exit.")
 
 
@@ -84,7 +96,10 @@ def read_options(given: argparse.Namespace) -> Asked:
         waivers=_path(given.llamastack_waivers),
         reports=tuple(Path(file) for file in given.llamastack_report),
         compare=_path(given.llamastack_compare),
+        record=_path(given.llamastack_record),
+        replay=_path(given.llamastack_replay),
     )
+    _require_order(asked, given)
     if asked.providers and asked.config is None:
         raise pytest.UsageError("--llamastack-provider needs --llamastack-config FILE, the provider's run config")
     for file in asked.reports:
@@ -95,6 +110,15 @@ def read_options(given: argparse.Namespace) -> Asked:
     if asked.compare is not None:
         _require_report(asked.compare)
     return asked
+
+
+def _require_order(asked: Asked, given: argparse.Namespace) -> None:
+    """Raises UsageError if exchanges cannot be recorded or replayed in this way."""
+    if asked.record is not None and asked.replay is not None:
+        raise pytest.UsageError("--llamastack-record and --llamastack-replay: use one of the two")
+    # The checks of a suite must run in one process: its cassette is one file, and has an order.
+    if (asked.record or asked.replay) and getattr(given, "dist", "no") not in ("no", "loadgroup", "loadscope"):
+        raise pytest.UsageError("--llamastack-record, --llamastack-replay: with -n use --dist loadgroup")
 
 
 def _path(text: str | None) -> Path | None:

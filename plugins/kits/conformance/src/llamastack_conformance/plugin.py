@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from llamastack_conformance.waivers import Waiver
 
 _FAULTS = "llamastack_faults"
+_CASSETTES = "llamastack_cassettes"
 _FEW = 3
 """With more suites in a run without options, those that conform get a line instead of a table."""
 
@@ -112,6 +113,7 @@ def llamastack_config(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture(scope="class")
 def llamastack_subject(request: pytest.FixtureRequest, llamastack_config: Any) -> Iterator[CheckRunner]:
     """The provider or store under test, for all checks of a suite."""
+    from llamastack_conformance.cassettes.plugin import with_cassette
     from llamastack_conformance.configured import SubjectError, load_run_config
 
     suite, state = request.cls, request.config.stash[STATE]
@@ -122,9 +124,10 @@ def llamastack_subject(request: pytest.FixtureRequest, llamastack_config: Any) -
         subject: CheckRunner = suite.subject(
             type_of(suite), document, on_run=lambda check: state.ran.add(f"{suite.__name__}:{check.id}")
         )
+        opened = with_cassette(suite.__name__, subject, state.asked, state.cassettes, state.faults)
     except SubjectError as error:
         raise pytest.UsageError(f"{suite.__name__}: {error}") from None
-    with subject.open():
+    with opened, subject.open():
         yield subject
 
 
@@ -206,10 +209,9 @@ class _Collector:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Take the errors in waivers from a worker of pytest-xdist: the controller collects no tests."""
-        for fault in getattr(node, "workeroutput", {}).get(_FAULTS, ()):
-            if fault not in self._state.faults:
-                self._state.faults.append(fault)
+        """Take what a worker of pytest-xdist has noted: the controller collects and runs no tests."""
+        for key, lines in ((_FAULTS, self._state.faults), (_CASSETTES, self._state.cassettes)):
+            lines += [line for line in getattr(node, "workeroutput", {}).get(key, ()) if line not in lines]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -271,7 +273,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     state = config.stash[STATE]
     if hasattr(config, "workeroutput"):
-        config.workeroutput[_FAULTS] = state.faults
+        config.workeroutput.update({_FAULTS: state.faults, _CASSETTES: state.cassettes})
     if _of_workers(config) or config.option.collectonly:
         return
     found = list(state.results.values())
@@ -319,8 +321,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if not _is_silent(config):
         for provider in state.results.values():
             _show(terminalreporter, provider, whole=_is_asked(state) or len(state.results) <= _FEW)
-    for title, lines in (("conformance: faults", state.faults), ("conformance: regressions", state.compared)):
+    for title, lines, red in (
+        ("cassettes", state.cassettes, False),
+        ("faults", state.faults, True),
+        ("regressions", state.compared, True),
+    ):
         if lines:
-            terminalreporter.section(title, red=True)
+            terminalreporter.section(f"conformance: {title}", red=red)
             for line in lines:
                 terminalreporter.write_line(line)

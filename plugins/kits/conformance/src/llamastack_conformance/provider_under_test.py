@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,9 @@ from anyio.abc import TaskGroup, TaskStatus
 from llamastack.stack import ConfigError, Stack
 from llamastack.stack.discovery import Discovery
 from llamastack_conformance.backend_tap import Tap, tap
+from llamastack_conformance.cassettes.session import CassetteSession
 from llamastack_conformance.check_runner import CheckRunner
-from llamastack_conformance.checks import Check, CheckFailure, NotApplicable, NotUsable
+from llamastack_conformance.checks import Body, Check, CheckFailure, NotApplicable, NotUsable
 from llamastack_conformance.configured import ConfiguredProvider, merged, nested
 from llamastack_conformance.never_healthy import NeverHealthy, Way, not_healthy
 from llamastack_conformance.running import Running
@@ -50,6 +51,16 @@ class Subject(ConfiguredProvider, CheckRunner):
         self._group: TaskGroup | None = None
         self._shared: _Shared | None = None
         self._never_healthy = NeverHealthy()
+        self._cassette: CassetteSession | None = None
+
+    def use_cassette(self, cassette: CassetteSession) -> None:
+        """Let the checks record or replay. Call it before the first check."""
+        self._cassette = cassette
+
+    def run(self, described: Check, body: Body[Any], suite: Any) -> None:
+        """Run a check to its end, with the cassette if there is one. Raises CheckFailure or NotApplicable."""
+        with nullcontext() if self._cassette is None else self._cassette.check(described):
+            super().run(described, body, suite)
 
     def require(self, described: Check) -> None:
         """Raise NotApplicable for a capability that this instance lacks."""
@@ -80,6 +91,8 @@ class Subject(ConfiguredProvider, CheckRunner):
         """
         if not second:  # the shared stack may hold something exclusive: a folder, a port, a GPU's memory
             await self.stop_shared()
+        elif self._cassette is not None and self.has_other_backend(self.settings.second):
+            raise NotApplicable("not with a cassette: the second instance has another backend")
         provider_id = str(self.entry.get("provider_id") or "under-test") + (SECOND if second else "")
         async with AsyncExitStack() as opened:
             made: Tap | None = None

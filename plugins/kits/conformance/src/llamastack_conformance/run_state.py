@@ -36,6 +36,7 @@ class State:
     causes: dict[type, Causes] = field(default_factory=dict)
     results: dict[tuple[str, str], ProviderResults] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
+    cassettes: list[str] = field(default_factory=list)
     compared: list[str] = field(default_factory=list)
     totals: Counter[tuple[str, str]] = field(default_factory=Counter)
     classes: set[str] = field(default_factory=set)

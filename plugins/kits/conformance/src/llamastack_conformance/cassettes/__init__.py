@@ -1,0 +1,1 @@
+"""Cassettes: what a backend answered is recorded once, and replayed without the backend."""
