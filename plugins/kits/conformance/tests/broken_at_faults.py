@@ -288,3 +288,12 @@ class BlocksTheLoop(Base):
     async def chat_completion(self, *args: Any, **kwargs: Any) -> Any:
         time.sleep(0.3)
         return await super().chat_completion(*args, **kwargs)
+
+
+@broken("failure.secrets", config={"url": "{url}", "api_key": "sk-operator-1234-5678"})
+class ShowsHalfAKey(Base):
+    async def chat_completion(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await super().chat_completion(*args, **kwargs)
+        except LlamaStackError as error:
+            raise BackendError(f"refused with the key sk-operator-1234...: {error.message}") from error

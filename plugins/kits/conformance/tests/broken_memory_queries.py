@@ -222,3 +222,9 @@ class NeverForgetsThatItExpired(SampleMemory):
 
 def _is_over(expires_at: float | None) -> bool:
     return expires_at is not None and expires_at <= time.time()
+
+
+@unlike("query_documents.long-query")
+class ReadsTheBeginningOfAQuery(VectorsInMemory):
+    async def embed_query(self, bank: Bank, text: str) -> Any:
+        return await super().embed_query(bank, text[:64])

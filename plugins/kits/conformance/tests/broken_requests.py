@@ -39,6 +39,19 @@ hasty = breaker(
 )
 
 
+PLACES = {
+    "config": {"url": "{url}/memory", "place": "/{name}"},
+    "settings": {"objects": [BANK], "second": {"place": "/another"}},
+}
+
+
+@hasty("life.apart", **PLACES)
+class IgnoresItsPlace(RestMemory):
+    def __init__(self, config: RestConfig, deps: Deps) -> None:
+        super().__init__(config, deps)
+        self.place = "/the-place-of-all"
+
+
 @hasty("nth-request.list")
 class ListsWhatItCouldRead(RestMemory):
     async def list_banks(self) -> list[Bank]:

@@ -116,6 +116,7 @@ MEMORY_ROUTE = Route("/{store}/{call:str}", _answer, methods=["POST"])
 class RestConfig(RemoteConfig, DocumentSettings):
     url: str = Field(description="URL of the store")
     api_key: SecretStr | None = Field(None, description="Key of the store")
+    place: str = Field("", description="Path of the store below the URL")
 
 
 class RestMemory(StagedStorage, BankMemory):
@@ -128,6 +129,7 @@ class RestMemory(StagedStorage, BankMemory):
         super().__init__(config, deps)
         key = config.api_key
         headers = {} if key is None else {"authorization": f"Bearer {key.get_secret_value()}"}
+        self.place = config.place
         self.backend = HttpBackend(config.url, config, headers=lambda: headers)
 
     async def close(self) -> None:
@@ -137,7 +139,7 @@ class RestMemory(StagedStorage, BankMemory):
         await self.ask("list")
 
     async def ask(self, call: str, **asked: Any) -> dict[str, Any]:
-        answer: dict[str, Any] = await self.backend.post(f"/{call}", asked)
+        answer: dict[str, Any] = await self.backend.post(f"{self.place}/{call}", asked)
         return answer
 
     async def list_banks(self) -> list[Bank]:

@@ -38,7 +38,7 @@ class TestQdrantServerConformance(MemoryConformance):
                         {"provider_id": "docs", "provider_type": cls.provider_type, "config": {"url": url}},
                     ],
                 },
-                "x-conformance": {"objects": [bank], "second": {"collection_prefix": "second-"}},
+                "x-conformance": {"objects": [bank], "second": {"collection_prefix": "second-"}, "many_objects": 12},
             }
 
     async def remove_behind_its_back(self, subject: Subject, running: Running, item: Any) -> None:

@@ -24,7 +24,7 @@ from llamastack.stack.yaml_source import ConfigError, read_yaml
 from llamastack_conformance.checks import CheckFailure, NotApplicable, NotUsable
 from llamastack_conformance.settings import Settings, settings_of
 
-_MARKER = "conformance-secret-"
+_MARKER = "7f3a9c-conformance-secret-of-"
 
 
 class SubjectError(Exception):

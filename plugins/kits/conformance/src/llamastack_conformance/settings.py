@@ -56,7 +56,9 @@ class Settings(BaseModel):
         "number field with `timeout` in its name is set to 1 by default",
     )
     second: dict[str, Any] = Field(
-        default_factory=dict, description="Changes to the config for a second instance beside the first"
+        default_factory=dict,
+        description="Changes to the config for a second instance beside the first, which name another place for its "
+        "data if it keeps any",
     )
     keeps_data: bool | None = Field(
         None,
@@ -68,6 +70,7 @@ class Settings(BaseModel):
     )
     parallel_calls: int = Field(50, ge=2, le=1000, description="Concurrent calls in the stress tier")
     many_texts: int = Field(2000, ge=20, description="Texts that one call is to embed in the stress tier")
+    many_objects: int = Field(101, ge=3, description="Resources that are registered to see that all are listed")
     time_limit_s: float = Field(60.0, gt=0, description="Seconds that one check may take")
     max_block_ms: float = Field(100.0, gt=0, description="Milliseconds that the event loop may stand still")
 

@@ -64,7 +64,7 @@ _NO_LISTS = (
     answer(200, _BODIES["a page"]),
     answer(200, "{}"),
 )
-_CLIENTS_KEY = "conformance-client-secret"
+_CLIENTS_KEY = "9d2c7e-conformance-secret-of-a-client"
 _GIVES_UP_BY_S = 25.0
 
 

@@ -43,7 +43,6 @@ _BANKS = (
 _ENDS = ("", "1", "-1", "_1", "/1", ":1", "#1", ".1", "-1-1")
 _CHUNKS = 13
 _CHUNK_TOKENS = 16
-_BANKS_OF_PAGES = 101
 
 
 class NameChecks(MemoryCalls):
@@ -180,11 +179,11 @@ class NameChecks(MemoryCalls):
         mend="read every page of the backend's listing",
     )
     async def test_registration_many(self, subject: Subject) -> None:
-        """101 banks are all listed, each once"""
+        """a hundred banks and more are all listed, each once"""
         require(subject, "unregister")
         async with subject.shared() as running:
             base = f"-many-{uuid.uuid4().hex[:8]}-"
-            made = [self.bank(running, f"{base}{place}") for place in range(_BANKS_OF_PAGES)]
+            made = [self.bank(running, f"{base}{place}") for place in range(subject.settings.many_objects)]
             hook = getattr(running.provider, subject.pair.register_hook)
             async with AsyncExitStack() as undone:
                 for bank in made:

@@ -35,6 +35,7 @@ _SIGNS = (
     *('"', "'", "*", "(", ")", "AND", "OR NOT", "NEAR/2", "-", "+", ":", "content:", "^", "~", "%", "_", "\\", "/"),
     *("{}", "[", "$1", "?", "#", "!", "&", "|", "<b>", "; DROP TABLE chunks; --", "🦙", "\u05e9\u05dc\u05d5\u05dd"),
 )
+_PREAMBLE = "This is one question among many, and what it asks for comes only when it is about to end. " * 4
 _ODD_QUERIES = {"empty": "", "blank": " \n", "nul": "amber\x00basil", "signs": '"*()', "dots": "...", "emoji": "🦙"}
 _WORDS_OF_A_LONG_QUERY = 2000
 _CLOSE = 1e-5
@@ -69,6 +70,22 @@ class QueryChecks(MemoryCalls):
                 got = (await _asked(bank, query, max_chunks=MOST, score_threshold=least)).scores
                 if not _are_close(got, wanted):
                     raise CheckFailure(f"of {scores} the threshold {least} leaves {got}", wanted=f"{wanted}")
+
+    @check(
+        "query_documents.long-query",
+        tier=Tier.live,
+        capability="query_documents",
+        mend="search for the whole query; refuse one that is too long, and cut none",
+    )
+    async def test_query_documents_long_query(self, subject: Subject) -> None:
+        """the end of a query of 400 characters counts: it decides which document is found first"""
+        texts = {name: _GRADED[name] for name in ("four", "none")}
+        async with subject.shared() as running, own_bank(self, running, "long") as bank:
+            await bank.put(texts)
+            for name, text in texts.items():
+                found = (await _asked(bank, _PREAMBLE + text, max_chunks=1)).chunks
+                if [chunk.document_id for chunk in found] != [name]:
+                    raise CheckFailure(f"a query that ends with {text!r} finds {[c.document_id for c in found]}")
 
     @check(
         "query_documents.max-chunks",
