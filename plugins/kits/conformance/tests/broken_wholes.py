@@ -278,3 +278,56 @@ class AsksForNoTopTokens(Base):
     async def send_chat(self, form: OpenAIForm) -> BackendReply:
         fields = {name: value for name, value in form.fields.items() if name != "top_logprobs"}
         return await super().send_chat(form._replace(fields=fields))
+
+
+@broken("wholes.unchanged")
+class StripsReplies(_ChangesText):
+    def text_of(self, text: str) -> str:
+        return text.strip()
+
+
+@broken("wholes.unchanged")
+class CutsLongReplies(_ChangesText):
+    def text_of(self, text: str) -> str:
+        return text[:4000]
+
+
+@broken("wholes.pieces")
+class DropsBlankPieces(_ChangesPieces):
+    async def changed(self, pieces: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for piece in pieces:
+            delta = _event(piece).delta
+            if not isinstance(delta, str) or not delta or delta.strip():
+                yield piece
+
+
+@broken("wholes.pieces")
+class CutsLongPieces(_ChangesPieces):
+    async def changed(self, pieces: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for piece in pieces:
+            if isinstance(_event(piece).delta, str):
+                _event(piece).delta = _event(piece).delta[:4000]
+            yield piece
+
+
+@broken("tools.types")
+class MakesTextsOfArguments(Base):
+    async def chat_completion(self, *args: Any, **kwargs: Any) -> Any:
+        reply = await super().chat_completion(*args, **kwargs)
+        if not kwargs.get("stream"):
+            for call in reply.completion_message.tool_calls:
+                call.arguments = {name: str(value) for name, value in call.arguments.items()}
+        return reply
+
+
+@broken("tools.types")
+class MakesNumbersOfStreamedArguments(_ChangesPieces):
+    async def changed(self, pieces: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for piece in pieces:
+            delta = _event(piece).delta
+            if isinstance(delta, ToolCallDelta) and isinstance(delta.content, ToolCall):
+                arguments = delta.content.arguments
+                delta.content.arguments = {
+                    name: float(value) if isinstance(value, int) else value for name, value in arguments.items()
+                }
+            yield piece

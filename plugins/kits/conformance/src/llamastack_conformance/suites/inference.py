@@ -12,6 +12,7 @@ from llamastack_conformance.suites.inference_replies import ReplyChecks
 from llamastack_conformance.suites.inference_splits import SplitChecks
 from llamastack_conformance.suites.inference_statuses import StatusChecks
 from llamastack_conformance.suites.inference_streams import StreamChecks
+from llamastack_conformance.suites.inference_texts import TextChecks
 from llamastack_conformance.suites.inference_usage import UsageChecks
 from llamastack_conformance.suites.inference_vectors import VectorChecks
 from llamastack_conformance.suites.inference_wholes import WholeChecks
@@ -24,6 +25,7 @@ class InferenceConformance(
     ReceivedFeatureChecks,
     SplitChecks,
     ReplayChecks,
+    TextChecks,
     WholeChecks,
     VectorChecks,
     UsageChecks,
