@@ -12,10 +12,10 @@ def lines_of(error: BaseException) -> list[str]:
 
 
 class everything_logged(logging.Handler):  # noqa: N801 - used like a function
-    """The log records inside the block, of all loggers and levels, as text."""
+    """The log records inside the block, of all loggers, from `level` on, as text."""
 
-    def __init__(self) -> None:
-        super().__init__(logging.DEBUG)
+    def __init__(self, level: int = logging.DEBUG) -> None:
+        super().__init__(level)
         self._lines: list[str] = []
 
     def __enter__(self) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from llamastack_conformance.suites.inference_features import FeatureChecks
 from llamastack_conformance.suites.inference_models import ModelChecks
 from llamastack_conformance.suites.inference_overlap import OverlapChecks
+from llamastack_conformance.suites.inference_prompts import PromptChecks
 from llamastack_conformance.suites.inference_received import ReceivedChecks
 from llamastack_conformance.suites.inference_received_features import ReceivedFeatureChecks
 from llamastack_conformance.suites.inference_replays import ReplayChecks
@@ -26,6 +27,7 @@ class InferenceConformance(
     SplitChecks,
     ReplayChecks,
     TextChecks,
+    PromptChecks,
     WholeChecks,
     VectorChecks,
     UsageChecks,
