@@ -331,3 +331,21 @@ class MakesNumbersOfStreamedArguments(_ChangesPieces):
                     name: float(value) if isinstance(value, int) else value for name, value in arguments.items()
                 }
             yield piece
+
+
+@broken("logprobs.alternatives")
+class StreamsNoLogprobs(_ChangesPieces):
+    async def changed(self, pieces: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for piece in pieces:
+            _event(piece).logprobs = None
+            yield piece
+
+
+@broken("logprobs.alternatives")
+class GivesTheChosenTokenAlone(Base):
+    async def chat_completion(self, *args: Any, **kwargs: Any) -> Any:
+        reply = await super().chat_completion(*args, **kwargs)
+        if not kwargs.get("stream"):
+            for place in reply.logprobs or ():
+                place.logprobs_by_token = dict(list(place.logprobs_by_token.items())[:1])
+        return reply

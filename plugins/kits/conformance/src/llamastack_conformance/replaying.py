@@ -5,14 +5,16 @@ The frames are those of HTTP/1.1 (RFC 9112): a length, or chunks.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from llamastack_conformance.backend_tap import Exchange, Request, Tap
 from llamastack_conformance.watching import becomes
 
+_DATA = b"data: "
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"(?im)^content-length:[ \t]*(\d+)[ \t]*\r?$")
 _CHUNKED = re.compile(rb"(?im)^transfer-encoding:.*chunked")
@@ -71,6 +73,33 @@ def reframed(answer: bytes, change: Callable[[bytes], bytes]) -> bytes:
     head, _, content = answer.partition(_HEAD_END)
     kept = _FRAMING.sub(b"", head + b"\r\n")
     return kept + b"connection: close\r\n\r\n" + change(body_of(head, content))
+
+
+def changed_events(answer: bytes, change: Callable[[list[Any]], bool]) -> bytes | None:
+    """The same answer with other JSON: its body is one value, or has one in each line, as events or alone.
+
+    change: changes the objects and lists of the lines in place; None is returned if it returns False.
+    """
+    head, _, content = answer.partition(_HEAD_END)
+    lines = body_of(head, content).split(b"\n")
+    bodies = [loaded(line.removeprefix(_DATA)) for line in lines]
+    if not change([body for body in bodies if body is not None]):
+        return None
+    new = [line if body is None else _line(line, body) for line, body in zip(lines, bodies, strict=True)]
+    return reframed(answer, lambda _: b"\n".join(new))
+
+
+def _line(line: bytes, body: Any) -> bytes:
+    return (_DATA if line.startswith(_DATA) else b"") + json.dumps(body).encode()
+
+
+def loaded(text: str | bytes) -> Any:
+    """The JSON object or list in a text; None if it is no such JSON."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict | list) else None
 
 
 def target_of(request: Request) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llamastack_conformance.suites.inference_features import FeatureChecks
+from llamastack_conformance.suites.inference_logprobs import LogprobChecks
 from llamastack_conformance.suites.inference_models import ModelChecks
 from llamastack_conformance.suites.inference_overlap import OverlapChecks
 from llamastack_conformance.suites.inference_prompts import PromptChecks
@@ -28,6 +29,7 @@ class InferenceConformance(
     ReplayChecks,
     TextChecks,
     PromptChecks,
+    LogprobChecks,
     WholeChecks,
     VectorChecks,
     UsageChecks,

@@ -18,7 +18,7 @@ from llamastack.api.inference import (
 from llamastack_conformance.backend_tap import always
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
 from llamastack_conformance.provider_under_test import Subject
-from llamastack_conformance.replaying import is_text, reframed
+from llamastack_conformance.replaying import changed_events, is_text, loaded, reframed
 from llamastack_conformance.running import Running
 from llamastack_conformance.suites.inference_calls import text_of_piece, text_of_reply
 from llamastack_conformance.suites.inference_features import FeatureChecks
@@ -41,7 +41,6 @@ _TYPED: dict[str, Any] = {
     "nested": {"list": [1, "1", [2.5, None], {"deep": False}], "empty": {}},
     "none": [],
 }
-_DATA = b"data: "
 
 
 def same_text(what: str, found: str, wanted: str) -> None:
@@ -174,45 +173,25 @@ def _with_arguments(answer: bytes, arguments: Mapping[str, Any]) -> bytes | None
 
     None if it holds them in no such way.
     """
-    lines = reframed(answer, lambda body: body).partition(b"\r\n\r\n")[2].split(b"\n")
-    bodies = [_parsed(line) for line in lines]
-    pieces: dict[str, list[tuple[Any, Any]]] = {}
-    changed = False
-    for body in bodies:
-        for holder, key in list(_places(body)):
+
+    def change(events: Sequence[Any]) -> bool:
+        pieces: dict[str, list[tuple[Any, Any]]] = {}
+        changed = False
+        for holder, key in [place for event in events for place in _places(event)]:
             value = holder[key]
             if isinstance(value, dict) and value == arguments:
                 holder[key] = _TYPED
                 changed = True
             elif isinstance(value, str) and isinstance(key, str):
                 pieces.setdefault(key, []).append((holder, key))
-    for places in pieces.values():
-        if _loads("".join(holder[key] for holder, key in places)) == arguments:
-            for number, (holder, key) in enumerate(reversed(places)):
-                holder[key] = json.dumps(_TYPED) if number == 0 else ""
-            changed = True
-    if not changed:
-        return None
-    new = [_line(line, body) for line, body in zip(lines, bodies, strict=True)]
-    return reframed(answer, lambda _: b"\n".join(new))
+        for places in pieces.values():
+            if loaded("".join(holder[key] for holder, key in places)) == arguments:
+                for number, (holder, key) in enumerate(reversed(places)):
+                    holder[key] = json.dumps(_TYPED) if number == 0 else ""
+                changed = True
+        return changed
 
-
-def _line(line: bytes, body: Any) -> bytes:
-    if body is None:
-        return line
-    return (_DATA if line.startswith(_DATA) else b"") + json.dumps(body).encode()
-
-
-def _parsed(line: bytes) -> Any:
-    return _loads(line.removeprefix(_DATA))
-
-
-def _loads(text: str | bytes) -> Any:
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return None
-    return found if isinstance(found, dict | list) else None
+    return changed_events(answer, change)
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
