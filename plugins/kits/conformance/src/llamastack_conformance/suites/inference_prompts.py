@@ -126,9 +126,11 @@ class PromptChecks(KindChecks):
             answers = {target_of(one.request): await completed(one) for one in running.tap.exchanges}
             await running.tap.refuse()
             await _raises_no_list(running)
-            changed = {target: _with_model(found, listed) for target, found in answers.items()}
+            config = str(running.instance.plan.config)
+            own = [name for name in listed if repr(name) not in config]  # a name in the config is no news
+            changed = {target: _with_model(found, own) for target, found in answers.items()}
             if changed == answers:
-                raise NotApplicable("the backend's answers do not hold the models as JSON")
+                raise NotApplicable("the config names the models, or the backend's answers do not hold them as JSON")
             running.tap.disturb(inject=lambda request: changed.get(target_of(request)))
             await running.tap.listen()
             after = [model.identifier for model in await running.list_objects()]
