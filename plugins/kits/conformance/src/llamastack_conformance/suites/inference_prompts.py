@@ -127,7 +127,7 @@ class PromptChecks(KindChecks):
             await running.tap.refuse()
             await _raises_no_list(running)
             config = str(running.instance.plan.config)
-            own = [name for name in listed if repr(name) not in config]  # a name in the config is no news
+            own = [name for name in listed if repr(name) not in config]  # not those of the config
             changed = {target: _with_model(found, own) for target, found in answers.items()}
             if changed == answers:
                 raise NotApplicable("the config names the models, or the backend's answers do not hold them as JSON")
