@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llamastack.api.common import UserMessage
-from llamastack.api.inference import LogProbConfig
+from llamastack.api.inference import ChatCompletionResponseStreamChunk, LogProbConfig
 from llamastack_adapters.chat_request import ChatRequest
 from llamastack_conformance.backend_tap import always
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
@@ -76,8 +76,9 @@ def _check_places(what: str, result: Any) -> None:
         _check_some(what, result.logprobs)
         return
     for piece in result:
+        event = piece.event if isinstance(piece, ChatCompletionResponseStreamChunk) else piece
         if text_of_piece(piece):
-            _check_some(f"{what}, the piece {text_of_piece(piece)!r}", getattr(piece, "event", piece).logprobs)
+            _check_some(f"{what}, the piece {text_of_piece(piece)!r}", event.logprobs)
 
 
 def _check_some(what: str, places: Iterable[Any] | None) -> None:
