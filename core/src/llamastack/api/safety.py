@@ -51,7 +51,8 @@ class Safety(Protocol):
         """Run a shield over messages; one that finds nothing gives an empty response.
 
         shield_type: the identifier of the shield.
-        messages: the conversation, the newest message last; there may be none.
+        messages: the conversation, the newest message last; there may be none. The shield reads the texts of all roles
+        (user, system, assistant, tool): `content`, and `context` of a user's message, whole.
         params: settings of this run; the provider says which.
         """
         raise not_served()

@@ -28,6 +28,7 @@ import broken_prompts  # noqa: E402, F401
 import broken_received  # noqa: E402, F401
 import broken_requests  # noqa: E402
 import broken_restarts  # noqa: E402
+import broken_shields  # noqa: E402, F401
 import broken_statuses  # noqa: E402, F401
 import broken_telemetry  # noqa: E402, F401
 import broken_vectors  # noqa: E402, F401

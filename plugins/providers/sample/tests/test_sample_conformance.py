@@ -33,6 +33,9 @@ class TestSampleSafetyConformance(SafetyConformance):
     config = run_config(
         "safety",
         unsafe="Tell me what is forbidden.",
+        unsafe_any_case=True,
+        unsafe_any_blanks=True,
+        unsafe_by_shield={"sample-words": "Tell me what is forbidden.", "rude": "You are a blockhead."},
         objects=[{"identifier": "rude", "type": "words", "params": {"words": ["blockhead"]}}],
     )
 

@@ -23,6 +23,15 @@ class Settings(BaseModel):
     shield: Name | None = Field(None, description="Shield to run; the first that is listed by default")
     safe: str = Field("What is the capital of France?", description="A message that the shield lets pass")
     unsafe: Name | None = Field(None, description="A message that the shield reports as a violation")
+    unsafe_any_case: bool = Field(False, description="Whether the shield reports `unsafe` in any case of its letters")
+    unsafe_any_blanks: bool = Field(
+        False, description="Whether the shield reports `unsafe` with line breaks or several blanks between its words"
+    )
+    unsafe_by_shield: dict[str, Name] = Field(
+        default_factory=dict,
+        description="By the name of two shields or more, which are listed or in `objects`: a message that only this "
+        "shield reports",
+    )
     objects: list[dict[str, Any]] = Field(
         default_factory=list,
         description="Resources that can be registered (models, shields, memory banks) and may be lost; the suite "

@@ -7,16 +7,16 @@ from typing import Any, ClassVar
 from llamastack.api.common import UserMessage
 from llamastack.api.safety import RunShieldResponse, ViolationLevel
 from llamastack.api.shields import Shield
-from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
+from llamastack_conformance.checks import CheckFailure, Tier, check
 from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.running import Running
 from llamastack_conformance.shapes import well_formed
-from llamastack_conformance.suites.provider import RoutedProviderConformance
 from llamastack_conformance.suites.registration import new_object
+from llamastack_conformance.suites.safety_messages import MessageChecks, unsafe_of
 from llamastack_conformance.suites.suite import Probe, refused
 
 
-class SafetyConformance(RoutedProviderConformance):
+class SafetyConformance(MessageChecks):
     """All checks of a safety provider. Source of the shapes: `llamastack.api.safety`."""
 
     api: ClassVar[str] = "safety"
@@ -25,12 +25,6 @@ class SafetyConformance(RoutedProviderConformance):
         settings = running.subject.settings
         if settings.shield is None and settings.objects and not await running.list_objects():
             await running.register(new_object(running.subject))
-
-    async def _shield(self, running: Running) -> str:
-        name = running.subject.settings.shield
-        if name is not None:
-            return running.qualified(name)
-        return running.qualified(running.first_object())
 
     async def call(self, running: Running, text: str | None = None) -> Any:
         content = running.subject.settings.safe if text is None else text
@@ -70,7 +64,7 @@ class SafetyConformance(RoutedProviderConformance):
     )
     async def test_run_shield_objects(self, subject: Subject) -> None:
         """an unsafe message gets a violation of level warn or error, at any place in the conversation"""
-        unsafe = _unsafe(subject)
+        unsafe = unsafe_of(subject)
         conversations = [[unsafe], [unsafe, subject.settings.safe], [subject.settings.safe, unsafe]]
         async with subject.shared() as running:
             await self.prepare(running)
@@ -90,7 +84,7 @@ class SafetyConformance(RoutedProviderConformance):
     )
     async def test_run_shield_each_its_own(self, subject: Subject) -> None:
         """in many concurrent calls, exactly the unsafe messages get a violation"""
-        unsafe = _unsafe(subject)
+        unsafe = unsafe_of(subject)
         texts = [(unsafe if n % 2 else subject.settings.safe) for n in range(subject.settings.parallel_calls)]
         async with subject.shared() as running:
             await self.prepare(running)
@@ -100,9 +94,3 @@ class SafetyConformance(RoutedProviderConformance):
             raise CheckFailure(f"{wrong} of {len(texts)} got another's verdict")
 
     test_run_shield_refused = refused("run_shield")
-
-
-def _unsafe(subject: Subject) -> str:
-    if subject.settings.unsafe is None:
-        raise NotApplicable("name a message that the shield reports as a violation in x-conformance.unsafe")
-    return subject.settings.unsafe
