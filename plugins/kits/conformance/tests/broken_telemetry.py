@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC
 from typing import Any
 
 from breaking import breaker
 from broken_others import made_from
 
 from llamastack.api.pagination import Page
-from llamastack.api.telemetry import Span, SpanStatus, TraceSummary
+from llamastack.api.telemetry import LogSeverity, Span, SpanStatus, TraceSummary
 from llamastack.provider import InvalidRequestError, NotFoundError
 from llamastack_provider_meta_reference import TELEMETRY
 from llamastack_provider_meta_reference.telemetry.provider import MetaReferenceTelemetry
@@ -176,6 +177,72 @@ class KeepsASpanTwice(MetaReferenceTelemetry):
 @broken("export_spans.once")
 class KeepsNoSpans(MetaReferenceTelemetry):
     async def export_spans(self, spans: Sequence[FinishedSpan]) -> None: ...
+
+
+class _Edits(MetaReferenceTelemetry):
+    """Keeps something else than what was logged."""
+
+    def edited(self, event: Any) -> Any:
+        raise NotImplementedError
+
+    async def log_event(self, event: Any) -> None:
+        await super().log_event(self.edited(event))
+
+
+@broken("get_trace.order")
+class TakesTheFirstToComeForTheRoot(MetaReferenceTelemetry):
+    async def log_event(self, event: Any) -> None:
+        self.__dict__.setdefault("first", {}).setdefault(event.trace_id, event.span_id)
+        await super().log_event(event)
+
+    async def get_trace(self, trace_id: str) -> Any:
+        trace = await super().get_trace(trace_id)
+        return trace.model_copy(update={"root_span_id": self.__dict__["first"][trace_id]})
+
+
+@broken("get_trace.times")
+class KeepsSeconds(_Edits):
+    def edited(self, event: Any) -> Any:
+        return event.model_copy(update={"timestamp": event.timestamp.replace(microsecond=0)})
+
+
+@broken("get_trace.times")
+class CutsTheZoneOff(_Edits):
+    def edited(self, event: Any) -> Any:
+        return event.model_copy(update={"timestamp": event.timestamp.replace(tzinfo=UTC)})
+
+
+@broken("get_trace.times")
+class ReturnsNoZone(MetaReferenceTelemetry):
+    async def get_trace(self, trace_id: str) -> Any:
+        trace = await super().get_trace(trace_id)
+        return trace.model_copy(update={"start_time": trace.start_time.replace(tzinfo=None)})
+
+
+@broken("list_spans.attributes")
+class DropsAttributesOfTheEnd(_Edits):
+    def edited(self, event: Any) -> Any:
+        is_end = event.type == "structured_log" and event.payload.type == "span_end"
+        return event.model_copy(update={"attributes": None}) if is_end else event
+
+
+@broken("list_spans.events")
+class CutsMessages(_Edits):
+    def edited(self, event: Any) -> Any:
+        return event.model_copy(update={"message": event.message[:4096]}) if hasattr(event, "message") else event
+
+
+@broken("list_spans.events")
+class KnowsOneSeverity(_Edits):
+    def edited(self, event: Any) -> Any:
+        return event.model_copy(update={"severity": LogSeverity.info}) if hasattr(event, "severity") else event
+
+
+@broken("list_spans.events")
+class DropsMetrics(MetaReferenceTelemetry):
+    async def log_event(self, event: Any) -> None:
+        if event.type != "metric":
+            await super().log_event(event)
 
 
 for _name in ("list_traces", "list_spans"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar
 
 from llamastack.api.common import UserMessage
@@ -33,6 +34,22 @@ class SafetyConformance(MessageChecks):
 
     def answers(self, text: str, result: Any) -> bool:
         return isinstance(result, RunShieldResponse)
+
+    async def plain_calls(self, running: Running) -> list[tuple[str, Callable[[], Awaitable[Any]]]]:
+        """Of the safe text, and of the unsafe one: where the backend fails, neither may get a made-up verdict."""
+        texts = [running.subject.settings.safe, running.subject.settings.unsafe]
+
+        def call_of(text: str, is_safe: bool) -> Callable[[], Awaitable[Any]]:
+            async def run() -> tuple[bool, Any]:
+                return is_safe, await self.call(running, text)
+
+            return run
+
+        return [(f"a call with {text!r}", call_of(text, place == 0)) for place, text in enumerate(texts) if text]
+
+    def answered(self, result: Any) -> bool:
+        is_safe, verdict = result
+        return isinstance(verdict, RunShieldResponse) and (verdict.violation is None) is is_safe
 
     async def probe(self, running: Running, capability: str) -> Probe:
         arguments = {"shield_type": await self._shield(running), "messages": [UserMessage(content="Hello")]}

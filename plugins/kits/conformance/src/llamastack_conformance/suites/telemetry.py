@@ -23,13 +23,13 @@ from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, che
 from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.running import Running
 from llamastack_conformance.shapes import well_formed
-from llamastack_conformance.suites.provider import ProviderConformance
 from llamastack_conformance.suites.suite import Probe, refused
+from llamastack_conformance.suites.telemetry_kept import KeptChecks
 
 _BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
-class TelemetryConformance(ProviderConformance):
+class TelemetryConformance(KeptChecks):
     """All checks of a telemetry provider. Source of the shapes: `llamastack.api.telemetry`."""
 
     api: ClassVar[str] = "telemetry"
@@ -46,10 +46,13 @@ class TelemetryConformance(ProviderConformance):
             await running.calls.log_event(event=event)
 
     async def content(self, running: Running) -> Any:
-        """A trace of one span."""
+        """A trace of two spans, and the spans if the provider lists them: with what was logged last."""
         if not running.subject.declares("get_trace"):
             raise NotApplicable("the provider does not declare `get_trace`")
-        return (await running.calls.get_trace(trace_id=self._kept_id)).model_dump(mode="json")
+        found = [await running.calls.get_trace(trace_id=self._kept_id)]
+        if running.subject.declares("list_spans"):
+            found.append(await running.calls.list_spans(trace_id=self._kept_id))
+        return [each.model_dump(mode="json") for each in found]
 
     def answers(self, text: str, result: Any) -> bool:
         return text in (result, getattr(result, "trace_id", None))
