@@ -3,107 +3,18 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
-from types import MappingProxyType
-from typing import Any, ClassVar
 
-from llamastack.api.agents import AgentConfig
-from llamastack.api.common import SamplingParams, UserMessage
-from llamastack.provider.errors import LlamaStackError, NotFoundError
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
 from llamastack_conformance.provider_under_test import Subject
-from llamastack_conformance.running import Running
 from llamastack_conformance.shapes import well_formed, well_formed_piece
-from llamastack_conformance.suites.provider import ProviderConformance
-from llamastack_conformance.suites.suite import Probe, refused
+from llamastack_conformance.suites.agent_calls import QUESTION, expect_not_found
+from llamastack_conformance.suites.agents_history import AgentHistoryChecks
+from llamastack_conformance.suites.agents_ids import AgentIdChecks
+from llamastack_conformance.suites.suite import refused
 
-_QUESTION = "What is the capital of France?"
 
-
-class AgentsConformance(ProviderConformance):
+class AgentsConformance(AgentHistoryChecks, AgentIdChecks):
     """All checks of an agents provider. Source of the shapes: `llamastack.api.agents`."""
-
-    api: ClassVar[str] = "agents"
-    _kept_ids: Mapping[str, str] = MappingProxyType({})
-
-    async def _config(self, running: Running) -> AgentConfig:
-        model = running.subject.settings.chat_model
-        if model is None:
-            listed = await running.stack.api("models").list_models()
-            model = listed[0].identifier
-        return AgentConfig(
-            model=model,
-            instructions="You are brief.",
-            enable_session_persistence=False,
-            sampling_params=SamplingParams(max_tokens=24),
-        )
-
-    async def _agent(self, running: Running) -> Any:
-        """Make an agent."""
-        config = await self._config(running)
-        return await running.calls.create_agent(agent_config=config, provider_id=running.provider_id)
-
-    async def _session(self, running: Running) -> dict[str, str]:
-        """Make an agent and a session with it."""
-        agent = await self._agent(running)
-        well_formed(running.subject.method("create_agent"), agent)
-        session = await running.calls.create_agent_session(agent_id=agent.agent_id, session_name="a session")
-        well_formed(running.subject.method("create_agent_session"), session)
-        return {"agent_id": agent.agent_id, "session_id": session.session_id}
-
-    async def _turn(self, running: Running, ids: Mapping[str, str], text: str = _QUESTION, **more: Any) -> Any:
-        return await running.calls.create_agent_turn(**ids, messages=[UserMessage(content=text)], **more)
-
-    async def put_content(self, running: Running) -> None:
-        self._kept_ids = await self._session(running)
-        await self._turn(running, self._kept_ids)
-
-    async def content(self, running: Running) -> Any:
-        """A session with a turn, as it can be read."""
-        for needed in ("create_turn", "get_session"):
-            if not running.subject.declares(needed):
-                raise NotApplicable(f"the provider declares no `{needed}`")
-        session = await running.calls.get_agent_session(**self._kept_ids)
-        return session.model_dump(mode="json")
-
-    async def call(self, running: Running, text: str = _QUESTION) -> Any:
-        return await self._turn(running, await self._session(running), text)
-
-    async def stream(self, running: Running) -> AsyncIterator[Any]:
-        if not running.subject.declares("streaming"):
-            return await super().stream(running)
-        pieces: AsyncIterator[Any] = await self._turn(running, await self._session(running), stream=True)
-        return pieces
-
-    def answers(self, text: str, result: Any) -> bool:
-        return [message.content for message in result.input_messages] == [text]
-
-    async def probe(self, running: Running, capability: str) -> Probe:
-        config = await self._config(running)
-        ids, turn_id, step_id = {"agent_id": "a", "session_id": "s"}, "t", "s"
-        # The provider is called directly: the stack may refuse these calls. If the provider lacks them, any id will do.
-        with suppress(LlamaStackError, NotImplementedError, AttributeError):
-            made = await running.provider.create_agent(agent_config=config)
-            ids["agent_id"] = made.agent_id
-            session = await running.provider.create_agent_session(agent_id=made.agent_id, session_name="s")
-            ids["session_id"] = session.session_id
-            taken = await running.provider.create_agent_turn(**ids, messages=[UserMessage(content=_QUESTION)])
-            turn_id, step_id = taken.turn_id, taken.steps[0].step_id
-        agent = {"agent_id": ids["agent_id"]}
-        turn = {**ids, "messages": [UserMessage(content=_QUESTION)]}
-        probes = {
-            "create_agent": Probe("create_agent", {"agent_config": config}),
-            "create_session": Probe("create_agent_session", {**agent, "session_name": "s"}),
-            "create_turn": Probe("create_agent_turn", turn),
-            "streaming": Probe("create_agent_turn", {**turn, "stream": True}, lambda r: isinstance(r, AsyncIterator)),
-            "get_turn": Probe("get_agent_turn", {**ids, "turn_id": turn_id}),
-            "get_step": Probe("get_agent_step", {**ids, "turn_id": turn_id, "step_id": step_id}),
-            "get_session": Probe("get_agent_session", ids),
-            "delete_session": Probe("delete_agent_session", ids, lambda _: True),
-            "delete_agent": Probe("delete_agent", agent, lambda _: True),
-        }
-        return probes[capability]
 
     # ---- agents and sessions -------------------------------------------------------------------------------------
 
@@ -111,7 +22,7 @@ class AgentsConformance(ProviderConformance):
     async def test_create_agent_works(self, subject: Subject) -> None:
         """each agent gets its own id"""
         async with subject.shared() as running:
-            made = [await self._agent(running) for _ in range(2)]
+            made = [await self.new_agent(running) for _ in range(2)]
         for agent in made:
             well_formed(subject.method("create_agent"), agent)
         if not made[0].agent_id or made[0].agent_id == made[1].agent_id:
@@ -128,12 +39,12 @@ class AgentsConformance(ProviderConformance):
     async def test_create_session_works(self, subject: Subject) -> None:
         """each session of an agent gets its own id; a session of an unknown agent is NotFoundError (404)"""
         async with subject.shared() as running:
-            ids = await self._session(running)
+            ids = await self.new_session(running)
             again = await running.calls.create_agent_session(agent_id=ids["agent_id"], session_name="a session")
             if again.session_id == ids["session_id"]:
                 raise CheckFailure(f"two sessions with the id {again.session_id}")
             call = running.calls.create_agent_session(agent_id=uuid.uuid4().hex, session_name="s")
-            await _expect_not_found(call, "a session of an unknown agent")
+            await expect_not_found(call, "a session of an unknown agent")
 
     test_create_session_refused = refused("create_session")
 
@@ -146,10 +57,10 @@ class AgentsConformance(ProviderConformance):
     async def test_create_turn_works(self, subject: Subject) -> None:
         """a turn has its input, at least one step, an output, its session, and the times of its start and end"""
         async with subject.shared() as running:
-            ids = await self._session(running)
-            turn = await self._turn(running, ids)
+            ids = await self.new_session(running)
+            turn = await self.take_turn(running, ids)
         well_formed(subject.method("create_agent_turn"), turn)
-        if turn.session_id != ids["session_id"] or not self.answers(_QUESTION, turn):
+        if turn.session_id != ids["session_id"] or not self.answers(QUESTION, turn):
             raise CheckFailure(f"session {turn.session_id} with input {turn.input_messages}")
         if not turn.steps or not str(turn.output_message.content).strip():
             raise CheckFailure(f"{len(turn.steps)} steps and the output {turn.output_message.content!r}")
@@ -185,12 +96,12 @@ class AgentsConformance(ProviderConformance):
     async def test_get_turn_works(self, subject: Subject) -> None:
         """a turn can be read again, unchanged; an unknown turn is NotFoundError (404)"""
         async with subject.shared() as running:
-            ids = await self._session(running)
-            turn = await self._turn(running, ids)
+            ids = await self.new_session(running)
+            turn = await self.take_turn(running, ids)
             again = await running.calls.get_agent_turn(**ids, turn_id=turn.turn_id)
             if again != turn:
                 raise CheckFailure(f"{again}", wanted=f"{turn}")
-            await _expect_not_found(running.calls.get_agent_turn(**ids, turn_id=uuid.uuid4().hex), "an unknown turn")
+            await expect_not_found(running.calls.get_agent_turn(**ids, turn_id=uuid.uuid4().hex), "an unknown turn")
 
     test_get_turn_refused = refused("get_turn")
 
@@ -198,8 +109,8 @@ class AgentsConformance(ProviderConformance):
     async def test_get_step_works(self, subject: Subject) -> None:
         """a step of a turn can be read again, unchanged"""
         async with subject.shared() as running:
-            ids = await self._session(running)
-            turn = await self._turn(running, ids)
+            ids = await self.new_session(running)
+            turn = await self.take_turn(running, ids)
             step = turn.steps[0]
             again = await running.calls.get_agent_step(**ids, turn_id=turn.turn_id, step_id=step.step_id)
         well_formed(subject.method("get_agent_step"), again)
@@ -214,8 +125,8 @@ class AgentsConformance(ProviderConformance):
     async def test_get_session_works(self, subject: Subject) -> None:
         """a session has its own turns in their order, and no others"""
         async with subject.shared() as running:
-            ids = await self._session(running)
-            turns = [await self._turn(running, ids, text) for text in ("Hello.", "And again.")]
+            ids = await self.new_session(running)
+            turns = [await self.take_turn(running, ids, text) for text in ("Hello.", "And again.")]
             await self.call(running)
             session = await running.calls.get_agent_session(**ids)
         well_formed(subject.method("get_agent_session"), session)
@@ -230,9 +141,9 @@ class AgentsConformance(ProviderConformance):
         if not subject.declares("get_session"):
             raise NotApplicable("the provider declares no `get_session`")
         async with subject.shared() as running:
-            ids = await self._session(running)
+            ids = await self.new_session(running)
             await running.calls.delete_agent_session(**ids)
-            await _expect_not_found(running.calls.get_agent_session(**ids), "a deleted session")
+            await expect_not_found(running.calls.get_agent_session(**ids), "a deleted session")
 
     test_delete_session_refused = refused("delete_session")
 
@@ -240,16 +151,8 @@ class AgentsConformance(ProviderConformance):
     async def test_delete_agent_works(self, subject: Subject) -> None:
         """a turn with a deleted agent is NotFoundError (404)"""
         async with subject.shared() as running:
-            ids = await self._session(running)
+            ids = await self.new_session(running)
             await running.calls.delete_agent(agent_id=ids["agent_id"])
-            await _expect_not_found(self._turn(running, ids), "a turn with a deleted agent")
+            await expect_not_found(self.take_turn(running, ids), "a turn with a deleted agent")
 
     test_delete_agent_refused = refused("delete_agent")
-
-
-async def _expect_not_found(call: Any, what: str) -> None:
-    try:
-        result = await call
-    except NotFoundError:
-        return
-    raise CheckFailure(f"{what} gives {str(result)[:200]}", wanted="NotFoundError (404)")
