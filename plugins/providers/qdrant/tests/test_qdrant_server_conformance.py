@@ -26,14 +26,14 @@ class TestQdrantServerConformance(MemoryConformance):
         bank = {
             "identifier": "notes",
             "type": "vector",
-            "embedding_model": "all-MiniLM-L6-v2",
+            "embedding_model": "hashed-words",
             "chunk_size_in_tokens": 64,
         }
         cls.client = QdrantClient(location=":memory:", force_disable_check_same_thread=True)
         with serve(qdrant_handler(cls.client)) as url:
             yield {
                 "providers": {
-                    "inference": [{"provider_id": "embed", "provider_type": "sentence-embeddings"}],
+                    "inference": [{"provider_id": "embed", "provider_type": "test-embeddings"}],
                     "memory": [
                         {"provider_id": "docs", "provider_type": cls.provider_type, "config": {"url": url}},
                     ],

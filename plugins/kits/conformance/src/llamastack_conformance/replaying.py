@@ -131,6 +131,10 @@ class KnownAnswers:
 
 
 async def replayed(tap: Tap) -> Callable[[Request], bytes | None]:
-    """Answers requests as the latest recorded exchange of the same method and path was answered; others go on."""
-    answers = {target_of(exchange.request): await completed(exchange) for exchange in tap.exchanges}
+    """Answers requests as the latest recorded exchange of the same method and path was answered; others go on.
+
+    These are those of the call's last request: a provider may have a prompt made by a request of its own before it.
+    """
+    sent = [exchange for exchange in tap.exchanges if exchange.request.body]
+    answers = {target_of(exchange.request): await completed(exchange) for exchange in sent[-1:]}
     return lambda request: answers.get(target_of(request))

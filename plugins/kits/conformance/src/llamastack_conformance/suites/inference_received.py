@@ -93,7 +93,7 @@ class ReceivedChecks(AskingChecks):
                 for number, (name, given, value, pattern) in enumerate(_SAMPLING):
                     word, params = f"qzs{number}", SamplingParams(**{"max_tokens": 2, **given})
                     request = ChatRequest(model, [UserMessage(content=f"Say {word}.")], params)
-                    for sent in await self.sent(running, way, request, word):
+                    for sent in (await self.sent(running, way, request, word))[-1:]:
                         if not _in_other_terms(name, plain, sent):
                             _has(way, sent, name, value, pattern)
 

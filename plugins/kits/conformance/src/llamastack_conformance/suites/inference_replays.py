@@ -99,7 +99,7 @@ class ReplayChecks(FeatureChecks, KindChecks):
                 request = ChatRequest(
                     model, [UserMessage(content="Say qzlog.")], BRIEF, logprobs=LogProbConfig(top_k=_TOP)
                 )
-                for sent in await self.sent(running, way, request, "qzlog"):
+                for sent in (await self.sent(running, way, request, "qzlog"))[-1:]:
                     if not set(sent.paths_of(_TOP)) - {path for path, _ in plain.leaves}:
                         raise CheckFailure(f"{way.name}: it is not asked for {_TOP} tokens: {_new(sent, plain)}")
 
