@@ -12,6 +12,7 @@ pytestmark = pytest.mark.xdist_group("kill_table")  # all against one backend
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # the broken providers are modules that specs name by dotted path
 
+import broken_agent_turns  # noqa: E402, F401
 import broken_agents  # noqa: E402, F401
 import broken_at_faults  # noqa: E402
 import broken_declarations  # noqa: E402, F401 - each of these modules registers its providers
