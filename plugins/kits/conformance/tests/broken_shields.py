@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from breaking import breaker
-from broken_others import SHIELD, made_from
+from broken_others import SAMPLE_MODEL, SHIELD, made_from
 
 from llamastack.api.common import UserMessage, text_of
 from llamastack.api.safety import RunShieldResponse
+from llamastack.provider import Api, Deps
+from llamastack.provider.errors import InvalidRequestError, LlamaStackError
 from llamastack_provider_sample import SAFETY
 from llamastack_provider_sample.safety import SampleSafety
 
@@ -165,3 +168,53 @@ class UnregistersAnyInstead(SampleSafety):
     async def unregister_shield(self, shield: Any) -> None:
         if self._registered.pop(shield.identifier, None) is None and self._registered:
             self._registered.popitem()
+
+
+# ---- shields that ask a model ----------------------------------------------------------------------------------------
+
+
+class AsksAModel(SampleSafety):
+    """Sound: a model reads the text twice before the words are looked for."""
+
+    inference: Any
+
+    async def ask(self) -> None:
+        await self.inference.chat_completion(model="sample-echo", messages=[UserMessage(content="Is it safe?")])
+
+    async def run_shield(self, shield_type: str, messages: Any, params: Any = None) -> Any:
+        await self.ask()
+        await self.ask()
+        return await super().run_shield(shield_type, messages, params)
+
+
+def make_asking(cls: type) -> Any:
+    async def make(config: Any, deps: Deps) -> Any:
+        made = await SAFETY.load_factory()(config, deps)
+        made.__class__ = cls
+        made.inference = deps["inference"]
+        return made
+
+    make.__annotations__["return"] = cls
+    return make
+
+
+ASKING = replace(SAFETY, api_dependencies=(Api.inference,))
+asking = breaker("safety", ASKING, make_asking, settings=SETTINGS, providers=SAMPLE_MODEL)
+
+
+@asking("run_shield.model-fails")
+class PassesWhenTheModelFails(AsksAModel):
+    async def run_shield(self, shield_type: str, messages: Any, params: Any = None) -> Any:
+        try:
+            return await super().run_shield(shield_type, messages, params)
+        except LlamaStackError:
+            return RunShieldResponse()
+
+
+@asking("run_shield.model-fails")
+class BlamesTheClient(AsksAModel):
+    async def ask(self) -> None:
+        try:
+            await super().ask()
+        except LlamaStackError as error:
+            raise InvalidRequestError(error.message, param="messages") from None

@@ -30,7 +30,7 @@ import broken_prompts  # noqa: E402, F401
 import broken_received  # noqa: E402, F401
 import broken_requests  # noqa: E402
 import broken_restarts  # noqa: E402
-import broken_shields  # noqa: E402, F401
+import broken_shields  # noqa: E402
 import broken_statuses  # noqa: E402, F401
 import broken_telemetry  # noqa: E402, F401
 import broken_vectors  # noqa: E402, F401
@@ -176,6 +176,19 @@ def test_a_sound_provider_that_keeps_its_data_in_a_file_passes(backend: str) -> 
 def test_a_backend_that_limits_tokens_by_the_newer_name_passes(check_id: str, backend: str) -> None:
     config = {"url": "{url}", "api_key": "sk-operator-1234", "max_tokens_field": "max_completion_tokens"}
     assert Broken(check_id, "inference", "newer_name", OPENAI, config).outcome(backend) == "passed"
+
+
+def test_a_shield_that_asks_a_model_passes(backend: str) -> None:
+    sound = spec_of(broken_shields.ASKING, "sound_asking", broken_shields.make_asking(broken_shields.AsksAModel))
+    made = Broken(
+        "run_shield.model-fails",
+        "safety",
+        "asking",
+        sound,
+        settings=broken_shields.SETTINGS,
+        providers=broken_others.SAMPLE_MODEL,
+    )
+    assert made.outcome(backend) == "passed"
 
 
 @pytest.mark.parametrize("check_id", ["stress.connections", "stress.overlap", "stress.parallel-calls"])

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from llamastack.api.common import UserMessage
 from llamastack.api.safety import RunShieldResponse, ViolationLevel
 from llamastack.api.shields import Shield
-from llamastack_conformance.checks import CheckFailure, Tier, check
+from llamastack_conformance.breakage import Fault
+from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
+from llamastack_conformance.failing_calls import failing_calls
 from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.running import Running
 from llamastack_conformance.shapes import well_formed
 from llamastack_conformance.suites.registration import new_object
 from llamastack_conformance.suites.safety_messages import MessageChecks, unsafe_of
 from llamastack_conformance.suites.suite import Probe, refused
+from llamastack_conformance.trials import Trial, break_each_request
 
 
 class SafetyConformance(MessageChecks):
@@ -50,6 +54,28 @@ class SafetyConformance(MessageChecks):
     def answered(self, result: Any) -> bool:
         is_safe, verdict = result
         return isinstance(verdict, RunShieldResponse) and (verdict.violation is None) is is_safe
+
+    @check(
+        "run_shield.model-fails",
+        tier=Tier.failure,
+        capability="run_shield",
+        mend="let the error of the inference API through; never let messages pass that no model has read",
+    )
+    async def test_run_shield_model_fails(self, subject: Subject) -> None:
+        """if one call of the model that a shield uses fails, whichever it is, run_shield fails with its error; nothing
+        passes, and no violation is made up
+        """
+        async with subject.start() as running:
+            await self.prepare(running)
+            calls = await self.plain_calls(running)
+            trials = [Trial(name, call, good=self.answered, faults=(Fault.error,)) for name, call in calls]
+            used = 0
+            for method in ("chat_completion", "completion"):
+                with failing_calls(running, "inference", method) as model, suppress(NotApplicable):
+                    await break_each_request(running, *trials, at=model)
+                    used += 1
+        if not used:
+            raise NotApplicable("the provider uses no model of the inference API")
 
     async def probe(self, running: Running, capability: str) -> Probe:
         arguments = {"shield_type": await self._shield(running), "messages": [UserMessage(content="Hello")]}
