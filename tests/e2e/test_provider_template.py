@@ -56,7 +56,7 @@ class Variant:
     """calls: made in this order. again: made once more, of a server that is started anew.
 
     environment: values in which {backend} is the backend's URL. options: of its own pytest; the calls of the stress
-    tier take a small machine long, and one package in front of the same backend is enough for them. auth: the answer
+    tier take a small machine long where a model computes. auth: the answer
     about its key; together they have each one.
     """
 
@@ -79,7 +79,8 @@ def shield(name: str, text: str) -> dict[str, Any]:
     return {"shield_type": name, "messages": [{"role": "user", "content": text}]}
 
 
-WITHOUT_STRESS = ("--llamastack-tiers", "static,live,failure")
+WAIVED = (f"--llamastack-waivers={Path(__file__).parent / 'template_waivers.yaml'}",)
+WITHOUT_STRESS = ("--llamastack-tiers", "static,live,failure", *WAIVED)
 QUESTION, ANSWER = "What is the capital of France?", "The capital of France is Paris."
 INFERENCE = (
     Call("inference/chat_completion", say(MODEL, QUESTION), ANSWER),
@@ -113,7 +114,9 @@ EVENT = {
 }
 TRACE = Call("telemetry/get_trace?trace_id=t", None, '"root_span_id":"s"')
 CHECKED: Mapping[str, Variant] = {
-    "inference-openai": Variant(INFERENCE, environment={"URL": "{backend}/v1"}, auth="per-request"),
+    "inference-openai": Variant(
+        INFERENCE, environment={"URL": "{backend}/v1"}, options=WITHOUT_STRESS, auth="per-request"
+    ),
     "inference-rest": Variant(INFERENCE, environment={"URL": "{backend}"}, options=WITHOUT_STRESS, auth="header"),
     "inference-in-process": Variant(
         (Call("inference/completion", go_on(model_path().stem, "The capital of France is"), "Paris"),),

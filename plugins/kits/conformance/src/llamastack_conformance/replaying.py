@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from llamastack_conformance.backend_tap import Exchange, Request, Tap
+from llamastack_conformance.backend_tap import Exchange, Injected, Request, Tap
 from llamastack_conformance.watching import becomes
 
 _DATA = b"data: "
@@ -128,6 +128,13 @@ class KnownAnswers:
             known[name] = await replayed(tap)
             tap.disturb(inject=known[name])
         return result
+
+
+def instead_of_the_last(tap: Tap, injected: Injected) -> Callable[[Request], Injected]:
+    """Answers requests like the latest one that had a body; others go on, such as one that makes a prompt."""
+    sent = [request for request in tap.requests if request.body]
+    target = target_of(sent[-1]) if sent else b""
+    return lambda request: injected if target_of(request) == target else None
 
 
 async def replayed(tap: Tap) -> Callable[[Request], bytes | None]:

@@ -9,10 +9,9 @@ from typing import Any
 from llamastack.api.common import UserMessage
 from llamastack.api.inference import ChatCompletionResponseStreamChunk, LogProbConfig
 from llamastack_adapters.chat_request import ChatRequest
-from llamastack_conformance.backend_tap import always
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
 from llamastack_conformance.provider_under_test import Subject
-from llamastack_conformance.replaying import changed_events, is_text, target_of
+from llamastack_conformance.replaying import changed_events, instead_of_the_last, is_text, target_of
 from llamastack_conformance.suites.inference_calls import BRIEF, text_of_piece
 from llamastack_conformance.suites.inference_ways import AskingChecks, read
 
@@ -47,7 +46,7 @@ class LogprobChecks(AskingChecks):
                 if changed is None or not target_of(request).endswith(b"/chat/completions"):
                     continue
                 tried = True
-                running.tap.disturb(inject=always(changed))
+                running.tap.disturb(inject=instead_of_the_last(running.tap, changed))
                 asked = ChatRequest(
                     model, [UserMessage(content="Say qzplain.")], BRIEF, logprobs=LogProbConfig(top_k=_TOP)
                 )

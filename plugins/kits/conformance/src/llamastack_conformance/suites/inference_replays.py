@@ -13,11 +13,11 @@ import anyio
 from llamastack.api.common import ToolCall, UserMessage
 from llamastack.api.inference import LogProbConfig
 from llamastack_adapters.chat_request import ChatRequest
-from llamastack_conformance.backend_tap import Request, always
+from llamastack_conformance.backend_tap import Request
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
 from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.received import Received
-from llamastack_conformance.replaying import body_of, completed, head_of, is_text, reframed
+from llamastack_conformance.replaying import body_of, completed, head_of, instead_of_the_last, is_text, reframed
 from llamastack_conformance.running import Running
 from llamastack_conformance.suites.inference_calls import BRIEF, SHORT, text_of_reply
 from llamastack_conformance.suites.inference_features import FeatureChecks
@@ -55,7 +55,9 @@ class ReplayChecks(FeatureChecks, KindChecks):
                 text = text_of_reply(await call(running))
                 answer = await _answer_with(running, text)
                 for other in (_TEXT, SPACES, LONG_TEXT):
-                    running.tap.disturb(inject=always(reframed(answer, _exchanged(text, other))))
+                    running.tap.disturb(
+                        inject=instead_of_the_last(running.tap, reframed(answer, _exchanged(text, other)))
+                    )
                     same_text(name, text_of_reply(await call(running)), other)
 
     @check(
@@ -77,7 +79,9 @@ class ReplayChecks(FeatureChecks, KindChecks):
                 raise NotApplicable("the backend's answers are no JSON") from None
             if not _repeat(body, str(first.tool_name), first.call_id, city):
                 raise NotApplicable("no list of tool calls is in the backend's answer")
-            running.tap.disturb(inject=always(reframed(answer, lambda _: json.dumps(body).encode())))
+            running.tap.disturb(
+                inject=instead_of_the_last(running.tap, reframed(answer, lambda _: json.dumps(body).encode()))
+            )
             calls = (await self._weather(running)).completion_message.tool_calls
         found = [(call.arguments.get("city"), call.tool_name) for call in calls if isinstance(call, ToolCall)]
         if found != [(city, "weather"), (f"{city} two", "weather")] or calls[0].call_id == calls[1].call_id:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from llamastack.api.common import SamplingParams
-from llamastack_conformance.backend_tap import Exchange, always
+from llamastack_conformance.backend_tap import Exchange
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
 from llamastack_conformance.provider_under_test import Subject
-from llamastack_conformance.replaying import completed, is_text, reframed
+from llamastack_conformance.replaying import completed, instead_of_the_last, is_text, reframed
 from llamastack_conformance.running import Running
 from llamastack_conformance.suites.inference_calls import COUNT, text_of_piece
 from llamastack_conformance.suites.inference_ways import AskingChecks, read
@@ -44,7 +44,7 @@ class SplitChecks(AskingChecks):
                 expected = said(first)
                 changed, answer = _with_mark(first, answer)
                 for size in (len(answer), *_SIZES):
-                    running.tap.disturb(inject=always(_split(answer, size)))
+                    running.tap.disturb(inject=instead_of_the_last(running.tap, _split(answer, size)))
                     found = said(await read(await ask()))
                     if (found.text, found.stop_reason, found.usage) != (
                         changed,

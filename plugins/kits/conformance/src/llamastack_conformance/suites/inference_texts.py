@@ -15,10 +15,9 @@ from llamastack.api.inference import (
     ToolCallDelta,
     ToolCallParseStatus,
 )
-from llamastack_conformance.backend_tap import always
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
 from llamastack_conformance.provider_under_test import Subject
-from llamastack_conformance.replaying import changed_events, is_text, loaded, reframed
+from llamastack_conformance.replaying import changed_events, instead_of_the_last, is_text, loaded, reframed
 from llamastack_conformance.running import Running
 from llamastack_conformance.suites.inference_calls import text_of_piece, text_of_reply
 from llamastack_conformance.suites.inference_features import FeatureChecks
@@ -82,7 +81,7 @@ class TextChecks(FeatureChecks, KindChecks):
                     if not known:
                         continue
                     tried = True
-                    running.tap.disturb(inject=always(_with_texts(answer, known)))
+                    running.tap.disturb(inject=instead_of_the_last(running.tap, _with_texts(answer, known)))
                     found = "".join(texts_of(await kind.make("Say qzplain.")))
                     same_text(kind.name, found, "".join(known.get(text, text) for text in texts))
         if not tried:
@@ -111,7 +110,7 @@ class TextChecks(FeatureChecks, KindChecks):
                 if changed is None:
                     continue
                 tried = True
-                running.tap.disturb(inject=always(changed))
+                running.tap.disturb(inject=instead_of_the_last(running.tap, changed))
                 calls = _calls_of(await ask())
                 if len(calls) != 1 or _typed(calls[0].arguments) != _typed(_TYPED):
                     raise CheckFailure(f"{what}: {[call.arguments for call in calls]}", wanted=str(_TYPED))
