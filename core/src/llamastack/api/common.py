@@ -244,6 +244,13 @@ Message = Annotated[UserMessage | SystemMessage | ToolResponseMessage | Completi
 """A message of any kind; `role` tells which."""
 
 
+def texts_of(message: Message) -> list[str]:
+    """Each text of a message by itself: the parts of its content, then those of a user's context."""
+    contents = (message.content, getattr(message, "context", None))
+    parts = [part for content in contents for part in (content if isinstance(content, list) else [content])]
+    return [part for part in parts if isinstance(part, str)]
+
+
 class SamplingStrategy(StrEnum):
     """How the next token is chosen; see `SamplingParams`."""
 

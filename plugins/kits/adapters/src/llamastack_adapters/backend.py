@@ -66,6 +66,9 @@ class HttpBackend:
     error, as backends of models have them; `stated_error` takes only what is called an error.
     options: passed to `http_client`.
 
+    A request is sent again if a connection that was kept alive closes before the answer begins: the backend may have
+    closed it while it was idle. It may also have carried the request out, so give what you write ids of your own.
+
     Calls raise llamastack errors without a provider_id; the stack adds it. Cancelling a call or closing a stream closes
     its connection, so the backend can stop its work.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llamastack.api.common import InterleavedTextMedia, Message, UserMessage, text_of
+from llamastack.api.common import Message, texts_of
 from llamastack.api.safety import RunShieldResponse, Safety, SafetyViolation, ViolationLevel
 from llamastack.api.shields import Shield
 from llamastack.provider import Deps, ObjectNotFoundError, ShieldsProtocolPrivate, UnsupportedShieldError
@@ -40,7 +40,7 @@ class SampleSafety(Safety, ShieldsProtocolPrivate):
     async def run_shield(
         self, shield_type: str, messages: list[Message], params: dict[str, Any] | None = None
     ) -> RunShieldResponse:
-        text = "\n".join(text_of(content) for message in messages for content in _contents(message)).lower()
+        text = "\n".join(text for message in messages for text in texts_of(message)).lower()
         words = self._words.get(shield_type)
         if words is None:
             raise ObjectNotFoundError("shield", shield_type, available=self._words, param="shield_type")
@@ -54,13 +54,6 @@ class SampleSafety(Safety, ShieldsProtocolPrivate):
                 metadata={"words": found},
             )
         )
-
-
-def _contents(message: Message) -> list[InterleavedTextMedia]:
-    """All that a model gets of a message."""
-    if isinstance(message, UserMessage) and message.context is not None:
-        return [message.content, message.context]
-    return [message.content]
 
 
 async def get_adapter_impl(config: SampleSafetyConfig, deps: Deps) -> SampleSafety:
