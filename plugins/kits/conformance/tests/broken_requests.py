@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import httpx
 from breaking import breaker
 from broken_inference import Base, answered, broken
 from scripted_memory import REST_MEMORY, RestConfig, RestMemory
@@ -14,7 +15,7 @@ from scripted_memory import REST_MEMORY, RestConfig, RestMemory
 from llamastack.api import Model
 from llamastack.api.inference import EmbeddingsResponse
 from llamastack.api.memory import QueryDocumentsResponse
-from llamastack.provider import ConflictError, Deps, LlamaStackError, NotFoundError
+from llamastack.provider import BackendError, ConflictError, Deps, LlamaStackError, NotFoundError
 from llamastack_memory_kit import Bank, FoundChunk, Insert, Query, StoredChunk
 
 # ---- memory ----------------------------------------------------------------------------------------------------------
@@ -27,6 +28,20 @@ def made_by(cls: type) -> Any:
 
     make.__annotations__["return"] = cls
     return make
+
+
+class LetsErrorsOfHttpxThrough(RestMemory):
+    """Sound: the stack translates these errors."""
+
+    async def ask(self, call: str, **asked: Any) -> dict[str, Any]:
+        async with httpx.AsyncClient() as client:
+            answer = await client.post(f"{self.backend.url}/{call}", json=asked)
+        if answer.status_code == 404:
+            raise NotFoundError(answer.text)
+        if answer.is_error:
+            raise BackendError(f"the store answered {answer.status_code}")
+        found: dict[str, Any] = answer.json()
+        return found
 
 
 BANK = {"identifier": "bank", "type": "keyword"}

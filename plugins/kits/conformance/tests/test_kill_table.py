@@ -139,6 +139,16 @@ def test_a_sound_memory_provider_over_http_passes(backend: str) -> None:
     _passes(SOUND_OVER_HTTP, backend)
 
 
+@pytest.mark.parametrize(
+    "check_id", ["failure.goes-down", "nth-request.call", "nth-request.list", "nth-request.unregister"]
+)
+def test_a_provider_that_leaves_errors_of_httpx_to_the_stack_passes(check_id: str, backend: str) -> None:
+    factory = broken_requests.made_by(broken_requests.LetsErrorsOfHttpxThrough)
+    made = spec_of(REST_MEMORY, "sound_httpx", factory)
+    sound = Broken(check_id, "memory", "sound_httpx", made, SOUND_OVER_HTTP.config, SOUND_OVER_HTTP.settings)
+    assert sound.outcome(backend) == "passed"
+
+
 def _passes(sound: Broken, backend: str) -> None:
     outcomes = _outcomes(sound, backend)
     failed = {check_id: outcome for check_id, outcome in outcomes.items() if outcome.startswith("failed")}

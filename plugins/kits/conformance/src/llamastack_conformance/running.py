@@ -11,7 +11,8 @@ from llamastack.api.definition import MethodDefinition
 from llamastack.api.id_fields import IdFields
 from llamastack.api.inspect import ProviderStatus
 from llamastack.api.pagination import Page
-from llamastack.provider.errors import LlamaStackError
+from llamastack.provider.error_translation import as_stack_error
+from llamastack.provider.errors import LlamaStackError, raise_translated
 from llamastack.stack import Stack
 from llamastack.stack.supervisor import SupervisedProvider
 from llamastack_conformance.backend_tap import Tap
@@ -89,7 +90,25 @@ class Running:
 
     async def list_objects(self) -> list[Any]:
         """The provider's own listing."""
-        return list(await getattr(self.provider, self.subject.pair.list_hook)())
+        return list(await self._ask_provider(self.subject.pair.list_hook))
+
+    async def register_directly(self, item: Any) -> None:
+        """Call the provider's `register_*`, without the stack."""
+        pair = self.subject.pair
+        await self._ask_provider(pair.register_hook, **{pair.object_name: item})
+
+    async def unregister_directly(self, item: Any) -> None:
+        """Call the provider's `unregister_*`, without the stack."""
+        pair = self.subject.pair
+        await self._ask_provider(pair.unregister_hook, **{pair.object_name: item})
+
+    async def _ask_provider(self, hook: str, **arguments: Any) -> Any:
+        """The stack translates what a provider raises, such as httpx's errors of connections, so this does it, too."""
+        try:
+            return await getattr(self.provider, hook)(**arguments)
+        except Exception as error:
+            subject = self.subject
+            raise_translated(error, as_stack_error(error, self.provider_id, subject.provider_type, subject.redact))
 
     async def listed(self) -> dict[str, Any]:
         """The resources of this provider by name, as users see them, all pages."""

@@ -100,10 +100,9 @@ class ConcurrencyChecks(MemoryCalls):
         require(subject, "unregister")
         async with subject.shared() as running:
             banks = [self.bank(running, f"-at-once-{number}") for number in range(_AT_ONCE)]
-            hook = getattr(running.provider, subject.pair.register_hook)
             async with anyio.create_task_group() as group:
                 for bank in (*banks, *banks[:1] * 3):
-                    group.start_soon(_with, hook, {subject.pair.object_name: bank})
+                    group.start_soon(running.register_directly, bank)
             listed = await names(running)
             for bank in banks:
                 await running.register(bank)
@@ -211,10 +210,6 @@ async def _put(bank: OwnBank, version: Ledger) -> None:
         await bank.put({"raced": version.text})
     except ConflictError:
         return  # a backend may refuse the second of two writers
-
-
-async def _with(hook: Callable[..., Awaitable[Any]], arguments: dict[str, Any]) -> None:
-    await hook(**arguments)
 
 
 async def _points(bank: OwnBank, version: Ledger, most: int) -> list[int]:

@@ -184,11 +184,10 @@ class NameChecks(MemoryCalls):
         async with subject.shared() as running:
             base = f"-many-{uuid.uuid4().hex[:8]}-"
             made = [self.bank(running, f"{base}{place}") for place in range(subject.settings.many_objects)]
-            hook = getattr(running.provider, subject.pair.register_hook)
             async with AsyncExitStack() as undone:
                 for bank in made:
-                    await hook(**{subject.pair.object_name: bank})
-                    undone.push_async_callback(_undo, running, bank)
+                    await running.register_directly(bank)
+                    undone.push_async_callback(running.unregister_directly, bank)
                 listed = await names(running)
                 wrong = [bank.identifier for bank in made if listed.count(bank.identifier) != 1]
         if wrong:
@@ -199,11 +198,6 @@ async def _check_all_whole(bank: OwnBank, ledgers: dict[str, Ledger]) -> None:
     for name, ledger in ledgers.items():
         if await whole_version(bank, name, [ledger]) is None:
             raise CheckFailure(f"no chunk of {name!r} is found")
-
-
-async def _undo(running: Running, bank: object) -> None:
-    pair = running.subject.pair
-    await getattr(running.provider, pair.unregister_hook)(**{pair.object_name: bank})
 
 
 async def _check_apart(banks: list[OwnBank], texts: dict[str, str]) -> None:

@@ -105,7 +105,7 @@ class RestartedDocumentChecks(MemoryCalls):
         others = [another(bank), *kinds]
         for other in (each.model_copy(update=same_name) for each in others if each is not None):
             try:
-                await getattr(running.provider, subject.pair.register_hook)(**{subject.pair.object_name: other})
+                await running.register_directly(other)
             except LlamaStackError as error:
                 if error.status < 500:
                     continue

@@ -125,11 +125,10 @@ class NthRegistrationChecks(Suite):
         """if one request of unregistering fails, it fails or is complete, and a second attempt succeeds"""
         item = new_object(subject)
         async with subject.start(tapped=True) as running:
-            hook = getattr(running.provider, subject.pair.unregister_hook)
 
             async def act() -> None:
                 with suppress(NotFoundError):  # an earlier request removed it, and its answer was lost
-                    await hook(**{subject.pair.object_name: item})
+                    await running.unregister_directly(item)
 
             async def gone(failure: LlamaStackError | None) -> None:
                 if failure is not None:

@@ -67,9 +67,8 @@ class RegistrationChecks(Suite):
             listed = await running.list_objects()
             if not listed:
                 raise NotApplicable("the provider lists nothing")
-            hook = getattr(running.provider, subject.pair.register_hook)
             for _ in range(2):
-                await hook(**{subject.pair.object_name: listed[0].model_copy()})
+                await running.register_directly(listed[0].model_copy())
             if await names(running) != [item.identifier for item in listed]:
                 raise CheckFailure(
                     f"'{listed[0].identifier}' was registered twice, and it lists {await names(running)}"
@@ -125,7 +124,7 @@ class RegistrationChecks(Suite):
             item = new_object(subject)
             for _ in range(2):
                 await running.register(item)
-                await getattr(running.provider, subject.pair.register_hook)(**{subject.pair.object_name: item})
+                await running.register_directly(item)
             listed = await names(running)
             await running.unregister(item.identifier)
             if listed.count(item.identifier) != 1:
@@ -162,9 +161,8 @@ class RegistrationChecks(Suite):
                 await running.unregister(item.identifier)
                 if item.identifier in await names(running):
                     raise CheckFailure(f"'{item.identifier}' was unregistered and is still listed")
-            hook = getattr(running.provider, subject.pair.unregister_hook)
             with suppress(NotFoundError):  # both are correct for a resource that is gone
-                await hook(**{subject.pair.object_name: item})
+                await running.unregister_directly(item)
 
     @check(
         "unregister.refused",
@@ -188,7 +186,7 @@ class RegistrationChecks(Suite):
 
 async def _expect_refusal(running: Running, item: Any) -> None:
     try:
-        await getattr(running.provider, running.subject.pair.register_hook)(**{running.subject.pair.object_name: item})
+        await running.register_directly(item)
     except UnsupportedObjectError as error:
         if item.identifier not in error.message:
             raise CheckFailure(f"the refusal does not name '{item.identifier}': {error.message}") from None

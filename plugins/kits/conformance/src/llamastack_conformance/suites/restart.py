@@ -126,10 +126,9 @@ class RestartedObjectChecks(Suite):
         """Register the same again, and something else under its name."""
         item = new_object(running.subject)
         listed = await names(running)
-        hook = getattr(running.provider, running.subject.pair.register_hook)
         for _ in range(2):
             await running.register(item)
-            await hook(**{running.subject.pair.object_name: item.model_copy(update=_mine(running))})
+            await running.register_directly(item.model_copy(update=_mine(running)))
         other = another(item)
         if other is not None:
             try:

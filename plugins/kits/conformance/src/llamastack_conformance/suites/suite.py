@@ -84,7 +84,7 @@ class Suite:
             raise NotApplicable("the provider declares no `unregister`")
         async with subject.start(beside=running.folder) as other:
             own = item.model_copy(update={"provider_id": other.provider_id})
-            await getattr(other.provider, subject.pair.unregister_hook)(**{subject.pair.object_name: own})
+            await other.unregister_directly(own)
 
     async def stream(self, running: Running) -> AsyncIterator[Any]:
         """Make one call with a stream of a dozen pieces or more, if the provider declares streams."""
