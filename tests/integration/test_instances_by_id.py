@@ -30,7 +30,7 @@ from llamastack.provider.errors import (
     ProviderUnavailableError,
 )
 from llamastack.provider.provider_call import Proceed, ProviderCall
-from llamastack.stack.discovery import Discovery, DiscoveryError
+from llamastack.stack.discovery import Discovery
 
 pytestmark = pytest.mark.anyio
 DEFINITIONS = [*BUILTIN_APIS, UPLOADS]
@@ -329,13 +329,12 @@ async def test_two_instances_of_the_sample_agents_serve_one_stack() -> None:
         assert (await client.agents.get_agent_session(**ids)).session_id == session_id
 
 
-async def test_an_api_whose_ids_cannot_be_routed_is_refused_when_it_is_loaded(
-    plugged: Discovery, tmp_path: Path
-) -> None:
+async def test_a_plugin_with_an_api_whose_ids_cannot_be_routed_is_left_out(plugged: Discovery, tmp_path: Path) -> None:
     install(tmp_path / "site", "acme", {"llamastack.plugins": {"numbered": "ids_fake:NUMBERED"}})
-    with pytest.raises(DiscoveryError) as refused:
-        Stack.from_config(uploads("a"), discovery=plugged)
-    assert str(refused.value) == (
-        "plugin acme:numbered adds an API whose ids cannot be routed:\n"
-        "  tickets.open_ticket: Ticket.ticket_id holds an id and has the type int; allowed: str, and lists of it"
+    async with Stack.from_config(uploads("a"), discovery=plugged) as stack:
+        assert "tickets" not in stack.hooks.apis()
+        [left_out] = stack.hooks.broken
+    assert left_out.cause == (
+        "'numbered' (acme 1.2.3, entry point ids_fake:NUMBERED) adds APIs that cannot be used: "
+        "tickets.open_ticket: Ticket.ticket_id holds an id and has the type int; allowed: str, and lists of it"
     )

@@ -43,7 +43,7 @@ class DatabricksInference(OpenAIInference):
             except LlamaStackError as error:
                 failures.append(error)
                 return
-            if endpoint.get("state", {}).get("ready") == "READY":
+            if endpoint["state"].get("ready") == "READY":
                 task = endpoint.get("task")
                 found[name] = Model(identifier=name, metadata={"task": task} if task else {})
 
@@ -58,7 +58,7 @@ class DatabricksInference(OpenAIInference):
 
     async def _endpoint(self, name: str) -> dict[str, Any]:
         endpoint = await self.backend.get(f"/api/2.0/serving-endpoints/{quote(name, safe='')}")
-        if not isinstance(endpoint, dict) or not isinstance(endpoint.get("state", {}), dict):
+        if not isinstance(endpoint, dict) or not isinstance(endpoint.get("state"), dict):
             raise BackendError(f"{self.backend.where} did not answer with a serving endpoint for '{name}'")
         return endpoint
 
