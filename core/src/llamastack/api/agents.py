@@ -288,6 +288,9 @@ class Agents(Protocol):
         messages: what comes in: from the user, or answers of tools that the turn before asked for.
         attachments: files and texts for the messages.
 
+        A turn that fails is not kept as complete, and later turns go on without it: their model gets nothing of it. A
+        session or an agent that is deleted during a turn stays deleted.
+
         Raises NotFoundError for an agent or a session that is not there.
         """
         raise not_served()

@@ -21,7 +21,7 @@ class ViolationLevel(StrEnum):
 
 
 class SafetyViolation(WireModel):
-    """What a shield found."""
+    """What a shield found. It holds no text of messages in which nothing was found: callers log and show it."""
 
     violation_level: ViolationLevel
     """How bad it is."""

@@ -18,10 +18,11 @@ from llamastack_provider_sample.safety import SampleSafety
 OTHER = {"identifier": "other", "type": "words", "params": {"words": ["secret"]}}
 SETTINGS = {
     "unsafe": "this is forbidden",
+    "unsafe_more": ["this is banned"],
     "unsafe_any_case": True,
     "unsafe_any_blanks": True,
     "unsafe_by_shield": {"own": "this is forbidden", "other": "this is secret"},
-    "objects": [SHIELD, OTHER],
+    "objects": [{**SHIELD, "params": {"words": ["forbidden", "banned"]}}, OTHER],
 }
 unread = breaker("safety", SAFETY, made_from(SAFETY), settings=SETTINGS)
 
@@ -218,3 +219,19 @@ class BlamesTheClient(AsksAModel):
             await super().ask()
         except LlamaStackError as error:
             raise InvalidRequestError(error.message, param="messages") from None
+
+
+@unread("run_shield.every-reason")
+class MindsTheFirstWord(SampleSafety):
+    async def register_shield(self, shield: Any) -> None:
+        first = {**shield.params, "words": shield.params["words"][:1]}
+        await super().register_shield(shield.model_copy(update={"params": first}))
+
+
+@unread("run_shield.private")
+class RepeatsTheConversation(SampleSafety):
+    async def run_shield(self, shield_type: str, messages: Any, params: Any = None) -> Any:
+        found = await super().run_shield(shield_type, messages, params)
+        if found.violation is not None:
+            found.violation.metadata["messages"] = [text_of(message.content) for message in messages]
+        return found

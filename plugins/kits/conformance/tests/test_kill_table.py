@@ -35,6 +35,7 @@ import broken_statuses  # noqa: E402, F401
 import broken_telemetry  # noqa: E402, F401
 import broken_vectors  # noqa: E402, F401
 import broken_wholes  # noqa: E402, F401
+import broken_writes  # noqa: E402, F401
 from breaking import BROKEN, Broken, spec_of  # noqa: E402
 from broken_packages import PACKAGES, SOUND, Package  # noqa: E402
 from scripted_memory import REST_MEMORY, RestMemory  # noqa: E402

@@ -15,10 +15,11 @@ from llamastack_conformance import (
 SAMPLE = "remote::sample"
 
 
-def run_config(*apis: str, **settings: Any) -> dict[str, Any]:
-    """A run config with a sample provider for each of `apis`."""
+def run_config(*apis: str, of_provider: Any = None, **settings: Any) -> dict[str, Any]:
+    """A run config with a sample provider for each of `apis`, all with the config `of_provider`."""
+    entry = {"provider_id": "sample", "provider_type": SAMPLE, "config": of_provider or {}}
     return {
-        "providers": {api: [{"provider_id": "sample", "provider_type": SAMPLE}] for api in apis},
+        "providers": {api: [dict(entry)] for api in apis},
         "x-conformance": settings,
     }
 
@@ -32,7 +33,9 @@ class TestSampleSafetyConformance(SafetyConformance):
     provider_type = SAMPLE
     config = run_config(
         "safety",
+        of_provider={"shields": {"sample-words": ["forbidden", "outlaw"]}},
         unsafe="Tell me what is forbidden.",
+        unsafe_more=["Where does the outlaw live?"],
         unsafe_any_case=True,
         unsafe_any_blanks=True,
         unsafe_by_shield={"sample-words": "Tell me what is forbidden.", "rude": "You are a blockhead."},

@@ -80,7 +80,7 @@ class ScriptedModel:
         self._reply = _repeat if reply is None else (lambda _: reply) if isinstance(reply, Reply) else reply
 
     def wait_before_pieces(self, wait: Callable[[int], Awaitable[None]]) -> None:
-        """Await this before each piece of a stream, with the piece's number from 0."""
+        """Await this before each piece of a stream, with the piece's number from 0, and before a whole reply."""
         self._before_piece = wait
 
     def _wrap(self, provider: Any) -> None:
@@ -97,6 +97,8 @@ class ScriptedModel:
             )
             self.calls.append(made)
             await checkpoint()
+            if not made.stream:
+                await self._before_piece(0)
             return self._answer(made)
 
         setattr(provider, _METHOD, call)

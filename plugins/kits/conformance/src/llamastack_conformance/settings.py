@@ -23,6 +23,11 @@ class Settings(BaseModel):
     shield: Name | None = Field(None, description="Shield to run; the first that is listed by default")
     safe: str = Field("What is the capital of France?", description="A message that the shield lets pass")
     unsafe: Name | None = Field(None, description="A message that the shield reports as a violation")
+    unsafe_more: list[Name] = Field(
+        default_factory=list,
+        description="More messages that the shield reports, each for another reason: another of its words, topics or "
+        "patterns than that of `unsafe`",
+    )
     unsafe_any_case: bool = Field(False, description="Whether the shield reports `unsafe` in any case of its letters")
     unsafe_any_blanks: bool = Field(
         False, description="Whether the shield reports `unsafe` with line breaks or several blanks between its words"

@@ -10,12 +10,13 @@ from llamastack_conformance.shapes import well_formed, well_formed_piece
 from llamastack_conformance.suites.agent_calls import QUESTION, expect_not_found
 from llamastack_conformance.suites.agents_history import AgentHistoryChecks
 from llamastack_conformance.suites.agents_ids import AgentIdChecks
+from llamastack_conformance.suites.agents_lasting import AgentLastingChecks
 from llamastack_conformance.suites.agents_replies import AgentReplyChecks
 from llamastack_conformance.suites.agents_streams import AgentStreamChecks
 from llamastack_conformance.suites.suite import refused
 
 
-class AgentsConformance(AgentHistoryChecks, AgentReplyChecks, AgentStreamChecks, AgentIdChecks):
+class AgentsConformance(AgentHistoryChecks, AgentReplyChecks, AgentStreamChecks, AgentIdChecks, AgentLastingChecks):
     """All checks of an agents provider. Source of the shapes: `llamastack.api.agents`."""
 
     # ---- agents and sessions -------------------------------------------------------------------------------------

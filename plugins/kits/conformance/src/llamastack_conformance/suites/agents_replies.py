@@ -36,7 +36,7 @@ class AgentReplyChecks(AgentCalls):
     )
     async def test_create_turn_model_fails(self, subject: Subject) -> None:
         """if the model fails, at once or within its reply, the turn fails with its error; a failed turn is not kept as
-        complete, and the model does not get a part of the failed reply in later turns
+        complete, and the model gets neither its messages nor a part of its reply in later turns
         """
         errors = (ContextLengthExceededError("too long in this check"), ProviderUnavailableError("down in this check"))
         async with self.scripted(subject) as (running, model):
@@ -48,8 +48,9 @@ class AgentReplyChecks(AgentCalls):
                         await self._expect_error(running, ids, error, streams)
             model.reply()
             await self.take_turn(running, ids)
-            if any(_WORD in said for _, said in last_call(model).said):
-                raise CheckFailure(f"after a failed turn the model gets {last_call(model).said}")
+            wanted = [("system", "You are brief."), ("user", QUESTION)]
+            if last_call(model).said != wanted:
+                raise CheckFailure(f"after failed turns the model gets {last_call(model).said}", wanted=f"{wanted}")
             if subject.declares("get_session"):
                 session = await running.calls.get_agent_session(**ids)
                 whole = [turn for turn in session.turns if turn.completed_at is not None]

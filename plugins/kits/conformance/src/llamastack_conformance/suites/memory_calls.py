@@ -19,6 +19,7 @@ LLAMA = MemoryBankDocument(
     document_id="llama", content="Llamas graze in the mountains of Peru.", metadata={"animal": "llama", "legs": 4}
 )
 BOAT = MemoryBankDocument(document_id="boat", content="The boat sails across the northern sea.")
+WRITTEN = MemoryBankDocument(document_id="written", content="A lighthouse stands at the northern cape.")
 ASKED = "Where do llamas graze?"
 TTL_S = 1
 TTL_OVER_S = 2.5
@@ -50,6 +51,13 @@ class MemoryCalls(RoutedProviderConformance):
         found = await self.query(running, f"{LLAMA.content} {BOAT.content}", max_chunks=20)
         chunks = [chunk.model_dump(mode="json") for chunk in found.chunks]
         return sorted(chunks, key=lambda chunk: (chunk["document_id"], str(chunk["content"])))
+
+    async def write(self, running: Running) -> None:
+        """Insert another document into the bank of `prepare`."""
+        await self.insert(running, WRITTEN)
+
+    async def written(self, running: Running) -> Any:
+        return WRITTEN.document_id in await self.found(running, str(WRITTEN.content))
 
     async def new_bank(self, running: Running, suffix: str) -> str:
         """Register a bank for one check, empty also where another run left its documents. Returns its name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llamastack_conformance.suites.declarations import StaticChecks
+from llamastack_conformance.suites.disk_faults import DiskChecks
 from llamastack_conformance.suites.failure import FailureChecks
 from llamastack_conformance.suites.lifecycle import LifeChecks
 from llamastack_conformance.suites.nth_request import NthRegistrationChecks, NthRequestChecks
@@ -11,7 +12,9 @@ from llamastack_conformance.suites.restart import RestartChecks, RestartedObject
 from llamastack_conformance.suites.stress import StressChecks
 
 
-class ProviderConformance(StaticChecks, LifeChecks, RestartChecks, FailureChecks, NthRequestChecks, StressChecks):
+class ProviderConformance(
+    StaticChecks, LifeChecks, RestartChecks, FailureChecks, DiskChecks, NthRequestChecks, StressChecks
+):
     """The checks of every provider."""
 
 

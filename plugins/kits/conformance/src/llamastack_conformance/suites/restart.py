@@ -54,10 +54,10 @@ class RestartChecks(Suite):
             async with subject.start(folder=folder) as running:
                 kept = KeptData(running, folder)
                 await self.put_content(running)
-                before = await self.content(running)
                 kept.require_shared()
-                async with subject.start(beside=folder) as other:
+                async with subject.start(beside=folder) as other:  # it reads first: a read may write what was buffered
                     found = await self._found_by(other, running.registered)
+                before = await self.content(running)
             kept.require()
             require_equal(before, found, "for another instance")
 

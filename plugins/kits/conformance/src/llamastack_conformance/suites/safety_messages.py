@@ -18,6 +18,7 @@ from llamastack_conformance.suites.registration import names, new_object
 
 _LENGTHS = (2_000, 20_000)
 _MESSAGES = 15
+_PRIVATE = "zanzibar7f3a"
 
 
 class MessageChecks(RoutedProviderConformance):
@@ -116,6 +117,42 @@ class MessageChecks(RoutedProviderConformance):
             }
 
         await self._tells_apart(subject, said(unsafe_of(subject)), {"safe messages": said(safe)["message 1 of 15"]})
+
+    @check(
+        "run_shield.every-reason",
+        tier=Tier.live,
+        capability="run_shield",
+        mend="apply all words, topics or patterns of the shield, not only the first",
+    )
+    async def test_run_shield_every_reason(self, subject: Subject) -> None:
+        """each message of x-conformance.unsafe_more gets a violation, alone and after a safe one"""
+        safe = subject.settings.safe
+        if not subject.settings.unsafe_more:
+            raise NotApplicable("name messages that the shield reports for other reasons in x-conformance.unsafe_more")
+        said = {}
+        for text in subject.settings.unsafe_more:
+            said[f"{text!r} alone"] = [UserMessage(content=text)]
+            said[f"{text!r} after a safe one"] = [UserMessage(content=safe), UserMessage(content=text)]
+        await self._tells_apart(subject, said, {"a safe message": [UserMessage(content=safe)]})
+
+    @check(
+        "run_shield.private",
+        tier=Tier.live,
+        capability="run_shield",
+        mend="put into a violation what was found, and never the messages: callers log violations and show them",
+    )
+    async def test_run_shield_private(self, subject: Subject) -> None:
+        """a violation holds nothing of the messages that are not unsafe"""
+        safe = f"{subject.settings.safe} {_PRIVATE}"
+        unsafe = UserMessage(content=unsafe_of(subject))
+        async with subject.shared() as running:
+            await self.prepare(running)
+            shield = await self._shield(running)
+            for messages in ([UserMessage(content=safe), unsafe], [unsafe, *_of_every_role(safe)]):
+                result = await running.calls.run_shield(shield_type=shield, messages=messages)
+                shown = result.model_dump_json()
+                if _PRIVATE in shown:
+                    raise CheckFailure(f"the violation has another message's text: {shown[:300]}")
 
     @check(
         "run_shield.case",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import uuid
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -24,12 +23,13 @@ from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.running import Running
 from llamastack_conformance.shapes import well_formed
 from llamastack_conformance.suites.suite import Probe, refused
-from llamastack_conformance.suites.telemetry_kept import KeptChecks
+from llamastack_conformance.suites.telemetry_faults import TelemetryFaultChecks
+from llamastack_conformance.suites.telemetry_kept import KeptChecks, finished_spans, kit_of_sink
 
 _BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
-class TelemetryConformance(KeptChecks):
+class TelemetryConformance(KeptChecks, TelemetryFaultChecks):
     """All checks of a telemetry provider. Source of the shapes: `llamastack.api.telemetry`."""
 
     api: ClassVar[str] = "telemetry"
@@ -285,7 +285,7 @@ class TelemetryConformance(KeptChecks):
     async def test_export_spans_empty(self, subject: Subject) -> None:
         """a `llamastack_telemetry.SpanSink` takes a batch of no spans, which is how `llamastack doctor` tries it"""
         async with subject.shared() as running:
-            _kit_of_sink(running.provider)
+            kit_of_sink(running.provider)
             await running.provider.export_spans([])
 
     @check(
@@ -295,11 +295,13 @@ class TelemetryConformance(KeptChecks):
         mend="keep a span once by its trace_id and span_id: after an error that may pass it comes again",
     )
     async def test_export_spans_once(self, subject: Subject) -> None:
-        """a provider that is a `llamastack_telemetry.SpanSink` keeps each span once, although it may come twice"""
+        """a provider that is a `llamastack_telemetry.SpanSink` keeps each span once, although it may come again, alone
+        or in the same batch
+        """
         trace_id = uuid.uuid4().hex
         async with subject.shared() as running:
-            spans = _finished_spans(running.provider, trace_id)
-            for batch in (spans[:1], spans):
+            spans = finished_spans(running.provider, trace_id)
+            for batch in (spans[:1], spans, spans, [*spans]):
                 await running.provider.export_spans(batch)
             page = await running.calls.list_spans(trace_id=trace_id)
         found = [(each.span_id, each.parent_span_id, each.attributes, each.status) for each in page.data]
@@ -362,27 +364,3 @@ async def _refuses_cursor(method: Any, **arguments: Any) -> None:
             raise CheckFailure(f"InvalidRequestError with param {error.param!r}", wanted="param 'after'") from None
         return
     raise CheckFailure(f"a page of {len(page.data)}")
-
-
-def _kit_of_sink(provider: object) -> Any:
-    """The package `llamastack_telemetry`, for a sink. Raises NotApplicable for a provider that is none."""
-    try:
-        telemetry = importlib.import_module("llamastack_telemetry")
-    except ImportError:
-        raise NotApplicable("llamastack-telemetry, which has SpanSink, is not installed") from None
-    if not isinstance(provider, telemetry.SpanSink):
-        raise NotApplicable("the provider is no SpanSink: it gets spans as events")
-    return telemetry
-
-
-def _finished_spans(provider: object, trace_id: str) -> list[Any]:
-    """A call and its request, the call first, as it ends first. Raises NotApplicable if the provider takes no spans."""
-    telemetry = _kit_of_sink(provider)
-    began = int(_BEGAN.timestamp()) * 10**9
-    call, request = uuid.uuid4().hex[:16], uuid.uuid4().hex[:16]
-    return [
-        telemetry.FinishedSpan(
-            trace_id, call, request, "chat m", "client", began + 1000, began + 2000, "ok", "", {"n": 1}
-        ),
-        telemetry.FinishedSpan(trace_id, request, None, "POST /x", "server", began, began + 3000, "ok"),
-    ]

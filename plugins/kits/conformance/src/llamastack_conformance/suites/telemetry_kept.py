@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
@@ -17,7 +18,7 @@ from llamastack.api.telemetry import (
     StructuredLogEvent,
     UnstructuredLogEvent,
 )
-from llamastack_conformance.checks import CheckFailure, Tier, check
+from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
 from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.running import Running
 from llamastack_conformance.suites.provider import ProviderConformance
@@ -43,7 +44,7 @@ class KeptChecks(ProviderConformance):
         async with subject.shared() as running:
             for order in permutations(range(4)):
                 trace_id = uuid.uuid4().hex
-                events = _events(trace_id)
+                events = events_of(trace_id)
                 await _log(running, [events[place] for place in order])
                 trace = await running.calls.get_trace(trace_id=trace_id)
                 if trace.root_span_id != "root":
@@ -61,7 +62,7 @@ class KeptChecks(ProviderConformance):
         async with subject.shared() as running:
             for zone in (UTC, _EASTERN):
                 trace_id = uuid.uuid4().hex
-                await _log(running, _events(trace_id, zone))
+                await _log(running, events_of(trace_id, zone))
                 trace = await running.calls.get_trace(trace_id=trace_id)
                 _require_times(trace.start_time, trace.end_time, f"logged in {zone}")
 
@@ -76,7 +77,7 @@ class KeptChecks(ProviderConformance):
         async with subject.shared() as running:
             for turn in (1, -1):
                 trace_id = uuid.uuid4().hex
-                await _log(running, [*_events(trace_id, _EASTERN)][::turn])
+                await _log(running, [*events_of(trace_id, _EASTERN)][::turn])
                 page = await running.calls.list_spans(trace_id=trace_id)
                 for span in page.data:
                     wanted = {"at_start": span.span_id, "at_end": 2.5}
@@ -91,7 +92,7 @@ class KeptChecks(ProviderConformance):
         capability="list_spans",
         mend="keep log lines with message and severity, and metrics with name, value and unit, as events of their span",
     )
-    async def test_list_spans_events(self, subject: Subject) -> None:
+    async def test_list_spansevents_of(self, subject: Subject) -> None:
         """log lines of each severity and metrics are events of their span; a message of 10,000 characters is whole"""
         trace_id = uuid.uuid4().hex
         async with subject.shared() as running:
@@ -99,7 +100,7 @@ class KeptChecks(ProviderConformance):
             metric = MetricEvent(
                 trace_id=trace_id, span_id="root", timestamp=_BEGAN, metric="waited", value=7.25, unit="ms"
             )
-            await _log(running, [*_events(trace_id), *lines, metric])
+            await _log(running, [*events_of(trace_id), *lines, metric])
             page = await running.calls.list_spans(trace_id=trace_id)
         kept = [
             {event.name, *(str(value) for value in event.attributes.values())}
@@ -118,7 +119,7 @@ async def _log(running: Running, events: Sequence[Any]) -> None:
         await running.calls.log_event(event=event)
 
 
-def _events(trace_id: str, zone: timezone = UTC) -> tuple[StructuredLogEvent, ...]:
+def events_of(trace_id: str, zone: timezone = UTC) -> tuple[StructuredLogEvent, ...]:
     """Start and end of a root and of a child in it, which ends before the root does."""
 
     def event(span_id: str, at: timedelta, payload: Any, attributes: dict[str, Any]) -> StructuredLogEvent:
@@ -148,3 +149,27 @@ def _require_times(start: datetime, end: datetime | None, where: str, exact: boo
     for found, wanted in ((start, _BEGAN), (end, _BEGAN + _LASTED)):
         if found is None or found.tzinfo is None or abs(found - wanted) >= near:
             raise CheckFailure(f"{found} {where}", wanted=f"{wanted}, with a time zone")
+
+
+def kit_of_sink(provider: object) -> Any:
+    """The package `llamastack_telemetry`, for a sink. Raises NotApplicable for a provider that is none."""
+    try:
+        telemetry = importlib.import_module("llamastack_telemetry")
+    except ImportError:
+        raise NotApplicable("llamastack-telemetry, which has SpanSink, is not installed") from None
+    if not isinstance(provider, telemetry.SpanSink):
+        raise NotApplicable("the provider is no SpanSink: it gets spans as events")
+    return telemetry
+
+
+def finished_spans(provider: object, trace_id: str) -> list[Any]:
+    """A call and its request, the call first, as it ends first. Raises NotApplicable if the provider takes no spans."""
+    telemetry = kit_of_sink(provider)
+    began = int(_BEGAN.timestamp()) * 10**9
+    call, request = uuid.uuid4().hex[:16], uuid.uuid4().hex[:16]
+    return [
+        telemetry.FinishedSpan(
+            trace_id, call, request, "chat m", "client", began + 1000, began + 2000, "ok", "", {"n": 1}
+        ),
+        telemetry.FinishedSpan(trace_id, request, None, "POST /x", "server", began, began + 3000, "ok"),
+    ]
