@@ -34,6 +34,7 @@ class QuietHandler(BaseHTTPRequestHandler):
     """Answers without logging, over connections that are kept alive."""
 
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # an answer in several small packets would wait for the client to confirm the first
 
     def log_message(self, format: str, *args: Any) -> None: ...
 

@@ -118,6 +118,7 @@ CHECKED: Mapping[str, Variant] = {
         INFERENCE, environment={"URL": "{backend}/v1"}, options=WITHOUT_STRESS, auth="per-request"
     ),
     "inference-rest": Variant(INFERENCE, environment={"URL": "{backend}"}, options=WITHOUT_STRESS, auth="header"),
+    "inference-sdk": Variant(INFERENCE, environment={"URL": "{backend}/v1"}, options=WITHOUT_STRESS, auth="bearer"),
     "inference-in-process": Variant(
         (Call("inference/completion", go_on(model_path().stem, "The capital of France is"), "Paris"),),
         environment={"MODEL": str(model_path())},
@@ -132,6 +133,13 @@ CHECKED: Mapping[str, Variant] = {
         )
     ),
     "memory-rest": Variant(VECTOR_MEMORY, again=MEMORY[-1:], environment={"URL": "{backend}"}, auth="header"),
+    "memory-sdk": Variant(
+        VECTOR_MEMORY,
+        again=MEMORY[-1:],
+        environment={"URL": "{backend}"},
+        options=WITHOUT_STRESS,
+        auth="per-request",
+    ),
     "memory-sql": Variant(MEMORY, again=MEMORY[-1:], environment={"URL": "{backend}"}),
     "memory-in-process": Variant(MEMORY, again=MEMORY[-1:]),
     "agents-in-process": Variant(
@@ -343,7 +351,8 @@ def test_the_workflow_does_what_the_readme_says(variant: str, tmp_path: Path) ->
     assert workflow["jobs"]["publish"]["permissions"] == {"id-token": "write"}
     shown = "".join(file.read_text("utf-8") for file in (tmp_path / "made").rglob("*") if file.is_file())
     assert "{%" not in shown
-    assert "[[" not in shown.replace("[[tool.mypy.overrides]]", "")
+    assert "[[ " not in shown
+    assert "{{ " not in shown.replace("${{ matrix.python-version }}", "")
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------
@@ -379,7 +388,7 @@ def test_what_is_told_of_it_is_written(tmp_path: Path) -> None:
         (["--name", "remote"], "--name: 'remote' is reserved for llamastack"),
         ([], "--name is missing"),
         (["--name", "acme", "--api", "cooking"], "--api: 'cooking' is not in ['inference', 'safety', 'memory'"),
-        (["--name", "acme", "--transport", "local"], "--transport: 'local' is not in ['openai', 'rest', 'in-process']"),
+        (["--name", "acme", "--transport", "local"], "--transport: 'local' is not in ['openai', 'rest', 'sdk',"),
         (
             ["--name", "acme", "--api", "memory", "--transport", "openai"],
             "--transport: 'openai' is not in ['rest', 'sql'",
