@@ -17,6 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from scripted_openai import MODEL, scripted_openai  # noqa: E402
 
 from llamastack_conformance.backend_tap import answer, tap  # noqa: E402
+from llamastack_conformance.gate import Gate  # noqa: E402
+from llamastack_conformance.replaying import repeated  # noqa: E402
 
 BODY: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}]}
 
@@ -50,13 +52,28 @@ async def test_a_recorded_answer_can_be_injected_byte_by_byte(backend: str) -> N
         assert len(made.exchanges) == 1
 
 
-async def test_requests_that_wait_at_the_same_time_are_counted(backend: str) -> None:
+@pytest.mark.parametrize(("wanted", "most", "is_met"), [(4, 4, True), (5, 4, False)])
+async def test_requests_wait_for_each_other_at_a_gate(backend: str, wanted: int, most: int, is_met: bool) -> None:
     async with tap(backend) as made, httpx.AsyncClient(base_url=made.url) as client:
-        made.disturb(delays_s=0.1)
+        gate = Gate(wanted, within_s=10 if is_met else 0.3)
+        made.disturb(gate=gate)
         async with anyio.create_task_group() as group:
             for _ in range(4):
                 group.start_soon(client.get, "/models")
-        assert (made.most_delayed, made.connections) == (4, 4)
+        await client.get("/models")  # the gate is open now
+        assert (gate.most, gate.is_met, made.connections) == (most, is_met, 4)
+
+
+async def test_what_was_asked_before_is_answered_as_before(backend: str) -> None:
+    async with tap(backend) as made, httpx.AsyncClient(base_url=made.url) as client:
+        first = await client.post("/chat/completions", json=BODY)
+        await client.post("/chat/completions", json={**BODY, "model": "not-there"})
+        made.disturb(inject=await repeated(made.exchanges))
+        again = await client.post("/chat/completions", json=BODY)
+        assert (again.content, len(made.exchanges)) == (first.content, 2)
+        for other in ({**BODY, "max_tokens": 1}, {**BODY, "model": "not-there"}):
+            await client.post("/chat/completions", json=other)
+        assert len(made.exchanges) == 4
 
 
 async def test_an_injected_answer_has_its_media_type(backend: str) -> None:

@@ -18,6 +18,7 @@ from anyio.abc import ByteStream, SocketAttribute, TaskGroup
 from anyio.lowlevel import checkpoint
 
 from llamastack_conformance.breakage import Breakage, Fault
+from llamastack_conformance.gate import Gate
 
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"(?im)^content-length:[ \t]*(\d+)[ \t]*\r?$")
@@ -90,14 +91,10 @@ class Tap:
 
     inject: returns the answer to a request, which is not forwarded then; None forwards it. hangs: requests are read and
     never answered. cuts: an answer ends in the middle of its body. holds: an answer stops in the middle of its body,
-    and its connection stays open. trickles: answers are forwarded in small parts. delays_s: seconds for which each
-    request waits before it is forwarded.
-    breakage: one request goes wrong.
-    request waits before it is forwarded or answered.
+    and its connection stays open. trickles: answers are forwarded in small parts. gate: where each request waits before
+    it is forwarded or answered. breakage: one request goes wrong.
     requests: the requests so far. exchanges: the forwarded ones with their answers. handed_on: forwarded bytes of
     answers. left: how often the provider closed a connection whose answer was held back. connections: accepted so far.
-    most_delayed: the most requests that waited at the same
-    time since the latest change of the faults.
     """
 
     target: str
@@ -106,7 +103,7 @@ class Tap:
     cuts: bool = False
     holds: bool = False
     trickles: bool = False
-    delays_s: float = 0.0
+    gate: Gate | None = None
     breakage: Breakage | None = None
     requests: list[Request] = field(default_factory=list)
     exchanges: list[Exchange] = field(default_factory=list)
@@ -114,8 +111,6 @@ class Tap:
     left: int = 0
     holding: int = 0
     connections: int = 0
-    most_delayed: int = 0
-    _delayed: int = 0
     _open: list[_Connection] = field(default_factory=list)
     _port: int = 0
     _group: TaskGroup | None = None
@@ -146,12 +141,15 @@ class Tap:
         cuts: bool = False,
         holds: bool = False,
         trickles: bool = False,
-        delays_s: float = 0.0,
+        gate: Gate | None = None,
     ) -> None:
         """Begin these faults, and stop all others."""
         self.inject, self.hangs, self.cuts, self.holds, self.trickles = inject, hangs, cuts, holds, trickles
-        self.delays_s, self.most_delayed = delays_s, 0
-        self.breakage = None
+        self.gate, self.breakage = gate, None
+
+    def answer_by(self, inject: Callable[[Request], Injected]) -> None:
+        """Answer requests by `inject`; other faults go on."""
+        self.inject = inject
 
     def break_request(self, number: int, fault: Fault) -> Breakage:
         """Let one request go wrong, the `number`th from now, and stop all other faults."""
@@ -239,7 +237,8 @@ class Tap:
                 fault = self.breakage.next() if self.breakage else None
                 if fault is Fault.closed:
                     return
-                await self._delay()
+                if self.gate is not None:
+                    await self.gate.passed()
                 injected = _answer_of(fault) or (self.inject(request) if self.inject else None)
                 if injected is not None:
                     await _send_injected(client, injected)
@@ -251,15 +250,6 @@ class Tap:
                     this.hold()
                     continue
                 await self._forward(Exchange(request, loses=fault is Fault.lost), backend, this)
-
-    async def _delay(self) -> None:
-        if self.delays_s:
-            self._delayed += 1
-            self.most_delayed = max(self.most_delayed, self._delayed)
-            try:
-                await anyio.sleep(self.delays_s)
-            finally:
-                self._delayed -= 1
 
     async def _forward(self, exchange: Exchange, backend: ByteStream, this: _Connection) -> None:
         request = exchange.request

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -20,6 +20,7 @@ _LENGTH = re.compile(rb"(?im)^content-length:[ \t]*(\d+)[ \t]*\r?$")
 _CHUNKED = re.compile(rb"(?im)^transfer-encoding:.*chunked")
 _FRAMING = re.compile(rb"(?im)^(?:content-length|transfer-encoding|connection):[^\r\n]*\r\n")
 _ENCODED = re.compile(rb"(?im)^content-encoding:")
+_SUCCESS = re.compile(rb"HTTP/1\.1 2")
 _COMPLETE_BY_S = 2.0
 _T = TypeVar("_T")
 
@@ -145,3 +146,20 @@ async def replayed(tap: Tap) -> Callable[[Request], bytes | None]:
     sent = [exchange for exchange in tap.exchanges if exchange.request.body]
     answers = {target_of(exchange.request): await completed(exchange) for exchange in sent[-1:]}
     return lambda request: answers.get(target_of(request))
+
+
+async def repeated(exchanges: Iterable[Exchange]) -> Callable[[Request], bytes | None]:
+    """Answers each request that equals one of these as that one was answered, if it always was in the same way.
+
+    Others go on. Only whole answers that are no errors are given again.
+    """
+    answers: dict[tuple[bytes, bytes], set[bytes]] = {}
+    for exchange in exchanges:
+        answers.setdefault(_what_is_asked(exchange.request), set()).add(await completed(exchange))
+    known = {asked: given.pop() for asked, given in answers.items() if len(given) == 1}
+    known = {asked: given for asked, given in known.items() if is_complete(given) and _SUCCESS.match(given)}
+    return lambda request: known.get(_what_is_asked(request))
+
+
+def _what_is_asked(request: Request) -> tuple[bytes, bytes]:
+    return target_of(request), request.body

@@ -12,8 +12,10 @@ from llamastack.provider.errors import (
     ProviderTimeoutError,
     ProviderUnavailableError,
 )
+from llamastack_conformance.backend_tap import Injected, Request
 from llamastack_conformance.breakage import Breakage, Fault
 from llamastack_conformance.checks import CheckFailure, NotApplicable
+from llamastack_conformance.replaying import repeated
 from llamastack_conformance.running import Running
 
 WRITES = (Fault.error, Fault.lost)
@@ -48,7 +50,8 @@ class Trial:
 
     name: of it, for reports. act: does it. good: whether a result is one of an undisturbed backend. before: is awaited
     before each time. after: is awaited after it, with the error if it failed, and raises CheckFailure for what is left
-    half done.
+    half done. repeats: the act sends the same requests each time, and gets the same answers: the tap gives those of
+    the first time again, so that no model computes for them.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Trial:
     before: Callable[[], Awaitable[None]] = _nothing
     after: Callable[[LlamaStackError | None], Awaitable[None]] | None = None
     faults: Sequence[Fault] = WRITES
+    repeats: bool = False
 
 
 async def break_each_request(running: Running, *trials: Trial, at: Breakable | None = None) -> None:
@@ -68,11 +72,13 @@ async def break_each_request(running: Running, *trials: Trial, at: Breakable | N
     place = at or running.tap
     tried = 0
     for trial in trials:
+        before = len(running.tap.exchanges) if trial.repeats else 0
         count = await _requests_of(place, trial)
         tried += bool(count)
+        known = await repeated(running.tap.exchanges[before:]) if trial.repeats else None
         for number in _numbers(count):
             for fault in trial.faults:
-                await _once(running, place, trial, number, fault)
+                await _once(running, place, trial, number, fault, known)
     if not tried:
         raise NotApplicable(f"no request reaches the backend: {', '.join(trial.name for trial in trials)}")
 
@@ -100,9 +106,18 @@ async def _is_good(trial: Trial, result: Any) -> bool:
     return good if isinstance(good, bool) else await good
 
 
-async def _once(running: Running, place: Breakable, trial: Trial, number: int, fault: Fault) -> None:
+async def _once(
+    running: Running,
+    place: Breakable,
+    trial: Trial,
+    number: int,
+    fault: Fault,
+    known: Callable[[Request], Injected] | None,
+) -> None:
     await trial.before()
     breakage = place.break_request(number, fault)
+    if known is not None:
+        running.tap.answer_by(known)
     what = f"{trial.name}: request {number} was {fault}"
     failure: LlamaStackError | None = None
     result: Any = None

@@ -16,7 +16,7 @@ from pathlib import Path
 import anyio
 
 _BEAT_S = 0.01
-_POLL_S = 0.02
+_POLL_S = 0.005
 _OPEN_FILES = next((p for p in (Path("/proc/self/fd"), Path("/dev/fd")) if p.is_dir()), None)
 # Pools of the event loop and of the suite: their idle threads stay, whatever a provider does.
 _POOLS = ("AnyIO worker thread", "asyncio_", "event-loop-watch")

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 from llamastack.api.common import SamplingParams, UserMessage
 from llamastack_adapters.chat_request import ChatRequest
+from llamastack_conformance.gate import Gate
 from llamastack_conformance.running import Running
-from llamastack_conformance.suites.inference_ways import AskingChecks, Way, read
+from llamastack_conformance.suites.inference_ways import ANSWERS, AskingChecks, Way, read
 
 _PARAMS = SamplingParams(max_tokens=8)
 
 
 class Kind(NamedTuple):
-    """A kind of call. make: makes one about a text, and reads its result to the end. streamed: it is a stream."""
+    """A kind of call. make: makes one about a text, and reads its result to the end. streamed: it is a stream.
+
+    known_as: the name by which `ANSWERS` knows the backend's answer to it.
+    """
 
     name: str
     make: Callable[[str], Coroutine[Any, Any, Any]]
     streamed: bool
+    known_as: str
 
 
 class KindChecks(AskingChecks):
@@ -30,28 +36,39 @@ class KindChecks(AskingChecks):
         if subject.declares("chat_completion"):
             model = await self._model(running)
             found = [_chat_kind(running, way, model) for way in self.ways(running)]
-        found += self._completions(running)
+        if subject.declares("completion"):
+            found += self._completions(running, await self._model(running))
         if subject.declares("embeddings"):
 
             async def embed(text: str) -> Any:
                 return await self._embed(running, [text])
 
-            found.append(Kind("embeddings", embed, streamed=False))
+            found.append(Kind("embeddings", embed, streamed=False, known_as="embeddings"))
         return found
 
-    def _completions(self, running: Running) -> Iterator[Kind]:
-        if not running.subject.declares("completion"):
-            return
+    def _completions(self, running: Running, model: str) -> Iterator[Kind]:
         for stream in (False, True) if running.subject.declares("streaming") else (False,):
 
             async def complete(text: str, stream: bool = stream) -> Any:
                 return await read(await self._complete(running, text, sampling_params=_PARAMS, stream=stream))
 
-            yield Kind(f"completion{', streamed' if stream else ''}", complete, streamed=stream)
+            name = f"completion{', streamed' if stream else ''}"
+            yield Kind(name, complete, streamed=stream, known_as=f"{name} of {model}")
 
 
 def _chat_kind(running: Running, way: Way, model: str) -> Kind:
     async def chat(text: str) -> Any:
         return await read(await way.ask(running, ChatRequest(model, [UserMessage(content=text)], _PARAMS)))
 
-    return Kind(way.name, chat, streamed="streamed" in way.name)
+    return Kind(way.name, chat, streamed="streamed" in way.name, known_as=f"{way.name} of {model}")
+
+
+async def primed(running: Running, kind: Kind, *, gate: Gate | None = None) -> Any:
+    """Make one call, and let the tap answer the later ones in the same way, so that no model computes for them.
+
+    gate: where the later calls wait for each other. Returns the result of the call.
+    """
+    make = partial(kind.make, "Say qzplain.")
+    result = await ANSWERS.prime(running.subject, running.tap, kind.known_as, make)
+    running.tap.disturb(inject=running.tap.inject, gate=gate)
+    return result

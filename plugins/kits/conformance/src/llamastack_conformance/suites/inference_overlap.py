@@ -13,20 +13,21 @@ from anyio.lowlevel import checkpoint
 from llamastack.provider.context import use_provider_data
 from llamastack.provider.errors import LlamaStackError
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
+from llamastack_conformance.gate import Gate
 from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.running import Running
-from llamastack_conformance.suites.inference_kinds import Kind, KindChecks
+from llamastack_conformance.suites.inference_kinds import Kind, KindChecks, primed
+from llamastack_conformance.suites.inference_vectors import FEW_KNOWN_AS, FEW_TEXTS
 from llamastack_conformance.suites.inference_ways import ANSWERS
 from llamastack_conformance.watching import becomes, watched_loop
 
 _AT_ONCE = 8
-_DELAY_S = 0.1
+_MEET_WITHIN_S = 1.0
 _CALLS = 200
 _LISTED_BY_S = 1.0
 _LOOKS = 3
 _CLOSED_BY_S = 5.0
 _POINTS = (0, 1, 3, 8, 21)
-_MANY = 20
 
 
 class OverlapChecks(KindChecks):
@@ -34,13 +35,14 @@ class OverlapChecks(KindChecks):
 
     @check("stress.overlap", tier=Tier.stress, mend="hold no lock while the backend works, and use an async client")
     async def test_stress_overlap(self, subject: Subject) -> None:
-        """eight calls at once of every kind wait for a backend that takes 100 ms at the same time"""
+        """of eight calls at once of every kind, four or more wait for the backend at the same time"""
         async with subject.start(tapped=True) as running:
             for kind in await self.kinds(running):
-                await _primed(running, kind, delays_s=_DELAY_S)
+                gate = Gate(_AT_ONCE // 2, _MEET_WITHIN_S)
+                await primed(running, kind, gate=gate)
                 await _at_once(kind.make, _AT_ONCE)
-                if running.tap.most_delayed < _AT_ONCE / 2:
-                    raise CheckFailure(f"{kind.name}: at most {running.tap.most_delayed} of {_AT_ONCE} at a time")
+                if not gate.is_met:
+                    raise CheckFailure(f"{kind.name}: at most {gate.most} of {_AT_ONCE} at a time")
 
     @check("stress.connections", tier=Tier.stress, mend="make one client for all calls, and read answers to their end")
     async def test_stress_connections(self, subject: Subject) -> None:
@@ -48,7 +50,7 @@ class OverlapChecks(KindChecks):
         async with subject.start(tapped=True) as running:
             kinds = await self.kinds(running)
             for kind in kinds:
-                await _primed(running, kind)
+                await primed(running, kind)
                 before, calls = running.tap.connections, -(-_CALLS // len(kinds))
                 for _ in range(-(-calls // _AT_ONCE)):
                     await _at_once(kind.make, _AT_ONCE)
@@ -82,11 +84,11 @@ class OverlapChecks(KindChecks):
         tapped = subject.backend_url is not None
         async with subject.start(tapped=True) if tapped else subject.shared() as running:
             if subject.declares("embeddings"):
-                texts = [f"text {number}" for number in range(_MANY)]
-                await _watch(running, f"embeddings of {_MANY} texts", lambda: self._embed(running, texts), tapped)
+                embed = partial(self._embed, running, FEW_TEXTS)
+                await _watch(running, f"embeddings of {len(FEW_TEXTS)} texts", embed, FEW_KNOWN_AS if tapped else "")
             for kind in await self.kinds(running):
-                await _watch(running, kind.name, partial(kind.make, "Say hello."), tapped)
-            await _watch(running, "the listing", running.list_objects, tapped)
+                await _watch(running, kind.name, partial(kind.make, "Say hello."), kind.known_as if tapped else "")
+            await _watch(running, "the listing", running.list_objects, "listing" if tapped else "")
 
     @check(
         "failure.cancelled-anywhere",
@@ -105,8 +107,8 @@ class OverlapChecks(KindChecks):
                 await _cancelled(kind, becomes(lambda held=held: running.tap.holding > held, _CLOSED_BY_S))  # type: ignore[misc]
                 if not await becomes(lambda: not running.tap.open_held, _CLOSED_BY_S):
                     raise CheckFailure(f"{kind.name}: {running.tap.open_held} connections of cancelled calls stay open")
-            running.tap.clear()
             for kind in kinds:
+                await primed(running, kind)
                 await kind.make("Say hello.")
 
     @check(
@@ -122,7 +124,7 @@ class OverlapChecks(KindChecks):
             raise NotApplicable("the provider takes no keys of clients")
         async with subject.start(tapped=True) as running:
             for kind in await self.kinds(running):
-                await _primed(running, kind, delays_s=_DELAY_S / 5)
+                await primed(running, kind, gate=Gate(_AT_ONCE, _MEET_WITHIN_S))
                 keys = [f"conformance-key-of-client-{number:03d}" for number in range(_AT_ONCE)]
                 running.tap.requests.clear()
                 async with anyio.create_task_group() as group:
@@ -137,10 +139,13 @@ class OverlapChecks(KindChecks):
                     raise CheckFailure(f"{kind.name}: a call without a key of a client is sent with one")
 
 
-async def _watch(running: Running, name: str, make: Callable[[], Awaitable[Any]], tapped: bool) -> None:
-    """Raise CheckFailure if each of several calls blocks the event loop. tapped: the tap answers all but the first."""
-    if tapped:
-        await ANSWERS.prime(running.subject, running.tap, f"kind {name}", make)
+async def _watch(running: Running, name: str, make: Callable[[], Awaitable[Any]], known_as: str) -> None:
+    """Raise CheckFailure if each of several calls blocks the event loop.
+
+    known_as: of the backend's answer, by which the tap answers all calls but the first; empty without a tap.
+    """
+    if known_as:
+        await ANSWERS.prime(running.subject, running.tap, known_as, make)
     else:
         await make()
     limit_s = running.subject.settings.max_block_ms / 1000
@@ -150,12 +155,6 @@ async def _watch(running: Running, name: str, make: Callable[[], Awaitable[Any]]
         if watch.longest_s <= limit_s:
             return
     raise CheckFailure(f"{name}: the event loop was blocked for {watch.longest_s * 1000:.0f} ms, at\n{watch.stack}")
-
-
-async def _primed(running: Running, kind: Kind, *, delays_s: float = 0.0) -> None:
-    """Make one call, and let the tap answer the later ones in the same way, so that no model computes for them."""
-    await ANSWERS.prime(running.subject, running.tap, f"kind {kind.name}", partial(kind.make, "Say hello."))
-    running.tap.disturb(inject=running.tap.inject, delays_s=delays_s)
 
 
 async def _at_once(make: Callable[[str], Coroutine[Any, Any, Any]], count: int) -> None:

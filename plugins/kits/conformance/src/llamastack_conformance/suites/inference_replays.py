@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import anyio
 
@@ -15,6 +16,7 @@ from llamastack.api.inference import LogProbConfig
 from llamastack_adapters.chat_request import ChatRequest
 from llamastack_conformance.backend_tap import Request
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
+from llamastack_conformance.gate import Gate
 from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.received import Received
 from llamastack_conformance.replaying import body_of, completed, head_of, instead_of_the_last, is_text, reframed
@@ -22,12 +24,13 @@ from llamastack_conformance.running import Running
 from llamastack_conformance.suites.inference_calls import BRIEF, SHORT, text_of_reply
 from llamastack_conformance.suites.inference_features import FeatureChecks
 from llamastack_conformance.suites.inference_kinds import Kind, KindChecks
-from llamastack_conformance.suites.inference_texts import LONG_TEXT, SPACES, same_text, texts_of
+from llamastack_conformance.suites.inference_texts import LONG_TEXT, SPACES, answered, same_text, texts_of
 
 _TEXT = 'ä🦙 e\u0301 שלום\n\n  two  spaces\tand <b>&amp;</b> \\n "quotes" {"a": 1} `code` ### end.'
 _TOP = 3
 _AT_ONCE = 8
-_NUMBER = re.compile(rb"qzown\d{3}")
+_MEET_WITHIN_S = 1.0
+_NUMBER = re.compile(rb"qzown(\d{3})")
 
 
 class ReplayChecks(FeatureChecks, KindChecks):
@@ -117,55 +120,60 @@ class ReplayChecks(FeatureChecks, KindChecks):
         with the same text
         """
         async with subject.start(tapped=True) as running:
-            tried = 0
-            for kind in await self.kinds(running):
-                if kind.name == "embeddings":
-                    continue
-                running.tap.clear()
-                texts = texts_of(await kind.make("Say hello."))
-                found = await _answer_with_any(running, texts)
-                if found is None:
-                    continue
-                tried += 1
-                await _each_its_own(running, kind, *found)
-        if not tried:
-            raise NotApplicable("the backend's answers do not hold the texts as JSON")
+            templates = [found for kind in await self.kinds(running) if (found := await _template(running, kind))]
+            if not templates:
+                raise NotApplicable("the backend's answers do not hold the texts as JSON")
+            await _each_its_own(running, templates)
 
 
-async def _each_its_own(running: Running, kind: Kind, answer: bytes, text: str) -> None:
+class _Template(NamedTuple):
+    """A kind of call, an answer of the backend to it, and the text that the answer holds."""
+
+    kind: Kind
+    answer: bytes
+    text: str
+
+
+async def _template(running: Running, kind: Kind) -> _Template | None:
+    """None if the answer to such a call is no text, or holds none of the reply's texts as JSON."""
+    if kind.name == "embeddings":
+        return None
+    try:
+        result, answer = await answered(running, kind.known_as, partial(kind.make, "Say qzplain."))
+    except NotApplicable:
+        return None
+    texts = sorted({text for text in texts_of(result) if len(text) > 2}, key=len, reverse=True)
+    held = next((text for text in texts if any(form in answer for form in _forms(text))), None)
+    return None if held is None else _Template(kind, answer, held)
+
+
+async def _each_its_own(running: Running, templates: Sequence[_Template]) -> None:
+    """Make calls of all kinds at once, whose answers hold the text of the request."""
+    calls = [template for template in templates for _ in range(_AT_ONCE)]
+
     def of_its_own(request: Request) -> bytes | None:
         number = _NUMBER.search(request.body)
         if number is None:
             return None
-        said = f" {number[0].decode()} {len(running.tap.requests)}"
-        return reframed(answer, _exchanged(text, said))
+        template, said = calls[int(number[1])], f" {number[0].decode()} {len(running.tap.requests)}"
+        return reframed(template.answer, _exchanged(template.text, said))
 
-    running.tap.disturb(inject=of_its_own, delays_s=0.02)
-    results: dict[int, list[str]] = {number: [] for number in range(_AT_ONCE)}
+    results: list[list[str]] = [[] for _ in calls]
 
     async def ask(number: int) -> None:
-        results[number].append("".join(texts_of(await kind.make(f"Say qzown{number:03d}."))))
+        results[number].append("".join(texts_of(await calls[number].kind.make(f"Say qzown{number:03d}."))))
 
     for _ in range(2):
+        running.tap.disturb(inject=of_its_own, gate=Gate(_AT_ONCE, _MEET_WITHIN_S))
         async with anyio.create_task_group() as group:
-            for number in range(_AT_ONCE):
+            for number in range(len(calls)):
                 group.start_soon(ask, number)
-    wrong = {number: said for number, said in results.items() if any(f"qzown{number:03d}" not in one for one in said)}
-    if wrong:
-        number, said = next(iter(wrong.items()))
-        raise CheckFailure(f"{kind.name}: {len(wrong)} of {_AT_ONCE} got another's answer: call {number} got {said}")
-    if any(first == second for first, second in results.values()):
-        raise CheckFailure(f"{kind.name}: a second call with the same text got the answer to the first")
-
-
-async def _answer_with_any(running: Running, texts: list[str]) -> tuple[bytes, str] | None:
-    """An answer that holds one of the texts, the longest first, and that text."""
-    for text in sorted({text for text in texts if len(text) > 2}, key=len, reverse=True):
-        try:
-            return await _answer_with(running, text), text
-        except NotApplicable:
-            continue
-    return None
+    for number, said in enumerate(results):
+        if any(f"qzown{number:03d}" not in one for one in said):
+            raise CheckFailure(f"{calls[number].kind.name}: the call with qzown{number:03d} got {said}")
+        if said[0] == said[1]:
+            name = calls[number].kind.name
+            raise CheckFailure(f"{name}: a second call with the same text got the answer to the first")
 
 
 def _new(sent: Received, plain: Received) -> str:
@@ -175,17 +183,20 @@ def _new(sent: Received, plain: Received) -> str:
 
 async def _answer_with(running: Running, text: str) -> bytes:
     """The latest answer of the backend that holds a text. Raises NotApplicable if none holds it as it is."""
-    quoted = json.dumps(text).encode()
     for exchange in reversed(running.tap.exchanges):
         answer = await completed(exchange)
-        bodies = (quoted, json.dumps(text, ensure_ascii=False).encode())
-        if is_text(answer) and any(body in answer for body in bodies):
+        if is_text(answer) and any(form in answer for form in _forms(text)):
             return answer
     raise NotApplicable("the backend's answers do not hold the text as JSON")
 
 
+def _forms(text: str) -> tuple[bytes, bytes]:
+    """A text as JSON."""
+    return json.dumps(text).encode(), json.dumps(text, ensure_ascii=False).encode()
+
+
 def _exchanged(text: str, other: str) -> Callable[[bytes], bytes]:
-    forms = (json.dumps(text).encode(), json.dumps(text, ensure_ascii=False).encode())
+    forms = _forms(text)
     new = json.dumps(other, ensure_ascii=False).encode()
 
     def change(body: bytes) -> bytes:

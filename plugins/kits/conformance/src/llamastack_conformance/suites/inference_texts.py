@@ -69,12 +69,10 @@ class TextChecks(FeatureChecks, KindChecks):
         """
         tried = False
         async with subject.start(tapped=True) as running:
-            model = await self._model(running)
             for kind in await self.kinds(running):
                 if not kind.streamed:
                     continue
-                name = f"{kind.name} of {model}"
-                result, answer = await _answered(running, name, partial(kind.make, "Say qzplain."))
+                result, answer = await answered(running, kind.known_as, partial(kind.make, "Say qzplain."))
                 texts = texts_of(result)
                 for new in (_PIECES, (LONG_TEXT,)):
                     known = _replacements(texts, answer, new)
@@ -105,7 +103,7 @@ class TextChecks(FeatureChecks, KindChecks):
                     return await read(await self._weather(running, **({"stream": True} if stream else {})))
 
                 what = "a streamed tool call" if stream else "a tool call"
-                result, answer = await _answered(running, what, ask)
+                result, answer = await answered(running, what, ask)
                 changed = _with_arguments(answer, _calls_of(result)[0].arguments)
                 if changed is None:
                     continue
@@ -118,7 +116,7 @@ class TextChecks(FeatureChecks, KindChecks):
             raise NotApplicable("the backend's answers do not hold the arguments as JSON")
 
 
-async def _answered(running: Running, name: str, call: Callable[[], Any]) -> tuple[Any, bytes]:
+async def answered(running: Running, name: str, call: Callable[[], Any]) -> tuple[Any, bytes]:
     """What a call returns, and the backend's answer to it; a model computes once for each name.
 
     Raises NotApplicable if that answer is no text.

@@ -45,7 +45,7 @@ class NthRequestChecks(Suite):
             await self.prepare(running)
             calls = await self.plain_calls(running)
             await break_each_request(
-                running, *(Trial(name, call, good=self.answered, faults=READS) for name, call in calls)
+                running, *(Trial(name, call, good=self.answered, faults=READS, repeats=True) for name, call in calls)
             )
 
     @check(
@@ -62,7 +62,7 @@ class NthRequestChecks(Suite):
                 async with closing(await self.stream(running)) as pieces:
                     return [piece async for piece in pieces]
 
-            await break_each_request(running, Trial("a stream", read, good=bool, faults=READS))
+            await break_each_request(running, Trial("a stream", read, good=bool, faults=READS, repeats=True))
 
 
 class NthRegistrationChecks(Suite):
