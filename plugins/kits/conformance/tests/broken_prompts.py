@@ -8,6 +8,7 @@ from typing import Any
 from broken_inference import Base, broken
 
 from llamastack.api import CompletionResponse, Model, UserMessage
+from llamastack.api.common import text_of
 from llamastack.provider import BackendError, InvalidRequestError
 from llamastack.provider.errors import LlamaStackError
 
@@ -83,3 +84,32 @@ class ListsWhatItHadBefore(_KeepsAList):
         found = await super().list_models()
         self.kept = self.kept or found
         return self.kept
+
+
+@broken("listing.fresh")
+class AsksForModelsOnce(_KeepsAList):
+    async def list_models(self) -> list[Model]:
+        if not self.kept:
+            self.kept = await super().list_models()
+        return self.kept
+
+
+@broken("failure.prompts")
+class LogsEveryChat(Base):
+    async def chat_completion(self, model: str, messages: Any, *args: Any, **kwargs: Any) -> Any:
+        found = await super().chat_completion(model, messages, *args, **kwargs)
+        _LOGGER.info("the chat %s was answered", messages)
+        return found
+
+
+@broken("received.embedded-images")
+class EmbedsNoImages(Base):
+    async def embeddings(self, model: str, contents: Any) -> Any:
+        return await super().embeddings(model, [text_of(content) for content in contents])
+
+
+@broken("received.embedded-images")
+class EmbedsTheTextBesideAnImage(Base):
+    async def embeddings(self, model: str, contents: Any) -> Any:
+        plain = [text_of(content) if isinstance(content, list) else content for content in contents]
+        return await super().embeddings(model, plain)

@@ -20,6 +20,7 @@ import broken_forms  # noqa: E402, F401
 import broken_forwarding  # noqa: E402, F401
 import broken_inference  # noqa: E402
 import broken_lifecycle  # noqa: E402, F401
+import broken_limits  # noqa: E402, F401
 import broken_memory  # noqa: E402
 import broken_memory_concurrency  # noqa: E402
 import broken_memory_names  # noqa: E402, F401

@@ -20,15 +20,17 @@ class everything_logged(logging.Handler):  # noqa: N801 - used like a function
 
     def __enter__(self) -> list[str]:
         root = logging.getLogger()
-        self._before = root.level
+        self._before, self._disabled = root.level, root.manager.disable
         root.addHandler(self)
         root.setLevel(logging.DEBUG)
+        logging.disable(logging.NOTSET)  # a program may have disabled all logging
         return self._lines
 
     def __exit__(self, *_: object) -> None:
         root = logging.getLogger()
         root.removeHandler(self)
         root.setLevel(self._before)
+        logging.disable(self._disabled)
 
     def emit(self, record: logging.LogRecord) -> None:
         self._lines.append(f"{record.name}: {record.getMessage()} {record.exc_text or ''}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -38,6 +39,22 @@ class LoopWatch:
     def blocked(self, seconds: float, stack: str) -> None:
         """It did not run for so long."""
         self.longest_s, self.stack = seconds, stack
+
+
+@contextmanager
+def own_temporary_folder() -> Iterator[Path]:
+    """A folder in the place of the system's for temporary files, for this process and those that it starts."""
+    before, environment = tempfile.tempdir, os.environ.get("TMPDIR")
+    with tempfile.TemporaryDirectory(prefix="llamastack-conformance-", ignore_cleanup_errors=True) as made:
+        tempfile.tempdir = os.environ["TMPDIR"] = made
+        try:
+            yield Path(made)
+        finally:
+            tempfile.tempdir = before
+            if environment is None:
+                del os.environ["TMPDIR"]
+            else:
+                os.environ["TMPDIR"] = environment
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -29,7 +30,7 @@ from llamastack_conformance.log_capture import everything_logged, lines_of
 from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.running import Running
 from llamastack_conformance.suites.suite import Suite
-from llamastack_conformance.watching import Holdings, becomes, left_after
+from llamastack_conformance.watching import Holdings, becomes, left_after, own_temporary_folder
 
 _RECOVERS_BY_S = 20.0
 _SEEN_BY_S = 5.0
@@ -155,14 +156,20 @@ class FailureChecks(Suite):
         mend="await the backend in the caller's task, or cancel the task that awaits it",
     )
     async def test_failure_cancelled_call(self, subject: Subject) -> None:
-        """when the caller is cancelled during a call, the backend's connection is closed"""
+        """when the caller is cancelled during a call, the backend's connection is closed, and it returns nothing"""
         async with self._tapped(subject) as running:
             running.tap.disturb(hangs=True)
-            with anyio.move_on_after(_SEEN_BY_S) as caller:
-                async with anyio.create_task_group() as group:
-                    group.start_soon(_leave_when, lambda: running.tap.holding, caller)
-                    await self.call(running)
+            call = asyncio.ensure_future(self.call(running))
+            try:
+                await becomes(lambda: running.tap.holding or call.done(), _SEEN_BY_S)
+                call.cancel()
+                await asyncio.wait([call], timeout=_SEEN_BY_S)
+            finally:
+                call.cancel()
             await _expect_left(running)
+            if not call.cancelled():
+                got = "does not end" if not call.done() else f"ends with {call.exception() or call.result()!r}"
+                raise CheckFailure(f"the call {got[:200]}", wanted="asyncio.CancelledError, which nothing catches")
 
     @check(
         "failure.cancelled-stream", tier=Tier.failure, mend="close the backend's stream in `finally` or `async with`"
@@ -214,25 +221,30 @@ class FailureChecks(Suite):
 
     @check("failure.leaves-nothing", tier=Tier.failure, mend="close in `shutdown` everything that is listed here")
     async def test_failure_leaves_nothing(self, subject: Subject) -> None:
-        """after `shutdown` no task, thread, socket or file of the provider is left"""
+        """after `shutdown` no task, thread, socket, open file or temporary file of the provider is left"""
         await subject.stop_shared()
-        # The first round is a warm-up: what is loaded once and kept, such as an SDK's modules, is no leak.
-        for _ in range(2):
-            before = Holdings.now()
-            async with subject.start() as running:
-                await self.prepare(running)
-                await self.call(running)
-                try:
-                    pieces = await self.stream(running)
-                except NotApplicable:
-                    pass
-                else:
-                    async for _ in pieces:
-                        break
-                    await close(pieces)
-        left = await left_after(before, _LET_GO_BY_S)
+        with own_temporary_folder() as folder:
+            # The first round is a warm-up: what is loaded once and kept, such as an SDK's modules, is no leak.
+            for _ in range(2):
+                before, files = Holdings.now(), set(folder.rglob("*"))
+                await self._lived(subject)
+            left = await left_after(before, _LET_GO_BY_S)
+            left += [f"temporary file {path.relative_to(folder)}" for path in sorted(set(folder.rglob("*")) - files)]
         if left:
             raise CheckFailure(f"left: {', '.join(left)}")
+
+    async def _lived(self, subject: Subject) -> None:
+        """Start the provider, use it, and stop it."""
+        async with subject.start() as running:
+            await self.prepare(running)
+            await self.call(running)
+            try:
+                pieces = await self.stream(running)
+            except NotApplicable:
+                return
+            async for _ in pieces:
+                break
+            await close(pieces)
 
     @check(
         "failure.secrets",

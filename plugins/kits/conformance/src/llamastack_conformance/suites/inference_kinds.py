@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
 from llamastack.api.common import SamplingParams, UserMessage
 from llamastack_adapters.chat_request import ChatRequest
+from llamastack_conformance.backend_tap import Request, Tap
 from llamastack_conformance.gate import Gate
+from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.running import Running
 from llamastack_conformance.suites.inference_ways import ANSWERS, AskingChecks, Way, read
 
@@ -45,6 +47,15 @@ class KindChecks(AskingChecks):
 
             found.append(Kind("embeddings", embed, streamed=False, known_as="embeddings"))
         return found
+
+    async def each_kind(self, running: Running) -> list[tuple[str, Callable[[], Awaitable[Any]]]]:
+        return [(kind.known_as, partial(kind.make, "Say hello.")) for kind in await self.kinds(running)]
+
+    async def answers_of(
+        self, subject: Subject, tap: Tap, name: str, make: Callable[[], Awaitable[Any]]
+    ) -> Callable[[Request], Any] | None:
+        await ANSWERS.prime(subject, tap, name, make)
+        return tap.inject
 
     def _completions(self, running: Running, model: str) -> Iterator[Kind]:
         for stream in (False, True) if running.subject.declares("streaming") else (False,):

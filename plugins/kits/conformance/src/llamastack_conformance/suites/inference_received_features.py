@@ -19,7 +19,7 @@ from llamastack.api.common import (
     UserMessage,
 )
 from llamastack.api.inference import JsonSchemaResponseFormat
-from llamastack.provider.errors import InvalidRequestError, LlamaStackError
+from llamastack.provider.errors import InvalidRequestError, LlamaStackError, NotSupportedError
 from llamastack_adapters.chat_request import ChatRequest
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
 from llamastack_conformance.provider_under_test import Subject
@@ -129,6 +129,32 @@ class ReceivedFeatureChecks(AskingChecks):
                     found = sum(text.count(data) for text in sent.texts)
                     if found != 1 or sent.times("qzbefore") != 1:
                         raise CheckFailure(f"{way.name}: the image arrived {found} times", wanted="the image once")
+
+    @check(
+        "received.embedded-images",
+        tier=Tier.live,
+        capability="embeddings",
+        mend="send the images of `contents` to the model, or raise NotSupportedError; leave out none",
+    )
+    async def test_received_embedded_images(self, subject: Subject) -> None:
+        """an image among the contents to embed, alone or beside a text, reaches the backend, or the call is refused
+        with a 4xx or 501
+        """
+        image = ImageMedia(image=DOT.image)
+        data = str(DOT.image).partition(",")[2]
+        contents: dict[str, Any] = {"an image": [image], "a text with an image": [["See qzdot.", image]]}
+        contents["a text, then an image"] = ["See qzdot.", image]
+        async with subject.start(tapped=True) as running:
+            for name, content in contents.items():
+                running.tap.requests.clear()
+                try:
+                    await self._embed(running, content)
+                except LlamaStackError as error:
+                    if error.status >= 500 and not isinstance(error, NotSupportedError):
+                        raise CheckFailure(f"{name}: {type(error).__name__}: {error.message}") from None
+                    continue
+                if not any(data in text for request in running.tap.requests for text in Received(request).texts):
+                    raise CheckFailure(f"{name} is embedded, and no request to the backend holds the image")
 
     @check(
         "received.model",

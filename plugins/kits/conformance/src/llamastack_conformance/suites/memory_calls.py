@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import anyio
@@ -99,6 +101,12 @@ class MemoryCalls(RoutedProviderConformance):
 
     async def call(self, running: Running, text: str = ASKED) -> Any:
         return await self.query(running, text, max_chunks=1)
+
+    async def each_kind(self, running: Running) -> list[tuple[str, Callable[[], Awaitable[Any]]]]:
+        found = await super().each_kind(running)
+        if running.subject.declares("insert_documents"):
+            found.append(("an insert", partial(self.insert, running, WRITTEN)))
+        return found
 
     async def prepare_questions(self, running: Running, texts: list[str]) -> None:
         await self.insert(running, *(MemoryBankDocument(document_id=text, content=text) for text in texts))
