@@ -26,7 +26,10 @@ class ModelsProtocolPrivate(Protocol):
     """Implemented by every inference provider."""
 
     async def list_models(self) -> list[Model]:
-        """The resources that are served; asked again and again, so keep it cheap. `provider_id` may be left empty."""
+        """The resources that are served now; asked again and again, so keep it cheap. `provider_id` may be left empty.
+
+        Raises if the backend that has them cannot be asked: a list of earlier would hide that it is down.
+        """
 
     async def register_model(self, model: Model) -> None:
         """Prepare to serve `model`, or refuse.

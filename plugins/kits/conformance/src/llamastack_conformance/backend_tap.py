@@ -267,6 +267,8 @@ class Tap:
             try:
                 block = await backend.receive()
             except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+                if this.held:  # the backend closes a connection on which nothing came; the request still hangs
+                    await anyio.sleep_forever()
                 whole.cancel()
                 return
             if this.exchange is not None:  # a backend may close a connection with an answer to no request

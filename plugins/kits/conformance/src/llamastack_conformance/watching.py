@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
 
 import anyio
 
@@ -44,17 +45,12 @@ class LoopWatch:
 @contextmanager
 def own_temporary_folder() -> Iterator[Path]:
     """A folder in the place of the system's for temporary files, for this process and those that it starts."""
-    before, environment = tempfile.tempdir, os.environ.get("TMPDIR")
-    with tempfile.TemporaryDirectory(prefix="llamastack-conformance-", ignore_cleanup_errors=True) as made:
-        tempfile.tempdir = os.environ["TMPDIR"] = made
-        try:
-            yield Path(made)
-        finally:
-            tempfile.tempdir = before
-            if environment is None:
-                del os.environ["TMPDIR"]
-            else:
-                os.environ["TMPDIR"] = environment
+    with (
+        tempfile.TemporaryDirectory(prefix="llamastack-conformance-", ignore_cleanup_errors=True) as made,
+        mock.patch.object(tempfile, "tempdir", made),
+        mock.patch.dict(os.environ, TMPDIR=made),
+    ):
+        yield Path(made)
 
 
 @contextmanager

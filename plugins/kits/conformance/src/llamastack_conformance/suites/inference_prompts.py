@@ -70,8 +70,8 @@ class PromptChecks(KindChecks):
         with everything_logged(logging.INFO) as logged:
             async with subject.start(tapped=True) as running:
                 for kind in await self.kinds(running):
-                    await ANSWERS.prime(subject, running.tap, kind.known_as, partial(kind.make, "Say hello."))
-                    await kind.make(f"Say {_PRIVATE}.")
+                    make = partial(kind.make, f"Say {_PRIVATE}.")
+                    await ANSWERS.prime(subject, running.tap, kind.known_as, make)
                 for name, injected in _FAILURES.items():
                     running.tap.disturb(inject=always(injected))
                     await self._keep_private(running, name)
