@@ -320,6 +320,7 @@ def test_what_is_made_is_sound_and_serves(
     author.run("llamastack", "providers", "config-table", provider_type, "--write", "README.md", cwd=tree)
     assert "| config | type | default | what |" in (tree / "README.md").read_text("utf-8")
     author.run("llamastack", "providers", "config-table", provider_type, "--check", "README.md", cwd=tree)
+    author.run("llamastack", "providers", "verify", provider_type, cwd=tree)
     author.run("python", "-m", "pytest", "-p", "no:cacheprovider", *CHECKED[variant].options, cwd=tree)
 
     for calls in filter(None, (CHECKED[variant].calls, CHECKED[variant].again)):
