@@ -33,7 +33,10 @@ async def retry_stale_connection(call: Callable[[], Awaitable[_T]], dropped: Cal
 
     Such a call fails at once. A call that fails later may have begun at the backend and is not made again. The time
     that this thread computes meanwhile does not count: with many calls at once, each hears late of its connection.
+    Inside `fresh_connections` there is one attempt, because its connection was not kept.
     """
+    if needs_fresh.get():
+        return await call()
     started = time.monotonic() - time.thread_time()
     try:
         return await call()

@@ -7,9 +7,10 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from backends.scripted_http import ScriptedHttp, answer
+from backends.scripted_http import CLOSE, RESET, End, ScriptedHttp, answer
 from pydantic import BaseModel, SecretStr
 
+from llamastack.http.connections import fresh_connections
 from llamastack.provider.context import use_provider_data
 from llamastack.provider.deps import Deps
 from llamastack.provider.errors import (
@@ -18,6 +19,7 @@ from llamastack.provider.errors import (
     ConflictError,
     InvalidRequestError,
     NotFoundError,
+    ProviderUnavailableError,
 )
 from llamastack_adapters.backend import HttpBackend
 from llamastack_adapters.credentials import ApiKey
@@ -154,3 +156,30 @@ def test_an_error_about_a_key_that_no_client_sends_names_the_config_only() -> No
     assert caught.value.param == "api_key"
     refused: Any = key.explained(AuthenticationError("no"))
     assert (refused.message, refused.param) == ("no (no key was given; 'api_key' in its config)", "api_key")
+
+
+# ---- connections that end without an answer --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("end", [CLOSE, RESET])
+async def test_a_request_whose_connection_ends_at_once_is_sent_again(
+    method: str, end: End, backend: HttpBackend, scripted_backend: ScriptedHttp
+) -> None:
+    scripted_backend.answers.extend([[end], answer(200, {"n": 1})])
+    assert await getattr(backend, method)("/items/1") == {"n": 1}
+    first, second = scripted_backend.received
+    assert first.connection != second.connection
+
+
+@pytest.mark.parametrize("method", ["post", "patch"])  # the HTTP library resends methods that are idempotent
+@pytest.mark.parametrize("end", [CLOSE, RESET])
+async def test_inside_fresh_connections_a_request_is_sent_once(
+    method: str, end: End, backend: HttpBackend, scripted_backend: ScriptedHttp
+) -> None:
+    scripted_backend.answers.extend([answer(200, {"n": 1}), [end], answer(200, {"n": 2})])
+    assert await getattr(backend, method)("/items/1") == {"n": 1}
+    with fresh_connections(), pytest.raises(ProviderUnavailableError):
+        await getattr(backend, method)("/items/1")
+    kept, own = scripted_backend.received
+    assert kept.connection != own.connection

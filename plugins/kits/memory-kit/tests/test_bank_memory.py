@@ -26,6 +26,7 @@ from llamastack_memory_kit import (
     BankMemory,
     ChunkSize,
     EmbeddingSettings,
+    staged_storage,
 )
 
 pytestmark = pytest.mark.anyio
@@ -77,7 +78,10 @@ async def insert_with(kind: type[Kept], embedding: Failures, backend: Failures, 
 @pytest.mark.parametrize("kind", [Kept, Staged])
 @pytest.mark.parametrize("cancel", [False, True], ids=["error", "cancelled"])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-async def test_all_or_none_under_a_failure_at_every_call(kind: type[Kept], cancel: bool, after: bool) -> None:
+async def test_all_or_none_under_a_failure_at_every_call(
+    kind: type[Kept], cancel: bool, after: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staged_storage, "_PUBLISH_SECONDS", 0.05)
     for which in range(2):
         at = 0
         while True:

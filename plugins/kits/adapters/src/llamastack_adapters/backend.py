@@ -41,8 +41,6 @@ from llamastack_adapters.url_paths import Params
 _MOST_SHOWN = 16 * 1024  # bytes of an event in a message; the stack redacts secrets and then shortens it
 # No limit: a full pool would block without an error, health checks included.
 _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=100)
-
-
 _WITHOUT_CONTENT = (201, 202, 204, 205)
 
 
@@ -66,8 +64,9 @@ class HttpBackend:
     error, as backends of models have them; `stated_error` takes only what is called an error.
     options: passed to `http_client`.
 
-    A request is sent again if a connection that was kept alive closes before the answer begins: the backend may have
-    closed it while it was idle. It may also have carried the request out, so give what you write ids of your own.
+    A request is sent again if its connection ends within 0.1 s without an answer: an idle backend may have closed
+    it, or have carried the request out. So give what you write ids of your own. A POST or PATCH is sent once inside
+    `llamastack.http.connections.fresh_connections`. Rate limits (429) are retried as the config says.
 
     Calls raise llamastack errors without a provider_id; the stack adds it. Cancelling a call or closing a stream closes
     its connection, so the backend can stop its work.

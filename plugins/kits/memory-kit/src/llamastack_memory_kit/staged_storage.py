@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import ClassVar
 
 import anyio
+from anyio.abc import TaskStatus
 
 from llamastack.provider import LlamaStackError
 from llamastack_memory_kit.bank_memory import BankMemory
 from llamastack_memory_kit.records import Bank, Insert, StoredChunk
 
 _CLEAN_UP_SECONDS = 5
+_PUBLISH_SECONDS = 5
 
 
 class StagedStorage(BankMemory):
@@ -30,7 +33,8 @@ class StagedStorage(BankMemory):
         """Let queries find the chunks of the insert's generation, and remove older chunks of its documents.
 
         Do it in one call of the backend. A failure is not undone: if the backend has completed the call, undoing it
-        would delete the documents.
+        would delete the documents. If the insert is cancelled meanwhile, this goes on for at most five seconds: the
+        backend may carry out what it has received, and must not do so after the next insert of the same documents.
         """
 
     @abstractmethod
@@ -51,4 +55,28 @@ class StagedStorage(BankMemory):
                         f"the chunks written so far could not be removed, but queries never find them: {second}"
                     )
             raise
-        await self.publish(bank, insert)
+        await _finish(partial(self.publish, bank, insert))
+
+
+async def _finish(call: Callable[[], Awaitable[None]]) -> None:
+    """Make a call that goes on for some seconds when it is cancelled. Raises what it raises."""
+    failure: Exception | None = None
+    shield = anyio.CancelScope(shield=True)
+
+    async def limit_when_cancelled(*, task_status: TaskStatus[None]) -> None:
+        task_status.started()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            shield.deadline = anyio.current_time() + _PUBLISH_SECONDS
+
+    async with anyio.create_task_group() as group:
+        await group.start(limit_when_cancelled)
+        with shield:
+            try:
+                await call()
+            except Exception as error:  # the group would wrap it
+                failure = error
+        group.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
