@@ -63,7 +63,9 @@ class Memory(Protocol):
     ) -> None:
         """Store documents; one with a known `document_id` replaces the earlier one, its metadata and its expiry. All
         or none are stored; an empty list changes nothing. Of an id that is there twice the last document is stored, or
-        the call is refused.
+        the call is refused. A query meanwhile finds the earlier version of a document or the new one, whole.
+
+        An image that cannot be found later is refused, alone and beside a text.
 
         After `ttl_seconds` they are no longer found. A number that the provider cannot keep is refused.
         """

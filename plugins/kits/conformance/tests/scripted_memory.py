@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from llamastack.api.memory_banks import KeywordMemoryBank
-from llamastack.provider import Capabilities, Deps, NotFoundError, RemoteProviderSpec
+from llamastack.provider import BackendError, Capabilities, Deps, NotFoundError, RemoteProviderSpec
 from llamastack_adapters.backend import HttpBackend
 from llamastack_adapters.remote_inference import RemoteConfig
 from llamastack_memory_kit import (
@@ -142,11 +142,20 @@ class RestMemory(StagedStorage, BankMemory):
         answer: dict[str, Any] = await self.backend.post(f"{self.place}/{call}", asked)
         return answer
 
+    async def field(self, call: str, wanted: str, /, **asked: Any) -> Any:
+        """A field of the answer."""
+        answer = await self.ask(call, **asked)
+        if not isinstance(answer, dict) or wanted not in answer:
+            raise BackendError(f"the store answered '{call}' without '{wanted}'")
+        return answer[wanted]
+
     async def list_banks(self) -> list[Bank]:
         found: list[Bank] = []
         after = ""
         while True:
             page = await self.ask("list", after=after)
+            if not isinstance(page, dict) or not {"definitions", "next"} <= page.keys():
+                raise BackendError("the store answered 'list' without 'definitions' and 'next'")
             found += [Bank(KeywordMemoryBank.model_validate(each)) for each in page["definitions"]]
             if page["next"] is None:
                 return found
@@ -156,7 +165,7 @@ class RestMemory(StagedStorage, BankMemory):
         await self.ask("create", name=bank.identifier, definition=definition_of(bank.definition))
 
     async def drop_bank(self, bank: Bank) -> None:
-        if not (await self.ask("drop", name=bank.identifier))["dropped"]:
+        if not await self.field("drop", "dropped", name=bank.identifier):
             raise NotFoundError(f"there is no bank '{bank.identifier}'")
 
     async def stage(self, bank: Bank, insert: Insert, chunks: Sequence[StoredChunk]) -> None:
@@ -175,7 +184,7 @@ class RestMemory(StagedStorage, BankMemory):
 
     async def search(self, bank: Bank, query: Query) -> list[FoundChunk]:
         asked = {"name": bank.identifier, "text": query.text, "limit": query.max_chunks, "now": query.now}
-        found = (await self.ask("search", **asked))["found"]
+        found = await self.field("search", "found", **asked)
         return [FoundChunk(self.to_chunk(each), each["score"]) for each in found]
 
     def to_wire(self, insert: Insert, chunk: StoredChunk) -> dict[str, Any]:

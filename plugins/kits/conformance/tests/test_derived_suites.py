@@ -12,9 +12,11 @@ from llamastack_files_example.uploads_provider import MemoryUploads
 
 from llamastack.stack import discovery
 from llamastack.stack.discovery import Discovery
+from llamastack_conformance.catalogue import check_ids
 from llamastack_conformance.checks import Check, CheckFailure, NotApplicable, checks_of
 from llamastack_conformance.installed_suites import SUITE_GROUP, suite_of
 from llamastack_conformance.provider_under_test import Subject
+from llamastack_conformance.waivers import read_waivers
 
 ON_DISK = ("static.import", "static.import-time", "static.typed", "static.metadata")
 SETTINGS: dict[str, dict[str, Any]] = {"files": {"objects": [{"identifier": "docs"}]}, "uploads": {}}
@@ -95,3 +97,40 @@ def test_what_is_broken_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LocalFiles, "list_folders", twice)
     assert _outcomes("uploads", "methods")["methods.every"].startswith("failed: list_names returned a list")
     assert _outcomes("files", "registration")["registration.works"].startswith("failed")
+
+
+@pytest.mark.usefixtures("site")
+@pytest.mark.parametrize("api", ["files", "uploads"])
+def test_every_check_of_a_derived_suite_can_be_waived(api: str, tmp_path: Path) -> None:
+    check_ids.cache_clear()
+    try:
+        known = check_ids()
+    finally:
+        check_ids.cache_clear()
+    ids = [check.id for _, check in checks_of(suite_of(api))]
+    assert api == "uploads" or any(name.endswith(".refused") for name in ids)
+    file = tmp_path / "waivers.yaml"
+    file.write_text("\n".join(f"- {{id: {name}, kind: unsupported, reason: none}}" for name in dict.fromkeys(ids)))
+    assert {waiver.id for waiver in read_waivers(file, known)} == {*ids}
+
+
+@pytest.mark.usefixtures("site")
+def test_the_refusal_of_an_object_is_named_by_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def takes_all(*_: Any, **__: Any) -> None:
+        return
+
+    subject_of = SETTINGS["files"] | {"unserved": "no-such"}
+    monkeypatch.setitem(SETTINGS, "files", subject_of)
+    document = {
+        "providers": {"files": [{"provider_id": "own", "provider_type": "local"}]},
+        "x-conformance": {"time_limit_s": 20, **subject_of},
+    }
+    subject, suite = Subject("files", "local", document), suite_of("files")
+    method = next(name for name, check in checks_of(suite) if check.id == "registration.unserved")
+    hook = subject.pair.register_hook
+    monkeypatch.setattr(LocalFiles, hook, takes_all)
+    with pytest.raises(CheckFailure) as failed, subject.open():
+        getattr(suite(), method)(subject)
+    assert (
+        failed.value.mend == f"raise UnsupportedObjectError in {hook}, with the identifier of the {subject.pair.label}"
+    )

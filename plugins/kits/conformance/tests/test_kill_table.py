@@ -15,6 +15,7 @@ sys.path.insert(0, str(HERE))  # the broken providers are modules that specs nam
 import broken_agent_turns  # noqa: E402, F401
 import broken_agents  # noqa: E402, F401
 import broken_at_faults  # noqa: E402
+import broken_banks  # noqa: E402, F401
 import broken_declarations  # noqa: E402, F401 - each of these modules registers its providers
 import broken_forms  # noqa: E402, F401
 import broken_forwarding  # noqa: E402, F401

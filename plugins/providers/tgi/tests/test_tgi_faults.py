@@ -265,6 +265,20 @@ async def test_a_tool_that_is_not_called_is_found_out(tgi: Make, running: Run) -
             [event async for event in await chat(stack, stream=True, **tool)]
 
 
+@pytest.mark.parametrize(("call", "cannot"), [(chat, "does not chat"), (text, "does not complete texts")])
+async def test_a_server_without_a_route_for_the_call(tgi: Make, running: Run, call: Any, cannot: str) -> None:
+    """A server of an embedding model has no route for chats."""
+    stand_in, url = tgi()
+    async with running(url=url) as stack:
+        for status in (404, 405):
+            for stream in (False, True):
+                stand_in.answers.append(Response(status_code=status))
+                with pytest.raises(NotSupportedError, match=f"{cannot}: .* answered {status}") as refused:
+                    await call(stack, stream=stream)
+                assert refused.value.param == "model"
+        assert await call(stack)
+
+
 async def test_what_is_no_tgi(tgi: Make, running: Run) -> None:
     _, url = tgi(is_tgi=False)
     async with running(url=url) as stack:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 from llamastack_conformance.checks import Check, checks_of
-from llamastack_conformance.installed_suites import suites
+from llamastack_conformance.installed_suites import derived_suites, suites
 from llamastack_conformance.suites.store import StoreConformance
 
 
@@ -19,5 +19,8 @@ def catalogue() -> tuple[tuple[Check, tuple[str, ...]], ...]:
     return tuple((check, tuple(apis)) for check, apis in found.values())
 
 
+@functools.cache
 def check_ids() -> frozenset[str]:
-    return frozenset(check.id for check, _ in catalogue())
+    """The ids of all checks, also of those that follow from the definition of an installed API without a suite."""
+    derived = (check.id for _, suite in derived_suites() for _, check in checks_of(suite))
+    return frozenset((*(check.id for check, _ in catalogue()), *derived))

@@ -51,3 +51,12 @@ def suites() -> Iterator[tuple[str, type]]:
     added = (installed.name for installed in default_discovery().group(SUITE_GROUP) if not installed.disabled)
     for api in dict.fromkeys((*llamastack_conformance.SUITES, *added)):
         yield api, suite_of(api)
+
+
+def derived_suites() -> Iterator[tuple[str, type]]:
+    """(API, suite) of the installed APIs for which no package brings a suite."""
+    discovery = default_discovery()
+    brought = {*llamastack_conformance.SUITES, *(installed.name for installed in discovery.group(SUITE_GROUP))}
+    for api, definition in Plugins(discovery).apis().items():
+        if api not in brought and not definition.implemented_by_stack:
+            yield api, derived_suite(definition)

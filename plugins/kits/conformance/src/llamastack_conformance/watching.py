@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 import tempfile
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -51,6 +53,21 @@ def own_temporary_folder() -> Iterator[Path]:
         mock.patch.dict(os.environ, TMPDIR=made),
     ):
         yield Path(made)
+
+
+@contextmanager
+def unclosed() -> Iterator[list[str]]:
+    """Objects that the block drops and does not close: the texts of their ResourceWarnings, when the block ends.
+
+    Such an object is closed only when it is collected, which may be late.
+    """
+    found: list[str] = []
+    gc.collect()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        yield found
+        gc.collect()
+        found += [str(warning.message) for warning in caught if issubclass(warning.category, ResourceWarning)]
 
 
 @contextmanager

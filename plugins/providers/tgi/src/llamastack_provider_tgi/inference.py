@@ -49,6 +49,7 @@ from llamastack_provider_tgi.stops import stream_without_stop
 _T = TypeVar("_T")
 _SERVING = ("running", "updating", "updateFailed")
 _FRESH_S = 60.0
+_NO_ROUTE = (404, 405)
 
 
 @dataclass(frozen=True)
@@ -130,11 +131,11 @@ class HuggingFaceInference(FormChatInference, FormCompletionInference, RemoteInf
             )
 
         if form.stream:
-            pieces = await self._made(lambda: self.backend.stream(target.url, call))
+            pieces = await self._made(target, "does not complete texts", lambda: self.backend.stream(target.url, call))
             chunks: AsyncIterator[Mapping[str, Any]] = text_chunks(pieces, logprobs=wanted)
             chunks = stream_without_stop(chunks, stops) if stops else chunks
             return Stream(_understood(chunks, self.provider_id), pieces.aclose)
-        reply = await self._made(lambda: self.backend.whole(target.url, call))
+        reply = await self._made(target, "does not complete texts", lambda: self.backend.whole(target.url, call))
         with understood(self.provider_id):
             return text_reply(reply, stops, logprobs=wanted)
 
@@ -151,11 +152,11 @@ class HuggingFaceInference(FormChatInference, FormCompletionInference, RemoteInf
 
         try:
             if form.stream:
-                pieces = await self._made(lambda: self.backend.stream(target.url, call))
+                pieces = await self._made(target, "does not chat", lambda: self.backend.stream(target.url, call))
                 chunks = _understood(chat_chunks(pieces), self.provider_id)
                 chunks = stream_without_stop(chunks, stops) if stops else chunks
                 return Stream(chunks, pieces.aclose)
-            reply = await self._made(lambda: self.backend.whole(target.url, call))
+            reply = await self._made(target, "does not chat", lambda: self.backend.whole(target.url, call))
         except InvalidRequestError as error:
             if form.fields.get("tool_choice") == "required" and "Tool with name required" in error.message:
                 # Before version 3 the server takes 'required' for the name of a tool.
@@ -164,12 +165,30 @@ class HuggingFaceInference(FormChatInference, FormCompletionInference, RemoteInf
         with understood(self.provider_id):
             return chat_reply(reply, stops)
 
-    async def _made(self, call: Callable[[], Awaitable[_T]]) -> _T:
+    async def _made(self, target: Target, cannot: str, call: Callable[[], Awaitable[_T]]) -> _T:
+        """The result of a call. Raises NotSupportedError if the server has no route for it: its model `cannot` do it.
+
+        A server has only the routes of what its model can do. That it says what it serves shows that the URL is right.
+        """
         try:
             return await call()
-        except (BackendError, NotFoundError, ProviderUnavailableError):
+        except (BackendError, NotFoundError, ProviderUnavailableError) as error:
             await self.after()
-            raise
+            if error.backend_status not in _NO_ROUTE or not await self._says_what_it_serves(target):
+                raise
+            raise NotSupportedError(
+                f"'{target.model}' {cannot}: {where(target.url)} says what it serves, but answered "
+                f"{error.backend_status}",
+                provider_id=self.provider_id,
+                param="model",
+                backend_status=error.backend_status,
+            ) from error
+
+    async def _says_what_it_serves(self, target: Target) -> bool:
+        try:
+            return await self.backend.info(target.url) is not None
+        except LlamaStackError:
+            return False  # the error of the call says what is wrong
 
 
 async def _understood(chunks: AsyncIterator[_T], provider_id: str) -> AsyncIterator[_T]:

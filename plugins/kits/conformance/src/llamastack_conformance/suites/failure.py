@@ -30,7 +30,7 @@ from llamastack_conformance.log_capture import everything_logged, lines_of
 from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.running import Running
 from llamastack_conformance.suites.suite import Suite
-from llamastack_conformance.watching import Holdings, becomes, left_after, own_temporary_folder
+from llamastack_conformance.watching import Holdings, becomes, left_after, own_temporary_folder, unclosed
 
 _RECOVERS_BY_S = 20.0
 _SEEN_BY_S = 5.0
@@ -227,9 +227,11 @@ class FailureChecks(Suite):
             # The first round is a warm-up: what is loaded once and kept, such as an SDK's modules, is no leak.
             for _ in range(2):
                 before, files = Holdings.now(), set(folder.rglob("*"))
-                await self._lived(subject)
+                with unclosed() as thrown_away:
+                    await self._lived(subject)
             left = await left_after(before, _LET_GO_BY_S)
             left += [f"temporary file {path.relative_to(folder)}" for path in sorted(set(folder.rglob("*")) - files)]
+        left += thrown_away
         if left:
             raise CheckFailure(f"left: {', '.join(left)}")
 
@@ -266,7 +268,7 @@ class FailureChecks(Suite):
                 shown = await self._shown(subject, running, tapped)
         shown += logged
         for name, value in secrets.items():
-            for part in _parts(value):
+            for part in parts_of(value):
                 places = [text for text in shown if part in text]
                 if places:
                     shown_text = Redactor(SecretStr(part))(Redactor(SecretStr(value))(places[0]))
@@ -313,7 +315,7 @@ class FailureChecks(Suite):
         return await expect_error(running, lambda: self.call(running), *kinds)
 
 
-def _parts(secret: str) -> tuple[str, ...]:
+def parts_of(secret: str) -> tuple[str, ...]:
     """A secret and its halves, if these are long enough to be found by nothing else."""
     half = len(secret) // 2
     return (secret, secret[:half], secret[half:]) if half >= _SHORTEST_PART else (secret,)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
-from pydantic import SecretStr
 
-from llamastack.provider.context import use_provider_data
 from llamastack.provider.errors import (
     AuthenticationError,
     BackendError,
@@ -23,10 +20,8 @@ from llamastack.provider.errors import (
     ProviderUnavailableError,
     RateLimitError,
 )
-from llamastack.provider.redaction import Redactor
-from llamastack_conformance.backend_tap import Request, always, answer
-from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
-from llamastack_conformance.log_capture import everything_logged, lines_of
+from llamastack_conformance.backend_tap import always, answer
+from llamastack_conformance.checks import CheckFailure, Tier, check
 from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.running import Running
 from llamastack_conformance.suites.failure import expect_error
@@ -66,30 +61,6 @@ _NO_LISTS = (
 )
 _CLIENTS_KEY = "9d2c7e-conformance-secret-of-a-client"
 _GIVES_UP_BY_S = 25.0
-
-
-@dataclass
-class _Shown:
-    """What anybody can see, by where it is."""
-
-    texts: dict[str, str] = field(default_factory=dict)
-
-    def add(self, where: str, error: LlamaStackError) -> None:
-        parts = (str(error), repr(error), json.dumps(error.to_wire()), *lines_of(error))
-        self.texts[f"the error of {where}"] = "\n".join(parts)
-
-    def note(self, where: str, text: str) -> None:
-        """Keep a text, after those that are known from there."""
-        self.texts[where] = f"{self.texts.get(where, '')}{text}\n"
-
-    def check(self, secrets: Mapping[str, str]) -> None:
-        """Raise CheckFailure if a secret is in any of them."""
-        for name, value in secrets.items():
-            for where, text in self.texts.items():
-                if value in text:
-                    place = text.index(value)
-                    shown = Redactor(SecretStr(value))(text[max(0, place - 100) : place + 100])
-                    raise CheckFailure(f"{name} is in {where}: {shown}")
 
 
 class StatusChecks(KindChecks):
@@ -174,51 +145,6 @@ class StatusChecks(KindChecks):
                                 group.start_soon(_expect, f"{kind.name}, silent", running, kind.make, allowed)
                 if scope.cancelled_caught:
                     raise CheckFailure(f"with a time limit of 1 s a call still waits after {_GIVES_UP_BY_S:g} s")
-
-    @check(
-        "failure.echoed-secrets",
-        tier=Tier.failure,
-        mend="redact what the backend says with the secrets of the config and of the client before it becomes an error",
-    )
-    async def test_failure_echoed_secrets(self, subject: Subject) -> None:
-        """if the backend repeats headers and URL in an error of any status, in any kind of call, no secret is in the
-        error, the log, a repr or a listing
-        """
-        secrets = subject.secret_values()
-        changes = {name: value for name, value in secrets.items() if name in subject.secret_names}
-        data = subject.client_data(_CLIENTS_KEY)
-        secrets |= {f"the client's {name}": value for name, value in (data or {}).items()}
-        if not secrets:
-            raise NotApplicable("the provider takes no secret")
-        shown = _Shown()
-        with everything_logged() as logged:
-            async with subject.start(changes=changes, tapped=True) as running:
-                for client in (None, data):
-                    with use_provider_data(client):
-                        await self._echoed(running, shown)
-                running.tap.clear()
-                config = subject.config_class.model_validate(running.instance.plan.config)
-                shown.note("a repr", f"{config!r} {config} {running.provider!r}")
-                shown.note("a listing", repr(await running.list_objects()))
-                shown.note("the health", repr(await running.stack.api("inspect").health()))
-        for line in logged:
-            shown.note(f"the log, by {line.partition(':')[0]}", line)
-        shown.check(secrets)
-
-    async def _echoed(self, running: Running, shown: _Shown) -> None:
-        for status in (*_EXPECTED, 200):
-
-            def echo(request: Request, status: int = status) -> bytes:
-                said = f"wrong: {request.whole.decode('latin-1')}"
-                body = json.dumps({"error": {"message": said}, "message": said}) if status % 2 == 0 else said
-                return answer(status, body, retry_after="3600")
-
-            running.tap.disturb(inject=echo)
-            for kind in await self.kinds(running):
-                try:
-                    await kind.make("Say hello.")
-                except LlamaStackError as error:
-                    shown.add(f"{kind.name} at {status}", error)
 
 
 async def _expect(where: str, running: Running, make: Any, kinds: tuple[type[LlamaStackError], ...]) -> None:

@@ -23,16 +23,17 @@ _CALLS = 4
 _LET_GO_BY_S = 3.0
 _LIMIT_BYTES = 256 * 1024
 _ANSWERS = KnownAnswers()
-_Make = Callable[[], Awaitable[Any]]
+Make = Callable[[], Awaitable[Any]]
+"""A call that can be repeated, and reads its result to the end."""
 _Answers = Callable[[Request], Any]
 
 
 class LimitChecks(Suite):
     """Checks of every provider."""
 
-    async def each_kind(self, running: Running) -> list[tuple[str, _Make]]:
+    async def each_kind(self, running: Running) -> list[tuple[str, Make]]:
         """(name, call) of the kinds of calls, each of which reads its result to the end and can be repeated."""
-        found: list[tuple[str, _Make]] = [("a call", partial(self.call, running))]
+        found: list[tuple[str, Make]] = [("a call", partial(self.call, running))]
         try:
             async with closing(await self.stream(running)):
                 found.append(("a stream", partial(self._read_stream, running)))
@@ -45,7 +46,7 @@ class LimitChecks(Suite):
             async for _ in pieces:
                 pass
 
-    async def answers_of(self, subject: Subject, tap: Tap, name: str, make: _Make) -> _Answers | None:
+    async def answers_of(self, subject: Subject, tap: Tap, name: str, make: Make) -> _Answers | None:
         """Make a call, and return how the tap answers it again."""
         await _ANSWERS.prime(subject, tap, name, make)
         return tap.inject
@@ -114,7 +115,7 @@ class LimitChecks(Suite):
             await _fails_if_long(running, "a listing", running.list_objects, lambda r: listing.get(target_of(r)))
 
 
-async def _fails_if_long(running: Running, name: str, make: _Make, answers: _Answers | None) -> None:
+async def _fails_if_long(running: Running, name: str, make: Make, answers: _Answers | None) -> None:
     """Raise CheckFailure if a call succeeds, or hides the failure, when the backend's answer is long."""
     padded = 0
 

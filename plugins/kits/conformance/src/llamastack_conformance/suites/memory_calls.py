@@ -108,6 +108,19 @@ class MemoryCalls(RoutedProviderConformance):
             found.append(("an insert", partial(self.insert, running, WRITTEN)))
         return found
 
+    async def more_kinds(self, running: Running) -> list[tuple[str, Callable[[], Awaitable[Any]]]]:
+        """Deletions and registrations, which fail in the checks that use them."""
+        bank = self.bank(running)
+        other = self.bank(running, "-other")
+        found: list[tuple[str, Callable[[], Awaitable[Any]]]] = []
+        if running.subject.declares("delete_documents"):
+            found.append(("a deletion", partial(self.delete, running, "no-such", bank_id=bank.identifier)))
+        if running.subject.declares("registration"):
+            found.append(("a registration", partial(running.register, other)))
+        if running.subject.declares("unregister"):
+            found.append(("unregistering", partial(running.unregister, other.identifier)))
+        return found
+
     async def prepare_questions(self, running: Running, texts: list[str]) -> None:
         await self.insert(running, *(MemoryBankDocument(document_id=text, content=text) for text in texts))
 

@@ -18,7 +18,7 @@ from llamastack_conformance.running import Running
 from llamastack_conformance.suites.memory_calls import MemoryCalls
 from llamastack_conformance.suites.memory_contents import check_contents, whole_version
 from llamastack_conformance.suites.memory_own_bank import OwnBank, own_bank, require
-from llamastack_conformance.suites.memory_texts import Ledger, batches, plain, word
+from llamastack_conformance.suites.memory_texts import Ledger, batches, plain, uncovered, word
 from llamastack_conformance.suites.registration import names
 from llamastack_conformance.suspensions import followed, spread, suspensions
 from llamastack_conformance.watching import becomes, watched_loop
@@ -71,6 +71,24 @@ class ConcurrencyChecks(MemoryCalls):
                 await _raced(_put(bank, new), point, lambda: bank.delete("raced"))
                 if await whole_version(bank, "raced", [old, new]) is old:
                     raise CheckFailure("after an insert and a delete at once the earlier version is still there")
+
+    @check(
+        "query_documents.during-insert",
+        tier=Tier.stress,
+        capability="query_documents",
+        mend="show the new chunks and hide the old ones in one request; a query reads one state of the bank",
+    )
+    async def test_query_documents_during_insert(self, subject: Subject) -> None:
+        """a query during an insert finds the whole earlier version of a document, or the whole new one; it is no error,
+        no mixture, and never finds nothing
+        """
+        async with subject.shared() as running, own_bank(self, running, "read", _CHUNK_TOKENS) as bank:
+            versions = _versions(bank)
+            await bank.put({"raced": versions[1].text})
+            # A query for a word that is in every line: one query finds every chunk.
+            for point in await _points(bank, versions[0], _RACES):
+                await bank.put({"raced": versions[1].text})
+                await _raced(_put(bank, versions[0]), point, lambda: _one_version(bank, versions))
 
     @check(
         "insert_documents.parallel",
@@ -207,6 +225,23 @@ def _versions(bank: OwnBank) -> list[Ledger]:
     """Two versions of a document, of different length."""
     tokens = _CHUNK_TOKENS if bank.is_vector else 200
     return [Ledger("the first version", 12 * tokens, 0), Ledger("the second version", 7 * tokens, 500_000)]
+
+
+async def _one_version(bank: OwnBank, versions: list[Ledger]) -> None:
+    """Query until several queries have found a whole version. Raises CheckFailure for anything else."""
+    for _ in range(_LOOKS):
+        found = dict.fromkeys(await bank.texts("nobody written today", "raced"))
+        if not found:
+            raise CheckFailure("a query during an insert finds nothing of a document that was there")
+        if not any(_covers(version, found) for version in versions):
+            raise CheckFailure(f"a query during an insert finds {len(found)} chunks, which are not one whole version")
+
+
+def _covers(version: Ledger, found: dict[str, None]) -> bool:
+    try:
+        return not uncovered(version.text, found)
+    except ValueError:  # a chunk of another version
+        return False
 
 
 async def _put(bank: OwnBank, version: Ledger) -> None:

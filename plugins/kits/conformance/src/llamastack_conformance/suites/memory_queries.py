@@ -65,7 +65,7 @@ class QueryChecks(MemoryCalls):
                 raise CheckFailure(f"{query!r} finds {len(scores)} chunks with scores {scores}")
             cuts = [(high + low) / 2 for high, low in itertools.pairwise(scores) if high > low + _CLOSE]
             # A score of a chunk is not lower than itself.
-            for least in (scores[-1] - 1, *cuts, scores[0], int(scores[0]) + 2):
+            for least in (scores[-1] - 1, *cuts, 0, scores[0], int(scores[0]) + 2):
                 wanted = [score for score in scores if score >= least]
                 got = (await _asked(bank, query, max_chunks=MOST, score_threshold=least)).scores
                 if not _are_close(got, wanted):
@@ -183,6 +183,10 @@ class QueryChecks(MemoryCalls):
                 ids = sorted(chunk.document_id for chunk in found.chunks)
                 if ids != sorted(chunk.document_id for chunk in whole.chunks):
                     raise CheckFailure(f"the query {parts} finds {ids}", wanted="what its text finds")
+            for part in ([word(5), f"Of {word(3)} and {word(4)} too."], [f"Of {word(3)} and {word(4)} too.", word(5)]):
+                best = [chunk.document_id for chunk in (await _asked(bank, part, max_chunks=1)).chunks]
+                if best != ["other"]:
+                    raise CheckFailure(f"the query {part} finds {best} first", wanted="'other', which has a part of it")
             try:
                 seen = await _asked(bank, [word(3), DOT], max_chunks=1)
             except (InvalidRequestError, NotSupportedError):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from llamastack_conformance.suites.declarations import StaticChecks
 from llamastack_conformance.suites.disk_faults import DiskChecks
+from llamastack_conformance.suites.echoed_secrets import EchoChecks
 from llamastack_conformance.suites.failure import FailureChecks
 from llamastack_conformance.suites.lifecycle import LifeChecks
-from llamastack_conformance.suites.limits import LimitChecks
 from llamastack_conformance.suites.nth_request import NthRegistrationChecks, NthRequestChecks
 from llamastack_conformance.suites.registration import RegistrationChecks
 from llamastack_conformance.suites.restart import RestartChecks, RestartedObjectChecks
@@ -14,7 +14,7 @@ from llamastack_conformance.suites.stress import StressChecks
 
 
 class ProviderConformance(
-    StaticChecks, LifeChecks, RestartChecks, FailureChecks, DiskChecks, LimitChecks, NthRequestChecks, StressChecks
+    StaticChecks, LifeChecks, RestartChecks, FailureChecks, DiskChecks, EchoChecks, NthRequestChecks, StressChecks
 ):
     """The checks of every provider."""
 

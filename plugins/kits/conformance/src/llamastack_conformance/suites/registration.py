@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from llamastack.api.base import RoutedObject
+from llamastack.provider import errors
 from llamastack.provider.errors import LlamaStackError, NotFoundError, NotSupportedError, UnsupportedObjectError
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
 from llamastack_conformance.configured import ConfiguredProvider
@@ -77,7 +78,7 @@ class RegistrationChecks(Suite):
     @check(
         "registration.unserved",
         tier=Tier.live,
-        mend="raise UnsupportedModelError, UnsupportedShieldError or UnsupportedMemoryBankError, naming what is served",
+        mend="raise UnsupportedObjectError, or its subclass for the kind of resource, with the resource's identifier",
     )
     async def test_registration_unserved(self, subject: Subject) -> None:
         """a resource that the backend does not serve is refused with an Unsupported...Error (400) that names it"""
@@ -185,12 +186,23 @@ class RegistrationChecks(Suite):
 
 
 async def _expect_refusal(running: Running, item: Any) -> None:
+    pair = running.subject.pair
+    wanted = f"{_refusal_of(pair.object_name)} that names '{item.identifier}'"
+    mend = f"raise {_refusal_of(pair.object_name)} in {pair.register_hook}, with the identifier of the {pair.label}"
     try:
         await running.register_directly(item)
     except UnsupportedObjectError as error:
-        if item.identifier not in error.message:
-            raise CheckFailure(f"the refusal does not name '{item.identifier}': {error.message}") from None
+        if item.identifier in error.message:
+            return
+        got = f"the refusal does not name '{item.identifier}': {error.message}"
     except NotSupportedError as error:
-        raise CheckFailure(f"NotSupportedError: {error.message}") from None
+        got = f"NotSupportedError: {error.message}"
     else:
-        raise CheckFailure(f"'{item.identifier}' ({type(item).__name__}) was taken")
+        got = f"'{item.identifier}' ({type(item).__name__}) was taken"
+    raise CheckFailure(got, wanted=wanted, mend=mend)
+
+
+def _refusal_of(kind: str) -> str:
+    """The class of the error for a kind of resource, such as `memory_bank`: its own, or that of every kind."""
+    own = f"Unsupported{''.join(word.capitalize() for word in kind.split('_'))}Error"
+    return own if hasattr(errors, own) else UnsupportedObjectError.__name__
