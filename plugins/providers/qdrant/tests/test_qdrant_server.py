@@ -85,11 +85,12 @@ async def test_refusals(start: Any, serve: Serve, status: int, expected: type[Ll
     assert KEY not in repr(memory) + repr(vars(memory))
 
 
-async def test_slow_down(start: Any, serve: Serve) -> None:
-    memory = await start(url=serve(answering(429, "{{}}", Retry_After="7")))
+@pytest.mark.parametrize(("given", "seconds"), [("7", 7), ("Wed, 21 Oct 2037 07:28:00 GMT", None)])
+async def test_slow_down(start: Any, serve: Serve, given: str, seconds: int | None) -> None:
+    memory = await start(url=serve(answering(429, "{{}}", Retry_After=given)))
     with pytest.raises(RateLimitError) as caught:
         await memory.health()
-    assert caught.value.retry_after == 7
+    assert caught.value.retry_after == seconds
 
 
 async def test_a_server_that_does_not_answer_in_time(start: Any, serve: Serve) -> None:

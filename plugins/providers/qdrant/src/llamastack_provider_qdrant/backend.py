@@ -14,7 +14,7 @@ import anyio
 import anyio.to_thread
 import httpx
 from qdrant_client import AsyncQdrantClient, QdrantClient
-from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
+from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 from qdrant_client.local.local_collection import LocalCollection
 from qdrant_client.local.qdrant_local import QdrantLocal
@@ -243,10 +243,10 @@ class _Server:
             return await retry_stale_connection(call, _was_dropped)
         except UnexpectedResponse as error:
             raise self._refused(error) from error
-        except ResourceExhaustedResponse as error:
+        except QdrantException as error:  # also where the client cannot read a Retry-After, such as a date
             raise RateLimitError(
                 f"qdrant at {self._url} limits the rate of requests",
-                retry_after=error.retry_after_s,
+                retry_after=getattr(error, "retry_after_s", None),
                 provider_id=self._provider_id,
             ) from error
         except ResponseHandlingException as error:
