@@ -89,10 +89,10 @@ def answer(status: int, body: str, *, media_type: str = "application/json", **he
 class Tap:
     """A relay between a provider and `target`; the provider gets `url` instead.
 
-    inject: returns the answer to a request, which is not forwarded then; None forwards it. hangs: requests are read and
-    never answered. cuts: an answer ends in the middle of its body. holds: an answer stops in the middle of its body,
-    and its connection stays open. trickles: answers are forwarded in small parts. gate: where each request waits before
-    it is forwarded or answered. breakage: one request goes wrong.
+    inject: returns the answer to a request, which is not forwarded then; None forwards it. hangs: other requests are
+    read and never answered. cuts: an answer ends in the middle of its body. holds: an answer stops in the middle of its
+    body, and its connection stays open. trickles: answers are forwarded in small parts. gate: where each request waits
+    before it is forwarded or answered. breakage: one request goes wrong.
     requests: the requests so far. exchanges: the forwarded ones with their answers. handed_on: forwarded bytes of
     answers. left: how often the provider closed a connection whose answer was held back. connections: accepted so far.
     """
@@ -241,15 +241,14 @@ class Tap:
                     await self.gate.passed()
                 injected = _answer_of(fault) or (self.inject(request) if self.inject else None)
                 if injected is not None:
-                    await _send_injected(client, injected)
-                    if _closes(injected):
+                    await _send_injected(client, _half(injected) if self.cuts or self.holds else injected)
+                    if self.cuts or (_closes(injected) and not self.holds):
                         return
-                    continue
-                if self.hangs:
+                if self.holds if injected is not None else self.hangs:
                     self.holding += 1
                     this.hold()
-                    continue
-                await self._forward(Exchange(request, loses=fault is Fault.lost), backend, this)
+                elif injected is None:
+                    await self._forward(Exchange(request, loses=fault is Fault.lost), backend, this)
 
     async def _forward(self, exchange: Exchange, backend: ByteStream, this: _Connection) -> None:
         request = exchange.request
@@ -297,6 +296,12 @@ async def _send_injected(client: ByteStream, injected: bytes | Sequence[bytes]) 
         await client.send(piece)
         for _ in range(_READ_WITHIN_STEPS):  # so that the provider reads each piece by itself
             await checkpoint()
+
+
+def _half(injected: bytes | Sequence[bytes]) -> bytes:
+    """An answer up to the middle of its body."""
+    head, end, body = (injected if isinstance(injected, bytes) else b"".join(injected)).partition(_HEAD_END)
+    return head + end + body[: len(body) // 2]
 
 
 def _answer_of(fault: Fault | None) -> bytes | None:

@@ -50,6 +50,7 @@ class Subject(ConfiguredProvider, CheckRunner):
         CheckRunner.__init__(self, on_run)
         self._group: TaskGroup | None = None
         self._shared: _Shared | None = None
+        self._left: _Shared | None = None
         self._never_healthy = NeverHealthy()
         self._cassette: CassetteSession | None = None
 
@@ -146,19 +147,37 @@ class Subject(ConfiguredProvider, CheckRunner):
                             pass
 
     @asynccontextmanager
-    async def shared(self) -> AsyncIterator[Running]:
-        """The stack for all checks that change nothing for other checks."""
+    async def shared(self, *, tapped: bool = False) -> AsyncIterator[Running]:
+        """The stack for all checks that change nothing for other checks.
+
+        tapped: with a tap before the backend, whose faults end with the block; raises NotApplicable if that is
+        impossible. After a check that fails with a tap, the next one gets another stack.
+        """
+        if self._shared is not None and self._shared.running.is_tapped is not tapped:
+            await self.stop_shared()
         if self._shared is None:
             if self._group is None:
                 raise RuntimeError("a check runs while its subject is open")
-            self._shared = await self._group.start(self._hold_shared)
-        yield self._shared.running
+            self._shared = await self._group.start(self._hold_shared, tapped)
+        shared = self._shared
+        try:
+            yield shared.running
+        except NotApplicable:
+            raise
+        except BaseException:
+            if tapped and self._shared is shared:
+                self._left, self._shared = shared, None
+                shared.stopping.set()
+            raise
+        finally:
+            if tapped:
+                shared.running.tap.clear()
 
-    async def _hold_shared(self, *, task_status: TaskStatus[_Shared]) -> None:
+    async def _hold_shared(self, tapped: bool, *, task_status: TaskStatus[_Shared]) -> None:
         # A separate task: cancel scopes must close in the task that opened them.
         stopped = anyio.Event()
         try:
-            async with self.start() as running:
+            async with self.start(tapped=tapped) as running:
                 shared = _Shared(running, anyio.Event(), stopped)
                 task_status.started(shared)
                 await shared.stopping.wait()
@@ -168,9 +187,11 @@ class Subject(ConfiguredProvider, CheckRunner):
     async def stop_shared(self) -> None:
         """Stop the shared stack if it runs; the next check that needs it starts it again."""
         shared, self._shared = self._shared, None
-        if shared is not None:
-            shared.stopping.set()
-            await shared.stopped.wait()
+        left, self._left = self._left, None
+        for one in (shared, left):
+            if one is not None:
+                one.stopping.set()
+                await one.stopped.wait()
 
     @asynccontextmanager
     async def _tasks(self) -> AsyncIterator[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 from llamastack.api.common import (
     CompletionMessage,
@@ -24,14 +25,16 @@ from llamastack.api.inference import (
     LogProbConfig,
 )
 from llamastack.api.models import Model
+from llamastack.provider.streams import closing
 from llamastack_conformance.checks import CheckFailure
 from llamastack_conformance.running import Running
 from llamastack_conformance.suites.provider import RoutedProviderConformance
 from llamastack_conformance.suites.suite import Probe
 
 BRIEF = SamplingParams(max_tokens=4)
+PLAIN = SamplingParams(max_tokens=8)
 SHORT = SamplingParams(max_tokens=12)
-LONG = SamplingParams(max_tokens=32)
+LONG = SamplingParams(max_tokens=24)
 QUESTION = "What is the capital of France?"
 COUNT = "Count from one to twenty, in words."
 WEATHER = ToolDefinition(
@@ -48,6 +51,7 @@ SUNNY = JsonSchemaResponseFormat(
     }
 )
 _MANY_TEXTS = 35
+_KNOWN: WeakKeyDictionary[object, dict[str, Any]] = WeakKeyDictionary()
 # A PNG of one red dot.
 DOT = ImageMedia(
     image="data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
@@ -83,6 +87,17 @@ class InferenceCalls(RoutedProviderConformance):
     async def _embed(self, running: Running, contents: list[Any]) -> Any:
         model = await self._embedder(running)
         return await running.calls.embeddings(model=model, contents=contents)
+
+    async def known(self, running: Running, make: Callable[..., Awaitable[Any]], *given: Any, **more: Any) -> Any:
+        """What `make(running, *given, **more)` returns, read to its end; of a stream, the list of its pieces.
+
+        Checks of a provider that make the same call share its result, so that a model computes it once.
+        """
+        calls = _KNOWN.setdefault(running.subject, {})
+        name = f"{getattr(make, '__name__', make)} {given} {sorted(more.items())}"
+        if name not in calls:
+            calls[name] = await read(await make(running, *given, **more))
+        return calls[name]
 
     async def call(self, running: Running, text: str = QUESTION) -> Any:
         for capability, ask in (("chat_completion", self._chat), ("completion", self._complete)):
@@ -152,6 +167,14 @@ class InferenceCalls(RoutedProviderConformance):
             ),
         }
         return probes[capability]
+
+
+async def read(result: Any) -> Any:
+    """A whole result as it is; the list of the pieces of a stream."""
+    if not isinstance(result, AsyncIterator):
+        return result
+    async with closing(result):
+        return [piece async for piece in result]
 
 
 def _embeds(model: Model) -> bool:

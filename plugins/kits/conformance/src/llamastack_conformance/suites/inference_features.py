@@ -82,7 +82,7 @@ class FeatureChecks(InferenceCalls):
     async def test_tools_works(self, subject: Subject) -> None:
         """a required tool is called: a ToolCall with an id, the tool's name and its arguments"""
         async with subject.shared() as running:
-            reply = await self._weather(running)
+            reply = await self.known(running, self._weather)
         well_formed(subject.method("chat_completion"), reply)
         _weather_call(reply.completion_message.tool_calls)
         if reply.completion_message.stop_reason is not StopReason.end_of_message:
@@ -99,7 +99,7 @@ class FeatureChecks(InferenceCalls):
         if not subject.declares("streaming"):
             raise NotApplicable("the provider declares no `streaming`")
         async with subject.shared() as running:
-            events = [piece.event async for piece in await self._weather(running, stream=True)]
+            events = [piece.event for piece in await self.known(running, self._weather, stream=True)]
         deltas = [event.delta for event in events if isinstance(event.delta, ToolCallDelta)]
         statuses = [delta.parse_status for delta in deltas]
         kinds = ToolCallParseStatus

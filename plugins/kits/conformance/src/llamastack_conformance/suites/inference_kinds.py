@@ -6,27 +6,27 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
-from llamastack.api.common import SamplingParams, UserMessage
+from llamastack.api.common import UserMessage
 from llamastack_adapters.chat_request import ChatRequest
 from llamastack_conformance.backend_tap import Request, Tap
 from llamastack_conformance.gate import Gate
 from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.running import Running
-from llamastack_conformance.suites.inference_ways import ANSWERS, AskingChecks, Way, read
-
-_PARAMS = SamplingParams(max_tokens=8)
+from llamastack_conformance.suites.inference_calls import PLAIN, read
+from llamastack_conformance.suites.inference_ways import ANSWERS, AskingChecks, Way
 
 
 class Kind(NamedTuple):
     """A kind of call. make: makes one about a text, and reads its result to the end. streamed: it is a stream.
 
-    known_as: the name by which `ANSWERS` knows the backend's answer to it.
+    known_as: the name by which `ANSWERS` knows the backend's answer to it. is_native: it is a method of the API.
     """
 
     name: str
     make: Callable[[str], Coroutine[Any, Any, Any]]
     streamed: bool
     known_as: str
+    is_native: bool = True
 
 
 class KindChecks(AskingChecks):
@@ -61,7 +61,7 @@ class KindChecks(AskingChecks):
         for stream in (False, True) if running.subject.declares("streaming") else (False,):
 
             async def complete(text: str, stream: bool = stream) -> Any:
-                return await read(await self._complete(running, text, sampling_params=_PARAMS, stream=stream))
+                return await read(await self._complete(running, text, sampling_params=PLAIN, stream=stream))
 
             name = f"completion{', streamed' if stream else ''}"
             yield Kind(name, complete, streamed=stream, known_as=f"{name} of {model}")
@@ -69,9 +69,9 @@ class KindChecks(AskingChecks):
 
 def _chat_kind(running: Running, way: Way, model: str) -> Kind:
     async def chat(text: str) -> Any:
-        return await read(await way.ask(running, ChatRequest(model, [UserMessage(content=text)], _PARAMS)))
+        return await read(await way.ask(running, ChatRequest(model, [UserMessage(content=text)], PLAIN)))
 
-    return Kind(way.name, chat, streamed="streamed" in way.name, known_as=f"{way.name} of {model}")
+    return Kind(way.name, chat, "streamed" in way.name, f"{way.name} of {model}", way.native)
 
 
 async def primed(running: Running, kind: Kind, *, gate: Gate | None = None) -> Any:

@@ -12,8 +12,8 @@ from llamastack_adapters.chat_request import ChatRequest
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
 from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.replaying import changed_events, instead_of_the_last, is_text, target_of
-from llamastack_conformance.suites.inference_calls import BRIEF, text_of_piece
-from llamastack_conformance.suites.inference_ways import AskingChecks, read
+from llamastack_conformance.suites.inference_calls import BRIEF, read, text_of_piece
+from llamastack_conformance.suites.inference_ways import AskingChecks
 
 _TOP = 2
 _GIVEN = 5
@@ -33,7 +33,7 @@ class LogprobChecks(AskingChecks):
         of a stream
         """
         tried = False
-        async with subject.start(tapped=True) as running:
+        async with subject.shared(tapped=True) as running:
             if not subject.declares("chat_completion"):
                 raise NotApplicable("the provider declares no `chat_completion`")
             model = await self._model(running)

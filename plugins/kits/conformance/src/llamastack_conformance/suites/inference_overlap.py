@@ -36,7 +36,7 @@ class OverlapChecks(KindChecks):
     @check("stress.overlap", tier=Tier.stress, mend="hold no lock while the backend works, and use an async client")
     async def test_stress_overlap(self, subject: Subject) -> None:
         """of eight calls at once of every kind, four or more wait for the backend at the same time"""
-        async with subject.start(tapped=True) as running:
+        async with subject.shared(tapped=True) as running:
             for kind in await self.kinds(running):
                 gate = Gate(_AT_ONCE // 2, _MEET_WITHIN_S)
                 await primed(running, kind, gate=gate)
@@ -47,7 +47,7 @@ class OverlapChecks(KindChecks):
     @check("stress.connections", tier=Tier.stress, mend="make one client for all calls, and read answers to their end")
     async def test_stress_connections(self, subject: Subject) -> None:
         """two hundred calls use few connections to the backend, which are kept and used again"""
-        async with subject.start(tapped=True) as running:
+        async with subject.shared(tapped=True) as running:
             kinds = await self.kinds(running)
             for kind in kinds:
                 await primed(running, kind)
@@ -82,7 +82,7 @@ class OverlapChecks(KindChecks):
     async def test_stress_each_method(self, subject: Subject) -> None:
         """no method blocks the event loop for 100 ms: listing, whole calls, streams, twenty texts to embed"""
         tapped = subject.backend_url is not None
-        async with subject.start(tapped=True) if tapped else subject.shared() as running:
+        async with subject.shared(tapped=tapped) as running:
             if subject.declares("embeddings"):
                 embed = partial(self._embed, running, FEW_TEXTS)
                 await _watch(running, f"embeddings of {len(FEW_TEXTS)} texts", embed, FEW_KNOWN_AS if tapped else "")
@@ -122,7 +122,7 @@ class OverlapChecks(KindChecks):
         """
         if subject.client_data("") is None:
             raise NotApplicable("the provider takes no keys of clients")
-        async with subject.start(tapped=True) as running:
+        async with subject.shared(tapped=True) as running:
             for kind in await self.kinds(running):
                 await primed(running, kind, gate=Gate(_AT_ONCE, _MEET_WITHIN_S))
                 keys = [f"conformance-key-of-client-{number:03d}" for number in range(_AT_ONCE)]

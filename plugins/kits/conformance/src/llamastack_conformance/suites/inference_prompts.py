@@ -16,9 +16,9 @@ from llamastack_conformance.received import Received
 from llamastack_conformance.replaying import completed, is_text, reframed, target_of
 from llamastack_conformance.running import Running
 from llamastack_conformance.suites.failure import expect_error
-from llamastack_conformance.suites.inference_calls import BRIEF
+from llamastack_conformance.suites.inference_calls import PLAIN, read
 from llamastack_conformance.suites.inference_kinds import KindChecks
-from llamastack_conformance.suites.inference_ways import ANSWERS, read
+from llamastack_conformance.suites.inference_ways import ANSWERS
 
 _PRIVATE = "qzprivatewords"
 _RAW = "qzrawprompt"
@@ -43,11 +43,11 @@ class PromptChecks(KindChecks):
     )
     async def test_received_prompt(self, subject: Subject) -> None:
         """the text of a completion reaches a backend of OpenAI's dialect as a raw prompt, not as a message of a chat"""
-        async with subject.start(tapped=True) as running:
+        async with subject.shared(tapped=True) as running:
             for stream in (False, True) if subject.declares("streaming") else (False,):
 
                 async def ask(text: str = "One, two,", stream: bool = stream) -> Any:
-                    return await read(await self._complete(running, text, sampling_params=BRIEF, stream=stream))
+                    return await read(await self._complete(running, text, sampling_params=PLAIN, stream=stream))
 
                 name = f"completion{', streamed' if stream else ''} of {await self._model(running)}"
                 await ANSWERS.prime(subject, running.tap, name, ask)

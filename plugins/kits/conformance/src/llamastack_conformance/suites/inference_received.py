@@ -68,7 +68,7 @@ class ReceivedChecks(AskingChecks):
     )
     async def test_received_messages(self, subject: Subject) -> None:
         """the backend receives all of a conversation, each part once, in order, and with its role, in every way"""
-        async with subject.start(tapped=True) as running:
+        async with subject.shared(tapped=True) as running:
             model = await self._model(running)
             async for way, _ in self.replaying_ways(running):
                 messages, words = conversation("m")
@@ -86,7 +86,7 @@ class ReceivedChecks(AskingChecks):
     )
     async def test_received_sampling(self, subject: Subject) -> None:
         """the backend receives each sampling parameter with its value, and a greedy call is greedy there"""
-        async with subject.start(tapped=True) as running:
+        async with subject.shared(tapped=True) as running:
             model = await self._model(running)
             async for way, plain in self.replaying_ways(running):
                 _is_greedy(way, plain)
@@ -105,7 +105,7 @@ class ReceivedChecks(AskingChecks):
     )
     async def test_received_nothing_else(self, subject: Subject) -> None:
         """a plain chat sends the same after a chat with many messages and parameters as before it"""
-        async with subject.start(tapped=True) as running:
+        async with subject.shared(tapped=True) as running:
             model = await self._model(running)
             async for way, _ in self.replaying_ways(running):
                 plain = [await self._plain(running, way, f"qznp{place}") for place in range(2)]

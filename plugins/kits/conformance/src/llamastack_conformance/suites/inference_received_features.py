@@ -78,7 +78,7 @@ class ReceivedFeatureChecks(AskingChecks):
         """the backend receives every tool with its parameters, whether one must be called, and earlier calls with
         their answers
         """
-        async with subject.start(tapped=True) as running:
+        async with subject.shared(tapped=True) as running:
             model = await self._model(running, subject.settings.tool_model)
             async for way, _ in self.replaying_ways(running, model):
                 asked = ChatRequest(model, [UserMessage(content="Say qzt1.")], BRIEF, _TOOLS, ToolChoice.auto)
@@ -101,7 +101,7 @@ class ReceivedFeatureChecks(AskingChecks):
     )
     async def test_received_response_format(self, subject: Subject) -> None:
         """the backend receives the whole JSON schema of a reply, in every way"""
-        async with subject.start(tapped=True) as running:
+        async with subject.shared(tapped=True) as running:
             model = await self._model(running)
             async for way, _ in self.replaying_ways(running):
                 messages: list[Message] = [UserMessage(content="Say qzf1.")]
@@ -120,7 +120,7 @@ class ReceivedFeatureChecks(AskingChecks):
         if subject.settings.image_model is None:
             raise NotApplicable("name a model that sees images in x-conformance.image_model")
         data = str(DOT.image).partition(",")[2]
-        async with subject.start(tapped=True) as running:
+        async with subject.shared(tapped=True) as running:
             model = await self._model(running, subject.settings.image_model)
             async for way, _ in self.replaying_ways(running, model):
                 content = ["See qzbefore.", ImageMedia(image=DOT.image), "Now qzafter."]
@@ -164,7 +164,7 @@ class ReceivedFeatureChecks(AskingChecks):
     )
     async def test_received_model(self, subject: Subject) -> None:
         """calls of two models reach the backend as calls of two models"""
-        async with subject.start(tapped=True) as running:
+        async with subject.shared(tapped=True) as running:
             listed = [model for model in await running.list_objects() if model.can_chat]
             own = [model.identifier for model in listed if "alias_of" not in model.metadata][:_MOST_MODELS]
             if len(own) < 2:
@@ -189,7 +189,7 @@ class ReceivedFeatureChecks(AskingChecks):
     )
     async def test_received_texts(self, subject: Subject) -> None:
         """the backend receives every text unchanged: accents, emoji, right-to-left, spaces, NUL, 20,000 characters"""
-        async with subject.start(tapped=True) as running:
+        async with subject.shared(tapped=True) as running:
             if subject.declares("chat_completion"):
                 model = await self._model(running)
                 async for way, _ in self.replaying_ways(running):

@@ -19,9 +19,9 @@ from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, che
 from llamastack_conformance.gate import Gate
 from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.received import Received
-from llamastack_conformance.replaying import body_of, completed, head_of, instead_of_the_last, is_text, reframed
+from llamastack_conformance.replaying import body_of, head_of, instead_of_the_last, reframed
 from llamastack_conformance.running import Running
-from llamastack_conformance.suites.inference_calls import BRIEF, SHORT, text_of_reply
+from llamastack_conformance.suites.inference_calls import BRIEF, text_of_reply
 from llamastack_conformance.suites.inference_features import FeatureChecks
 from llamastack_conformance.suites.inference_kinds import Kind, KindChecks
 from llamastack_conformance.suites.inference_texts import LONG_TEXT, SPACES, answered, same_text, texts_of
@@ -45,23 +45,19 @@ class ReplayChecks(FeatureChecks, KindChecks):
         """the text of a whole reply is exactly what the backend sent: any script, line breaks, spaces at its ends and
         within, markup, and 20,000 characters
         """
-        calls: dict[str, Callable[[Running], Any]] = {}
-        if subject.declares("chat_completion"):
-            calls["chat_completion"] = lambda running: self._chat(running, sampling_params=SHORT)
-        if subject.declares("completion"):
-            calls["completion"] = lambda running: self._complete(running, sampling_params=SHORT)
-        if not calls:
+        if not subject.declares("chat_completion") and not subject.declares("completion"):
             raise NotApplicable("the provider makes no texts")
-        async with subject.start(tapped=True) as running:
-            for name, call in calls.items():
-                running.tap.clear()
-                text = text_of_reply(await call(running))
-                answer = await _answer_with(running, text)
+        async with subject.shared(tapped=True) as running:
+            for kind in await self.kinds(running):
+                if kind.streamed or not kind.is_native or kind.name == "embeddings":
+                    continue
+                template = await _template(running, kind)
+                if template is None:
+                    raise NotApplicable("the backend's answers do not hold the text as JSON")
                 for other in (_TEXT, SPACES, LONG_TEXT):
-                    running.tap.disturb(
-                        inject=instead_of_the_last(running.tap, reframed(answer, _exchanged(text, other)))
-                    )
-                    same_text(name, text_of_reply(await call(running)), other)
+                    changed = reframed(template.answer, _exchanged(template.text, other))
+                    running.tap.disturb(inject=instead_of_the_last(running.tap, changed))
+                    same_text(kind.name, text_of_reply(await kind.make("Say qzplain.")), other)
 
     @check(
         "tools.several",
@@ -71,11 +67,10 @@ class ReplayChecks(FeatureChecks, KindChecks):
     )
     async def test_tools_several(self, subject: Subject) -> None:
         """a reply with two tool calls has both, in order, each with its own id and its own arguments"""
-        async with subject.start(tapped=True) as running:
-            reply = await self._weather(running)
+        async with subject.shared(tapped=True) as running:
+            reply, answer = await answered(running, "a tool call", partial(self._weather, running))
             first = reply.completion_message.tool_calls[0]
             city = str(first.arguments.get("city"))
-            answer = await _answer_with(running, first.tool_name)
             try:
                 body = json.loads(body_of(head_of(answer), answer.partition(b"\r\n\r\n")[2]))
             except ValueError:
@@ -98,7 +93,7 @@ class ReplayChecks(FeatureChecks, KindChecks):
     )
     async def test_received_logprobs(self, subject: Subject) -> None:
         """the backend is asked for as many likely tokens as the call asks for, in every way"""
-        async with subject.start(tapped=True) as running:
+        async with subject.shared(tapped=True) as running:
             if not subject.declares("chat_completion"):
                 raise NotApplicable("the provider declares no `chat_completion`")
             model = await self._model(running)
@@ -119,7 +114,7 @@ class ReplayChecks(FeatureChecks, KindChecks):
         """of many concurrent calls each gets the answer to its own text, whole and streamed, and so does a second one
         with the same text
         """
-        async with subject.start(tapped=True) as running:
+        async with subject.shared(tapped=True) as running:
             templates = [found for kind in await self.kinds(running) if (found := await _template(running, kind))]
             if not templates:
                 raise NotApplicable("the backend's answers do not hold the texts as JSON")
@@ -179,15 +174,6 @@ async def _each_its_own(running: Running, templates: Sequence[_Template]) -> Non
 def _new(sent: Received, plain: Received) -> str:
     known = {path for path, _ in plain.leaves}
     return ", ".join(f"{path}={value}" for path, value in sent.leaves if path not in known) or "nothing of it is sent"
-
-
-async def _answer_with(running: Running, text: str) -> bytes:
-    """The latest answer of the backend that holds a text. Raises NotApplicable if none holds it as it is."""
-    for exchange in reversed(running.tap.exchanges):
-        answer = await completed(exchange)
-        if is_text(answer) and any(form in answer for form in _forms(text)):
-            return answer
-    raise NotApplicable("the backend's answers do not hold the text as JSON")
 
 
 def _forms(text: str) -> tuple[bytes, bytes]:

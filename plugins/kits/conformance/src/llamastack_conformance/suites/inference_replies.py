@@ -43,7 +43,7 @@ class ReplyChecks(InferenceCalls):
         logprobs
         """
         async with subject.shared() as running:
-            reply = await self._chat(running)
+            reply = await self.known(running, self._chat)
         well_formed(subject.method("chat_completion"), reply)
         check_plain_message(reply.completion_message)
         if reply.logprobs is not None:

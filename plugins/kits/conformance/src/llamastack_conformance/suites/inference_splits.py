@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
-from llamastack.api.common import SamplingParams
-from llamastack_conformance.backend_tap import Exchange
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
 from llamastack_conformance.provider_under_test import Subject
-from llamastack_conformance.replaying import completed, instead_of_the_last, is_text, reframed
+from llamastack_conformance.replaying import instead_of_the_last, is_text, reframed
 from llamastack_conformance.running import Running
-from llamastack_conformance.suites.inference_calls import COUNT, text_of_piece
-from llamastack_conformance.suites.inference_ways import AskingChecks, read
+from llamastack_conformance.suites.inference_calls import text_of_piece
+from llamastack_conformance.suites.inference_kinds import KindChecks, primed
 from llamastack_conformance.suites.inference_wholes import said
 
-_PARAMS = SamplingParams(max_tokens=16)
 _MARK = "ä🦙é\u0301שלום\u2028"
 _SIZES = (1, 7, 64)
 _MOST_PIECES = 2000
 
 
-class SplitChecks(AskingChecks):
+class SplitChecks(KindChecks):
     """The checks of streams over a network that splits them."""
 
     @check(
@@ -35,44 +31,34 @@ class SplitChecks(AskingChecks):
         """a stream of the backend says the same whether it arrives at once or byte by byte, with characters of several
         bytes in it
         """
-        async with subject.start(tapped=True) as running:
-            for name, ask in self._streams(running):
-                running.tap.clear()
-                first = await read(await ask())
-                exchange = _streamed(running)
-                answer = await completed(exchange)
+        async with subject.shared(tapped=True) as running:
+            for kind in await self.kinds(running):
+                if not kind.is_native or not kind.streamed:
+                    continue
+                first = await primed(running, kind)
                 expected = said(first)
-                changed, answer = _with_mark(first, answer)
+                changed, answer = _with_mark(first, _last_answer(running))
                 for size in (len(answer), *_SIZES):
                     running.tap.disturb(inject=instead_of_the_last(running.tap, _split(answer, size)))
-                    found = said(await read(await ask()))
+                    found = said(await kind.make("Say qzplain."))
                     if (found.text, found.stop_reason, found.usage) != (
                         changed,
                         expected.stop_reason,
                         expected.usage,
                     ):
                         raise CheckFailure(
-                            f"{name}, in pieces of {min(size, len(answer))} bytes: {found}",
+                            f"{kind.name}, in pieces of {min(size, len(answer))} bytes: {found}",
                             wanted=f"{changed!r}, {expected.stop_reason}, {expected.usage}",
                         )
 
-    def _streams(self, running: Running) -> list[tuple[str, Callable[[], Any]]]:
-        subject, found = running.subject, []
-        if subject.declares("chat_completion"):
-            found.append(("chat_completion", lambda: self._chat(running, COUNT, sampling_params=_PARAMS, stream=True)))
-        if subject.declares("completion"):
-            found.append(("completion", lambda: self._complete(running, sampling_params=_PARAMS, stream=True)))
-        return found
 
-
-def _streamed(running: Running) -> Exchange:
-    """The exchange of the latest stream: the longest of the answers to requests with a body."""
-    asked = [exchange for exchange in running.tap.exchanges if exchange.request.body]
-    if not asked:
+def _last_answer(running: Running) -> bytes:
+    """The answer that the tap gives to the latest request with a body."""
+    asked = [request for request in running.tap.requests if request.body]
+    answer = running.tap.inject(asked[-1]) if asked and running.tap.inject else None
+    if not isinstance(answer, bytes):
         raise NotApplicable("the provider sends requests without a body")
-    found = asked[-1]
-    running.tap.exchanges.clear()
-    return found
+    return answer
 
 
 def _with_mark(pieces: list[Any], answer: bytes) -> tuple[str, bytes]:

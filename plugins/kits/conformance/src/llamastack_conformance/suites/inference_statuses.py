@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import anyio
@@ -20,12 +22,12 @@ from llamastack.provider.errors import (
     ProviderUnavailableError,
     RateLimitError,
 )
-from llamastack_conformance.backend_tap import always, answer
+from llamastack_conformance.backend_tap import Injected, Request, always, answer
 from llamastack_conformance.checks import CheckFailure, Tier, check
 from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.running import Running
 from llamastack_conformance.suites.failure import expect_error
-from llamastack_conformance.suites.inference_kinds import KindChecks
+from llamastack_conformance.suites.inference_kinds import Kind, KindChecks, primed
 
 _DOWN = (ProviderUnavailableError, BackendError)
 _EXPECTED: Mapping[int, tuple[type[LlamaStackError], ...]] = {
@@ -61,6 +63,7 @@ _NO_LISTS = (
 )
 _CLIENTS_KEY = "9d2c7e-conformance-secret-of-a-client"
 _GIVES_UP_BY_S = 25.0
+_HELD = "qzheld"
 
 
 class StatusChecks(KindChecks):
@@ -119,8 +122,9 @@ class StatusChecks(KindChecks):
     async def test_failure_cut_each(self, subject: Subject) -> None:
         """in every kind of call, an answer that is cut in the middle is an error of the backend (502, 503)"""
         async with subject.start(tapped=True) as running:
-            running.tap.disturb(cuts=True)
             for kind in await self.kinds(running):
+                await primed(running, kind)
+                running.tap.disturb(inject=running.tap.inject, cuts=True)
                 await _expect(f"{kind.name}, cut", running, kind.make, _DOWN)
 
     @check(
@@ -136,15 +140,33 @@ class StatusChecks(KindChecks):
         allowed = (ProviderTimeoutError, *_DOWN)
         async with subject.start(tapped=True, changes=subject.short_timeouts) as running:
             kinds = await self.kinds(running)
-            for holds in (False, True):
-                running.tap.disturb(hangs=not holds, holds=holds)
-                with anyio.move_on_after(_GIVES_UP_BY_S) as scope:
-                    async with anyio.create_task_group() as group:
-                        for kind in kinds:
-                            if kind.streamed or not holds:
-                                group.start_soon(_expect, f"{kind.name}, silent", running, kind.make, allowed)
-                if scope.cancelled_caught:
-                    raise CheckFailure(f"with a time limit of 1 s a call still waits after {_GIVES_UP_BY_S:g} s")
+            running.tap.disturb(inject=await _streams_held(running, kinds), hangs=True, holds=True)
+            with anyio.move_on_after(_GIVES_UP_BY_S) as scope:
+                async with anyio.create_task_group() as group:
+                    for kind in kinds:
+                        group.start_soon(_expect, f"{kind.name}, silent", running, kind.make, allowed)
+                        if kind.streamed:
+                            held = partial(kind.make, f"Say {_HELD}.")
+                            group.start_soon(_expect, f"{kind.name}, held", running, lambda _, h=held: h(), allowed)
+            if scope.cancelled_caught:
+                raise CheckFailure(f"with a time limit of 1 s a call still waits after {_GIVES_UP_BY_S:g} s")
+
+
+async def _streams_held(running: Running, kinds: Sequence[Kind]) -> Callable[[Request], Injected]:
+    """The backend's answers to streams, for requests whose text has `_HELD`."""
+    known = []
+    for kind in kinds:
+        if kind.streamed:
+            with suppress(LlamaStackError):  # with the short time limit a slow backend may not answer in time
+                await primed(running, kind)
+                known.append(running.tap.inject)
+
+    def inject(request: Request) -> Injected:
+        if _HELD.encode() not in request.body:
+            return None
+        return next((found for one in known if one is not None and (found := one(request)) is not None), None)
+
+    return inject
 
 
 async def _expect(where: str, running: Running, make: Any, kinds: tuple[type[LlamaStackError], ...]) -> None:

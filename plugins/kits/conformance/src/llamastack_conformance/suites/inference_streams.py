@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from llamastack.api.inference import (
     ChatCompletionResponseEventType,
@@ -11,8 +12,16 @@ from llamastack.api.inference import (
 )
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
 from llamastack_conformance.provider_under_test import Subject
+from llamastack_conformance.running import Running
 from llamastack_conformance.shapes import well_formed_piece
-from llamastack_conformance.suites.inference_calls import InferenceCalls, text_of_piece, text_of_pieces
+from llamastack_conformance.suites.inference_calls import (
+    COUNT,
+    LONG,
+    InferenceCalls,
+    read,
+    text_of_piece,
+    text_of_pieces,
+)
 from llamastack_conformance.suites.suite import refused
 
 _FIRST_PIECE_BY = 0.8
@@ -31,7 +40,7 @@ class StreamChecks(InferenceCalls):
     async def test_streaming_order(self, subject: Subject) -> None:
         """a stream is one start, progress with the text, and one complete; only complete has the stop_reason"""
         async with subject.shared() as running:
-            pieces = [piece async for piece in await self.stream(running)]
+            pieces = await self._counted(running)
         name = "chat_completion" if subject.declares("chat_completion") else "completion"
         for piece in pieces:
             well_formed_piece(subject.method(name), piece)
@@ -40,6 +49,12 @@ class StreamChecks(InferenceCalls):
             raise CheckFailure("the pieces hold no text")
         if name == "chat_completion":
             _in_order(pieces)
+
+    async def _counted(self, running: Running) -> Any:
+        """The pieces of a stream."""
+        if running.subject.declares("chat_completion"):
+            return await self.known(running, self._chat, COUNT, sampling_params=LONG, stream=True)
+        return await read(await self.stream(running))
 
     @check(
         "streaming.completion",
@@ -52,7 +67,7 @@ class StreamChecks(InferenceCalls):
         if not subject.declares("completion"):
             raise NotApplicable("the provider declares no `completion`")
         async with subject.shared() as running:
-            pieces = [piece async for piece in await self._complete(running, stream=True)]
+            pieces = await self.known(running, self._complete, stream=True)
         for piece in pieces:
             well_formed_piece(subject.method("completion"), piece)
         _stops_once(pieces)

@@ -19,10 +19,10 @@ from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, che
 from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.replaying import changed_events, instead_of_the_last, is_text, loaded, reframed
 from llamastack_conformance.running import Running
-from llamastack_conformance.suites.inference_calls import text_of_piece, text_of_reply
+from llamastack_conformance.suites.inference_calls import read, text_of_piece, text_of_reply
 from llamastack_conformance.suites.inference_features import FeatureChecks
 from llamastack_conformance.suites.inference_kinds import KindChecks
-from llamastack_conformance.suites.inference_ways import ANSWERS, read
+from llamastack_conformance.suites.inference_ways import ANSWERS
 
 SPACES = "\n\n  \tdef f(x):\n\n    if x:\r\n\treturn  'a   b'  \n \t\n  "
 LONG_TEXT = "".join(f"line {number} of a long reply\n" for number in range(800))
@@ -68,7 +68,7 @@ class TextChecks(FeatureChecks, KindChecks):
         pieces, indented code, and 20,000 characters
         """
         tried = False
-        async with subject.start(tapped=True) as running:
+        async with subject.shared(tapped=True) as running:
             for kind in await self.kinds(running):
                 if not kind.streamed:
                     continue
@@ -96,7 +96,7 @@ class TextChecks(FeatureChecks, KindChecks):
         lists, objects, and texts that look like a number
         """
         tried = False
-        async with subject.start(tapped=True) as running:
+        async with subject.shared(tapped=True) as running:
             for stream in (False, True) if subject.declares("streaming") else (False,):
 
                 async def ask(stream: bool = stream) -> Any:

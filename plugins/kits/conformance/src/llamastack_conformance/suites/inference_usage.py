@@ -10,11 +10,10 @@ from llamastack.api.common import CompletionMessage, SamplingParams, StopReason,
 from llamastack.api.inference import TokenUsage
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
 from llamastack_conformance.provider_under_test import Subject
-from llamastack_conformance.suites.inference_calls import BRIEF, COUNT, InferenceCalls, text_of_reply
-from llamastack_conformance.suites.inference_ways import read
+from llamastack_conformance.suites.inference_calls import BRIEF, COUNT, LONG, SHORT, InferenceCalls, text_of_reply
 from llamastack_conformance.suites.inference_wholes import said
 
-_LIMIT = 7
+_BRIEFEST = SamplingParams(max_tokens=2)
 _TEMPLATE_TOKENS = 400  # a system prompt of the template's own, roles and separators
 _MOST_CHARS_PER_TOKEN = 20
 _MOST_TOKENS_PER_CHAR = 4
@@ -32,22 +31,21 @@ class UsageChecks(InferenceCalls):
     )
     async def test_usage_chat(self, subject: Subject) -> None:
         """the usage of a chat fits its texts, and grows with each message; `max_tokens` limits the tokens made"""
-        params = SamplingParams(max_tokens=_LIMIT)
         async with subject.shared() as running:
-            reply = await self._chat(running, COUNT, sampling_params=params)
-            _check_limit(reply)
+            reply = await self.known(running, self._chat, COUNT, sampling_params=LONG)
+            _check_limit(reply, LONG)
             usage = _usage_of(reply)
             _check_prompt("the chat", usage.prompt_tokens, len(COUNT))
-            _check_made(reply, usage)
-            earlier = [
-                SystemMessage(content=_STORY),
-                UserMessage(content=_STORY),
-                CompletionMessage(content=_STORY, stop_reason=StopReason.end_of_turn),
-            ]
-            for number in range(1, len(earlier) + 1):
-                messages = [*earlier[:number], UserMessage(content=COUNT)]
-                longer = _usage_of(await self._chat(running, messages=messages, sampling_params=BRIEF))
-                _check_growth(f"{type(earlier[number - 1]).__name__}", longer, usage, number * len(_STORY))
+            _check_made(reply, usage, LONG)
+            said = CompletionMessage(content=_STORY, stop_reason=StopReason.end_of_turn)
+            for earlier in (
+                [SystemMessage(content=_STORY)],
+                [UserMessage(content=_STORY)],
+                [UserMessage(content="Hi."), said],
+            ):
+                messages = [*earlier, UserMessage(content=COUNT)]
+                longer = _usage_of(await self._chat(running, messages=messages, sampling_params=_BRIEFEST))
+                _check_growth(type(earlier[-1]).__name__, longer, usage, len(_STORY))
 
     @check(
         "usage.completion",
@@ -58,11 +56,11 @@ class UsageChecks(InferenceCalls):
     async def test_usage_completion(self, subject: Subject) -> None:
         """the usage of a text completion fits its texts, and `max_tokens` limits the tokens made"""
         async with subject.shared() as running:
-            reply = await self._complete(running, sampling_params=SamplingParams(max_tokens=_LIMIT))
-            _check_limit(reply)
+            reply = await self.known(running, self._complete)
+            _check_limit(reply, SHORT)
             usage = _usage_of(reply)
             _check_prompt("the text", usage.prompt_tokens, len("One, two, three,"))
-            _check_made(reply, usage)
+            _check_made(reply, usage, SHORT)
             longer = _usage_of(await self._complete(running, _STORY, sampling_params=BRIEF))
             _check_growth("a longer text", longer, usage, len(_STORY))
 
@@ -74,16 +72,15 @@ class UsageChecks(InferenceCalls):
     )
     async def test_usage_streamed(self, subject: Subject) -> None:
         """a stream has the usage of the whole reply, in its last piece only"""
-        params = SamplingParams(max_tokens=_LIMIT)
         asked: list[tuple[str, Callable[..., Awaitable[Any]]]] = []
         async with subject.shared() as running:
             if subject.declares("chat_completion"):
-                asked.append(("a chat", partial(self._chat, running, COUNT, sampling_params=params)))
+                asked.append(("a chat", partial(self.known, running, self._chat, COUNT, sampling_params=LONG)))
             if subject.declares("completion"):
-                asked.append(("a text completion", partial(self._complete, running, sampling_params=params)))
+                asked.append(("a text completion", partial(self.known, running, self._complete)))
             for name, ask in asked:
                 usage = _usage_of(await ask())
-                pieces = await read(await ask(stream=True))
+                pieces = await ask(stream=True)
                 found = said(pieces).usage
                 early = [place for place, piece in enumerate(pieces[:-1]) if said([piece]).usage is not None]
                 if found != usage or early:
@@ -125,18 +122,18 @@ def _check_prompt(what: str, tokens: int, characters: int) -> None:
         raise CheckFailure(f"{tokens} prompt_tokens for {what} of {characters} characters")
 
 
-def _check_made(reply: Any, usage: TokenUsage) -> None:
+def _check_made(reply: Any, usage: TokenUsage, params: SamplingParams) -> None:
     text, made = text_of_reply(reply), usage.completion_tokens
     cut = reply.completion_message.stop_reason is StopReason.out_of_tokens
-    least = max(1, len(text) / _MOST_CHARS_PER_TOKEN, _LIMIT - 1 if cut else 0)
-    if not least <= made <= _LIMIT + 1:
-        raise CheckFailure(f"{made} completion_tokens for {text!r} with max_tokens {_LIMIT}")
+    least = max(1, len(text) / _MOST_CHARS_PER_TOKEN, params.max_tokens - 1 if cut else 0)
+    if not least <= made <= params.max_tokens + 1:
+        raise CheckFailure(f"{made} completion_tokens for {text!r} with max_tokens {params.max_tokens}")
 
 
-def _check_limit(reply: Any) -> None:
+def _check_limit(reply: Any, params: SamplingParams) -> None:
     text = text_of_reply(reply)
-    if len(text.split()) > _LIMIT + 1:
-        raise CheckFailure(f"{len(text.split())} words with max_tokens {_LIMIT}: {text!r}")
+    if len(text.split()) > params.max_tokens + 1:
+        raise CheckFailure(f"{len(text.split())} words with max_tokens {params.max_tokens}: {text!r}")
 
 
 def _check_growth(what: str, longer: TokenUsage, usage: TokenUsage, characters: int) -> None:

@@ -57,7 +57,7 @@ class VectorChecks(InferenceCalls):
     async def test_vectors_order(self, subject: Subject) -> None:
         """of twenty texts each has the vector that it has alone, in any order of the texts, equal ones too"""
         texts, tapped = FEW_TEXTS, subject.backend_url is not None
-        async with subject.start(tapped=True) if tapped else subject.shared() as running:
+        async with subject.shared(tapped=tapped) as running:
             embed = partial(self._vectors, running, texts)
             vectors = await (ANSWERS.prime(subject, running.tap, FEW_KNOWN_AS, embed) if tapped else embed())
             if tapped:

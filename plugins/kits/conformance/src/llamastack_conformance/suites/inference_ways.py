@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from llamastack.api.common import UserMessage
 from llamastack.provider.errors import BackendError, InvalidRequestError, LlamaStackError, NotSupportedError
-from llamastack.provider.streams import closing
 from llamastack_adapters.chat_request import ChatRequest
 from llamastack_adapters.openai_dialect import chat_form
 from llamastack_conformance.checks import CheckFailure
@@ -18,7 +17,7 @@ from llamastack_conformance.replaying import KnownAnswers
 from llamastack_conformance.running import Running
 from llamastack_conformance.suites.forms import FormChecks
 from llamastack_conformance.suites.forwarding import ForwardingChecks
-from llamastack_conformance.suites.inference_calls import BRIEF
+from llamastack_conformance.suites.inference_calls import PLAIN, read
 
 ANSWERS = KnownAnswers()
 Ask = Callable[[Running, ChatRequest], Awaitable[Any]]
@@ -33,14 +32,6 @@ class Way(NamedTuple):
     name: str
     ask: Ask
     native: bool
-
-
-async def read(result: Any) -> Any:
-    """A whole result as it is; the list of the pieces of a stream."""
-    if not isinstance(result, AsyncIterator):
-        return result
-    async with closing(result):
-        return [piece async for piece in result]
 
 
 class AskingChecks(ForwardingChecks, FormChecks):
@@ -77,7 +68,7 @@ class AskingChecks(ForwardingChecks, FormChecks):
 
         Later chats in that way get the backend's answer to the plain one again, so that no model computes for them.
         """
-        given = ChatRequest(model or await self._model(running), [UserMessage(content="Say qzplain.")], BRIEF)
+        given = ChatRequest(model or await self._model(running), [UserMessage(content="Say qzplain.")], PLAIN)
         for way in self.ways(running):
             kind = f"{way.name} of {given.model}"
             plain = await ANSWERS.prime(

@@ -20,15 +20,12 @@ from llamastack.http.sse import iter_data
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
 from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.running import Running
-from llamastack_conformance.suites.inference_calls import COUNT, QUESTION, text_of_piece
+from llamastack_conformance.suites.inference_calls import COUNT, LONG, QUESTION, read, text_of_piece
 from llamastack_conformance.suites.inference_features import FeatureChecks
-from llamastack_conformance.suites.inference_ways import AskingChecks, read
+from llamastack_conformance.suites.inference_ways import AskingChecks
 
 _TRIES = 3
-_CUT = SamplingParams(max_tokens=7)
 _ENDS = SamplingParams(max_tokens=32)
-_LONG = SamplingParams(max_tokens=24)
-Asked = Callable[[bool], Awaitable[Any]]
 
 
 @dataclass(frozen=True)
@@ -87,12 +84,8 @@ class WholeChecks(FeatureChecks, AskingChecks):
     async def test_wholes_chat(self, subject: Subject) -> None:
         """a greedy chat says the same whole and streamed: text and stop_reason, whether it is cut or ends"""
         async with _streaming(subject).shared() as running:
-            for question, params in ((COUNT, _CUT), (QUESTION, _ENDS), (COUNT, _LONG)):
-
-                async def ask(stream: bool, question: str = question, params: SamplingParams = params) -> Any:
-                    return await self._chat(running, question, sampling_params=params, stream=stream)
-
-                await _same("a chat", ask)
+            for question, params in ((COUNT, LONG), (QUESTION, _ENDS)):
+                await self._same("a chat", running, self._chat, question, sampling_params=params)
 
     @check(
         "wholes.completion",
@@ -103,14 +96,7 @@ class WholeChecks(FeatureChecks, AskingChecks):
     async def test_wholes_completion(self, subject: Subject) -> None:
         """a greedy text completion says the same whole and streamed: text and stop_reason"""
         async with _streaming(subject).shared() as running:
-            for limit in (7, 12):
-
-                async def ask(stream: bool, limit: int = limit) -> Any:
-                    return await self._complete(
-                        running, sampling_params=SamplingParams(max_tokens=limit), stream=stream
-                    )
-
-                await _same("a text completion", ask)
+            await self._same("a text completion", running, self._complete)
 
     @check(
         "wholes.tools",
@@ -121,11 +107,7 @@ class WholeChecks(FeatureChecks, AskingChecks):
     async def test_wholes_tools(self, subject: Subject) -> None:
         """a tool call is the same whole and streamed, and the text in progress is its arguments as JSON"""
         async with _streaming(subject).shared() as running:
-
-            async def ask(stream: bool) -> Any:
-                return await self._weather(running, stream=stream)
-
-            pieces = await _same("a tool call", ask)
+            pieces = await self._same("a tool call", running, self._weather)
         deltas = [piece.event.delta for piece in pieces if isinstance(piece.event.delta, ToolCallDelta)]
         kinds = ToolCallParseStatus
         raw = "".join(str(delta.content) for delta in deltas if delta.parse_status is kinds.in_progress)
@@ -142,49 +124,59 @@ class WholeChecks(FeatureChecks, AskingChecks):
     async def test_wholes_form(self, subject: Subject) -> None:
         """a greedy chat in OpenAI's form says the same whole and streamed, and what the native call says"""
         async with _streaming(subject).shared() as running:
-
-            async def native(_: bool) -> Any:
-                return await self._chat(running, QUESTION, sampling_params=SamplingParams(max_tokens=12))
-
-            native_said = said(await native(False))
-            asked: list[tuple[str, Callable[[bool], Awaitable[Any]]]] = []
+            native_said = said(await self.known(running, self._chat))
+            asked: list[tuple[str, Callable[..., Awaitable[Any]]]] = []
             if hasattr(running.provider, "openai_chat"):
-                asked.append(("openai_chat", lambda stream: self._asked(running, stream=stream)))
+                asked.append(("openai_chat", self._asked))
             if hasattr(running.provider, "forward_openai"):
-                asked.append(("forward_openai", lambda stream: self._forwarded_greedily(running, stream)))
+                asked.append(("forward_openai", self._forwarded_greedily))
             if not asked:
                 raise NotApplicable("the provider takes no requests in OpenAI's form")
             for name, ask in asked:
                 for attempt in range(_TRIES):
-                    whole, streamed = await _form_said(await ask(False)), await _form_said(await ask(True))
+                    whole, pieces = await self._both(running, ask, again=attempt > 0)
+                    whole, streamed = await _form_said(whole), await _form_said(pieces)
                     if whole == streamed and whole[0] == native_said.text:
                         break
                     if attempt == _TRIES - 1:
                         texts = {"whole": whole, "streamed": streamed, "native": native_said.text}
                         raise CheckFailure(f"{name}: {texts}")
 
-    async def _forwarded_greedily(self, running: Running, stream: bool) -> Any:
-        return await self._forwarded(running, temperature=0.0, **({"stream": True} if stream else {}))
+    async def _forwarded_greedily(self, running: Running, **more: Any) -> Any:
+        return await self._forwarded(running, temperature=0.0, **more)
+
+    async def _same(
+        self, what: str, running: Running, make: Callable[..., Awaitable[Any]], *given: Any, **more: Any
+    ) -> Any:
+        """The pieces of the stream. Raises CheckFailure if they never say what the whole reply says.
+
+        It is tried again, because few backends compute the same twice in all cases.
+        """
+        difference = ""
+        for attempt in range(_TRIES):
+            whole, pieces = await self._both(running, make, *given, again=attempt > 0, **more)
+            difference = said(whole).difference(said(pieces))
+            if not difference:
+                return pieces
+        raise CheckFailure(f"{what}: {difference}", wanted="a stream that says what the whole reply says")
+
+    async def _both(
+        self, running: Running, make: Callable[..., Awaitable[Any]], *given: Any, again: bool, **more: Any
+    ) -> tuple[Any, Any]:
+        """The whole reply, and the pieces of the stream. again: make the calls anew."""
+        if again:
+            return await read(await make(running, *given, **more)), await read(
+                await make(running, *given, stream=True, **more)
+            )
+        return await self.known(running, make, *given, **more), await self.known(
+            running, make, *given, stream=True, **more
+        )
 
 
 def _streaming(subject: Subject) -> Subject:
     if not subject.declares("streaming"):
         raise NotApplicable("the provider declares no `streaming`")
     return subject
-
-
-async def _same(what: str, ask: Asked) -> Any:
-    """The pieces of the stream. Raises CheckFailure if they never say what the whole reply says.
-
-    It is tried again, because few backends compute the same twice in all cases.
-    """
-    difference = ""
-    for _ in range(_TRIES):
-        whole, pieces = await read(await ask(False)), await read(await ask(True))
-        difference = said(whole).difference(said(pieces))
-        if not difference:
-            return pieces
-    raise CheckFailure(f"{what}: {difference}", wanted="a stream that says what the whole reply says")
 
 
 def _check_raw(raw: str, call: ToolCall) -> None:
