@@ -26,5 +26,5 @@ class OpenAIDialectConformance(InferenceConformance):
         with openai_front(llama, **own.front_settings(), holds_calls=True) as (_, url):
             config = {"url": own.url_of(url), own.key_name: KEY, **own.config}
             provider = {"provider_id": "under-test", "provider_type": cls.provider_type, "config": config}
-            settings = {"chat_model": MODEL, "parallel_calls": cls.parallel_calls, "many_texts": 40}
+            settings = {"chat_model": MODEL, "parallel_calls": cls.parallel_calls, "many_texts": 35}
             yield {"providers": {"inference": [provider]}, "x-conformance": settings}

@@ -82,3 +82,16 @@ async def test_an_injected_answer_has_its_media_type(backend: str) -> None:
         reply = await client.get("/models")
     assert (reply.status_code, reply.text) == (503, "<html></html>")
     assert (reply.headers["content-type"], reply.headers["retry-after"]) == ("text/html", "1")
+
+
+async def test_an_injected_answer_can_be_cut_or_held(backend: str) -> None:
+    async with tap(backend) as made, httpx.AsyncClient(base_url=made.url) as client:
+        whole = answer(200, "x" * 100)
+        made.disturb(inject=lambda _: whole, cuts=True)
+        with pytest.raises(httpx.RemoteProtocolError):
+            await client.get("/models")
+        made.disturb(inject=lambda request: whole if b"/models" in request.head else None, holds=True, hangs=True)
+        for path in ("/models", "/other"):
+            with pytest.raises(httpx.ReadTimeout):
+                await client.get(path, timeout=0.2)
+        assert (made.holding, len(made.exchanges)) == (2, 0)

@@ -29,7 +29,7 @@ class TestBedrockConformance(InferenceConformance):
                 "embedding_model": TITAN_EMBED,
                 "image_model": HAIKU,
                 "client_data": client,
-                "many_texts": 40,
+                "many_texts": 35,
                 "parallel_calls": 8,
             }
             yield {"providers": {"inference": [provider]}, "x-conformance": settings}

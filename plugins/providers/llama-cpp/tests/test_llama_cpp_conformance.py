@@ -30,5 +30,5 @@ class TestLlamaCppConformance(InferenceConformance):
                 }
             ]
         },
-        "x-conformance": {"chat_model": CHAT, "embedding_model": EMBEDDER, "parallel_calls": 8, "many_texts": 40},
+        "x-conformance": {"chat_model": CHAT, "embedding_model": EMBEDDER, "parallel_calls": 8, "many_texts": 35},
     }

@@ -31,7 +31,7 @@ class TestOllamaConformance(InferenceConformance):
                 "image_model": SEEING,
                 "objects": [{"identifier": "tiny"}],
                 "backend_version": VERSION,
-                "many_texts": 40,
+                "many_texts": 35,
                 "parallel_calls": 8,
             }
             yield {"providers": {"inference": [provider]}, "x-conformance": settings}

@@ -280,5 +280,5 @@ class TestVLLMConformance(InferenceConformance):
         config = {"model": "/models/smol", "identifier": NAME, "context_length": 1024}
         config |= real() if REAL else stand_in(llama)
         provider = {"provider_id": "v", "provider_type": cls.provider_type, "config": config}
-        settings = {"parallel_calls": 8, "many_texts": 40}
+        settings = {"parallel_calls": 8, "many_texts": 35}
         return {"providers": {"inference": [provider]}, "x-conformance": settings}

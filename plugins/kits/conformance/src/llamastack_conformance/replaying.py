@@ -22,6 +22,7 @@ _FRAMING = re.compile(rb"(?im)^(?:content-length|transfer-encoding|connection):[
 _ENCODED = re.compile(rb"(?im)^content-encoding:")
 _SUCCESS = re.compile(rb"HTTP/1\.1 2")
 _COMPLETE_BY_S = 2.0
+_MOST_KEPT_BYTES = 4_000_000
 _T = TypeVar("_T")
 
 
@@ -146,6 +147,23 @@ async def replayed(tap: Tap) -> Callable[[Request], bytes | None]:
     sent = [exchange for exchange in tap.exchanges if exchange.request.body]
     answers = {target_of(exchange.request): await completed(exchange) for exchange in sent[-1:]}
     return lambda request: answers.get(target_of(request))
+
+
+class KeptExchanges:
+    """Exchanges with the backend of a provider that cost a model much, for checks that make the same call."""
+
+    def __init__(self) -> None:
+        self._kept: WeakKeyDictionary[object, list[Exchange]] = WeakKeyDictionary()
+
+    def keep(self, subject: object, exchanges: Iterable[Exchange]) -> None:
+        """Keep exchanges, if they are small."""
+        found = list(exchanges)
+        if sum(len(each.answer) for each in found) <= _MOST_KEPT_BYTES:
+            self._kept.setdefault(subject, []).extend(found)
+
+    def of(self, subject: object) -> list[Exchange]:
+        """The exchanges that were kept."""
+        return self._kept.get(subject, [])
 
 
 async def repeated(exchanges: Iterable[Exchange]) -> Callable[[Request], bytes | None]:

@@ -15,11 +15,12 @@ from llamastack.provider.errors import (
 from llamastack_conformance.backend_tap import Injected, Request
 from llamastack_conformance.breakage import Breakage, Fault
 from llamastack_conformance.checks import CheckFailure, NotApplicable
-from llamastack_conformance.replaying import repeated
+from llamastack_conformance.replaying import KeptExchanges, repeated
 from llamastack_conformance.running import Running
 
 WRITES = (Fault.error, Fault.lost)
 READS = (Fault.error, Fault.closed, Fault.missing)
+KEPT = KeptExchanges()
 _ALL_OF = 6
 """Of a trial with more requests than that, the first two, one in the middle and the last go wrong."""
 _HEALTHY_BY_S = 20.0
@@ -73,9 +74,13 @@ async def break_each_request(running: Running, *trials: Trial, at: Breakable | N
     tried = 0
     for trial in trials:
         before = len(running.tap.exchanges) if trial.repeats else 0
+        if trial.repeats:
+            running.tap.answer_by(await repeated(KEPT.of(running.subject)))
         count = await _requests_of(place, trial)
         tried += bool(count)
-        known = await repeated(running.tap.exchanges[before:]) if trial.repeats else None
+        known = None
+        if trial.repeats:
+            known = await repeated([*KEPT.of(running.subject), *running.tap.exchanges[before:]])
         for number in _numbers(count):
             for fault in trial.faults:
                 await _once(running, place, trial, number, fault, known)

@@ -51,11 +51,18 @@ SUNNY = JsonSchemaResponseFormat(
     }
 )
 _MANY_TEXTS = 35
+_SUBJECTS = ("llama", "ship", "violin", "bank", "winter", "bridge", "coffee", "king", "river", "engine")
+_VERBS = ("near", "owns", "before", "hides", "under", "sees", "like")
 _KNOWN: WeakKeyDictionary[object, dict[str, Any]] = WeakKeyDictionary()
 # A PNG of one red dot.
 DOT = ImageMedia(
     image="data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
 )
+
+
+def different_texts(count: int) -> list[str]:
+    """Different texts: `llama near ship 0`."""
+    return [f"{_SUBJECTS[n % 10]} {_VERBS[n % 7]} {_SUBJECTS[(n // 10) % 10]} {n}" for n in range(count)]
 
 
 class InferenceCalls(RoutedProviderConformance):
@@ -122,7 +129,7 @@ class InferenceCalls(RoutedProviderConformance):
         return isinstance(result, ChatCompletionResponse | CompletionResponse)
 
     async def plain_calls(self, running: Running) -> list[tuple[str, Callable[[], Awaitable[Any]]]]:
-        texts = [f"Text {number}" for number in range(_MANY_TEXTS)]
+        texts = different_texts(_MANY_TEXTS)
         calls = {
             "chat_completion": lambda: self._chat(running, sampling_params=BRIEF),
             "completion": lambda: self._complete(running, sampling_params=BRIEF),

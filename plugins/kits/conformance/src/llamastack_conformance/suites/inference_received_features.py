@@ -122,7 +122,7 @@ class ReceivedFeatureChecks(AskingChecks):
         data = str(DOT.image).partition(",")[2]
         async with subject.shared(tapped=True) as running:
             model = await self._model(running, subject.settings.image_model)
-            async for way, _ in self.replaying_ways(running, model):
+            async for way, _ in self.replaying_ways(running):
                 content = ["See qzbefore.", ImageMedia(image=DOT.image), "Now qzafter."]
                 request = ChatRequest(model, [UserMessage(content=content)], BRIEF)
                 for sent in await self.sent(running, way, request, "qzafter"):

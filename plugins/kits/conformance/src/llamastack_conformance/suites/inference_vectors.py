@@ -14,12 +14,11 @@ from llamastack.provider.errors import InternalError, LlamaStackError
 from llamastack_conformance.checks import CheckFailure, Tier, check
 from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.running import Running
-from llamastack_conformance.suites.inference_calls import InferenceCalls
+from llamastack_conformance.suites.inference_calls import InferenceCalls, different_texts
 from llamastack_conformance.suites.inference_ways import ANSWERS
 from llamastack_conformance.suites.odd_texts import ODD_TEXTS
+from llamastack_conformance.trials import KEPT
 
-_SUBJECTS = ("llama", "ship", "violin", "bank", "winter", "bridge", "coffee", "king", "river", "engine")
-_VERBS = ("near", "owns", "before", "hides", "under", "sees", "like")
 _PLACES = (0, 9, 11, 19)
 _SINGLES_OF_MANY = 4
 _TURNED = 3
@@ -29,13 +28,8 @@ Vector = list[float]
 _ALONE: WeakKeyDictionary[object, dict[str, Vector]] = WeakKeyDictionary()
 
 
-def texts_of(count: int) -> list[str]:
-    """Different texts: `llama near ship 0`."""
-    return [f"{_SUBJECTS[n % 10]} {_VERBS[n % 7]} {_SUBJECTS[(n // 10) % 10]} {n}" for n in range(count)]
-
-
 def _few_texts() -> list[str]:
-    texts = texts_of(18)
+    texts = different_texts(18)
     return [*texts[:9], texts[0], *texts[9:], texts[5]]
 
 
@@ -77,11 +71,15 @@ class VectorChecks(InferenceCalls):
     )
     async def test_vectors_many(self, subject: Subject) -> None:
         """a call with 2,000 texts gets one vector for each, in order (x-conformance.many_texts)"""
-        texts = texts_of(subject.settings.many_texts)
+        texts = different_texts(subject.settings.many_texts)
         step = max(1, len(texts) // _SINGLES_OF_MANY)
         places = [*range(0, len(texts), step), len(texts) - 1]
-        async with subject.shared() as running:
+        tapped = subject.backend_url is not None
+        async with subject.shared(tapped=tapped) as running:
+            before = len(running.tap.exchanges) if tapped else 0
             vectors = await self._vectors(running, texts)
+            if tapped:
+                KEPT.keep(subject, running.tap.exchanges[before:])
             alone = {place: await self._alone(running, texts[place]) for place in places}
         for place, vector in alone.items():
             _is_its_own(f"text {place} of {len(texts)}", vector, vectors, place, texts)
@@ -98,7 +96,7 @@ class VectorChecks(InferenceCalls):
         """accents, emoji, right-to-left text and quotes get a vector; an empty text, NUL and a very long text get one
         or an error other than InternalError; the texts beside them get their own vectors
         """
-        before, after = texts_of(2)
+        before, after = different_texts(2)
         sound = [odd.text for odd in ODD_TEXTS if odd.name not in _MAY_FAIL]
         odd_ones = [("empty", ""), *((odd.name, odd.text) for odd in ODD_TEXTS if odd.name in _MAY_FAIL)]
         async with subject.shared() as running:
