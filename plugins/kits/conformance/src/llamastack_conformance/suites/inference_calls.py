@@ -95,14 +95,17 @@ class InferenceCalls(RoutedProviderConformance):
         model = await self._embedder(running)
         return await running.calls.embeddings(model=model, contents=contents)
 
-    async def known(self, running: Running, make: Callable[..., Awaitable[Any]], *given: Any, **more: Any) -> Any:
+    async def known(
+        self, running: Running, make: Callable[..., Awaitable[Any]], *given: Any, again: bool = False, **more: Any
+    ) -> Any:
         """What `make(running, *given, **more)` returns, read to its end; of a stream, the list of its pieces.
 
-        Checks of a provider that make the same call share its result, so that a model computes it once.
+        Checks of a provider that make the same call share its result, so that a model computes it once. again: make the
+        call, even if another check has made it.
         """
         calls = _KNOWN.setdefault(running.subject, {})
         name = f"{getattr(make, '__name__', make)} {given} {sorted(more.items())}"
-        if name not in calls:
+        if again or name not in calls:
             calls[name] = await read(await make(running, *given, **more))
         return calls[name]
 

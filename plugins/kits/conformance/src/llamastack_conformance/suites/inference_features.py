@@ -23,9 +23,12 @@ from llamastack_conformance.suites.inference_calls import (
     text_of_pieces,
     text_of_reply,
 )
+from llamastack_conformance.suites.inference_ways import ANSWERS
 from llamastack_conformance.suites.suite import refused
 
 _MOST_TOP_LOGPROBS = 2
+TOOL_CALL, STREAMED_CALL = "a tool call", "a streamed tool call"
+"""The names by which `ANSWERS` knows the backend's answers with a call of `weather`."""
 _IS_IT_SUNNY = 'Is it sunny? Answer {"sunny": true} or {"sunny": false}.'
 
 
@@ -81,8 +84,8 @@ class FeatureChecks(InferenceCalls):
     )
     async def test_tools_works(self, subject: Subject) -> None:
         """a required tool is called: a ToolCall with an id, the tool's name and its arguments"""
-        async with subject.shared() as running:
-            reply = await self.known(running, self._weather)
+        async with subject.shared(tapped=subject.backend_url is not None) as running:
+            reply = await self._tool_call(running)
         well_formed(subject.method("chat_completion"), reply)
         _weather_call(reply.completion_message.tool_calls)
         if reply.completion_message.stop_reason is not StopReason.end_of_message:
@@ -98,14 +101,24 @@ class FeatureChecks(InferenceCalls):
         """a streamed tool call is deltas that begin with started and end with success and the whole ToolCall"""
         if not subject.declares("streaming"):
             raise NotApplicable("the provider declares no `streaming`")
-        async with subject.shared() as running:
-            events = [piece.event for piece in await self.known(running, self._weather, stream=True)]
+        async with subject.shared(tapped=subject.backend_url is not None) as running:
+            events = [piece.event for piece in await self._tool_call(running, stream=True)]
         deltas = [event.delta for event in events if isinstance(event.delta, ToolCallDelta)]
         statuses = [delta.parse_status for delta in deltas]
         kinds = ToolCallParseStatus
         if not statuses or statuses[-1] is not kinds.success or statuses[0] is not kinds.started:
             raise CheckFailure(f"tool call deltas of {[str(status) for status in statuses]}")
         _weather_call([delta.content for delta in deltas if delta.parse_status is kinds.success])
+
+    async def _tool_call(self, running: Running, **more: Any) -> Any:
+        """A reply with a tool call; with a tap, later ones get the backend's answer to it again."""
+        if not running.is_tapped:
+            return await self.known(running, self._weather, **more)
+
+        async def ask() -> Any:
+            return await self.known(running, self._weather, again=True, **more)
+
+        return await ANSWERS.prime(running.subject, running.tap, STREAMED_CALL if more else TOOL_CALL, ask)
 
     async def _weather(self, running: Running, **more: Any) -> Any:
         given: dict[str, Any] = {

@@ -22,7 +22,7 @@ from llamastack_conformance.received import Received
 from llamastack_conformance.replaying import body_of, head_of, instead_of_the_last, reframed
 from llamastack_conformance.running import Running
 from llamastack_conformance.suites.inference_calls import BRIEF, text_of_reply
-from llamastack_conformance.suites.inference_features import FeatureChecks
+from llamastack_conformance.suites.inference_features import TOOL_CALL, FeatureChecks
 from llamastack_conformance.suites.inference_kinds import Kind, KindChecks
 from llamastack_conformance.suites.inference_texts import LONG_TEXT, SPACES, answered, same_text, texts_of
 
@@ -68,7 +68,7 @@ class ReplayChecks(FeatureChecks, KindChecks):
     async def test_tools_several(self, subject: Subject) -> None:
         """a reply with two tool calls has both, in order, each with its own id and its own arguments"""
         async with subject.shared(tapped=True) as running:
-            reply, answer = await answered(running, "a tool call", partial(self._weather, running))
+            reply, answer = await answered(running, TOOL_CALL, partial(self._weather, running))
             first = reply.completion_message.tool_calls[0]
             city = str(first.arguments.get("city"))
             try:

@@ -20,7 +20,7 @@ from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.replaying import changed_events, instead_of_the_last, is_text, loaded, reframed
 from llamastack_conformance.running import Running
 from llamastack_conformance.suites.inference_calls import read, text_of_piece, text_of_reply
-from llamastack_conformance.suites.inference_features import FeatureChecks
+from llamastack_conformance.suites.inference_features import STREAMED_CALL, TOOL_CALL, FeatureChecks
 from llamastack_conformance.suites.inference_kinds import KindChecks
 from llamastack_conformance.suites.inference_ways import ANSWERS
 
@@ -102,7 +102,7 @@ class TextChecks(FeatureChecks, KindChecks):
                 async def ask(stream: bool = stream) -> Any:
                     return await read(await self._weather(running, **({"stream": True} if stream else {})))
 
-                what = "a streamed tool call" if stream else "a tool call"
+                what = STREAMED_CALL if stream else TOOL_CALL
                 result, answer = await answered(running, what, ask)
                 changed = _with_arguments(answer, _calls_of(result)[0].arguments)
                 if changed is None:

@@ -72,8 +72,8 @@ class VectorChecks(InferenceCalls):
     async def test_vectors_many(self, subject: Subject) -> None:
         """a call with 2,000 texts gets one vector for each, in order (x-conformance.many_texts)"""
         texts = different_texts(subject.settings.many_texts)
-        step = max(1, len(texts) // _SINGLES_OF_MANY)
-        places = [*range(0, len(texts), step), len(texts) - 1]
+        last = len(texts) - 1
+        places = [place * last // _SINGLES_OF_MANY for place in range(_SINGLES_OF_MANY + 1)]
         tapped = subject.backend_url is not None
         async with subject.shared(tapped=tapped) as running:
             before = len(running.tap.exchanges) if tapped else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from llamastack.api.common import SamplingParams, StopReason, ToolCall
@@ -163,14 +164,9 @@ class WholeChecks(FeatureChecks, AskingChecks):
     async def _both(
         self, running: Running, make: Callable[..., Awaitable[Any]], *given: Any, again: bool, **more: Any
     ) -> tuple[Any, Any]:
-        """The whole reply, and the pieces of the stream. again: make the calls anew."""
-        if again:
-            return await read(await make(running, *given, **more)), await read(
-                await make(running, *given, stream=True, **more)
-            )
-        return await self.known(running, make, *given, **more), await self.known(
-            running, make, *given, stream=True, **more
-        )
+        """The whole reply, and the pieces of the stream. again: make the calls, even if another check has made them."""
+        ask = partial(self.known, running, make, *given, again=again, **more)
+        return await ask(), await ask(stream=True)
 
 
 def _streaming(subject: Subject) -> Subject:
