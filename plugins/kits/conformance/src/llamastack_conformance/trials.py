@@ -124,6 +124,8 @@ async def _once(
     # The first error of each trial comes twice: a provider must not report a failure only once.
     for _ in range(2 if number == 1 and fault is Fault.error else 1):
         breakage = place.break_request(number, fault)
+        if known is not None:
+            running.tap.answer_by(known)
         failure: LlamaStackError | None = None
         result: Any = None
         try:
