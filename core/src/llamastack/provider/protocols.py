@@ -10,7 +10,8 @@ Each Protocol has two optional hooks, async and with the object as the only argu
 
 - `unregister_*`: a user unregistered the object. Undo what `register_*` did, also where it is shared (a collection in a
   database). Called in one worker only. A provider that lacks it has nothing to undo.
-- `forget_*`: another worker unregistered the object. Let go of what this process alone holds.
+- `forget_*`: another worker unregistered the object. Let go of what this process alone holds; remove nothing that is
+  shared: the object may have been registered again meanwhile.
 """
 
 from __future__ import annotations

@@ -62,6 +62,9 @@ class FileMemory(SampleMemory):
         await super().drop_bank(bank)
         self.write()
 
+    async def forget_memory_bank(self, memory_bank: Any) -> None:
+        """The file is that of all workers: nothing is to be forgotten."""
+
     async def store(self, bank: Any, insert: Any) -> None:
         self.require(bank)
         await super().store(bank, insert)
@@ -295,3 +298,9 @@ class TakesAnyType(FileMemory):
     async def register_memory_bank(self, memory_bank: Any) -> None:
         if await self.find_bank(memory_bank.identifier) is None:
             await super().register_memory_bank(memory_bank)
+
+
+@kept("restart.forgotten")
+class RemovesWhatItForgets(FileMemory):
+    async def forget_memory_bank(self, memory_bank: Any) -> None:
+        await self.unregister_memory_bank(memory_bank)

@@ -191,6 +191,33 @@ class RestartedObjectChecks(Suite):
                 require_equal(empty, await self._content(running), "unregistered, and registered after a restart")
 
     @check(
+        "restart.forgotten",
+        tier=Tier.live,
+        capability="unregister",
+        mend="let go in forget_* of what this process alone holds, and remove nothing that is shared",
+    )
+    async def test_restart_forgotten(self, subject: Subject) -> None:
+        """`forget_*`, which the stack calls when another worker has unregistered a resource, removes nothing at the
+        backend: the other worker may have registered it again
+        """
+        item = new_object(subject)
+        async with subject.kept_folder() as folder:
+            async with subject.start(folder=folder) as running:
+                kept = KeptData(running, folder)
+                forget = getattr(running.provider, subject.pair.forget_hook, None)
+                if forget is None:
+                    raise NotApplicable(f"the provider has no `{subject.pair.forget_hook}`")
+                kept.require_shared()
+                await running.register(item)
+                await self.put_content(running)
+                content = await self._content(running)
+                await forget(item.model_copy(update=_mine(running)))
+                await running.register_directly(item.model_copy(update=_mine(running)))
+                found = await self._content(running)
+            kept.require()
+            require_equal(content, found, "forgotten, and registered again")
+
+    @check(
         "restart.behind-its-back",
         tier=Tier.live,
         capability="registration",
