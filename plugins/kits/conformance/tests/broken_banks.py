@@ -146,3 +146,9 @@ class ShowsHalfItsKeyInARefusal(RestMemory):
             await super().delete(bank, document_ids)
         except LlamaStackError as error:
             raise error.amend(f"{error.message} (key {self.half}...)") from None
+
+
+@forgetful("ttl.limits")
+class CountsMilliseconds(SampleMemory):
+    async def insert_documents(self, bank_id: str, documents: Any, ttl_seconds: Any = None) -> None:
+        await super().insert_documents(bank_id, documents, None if ttl_seconds is None else ttl_seconds / 1000)
