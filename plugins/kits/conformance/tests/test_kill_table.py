@@ -30,6 +30,7 @@ import broken_others  # noqa: E402
 import broken_overlap  # noqa: E402, F401
 import broken_prompts  # noqa: E402, F401
 import broken_received  # noqa: E402, F401
+import broken_received_edges  # noqa: E402, F401
 import broken_requests  # noqa: E402
 import broken_restarts  # noqa: E402
 import broken_shields  # noqa: E402

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from llamastack_conformance.suites.inference_cut_streams import CutStreamChecks
 from llamastack_conformance.suites.inference_features import FeatureChecks
 from llamastack_conformance.suites.inference_logprobs import LogprobChecks
 from llamastack_conformance.suites.inference_models import ModelChecks
 from llamastack_conformance.suites.inference_overlap import OverlapChecks
 from llamastack_conformance.suites.inference_prompts import PromptChecks
 from llamastack_conformance.suites.inference_received import ReceivedChecks
+from llamastack_conformance.suites.inference_received_edges import ReceivedEdgeChecks
 from llamastack_conformance.suites.inference_received_features import ReceivedFeatureChecks
 from llamastack_conformance.suites.inference_replays import ReplayChecks
 from llamastack_conformance.suites.inference_replies import ReplyChecks
@@ -15,6 +17,7 @@ from llamastack_conformance.suites.inference_splits import SplitChecks
 from llamastack_conformance.suites.inference_statuses import StatusChecks
 from llamastack_conformance.suites.inference_streams import StreamChecks
 from llamastack_conformance.suites.inference_texts import TextChecks
+from llamastack_conformance.suites.inference_tool_calls import ToolCallChecks
 from llamastack_conformance.suites.inference_usage import UsageChecks
 from llamastack_conformance.suites.inference_vectors import VectorChecks
 from llamastack_conformance.suites.inference_wholes import WholeChecks
@@ -24,6 +27,8 @@ class InferenceConformance(
     StatusChecks,
     OverlapChecks,
     ReceivedChecks,
+    ReceivedEdgeChecks,
+    CutStreamChecks,
     ReceivedFeatureChecks,
     SplitChecks,
     ReplayChecks,
@@ -34,6 +39,7 @@ class InferenceConformance(
     VectorChecks,
     UsageChecks,
     ModelChecks,
+    ToolCallChecks,
     FeatureChecks,
     StreamChecks,
     ReplyChecks,

@@ -65,6 +65,12 @@ def different_texts(count: int) -> list[str]:
     return [f"{_SUBJECTS[n % 10]} {_VERBS[n % 7]} {_SUBJECTS[(n // 10) % 10]} {n}" for n in range(count)]
 
 
+# A PNG of one blue dot.
+OTHER_DOT = ImageMedia(
+    image="data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGNgYPgPAAEDAQAIicLsAAAAAElFTkSuQmCC"
+)
+
+
 class InferenceCalls(RoutedProviderConformance):
     """The calls of a suite of the API inference."""
 

@@ -17,6 +17,7 @@ from llamastack.api.common import (
     SystemMessage,
     UserMessage,
 )
+from llamastack.provider.errors import InvalidRequestError
 from llamastack_adapters.chat_request import ChatRequest
 from llamastack_conformance.checks import CheckFailure, Tier, check
 from llamastack_conformance.provider_under_test import Subject
@@ -27,7 +28,7 @@ from llamastack_conformance.suites.inference_ways import AskingChecks, Way
 
 _STOPS = ["qzstopone", "qzstoptwo"]
 # (parameter, all parameters of the call, the value that has to arrive, how backends name it)
-_SAMPLING: tuple[tuple[str, dict[str, Any], Leaf, str], ...] = (
+SAMPLING: tuple[tuple[str, dict[str, Any], Leaf, str], ...] = (
     ("temperature", {"strategy": "top_p", "temperature": 0.7312, "top_p": 0.8731}, 0.7312, "temp"),
     ("top_p", {"strategy": "top_p", "temperature": 0.7312, "top_p": 0.8731}, 0.8731, r"top_?p|nucleus"),
     ("top_k", {"strategy": "top_k", "temperature": 0.6412, "top_k": 37}, 37, r"top_?k"),
@@ -75,8 +76,29 @@ class ReceivedChecks(AskingChecks):
                 before = copy.deepcopy(messages)
                 for sent in await self.sent(running, way, ChatRequest(model, messages, BRIEF), words[-1]):
                     _complete(way, sent, words)
+                await self._interrupted(running, way)
                 if messages != before:
                     raise CheckFailure(f"{way.name} changes the messages of its caller")
+
+    async def _interrupted(self, running: Running, way: Way) -> None:
+        """Instructions in the middle, and two messages of one speaker, arrive, or the call is refused."""
+        words = [f"qzi{name}" for name in ("system", "first", "second", "later", "last")]
+        system, first, second, later, last = words
+        messages: list[Message] = [
+            SystemMessage(content=system),
+            UserMessage(content=first),
+            UserMessage(content=second),
+            SystemMessage(content=later),
+            UserMessage(content=last),
+        ]
+        try:
+            found = await self.sent(running, way, ChatRequest(await self._model(running), messages, BRIEF), last)
+        except InvalidRequestError:
+            return
+        for sent in found:
+            counts = {word: sent.times(word) for word in words}
+            if set(counts.values()) != {1}:
+                raise CheckFailure(f"{way.name}: how often each message arrived: {counts}", wanted="every one once")
 
     @check(
         "received.sampling",
@@ -89,13 +111,13 @@ class ReceivedChecks(AskingChecks):
         async with subject.shared(tapped=True) as running:
             model = await self._model(running)
             async for way, plain in self.replaying_ways(running):
-                _is_greedy(way, plain)
-                for number, (name, given, value, pattern) in enumerate(_SAMPLING):
+                check_greedy(way.name, plain)
+                for number, (name, given, value, pattern) in enumerate(SAMPLING):
                     word, params = f"qzs{number}", SamplingParams(**{"max_tokens": 2, **given})
                     request = ChatRequest(model, [UserMessage(content=f"Say {word}.")], params)
                     for sent in (await self.sent(running, way, request, word))[-1:]:
                         if not _in_other_terms(name, plain, sent):
-                            _has(way, sent, name, value, pattern)
+                            check_has(way.name, sent, name, value, pattern)
 
     @check(
         "received.nothing-else",
@@ -154,12 +176,13 @@ def _role_of(sent: Received, word: str) -> str | None:
     return None
 
 
-def _has(way: Way, sent: Received, name: str, value: Leaf, pattern: str) -> None:
+def check_has(where: str, sent: Received, name: str, value: Leaf, pattern: str) -> None:
+    """Raise CheckFailure unless the value arrived under a name like `pattern`."""
     paths = sent.paths_of(value)
     if not paths:
-        raise CheckFailure(f"{way.name}: {name} {value!r} did not reach the backend: {_shown(sent)}")
+        raise CheckFailure(f"{where}: {name} {value!r} did not reach the backend: {shown(sent)}")
     if not any(re.search(pattern, path, re.IGNORECASE) for path in paths):
-        raise CheckFailure(f"{way.name}: {name} {value!r} reached the backend as {', '.join(paths)}")
+        raise CheckFailure(f"{where}: {name} {value!r} reached the backend as {', '.join(paths)}")
 
 
 def _in_other_terms(name: str, plain: Received, sent: Received) -> bool:
@@ -170,18 +193,20 @@ def _in_other_terms(name: str, plain: Received, sent: Received) -> bool:
     )
 
 
-def _is_greedy(way: Way, sent: Received) -> None:
+def check_greedy(where: str, sent: Received) -> None:
+    """Raise CheckFailure unless the backend is asked for the likeliest tokens."""
     for path, value in sent.leaves:
         name = path.rpartition(".")[2]
         if any(re.search(pattern, name, re.IGNORECASE) and value == wanted for pattern, wanted in _GREEDY_NAMES):
             return
     raise CheckFailure(
-        f"{way.name}: a greedy call is sent without temperature 0: {_shown(sent)}",
+        f"{where}: a greedy call is sent without temperature 0: {shown(sent)}",
         wanted="temperature 0, or the backend's other word for it",
     )
 
 
-def _shown(sent: Received) -> str:
+def shown(sent: Received) -> str:
+    """The values of a request, for messages."""
     return ", ".join(f"{path}={value!r:.40}" for path, value in sent.leaves)[:400]
 
 

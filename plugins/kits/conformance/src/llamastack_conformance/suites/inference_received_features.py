@@ -26,7 +26,7 @@ from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.received import Received
 from llamastack_conformance.replaying import replayed
 from llamastack_conformance.running import Running
-from llamastack_conformance.suites.inference_calls import BRIEF, DOT
+from llamastack_conformance.suites.inference_calls import BRIEF, DOT, OTHER_DOT
 from llamastack_conformance.suites.inference_ways import AskingChecks, Way, holding, received
 from llamastack_conformance.suites.odd_texts import ENDS, ODD_TEXTS, OddText
 
@@ -116,19 +116,19 @@ class ReceivedFeatureChecks(AskingChecks):
         mend="send each image of a message once, with the text around it",
     )
     async def test_received_images(self, subject: Subject) -> None:
-        """the backend receives an image once, between the texts before and after it"""
+        """the backend receives each of two images once, with the texts before and after them"""
         if subject.settings.image_model is None:
             raise NotApplicable("name a model that sees images in x-conformance.image_model")
-        data = str(DOT.image).partition(",")[2]
+        pictures = [DOT, OTHER_DOT]
         async with subject.shared(tapped=True) as running:
             model = await self._model(running, subject.settings.image_model)
             async for way, _ in self.replaying_ways(running):
-                content = ["See qzbefore.", ImageMedia(image=DOT.image), "Now qzafter."]
+                content = ["See qzbefore.", DOT, "and", OTHER_DOT, "Now qzafter."]
                 request = ChatRequest(model, [UserMessage(content=content)], BRIEF)
                 for sent in await self.sent(running, way, request, "qzafter"):
-                    found = sum(text.count(data) for text in sent.texts)
-                    if found != 1 or sent.times("qzbefore") != 1:
-                        raise CheckFailure(f"{way.name}: the image arrived {found} times", wanted="the image once")
+                    found = [sent.times(str(each.image).partition(",")[2]) for each in pictures]
+                    if found != [1, 1] or sent.times("qzbefore") != 1:
+                        raise CheckFailure(f"{way.name}: two images arrived {found} times", wanted="each image once")
 
     @check(
         "received.embedded-images",
@@ -286,6 +286,11 @@ def _check_earlier_call(way: Way, sent: Received) -> None:
     order = sorted(words, key=sent.place)
     if order != list(words):
         raise CheckFailure(f"{way.name}: the order {order}", wanted=f"the order {list(words)}")
+    for path, value in sent.leaves:
+        if isinstance(value, str) and '\\"qz' in value:
+            raise CheckFailure(
+                f"{way.name}: {path} holds JSON within JSON: {value[:200]}", wanted="arguments encoded once"
+            )
     ids = [sent.times(name) for name in ("qzcall1", "qzcall2")]
     if ids not in ([0, 0], [2, 2]):
         raise CheckFailure(f"{way.name}: the ids of two calls arrived {ids} times", wanted="each with call and answer")
