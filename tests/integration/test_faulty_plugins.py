@@ -82,8 +82,8 @@ def test_without_surfaces_the_stack_itself_finds_what_it_could_not_use(tmp_path:
     ("value", "says"),
     [
         ("package_that_is_gone:X", "cannot be loaded: ModuleNotFoundError: "),
-        ("exits_fake:X", "cannot be loaded: SystemExit: 7"),
-        ("cancelled_fake:X", "cannot be loaded: CancelledError"),
+        ("exits_fake:X", "cannot be loaded: ImportError: importing exits_fake raises SystemExit: 7"),
+        ("cancelled_fake:X", "cannot be loaded: ImportError: importing cancelled_fake raises CancelledError"),
         ("strange_fake:PLUGIN", "cannot be used: ZeroDivisionError: no attributes"),
     ],
 )

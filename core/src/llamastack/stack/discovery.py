@@ -83,9 +83,7 @@ class Installed:
             raise DiscoveryError(f"'{self.name}' ({self.origin}) is disabled by {DISABLE_VARIABLE}")
         try:
             return load_dotted(self.value)
-        except BaseException as error:  # a module may be a script that ends with sys.exit()
-            if isinstance(error, KeyboardInterrupt):
-                raise
+        except Exception as error:
             raise DiscoveryError(
                 f"'{self.name}' ({self.origin}, entry point {self.value}) cannot be loaded: "
                 f"{type(error).__name__}: {error}"

@@ -29,6 +29,45 @@ class TestOpenAI(InferenceConformance):
         {"provider_id": "o", "provider_type": "remote::openai",
          "config": {"url": "http://127.0.0.1:1", "api_key": "sk-secret-of-the-test"}}]}}
 """
+EXITS = """
+from llamastack.provider import RemoteProviderSpec
+
+SPEC = RemoteProviderSpec(
+    api="safety", provider_type="exits", config_class="acme_code:Config", factory="acme_code:make", description="x"
+)
+"""
+EXITING = """
+import asyncio
+from pydantic import BaseModel
+from llamastack.provider import Deps
+from llamastack_provider_sample.safety import SampleSafety
+
+def ends(where):
+    if where == "{where}":
+        raise {raised}
+
+class Config(BaseModel): ...
+
+class Exits(SampleSafety):
+    def __init__(self): ...
+    async def initialize(self) -> None:
+        ends("initialize")
+
+async def make(config: Config, deps: Deps) -> Exits:
+    ends("factory")
+    return Exits()
+
+ends("module")
+"""
+EXITING_SUITE = """
+from llamastack_conformance import SafetyConformance, provider_under_test
+
+provider_under_test._STARTED_BY_S = 0.5
+
+class TestExits(SafetyConformance):
+    provider_type = "exits"
+    config = {"providers": {"safety": [{"provider_id": "e", "provider_type": "exits"}]}}
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +95,36 @@ def test_a_provider_that_is_never_healthy_fails_one_check(pytester: pytest.Pytes
     assert provider["counts"]["not tried"] == len(untried)
     shown = result.stdout.str().partition(" short test summary info ")[0]  # which has causes where CI is set
     assert shown.count("the provider is down") == 2  # of the failed check, and in the table
+
+
+@pytest.mark.parametrize(
+    ("where", "raised"),
+    [
+        ("module", "SystemExit(0)"),
+        ("factory", "SystemExit(0)"),
+        ("factory", "asyncio.CancelledError('gone')"),
+        ("initialize", "SystemExit(0)"),
+    ],
+)
+def test_a_provider_that_ends_the_process_fails_one_check(pytester: pytest.Pytester, where: str, raised: str) -> None:
+    info = pytester.mkdir("acme_exits-0.1.0.dist-info")
+    (info / "METADATA").write_text("Metadata-Version: 2.4\nName: acme-exits\nVersion: 0.1.0\n")
+    (info / "entry_points.txt").write_text("[llamastack.providers.safety]\nexits = acme_exits:SPEC\n")
+    pytester.makepyfile(acme_exits=EXITS, acme_code=EXITING.format(where=where, raised=raised))
+    pytester.makepyfile(test_conformance=EXITING_SUITE)
+    pytester.syspathinsert()
+    result = pytester.runpytest_subprocess(
+        "-k", "life or static_factory or static_protocol", "--llamastack-report", "r.json"
+    )
+    assert result.ret == 1
+    assert "portal" not in result.stdout.str() + result.stderr.str()
+    [provider] = json.loads((pytester.path / "r.json").read_text())["providers"]
+    [failed] = [check for check in provider["checks"] if check["status"] == "failed"]
+    assert failed["id"] == ("static.factory" if where == "module" else "life.starts")
+    kind = raised.partition("(")[0].removeprefix("asyncio.")
+    assert (f"importing acme_code raises {kind}" if where == "module" else f"raised {kind}") in failed["got"]
+    assert provider["counts"]["not tried"] > 1
+    assert {check["detail"] for check in provider["checks"] if check["status"] == "not tried"} == {failed["got"]}
 
 
 def test_a_waiver_of_the_failed_check_is_none_of_those_that_were_not_tried(pytester: pytest.Pytester) -> None:

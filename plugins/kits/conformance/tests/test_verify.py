@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -132,7 +133,8 @@ def test_dependencies(make: Make, requires: str, got: str) -> None:
         ),
         ("llamastack.plugin", "nothing reads 'llamastack.plugin'; is it 'llamastack.plugins'?"),
         ("llamastack_providers.memory", "is it 'llamastack.providers.memory'?"),
-        ("llamastack.providers.cooking", "nothing reads 'llamastack.providers.cooking'"),
+        ("llamastack.providers.cooking", "no installed plugin adds API 'cooking'"),
+        ("llamastack.providers.memry", "no installed plugin adds API 'memry'; is it 'memory'?"),
         ("llamastack.stores", ""),
         ("console_scripts", ""),
     ],
@@ -172,3 +174,126 @@ def test_the_command_says_what_is_wrong(make: Make, capsys: pytest.CaptureFixtur
 def test_a_type_that_is_not_installed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("remote::nobody", "--api", "safety") == 2
     assert "no provider of type 'remote::nobody' is installed for API 'safety'" in capsys.readouterr().err
+
+
+# ---- providers that cannot be loaded ---------------------------------------------------------------------------------
+
+SPEC = """
+from llamastack.provider import RemoteProviderSpec
+
+SPEC = RemoteProviderSpec(api="safety", provider_type="x", config_class="{module}:Config", factory="{module}:make",
+                          description="x"{more})
+"""
+OUR_POINT = "[llamastack.providers.safety]\nx = acme_spec:SPEC\n"
+EXITS = ["SystemExit(0)", "SystemExit('go away')", "GeneratorExit()", "__import__('asyncio').CancelledError('gone')"]
+exits = pytest.mark.parametrize("raised", EXITS)
+
+
+@pytest.fixture
+def other_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
+    """Write a module beside the package; none of them stays imported."""
+
+    def written(name: str, text: str) -> None:
+        (tmp_path / f"{name}.py").write_text(text)
+
+    def forget() -> None:
+        for name in ("acme_spec", "acme_code"):
+            sys.modules.pop(name, None)
+
+    forget()
+    yield written
+    forget()
+
+
+def shown_of(capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, str]]:
+    assert run("x", "--api", "safety", "--json") == 1
+    [shown] = json.loads(capsys.readouterr().out)
+    return {each["check"]: each for each in shown["findings"]}
+
+
+def rows_with(found: Mapping[str, Mapping[str, str]], text: str) -> list[str]:
+    return [name for name, each in found.items() if text in each.get("got", "")]
+
+
+@exits
+def test_a_spec_whose_module_ends_the_process(
+    make: Make, other_modules: Callable[[str, str], None], capsys: pytest.CaptureFixture[str], raised: str
+) -> None:
+    make(entry_points=OUR_POINT)
+    other_modules("acme_spec", f"raise {raised}\n")
+    found = shown_of(capsys)
+    assert rows_with(found, "importing acme_spec raises ") == ["static.entry-point"]
+    assert found["static.entry-point"]["status"] == "fault"
+    assert found["static.import"]["got"] == "see static.entry-point"
+
+
+@exits
+def test_code_whose_module_ends_the_process(
+    make: Make, other_modules: Callable[[str, str], None], capsys: pytest.CaptureFixture[str], raised: str
+) -> None:
+    make(entry_points=OUR_POINT)
+    other_modules("acme_spec", SPEC.format(module="acme_code", more=""))
+    other_modules("acme_code", f"raise {raised}\n")
+    found = shown_of(capsys)
+    faulty = rows_with(found, "importing acme_code raises ")
+    assert faulty == ["static.factory"]
+    assert found["static.factory"]["status"] == "fault"
+    assert rows_with(found, "see static.factory") == [
+        "static.protocol",
+        "static.config-described",
+        "static.config-strict",
+        "static.secrets",
+    ]
+    assert found["static.protocol"] | {"wanted": ""} == {
+        "check": "static.protocol",
+        "status": "not checked",
+        "wanted": "",
+        "got": "see static.factory",
+    }
+
+
+def test_types_of_a_factory_that_end_the_process(
+    make: Make, other_modules: Callable[[str, str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(entry_points=OUR_POINT)
+    other_modules("acme_spec", SPEC.format(module="acme_code", more=""))
+    code = "class Config: ...\nasync def make(config, deps): ...\nmake.__annotations__['return'] = \"exit('away')\"\n"
+    other_modules("acme_code", code)
+    assert "SystemExit: away" in shown_of(capsys)["static.factory"]["got"]
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "cause"),
+    [
+        ("SPEC", ', api_version=">=5,<6"', "needs API version >=5,<6"),
+        ("SPEC", ', api_version="new"', "api_version: 'new' is not like"),
+        ("SPCE", "", "has no attribute 'SPCE'"),
+    ],
+)
+def test_one_cause_is_said_once(
+    make: Make,
+    other_modules: Callable[[str, str], None],
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    more: str,
+    cause: str,
+) -> None:
+    make(entry_points=OUR_POINT.replace("SPEC", name))
+    other_modules("acme_spec", SPEC.format(module="acme_code", more=more))
+    found = shown_of(capsys)
+    assert rows_with(found, cause) == ["static.entry-point"]
+    untried = rows_with(found, "see static.entry-point")
+    assert len(untried) > 5
+    assert {found[each]["status"] for each in untried} == {"not checked"}
+    assert all("mend" not in found[each] for each in untried)
+
+
+def test_a_provider_whose_api_is_not_installed(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    make(entry_points="[llamastack.providers.speech]\nx = acme_verified:SPEC\n")
+    found = findings()["package.entry-points"]
+    assert (found.status, found.got) == ("fault", "no installed plugin adds API 'speech'")
+    assert found.mend == "install the package that adds API 'speech'"
+    assert run("x", "--api", "speech") == 1
+    shown = capsys.readouterr().out
+    assert "nothing reads" not in shown
+    assert "correct the group" not in shown

@@ -14,6 +14,7 @@ from llamastack.provider.error_translation import unwrapped
 from llamastack.provider.errors import InternalError, LlamaStackError
 from llamastack_conformance.checks import Body, Check, CheckFailure, NotApplicable
 from llamastack_conformance.settings import Settings
+from llamastack_conformance.stray_exits import contained
 
 
 def _nobody_watches(_: Check) -> None:
@@ -66,7 +67,7 @@ class CheckRunner:
         limit = self.settings.time_limit_s
         try:
             with anyio.move_on_after(limit) as scope:
-                await body(suite, self)
+                await contained(body(suite, self))
         except (CheckFailure, NotApplicable):
             raise
         except Exception as error:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Awaitable, Callable, Mapping
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, Secret, ValidationError
 
@@ -24,6 +24,7 @@ from llamastack.stack.yaml_source import ConfigError, read_yaml
 from llamastack_conformance.checks import CheckFailure, NotApplicable, NotUsable
 from llamastack_conformance.settings import Settings, settings_of
 
+_T = TypeVar("_T")
 _MARKER = "7f3a9c-conformance-secret-of-"
 
 
@@ -154,13 +155,27 @@ class ConfiguredProvider:
 
     @cached_property
     def config_class(self) -> type[BaseModel]:
+        """The class of the config. Raises NotUsable if it cannot be loaded."""
+        return self._loaded("config_class", self.spec.load_config_class)
+
+    @cached_property
+    def factory(self) -> Callable[..., Awaitable[object]]:
+        """The factory. Raises NotUsable if it cannot be loaded."""
+        return self._loaded("factory", self.spec.load_factory)
+
+    def require_code(self) -> None:
+        """Raises NotUsable if something that the spec names cannot be loaded."""
+        _ = self.config_class, self.data_model, self.factory
+
+    def _loaded(self, key: str, load: Callable[[], _T]) -> _T:
+        """What the spec names. Its cause alone is the reason: several things may be in one module."""
         try:
-            return self.spec.load_config_class()
+            return load()
         except Exception as error:
             raise NotUsable(
-                f"config_class {self.spec.config_class} cannot be loaded: {error}",
-                wanted="a config class that can be loaded",
-                mend="correct `config_class` in the spec, or the module that it names",
+                f"{type(error).__name__}: {error}",
+                wanted=f"{key} {getattr(self.spec, key)} can be loaded",
+                mend=f"correct `{key}` in the spec, or the module that it names",
             ) from None
 
     @cached_property
@@ -269,10 +284,11 @@ class ConfiguredProvider:
 
     @cached_property
     def data_model(self) -> type[BaseModel] | None:
-        """The model of the client's provider data."""
-        if self.spec.provider_data_validator is None:
+        """The model of the client's provider data. Raises NotUsable if it cannot be loaded."""
+        path = self.spec.provider_data_validator
+        if path is None:
             return None
-        found: type[BaseModel] = load_dotted(self.spec.provider_data_validator)
+        found: type[BaseModel] = self._loaded("provider_data_validator", partial(load_dotted, path))
         return found
 
     def client_data(self, key: str) -> dict[str, str] | None:

@@ -107,6 +107,7 @@ class Subject(ConfiguredProvider, CheckRunner):
             used = folder or beside or opened.enter_context(new_stack_folder())
             with self._never_healthy.remembered(way, self.settings.time_limit_s):
                 stack = self._assemble(provider_id, change, used, is_kept=used in (folder, beside))
+                await anyio.to_thread.run_sync(self.require_code)
                 running = Running(self, stack, provider_id, made, folder)
                 await opened.enter_async_context(stack)
                 if not down and not await running.becomes_healthy(_STARTED_BY_S):

@@ -60,7 +60,7 @@ def _config_class(provider_type: str, api: str | None) -> type:
         raise WrongInputError(f"'{provider_type}' is a type of several APIs ({apis}): choose one with --api")
     try:
         return discovery.load_spec(found[0]).load_config_class()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # a module of the provider may raise anything
         raise CliError(f"'{provider_type}' ({found[0].origin}) cannot be loaded: {error}") from error
 
 

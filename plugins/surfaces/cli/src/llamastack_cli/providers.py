@@ -95,8 +95,8 @@ def _fault(
         return "disabled by LLAMASTACK_DISABLE_PLUGINS"
     fault = fault_of(installed)
     if fault is None and loads is not None:
-        if installed.api not in apis:
-            return f"broken: no installed plugin adds API '{installed.api}'"
+        if missing_api := _missing_api(installed, apis):
+            return f"broken: {missing_api}"
         try:
             loads.load_spec(installed)
         except DiscoveryError as error:
@@ -111,6 +111,10 @@ def _fault(
         if (other.group, other.name) == (installed.group, installed.name) and other is not installed
     ]
     return f"also brought by {', '.join(others)}: choose with 'package:'" if others else None
+
+
+def _missing_api(installed: Installed, apis: Sequence[str]) -> str | None:
+    return None if installed.api in apis else f"no installed plugin adds API '{installed.api}'"
 
 
 # ---- show ------------------------------------------------------------------------------------------------------------
@@ -156,11 +160,12 @@ def _described(installed: Installed, spec: ProviderSpec) -> dict[str, Any]:
     from llamastack.provider.import_path import load_dotted
     from llamastack_cli.fields import fields_of
 
+    missing = "; ".join(filter(None, (_missing_api(installed, _known_apis()), installed.missing_extra)))
     try:
         config_fields = fields_of(spec.load_config_class())
         validator = spec.provider_data_validator
         data_fields = None if validator is None else fields_of(load_dotted(validator))
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # a module of the provider may raise anything
         raise CliError(f"'{installed.name}' ({installed.origin}) cannot be loaded: {error}") from error
     return {
         "api": spec.api,
@@ -169,7 +174,7 @@ def _described(installed: Installed, spec: ProviderSpec) -> dict[str, Any]:
         "kind": spec.kind,
         "package": installed.package,
         "version": installed.version,
-        "missing": installed.missing_extra,
+        "missing": missing or None,
         "api_dependencies": list(spec.api_dependencies),
         "optional_api_dependencies": list(spec.optional_api_dependencies),
         "capabilities": dict(spec.capabilities),

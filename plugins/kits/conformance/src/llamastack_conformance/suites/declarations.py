@@ -8,7 +8,8 @@ import os
 import re
 import subprocess
 import sys
-from typing import Any, get_type_hints
+from types import ModuleType
+from typing import get_type_hints
 
 import importlib_metadata
 from pydantic import BaseModel
@@ -16,7 +17,8 @@ from pydantic import BaseModel
 from llamastack.api.definition import API_VERSION
 from llamastack.api.schema import Schema
 from llamastack.provider.compliance import check_provider
-from llamastack_conformance.checks import CheckFailure, Tier, check
+from llamastack.provider.import_path import load_dotted
+from llamastack_conformance.checks import CheckFailure, NotUsable, Tier, check
 from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.suites.suite import Suite
 
@@ -48,10 +50,21 @@ def _imported(module: str) -> tuple[float, list[str]]:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         )
         if done.returncode != 0:
-            raise CheckFailure(f"importing {module} fails: {done.stderr.strip().splitlines()[-1]}")
-        spent, *brought = done.stdout.split()
+            lines = done.stderr.strip().splitlines() or [f"it ends the process with exit status {done.returncode}"]
+            raise NotUsable(f"importing {module} fails: {lines[-1]}")
+        if not done.stdout.strip():
+            raise NotUsable(f"importing {module} ends the process")  # sys.exit() is no error
+        spent, *brought = done.stdout.splitlines()[-1].split()  # a module may print
         best = min(best, float(spent))
     return best, brought
+
+
+def _import_of(subject: Subject) -> tuple[float, list[str]]:
+    try:
+        return _imported(_spec_module(subject))
+    except NotUsable:
+        _ = subject.spec  # it has the same cause, in words that other checks have, too
+        raise
 
 
 class StaticChecks(Suite):
@@ -75,7 +88,7 @@ class StaticChecks(Suite):
     )
     async def test_static_import(self, subject: Subject) -> None:
         """importing the spec's module imports only llamastack and its adapters: no SDK, no client, no framework"""
-        _, brought = _imported(_spec_module(subject))
+        _, brought = _import_of(subject)
         own = _spec_module(subject).partition(".")[0]
         # The adapters have words for specs. Their other modules import HTTP clients, which are foreign here.
         allowed = {own, "llamastack", "llamastack_adapters", *sys.stdlib_module_names}
@@ -86,7 +99,7 @@ class StaticChecks(Suite):
     @check("static.import-time", tier=Tier.static, mend="do nothing at import; put only the spec into its module")
     async def test_static_import_time(self, subject: Subject) -> None:
         """importing the spec's module takes at most 0.25 s of CPU time"""
-        spent, _ = _imported(_spec_module(subject))
+        spent, _ = _import_of(subject)
         if spent > _IMPORT_BUDGET_S:
             raise CheckFailure(f"it takes {spent:.2f} s")
 
@@ -116,7 +129,12 @@ class StaticChecks(Suite):
 
         package = _spec_module(subject).partition(".")[0]
         try:
-            typed = files(package).joinpath("py.typed").is_file()
+            module: ModuleType = load_dotted(package)
+        except Exception as error:
+            _ = subject.spec  # it has the same cause, in words that other checks have, too
+            raise NotUsable(f"importing {package} fails: {type(error).__name__}: {error}") from None
+        try:
+            typed = files(module).joinpath("py.typed").is_file()
         except TypeError:
             raise CheckFailure(f"{package} is a module, but types need a package") from None
         if not typed:
@@ -148,7 +166,7 @@ class StaticChecks(Suite):
     @check("static.factory", tier=Tier.static, mend="write `async def get_adapter_impl(config: C, deps: Deps) -> P`")
     async def test_static_factory(self, subject: Subject) -> None:
         """the factory is `async def`, takes (config, deps), and declares the class that it returns"""
-        factory = _loaded_factory(subject)
+        factory = subject.factory
         if not inspect.iscoroutinefunction(factory):
             raise CheckFailure(f"{subject.spec.factory} is not async")
         try:
@@ -209,15 +227,8 @@ def _models(subject: Subject) -> list[type[BaseModel]]:
     return [subject.config_class, *([subject.data_model] if subject.data_model else [])]
 
 
-def _loaded_factory(subject: Subject) -> Any:
-    try:
-        return subject.spec.load_factory()
-    except Exception as error:
-        raise CheckFailure(f"{subject.spec.factory} cannot be loaded: {type(error).__name__}: {error}") from None
-
-
 def _provider_class(subject: Subject) -> type | None:
-    factory = _loaded_factory(subject)
+    factory = subject.factory
     try:
         found = get_type_hints(factory).get("return")
     except Exception as error:

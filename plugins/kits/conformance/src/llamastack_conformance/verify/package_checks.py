@@ -144,12 +144,21 @@ def _dependencies(found: Distribution) -> Iterator[Dependency]:
 def _entry_points(found: Distribution, apis: Collection[str]) -> Finding:
     wanted = "each entry point is in a group that llamastack reads"
     groups = [*_GROUPS, *(f"{PROVIDER_GROUP_PREFIX}{api}" for api in apis)]
-    faults = []
+    faults, missing = list[str](), list[str]()
     for group in sorted({each.group for each in found.entry_points}):
-        if group.partition(".")[0].replace("-", "_").startswith(("llamastack", "llama_stack")) and group not in groups:
+        if not group.partition(".")[0].replace("-", "_").startswith(("llamastack", "llama_stack")) or group in groups:
+            continue
+        api = group.removeprefix(PROVIDER_GROUP_PREFIX)
+        if api != group and api.isidentifier():
+            missing.append(api)
+        else:
             near = get_close_matches(group, groups, n=1, cutoff=0.6)
             faults.append(f"nothing reads '{group}'" + (f"; is it '{near[0]}'?" if near else ""))
-    if not faults:
+    if not faults and not missing:
         return Finding("package.entry-points", "ok", wanted)
-    mend = f"correct the group in pyproject.toml; there are {', '.join(groups)}"
-    return Finding("package.entry-points", "fault", wanted, _some(faults), mend)
+    mend = [f"correct the group in pyproject.toml; there are {', '.join(groups)}"] if faults else []
+    for api in missing:
+        near = get_close_matches(api, apis, n=1, cutoff=0.8)
+        faults.append(f"no installed plugin adds API '{api}'" + (f"; is it '{near[0]}'?" if near else ""))
+        mend.append(f"install the package that adds API '{api}'")
+    return Finding("package.entry-points", "fault", wanted, _some(faults), "; ".join(mend))
