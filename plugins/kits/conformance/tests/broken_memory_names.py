@@ -298,3 +298,30 @@ class HandsOutItsOwnMetadata(SampleMemory):
         found = await super().search(bank, query)
         own = {k.chunk.content: k.chunk for chunks in self._kept[bank.identifier].values() for k in chunks}
         return [FoundChunk(own[each.chunk.content], each.score) for each in found]
+
+
+# ---- equal and empty texts -------------------------------------------------------------------------------------------
+
+
+@forgetful("insert_documents.same-text")
+class FindsEqualTextsOnce(SampleMemory):
+    async def search(self, bank: Bank, query: Query) -> list[FoundChunk]:
+        best: dict[str, FoundChunk] = {}
+        for each in await super().search(bank, query):
+            best.setdefault(each.chunk.content, each)
+        return list(best.values())
+
+
+@forgetful("insert_documents.emptied")
+class KeepsWhatBecomesEmpty(SampleMemory):
+    async def store(self, bank: Bank, insert: Insert) -> None:
+        if insert.chunks:
+            await super().store(bank, insert)
+
+
+@forgetful("insert_documents.metadata")
+class HidesDocumentsByTheirMetadata(SampleMemory):
+    """As if the metadata were beside its own fields."""
+
+    async def search(self, bank: Bank, query: Query) -> list[FoundChunk]:
+        return [each for each in await super().search(bank, query) if "expires_at" not in each.chunk.metadata]

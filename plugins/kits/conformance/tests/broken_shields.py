@@ -9,7 +9,7 @@ from breaking import breaker
 from broken_others import SAMPLE_MODEL, SHIELD, made_from
 
 from llamastack.api.common import UserMessage, text_of
-from llamastack.api.safety import RunShieldResponse
+from llamastack.api.safety import RunShieldResponse, ViolationLevel
 from llamastack.provider import Api, Deps
 from llamastack.provider.errors import InvalidRequestError, LlamaStackError
 from llamastack_provider_sample import SAFETY
@@ -235,3 +235,21 @@ class RepeatsTheConversation(SampleSafety):
         if found.violation is not None:
             found.violation.metadata["messages"] = [text_of(message.content) for message in messages]
         return found
+
+
+@unread("run_shield.images")
+class ExpectsTextsAlone(SampleSafety):
+    async def run_shield(self, shield_type: str, messages: Any, params: Any = None) -> Any:
+        for message in messages:
+            if isinstance(message.content, list):
+                "".join(message.content)
+        return await super().run_shield(shield_type, messages, params)
+
+
+@unread("run_shield.objects")
+class WarnsOnly(SampleSafety):
+    async def run_shield(self, shield_type: str, messages: Any, params: Any = None) -> Any:
+        response = await super().run_shield(shield_type, messages, params)
+        if response.violation is not None:
+            response.violation.violation_level = ViolationLevel.warn
+        return response

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,6 +23,7 @@ class Settings(BaseModel):
     shield: Name | None = Field(None, description="Shield to run; the first that is listed by default")
     safe: str = Field("What is the capital of France?", description="A message that the shield lets pass")
     unsafe: Name | None = Field(None, description="A message that the shield reports as a violation")
+    unsafe_level: Literal["warn", "error"] = Field("error", description="The level of the violation of `unsafe`")
     unsafe_more: list[Name] = Field(
         default_factory=list,
         description="More messages that the shield reports, each for another reason: another of its words, topics or "

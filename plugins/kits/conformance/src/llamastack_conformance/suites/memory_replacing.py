@@ -138,7 +138,14 @@ class ReplacingChecks(MemoryCalls):
             for document in documents:  # what the caller does with its own objects is no change of the bank
                 document.metadata.setdefault("list", []).append("later")
             for _ in range(2):
-                for chunk in await bank.chunks(" ".join(texts.values())):
+                found = await bank.chunks(" ".join(texts.values()))
+                if lost := texts.keys() - {chunk.document_id for chunk in found}:
+                    shown = ", ".join(json.dumps(_METADATA[name]) for name in sorted(lost))
+                    raise CheckFailure(f"documents with this metadata are not found: {shown}")
+                for chunk in found:
+                    if chunk.content != texts[chunk.document_id]:
+                        shown = json.dumps(_METADATA[chunk.document_id])
+                        raise CheckFailure(f"with the metadata {shown} the text is {chunk.content!r}")
                     _check_metadata(chunk.document_id, chunk.metadata)
                     if chunk.metadata:
                         chunk.metadata["later"] = True
@@ -147,6 +154,50 @@ class ReplacingChecks(MemoryCalls):
             (again,) = [c for c in await bank.chunks(texts["nested"]) if c.document_id == "nested"]
             if again.metadata:
                 raise CheckFailure(f"a document without metadata has that of its earlier version: {again.metadata}")
+
+    @check(
+        "insert_documents.same-text",
+        tier=Tier.live,
+        capability="insert_documents",
+        mend="make the ids of chunks of bank, document and place, never of the text alone",
+    )
+    async def test_insert_documents_same_text(self, subject: Subject) -> None:
+        """documents with equal texts are all found, each with its own metadata; when one is deleted, the others stay"""
+        text = f"The copied sentence is {word(91_000)} everywhere."
+        wanted = {f"copy{place}": {"place": place} for place in range(3)}
+        documents = [
+            MemoryBankDocument(document_id=name, content=text, metadata=about) for name, about in wanted.items()
+        ]
+        async with subject.shared() as running, own_bank(self, running, "same-text") as bank:
+            await bank.insert(*documents[:2])
+            await bank.insert(documents[2])
+            found = {chunk.document_id: chunk.metadata for chunk in await bank.chunks(text)}
+            if found != wanted:
+                raise CheckFailure(f"three documents with one text are {found}", wanted=f"{wanted}")
+            await bank.delete("copy0")
+            left = sorted(chunk.document_id for chunk in await bank.chunks(text))
+            if left != ["copy1", "copy2"]:
+                raise CheckFailure(f"after one of three documents with one text is deleted, {left} are found")
+
+    @check(
+        "insert_documents.emptied",
+        tier=Tier.live,
+        capability="insert_documents",
+        mend="remove the earlier version of a document that has no text now, or raise InvalidRequestError",
+    )
+    async def test_insert_documents_emptied(self, subject: Subject) -> None:
+        """a document that is replaced by an empty one is found no more, unless the empty one is refused with a 400"""
+        text = f"The text that goes is {word(92_000)} still."
+        async with subject.shared() as running, own_bank(self, running, "emptied") as bank:
+            for empty in ("", " \n "):
+                await bank.put({"emptied": text, "beside": f"Another one is {word(92_001)} too."})
+                try:
+                    await bank.put({"emptied": empty})
+                except InvalidRequestError:
+                    continue
+                found = [chunk.content for chunk in await bank.chunks(text) if chunk.document_id == "emptied"]
+                if any(word(92_000) in str(content) for content in found):
+                    raise CheckFailure(f"after {empty!r} replaced it, the document still says {found}")
 
 
 def _check_metadata(name: str, got: dict[str, Any] | None) -> None:

@@ -106,7 +106,9 @@ class SafetyConformance(MessageChecks):
         mend="return a SafetyViolation with a level and, for the user, a message",
     )
     async def test_run_shield_objects(self, subject: Subject) -> None:
-        """an unsafe message gets a violation of level warn or error, at any place in the conversation"""
+        """an unsafe message gets a violation at any place in the conversation: of the level error, at which callers go
+        no further, or of that in `unsafe_level`
+        """
         unsafe = unsafe_of(subject)
         conversations = [[unsafe], [unsafe, subject.settings.safe], [subject.settings.safe, unsafe]]
         async with subject.shared() as running:
@@ -116,8 +118,10 @@ class SafetyConformance(MessageChecks):
                 messages = [UserMessage(content=text) for text in texts]
                 result = await running.calls.run_shield(shield_type=shield, messages=messages)
                 well_formed(subject.method("run_shield"), result)
-                if result.violation is None or result.violation.violation_level is ViolationLevel.info:
-                    raise CheckFailure(f"{texts} gets {result.violation}")
+                level = None if result.violation is None else result.violation.violation_level
+                if level is not ViolationLevel(subject.settings.unsafe_level):
+                    wanted = f"a violation of the level {subject.settings.unsafe_level} (x-conformance.unsafe_level)"
+                    raise CheckFailure(f"{texts} gets {result.violation}", wanted=wanted)
 
     @check(
         "run_shield.each-its-own",

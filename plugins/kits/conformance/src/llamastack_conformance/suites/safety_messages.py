@@ -8,11 +8,18 @@ from typing import Any
 
 from llamastack.api.common import CompletionMessage, StopReason, SystemMessage, ToolResponseMessage, UserMessage
 from llamastack.api.safety import RunShieldResponse, ViolationLevel
-from llamastack.provider.errors import InvalidRequestError, LlamaStackError, NotFoundError, UnsupportedObjectError
+from llamastack.provider.errors import (
+    InvalidRequestError,
+    LlamaStackError,
+    NotFoundError,
+    NotSupportedError,
+    UnsupportedObjectError,
+)
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
 from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.running import Running
 from llamastack_conformance.shapes import well_formed
+from llamastack_conformance.suites.inference_calls import DOT
 from llamastack_conformance.suites.provider import RoutedProviderConformance
 from llamastack_conformance.suites.registration import names, new_object
 
@@ -181,6 +188,32 @@ class MessageChecks(RoutedProviderConformance):
             raise NotApplicable("x-conformance.unsafe_any_blanks is not set, or `unsafe` is one word")
         texts = [blank.join(words) for blank in ("\n", "   ", "\t", " \r\n ")]
         await self._tells_apart(subject, {repr(text): [UserMessage(content=text)] for text in texts}, {})
+
+    @check(
+        "run_shield.images",
+        tier=Tier.live,
+        capability="run_shield",
+        mend="read the texts of a message with `texts_of`; judge its images, leave them, or raise NotSupportedError",
+    )
+    async def test_run_shield_images(self, subject: Subject) -> None:
+        """a safe text beside an image is no error of the server, and an unsafe one is reported, or the image is refused
+        with a 400 or 501
+        """
+        async with subject.shared() as running:
+            await self.prepare(running)
+            shield = await self._shield(running)
+            for text in (subject.settings.safe, subject.settings.unsafe):
+                for content in ([text, DOT], [DOT, text]) if text else ():
+                    try:
+                        reported = await _reports(running, shield, [UserMessage(content=content)])
+                    except (InvalidRequestError, NotSupportedError):
+                        continue
+                    except LlamaStackError as error:
+                        raise CheckFailure(
+                            f"{text!r} beside an image: {type(error).__name__}: {error.message}"
+                        ) from None
+                    if text == subject.settings.unsafe and not reported:
+                        raise CheckFailure(f"{text!r} passes beside an image")
 
     @check(
         "run_shield.empty",
