@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
 from breaking import breaker
@@ -249,3 +249,9 @@ for _name in ("list_traces", "list_spans"):
 
     @broken(f"{_name}.refused", capabilities={_name: "unsupported"})
     class HidesLists(MetaReferenceTelemetry): ...
+
+
+@broken("list_traces.filters")
+class ForgetsTheTimeZone(MetaReferenceTelemetry):
+    async def list_traces(self, since: datetime | None = None, **arguments: Any) -> Page[TraceSummary]:
+        return await super().list_traces(since=None if since is None else since.replace(tzinfo=UTC), **arguments)

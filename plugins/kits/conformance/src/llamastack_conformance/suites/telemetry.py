@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, ClassVar
 
 from llamastack.api.pagination import all_listed
@@ -172,7 +172,7 @@ class TelemetryConformance(KeptChecks, TelemetryFaultChecks):
         mend="apply `since`, `status` and `name` before the page is cut",
     )
     async def test_list_traces_filters(self, subject: Subject) -> None:
-        """`since`, `status` and `name` leave out the other traces"""
+        """`since`, in any time zone, `status` and `name` leave out the other traces"""
         name = uuid.uuid4().hex
         async with subject.shared() as running:
             ids = [await _logged_trace(running, f"{name} {number}", number) for number in range(4)]
@@ -180,6 +180,7 @@ class TelemetryConformance(KeptChecks, TelemetryFaultChecks):
                 ([2], {"name": name, "status": SpanStatus.error}),
                 ([3, 1, 0], {"name": name, "status": SpanStatus.ok}),
                 ([3, 2], {"name": name, "since": _at(20)}),
+                ([3, 2], {"name": name, "since": _at(20).astimezone(timezone(timedelta(hours=9, minutes=30)))}),
                 ([1], {"name": f"{name[1:]} 1"}),
                 ([], {"name": uuid.uuid4().hex}),
             ):
