@@ -39,6 +39,25 @@ class TurnsBatches(_ChangesVectors):
         return [vector for at in range(0, len(vectors), 8) for vector in vectors[at : at + 8][::-1]]
 
 
+@broken("vectors.batches")
+class TurnsWhatFollowsThe64th(_ChangesVectors):
+    def vectors_of(self, contents: list[Any], vectors: list[list[float]]) -> list[list[float]]:
+        return vectors[:64] + vectors[64:][::-1]
+
+
+@broken("vectors.batches")
+class SwapsHalves(_ChangesVectors):
+    def vectors_of(self, contents: list[Any], vectors: list[list[float]]) -> list[list[float]]:
+        half = len(vectors) // 2 if len(vectors) > 64 else 0
+        return vectors[half:] + vectors[:half]
+
+
+@broken("vectors.batches")
+class RepeatsTheFirst128(_ChangesVectors):
+    def vectors_of(self, contents: list[Any], vectors: list[list[float]]) -> list[list[float]]:
+        return vectors[:128] + vectors[: max(0, len(vectors) - 128)]
+
+
 @broken("vectors.many")
 class PutsBatchesTogetherInReverse(_ChangesVectors):
     def vectors_of(self, contents: list[Any], vectors: list[list[float]]) -> list[list[float]]:

@@ -54,10 +54,22 @@ class Exchange:
 
 @dataclass(slots=True, eq=False)
 class _Connection:
-    """One of the provider. exchange: the latest. held: whether an answer is held back."""
+    """One of the provider. exchange: the latest. held: whether an answer is held back.
+
+    unanswered: the latest request, until its answer begins.
+    """
 
     exchange: Exchange | None = None
+    unanswered: Request | None = None
     held: bool = False
+
+    def receive(self, request: Request) -> None:
+        """A request came."""
+        self.unanswered = request
+
+    def answers(self) -> None:
+        """Nobody waits for the beginning of an answer from now on."""
+        self.unanswered = None
 
     def begin(self, exchange: Exchange) -> None:
         """A request was forwarded."""
@@ -93,8 +105,10 @@ class Tap:
     read and never answered. cuts: an answer ends in the middle of its body. holds: an answer stops in the middle of its
     body, and its connection stays open. trickles: answers are forwarded in small parts. gate: where each request waits
     before it is forwarded or answered. breakage: one request goes wrong.
-    requests: the requests so far. exchanges: the forwarded ones with their answers. handed_on: forwarded bytes of
-    answers. left: how often the provider closed a connection whose answer was held back. connections: accepted so far.
+    requests: the requests so far. dropped: those whose connection the backend closed before it began an answer; a
+    client may send them again (RFC 9110, 9.2.2). exchanges: the forwarded ones with their answers. handed_on: forwarded
+    bytes of answers. left: how often the provider closed a connection whose answer was held back. connections: accepted
+    so far.
     """
 
     target: str
@@ -106,6 +120,7 @@ class Tap:
     gate: Gate | None = None
     breakage: Breakage | None = None
     requests: list[Request] = field(default_factory=list)
+    dropped: list[Request] = field(default_factory=list)
     exchanges: list[Exchange] = field(default_factory=list)
     handed_on: int = 0
     left: int = 0
@@ -209,8 +224,14 @@ class Tap:
                     group.cancel_scope.cancel()
             except (BaseExceptionGroup, OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
                 _only_broken(error)
+                self._drop(this)
             finally:
                 self._open.remove(this)
+
+    def _drop(self, this: _Connection) -> None:
+        if this.unanswered is not None:
+            self.dropped.append(this.unanswered)
+            this.answers()
 
     async def _connect(self) -> ByteStream:
         """A connection to the real backend. Raises OSError."""
@@ -234,13 +255,16 @@ class Tap:
             while (request := _first_request(waiting)) is not None:
                 waiting = waiting[len(request.whole) :]
                 self.requests.append(request)
+                this.receive(request)
                 fault = self.breakage.next() if self.breakage else None
                 if fault is Fault.closed:
+                    this.answers()  # the tap closes here, not the backend
                     return
                 if self.gate is not None:
                     await self.gate.passed()
                 injected = _answer_of(fault) or (self.inject(request) if self.inject else None)
                 if injected is not None:
+                    this.answers()
                     await _send_injected(client, _half(injected) if self.cuts or self.holds else injected)
                     if self.cuts or (_closes(injected) and not self.holds):
                         return
@@ -268,8 +292,10 @@ class Tap:
             except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
                 if this.held:  # the backend closes a connection on which nothing came; the request still hangs
                     await anyio.sleep_forever()
+                self._drop(this)
                 whole.cancel()
                 return
+            this.answers()
             if this.exchange is not None:  # a backend may close a connection with an answer to no request
                 this.exchange.answer.extend(block)
                 if this.exchange.loses:

@@ -16,6 +16,7 @@ from llamastack_conformance.watching import becomes
 
 _DATA = b"data: "
 _HEAD_END = b"\r\n\r\n"
+_LAST_CHUNK = b"0\r\n\r\n"
 _LENGTH = re.compile(rb"(?im)^content-length:[ \t]*(\d+)[ \t]*\r?$")
 _CHUNKED = re.compile(rb"(?im)^transfer-encoding:.*chunked")
 _FRAMING = re.compile(rb"(?im)^(?:content-length|transfer-encoding|connection):[^\r\n]*\r\n")
@@ -139,13 +140,35 @@ def instead_of_the_last(tap: Tap, injected: Injected) -> Callable[[Request], Inj
     return lambda request: injected if target_of(request) == target else None
 
 
+def _ended(answer: bytes) -> bytes:
+    """The answer with its last chunk (RFC 9112, 7.1), if that alone is missing."""
+    head, _, content = answer.partition(_HEAD_END)
+    return answer + _LAST_CHUNK if _CHUNKED.search(head) and _ends_with_a_chunk(content) else answer
+
+
+def _ends_with_a_chunk(content: bytes) -> bool:
+    """Whether the content is whole chunks, of which none is the last."""
+    rest = content
+    while rest:
+        size_line, _, rest = rest.partition(b"\r\n")
+        try:
+            size = int(size_line.partition(b";")[0], 16)
+        except ValueError:
+            return False
+        if size == 0 or rest[size : size + 2] != b"\r\n":
+            return False
+        rest = rest[size + 2 :]
+    return True
+
+
 async def replayed(tap: Tap) -> Callable[[Request], bytes | None]:
     """Answers requests as the latest recorded exchange of the same method and path was answered; others go on.
 
-    These are those of the call's last request: a provider may have a prompt made by a request of its own before it.
+    These are those of the call's last request: a provider may have a prompt made by a request of its own before it. The
+    provider has read what it needs; where it left before the end of a slow stream, the end is added.
     """
     sent = [exchange for exchange in tap.exchanges if exchange.request.body]
-    answers = {target_of(exchange.request): await completed(exchange) for exchange in sent[-1:]}
+    answers = {target_of(exchange.request): _ended(await completed(exchange)) for exchange in sent[-1:]}
     return lambda request: answers.get(target_of(request))
 
 

@@ -84,7 +84,7 @@ class Settings(BaseModel):
         100_000, ge=1000, description="Records that a store is asked for at once in the stress tier"
     )
     parallel_calls: int = Field(50, ge=2, le=1000, description="Concurrent calls in the stress tier")
-    many_texts: int = Field(2000, ge=20, description="Texts that one call is to embed in the stress tier")
+    many_texts: int = Field(2000, ge=20, description="Most texts that one call is to embed")
     many_objects: int = Field(101, ge=3, description="Resources that are registered to see that all are listed")
     time_limit_s: float = Field(60.0, gt=0, description="Seconds that one check may take")
     max_block_ms: float = Field(100.0, gt=0, description="Milliseconds that the event loop may stand still")

@@ -51,7 +51,7 @@ SUNNY = JsonSchemaResponseFormat(
     }
 )
 _MANY_TEXTS = 35
-_SUBJECTS = ("llama", "ship", "violin", "bank", "winter", "bridge", "coffee", "king", "river", "engine")
+SUBJECTS = ("llama", "ship", "violin", "bank", "winter", "bridge", "coffee", "king", "river", "engine")
 _VERBS = ("near", "owns", "before", "hides", "under", "sees", "like")
 _KNOWN: WeakKeyDictionary[object, dict[str, Any]] = WeakKeyDictionary()
 # A PNG of one red dot.
@@ -62,7 +62,7 @@ DOT = ImageMedia(
 
 def different_texts(count: int) -> list[str]:
     """Different texts: `llama near ship 0`."""
-    return [f"{_SUBJECTS[n % 10]} {_VERBS[n % 7]} {_SUBJECTS[(n // 10) % 10]} {n}" for n in range(count)]
+    return [f"{SUBJECTS[n % 10]} {_VERBS[n % 7]} {SUBJECTS[(n // 10) % 10]} {n}" for n in range(count)]
 
 
 # A PNG of one blue dot.

@@ -19,7 +19,7 @@ from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, che
 from llamastack_conformance.gate import Gate
 from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.received import Received
-from llamastack_conformance.replaying import body_of, head_of, instead_of_the_last, reframed
+from llamastack_conformance.replaying import body_of, head_of, instead_of_the_last, reframed, target_of
 from llamastack_conformance.running import Running
 from llamastack_conformance.suites.inference_calls import BRIEF, text_of_reply
 from llamastack_conformance.suites.inference_features import TOOL_CALL, FeatureChecks
@@ -122,11 +122,15 @@ class ReplayChecks(FeatureChecks, KindChecks):
 
 
 class _Template(NamedTuple):
-    """A kind of call, an answer of the backend to it, and the text that the answer holds."""
+    """A kind of call, an answer of the backend to it, and the text that the answer holds.
+
+    target: method and path of the call's last request, which gets the answer.
+    """
 
     kind: Kind
     answer: bytes
     text: str
+    target: bytes
 
 
 async def _template(running: Running, kind: Kind) -> _Template | None:
@@ -139,7 +143,8 @@ async def _template(running: Running, kind: Kind) -> _Template | None:
         return None
     texts = sorted({text for text in texts_of(result) if len(text) > 2}, key=len, reverse=True)
     held = next((text for text in texts if any(form in answer for form in _forms(text))), None)
-    return None if held is None else _Template(kind, answer, held)
+    [*_, last] = (request for request in running.tap.requests if request.body)
+    return None if held is None else _Template(kind, answer, held, target_of(last))
 
 
 async def _each_its_own(running: Running, templates: Sequence[_Template]) -> None:
@@ -151,6 +156,8 @@ async def _each_its_own(running: Running, templates: Sequence[_Template]) -> Non
         if number is None:
             return None
         template, said = calls[int(number[1])], f" {number[0].decode()} {len(running.tap.requests)}"
+        if target_of(request) != template.target:  # such as one that makes the prompt
+            return None
         return reframed(template.answer, _exchanged(template.text, said))
 
     results: list[list[str]] = [[] for _ in calls]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from functools import partial
 from operator import mul
@@ -14,7 +15,7 @@ from llamastack.provider.errors import InternalError, LlamaStackError
 from llamastack_conformance.checks import CheckFailure, Tier, check
 from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.running import Running
-from llamastack_conformance.suites.inference_calls import InferenceCalls, different_texts
+from llamastack_conformance.suites.inference_calls import SUBJECTS, InferenceCalls, different_texts
 from llamastack_conformance.suites.inference_ways import ANSWERS
 from llamastack_conformance.suites.odd_texts import ODD_TEXTS
 from llamastack_conformance.trials import KEPT
@@ -22,7 +23,26 @@ from llamastack_conformance.trials import KEPT
 _PLACES = (0, 9, 11, 19)
 _SINGLES_OF_MANY = 4
 _TURNED = 3
-_SAME = 0.999
+_SAMPLE = 64
+_CROSSING = 130
+_FOR_MANY_S = 10.0
+# On both sides of the sizes of batches that backends have: 64, 96, 100, 128.
+_PLACES_OF_BATCHES = (0, 63, 64, 95, 96, 100, 127, 128, 129)
+_NOUNS = (
+    "boat",
+    "lamp",
+    "horse",
+    "rain",
+    "glass",
+    "stone",
+    "music",
+    "bread",
+    "snow",
+    "wheel",
+    "paper",
+    "garden",
+    "clock",
+)
 _MAY_FAIL = ("nul", "control characters", "very long")
 Vector = list[float]
 _ALONE: WeakKeyDictionary[object, dict[str, Vector]] = WeakKeyDictionary()
@@ -35,6 +55,8 @@ def _few_texts() -> list[str]:
 
 FEW_TEXTS = _few_texts()
 """Twenty texts, of which two are there twice."""
+BATCHED_TEXTS = [f"{noun} {subject}" for noun in _NOUNS for subject in SUBJECTS]
+"""Short texts, so that a small machine computes them soon too: more than fill a batch of 64, of 100 and of 128."""
 FEW_KNOWN_AS = "embeddings of twenty texts"
 """The name by which `ANSWERS` knows the backend's answer to them."""
 
@@ -56,12 +78,28 @@ class VectorChecks(InferenceCalls):
             vectors = await (ANSWERS.prime(subject, running.tap, FEW_KNOWN_AS, embed) if tapped else embed())
             if tapped:
                 running.tap.clear()
-            turned = await self._vectors(running, texts[:_TURNED][::-1])
+            turned = (await self._vectors(running, texts[:_TURNED][::-1]))[::-1]
             alone = {place: await self._alone(running, texts[place]) for place in _PLACES}
         for place, vector in alone.items():
             _is_its_own(f"{texts[place]!r} at {place} of {len(texts)}", vector, vectors, place, texts)
-        for place, vector in enumerate(turned[::-1]):
-            _is_its_own(f"{texts[place]!r} in another order", vectors[place], [vector], 0, [texts[place]])
+        for place in range(_TURNED):
+            _is_its_own(f"{texts[place]!r} in another order", vectors[place], turned, place, texts[:_TURNED])
+
+    @check(
+        "vectors.batches",
+        tier=Tier.live,
+        capability="embeddings",
+        mend="put the vectors of several batches together in the order of the contents",
+    )
+    async def test_vectors_batches(self, subject: Subject) -> None:
+        """of 130 short texts those around the 64th, the 100th and the 128th have the vectors that they have alone"""
+        texts = BATCHED_TEXTS[: subject.settings.many_texts]
+        places = [place for place in _PLACES_OF_BATCHES if place < len(texts)]
+        async with subject.shared() as running:
+            vectors = await self._vectors(running, texts)
+            alone = {place: await self._alone(running, texts[place]) for place in places}
+        for place, vector in alone.items():
+            _is_its_own(f"{texts[place]!r} at {place} of {len(texts)}", vector, vectors, place, texts)
 
     @check(
         "vectors.many",
@@ -70,12 +108,14 @@ class VectorChecks(InferenceCalls):
         mend="send as many contents in one request as the backend takes, and put the vectors together in order",
     )
     async def test_vectors_many(self, subject: Subject) -> None:
-        """a call with 2,000 texts gets one vector for each, in order (x-conformance.many_texts)"""
-        texts = different_texts(subject.settings.many_texts)
-        last = len(texts) - 1
-        places = [place * last // _SINGLES_OF_MANY for place in range(_SINGLES_OF_MANY + 1)]
+        """a call with as many texts as are embedded in ten seconds, at most 2,000, gets one vector for each,
+        in order (x-conformance.many_texts)
+        """
         tapped = subject.backend_url is not None
         async with subject.shared(tapped=tapped) as running:
+            texts = different_texts(await self._count_in_time(running))
+            last = len(texts) - 1
+            places = [place * last // _SINGLES_OF_MANY for place in range(_SINGLES_OF_MANY + 1)]
             before = len(running.tap.exchanges) if tapped else 0
             vectors = await self._vectors(running, texts)
             if tapped:
@@ -113,6 +153,20 @@ class VectorChecks(InferenceCalls):
                 if texts == sound:
                     _is_its_own(f"a text before those {name}", first, vectors, 0, given)
 
+    async def _count_in_time(self, running: Running) -> int:
+        """How many texts a call can have without a failure that shows a slow machine alone.
+
+        As many as take ten seconds, at least as many as fill a batch of 128, if half of the time limit is enough.
+        """
+        settings = running.subject.settings
+        sample = different_texts(min(_SAMPLE, settings.many_texts))
+        await self._alone(running, sample[0])  # a first call may load the model
+        began = time.monotonic()
+        await self._vectors(running, sample)
+        a_second = len(sample) / max(time.monotonic() - began, 1e-6)
+        least = min(_CROSSING, int(a_second * settings.time_limit_s / 2))
+        return max(1, min(settings.many_texts, max(least, int(a_second * _FOR_MANY_S))))
+
     async def _alone(self, running: Running, text: str) -> Vector:
         """The vector of a text that is embedded by itself; the model computes it once for all checks of a provider."""
         known = _ALONE.setdefault(running.subject, {})
@@ -138,16 +192,20 @@ class VectorChecks(InferenceCalls):
 
 
 def _is_its_own(what: str, alone: Vector, found: Sequence[Vector], place: int, texts: Sequence[str]) -> None:
-    """Raise CheckFailure unless the vector at `place` is the one of its text alone, and of no other text."""
+    """Raise CheckFailure unless, of all vectors found, the one at `place` is the nearest to that of its text alone.
+
+    How near it is does not count: engines compute a batch a little differently from a single text.
+    """
     if len(alone) != len(found[place]):
         raise CheckFailure(f"{what} has {len(found[place])} numbers, alone {len(alone)}")
     likeness = [_cosine(alone, vector) for vector in found]
     best = max(likeness)
     nearest = {texts[other] for other, value in enumerate(likeness) if value >= best - 1e-6}
-    if likeness[place] < _SAME or texts[place] not in nearest:
+    if texts[place] not in nearest:
         raise CheckFailure(
-            f"{what} has a vector with the likeness {likeness[place]:.4f} to that of the text alone; nearest is "
-            f"{next(iter(nearest))!r}"
+            f"{what} has a vector with the likeness {likeness[place]:.4f} to that of the text alone; that of "
+            f"{next(iter(nearest))!r} is nearer ({best:.4f})",
+            wanted="the nearest vector is its own",
         )
 
 

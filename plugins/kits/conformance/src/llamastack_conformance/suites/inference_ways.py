@@ -105,14 +105,17 @@ def _native(stream: bool) -> Ask:
 async def received(running: Running, call: Awaitable[Any]) -> tuple[Any, list[Received]]:
     """The result of a call, read to its end, and the requests that the backend received meanwhile.
 
-    An error is a result, too: the answer to another request, which is replayed, may not fit this one.
+    An error is a result, too: the answer to another request, which is replayed, may not fit this one. Requests that the
+    backend dropped with their connection do not count: a client may send them again.
     """
     running.tap.requests.clear()
+    running.tap.dropped.clear()
     try:
         result = await read(await call)
     except (BackendError, InvalidRequestError, NotSupportedError) as error:
         result = error
-    return result, [Received(request) for request in running.tap.requests]
+    dropped = {id(request) for request in running.tap.dropped}
+    return result, [Received(request) for request in running.tap.requests if id(request) not in dropped]
 
 
 def holding(marker: str, found: list[Received], what: str, result: Any) -> list[Received]:

@@ -70,7 +70,7 @@ class SafetyConformance(MessageChecks):
             calls = await self.plain_calls(running)
             trials = [Trial(name, call, good=self.answered, faults=(Fault.error,)) for name, call in calls]
             used = 0
-            for method in ("chat_completion", "completion"):
+            for method in ("chat_completion", "completion", "embeddings"):
                 with failing_calls(running, "inference", method) as model, suppress(NotApplicable):
                     await break_each_request(running, *trials, at=model)
                     used += 1
