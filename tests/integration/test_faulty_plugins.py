@@ -19,6 +19,7 @@ from click.testing import CliRunner
 from faulty_apis_fake import FAULTY
 from installed_fakes import entry_points_in, install
 from running_server import running_server
+from served_stack import served_stack
 
 from llamastack import ConfigError, Stack
 from llamastack.provider import hookimpl
@@ -237,6 +238,33 @@ def test_a_route_of_an_api_and_one_of_a_plugin_name_the_api(tmp_path: Path, monk
     claimants = {"plugin llamastack-server:server (API 'good')", "plugin routes:routes"}
     assert str(refused.value).startswith("POST /good is claimed by ")
     assert all(each in str(refused.value) for each in claimants)
+
+
+@pytest.mark.parametrize(("name", "prefix"), [("any_path", "/"), ("any_in_v1", "/v1/")])
+async def test_a_route_with_a_parameter_hides_no_fixed_route(tmp_path: Path, name: str, prefix: str) -> None:
+    """The order of plugins does not matter: a fixed segment goes before a parameter."""
+    found = installed(tmp_path, {"acme": plugin(name)})
+    providers: Any = {**CONFIG["providers"], "inference": [{"provider_id": "s", "provider_type": "remote::sample"}]}
+    async with served_stack({"providers": providers}, found) as (stack, http):
+        assert causes(stack.hooks) == {}
+        own = (await http.get(f"{prefix}anything")).json()
+        for path in ("/", "/docs", "/openapi.json", "/health", "/ready", "/metrics", "/v1/models", "/v1/health"):
+            answer = await http.get(path)
+            assert answer.status_code == 200, path
+            assert answer.content != b"null", path
+        assert own is None  # what `beep` returns
+
+
+def test_the_list_of_plugins_says_once_why_one_is_left_out(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    installed(site, {"acme": plugin("takes_docs"), "gone": "package_that_is_gone:x", "good": plugin("good")})
+    path = os.pathsep.join([str(site), str(Path(faulty_apis_fake.__file__).parent), os.environ.get("PYTHONPATH", "")])
+    command = [str(Path(sys.executable).with_name("llamastack")), "plugins", "list"]
+    environment = {**os.environ, "PYTHONPATH": path, "LLAMASTACK_HOME": str(tmp_path)}
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=60)
+    assert "left out" not in done.stderr
+    for cause in ("GET /docs is a route of llamastack-server", "No module named 'package_that_is_gone'"):
+        assert cause in " ".join(done.stdout.split())
 
 
 def test_doctor_and_the_list_of_plugins_name_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, NamedTuple, Protocol
 
@@ -47,6 +47,11 @@ def adding(*arguments: Any, **options: Any) -> Adds:
 
 async def required(self: Any, text: str) -> None: ...
 async def untyped(self: Any, text) -> None: ...  # type: ignore[no-untyped-def]
+def not_async(self: Any, text: str = "") -> None: ...
+async def generator(self: Any, text: str = "") -> AsyncIterator[str]:
+    yield text
+
+
 async def unknown_type(self: Any, text: Nowhere) -> None: ...  # type: ignore[name-defined]  # noqa: F821
 async def strange_type(self: Any, text: Adds) -> None: ...
 
@@ -116,6 +121,8 @@ FAULTY = {
     "name_private": Faulty(adding("_a"), "'_a' is no name of an API"),
     "no_protocol": Faulty(Adds(lambda: [ApiDefinition("beeper", None)]), "beeper: its methods cannot be read: "),  # type: ignore[arg-type]
     "untyped": Faulty(adding("beeper", function=untyped), "beeper.beep: argument 'text' has no type"),
+    "not_async": Faulty(adding("beeper", function=not_async), "beeper.beep: it is not async; allowed: `async def`"),
+    "generator": Faulty(adding("beeper", function=generator), "beeper.beep: it is not async; allowed: `async def`"),
     "unknown_type": Faulty(adding("beeper", function=unknown_type), "beeper: its methods cannot be read: NameError: "),
     "strange_type": Faulty(adding("beeper", function=strange_type), "Unable to generate pydantic-core schema"),
     "routed_by_nobody": Faulty(Adds(lambda: pair(routed_by="bleep")), "beeping.use: routed_by must name the argument"),
@@ -173,6 +180,8 @@ PLUGINS = SimpleNamespace(
     good=Adds(lambda: [api("good", "/good")]),
     same=Adds(lambda: [api("good", "/other")]),
     near=Adds(lambda: [api("near", "/good")]),
+    any_path=Adds(lambda: [api("good", "/{text}", required, methods=("GET",))]),
+    any_in_v1=Adds(lambda: [api("good", "/v1/{text}", required, methods=("GET",))]),
 )
 
 

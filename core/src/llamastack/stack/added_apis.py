@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 
 from llamastack.api.base import RoutedObject
@@ -66,6 +67,9 @@ def _faults_of_pair(
 
 
 def _faults_of_method(api: ApiDefinition, method: MethodDefinition) -> Iterator[str]:
+    if not inspect.iscoroutinefunction(getattr(api.protocol, method.name)):
+        yield "it is not async; allowed: `async def`"  # a provider that follows it could not be called
+        return
     untyped = [name for name in method.parameters if name not in method.hints]
     if untyped:
         yield f"argument '{untyped[0]}' has no type"

@@ -139,5 +139,5 @@ def test_nothing_tried_does_not_conform() -> None:
     assert not results(images=NOT_APPLICABLE).conforms
     assert not results().conforms
     assert results(tools=PASSED, images=NOT_APPLICABLE).conforms
-    assert terminal_table(results(images=NOT_APPLICABLE))[1] == "images  supported  not tried"
-    assert "| images | supported | not tried |" in to_markdown([results(images=NOT_APPLICABLE)])
+    assert terminal_table(results(images=NOT_APPLICABLE))[1] == "images  supported  not applicable"
+    assert "| images | supported | not applicable |" in to_markdown([results(images=NOT_APPLICABLE)])

@@ -20,6 +20,7 @@ from scripted_stacks import Scripts
 from llamastack.stack import Stack
 from llamastack.stack import discovery as discovery_module
 from llamastack_cli.doctor import provider_checks
+from llamastack_cli.doctor.advice import advice_on_config, advice_on_plugin
 from llamastack_cli.group import cli
 from llamastack_provider_meta_reference.telemetry.provider import MetaReferenceTelemetry
 from llamastack_provider_meta_reference.telemetry.schema import APPLICATION_ID
@@ -174,3 +175,19 @@ def test_a_variable_that_stands_for_a_number_hides_no_wrong_type() -> None:
     assert done.exit_code == 2
     found = {check["place"]["path"] for check in json.loads(done.stdout)["checks"]}
     assert found == {"server.port", "providers.inference[0].provider_type"}
+
+
+@pytest.mark.parametrize(
+    ("cause", "advice"),
+    [
+        ("'a' (acme 1) is there already, as plugin b:b", "two packages claim the same: uninstall one of them"),
+        ("GET /x is claimed by a.b and by c.d", "two packages claim the same"),
+        ("'a' (acme 1) cannot be loaded: ModuleNotFoundError: No module named 'x'", "a Python package is missing"),
+        ("'a' (acme 1) cannot be loaded: ZeroDivisionError: oops", "upgrade its package or install it again"),
+        ("'a' (acme 1) fails in llamastack_apis: oops", "the fault is in the plugin itself"),
+    ],
+)
+def test_advice_on_a_plugin_follows_its_cause(cause: str, advice: str) -> None:
+    assert advice_on_plugin(cause).startswith(advice)
+    assert "LLAMASTACK_DISABLE_PLUGINS" in advice_on_plugin(cause)
+    assert advice_on_config(f"there is no API; a plugin is left out: {cause}") == advice_on_plugin(cause)

@@ -115,7 +115,7 @@ def _verdict(results: Sequence[Result]) -> str:
     if set(counts) == {PASSED} and any(result.id.endswith(".refused") for result in results):
         return "refused"
     if set(counts) == {NOT_APPLICABLE}:
-        return "not tried"
+        return NOT_APPLICABLE
     return _counted(counts)
 
 

@@ -61,6 +61,9 @@ _API_COMMANDS = {
 }
 _KNOWN_PACKAGES = {"run": "llamastack-server", "provider": "llamastack-provider-template"}
 """Commands that people look for, and the package to install where one is not there."""
+_PLUGIN_LOGGER = "llamastack.plugins"
+_SHOWS_PLUGINS = ("plugins", "list")
+"""This command shows why plugins are left out, so that a warning would say it again."""
 
 
 class TopGroup(LazyGroup):
@@ -68,7 +71,8 @@ class TopGroup(LazyGroup):
 
     def run(self, arguments: Sequence[str] | None = None) -> int:
         """Run one command line and return the exit status."""
-        show_warnings()
+        given = sys.argv[1:] if arguments is None else arguments
+        show_warnings([_PLUGIN_LOGGER] if tuple(given[:2]) == _SHOWS_PLUGINS else ())
         try:
             status = super().main(arguments, prog_name="llamastack", standalone_mode=False)
         except click.exceptions.NoArgsIsHelpError as error:

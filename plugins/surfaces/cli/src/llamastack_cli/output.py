@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import textwrap
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -62,21 +62,24 @@ def error_lines(error: click.ClickException | CliError) -> list[str]:
 class _Warnings(logging.Handler):
     """Warnings of a command that sets up no log."""
 
-    def __init__(self, level: int) -> None:
+    def __init__(self, level: int, without: Collection[str] = ()) -> None:
         super().__init__(level)
+        self._without = without
         self._shown: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         """A warning is shown once: a command may load the plugins for itself and for a stack."""
+        if record.name in self._without:
+            return
         line = f"{record.levelname.lower()}: {one_line(record.getMessage().rstrip())}"
         if line not in self._shown:
             self._shown.add(line)
             click.echo(line, err=True)
 
 
-def show_warnings() -> None:
-    """Write warnings to stderr if no log takes them."""
-    logging.lastResort = _Warnings(logging.WARNING)
+def show_warnings(without: Collection[str] = ()) -> None:
+    """Write warnings to stderr if no log takes them. without: loggers whose warnings the command itself shows."""
+    logging.lastResort = _Warnings(logging.WARNING, without)
 
 
 def say(text: str, *, err: bool = False, nl: bool = True) -> None:

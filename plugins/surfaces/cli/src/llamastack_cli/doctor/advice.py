@@ -22,8 +22,7 @@ from llamastack.provider.errors import (
 )
 from llamastack.provider.redaction import without_userinfo
 
-BROKEN_PLUGIN = "upgrade its package or install it again, or switch it off with LLAMASTACK_DISABLE_PLUGINS"
-"""What to do about a plugin that is left out."""
+_OFF = "switch it off with LLAMASTACK_DISABLE_PLUGINS"
 _INSTALL = re.compile(r"pip install ((?:-\S+ )*)([\"']?)([A-Za-z0-9._\[\]-]*[A-Za-z0-9\]])\2")
 _UNSET = re.compile(r"environment variable ('[A-Za-z0-9_]+'(?:, '[A-Za-z0-9_]+')*) is not set")
 _BY_KIND: tuple[tuple[type[BaseException], str], ...] = (
@@ -65,7 +64,7 @@ _BY_WORDS: tuple[tuple[str, str], ...] = (
 def advice_on_config(message: str) -> str:
     """What to do about a fault of the run config."""
     if "a plugin is left out" in message:
-        return BROKEN_PLUGIN
+        return advice_on_plugin(message)
     if "no installed plugin adds API" in message:
         return "install the package that adds the API; `llamastack plugins list` shows whether one is there and broken"
     if (unset := _UNSET.search(message)) is not None:
@@ -84,6 +83,17 @@ def advice_on_config(message: str) -> str:
     if "cannot be loaded" in message:
         return "install the package again; the message has the cause"
     return "correct the value; the message says what is allowed"
+
+
+def advice_on_plugin(cause: str) -> str:
+    """What to do about a plugin that is left out, or about two that claim the same."""
+    if "is claimed by" in cause or "is there already" in cause:
+        return "two packages claim the same: uninstall one of them, or switch one off with LLAMASTACK_DISABLE_PLUGINS"
+    if "ModuleNotFoundError" in cause:
+        return f"a Python package is missing: install it, or install the plugin's package again, or {_OFF}"
+    if "cannot be loaded" in cause:
+        return f"upgrade its package or install it again, or {_OFF}"
+    return f"the fault is in the plugin itself: upgrade its package or correct its code, or {_OFF}"
 
 
 def advice_on_error(

@@ -11,7 +11,7 @@ from llamastack.stack.config import load_config
 from llamastack.stack.discovery import PROVIDER_GROUP_PREFIX, Discovery, DiscoveryError, default_discovery
 from llamastack.stack.plugins import Plugins
 from llamastack.stack.yaml_source import ConfigIssue
-from llamastack_cli.doctor.advice import BROKEN_PLUGIN, advice_on_config
+from llamastack_cli.doctor.advice import advice_on_config, advice_on_plugin
 from llamastack_cli.doctor.report import Check, Outcome, Place
 from llamastack_cli.doctor.store_check import check_store
 
@@ -50,8 +50,8 @@ def read_config(file: str) -> tuple[Stack | None, list[Check]]:
     except ConfigError as error:
         return None, [_failed(error.source, fault) for fault in _all_faults(file, error, discovery)]
     except DiscoveryError as error:
-        fault = Check(name="plugins", about="required", outcome=Outcome.FAIL, message=str(error), advice=BROKEN_PLUGIN)
-        return None, [fault]
+        advice = advice_on_plugin(str(error))
+        return None, [Check(name="plugins", about="required", outcome=Outcome.FAIL, message=str(error), advice=advice)]
     found = [
         Check(name="config", about=stack.config.source, outcome=Outcome.OK),
         _packages(stack),
@@ -118,7 +118,7 @@ def _broken_plugins(stack: Stack) -> list[Check]:
             about=broken.installed.name,
             outcome=Outcome.FAIL,
             message=broken.cause,
-            advice=BROKEN_PLUGIN,
+            advice=advice_on_plugin(broken.cause),
         )
         for broken in stack.hooks.broken
     ]
