@@ -82,6 +82,23 @@ class CompletesWithoutPenalties(Base):
         return await super().send_text(form._replace(fields=kept))
 
 
+@broken("received.completion")
+class CompletesTheFirstPart(Base):
+    async def completion(self, model: str, content: Any, *args: Any, **kwargs: Any) -> Any:
+        first = content[0] if isinstance(content, list) else content
+        return await super().completion(model, first, *args, **kwargs)
+
+
+@broken("received.messages")
+class SendsTheFirstPartOfInstructions(Base):
+    async def chat_completion(self, model: str, messages: Any, *args: Any, **kwargs: Any) -> Any:
+        kept = [
+            m.model_copy(update={"content": m.content[0]}) if m.role == "system" and isinstance(m.content, list) else m
+            for m in messages
+        ]
+        return await super().chat_completion(model, kept, *args, **kwargs)
+
+
 @broken("received.alias")
 class ForwardsNamesOfTheConfig(Base):
     _plain = False

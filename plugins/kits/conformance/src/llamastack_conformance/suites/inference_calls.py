@@ -93,7 +93,7 @@ class InferenceCalls(RoutedProviderConformance):
         model = given.pop("model", None) or await self._model(running)
         return await running.calls.chat_completion(model=model, **given)
 
-    async def _complete(self, running: Running, content: str = "One, two, three,", **more: Any) -> Any:
+    async def _complete(self, running: Running, content: Any = "One, two, three,", **more: Any) -> Any:
         given = {"content": content, "sampling_params": SHORT, **more}
         return await running.calls.completion(model=await self._model(running), **given)
 

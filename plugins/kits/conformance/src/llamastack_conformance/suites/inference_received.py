@@ -81,13 +81,15 @@ class ReceivedChecks(AskingChecks):
                     raise CheckFailure(f"{way.name} changes the messages of its caller")
 
     async def _interrupted(self, running: Running, way: Way) -> None:
-        """Instructions in the middle, and two messages of one speaker, arrive, or the call is refused."""
-        words = [f"qzi{name}" for name in ("system", "first", "second", "later", "last")]
-        system, first, second, later, last = words
+        """Instructions in the middle, two messages of one speaker, and parts in any message arrive, or are refused."""
+        names = ("system", "rest", "first", "second", "third", "answer", "more", "later", "last")
+        words = [f"qzi{name}" for name in names]
+        system, rest, first, second, third, answer, more, later, last = words
         messages: list[Message] = [
-            SystemMessage(content=system),
-            UserMessage(content=first),
-            UserMessage(content=second),
+            SystemMessage(content=[system, rest]),
+            UserMessage(content=[first, second]),
+            UserMessage(content=third),
+            CompletionMessage(content=[answer, more], stop_reason=StopReason.end_of_turn),
             SystemMessage(content=later),
             UserMessage(content=last),
         ]

@@ -61,9 +61,10 @@ class ReceivedEdgeChecks(KindChecks):
             model = await self._model(running)
             async for way, plain in self.replaying_ways(running):
 
-                async def sent(word: str, given: dict[str, Any], way: Way = way) -> list[Received]:
+                async def sent(word: str, given: dict[str, Any] | None, way: Way = way) -> list[Received]:
                     messages = [UserMessage(content=f"Say {word}.")]
-                    request = ChatRequest(model, messages, SamplingParams(**given))
+                    params = None if given is None else SamplingParams(**given)
+                    request = ChatRequest(model, messages, params)
                     return (await self.sent(running, way, request, word))[-1:]
 
                 for number, (name, given, value, pattern) in enumerate(_EDGES):
@@ -72,8 +73,10 @@ class ReceivedEdgeChecks(KindChecks):
                 for number, given in enumerate(_GREEDY):
                     for one in await sent(f"qzgreedy{number}", given):
                         check_greedy(way.name, one)
-                for one in await sent("qznolimit", {}) if way.native else ():
-                    _check_no_limit(way, one, plain)
+                if way.native:
+                    for one in (*await sent("qznolimit", {}), *await sent("qznoparams", None)):
+                        check_greedy(way.name, one)
+                        _check_no_limit(way, one, plain)
 
     @check(
         "received.completion",
@@ -82,7 +85,9 @@ class ReceivedEdgeChecks(KindChecks):
         mend="pass each sampling parameter in text completions as in chats, or raise NotSupportedError",
     )
     async def test_received_completion(self, subject: Subject) -> None:
-        """the backend receives each sampling parameter of a text completion, whole and streamed"""
+        """the backend receives each sampling parameter of a text completion, and all parts of its text, whole and
+        streamed
+        """
         async with subject.shared(tapped=True) as running:
             for name, complete in self._texts(running):
                 running.tap.clear()
@@ -94,11 +99,15 @@ class ReceivedEdgeChecks(KindChecks):
                     for sent in (await _completed(running, complete(f"Say {word}.", params), word))[-1:]:
                         if param != "repetition_penalty":  # some backends have it in terms of their own
                             check_has(name, sent, param, value, pattern)
+                words = ("qzcfirst", "qzcmiddle", "qzclast")
+                for sent in (await _completed(running, complete([*words], BRIEF), "qzc"))[-1:]:
+                    if missing := [word for word in words if sent.times(word) != 1]:
+                        raise CheckFailure(f"{name}: of {words} the backend does not receive {missing} once")
 
-    def _texts(self, running: Running) -> Iterator[tuple[str, Callable[[str, SamplingParams], Awaitable[Any]]]]:
+    def _texts(self, running: Running) -> Iterator[tuple[str, Callable[[Any, SamplingParams], Awaitable[Any]]]]:
         for stream in (False, True) if running.subject.declares("streaming") else (False,):
 
-            def complete(text: str, params: SamplingParams, stream: bool = stream) -> Awaitable[Any]:
+            def complete(text: Any, params: SamplingParams, stream: bool = stream) -> Awaitable[Any]:
                 return self._complete(running, text, sampling_params=params, stream=stream)
 
             yield f"completion{', streamed' if stream else ''}", complete
