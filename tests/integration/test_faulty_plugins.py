@@ -190,6 +190,9 @@ def test_commands_name_an_api_that_no_plugin_adds_any_more(tmp_path: Path, monke
     listed = CliRunner().invoke(cli, ["providers", "list", "--api", "good", "--check", "--json"])
     assert listed.exit_code == 1
     assert [entry["reason"] for entry in json.loads(listed.stdout)] == ["broken: no installed plugin adds API 'good'"]
+    described = CliRunner().invoke(cli, ["providers", "show", "beeper"])
+    assert described.exit_code == 0
+    assert "no installed plugin adds API 'good'" in described.stdout
     verified = CliRunner().invoke(cli, ["providers", "verify", "beeper", "--json"])
     assert verified.exit_code == 1
     (shown,) = json.loads(verified.stdout)
