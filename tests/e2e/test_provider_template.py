@@ -55,9 +55,9 @@ class Call:
 class Variant:
     """calls: made in this order. again: made once more, of a server that is started anew.
 
-    environment: values in which {backend} is the backend's URL. options: of its own pytest; the calls of the stress
-    tier take a small machine long where a model computes. auth: the answer
-    about its key; together they have each one.
+    environment: values in which {backend} is the backend's URL. options: of its own pytest; none is what its README
+    says. The calls of the stress tier take a small machine long where a model computes: one of the inference providers
+    makes them. auth: the answer about its key; together they have each one.
     """
 
     calls: tuple[Call, ...]
@@ -80,7 +80,7 @@ def shield(name: str, text: str) -> dict[str, Any]:
 
 
 WAIVED = (f"--llamastack-waivers={Path(__file__).parent / 'template_waivers.yaml'}",)
-WITHOUT_STRESS = ("--llamastack-tiers", "static,live,failure", *WAIVED)
+WITHOUT_STRESS = ("--llamastack-tiers", "static,live,failure")
 QUESTION, ANSWER = "What is the capital of France?", "The capital of France is Paris."
 INFERENCE = (
     Call("inference/chat_completion", say(MODEL, QUESTION), ANSWER),
@@ -117,15 +117,17 @@ CHECKED: Mapping[str, Variant] = {
     "inference-openai": Variant(
         INFERENCE, environment={"URL": "{backend}/v1"}, options=WITHOUT_STRESS, auth="per-request"
     ),
-    "inference-rest": Variant(INFERENCE, environment={"URL": "{backend}"}, options=WITHOUT_STRESS, auth="header"),
+    "inference-rest": Variant(INFERENCE, environment={"URL": "{backend}"}, auth="header"),
     "inference-sdk": Variant(INFERENCE, environment={"URL": "{backend}/v1"}, options=WITHOUT_STRESS, auth="bearer"),
     "inference-in-process": Variant(
         (Call("inference/completion", go_on(model_path().stem, "The capital of France is"), "Paris"),),
         environment={"MODEL": str(model_path())},
-        options=WITHOUT_STRESS,
+        options=(*WITHOUT_STRESS, *WAIVED),
     ),
-    "safety-openai": Variant(GAMBLING, environment={"URL": "{backend}/v1"}, options=WITHOUT_STRESS, auth="bearer"),
-    "safety-rest": Variant(GAMBLING, environment={"URL": "{backend}"}, options=WITHOUT_STRESS, auth="none"),
+    "safety-openai": Variant(
+        GAMBLING, environment={"URL": "{backend}/v1"}, options=(*WITHOUT_STRESS, *WAIVED), auth="bearer"
+    ),
+    "safety-rest": Variant(GAMBLING, environment={"URL": "{backend}"}, options=(*WITHOUT_STRESS, *WAIVED), auth="none"),
     "safety-in-process": Variant(
         (
             Call("safety/run_shield", shield("card-numbers", "It is 4111 1111 1111 1111."), "violation"),
