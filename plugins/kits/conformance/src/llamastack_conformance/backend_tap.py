@@ -302,7 +302,8 @@ class Tap:
                     whole.cancel()
                     return
             body = _body_of(block)
-            if body and (self.cuts or self.holds):
+            # Where answers are injected, the others belong to requests that prepare the call, such as one for a prompt.
+            if body and (self.cuts or self.holds) and self.inject is None:
                 await client.send(block[: len(block) - (len(body) + 1) // 2])
                 if self.cuts:
                     whole.cancel()
