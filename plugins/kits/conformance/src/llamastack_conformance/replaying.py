@@ -20,6 +20,7 @@ _LAST_CHUNK = b"0\r\n\r\n"
 _LENGTH = re.compile(rb"(?im)^content-length:[ \t]*(\d+)[ \t]*\r?$")
 _CHUNKED = re.compile(rb"(?im)^transfer-encoding:.*chunked")
 _FRAMING = re.compile(rb"(?im)^(?:content-length|transfer-encoding|connection):[^\r\n]*\r\n")
+_CLOSE = re.compile(rb"(?im)^connection:[ \t]*close[ \t]*\r\n")
 _ENCODED = re.compile(rb"(?im)^content-encoding:")
 _SUCCESS = re.compile(rb"HTTP/1\.1 2")
 _COMPLETE_BY_S = 2.0
@@ -141,8 +142,14 @@ def instead_of_the_last(tap: Tap, injected: Injected) -> Callable[[Request], Inj
 
 
 def _ended(answer: bytes) -> bytes:
-    """The answer with its last chunk (RFC 9112, 7.1), if that alone is missing."""
+    """The answer with its last chunk (RFC 9112, 7.1), if that alone is missing, and without `connection: close`.
+
+    A backend sends that with the last of so many answers on a connection; it says nothing about the next connection.
+    """
     head, _, content = answer.partition(_HEAD_END)
+    if _LENGTH.search(head) or _CHUNKED.search(head):
+        head = _CLOSE.sub(b"", head + b"\r\n").removesuffix(b"\r\n")
+        answer = head + _HEAD_END + content
     return answer + _LAST_CHUNK if _CHUNKED.search(head) and _ends_with_a_chunk(content) else answer
 
 
