@@ -97,13 +97,14 @@ def _doubled(bodies: list[Any]) -> bool:
 
 
 def _cut_off(bodies: list[Any]) -> bool:
-    """The last character of the arguments is missing."""
+    """The second half of the arguments is missing."""
     functions = [call.get("function") for calls in _call_lists(bodies) for call in calls]
-    texts = [f for f in functions if isinstance(f, dict) and isinstance(f.get("arguments"), str) and f["arguments"]]
-    if not texts:
-        return False
-    texts[-1]["arguments"] = texts[-1]["arguments"].rstrip()[:-1]
-    return True
+    parts = [f for f in functions if isinstance(f, dict) and isinstance(f.get("arguments"), str) and f["arguments"]]
+    left = sum(len(part["arguments"]) for part in parts) // 2
+    for part in parts:
+        part["arguments"] = part["arguments"][:left]
+        left -= len(part["arguments"])
+    return bool(parts)
 
 
 def _call_lists(value: Any) -> Iterator[list[dict[str, Any]]]:
