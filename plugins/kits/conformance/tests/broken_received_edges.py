@@ -149,7 +149,7 @@ class _ChangesStreams(Base):
         return self.pieces_of(lambda: begin(*args, stream=True, **kwargs))
 
 
-@broken("failure.cut-later")
+@broken("failure.cut-each")
 class CompletesCutStreams(_ChangesStreams):
     async def pieces_of(self, begin: Any) -> AsyncIterator[Any]:
         last = None

@@ -156,7 +156,11 @@ class Bedrock:
             while block := await body.read(_BLOCK):
                 yield block
 
-        return b"".join([block async for block in limited(blocks(), self._config.max_response_bytes, where)])
+        try:
+            return b"".join([block async for block in limited(blocks(), self._config.max_response_bytes, where)])
+        except BaseException:
+            body.close()  # what is left of the answer would keep the connection until it is collected
+            raise
 
     async def _events(self, events: Any) -> AsyncIterator[Mapping[str, Any]]:
         try:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from llamastack_conformance.suites.inference_cut_streams import CutStreamChecks
 from llamastack_conformance.suites.inference_features import FeatureChecks
+from llamastack_conformance.suites.inference_left_streams import LeftStreamChecks
 from llamastack_conformance.suites.inference_logprobs import LogprobChecks
 from llamastack_conformance.suites.inference_models import ModelChecks
 from llamastack_conformance.suites.inference_overlap import OverlapChecks
@@ -28,7 +28,7 @@ class InferenceConformance(
     OverlapChecks,
     ReceivedChecks,
     ReceivedEdgeChecks,
-    CutStreamChecks,
+    LeftStreamChecks,
     ReceivedFeatureChecks,
     SplitChecks,
     ReplayChecks,

@@ -28,6 +28,7 @@ from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.running import Running
 from llamastack_conformance.suites.failure import expect_error
 from llamastack_conformance.suites.inference_kinds import Kind, KindChecks, primed
+from llamastack_conformance.watching import unclosed
 
 _DOWN = (ProviderUnavailableError, BackendError)
 _EXPECTED: Mapping[int, tuple[type[LlamaStackError], ...]] = {
@@ -120,12 +121,17 @@ class StatusChecks(KindChecks):
         mend="treat the end of a connection before the end of the answer as an error, in every kind of call",
     )
     async def test_failure_cut_each(self, subject: Subject) -> None:
-        """in every kind of call, an answer that is cut in the middle is an error of the backend (502, 503)"""
+        """in every kind of call, an answer that is cut in the middle is an error of the backend (502, 503), and its
+        connection is closed, not dropped
+        """
         async with subject.start(tapped=True) as running:
             for kind in await self.kinds(running):
                 await primed(running, kind)
                 running.tap.disturb(inject=running.tap.inject, cuts=True)
-                await _expect(f"{kind.name}, cut", running, kind.make, _DOWN)
+                with unclosed() as thrown_away:
+                    await _expect(f"{kind.name}, cut", running, kind.make, _DOWN)
+                if thrown_away:
+                    raise CheckFailure(f"{kind.name}, cut: {thrown_away[0]}", wanted="what is opened is closed")
 
     @check(
         "failure.silent-each",

@@ -1,45 +1,25 @@
-"""Checks of streams that break off, are refused, or are left by their caller."""
+"""Checks of streams that are refused, or are left by their caller."""
 
 from __future__ import annotations
 
 import json
 
-from llamastack.provider.errors import BackendError, LlamaStackError, ProviderUnavailableError
+from llamastack.provider.errors import LlamaStackError
 from llamastack.provider.streams import closing
 from llamastack_conformance.backend_tap import always, answer
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
 from llamastack_conformance.provider_under_test import Subject
 from llamastack_conformance.replaying import replayed
 from llamastack_conformance.suites.inference_calls import read
-from llamastack_conformance.suites.inference_kinds import KindChecks, primed
+from llamastack_conformance.suites.inference_kinds import KindChecks
 from llamastack_conformance.watching import becomes
 
 _LEFT_BY_S = 3.0
 _ERROR = json.dumps({"error": {"message": "no luck", "type": "error", "code": None}, "message": "no luck"})
 
 
-class CutStreamChecks(KindChecks):
-    """The checks of streams that do not come to their end."""
-
-    @check(
-        "failure.cut-later",
-        tier=Tier.failure,
-        capability="streaming",
-        mend="let an error that comes after the first pieces through, too; never end such a stream with a stop reason",
-    )
-    async def test_failure_cut_later(self, subject: Subject) -> None:
-        """in every kind of stream, an answer that is cut after pieces of text is an error of the backend (502, 503)"""
-        async with subject.shared(tapped=True) as running:
-            for kind in await self.kinds(running):
-                if not kind.streamed:
-                    continue
-                await primed(running, kind)
-                running.tap.disturb(inject=running.tap.inject, cuts=True)
-                try:
-                    result = await kind.make("Say hello.")
-                except (BackendError, ProviderUnavailableError):
-                    continue
-                raise CheckFailure(f"{kind.name}, cut after its first pieces: {result!r:.300}", wanted="an error")
+class LeftStreamChecks(KindChecks):
+    """The checks of streams that are not read to their end."""
 
     @check(
         "failure.before-pieces",
