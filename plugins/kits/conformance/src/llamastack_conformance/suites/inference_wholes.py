@@ -125,7 +125,6 @@ class WholeChecks(FeatureChecks, AskingChecks):
     async def test_wholes_form(self, subject: Subject) -> None:
         """a greedy chat in OpenAI's form says the same whole and streamed, and what the native call says"""
         async with _streaming(subject).shared() as running:
-            native_said = said(await self.known(running, self._chat))
             asked: list[tuple[str, Callable[..., Awaitable[Any]]]] = []
             if hasattr(running.provider, "openai_chat"):
                 asked.append(("openai_chat", self._asked))
@@ -135,6 +134,7 @@ class WholeChecks(FeatureChecks, AskingChecks):
                 raise NotApplicable("the provider takes no requests in OpenAI's form")
             for name, ask in asked:
                 for attempt in range(_TRIES):
+                    native_said = said(await self.known(running, self._chat, again=attempt > 0))
                     whole, pieces = await self._both(running, ask, again=attempt > 0)
                     whole, streamed = await _form_said(whole), await _form_said(pieces)
                     if whole == streamed and whole[0] == native_said.text:
