@@ -3,9 +3,14 @@
 import gc
 
 import pytest
+from anyio._core import _eventloop
 from hypothesis import settings
 
 pytest_plugins = ["stack_fixtures", "backends.fixtures", "pytester"]
+
+# With sniffio, which OpenAI's SDK brings along, anyio.run fails in a test that runs while a fixture of another module
+# has a loop. Without it, anyio asks asyncio.
+_eventloop.sniffio = None
 
 # How long one example takes says something of the machine, not of what is tested; and each run tries the same ones.
 settings.register_profile("llamastack", deadline=None, derandomize=True)

@@ -372,7 +372,7 @@ def test_what_a_pin_warns_of_is_shown(pytester: pytest.Pytester, config: Path) -
     pytester.makepyfile(test_conformance=SUITE)
     result = run(pytester, "--llamastack-tiers", "live", "--llamastack-suite-version", "0.9", fileless=False)
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["run_shield    supported  2 passed, 1 warned*"])
+    result.stdout.fnmatch_lines(["run_shield    supported  3 passed, 1 warned*"])
 
 
 def test_regressions(pytester: pytest.Pytester, config: Path) -> None:
