@@ -99,19 +99,43 @@ class SendsTheFirstPartOfInstructions(Base):
         return await super().chat_completion(model, kept, *args, **kwargs)
 
 
-@broken("received.alias")
-class ForwardsNamesOfTheConfig(Base):
+class _CallsByTheNameOfTheConfig(Base):
     _plain = False
 
     def backend_name(self, identifier: str) -> str:
         return identifier if self._plain else super().backend_name(identifier)
 
-    async def forward_openai(self, request: Any) -> Any:
+    async def plain(self, call: Any) -> Any:
         self._plain = True
         try:
-            return await super().forward_openai(request)
+            return await call
         finally:
             self._plain = False
+
+
+@broken("received.alias")
+class ForwardsTheNameOfTheConfig(_CallsByTheNameOfTheConfig):
+    async def forward_openai(self, request: Any) -> Any:
+        return await self.plain(super().forward_openai(request))
+
+
+@broken("received.alias")
+class CompletesByTheNameOfTheConfig(_CallsByTheNameOfTheConfig):
+    async def completion(self, *args: Any, **kwargs: Any) -> Any:
+        return await self.plain(super().completion(*args, **kwargs))
+
+
+@broken("received.alias")
+class EmbedsByTheNameOfTheConfig(_CallsByTheNameOfTheConfig):
+    async def embeddings(self, *args: Any, **kwargs: Any) -> Any:
+        return await self.plain(super().embeddings(*args, **kwargs))
+
+
+@broken("failure.left-stream")
+class CompletionsCannotBeLeft(Base):
+    async def completion(self, *args: Any, stream: Any = None, **kwargs: Any) -> Any:
+        reply = await super().completion(*args, stream=stream, **kwargs)
+        return _Uncloseable(reply) if stream else reply
 
 
 @broken("received.parts")

@@ -71,7 +71,7 @@ def _chat_kind(running: Running, way: Way, model: str) -> Kind:
     async def chat(text: str) -> Any:
         return await read(await way.ask(running, ChatRequest(model, [UserMessage(content=text)], PLAIN)))
 
-    return Kind(way.name, chat, "streamed" in way.name, f"{way.name} of {model}", way.native)
+    return Kind(way.name, chat, way.streamed, f"{way.name} of {model}", way.native)
 
 
 async def primed(running: Running, kind: Kind, *, gate: Gate | None = None) -> Any:

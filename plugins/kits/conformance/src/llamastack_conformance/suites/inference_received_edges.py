@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from llamastack.api.common import SamplingParams, UserMessage
 from llamastack.provider.context import use_provider_data
-from llamastack.provider.errors import InvalidRequestError, LlamaStackError, NotSupportedError
+from llamastack.provider.errors import InvalidRequestError, LlamaStackError, NotFoundError, NotSupportedError
 from llamastack_adapters.chat_request import ChatRequest
 from llamastack_conformance.backend_tap import always, answer
 from llamastack_conformance.checks import CheckFailure, NotApplicable, Tier, check
@@ -21,7 +21,7 @@ from llamastack_conformance.running import Running
 from llamastack_conformance.suites.inference_calls import BRIEF
 from llamastack_conformance.suites.inference_kinds import KindChecks
 from llamastack_conformance.suites.inference_received import SAMPLING, check_greedy, check_has, shown
-from llamastack_conformance.suites.inference_ways import Way, received
+from llamastack_conformance.suites.inference_ways import Way, holding, received
 
 _SAMPLED: dict[str, Any] = {"strategy": "top_p", "max_tokens": 2}
 # What a parameter has to be at the backend. (parameter, all parameters of the call, the value, how backends name it)
@@ -40,7 +40,7 @@ _SHORTEST_LIMIT = 128
 _LIMIT = re.compile(
     r"max_?(?:new_|completion_|gen_|output_)?(?:tokens|len|length)|num_predict|n_predict", re.IGNORECASE
 )
-_ALIAS = "qz-conformance-alias"
+_ALIASES = ("qz-conformance-alias", "qz-conformance-alias-of-embedder")
 _CLIENTS_KEY = "conformance-key-of-a-refused-client"
 
 
@@ -96,11 +96,11 @@ class ReceivedEdgeChecks(KindChecks):
                 for number, (param, given, value, pattern) in enumerate((*SAMPLING, *_EDGES)):
                     params = SamplingParams(**{"max_tokens": 2, **given})
                     word = f"qzc{number}z"
-                    for sent in (await _completed(running, complete(f"Say {word}.", params), word))[-1:]:
+                    for sent in (await _completed(running, name, complete(f"Say {word}.", params), word))[-1:]:
                         if param != "repetition_penalty":  # some backends have it in terms of their own
                             check_has(name, sent, param, value, pattern)
                 words = ("qzcfirst", "qzcmiddle", "qzclast")
-                for sent in (await _completed(running, complete([*words], BRIEF), "qzc"))[-1:]:
+                for sent in (await _completed(running, name, complete([*words], BRIEF), "qzc"))[-1:]:
                     if missing := [word for word in words if sent.times(word) != 1]:
                         raise CheckFailure(f"{name}: of {words} the backend does not receive {missing} once")
 
@@ -115,7 +115,6 @@ class ReceivedEdgeChecks(KindChecks):
     @check(
         "received.alias",
         tier=Tier.live,
-        capability="chat_completion",
         mend="translate the names of the config into the backend's in one place, for every kind of call",
     )
     async def test_received_alias(self, subject: Subject) -> None:
@@ -125,22 +124,39 @@ class ReceivedEdgeChecks(KindChecks):
         if "models" not in subject.config_class.model_fields:
             raise NotApplicable("the config has no `models`")
         async with subject.shared() as running:
-            real = (await self._model(running)).partition("/")[2]
+            real = [await self._model(running), await self._embedder(running)]
+        models = {alias: name.partition("/")[2] for alias, name in zip(_ALIASES, real, strict=True)}
         try:
-            subject.config_class.model_validate({**subject.config, "models": {_ALIAS: real}})
+            subject.config_class.model_validate({**subject.config, "models": models})
         except ValidationError:
             raise NotApplicable("`models` of the config gives no further names") from None
-        async with subject.start(tapped=True, changes={"models": {_ALIAS: real}}) as running:
-            if _ALIAS not in running.instance.served:
+        async with subject.start(tapped=True, changes={"models": models}) as running:
+            if not running.instance.served.keys() >= models.keys():
                 raise NotApplicable("`models` of the config gives no further names")
-            alias = running.qualified(_ALIAS)
-            for way in self.ways(running):
-                request = ChatRequest(alias, [UserMessage(content="Say qzalias.")], BRIEF)
-                result, found = await received(running, way.ask(running, request))
+            for name, call in self._by_alias(running):
+                try:
+                    result, found = await received(running, call)
+                except NotFoundError as error:
+                    result, found = error, []
                 if isinstance(result, LlamaStackError):
-                    raise CheckFailure(f"{way.name} of a name in the config's `models`: {result.message}")
-                if any(_ALIAS in sent.words for sent in found):
-                    raise CheckFailure(f"{way.name}: the backend receives '{_ALIAS}', which only the config knows")
+                    raise CheckFailure(f"{name} of a name in the config's `models`: {result.message}")
+                if any(alias in sent.words for sent in found for alias in models):
+                    raise CheckFailure(f"{name}: the backend receives a name that only the config knows")
+
+    def _by_alias(self, running: Running) -> Iterator[tuple[str, Awaitable[Any]]]:
+        """Calls of every kind, by names of the config."""
+        declares, calls = running.subject.declares, running.calls
+        model, embedder = map(running.qualified, _ALIASES)
+        if declares("chat_completion"):
+            request = ChatRequest(model, [UserMessage(content="Say qzalias.")], BRIEF)
+            for way in self.ways(running):
+                yield way.name, way.ask(running, request)
+        if declares("completion"):
+            for stream in (False, True) if declares("streaming") else (False,):
+                call = calls.completion(model=model, content="Say qzalias.", sampling_params=BRIEF, stream=stream)
+                yield f"completion{', streamed' if stream else ''}", call
+        if declares("embeddings"):
+            yield "embeddings", calls.embeddings(model=embedder, contents=["qzalias"])
 
     @check(
         "received.parts",
@@ -201,7 +217,10 @@ def _check_no_limit(way: Way, sent: Received, plain: Received) -> None:
             )
 
 
-async def _completed(running: Running, call: Awaitable[Any], word: str) -> list[Received]:
-    """The requests of a text completion that hold `word`; none if the provider refuses it by name."""
+async def _completed(running: Running, name: str, call: Awaitable[Any], word: str) -> list[Received]:
+    """The requests of a text completion that hold `word`; none if the provider refuses it by name.
+
+    Raises CheckFailure, or the error of the call, if no request holds it.
+    """
     result, found = await received(running, call)
-    return [] if isinstance(result, NotSupportedError) else [sent for sent in found if word in sent.words]
+    return [] if isinstance(result, NotSupportedError) else holding(word, found, name, result)

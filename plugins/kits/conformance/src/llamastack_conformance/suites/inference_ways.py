@@ -33,6 +33,11 @@ class Way(NamedTuple):
     ask: Ask
     native: bool
 
+    @property
+    def streamed(self) -> bool:
+        """Whether its result is a stream."""
+        return "streamed" in self.name
+
 
 class AskingChecks(ForwardingChecks, FormChecks):
     """Calls for the checks that compare ways of asking, or look at what reaches the backend."""
