@@ -183,3 +183,18 @@ async def test_inside_fresh_connections_a_request_is_sent_once(
         await getattr(backend, method)("/items/1")
     kept, own = scripted_backend.received
     assert kept.connection != own.connection
+
+
+async def test_a_list_is_asked_for(backend: HttpBackend, scripted_backend: ScriptedHttp) -> None:
+    scripted_backend.answers.extend([answer(200, [{"name": "a"}]), answer(200, [])])
+    assert await backend.get_list("/items", {"page": "1"}) == [{"name": "a"}]
+    assert await backend.get_list("/items") == []
+
+
+@pytest.mark.parametrize("answered", [{}, {"items": []}, 0, True, None])
+async def test_what_is_no_list_is_not_taken_for_an_empty_one(
+    answered: Any, backend: HttpBackend, scripted_backend: ScriptedHttp
+) -> None:
+    scripted_backend.answers.append(answer(200, answered))
+    with pytest.raises(BackendError, match="/items answered JSON that is not a list"):
+        await backend.get_list("/items")

@@ -116,6 +116,13 @@ class HttpBackend:
         """
         return await self.request("GET", path, params=params)
 
+    async def get_list(self, path: str, params: Params | None = None) -> list[Any]:
+        """As `get`, of a list. Raises BackendError for another answer, which is not taken for an empty list."""
+        answer = await self.get(path, params)
+        if not isinstance(answer, list):
+            raise BackendError(f"{self.where}{path} answered JSON that is not a list")
+        return answer
+
     async def post(self, path: str, body: object = None) -> Any:
         """The decoded JSON that answers `body`. Raises the error that the answer holds."""
         return await self.request("POST", path, body)
