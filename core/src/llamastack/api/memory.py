@@ -44,6 +44,8 @@ class QueryDocumentsResponse(WireModel):
     """What was found."""
     scores: list[float]
     """The higher, the better it fits; what the numbers are depends on the bank."""
+    scored_by: Annotated[str | None, OMIT_IF_NONE] = None
+    """What the scores are, such as `cosine_similarity`, `bm25` or `reciprocal_rank`."""
 
 
 class Memory(Protocol):
@@ -71,7 +73,17 @@ class Memory(Protocol):
         """
         raise not_served()
 
-    @webmethod("/memory/query", routed_by="bank_id", capability="query_documents")
+    @webmethod(
+        "/memory/query",
+        routed_by="bank_id",
+        capability="query_documents",
+        argument_capabilities={
+            "params.mode=vector": "vector_search",
+            "params.mode=keyword": "keyword_search",
+            "params.mode=hybrid": "hybrid_search",
+            "params.filters": "filters",
+        },
+    )
     async def query_documents(
         self,
         bank_id: str,
@@ -80,9 +92,16 @@ class Memory(Protocol):
     ) -> QueryDocumentsResponse:
         """The chunks that fit `query` best, the best first.
 
-        params: `max_chunks`, the most that are wanted (1 to 1000, default 3), and `score_threshold`, the least score,
-        that score included. Other keys are refused or ignored. A query that a provider cannot search for, such as an
-        empty one, finds nothing or is refused.
+        params, all optional; other keys are refused or ignored:
+
+        - `max_chunks`: the most that are wanted, 1 to 1000, default 3.
+        - `score_threshold`: the least score, that score included.
+        - `mode`: `vector` (similar meaning), `keyword` (the same words) or `hybrid` (both, fused).
+        - `filters`: which documents are looked at, by their metadata: `{"type": "eq", "key": "year", "value": 2024}`,
+          with `eq`, `ne`, `gt`, `gte`, `lt`, `lte`, `in` or `nin` (whose `value` is a list), or
+          `{"type": "and", "filters": [...]}`, with `and` or `or`.
+
+        A query that a provider cannot search for, such as an empty one, finds nothing or is refused.
         """
         raise not_served()
 

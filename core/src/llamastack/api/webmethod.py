@@ -53,7 +53,8 @@ class WebMethod:
     creates: the id in the reply that belongs to the instance which made it; see `llamastack.api.created_ids`.
     resource_action: set on the methods of a resource API.
     capability: the capability that a provider needs to serve this method at all.
-    argument_capabilities: parameter name -> capability needed when that parameter is given a truthy value.
+    argument_capabilities: parameter name -> capability needed when that parameter is given a truthy value. The name may
+        go on with a key of the parameter's object and with one value of it: `params.filters`, `params.mode=hybrid`.
     image_arguments: parameters whose content may hold images; then the capability `images` is needed.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from llamastack.api.common import holds_images
 from llamastack.api.definition import IMAGES, MethodDefinition
@@ -19,7 +19,7 @@ def capability_gate(plan: PlannedProvider, method: MethodDefinition) -> Capabili
     web = method.web
     # (parameter, or "" for the whole method; capability; whether a value needs it)
     uses: list[tuple[str, str, Callable[[object], bool]]] = [("", web.capability or "", bool)]
-    uses += [(param, capability, bool) for param, capability in web.argument_capabilities.items()]
+    uses += [(param, capability, _need(param)) for param, capability in web.argument_capabilities.items()]
     uses += [(param, IMAGES, holds_images) for param in web.image_arguments]
     capabilities = plan.spec.capabilities
     refused = [use for use in uses if capabilities.refused(use[1])]
@@ -29,14 +29,27 @@ def capability_gate(plan: PlannedProvider, method: MethodDefinition) -> Capabili
     def check(call: ProviderCall) -> None:
         needed = call.by.needs(call.request)
         for param, capability, needs in refused:
-            if param and not needs(needed.get(param)):
+            if param and not needs(needed.get(param.partition(".")[0])):
                 continue
             what = f"'{param}' of {method.name}" if param else method.name
             raise NotSupportedError(
                 f"provider '{plan.provider_id}' ({plan.provider_type}) does not support {what} "
                 f"({capability}: {capabilities[capability]})",
                 provider_id=plan.provider_id,
-                param=param or None,
+                param=param.partition("=")[0] or None,
             )
 
     return check
+
+
+def _need(param: str) -> Callable[[object], bool]:
+    """Whether the value of a parameter needs a capability: `x`, any; `x.y`, its key `y`; `x.y=z`, that key as `z`."""
+    key, _, wanted = param.partition(".")[2].partition("=")
+    if not key:
+        return bool
+
+    def needs(value: object) -> bool:
+        found = value.get(key) if isinstance(value, Mapping) else None
+        return found == wanted if wanted else bool(found)
+
+    return needs

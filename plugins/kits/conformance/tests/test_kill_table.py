@@ -24,6 +24,7 @@ import broken_lifecycle  # noqa: E402, F401
 import broken_limits  # noqa: E402, F401
 import broken_memory  # noqa: E402
 import broken_memory_concurrency  # noqa: E402
+import broken_memory_modes  # noqa: E402, F401
 import broken_memory_names  # noqa: E402, F401
 import broken_memory_queries  # noqa: E402, F401
 import broken_others  # noqa: E402

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 from llamastack.provider import Api, Capabilities, Deps, RemoteProviderSpec
-from llamastack_memory_kit import Bank, EmbeddingSettings, FoundChunk, Insert, Query, StoredChunk, VectorMemory
+from llamastack_memory_kit import (
+    Bank,
+    EmbeddingSettings,
+    FoundChunk,
+    Insert,
+    Query,
+    SearchMode,
+    StoredChunk,
+    VectorMemory,
+    matches,
+)
 
 VECTORS = RemoteProviderSpec(
     api=Api.memory,
@@ -21,6 +33,10 @@ VECTORS = RemoteProviderSpec(
     capabilities=Capabilities(
         insert_documents="supported",
         query_documents="supported",
+        vector_search="supported",
+        keyword_search="supported",
+        hybrid_search="supported",
+        filters="supported",
         delete_documents="supported",
         ttl="supported",
         registration="supported",
@@ -30,7 +46,11 @@ VECTORS = RemoteProviderSpec(
 
 
 class VectorsInMemory(VectorMemory):
-    """A document is its chunks and the time when it expires."""
+    """A document is its chunks and the time when it expires. Words are counted."""
+
+    modes: ClassVar[Mapping[str, Sequence[SearchMode]]] = {"vector": ("vector", "keyword")}
+    filters = True
+    keyword_scores = "word_count"
 
     def __init__(self, config: EmbeddingSettings, deps: Deps) -> None:
         super().__init__(config, deps)
@@ -53,20 +73,29 @@ class VectorsInMemory(VectorMemory):
             self.kept[bank.identifier][name] = (chunks, insert.expires_at)
 
     async def search(self, bank: Bank, query: Query) -> list[FoundChunk]:
+        words = {*_words(query.text)}
         found = [
             FoundChunk(
                 replace(chunk, metadata=copy.deepcopy(chunk.metadata)),
-                sum(a * b for a, b in zip(chunk.vector, query.vector, strict=True)),
+                sum(a * b for a, b in zip(chunk.vector, query.vector, strict=True))
+                if query.mode == "vector"
+                else sum(word in words for word in _words(chunk.indexed_text)),
             )
             for chunks, expires_at in self.kept[bank.identifier].values()
             for chunk in chunks
-            if expires_at is None or expires_at > query.now
+            if (expires_at is None or expires_at > query.now)
+            and (query.filter is None or matches(query.filter, chunk.metadata))
         ]
-        return sorted(found, key=lambda each: -each.score)[: query.max_chunks]
+        fitting = [each for each in found if query.mode == "vector" or each.score]
+        return sorted(fitting, key=lambda each: -each.score)[: query.max_chunks]
 
     async def delete(self, bank: Bank, document_ids: Sequence[str]) -> None:
         for name in document_ids:
             self.kept[bank.identifier].pop(name, None)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
 
 
 async def get_adapter_impl(config: EmbeddingSettings, deps: Deps) -> VectorsInMemory:

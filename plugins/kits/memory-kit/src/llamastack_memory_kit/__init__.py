@@ -14,23 +14,29 @@ __all__ = [
     "BankMemory",
     "ChunkSize",
     "Chunker",
+    "Combination",
+    "Comparison",
     "DocumentSettings",
     "DocumentStatus",
     "EmbeddingSettings",
     "ExpandedPath",
+    "Filter",
     "FoundChunk",
     "Insert",
     "Piece",
     "Query",
+    "SearchMode",
     "StagedStorage",
     "StoredChunk",
     "VectorMemory",
     "definition_of",
+    "matches",
 ]
 
 if TYPE_CHECKING:
     from llamastack_memory_kit.bank_memory import BankMemory
     from llamastack_memory_kit.chunking import Chunker, Piece
+    from llamastack_memory_kit.filters import Combination, Comparison, Filter, matches
     from llamastack_memory_kit.records import (
         Bank,
         ChunkSize,
@@ -38,6 +44,7 @@ if TYPE_CHECKING:
         FoundChunk,
         Insert,
         Query,
+        SearchMode,
         StoredChunk,
         definition_of,
     )
@@ -47,6 +54,6 @@ if TYPE_CHECKING:
 else:
     __getattr__ = lazy_getattr(
         __name__,
-        (".settings", ".records", ".chunking", ".bank_memory", ".vector_memory", ".staged_storage"),
+        (".settings", ".filters", ".records", ".chunking", ".bank_memory", ".vector_memory", ".staged_storage"),
         __all__,
     )

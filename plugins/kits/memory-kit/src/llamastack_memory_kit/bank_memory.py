@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import time
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 from weakref import WeakValueDictionary
 
@@ -16,7 +17,8 @@ import anyio.to_thread
 
 from llamastack.api.base import JsonObject
 from llamastack.api.common import InterleavedTextMedia, holds_images, text_of
-from llamastack.api.memory import Memory, MemoryBankDocument, MemoryChunk, QueryDocumentsResponse
+from llamastack.api.inference import Inference
+from llamastack.api.memory import Memory, MemoryBankDocument, QueryDocumentsResponse
 from llamastack.api.memory_banks import MemoryBank
 from llamastack.provider import (
     Api,
@@ -40,9 +42,11 @@ from llamastack_memory_kit.records import (
     FoundChunk,
     Insert,
     Query,
+    SearchMode,
     StoredChunk,
     definition_of,
 )
+from llamastack_memory_kit.searching import search_bank
 from llamastack_memory_kit.settings import DocumentSettings
 
 _LONGEST_TTL_SECONDS = 10**10
@@ -64,12 +68,22 @@ class BankMemory(Memory, MemoryBanksProtocolPrivate):
 
     bank_types: ClassVar[tuple[str, ...]]
     """The types of banks that the provider keeps, such as `keyword`."""
+    modes: ClassVar[Mapping[str, Sequence[SearchMode]]] = {"vector": ("vector",)}
+    """Type of a bank -> how `search` finds its chunks, the default first. With both modes there is `hybrid`, too.
+
+    A type that is not named is searched by words, one with () in a way of its own, without a mode.
+    """
+    filters: ClassVar[bool] = False
+    """Whether `search` looks only at documents that fit `query.filter`."""
+    keyword_scores: ClassVar[str] = "bm25"
+    """What the scores of a search by words are; queries name it in `scored_by`."""
 
     def __init__(self, settings: DocumentSettings, deps: Deps) -> None:
         """Raises ValueError if the tokenizer file cannot be read."""
         self.provider_id: str = deps.provider_id
         """The id that this instance has in the run config."""
         self._reader = DocumentReader(settings, deps.provider_id)
+        self._inference: Inference | None = deps.get("inference")
         self._banks: dict[str, Bank] = {}
         self._registering = anyio.Lock()
         # Weak: a lock is there as long as somebody holds it or waits for it.
@@ -109,7 +123,17 @@ class BankMemory(Memory, MemoryBanksProtocolPrivate):
 
     @abstractmethod
     async def search(self, bank: Bank, query: Query) -> Sequence[FoundChunk]:
-        """At most `query.max_chunks` chunks, the best that have not expired."""
+        """At most `query.max_chunks` chunks, the best that have not expired.
+
+        `query.mode` says how to search, `query.filter` which documents; see `modes` and `filters`.
+        """
+
+    async def search_both(self, bank: Bank, query: Query) -> tuple[Sequence[FoundChunk], Sequence[FoundChunk]]:
+        """What is found by the vector of a query, and what by its words; a hybrid query fuses them.
+
+        Implement it if the backend can do both in one request or of one state of its data.
+        """
+        return await self.search(bank, query), await self.search(bank, replace(query, mode="keyword"))
 
     @abstractmethod
     async def delete(self, bank: Bank, document_ids: Sequence[str]) -> None:
@@ -118,6 +142,14 @@ class BankMemory(Memory, MemoryBanksProtocolPrivate):
     def chunk_size(self, bank: Bank) -> ChunkSize:
         """How documents of a bank are cut."""
         return ChunkSize(200)
+
+    def modes_of(self, bank: Bank) -> Sequence[SearchMode]:
+        """How the chunks of a bank can be searched, the default first."""
+        return self.modes.get(bank.definition.type, ("keyword",))
+
+    def score_name(self, bank: Bank, mode: SearchMode) -> str:
+        """What the scores of a search are."""
+        return "cosine_similarity" if mode == "vector" else self.keyword_scores
 
     async def dimension(self, definition: MemoryBank) -> int:
         """The length of the vectors of a bank that is about to be made; 0 without an embedding model."""
@@ -273,7 +305,7 @@ class BankMemory(Memory, MemoryBanksProtocolPrivate):
         if not documents:
             return
         chunks = await self._reader.chunks(documents, self.chunk_size(bank), first)
-        vectors = await self.embed(bank, [chunk.content for chunk in chunks])
+        vectors = await self.embed(bank, [chunk.indexed_text for chunk in chunks])
         # In a thread: with 100,000 chunks this takes tenths of a second.
         chunks = await anyio.to_thread.run_sync(_with_vectors, chunks, vectors)
         async with self._write_lock(bank.identifier):
@@ -297,10 +329,10 @@ class BankMemory(Memory, MemoryBanksProtocolPrivate):
     ) -> QueryDocumentsResponse:
         """The chunks that fit `query` best, the best first.
 
-        params: `max_chunks`, 1 to 1000, default 3; `score_threshold`, the least score. The higher a score, the better;
-        in vector banks it is the cosine similarity, -1 to 1.
+        params: see `query_params.QueryParams`. The higher a score, the better; `scored_by` names the scores.
 
-        Raises ObjectNotFoundError for an unknown bank, InvalidRequestError for other params and for images.
+        Raises ObjectNotFoundError for an unknown bank, InvalidRequestError for other params and for images, and
+        NotSupportedError for params that the bank does not have.
         """
         wanted = read_query_params(params, self.provider_id)
         bank = await self._bank(bank_id)
@@ -308,16 +340,7 @@ class BankMemory(Memory, MemoryBanksProtocolPrivate):
             raise InvalidRequestError(
                 "query: a query cannot contain images", param="query", provider_id=self.provider_id
             )
-        text = text_of(query)
-        vector = await self.embed_query(bank, text)
-        with self._in_backend(bank):
-            found = await self.search(bank, Query(text, vector, wanted.max_chunks, wanted.score_threshold, time.time()))
-        least = wanted.score_threshold
-        fitting = [each for each in found if least is None or each.score >= least]
-        best = sorted(fitting, key=lambda each: -each.score)[: wanted.max_chunks]
-        return QueryDocumentsResponse(
-            chunks=[_memory_chunk(each.chunk) for each in best], scores=[each.score for each in best]
-        )
+        return await search_bank(self, bank, text_of(query), wanted, self._inference, partial(self._in_backend, bank))
 
     async def delete_documents(self, bank_id: str, document_ids: list[str]) -> None:
         """Remove documents with all their chunks; unknown ids are ignored.
@@ -361,12 +384,3 @@ class BankMemory(Memory, MemoryBanksProtocolPrivate):
 
 def _with_vectors(chunks: Sequence[StoredChunk], vectors: Sequence[Sequence[float]]) -> list[StoredChunk]:
     return [replace(chunk, vector=vector) for chunk, vector in zip(chunks, vectors, strict=True)]
-
-
-def _memory_chunk(chunk: StoredChunk) -> MemoryChunk:
-    return MemoryChunk(
-        content=chunk.content,
-        token_count=chunk.token_count,
-        document_id=chunk.document_id,
-        metadata=chunk.metadata,
-    )

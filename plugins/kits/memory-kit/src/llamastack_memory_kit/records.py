@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from uuid import uuid4
 
 from llamastack.api.base import JsonObject
 from llamastack.api.memory_banks import MemoryBank
 from llamastack.provider.errors import LlamaStackError
+from llamastack_memory_kit.filters import Filter
+
+SearchMode = Literal["vector", "keyword"]
+"""How a backend searches: by the similarity of vectors, or by words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,8 @@ class StoredChunk:
     document_id: its document. content: its text. token_count: tokens of its text. metadata: those of its document.
     index: its place in the document, from 0.
     vector: its embedding; empty in banks without an embedding model, and not needed in results.
+    generation: in results, that of the insert; then a hybrid query never mixes two versions of a document.
+    prefix: the title or the headings above it; not part of `content`.
     """
 
     document_id: str
@@ -63,6 +69,13 @@ class StoredChunk:
     metadata: JsonObject
     index: int = 0
     vector: Sequence[float] = ()
+    generation: int = 0
+    prefix: str = ""
+
+    @property
+    def indexed_text(self) -> str:
+        """The text that is embedded, and in which words are searched."""
+        return f"{self.prefix}\n{self.content}" if self.prefix else self.content
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +102,10 @@ class Query:
     """What to search for.
 
     text: the query itself.
-    vector: the embedding of `text`; empty for banks without an embedding model.
+    vector: the embedding of `text`; empty for banks without an embedding model, and for a search by words.
     max_chunks: the most chunks to return. score_threshold: the least score; the kit applies it, too.
     now: seconds since 1970; a chunk whose `expires_at` is not later is not found.
+    mode: how to search. filter: which documents to search; see `filters.matches`.
     """
 
     text: str
@@ -99,6 +113,8 @@ class Query:
     max_chunks: int
     score_threshold: float | None
     now: float
+    mode: SearchMode = "vector"
+    filter: Filter | None = None
 
 
 class FoundChunk(NamedTuple):

@@ -12,12 +12,13 @@ from anyio.lowlevel import checkpoint
 
 from llamastack.api.memory_banks import KeywordMemoryBank, MemoryBank
 from llamastack.provider import Deps
-from llamastack_memory_kit import Bank, BankMemory, FoundChunk, Insert, Query, StoredChunk
+from llamastack_memory_kit import Bank, BankMemory, FoundChunk, Insert, Query, StoredChunk, matches
 from llamastack_provider_sample.config import SampleMemoryConfig
 
 _BLOCK = 65_536  # characters
 _CHUNKS_IN_A_ROW = 500
 _SPACE = re.compile(r"\s")
+_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class SampleMemory(BankMemory):
     """Keyword banks in a dict. A score is the share of the query's words that a chunk has."""
 
     bank_types: ClassVar[tuple[str, ...]] = ("keyword",)
+    filters: ClassVar[bool] = True
+    keyword_scores: ClassVar[str] = "share_of_words"
 
     def __init__(self, config: SampleMemoryConfig, deps: Deps) -> None:
         super().__init__(config, deps)
@@ -51,7 +54,7 @@ class SampleMemory(BankMemory):
     async def store(self, bank: Bank, insert: Insert) -> None:
         documents: dict[str, list[_Kept]] = {document_id: [] for document_id in insert.document_ids}
         for chunk in insert.chunks:
-            documents[chunk.document_id].append(_Kept(chunk, await _words(chunk.content), insert.expires_at))
+            documents[chunk.document_id].append(_Kept(chunk, await _words(chunk.indexed_text), insert.expires_at))
         self._kept[bank.identifier] |= documents
 
     async def search(self, bank: Bank, query: Query) -> list[FoundChunk]:
@@ -59,7 +62,9 @@ class SampleMemory(BankMemory):
         found: list[FoundChunk] = []
         chunks = [kept for document in self._kept[bank.identifier].values() for kept in document]
         for place, kept in enumerate(chunks):
-            if wanted & kept.words and (kept.expires_at is None or kept.expires_at > query.now):
+            lives = kept.expires_at is None or kept.expires_at > query.now
+            fits = query.filter is None or matches(query.filter, kept.chunk.metadata)
+            if wanted & kept.words and lives and fits:
                 found.append(FoundChunk(kept.chunk, len(wanted & kept.words) / len(wanted)))
             if place % _CHUNKS_IN_A_ROW == 0:
                 await checkpoint()
@@ -83,7 +88,7 @@ async def _words(text: str) -> frozenset[str]:
     while at < len(text):
         space = _SPACE.search(text, at + _BLOCK)
         end = space.start() if space is not None else len(text)
-        found.update(text[at:end].lower().split())
+        found.update(_WORD.findall(text[at:end].lower()))
         at = end
         await checkpoint()
     return frozenset(found)

@@ -99,7 +99,7 @@ def _of_signature(method: MethodDefinition) -> Iterator[str]:
     if "return" not in method.hints:
         yield "the return type is missing; for no result write '-> None'"
     named = {"routed_by": (method.web.routed_by or "",), "query": method.web.query}
-    named |= {"argument_capabilities": (*method.web.argument_capabilities,)}
+    named |= {"argument_capabilities": (*(name.partition(".")[0] for name in method.web.argument_capabilities),)}
     named |= {"image_arguments": method.web.image_arguments}
     for key, names in named.items():
         for unknown in sorted({*names} - {*method.parameters, ""}):

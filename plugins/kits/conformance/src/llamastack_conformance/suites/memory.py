@@ -6,6 +6,7 @@ from llamastack_conformance.suites.memory_concurrency import ConcurrencyChecks
 from llamastack_conformance.suites.memory_documents import DocumentChecks
 from llamastack_conformance.suites.memory_faults import FaultChecks
 from llamastack_conformance.suites.memory_instances import InstanceChecks
+from llamastack_conformance.suites.memory_modes import ModeChecks
 from llamastack_conformance.suites.memory_restart import RestartedDocumentChecks
 from llamastack_conformance.suites.memory_shapes import ShapeChecks
 
@@ -14,6 +15,7 @@ class MemoryConformance(
     ConcurrencyChecks,
     ShapeChecks,
     DocumentChecks,
+    ModeChecks,
     RestartedDocumentChecks,
     InstanceChecks,
     FaultChecks,

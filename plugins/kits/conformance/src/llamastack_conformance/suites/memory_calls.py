@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
@@ -138,6 +138,12 @@ class MemoryCalls(RoutedProviderConformance):
             "insert_documents": Probe("insert_documents", {**bank, "documents": [LLAMA]}, lambda _: True),
             "query_documents": Probe("query_documents", {**bank, "query": ASKED}, lambda r: bool(r.chunks)),
             "delete_documents": Probe("delete_documents", {**bank, "document_ids": ["no-such"]}, lambda _: True),
+            **{f"{mode}_search": _search(mode, bank) for mode in ("vector", "keyword", "hybrid")},
+            "filters": Probe(
+                "query_documents",
+                {**bank, "query": ASKED, "params": {"filters": {"type": "eq", "key": "no-such", "value": 1}}},
+                lambda found: not found.chunks,
+            ),
             "ttl": Probe("insert_documents", {**bank, "documents": [BOAT], "ttl_seconds": TTL_S}, vanishes),
         }
         return probes[capability]
@@ -153,3 +159,13 @@ class MemoryCalls(RoutedProviderConformance):
             for kind in _KINDS
             if kind not in taken
         ]
+
+
+def _search(mode: str, bank: Mapping[str, str]) -> Probe:
+    scores = {"vector": {"cosine_similarity"}, "hybrid": {"reciprocal_rank", "weighted"}}
+
+    def worked(found: Any) -> bool:
+        by = found.scored_by
+        return by in scores[mode] if mode in scores else by not in {None}.union(*scores.values())
+
+    return Probe("query_documents", {**bank, "query": ASKED, "params": {"mode": mode}}, worked)
