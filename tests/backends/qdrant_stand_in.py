@@ -60,7 +60,12 @@ def qdrant_handler(client: QdrantClient) -> type[BaseHTTPRequestHandler]:
                 return client.get_collection(name)
             case ("PUT", "collections", name):
                 wanted = models.CreateCollection.model_validate(body)
-                return client.create_collection(name, vectors_config=wanted.vectors, metadata=wanted.metadata)
+                return client.create_collection(
+                    name,
+                    vectors_config=wanted.vectors,
+                    sparse_vectors_config=wanted.sparse_vectors,
+                    metadata=wanted.metadata,
+                )
             case ("DELETE", "collections", name):
                 return client.delete_collection(name)
             case ("PUT", "collections", name, "index"):
@@ -74,15 +79,8 @@ def qdrant_handler(client: QdrantClient) -> type[BaseHTTPRequestHandler]:
                 )
             case ("POST", "collections", name, "points", "delete"):
                 return client.delete(name, points_selector=models.FilterSelector.model_validate(body))
-            case ("POST", "collections", name, "points", "query"):
-                asked = models.QueryRequest.model_validate(body)
-                return client.query_points(
-                    name,
-                    query=asked.query,
-                    query_filter=asked.filter,
-                    limit=asked.limit or 10,
-                    score_threshold=asked.score_threshold,
-                )
+            case ("POST", "collections", name, "points", "query", "batch"):
+                return client.query_batch_points(name, models.QueryRequestBatch.model_validate(body).searches)
         raise AssertionError(f"{method} {parts} is not served by this stand-in")
 
     class Handler(QuietHandler):

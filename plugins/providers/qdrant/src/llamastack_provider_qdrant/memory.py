@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, cast
 
+import anyio.to_thread
 from pydantic import ValidationError
 from qdrant_client import models
 
 from llamastack.api.memory_banks import MemoryBank, VectorMemoryBank
-from llamastack.provider import ConflictError, Deps, NotFoundError
-from llamastack_memory_kit import Bank, FoundChunk, Insert, Query, StagedStorage, StoredChunk, VectorMemory
+from llamastack.provider import ConflictError, Deps, NotFoundError, NotSupportedError
+from llamastack_memory_kit import (
+    Bank,
+    FoundChunk,
+    Insert,
+    Query,
+    SearchMode,
+    StagedStorage,
+    StoredChunk,
+    VectorMemory,
+    matches,
+)
 from llamastack_provider_qdrant import points
 from llamastack_provider_qdrant.backend import make_backend
 from llamastack_provider_qdrant.config import QdrantConfig
+from llamastack_provider_qdrant.filtering import NUMBERS, TERMS
+from llamastack_provider_qdrant.words import WORDS, query_words
 
 logger = logging.getLogger(__name__)
 
 _ROUNDING = 1e-5
+_MORE = 8
+"""How many times more is asked for if too much does not fit a filter."""
 
 
 class QdrantMemory(StagedStorage, VectorMemory):
-    """The memory provider. A bank is a collection; scores are cosine similarities."""
+    """The memory provider. A bank is a collection; scores are cosine similarities, those of words BM25."""
+
+    modes: ClassVar[Mapping[str, Sequence[SearchMode]]] = {"vector": ("vector", "keyword")}
+    filters: ClassVar[bool] = True
 
     def __init__(self, config: QdrantConfig, deps: Deps) -> None:
         """Raises ValueError if the tokenizer file cannot be read."""
@@ -30,6 +49,8 @@ class QdrantMemory(StagedStorage, VectorMemory):
         self._config = config
         self._backend = make_backend(config, deps.provider_id)
         self._is_open = False
+        self._without_words: set[str] = set()
+        """Banks that were made before there were sparse vectors and fields for filters."""
 
     async def open(self) -> None:
         """Open the folder, or make the client. No request is sent to a server yet.
@@ -68,6 +89,7 @@ class QdrantMemory(StagedStorage, VectorMemory):
                 "create_collection",
                 collection_name=name,
                 vectors_config=models.VectorParams(size=bank.dimension, distance=models.Distance.COSINE),
+                sparse_vectors_config={WORDS: models.SparseVectorParams(modifier=models.Modifier.IDF)},
                 metadata=points.to_metadata(bank.definition),
             )
         except ConflictError:
@@ -97,7 +119,9 @@ class QdrantMemory(StagedStorage, VectorMemory):
 
     async def stage(self, bank: Bank, insert: Insert, chunks: Sequence[StoredChunk]) -> None:
         """Write pending points."""
-        await self._on(bank, "upsert", points=[points.to_point(chunk, insert) for chunk in chunks])
+        usual = None if bank.identifier in self._without_words else self.chunk_size(bank).size
+        made = await anyio.to_thread.run_sync(lambda: [points.to_point(chunk, insert, usual) for chunk in chunks])
+        await self._on(bank, "upsert", points=made)
 
     async def publish(self, bank: Bank, insert: Insert) -> None:
         """Show the pending points, then remove those that they replace."""
@@ -108,18 +132,61 @@ class QdrantMemory(StagedStorage, VectorMemory):
         selector = models.FilterSelector(filter=points.pending_of(insert.generation))
         await self._on(bank, "delete", points_selector=selector)
 
-    async def search(self, bank: Bank, query: Query) -> list[FoundChunk]:
-        """The most similar points that are complete and have not expired."""
-        found = await self._on(
-            bank,
-            "query_points",
-            query=list(query.vector),
-            query_filter=points.findable(query.now),
-            limit=query.max_chunks,
+    async def search(self, bank: Bank, query: Query) -> Sequence[FoundChunk]:
+        """The best chunks that are complete and have not expired.
+
+        Raises NotSupportedError for words or filters in a bank that was made before there were sparse vectors.
+        """
+        return (await self._search(bank, [query]))[0]
+
+    async def search_both(self, bank: Bank, query: Query) -> tuple[Sequence[FoundChunk], Sequence[FoundChunk]]:
+        """What the vector and what the words of a query find, in one request."""
+        by_vector, by_keyword = await self._search(bank, [query, replace(query, mode="keyword")])
+        return by_vector, by_keyword
+
+    async def _search(self, bank: Bank, queries: Sequence[Query]) -> list[list[FoundChunk]]:
+        found: list[list[FoundChunk]] = [[] for _ in queries]
+        open_places = [place for place, query in enumerate(queries) if self._has_answer(bank, query)]
+        limits = [query.max_chunks for query in queries]
+        while open_places:
+            requests = [self._request(queries[place], limits[place]) for place in open_places]
+            replies = await self._on(bank, "query_batch_points", requests=requests)
+            again = []
+            for place, reply in zip(open_places, replies, strict=True):
+                query, limit = queries[place], limits[place]
+                chunks = [FoundChunk(points.to_chunk(point.payload), point.score) for point in reply.points]
+                fit = [each for each in chunks if query.filter is None or matches(query.filter, each.chunk.metadata)]
+                found[place] = fit[: query.max_chunks]
+                # Some filters let too much through; then ask for more until there is enough, or no more.
+                if len(chunks) == limit and len(fit) < query.max_chunks:
+                    limits[place] = limit * _MORE
+                    again.append(place)
+            open_places = again
+        return found
+
+    def _has_answer(self, bank: Bank, query: Query) -> bool:
+        """Whether the query must be sent at all. Raises NotSupportedError if the bank is too old for it."""
+        if bank.identifier in self._without_words and (query.mode == "keyword" or query.filter is not None):
+            what = "mode 'keyword' and 'hybrid'" if query.filter is None else "'filters'"
+            raise NotSupportedError(
+                f"memory bank '{bank.identifier}' was made before this provider had {what}; register a new bank and "
+                "insert its documents there",
+                provider_id=self.provider_id,
+                param="params.mode" if query.filter is None else "params.filters",
+            )
+        return query.mode == "vector" or bool(query_words(query.text).indices)
+
+    def _request(self, query: Query, limit: int) -> models.QueryRequest:
+        of_words = query.mode == "keyword"
+        return models.QueryRequest(
+            query=query_words(query.text) if of_words else list(query.vector),
+            using=WORDS if of_words else None,
+            filter=points.findable(query.now, query.filter),
+            limit=limit,
             # Qdrant rounds a threshold to 32 bits; the kit compares it with the scores themselves.
             score_threshold=None if query.score_threshold is None else query.score_threshold - _ROUNDING,
+            with_payload=models.PayloadSelectorExclude(exclude=[TERMS, NUMBERS]),
         )
-        return [FoundChunk(points.to_chunk(point.payload), point.score) for point in found.points]
 
     async def delete(self, bank: Bank, document_ids: Sequence[str]) -> None:
         """Remove the complete points of the documents."""
@@ -143,6 +210,10 @@ class QdrantMemory(StagedStorage, VectorMemory):
         except ValidationError as error:
             logger.warning("collection %s has a definition that cannot be read: %s", collection, error)
             return None
+        if WORDS in (info.config.params.sparse_vectors or {}):
+            self._without_words.discard(read.identifier)
+        else:
+            self._without_words.add(read.identifier)
         return Bank(read, cast(models.VectorParams, info.config.params.vectors).size)
 
     async def _on(self, bank: Bank, method: str, **arguments: Any) -> Any:

@@ -6,7 +6,11 @@ A bank is a collection, with its definition in the collection's metadata. A chun
     chunk_index                                   position in the document, from 0
     expires_at                                    seconds since 1970; absent without a time to live
     generation                                    the insert that wrote it, microseconds since 1970, rising
+    prefix                                        title or headings above it; absent if there are none
+    terms, numbers                                what filters look at; see `filtering`
     pending                                       true until the insert is complete; such points are never found
+
+Its dense vector has no name; its words are the sparse vector `words`.
 """
 
 from __future__ import annotations
@@ -20,7 +24,9 @@ from typing import Any
 from qdrant_client import models
 
 from llamastack.api.memory_banks import MemoryBank
-from llamastack_memory_kit import Insert, StoredChunk, definition_of
+from llamastack_memory_kit import Filter, Insert, StoredChunk, definition_of
+from llamastack_provider_qdrant.filtering import TERMS, condition_of, filter_fields
+from llamastack_provider_qdrant.words import WORDS, chunk_words
 
 DEFINITION_KEY = "llamastack_memory_bank"
 INDEXES = {
@@ -28,6 +34,7 @@ INDEXES = {
     "expires_at": models.PayloadSchemaType.FLOAT,
     "generation": models.PayloadSchemaType.INTEGER,
     "pending": models.PayloadSchemaType.BOOL,
+    TERMS: models.PayloadSchemaType.KEYWORD,
 }
 
 _ABANDONED_AFTER_SECONDS = 3600
@@ -48,8 +55,8 @@ def to_metadata(bank: MemoryBank) -> dict[str, Any]:
     return {DEFINITION_KEY: definition_of(bank)}
 
 
-def to_point(chunk: StoredChunk, insert: Insert) -> models.PointStruct:
-    """One pending point."""
+def to_point(chunk: StoredChunk, insert: Insert, usual_length: int | None) -> models.PointStruct:
+    """One pending point. usual_length: see `chunk_words`; None for a bank without sparse vectors."""
     payload: dict[str, Any] = {
         "document_id": chunk.document_id,
         "content": chunk.content,
@@ -58,10 +65,17 @@ def to_point(chunk: StoredChunk, insert: Insert) -> models.PointStruct:
         "chunk_index": chunk.index,
         "generation": insert.generation,
         "pending": True,
+        **filter_fields(chunk.metadata),
     }
+    if chunk.prefix:
+        payload["prefix"] = chunk.prefix
     if insert.expires_at is not None:
         payload["expires_at"] = insert.expires_at
-    return models.PointStruct(id=str(uuid.uuid4()), vector=list(chunk.vector), payload=payload)
+    dense = list(chunk.vector)
+    words = None if usual_length is None else chunk_words(chunk.indexed_text, usual_length)
+    return models.PointStruct(
+        id=str(uuid.uuid4()), vector={"": dense, WORDS: words} if words and words.indices else dense, payload=payload
+    )
 
 
 def to_chunk(payload: dict[str, Any]) -> StoredChunk:
@@ -72,6 +86,8 @@ def to_chunk(payload: dict[str, Any]) -> StoredChunk:
         token_count=payload["token_count"],
         metadata=payload["metadata"],
         index=payload["chunk_index"],
+        generation=payload["generation"],
+        prefix=payload.get("prefix", ""),
     )
 
 
@@ -87,9 +103,10 @@ def _is_of(document_ids: Iterable[str]) -> models.FieldCondition:
     return models.FieldCondition(key="document_id", match=models.MatchAny(any=list(document_ids)))
 
 
-def findable(now: float) -> models.Filter:
-    """Filter: complete, and not expired at `now` (seconds since 1970)."""
-    return models.Filter(must_not=[_is_pending(), _is_expired(now)])
+def findable(now: float, wanted: Filter | None = None) -> models.Filter:
+    """Filter: complete, not expired at `now` (seconds since 1970), and of documents that may fit `wanted`."""
+    must: list[models.Condition] | None = None if wanted is None else [condition_of(wanted)]
+    return models.Filter(must=must, must_not=[_is_pending(), _is_expired(now)])
 
 
 def of_documents(document_ids: Iterable[str]) -> models.Filter:
