@@ -268,6 +268,7 @@ HELPERS = (
     "llamastack_adapters.surrogate_pairs",
     "llamastack_memory_kit",
     "llamastack_memory_kit.flat_records",
+    "llamastack_memory_kit.sqlite",
     "llamastack_memory_kit.documents",
     "llamastack_telemetry",
     "llamastack_adapters.data_urls",

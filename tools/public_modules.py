@@ -116,6 +116,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "llamastack_conformance.running",
         "llamastack_conformance.suites.suite",
         "llamastack_memory_kit.flat_records",
+        "llamastack_memory_kit.sqlite",
         "llamastack_telemetry.conventions",
     ),
 }
