@@ -165,7 +165,7 @@ FIXED: tuple[tuple[str, str, str, str, str], ...] = (
         "The rest is not read",
     ),
     (
-        "HTML and PDF documents that are read at once, each in a process of its own",
+        "HTML, PDF, DOCX, CSV and JSON documents that are read at once, each in a process of its own",
         "llamastack_memory_kit.documents.extraction",
         "_MOST_AT_ONCE",
         "",

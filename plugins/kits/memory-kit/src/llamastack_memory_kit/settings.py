@@ -30,7 +30,7 @@ class DocumentSettings(BaseModel):
         default=30.0,
         gt=0,
         allow_inf_nan=False,
-        description="Seconds that reading the text of an HTML or PDF document may take.",
+        description="Seconds that reading the text of an HTML, PDF, DOCX, CSV or JSON document may take.",
     )
     allow_private_urls: bool = Field(
         default=False,
