@@ -35,5 +35,5 @@ class TestQdrantConformance(MemoryConformance):
                 ],
             },
             # A folder is for one process and one client alone.
-            "x-conformance": {"objects": [bank], "second": {"path": str(folder / "second")}},
+            "x-conformance": {"objects": [bank], "second": {"path": str(folder / "second")}, "many_objects": 12},
         }

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from qdrant_client import QdrantClient, models
 
 from llamastack.api.memory_banks import VectorMemoryBank
 from llamastack.provider import ProviderUnavailableError
@@ -21,19 +22,21 @@ from llamastack_provider_qdrant import QDRANT
 pytestmark = pytest.mark.anyio
 
 
-# Qdrant drops the lock file that it could not lock, open, when it gives up.
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_a_folder_in_use_is_refused(start: Any, tmp_path: Path) -> None:
     first = await start(path=tmp_path / "q")
     with pytest.raises(ProviderUnavailableError, match="in use by another process or provider") as caught:
         await start(path=tmp_path / "q")
     assert caught.value.provider_id == "docs"
     await first.shutdown()
-    # The worker thread remembers its last failure until it works again.
     await start(path=tmp_path / "q")
-    del caught
-    gc.collect()
+
+
+async def test_a_folder_of_the_imitation_of_qdrant_is_refused(start: Any, tmp_path: Path) -> None:
+    client = QdrantClient(path=str(tmp_path / "q"))
+    client.create_collection("c", vectors_config=models.VectorParams(size=2, distance=models.Distance.COSINE))
+    client.close()
+    with pytest.raises(ProviderUnavailableError, match="written by an earlier version .* allowed: a new folder"):
+        await start(path=tmp_path / "q")
 
 
 async def test_a_folder_that_cannot_be_made_is_refused(start: Any, tmp_path: Path) -> None:
@@ -48,9 +51,9 @@ async def test_the_file_of_an_unregistered_bank_is_closed_at_once(start: Any, tm
     gc.disable()  # it would close the file some day
     try:
         await memory.register_memory_bank(bank)
-        assert [name for name in open_files() if str(tmp_path) in name and "storage.sqlite" in name]
+        assert [name for name in open_files() if str(tmp_path) in name and "/shard/" in name]
         await memory.unregister_memory_bank(bank)
-        assert [name for name in open_files() if str(tmp_path) in name and "storage.sqlite" in name] == []
+        assert [name for name in open_files() if str(tmp_path) in name and "/shard/" in name] == []
     finally:
         gc.enable()
 
@@ -73,6 +76,6 @@ async def test_entry_point_and_compliance(start: Any) -> None:
 def test_the_spec_imports_no_sdk() -> None:
     code = (
         "import sys, llamastack_provider_qdrant as p; p.QDRANT.load_config_class();"
-        "sys.exit(bool({'qdrant_client', 'numpy', 'tokenizers'} & set(sys.modules)))"
+        "sys.exit(bool({'qdrant_client', 'qdrant_edge', 'numpy', 'tokenizers'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

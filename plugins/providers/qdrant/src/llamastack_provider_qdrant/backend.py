@@ -1,14 +1,12 @@
-"""Calls to Qdrant: embedded, in a thread, or a server over HTTP. Failures become llamastack errors."""
+"""Calls to Qdrant: in memory, in a thread, or a server over HTTP. Failures become llamastack errors."""
 
 from __future__ import annotations
 
 import functools
 import json
 import re
-import sqlite3
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import anyio
 import anyio.to_thread
@@ -16,8 +14,6 @@ import httpx
 from qdrant_client import AsyncQdrantClient, QdrantClient
 from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
-from qdrant_client.local.local_collection import LocalCollection
-from qdrant_client.local.qdrant_local import QdrantLocal
 
 from llamastack.http.answer_limits import AnswerLimits
 from llamastack.http.client import authorities
@@ -35,21 +31,15 @@ from llamastack.provider import (
     RateLimitError,
 )
 from llamastack.provider.connection_errors import connection_error
-from llamastack.provider.private_files import make_private, make_tree_private, private_folder
 from llamastack.provider.redaction import Redactor
 from llamastack_adapters.credentials import fits_header, key_text
 from llamastack_adapters.transports import guarded_transport
 from llamastack_provider_qdrant.config import QdrantConfig
 
-Result = TypeVar("Result")
-
 _INVALID = (400, 422)
 _UNAVAILABLE = (502, 503)
 _TIMEOUT = (408, 504)
 _MOST_DETAIL = 300
-_MAKES_FILES = ("create_collection", "delete_collection")
-_WRITES = ("upsert", "batch_update_points", "delete")
-_NORMAL = 1  # https://sqlite.org/pragma.html#pragma_synchronous: it waits only when the log is written back
 
 
 class Backend(Protocol):
@@ -77,114 +67,46 @@ class Backend(Protocol):
 
 def make_backend(config: QdrantConfig, provider_id: str) -> Backend:
     """The backend that `config` names. It is not opened yet."""
-    return _Embedded(config, provider_id) if config.url is None else _Server(config, config.url, provider_id)
+    if config.path is not None:
+        from llamastack_provider_qdrant.edge_backend import EdgeBackend  # the engine is a library of 35 MB
+
+        return EdgeBackend(Path(config.path), provider_id)
+    return _InMemory(provider_id) if config.url is None else _Server(config, config.url, provider_id)
 
 
-class _Embedded:
-    """Qdrant inside this process. Its calls block and it is not thread-safe, so one thread uses it at a time."""
+class _InMemory:
+    """The imitation of Qdrant in qdrant-client. It is not thread-safe, so one thread uses it at a time."""
 
     has_indexes = False
 
-    def __init__(self, config: QdrantConfig, provider_id: str) -> None:
-        self._path = None if config.path is None else str(config.path)
-        self._where = config.location or f"folder {config.path}"
+    def __init__(self, provider_id: str) -> None:
         self._provider_id = provider_id
         self._client: QdrantClient | None = None
         self._turn = anyio.CapacityLimiter(1)
 
     async def open(self) -> None:
-        def make() -> QdrantClient:
-            if self._path is None:
-                return QdrantClient(location=":memory:", force_disable_check_same_thread=True)
-            private_folder(Path(self._path))
-            made = QdrantClient(path=self._path, force_disable_check_same_thread=True)
-            make_tree_private(Path(self._path))
-            return made
-
-        try:
-            self._client = await self._in_thread(make)
-        except RuntimeError as error:
-            # Only the lock file raises RuntimeError while opening.
-            raise ProviderUnavailableError(
-                f"qdrant {self._where} is in use by another process or provider; only one can open it at a time, "
-                "a server (url) serves many",
-                provider_id=self._provider_id,
-            ) from error
+        self._client = QdrantClient(location=":memory:", force_disable_check_same_thread=True)
 
     async def close(self) -> None:
         client, self._client = self._client, None
         if client is not None:
-            await self._in_thread(client.close)
+            await anyio.to_thread.run_sync(client.close, limiter=self._turn)
 
     async def call(self, method: str, **arguments: Any) -> Any:
         def run() -> Any:
             if self._client is None:
-                raise ProviderUnavailableError(f"qdrant {self._where} is not open", provider_id=self._provider_id)
+                raise ProviderUnavailableError("qdrant :memory: is not open", provider_id=self._provider_id)
             try:
-                return self._run(self._client, method, **arguments)
+                return getattr(self._client, method)(**arguments)
             except ValueError as error:
-                # A server answers 404 and 409; the embedded Qdrant has only these messages.
+                # A server answers 404 and 409; the imitation has only these messages.
                 if re.fullmatch(r"Collection \S+ not found", str(error)):
                     raise NotFoundError(str(error), provider_id=self._provider_id) from error
                 if re.fullmatch(r"Collection \S+ already exists", str(error)):
                     raise ConflictError(str(error), provider_id=self._provider_id) from error
                 raise
 
-        return await self._in_thread(run)
-
-    def _run(self, client: QdrantClient, method: str, **arguments: Any) -> Any:
-        name = arguments.get("collection_name", "")
-        if method in _WRITES:
-            _log_ahead(_database(client, name))
-        dropped = _collections(client).get(name) if method == "delete_collection" else None
-        answer = getattr(client, method)(**arguments)
-        if dropped is not None:
-            dropped.close()  # its file would stay open until garbage collection
-        if method in _WRITES:
-            _sync(_database(client, name))
-        if method in _MAKES_FILES and self._path is not None:
-            folder = Path(self._path)
-            for path in (folder / "meta.json", folder / "collection"):
-                make_private(path)
-            make_tree_private(folder / "collection" / name)
-        return answer
-
-    async def _in_thread(self, function: Callable[[], Result]) -> Result:
-        try:
-            return await anyio.to_thread.run_sync(function, limiter=self._turn)
-        except (OSError, sqlite3.Error) as error:
-            raise ProviderUnavailableError(
-                f"qdrant {self._where} cannot be read or written: {error}", provider_id=self._provider_id
-            ) from error
-
-
-def _collections(client: QdrantClient) -> dict[str, LocalCollection]:
-    """The client's objects for its collections, by name."""
-    local = client._client
-    return local.collections if isinstance(local, QdrantLocal) else {}
-
-
-def _database(client: QdrantClient, collection_name: str) -> sqlite3.Connection | None:
-    """The file of a collection; None if it is not there, or in memory."""
-    collection = _collections(client).get(collection_name)
-    return None if collection is None or collection.storage is None else collection.storage.storage
-
-
-def _log_ahead(database: sqlite3.Connection | None) -> None:
-    """Let `_sync` wait for the disk once per call. The client commits each point by itself, and waits each time.
-
-    Without a write-ahead log, such as on some network file systems, SQLite stays as it is.
-    """
-    if database is None or database.execute("PRAGMA synchronous").fetchone() == (_NORMAL,):
-        return
-    if database.execute("PRAGMA journal_mode=WAL").fetchone() == ("wal",):
-        database.execute(f"PRAGMA synchronous={_NORMAL}")
-
-
-def _sync(database: sqlite3.Connection | None) -> None:
-    """Wait until all that was written is on the disk."""
-    if database is not None:
-        database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        return await anyio.to_thread.run_sync(run, limiter=self._turn)
 
 
 def _was_dropped(error: Exception) -> bool:

@@ -18,12 +18,12 @@ class QdrantConfig(EmbeddingSettings):
     path: Annotated[
         ExpandedPath | None,
         Field(
-            description="Folder of an embedded Qdrant, for one process and up to about 20 000 chunks per bank.",
+            description="Folder of banks on Qdrant's own engine in this process; one process opens it at a time.",
             json_schema_extra={"x-writes": "folder"},
         ),
     ] = None
     location: Annotated[
-        Literal[":memory:"] | None, Field(description="An embedded Qdrant that loses its data when it stops.")
+        Literal[":memory:"] | None, Field(description="Banks in memory, for tests: slow, and lost at the end.")
     ] = None
     url: Annotated[
         str | None,
