@@ -73,9 +73,9 @@ def to_point(chunk: StoredChunk, insert: Insert, usual_length: int | None) -> mo
         payload["expires_at"] = insert.expires_at
     dense = list(chunk.vector)
     words = None if usual_length is None else chunk_words(chunk.indexed_text, usual_length)
-    return models.PointStruct(
-        id=str(uuid.uuid4()), vector={"": dense, WORDS: words} if words and words.indices else dense, payload=payload
-    )
+    vector: Any = {"": dense, WORDS: words} if words and words.indices else dense
+    # Not validated: that would look at each number of the vector, for each type that a vector may have.
+    return models.PointStruct.model_construct(id=str(uuid.uuid4()), vector=vector, payload=payload)
 
 
 def to_chunk(payload: dict[str, Any]) -> StoredChunk:

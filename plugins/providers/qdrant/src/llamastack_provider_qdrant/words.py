@@ -36,7 +36,7 @@ def chunk_words(text: str, usual_length: int) -> models.SparseVector:
     found = words_of(text)
     base = _SATURATION * (1 - _LENGTH_WEIGHT + _LENGTH_WEIGHT * len(found) / usual_length)
     counted = Counter(map(_place, found))
-    return models.SparseVector(
+    return models.SparseVector.model_construct(  # not validated: an insert has many numbers
         indices=list(counted), values=[times * (_SATURATION + 1) / (times + base) for times in counted.values()]
     )
 
