@@ -16,12 +16,27 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from llamastack_memory_kit import Chunker
+from llamastack_memory_kit.sentences import ends_in
 
 pytestmark = pytest.mark.anyio
 
 WORDS = st.lists(
     st.sampled_from(
-        ["the", "cat's", "Donaudampfschifffahrt", "3.14", "日本語", "\u200b", "e\u0301", "👩‍👧", "\n\n", "x" * 40]
+        [
+            "the",
+            "cat's",
+            "Donaudampfschifffahrt",
+            "3.14",
+            "日本語",
+            "\u200b",
+            "e\u0301",
+            "👩‍👧",
+            "\n\n",
+            "x" * 40,
+            "It ends.",
+            "Does it?",
+            "終わり。",
+        ]
     )
     | st.text(st.characters(codec="utf-8"), max_size=8),
     max_size=60,
@@ -224,3 +239,63 @@ async def test_cutting_lets_the_event_loop_go_on() -> None:
         took = time.perf_counter() - before
         tasks.cancel_scope.cancel()
     assert longest < took / 2
+
+
+# ---- sentences and paragraphs ----------------------------------------------------------------------------------------
+
+SENTENCES = st.lists(st.integers(1, 14), min_size=1, max_size=40).map(
+    lambda lengths: " ".join("Ww" + " ww" * (length - 1) + "." for length in lengths)
+)
+
+
+@settings(deadline=None)
+@given(text=SENTENCES, sizes=SIZES)
+def test_pieces_end_with_sentences_in_their_last_third(text: str, sizes: tuple[int, int]) -> None:
+    size, overlap = sizes
+    check(Chunker(), text, size, overlap)
+    pieces = Chunker().split(text, size, overlap)
+    earlier = 0
+    for piece in pieces[:-1]:
+        end = piece.start + len(piece.text)
+        if not piece.text.endswith("."):
+            # No sentence ends in the last third of a full piece, or only where the piece before ends.
+            last_part = [place for place in range(max(piece.start, earlier), end) if text[place] == "."]
+            tokens = [Chunker().count(text[piece.start : place + 1]) for place in last_part]
+            assert all(count < size - size // 3 for count in tokens)
+        earlier = end
+    for before, after in pairwise(pieces):
+        shared = text[after.start : before.start + len(before.text)]
+        if "Ww" in shared:
+            assert after.text.startswith("Ww")  # the overlap begins with a sentence, if one begins in it
+
+
+@pytest.mark.parametrize(("size", "end"), [(12, "seven."), (14, "nine.")])
+def test_a_paragraph_is_the_better_end(size: int, end: str) -> None:
+    text = "One two three. Four five six seven.\n\nEight nine. Ten eleven twelve thirteen fourteen."
+    assert Chunker().split(text, size, 0)[0].text.endswith(end)
+
+
+@pytest.mark.parametrize(
+    ("text", "ends"),
+    [
+        ("One two. Three", ["One two."]),
+        ('He said "no!" Then', ['He said "no!"']),
+        ("Dr. Smith met J. Doe, e.g. Tuesday at 3.14 p.m. there", []),
+        ("and so on... but then", []),
+        ("終わり。次", ["終わり。"]),
+        ("1. Item\n2. Other", ["1. Item"]),
+        ("Wrapped\nline", []),
+        ("Text\n# Heading", ["Text"]),
+        ("Text\n\n# Heading\n\nmore", ["Text"]),
+        ("Text\n \nmore", ["Text"]),
+    ],
+)
+def test_where_sentences_end(text: str, ends: list[str]) -> None:
+    assert [text[:place] for place, _ in ends_in(text)] == ends
+
+
+@pytest.mark.parametrize("text", ["." * 500_000, ". " * 250_000, "\n " * 250_000, ".)" * 250_000, "." + " " * 500_000])
+def test_no_text_takes_long(text: str) -> None:
+    before = time.process_time()
+    sum(1 for _ in ends_in(text))
+    assert time.process_time() - before < 3

@@ -14,7 +14,8 @@ from llamastack.http.answer_limits import AnswerLimits
 from llamastack.provider import InvalidRequestError, ProviderUnavailableError
 from llamastack_adapters.http_client import http_client
 from llamastack_memory_kit.chunking import Chunker
-from llamastack_memory_kit.documents import ExtractionLimits, document_text
+from llamastack_memory_kit.documents import ExtractionLimits, ReadDocument, read_document
+from llamastack_memory_kit.prefixes import Prefixes
 from llamastack_memory_kit.records import ChunkSize, StoredChunk
 from llamastack_memory_kit.settings import DocumentSettings
 
@@ -54,8 +55,8 @@ class DocumentReader:
         self.check_ids(documents, first)
         chunks: list[StoredChunk] = []
         for place, document in enumerate(documents, first):
-            text = await self._text(document, f"documents[{place}].content")
-            cut = await anyio.to_thread.run_sync(self._cut, document, text, size)
+            read = await self._read(document, f"documents[{place}].content")
+            cut = await anyio.to_thread.run_sync(self._cut, document, read, size)
             if len(chunks) + len(cut) > self._settings.max_insert_chunks:
                 raise self._refused(
                     f"documents[{place}]",
@@ -65,12 +66,22 @@ class DocumentReader:
             chunks += cut
         return chunks
 
-    def _cut(self, document: MemoryBankDocument, text: str, size: ChunkSize) -> list[StoredChunk]:
+    def _cut(self, document: MemoryBankDocument, read: ReadDocument, size: ChunkSize) -> list[StoredChunk]:
         """For a worker thread: a long document keeps the CPU busy."""
-        pieces = self._chunker.split(text, size.size, size.overlap, anyio.from_thread.check_cancelled)
         metadata = copy.deepcopy(document.metadata)  # the caller may change its own
+        prefixes = Prefixes(self._settings.chunk_prefix, read, metadata, size.size, self._chunker.count)
+        room = size.size - prefixes.tokens  # the model reads the prefix, too
+        overlap = min(size.overlap, room - 1)
+        pieces = self._chunker.split(read.text, room, overlap, anyio.from_thread.check_cancelled)
         return [
-            StoredChunk(document.document_id, piece.text, piece.token_count, metadata, index)
+            StoredChunk(
+                document.document_id,
+                piece.text,
+                piece.token_count,
+                metadata,
+                index,
+                prefix=prefixes.before(piece.start),
+            )
             for index, piece in enumerate(pieces)
         ]
 
@@ -85,11 +96,11 @@ class DocumentReader:
                     f"'{document.document_id}' is also the id of documents[{earlier}]",
                 )
 
-    async def _text(self, document: MemoryBankDocument, param: str) -> str:
+    async def _read(self, document: MemoryBankDocument, param: str) -> ReadDocument:
         if self._http is None:
             raise ProviderUnavailableError("the provider is not started", provider_id=self._provider_id)
         most = self._settings.max_document_bytes
-        text = await document_text(
+        read = await read_document(
             document.content,
             self._http,
             mime_type=document.mime_type,
@@ -100,12 +111,12 @@ class DocumentReader:
             limits=ExtractionLimits(seconds=self._settings.extraction_timeout, pages=self._settings.max_document_pages),
         )
         try:
-            size = len(text.encode())
+            size = len(await anyio.to_thread.run_sync(read.text.encode))  # a large text takes some time
         except UnicodeEncodeError:
             raise self._refused(param, "is not valid Unicode") from None
         if size > most:
             raise self._refused(param, f"is larger than {most} bytes")
-        return text
+        return read
 
     def _refused(self, param: str, why: str) -> InvalidRequestError:
         return InvalidRequestError(f"{param}: {why}", param=param, provider_id=self._provider_id)

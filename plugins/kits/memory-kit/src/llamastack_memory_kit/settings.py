@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -41,6 +41,12 @@ class DocumentSettings(BaseModel):
         default=None,
         description="A tokenizer.json that counts the tokens, preferably the embedding model's. "
         "Without it a token is a word, a punctuation mark or a character of a script without spaces.",
+    )
+
+    chunk_prefix: Literal["none", "title", "headings"] = Field(
+        default="none",
+        description="The text that is embedded and indexed before each chunk and is not part of its content: none, the "
+        "document's title (`title` of its metadata, else of the file, else its first heading), or title and headings.",
     )
 
 

@@ -7,9 +7,12 @@ import re
 import string
 import unicodedata
 from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from llamastack_memory_kit.sentences import ends_in
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -50,6 +53,7 @@ class TokenSpans:
     starts, ends: of each token, in characters; together they cover the text.
     boundaries: one byte per token and one for the end: 1 if the text may be cut before that token, 0 within a word or
     a character.
+    breaks: one byte per token and one for the end: SENTENCE or PARAGRAPH if one ends before that token, else 0.
     """
 
     def __init__(self, text: str, windows: Iterator[list[tuple[int, int]]]) -> None:
@@ -76,6 +80,11 @@ class TokenSpans:
             ends[-1] = len(text)
         boundaries.append(1)
         self.starts, self.ends, self.boundaries = starts, ends, boundaries
+        self.breaks = bytearray(len(boundaries))
+        for place, kind in ends_in(text):
+            token_place = bisect_left(starts, place)
+            if boundaries[token_place]:
+                self.breaks[token_place] = max(self.breaks[token_place], kind)
 
     def __len__(self) -> int:
         return len(self.starts)
