@@ -12,3 +12,25 @@ TELEMETRY = InlineProviderSpec(
         log_event="supported", get_trace="supported", list_traces="supported", list_spans="supported"
     ),
 )
+
+MEMORY = InlineProviderSpec(
+    api=Api.memory,
+    provider_type="meta-reference",
+    description="Vector, keyword, keyvalue and graph banks in one SQLite file, with FAISS for vectors",
+    config_class="llamastack_provider_meta_reference.memory.config:MemoryConfig",
+    factory="llamastack_provider_meta_reference.memory.provider:get_provider_impl",
+    api_dependencies=(Api.inference,),
+    optional_api_dependencies=("models",),
+    capabilities=Capabilities(
+        delete_documents="supported",
+        filters="supported",
+        hybrid_search="supported",
+        insert_documents="supported",
+        keyword_search="supported",
+        query_documents="supported",
+        registration="supported",
+        ttl="supported",
+        unregister="supported",
+        vector_search="supported",
+    ),
+)

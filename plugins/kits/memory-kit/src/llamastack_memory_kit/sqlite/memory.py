@@ -83,8 +83,8 @@ class BankRow:
 class SqliteMemory(VectorMemory):
     """Banks in one SQLite file, of any process. Words are searched by FTS5; a provider adds what searches vectors.
 
-    It implements `search_vectors`, and may implement `make_tables`, `drop_tables`, `add` and `remove`. All of them run
-    in threads, within a transaction.
+    It implements `search_vectors`, and may implement `search_otherwise`, `make_tables`, `drop_tables`, `add` and
+    `remove`. All of them run in threads, within a transaction.
     """
 
     filters: ClassVar[bool] = True
@@ -124,6 +124,15 @@ class SqliteMemory(VectorMemory):
 
         only: SQL of a query for the ids of all chunks that may be found, with its arguments; None: all of the bank.
         """
+
+    def search_otherwise(
+        self, connection: Connection, row: BankRow, bank: Bank, query: Query, only: tuple[str, list[object]] | None
+    ) -> Sequence[tuple[int, float]]:
+        """The ids of the chunks that are found in a bank whose type has no mode in `modes`, with their scores.
+
+        only: as in `search_vectors`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no search for banks of type {bank.definition.type}")
 
     # ---- banks ------------------------------------------------------------------------------------------------------
 
@@ -207,14 +216,14 @@ class SqliteMemory(VectorMemory):
 
     async def search(self, bank: Bank, query: Query) -> list[FoundChunk]:
         """The best chunks by vectors or by words."""
-        return await self.file.read(lambda db: self._search(db, self.row(db, bank), query))
+        return await self.file.read(lambda db: self._search(db, self.row(db, bank), bank, query))
 
     async def search_both(self, bank: Bank, query: Query) -> tuple[list[FoundChunk], list[FoundChunk]]:
         """Both searches, of one state of the file."""
 
         def find(db: Connection) -> tuple[list[FoundChunk], list[FoundChunk]]:
             row = self.row(db, bank)
-            return self._search(db, row, query), _by_words(db, row, query)
+            return self._search(db, row, bank, query), _by_words(db, row, query)
 
         return await self.file.read(find)
 
@@ -227,11 +236,15 @@ class SqliteMemory(VectorMemory):
             raise ConflictError(f"memory bank '{bank.identifier}' was replaced", provider_id=self.provider_id)
         return rows[0]
 
-    def _search(self, db: Connection, row: BankRow, query: Query) -> list[FoundChunk]:
-        if query.mode == "keyword":
+    def _search(self, db: Connection, row: BankRow, bank: Bank, query: Query) -> list[FoundChunk]:
+        if not self.modes_of(bank):
+            ids = self.search_otherwise(db, row, bank, query, _only(db, row, query))
+        elif query.mode == "keyword":
             return _by_words(db, row, query)
+        else:
+            ids = self.search_vectors(db, row, query, _only(db, row, query))
         found: list[FoundChunk] = []
-        for id_, score in self.search_vectors(db, row, query, _only(db, row, query)):
+        for id_, score in ids:
             for fields in db.execute(f"SELECT {_COLUMNS} FROM chunks WHERE id = ?", (id_,)):
                 found.append(FoundChunk(_chunk(*fields), score))
         return found

@@ -1,0 +1,1 @@
+"""The memory API: vector, keyword, keyvalue and graph banks in one SQLite file."""
