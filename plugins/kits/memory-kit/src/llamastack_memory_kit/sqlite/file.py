@@ -122,22 +122,28 @@ class SqliteFile:
         return connection
 
     def _prepare(self, connection: Connection) -> None:
-        found, version = (connection.pragma(name) for name in ("application_id", "user_version"))
-        is_new = not found and not connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
-        if is_new:
+        if self._is_new(connection):
             connection.execute(self._schema)
             connection.pragma("application_id", _FORMAT)
             connection.pragma("user_version", self._version)
-        elif found != _FORMAT:
+
+    def _is_new(self, connection: Connection) -> bool:
+        """Whether nothing is in the file yet. Raises BackendError if something else is in it than this version makes."""
+        found, version = (connection.pragma(name) for name in ("application_id", "user_version"))
+        if not found and not connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall():
+            return True
+        if found != _FORMAT:
             raise BackendError(f"the file belongs to another program: {self.path}", provider_id=self._provider_id)
-        elif version != self._version:
+        if version != self._version:
             text = _OTHER_VERSION.format(found=version, wanted=self._version, path=self.path)
             raise BackendError(f"the file {text}", provider_id=self._provider_id)
+        return False
 
     def _connection(self) -> Connection:
         connection = Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE)
         try:
             connection.set_busy_timeout(_BUSY_MS)
+            self._is_new(connection)  # before the settings, which change the file of another program
             for setting in _SETTINGS:
                 connection.execute(f"PRAGMA {setting}")
             if self._load is not None:
