@@ -1,7 +1,7 @@
-"""Known-item search over Debian's manual pages: the query is the description of a page, the target the page without it.
+"""Known-item search over Debian's manual pages: a query is the description of a page, its target the rest of the page.
 
-The pages are those of the packages `manpages` and `manpages-dev` (https://www.kernel.org/doc/man-pages/), as far as they
-are installed.
+The pages are those of the packages `manpages` and `manpages-dev` (https://www.kernel.org/doc/man-pages/), if they are
+installed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 FOLDER = Path("/usr/share/man")
 _SECTIONS = ("man2", "man3", "man4", "man5", "man7")
-_HEADER = re.compile(rb'^\.TH .*Linux man-pages', re.M)
+_HEADER = re.compile(rb"^\.TH .*Linux man-pages", re.M)
 _NAME = re.compile(r"^\.SH NAME\n(?P<names>.*?) \\- (?P<description>.*?)\n(?=\.SH )", re.M | re.S)
 _WORDS = 400
 
@@ -83,7 +83,10 @@ def ndcg_at_10(rankings: Mapping[str, Sequence[str]]) -> float:
 
     rankings: target -> names of the pages found, the best first, each once.
     """
-    gains = [1 / math.log2(found[:10].index(target) + 2) if target in found[:10] else 0.0 for target, found in rankings.items()]
+    gains = [
+        1 / math.log2(found[:10].index(target) + 2) if target in found[:10] else 0.0
+        for target, found in rankings.items()
+    ]
     return sum(gains) / len(gains)
 
 

@@ -36,7 +36,7 @@ class Weighted(_Params):
     """Fusion by scores. Those of each list are moved and stretched to 0 to 1, then weighed and added."""
 
     type: Literal["weighted"]
-    vector_weight: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.7
+    vector_weight: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.5
     """The weight of the vector scores, 0 to 1; keyword scores have the rest."""
 
 

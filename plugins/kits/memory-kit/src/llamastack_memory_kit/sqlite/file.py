@@ -128,7 +128,7 @@ class SqliteFile:
             connection.pragma("user_version", self._version)
 
     def _is_new(self, connection: Connection) -> bool:
-        """Whether nothing is in the file yet. Raises BackendError if something else is in it than this version makes."""
+        """Whether nothing is in the file yet. Raises BackendError if there is something of another kind."""
         found, version = (connection.pragma(name) for name in ("application_id", "user_version"))
         if not found and not connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall():
             return True
