@@ -213,7 +213,7 @@ class PgvectorMemory(VectorMemory):
         now = _to_bank(row[2:])
         if now.dimension != bank.dimension or not now.has_definition(bank.definition):
             raise ConflictError(
-                f"memory bank '{bank.identifier}' was made anew, with another definition", provider_id=self.provider_id
+                f"memory bank '{bank.identifier}' was made again, with another definition", provider_id=self.provider_id
             )
         return row[0], row[1]
 
