@@ -12,6 +12,7 @@ import anyio
 import psycopg
 from pgvector.psycopg import register_vector_async
 from psycopg import AsyncConnection, sql
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import UndefinedTable
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
@@ -66,6 +67,7 @@ class Database:
             return
         password = self._config.password
         milliseconds = int(self._config.timeout * 1000)
+        own = conninfo_to_dict(self._config.url).get("options") or ""
         self._pool = AsyncConnectionPool(
             self._config.url,
             connection_class=self._connection_class(),
@@ -73,7 +75,7 @@ class Database:
                 "autocommit": True,
                 "connect_timeout": max(2, int(self._config.timeout)),
                 "application_name": "llamastack",
-                "options": f"-c statement_timeout={milliseconds} -c plan_cache_mode=force_custom_plan",
+                "options": f"-c statement_timeout={milliseconds} -c plan_cache_mode=force_custom_plan {own}",
                 **({} if password is None else {"password": password.get_secret_value()}),
             },
             min_size=0,

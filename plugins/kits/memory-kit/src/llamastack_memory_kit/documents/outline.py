@@ -18,7 +18,10 @@ _LONGEST_LINE = 1000
 
 
 class Heading(NamedTuple):
-    """start: where it starts in the text, in characters. level: 1 to 6. text: what it says."""
+    """A heading of a document.
+
+    start: where it starts in the text, in characters. level: 1 to 6. text: what it says.
+    """
 
     start: int
     level: int
@@ -27,7 +30,10 @@ class Heading(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ReadDocument:
-    """The text of a document. title: the one that it has itself, or "". headings: in their order in the text."""
+    """What was read of a document.
+
+    text: its text. title: the one that it has itself, or "". headings: in their order in the text.
+    """
 
     text: str
     title: str = ""
