@@ -7,6 +7,7 @@ import itertools
 import tempfile
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -28,10 +29,17 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@contextmanager
+def postgres() -> Iterator[Any]:
+    """A server that stops in the end."""
+    with tempfile.TemporaryDirectory(prefix="pg") as folder, get_server(folder, cleanup_mode="stop") as server:
+        yield server
+
+
 @pytest.fixture(scope="session")
 def url() -> Iterator[str]:
     """The address of a server that stops with the tests."""
-    with tempfile.TemporaryDirectory(prefix="pg") as folder, get_server(folder, cleanup_mode="stop") as server:
+    with postgres() as server:
         yield server.get_uri()
 
 
