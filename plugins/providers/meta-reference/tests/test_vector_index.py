@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from llamastack_provider_meta_reference.memory.vector_index import DamagedSnapshotError, VectorIndex
+from llamastack_provider_meta_reference.memory.vector_index import DamagedSnapshotError, VectorIndex, of_length_1
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,7 +20,8 @@ def _vectors(count: int, seed: int = 1) -> NDArray[np.float32]:
     """Vectors in groups, as those of texts are."""
     random = np.random.default_rng(seed)
     groups = random.standard_normal((50, _DIMENSION))
-    return (groups[random.integers(0, 50, count)] + 0.6 * random.standard_normal((count, _DIMENSION))).astype("f4")
+    near = groups[random.integers(0, 50, count)] + 0.6 * random.standard_normal((count, _DIMENSION))
+    return of_length_1(near.astype("f4"))
 
 
 def _filled(count: int, exact_up_to: int, *, grown: bool) -> tuple[VectorIndex, NDArray[np.float32]]:
@@ -83,7 +84,7 @@ def test_vectors_outside_the_graph_are_found_while_it_grows() -> None:
 
 def test_scores_are_cosines_and_a_vector_of_zeros_is_like_nothing() -> None:
     index = VectorIndex(2, 10)
-    index.add(np.array([3, 5, 9]), np.array([[2, 0], [0, 0], [-3, 0]], "f4"))
+    index.add(np.array([3, 5, 9]), of_length_1(np.array([[2, 0], [0, 0], [-3, 0]], "f4")))
     assert index.search(np.array([7, 0], "f4"), 5, None) == [(3, 1.0), (5, 0.0), (9, -1.0)]
     assert index.search(np.array([7, 0], "f4"), 5, np.array([], np.int64)) == []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from itertools import islice
 from pathlib import Path
 from typing import cast
 
@@ -17,6 +18,8 @@ from llamastack_provider_meta_reference.memory.vector_index import DamagedSnapsh
 
 _LOGGER = logging.getLogger("llamastack.memory")
 _PAUSE_S = 0.001
+_AT_ONCE = 4096
+"""Vectors that are read at once: more of them would need much memory beside the index."""
 
 
 class BehindError(Exception):
@@ -33,6 +36,7 @@ class Indexes:
         self._indexes: dict[int, VectorIndex] = {}
         self._making = threading.Lock()
         self._stopping = threading.Event()
+        self._growing: set[int] = set()
 
     def current(self, db: Connection, row: BankRow) -> VectorIndex:
         """The index of a bank. The caller brings it up to date and searches it while it holds its lock."""
@@ -49,8 +53,24 @@ class Indexes:
             self._indexes.pop(bank_id, None)
         self._file(bank_id).unlink(missing_ok=True)
 
+    def claim(self, bank_id: int) -> bool:
+        """Whether nobody else calls `grow` for a bank; the caller does it then."""
+        with self._making:
+            is_free = bank_id not in self._growing and not self._stopping.is_set()
+            if is_free:
+                self._growing.add(bank_id)
+            return is_free
+
     def grow(self, bank_id: int, uid: str) -> None:
-        """Move vectors into the graph, if many are outside, and save it. Stops at `stop`."""
+        """Move vectors into the graph, if many are outside, and save it. Stops at `stop`. Call it after `claim`."""
+        try:
+            self._grow(bank_id, uid)
+        except Exception:
+            _LOGGER.exception("%s: the index cannot grow, so queries compare all vectors", self._file(bank_id))
+        finally:
+            self._growing.discard(bank_id)
+
+    def _grow(self, bank_id: int, uid: str) -> None:
         index = self._indexes.get(bank_id)
         if index is None or not index.must_grow:
             return
@@ -60,6 +80,8 @@ class Indexes:
                 is_left = index.grow()
             time.sleep(_PAUSE_S)  # a lock is not fair: a query would wait for many steps
         with index.lock:
+            if not index.in_graph:
+                return
             content = index.snapshot(uid)
         try:
             write_snapshot(self._file(bank_id), content)
@@ -97,11 +119,10 @@ def bring_up_to_date(index: VectorIndex, db: Connection, row: BankRow) -> None:
         there = db.execute("SELECT chunk FROM vectors WHERE bank = ?", (row.id,)).fetchall()
         index.keep_only(np.array(there, np.int64).reshape(-1))
     faiss.omp_set_num_threads(1)
-    new = db.execute(
-        "SELECT chunk, vector FROM vectors WHERE bank = ? AND chunk > ? ORDER BY chunk", (row.id, index.last_id)
-    ).fetchall()
-    if new:
-        ids = np.array([chunk for chunk, _ in new], np.int64)
-        vectors = b"".join(cast(bytes, vector) for _, vector in new)
-        index.add(ids, np.frombuffer(vectors, "<f4").reshape(len(new), -1))
+    sql = "SELECT chunk, vector FROM vectors WHERE bank = ? AND chunk > ? ORDER BY chunk"
+    new = iter(db.execute(sql, (row.id, index.last_id)))
+    while some := [*islice(new, _AT_ONCE)]:
+        vectors = b"".join(cast(bytes, vector) for _, vector in some)
+        ids = np.array([chunk for chunk, _ in some], np.int64)
+        index.add(ids, np.frombuffer(vectors, "<f4").reshape(len(some), -1))
     index.is_at(row.changes, int(str(removals)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from array import array
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
@@ -27,11 +26,12 @@ from llamastack_provider_meta_reference.memory.knowledge_graph import (
     named_in,
     read_graph,
 )
-from llamastack_provider_meta_reference.memory.vector_index import VectorIndex
+from llamastack_provider_meta_reference.memory.vector_index import VectorIndex, of_length_1
 
 _T = TypeVar("_T")
 _WHOLE = ChunkSize(2**31 - 1)
 _TRIES = 8
+_AT_ONCE = 4096
 _SCHEMA = """
 CREATE TABLE vector_banks (bank INTEGER PRIMARY KEY, uid TEXT NOT NULL, removals INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE vectors (chunk INTEGER PRIMARY KEY, bank INTEGER NOT NULL, vector BLOB NOT NULL);
@@ -96,10 +96,13 @@ class MetaReferenceMemory(SqliteMemory):
         self._indexes.forget(row.id)
 
     def add(self, connection: Connection, row: BankRow, numbered: Sequence[tuple[int, StoredChunk]]) -> None:
-        """Keep the vectors, of 32-bit numbers, or the entities and relations."""
+        """Keep the vectors, of length 1 and 32-bit numbers, or the entities and relations."""
         if row.dimension:
-            rows = ((id_, row.id, _packed(chunk.vector)) for id_, chunk in numbered)
-            connection.executemany("INSERT INTO vectors (chunk, bank, vector) VALUES (?, ?, ?)", rows)
+            for first in range(0, len(numbered), _AT_ONCE):
+                some = numbered[first : first + _AT_ONCE]
+                units = of_length_1(np.array([chunk.vector for _, chunk in some], np.float32))
+                rows = ((id_, row.id, unit.tobytes()) for (id_, _), unit in zip(some, units, strict=True))
+                connection.executemany("INSERT INTO vectors (chunk, bank, vector) VALUES (?, ?, ?)", rows)
         for id_, chunk in numbered:
             if isinstance(chunk, GraphChunk) and chunk.graph is not None:
                 mentions = ((row.id, entity, id_) for entity in chunk.graph.mentions())
@@ -209,13 +212,9 @@ class MetaReferenceMemory(SqliteMemory):
             self._grow(connection, row, index)
 
     def _grow(self, connection: Connection, row: BankRow, index: VectorIndex) -> None:
-        if index.must_grow:
+        if index.must_grow and self._indexes.claim(row.id):
             uid = connection.execute("SELECT uid FROM vector_banks WHERE bank = ?", (row.id,)).get
             self._growing.submit(self._indexes.grow, row.id, str(uid))
-
-
-def _packed(vector: Sequence[float]) -> bytes:
-    return array("f", vector).tobytes()
 
 
 async def get_provider_impl(config: MemoryConfig, deps: Deps) -> MetaReferenceMemory:

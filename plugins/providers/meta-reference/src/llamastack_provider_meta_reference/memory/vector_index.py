@@ -37,7 +37,7 @@ class DamagedSnapshotError(Exception):
 class VectorIndex:
     """The vectors of a bank, by the ids of their chunks. Ids only grow.
 
-    Vectors are made of length 1, so that the inner product is the cosine. New vectors go into a list that is compared
+    Vectors have length 1, so that the inner product is the cosine. New vectors go into a list that is compared
     one by one; `grow` moves them into the graph. Its methods block; those that change it or search need `lock`.
     """
 
@@ -77,9 +77,9 @@ class VectorIndex:
         self.changes, self.removals = changes, removals
 
     def add(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
-        """Add vectors of shape (n, dimension). ids: those of their chunks, all larger than `last_id`, in order."""
+        """Add vectors of shape (n, dimension) and length 1. ids: of their chunks, larger than `last_id`."""
         if len(ids):
-            self._tail.add(_normalised(vectors))
+            self._tail.add(vectors)
             self._ids = np.concatenate([self._ids, ids])
             self._alive = np.concatenate([self._alive, np.ones(len(ids), np.bool_)])
 
@@ -97,7 +97,7 @@ class VectorIndex:
         """
         faiss.omp_set_num_threads(1)
         fits = self._alive if only is None else self._alive & np.isin(self._ids, only)
-        asked = _normalised(vector.reshape(1, -1))
+        asked = of_length_1(vector.reshape(1, -1))
         found: list[tuple[int, float]] = []
         end = self.in_graph
         if end:
@@ -221,8 +221,8 @@ def write_snapshot(path: Path, content: bytes) -> None:
         raise
 
 
-def _normalised(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A vector of zeros has no direction, and stays."""
+def of_length_1(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors of shape (n, dimension), of the same directions. A vector of zeros has none, and stays."""
     wide = vectors.astype(np.float64)
     lengths = np.linalg.norm(wide, axis=1, keepdims=True)
     return np.ascontiguousarray(wide / np.where(lengths == 0, 1, lengths), np.float32)
