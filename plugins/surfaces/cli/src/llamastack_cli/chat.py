@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +17,11 @@ from llamastack.api.common import (
     UserMessage,
     text_of,
 )
-from llamastack.provider.commands import CliError, WrongInputError
+from llamastack.provider.commands import CliError
 from llamastack.provider.errors import LlamaStackError
 from llamastack_cli.output import say, show_errors, show_json
 from llamastack_cli.server_connection import Server, server_options
+from llamastack_cli.text_given import text_given
 
 if TYPE_CHECKING:
     from llamastack.client import LlamaStackClient
@@ -58,7 +58,7 @@ def chat(
     interactive = not message and sys.stdin.isatty()
     if interactive and as_json:
         raise click.UsageError("--json needs a message")
-    text = "" if interactive else _message(message)
+    text = "" if interactive else text_given(message, "message")
     talk = _Chat(server, model or _default_model(server), system, _sampling(max_tokens, temperature))
     if interactive:
         _converse(talk, stream=not no_stream)
@@ -67,19 +67,6 @@ def chat(
         show_json({"model": talk.model, "completion_message": reply.to_wire()})
     else:
         talk.say(text, stream=not no_stream)
-
-
-def _message(words: Sequence[str]) -> str:
-    if words and tuple(words) != ("-",):
-        text = " ".join(words)
-    else:
-        try:
-            text = sys.stdin.buffer.read().decode("utf-8").strip()
-        except UnicodeDecodeError as error:
-            raise WrongInputError(f"stdin is not UTF-8 text: {error.reason} at byte {error.start}") from None
-    if not text.strip():
-        raise WrongInputError("the message is empty")
-    return text
 
 
 def _sampling(max_tokens: int | None, temperature: float | None) -> SamplingParams | None:

@@ -59,6 +59,13 @@ _API_COMMANDS = {
     "shields": "List, register and unregister the shields of a running server.",
     "telemetry": "Store events and return them as traces.",
 }
+_MORE_COMMANDS = {
+    "memory-banks": (
+        CliCommand("insert", "Store files in a memory bank.", "llamastack_cli.bank_insert:insert"),
+        CliCommand("query", "Find chunks in a memory bank.", "llamastack_cli.bank_query:query"),
+    ),
+}
+"""Commands beside those that are made from the methods of an API."""
 _KNOWN_PACKAGES = {"run": "llamastack-server", "provider": "llamastack-provider-template"}
 """Commands that people look for, and the package to install where one is not there."""
 _PLUGIN_LOGGER = "llamastack.plugins"
@@ -129,7 +136,8 @@ class TopGroup(LazyGroup):
 
             definition = called_apis()[cmd_name]
             # A package may have better commands for its API than those that are made from the methods.
-            added, replace = _commands_of_plugins(cmd_name).values(), not is_resource_api(definition)
+            added = [*_MORE_COMMANDS.get(cmd_name, ()), *_commands_of_plugins(cmd_name).values()]
+            replace = not is_resource_api(definition)
             return with_commands(api_command(definition), added, replace=replace)
         package = _KNOWN_PACKAGES.get(cmd_name)
         if package is not None:
@@ -161,12 +169,18 @@ def _commands_of_plugins(group: str | None = None) -> dict[str, CliCommand]:
     return {command.name: command for command in _hooked_commands(installed_plugins()) if command.group == group}
 
 
+def _names_taken(group: str | None) -> list[str]:
+    if group is None:
+        return [*_COMMANDS, *_API_COMMANDS]
+    return [command.name for command in _MORE_COMMANDS.get(group, ())]
+
+
 @functools.cache  # called several times per command line, and must warn once
 def _hooked_commands(hooks: Plugins) -> list[CliCommand]:
     found: dict[tuple[str | None, str], CliCommand] = {}
     for plugin, command in hooks.collect("llamastack_cli_commands"):
         key = (command.group, command.name)
-        if key in found or (command.group is None and command.name in (*_COMMANDS, *_API_COMMANDS)):
+        if key in found or command.name in _names_taken(command.group):
             _LOGGER.warning("command '%s' already exists; the command of plugin %s is left out", command.name, plugin)
         else:
             found[key] = command
