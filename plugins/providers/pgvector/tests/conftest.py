@@ -43,6 +43,14 @@ def url() -> Iterator[str]:
         yield server.get_uri()
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[Any]:
+    """A server that tests of one module stop."""
+    with postgres() as made:
+        yield made
+        made.ensure_postgres_running()
+
+
 @pytest.fixture
 def place(url: str) -> dict[str, Any]:
     """The config of a schema that no other test uses."""

@@ -9,31 +9,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
 import psycopg
 import pytest
-from conftest import Start, postgres
 
 from llamastack.api.memory import MemoryBankDocument
 from llamastack.api.memory_banks import VectorMemoryBank
 from llamastack.provider import AuthenticationError, LlamaStackError, PermissionDeniedError, ProviderUnavailableError
 from llamastack_provider_pgvector.memory import PgvectorMemory
 
+Start = Callable[..., Awaitable[PgvectorMemory]]
 pytestmark = pytest.mark.anyio
 BANK = VectorMemoryBank(identifier="notes", embedding_model="words", chunk_size_in_tokens=16)
 SECRET = "s3cret-of-the-database"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Any]:
-    """A server that tests of this module stop."""
-    with postgres() as made:
-        yield made
-        made.ensure_postgres_running()
 
 
 def stop(server: Any, how: signal.Signals) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
 import psycopg
 import pytest
-from conftest import Start
 
 from llamastack.api.memory import MemoryBankDocument, QueryDocumentsResponse
 from llamastack.api.memory_banks import VectorMemoryBank
 from llamastack.provider import ConflictError, NotFoundError, ProviderTimeoutError
 from llamastack_provider_pgvector.memory import PgvectorMemory
 
+Start = Callable[..., Awaitable[PgvectorMemory]]
 pytestmark = pytest.mark.anyio
 BANK = VectorMemoryBank(identifier="notes", embedding_model="words", chunk_size_in_tokens=16)
 
