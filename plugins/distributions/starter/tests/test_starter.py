@@ -1,4 +1,4 @@
-"""The run config `starter` in process: real models, real embedded qdrant."""
+"""The run config `starter` in process: real models, real vectors in SQLite."""
 
 from __future__ import annotations
 
