@@ -74,12 +74,13 @@ def insert(
     exit status is 1.
     """
     given = metadata_of(metadata)
-    run = _Insert(bank, sources_of(files, recursive=recursive, document_id=document_id), given, ttl, batch)
+    sources = sources_of(files, recursive=recursive, document_id=document_id)
     failure: Exception | None = None
     hidden = as_json or not sys.stderr.isatty()
-    with click.progressbar(length=len(run.sources), label="storing", file=sys.stderr, hidden=hidden) as bar:
+    with click.progressbar(length=len(sources), label="storing", file=sys.stderr, hidden=hidden) as bar:
+        run = _Insert(bank, sources, given, ttl, batch, bar.update)
         try:
-            server.run(lambda client: run.talk(client, bar.update), timeout_s=_LONGEST_INSERT_S)
+            server.run(run.talk, timeout_s=_LONGEST_INSERT_S)
         except Exception as error:  # shown below, behind what was stored before
             if not any(outcome.status != "not tried" for outcome in run.outcomes):
                 raise
@@ -93,22 +94,27 @@ def insert(
 
 
 class _Insert:
-    """One run of the command. outcomes: what became of each of `sources`."""
+    """One run of the command. outcomes: what became of each of `sources`. progress: gets 1 for each that is done."""
 
     def __init__(
-        self, bank: str, sources: Sequence[Source], metadata: dict[str, Any], ttl: int | None, batch: int
+        self,
+        bank: str,
+        sources: Sequence[Source],
+        metadata: dict[str, Any],
+        ttl: int | None,
+        batch: int,
+        progress: Callable[[int], object],
     ) -> None:
         self.bank = bank
         self.sources = sources
         self.outcomes = [_Outcome(source.document_id, source.file) for source in sources]
-        self._progress: Callable[[int], object] = int
+        self._progress = progress
         self._metadata = metadata
         self._ttl = ttl
         self._batch = batch
 
-    async def talk(self, client: LlamaStackClient, progress: Callable[[int], object]) -> None:
-        """Store all. Raises an error that is not about one document. progress: gets how many documents are done."""
-        self._progress = progress
+    async def talk(self, client: LlamaStackClient) -> None:
+        """Store all. Raises an error that is not about one document."""
         for batch in self._batches():
             try:
                 await self._store(client, batch)

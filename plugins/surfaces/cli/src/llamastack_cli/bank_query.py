@@ -16,7 +16,9 @@ from llamastack_cli.output import say, show_json, show_table
 from llamastack_cli.server_connection import Server, server_options
 from llamastack_cli.text_given import text_given
 
+_HEADERS = ("SCORE", "DOCUMENT", "TEXT")
 _LEAST_WIDTH = 20
+_GAP = 3  # blanks and lines between two columns of a table
 
 
 def _filters(ctx: click.Context, parameter: click.Parameter, value: str | None) -> dict[str, Any] | None:
@@ -94,11 +96,11 @@ def _show(found: QueryDocumentsResponse) -> None:
     if sys.stdout.isatty():
         from rich.text import Text
 
-        # Two blanks are between columns.
-        taken = max(len(score) for score, _, _ in rows) + max(Text(name).cell_len for _, name, _ in rows) + 4
-        width = max(_LEAST_WIDTH, get_terminal_size().columns - max(taken, len("SCORE  DOCUMENT  ")))
+        columns = list(zip(_HEADERS, *rows, strict=True))[:-1]
+        taken = sum(max(Text(cell).cell_len for cell in column) + _GAP for column in columns)
+        width = max(_LEAST_WIDTH, get_terminal_size().columns - taken)
         rows = [(score, name, _cut(text, width)) for score, name, text in rows]
-    show_table(("SCORE", "DOCUMENT", "TEXT"), rows)
+    show_table(_HEADERS, rows)
 
 
 def _cut(text: str, width: int) -> str:
