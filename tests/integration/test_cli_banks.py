@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
+import docx
 import pytest
 from click.testing import CliRunner, Result
 from running_server import running_server
@@ -33,6 +34,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 providers:
   inference:
   - {{provider_id: small, provider_type: "remote::sample", config: {{models: [a]}}}}
+  - {{provider_id: embed, provider_type: test-embeddings}}
   memory:
   - {{provider_id: docs, provider_type: sqlite-vec, config: {{path: {database}}}}}
 """)
@@ -128,6 +130,20 @@ def test_metadata_and_params_of_queries(call: Call, bank: str, tmp_path: Path) -
     assert reply["scored_by"] == "bm25"
     judged = call("query", bank, "boat", "--rerank", "nope")
     assert (judged.exit_code, "'nope'" in judged.stderr) == (1, True), judged.output
+
+
+def test_docx_in_a_bank_that_is_searched_by_meaning_and_by_words(call: Call, bank: str, tmp_path: Path) -> None:
+    vectors = f"{bank}v"
+    fields = ("--embedding-model", "hashed-words", "--chunk-size-in-tokens", "50", "--provider-id", "docs")
+    assert call("register", vectors, "--type", "vector", *fields).exit_code == 0
+    document = docx.Document()
+    document.add_paragraph("A boat floats on the lake.")
+    document.save(str(tmp_path / "boat.docx"))
+    assert call("insert", vectors, "boat.docx").exit_code == 0
+    for mode in ("vector", "keyword", "hybrid"):
+        done = call("query", vectors, "boat", "--mode", mode, "--json")
+        assert done.exit_code == 0, done.stderr
+        assert json.loads(done.stdout)["chunks"][0]["content"] == "A boat floats on the lake."
 
 
 def test_a_text_that_is_a_url_is_stored_as_it_is(call: Call, bank: str, tmp_path: Path) -> None:
