@@ -255,3 +255,30 @@ async def test_a_call_before_the_start_is_refused(tmp_path: Path) -> None:
         await memory.list_memory_banks()
     await memory.shutdown()
     assert json.dumps(sorted(each.name for each in tmp_path.iterdir())) == "[]"
+
+
+async def test_no_call_waits_for_ever_when_the_file_is_closed(tmp_path: Path) -> None:
+    refused = 0
+    async with started(tmp_path / "memory.sqlite") as memory:
+        await memory.register_memory_bank(WORDS)
+
+        async def ask() -> None:
+            nonlocal refused
+            for _ in range(20):
+                try:
+                    await memory.query_documents("w", "quoll")
+                except ProviderUnavailableError:
+                    refused += 1
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(30):
+                    tasks.start_soon(ask)
+                tasks.start_soon(memory.shutdown)
+                for _ in range(30):
+                    tasks.start_soon(ask)
+        before = refused
+        await ask()
+        assert refused == before + 20
+        await memory.initialize()
+        assert await found(memory, "w", "quoll") == set()

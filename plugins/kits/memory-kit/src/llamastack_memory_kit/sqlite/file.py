@@ -62,17 +62,19 @@ class SqliteFile:
 
     async def close(self) -> None:
         """Close all connections, after the calls that run; safe to call twice, and without `open`."""
+        places = [object() for _ in range(_READERS)]
         with anyio.CancelScope(shield=True):
             async with self._writing:
-                for _ in range(_READERS):
-                    await self._reading.acquire_on_behalf_of(object())
+                for place in places:
+                    await self._reading.acquire_on_behalf_of(place)
                 try:
                     connections = [*self._readers, *([self._writer] if self._writer else [])]
                     self._readers, self._writer = [], None
                     for each in connections:
                         await anyio.to_thread.run_sync(each.close)
                 finally:
-                    self._reading = anyio.CapacityLimiter(_READERS)
+                    for place in places:
+                        self._reading.release_on_behalf_of(place)
 
     async def read(self, work: Callable[[Connection], _T]) -> _T:
         """What `work` reads, in a thread, of one state of the file."""
@@ -85,8 +87,8 @@ class SqliteFile:
             finally:
                 self._readers.append(connection)
 
-        self._started()
         async with self._reading:
+            self._started()
             return await anyio.to_thread.run_sync(self._guarded, run)
 
     async def write(self, work: Callable[[Connection], _T]) -> _T:
