@@ -211,9 +211,17 @@ def _other_program(path: Path) -> None:
     db.close()
 
 
+def _other_provider(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA application_id = 0x4C4D4D52")
+        db.execute("PRAGMA user_version = 1")
+        db.execute("CREATE TABLE banks (x)")
+    db.close()
+
+
 def _other_version(path: Path) -> None:
     with sqlite3.connect(path) as db:
-        db.execute("PRAGMA application_id = 0x4C4D454D")
+        db.execute("PRAGMA application_id = 0x4C4D5356")
         db.execute("PRAGMA user_version = 99")
         db.execute("CREATE TABLE t (x)")
     db.close()
@@ -223,6 +231,7 @@ def _other_version(path: Path) -> None:
     ("make", "error", "why"),
     [
         (_other_program, BackendError, "the file belongs to another program"),
+        (_other_provider, BackendError, "the file belongs to another program"),
         (_other_version, BackendError, "another version of this provider \\(99; this one reads 1\\)"),
         (lambda path: path.write_bytes(b"no database at all " * 500), BackendError, "is damaged"),
         (lambda path: path.mkdir(), ProviderUnavailableError, "directory"),

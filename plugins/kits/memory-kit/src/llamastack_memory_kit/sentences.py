@@ -21,6 +21,8 @@ _NO_END = re.compile(
     r"(?:^|[\s(])(?:[^\W\d_]|(?:[^\W\d_]\.)+[^\W\d_]|Mr|Mrs|Ms|Dr|Prof|St|vs|cf|al|No|Nr|Fig|Abb|Vol|approx|ca|bzw|usw)$"
     r"|(?:^|\n)\s*\d+$"
 )
+_INSIDE_A_WORD = re.compile(r"[^\W\d_]{2}")
+_WINDOW = 1 << 14
 _LONGEST_ABBREVIATION = 12
 _HEADING = re.compile(r" {0,3}#{1,6}[^\S\n]")
 _LONGEST_HEADING = 1000
@@ -34,7 +36,7 @@ def ends_in(text: str) -> Iterator[tuple[int, int]]:
     item of a list ends like a sentence. A blank line ends a paragraph, but not
     behind a heading of Markdown: a heading belongs to the text below it.
     """
-    for found in _ENDS.finditer(text):
+    for found in (found for start, end in _windows(text) for found in _ENDS.finditer(text, start, end)):
         if found["paragraph"] is not None:
             if not _is_behind_heading(text, found.start()):
                 yield found.start(), PARAGRAPH
@@ -42,6 +44,19 @@ def ends_in(text: str) -> Iterator[tuple[int, int]]:
             yield found.start(), SENTENCE
         elif found["marks"] is None or not _goes_on(text, found):
             yield found.end(), SENTENCE
+
+
+def _windows(text: str) -> Iterator[tuple[int, int]]:
+    """Parts of the text by their places, each to the inside of a word, where nothing ends.
+
+    A search in the whole of a long text would hold up all other threads.
+    """
+    start = 0
+    while start < len(text):
+        found = _INSIDE_A_WORD.search(text, start + _WINDOW)
+        end = len(text) if found is None else found.start() + 1
+        yield start, end
+        start = end
 
 
 def _is_behind_heading(text: str, end: int) -> bool:

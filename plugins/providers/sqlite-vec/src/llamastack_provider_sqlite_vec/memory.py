@@ -17,6 +17,7 @@ from llamastack_memory_kit.sqlite import BankRow, SqliteConfig, SqliteMemory
 class SqliteVecMemory(SqliteMemory):
     """Vector banks, which can be searched by words, too, and keyword banks. A query compares all vectors of a bank."""
 
+    file_kind: ClassVar[int] = 0x4C4D5356  # "LMSV"
     modes: ClassVar[Mapping[str, Sequence[SearchMode]]] = {"vector": ("vector", "keyword")}
 
     def load(self, connection: Connection) -> None:

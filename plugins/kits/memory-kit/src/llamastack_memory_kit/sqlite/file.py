@@ -18,7 +18,6 @@ from llamastack.provider import BackendError, LlamaStackError, ProviderUnavailab
 _T = TypeVar("_T")
 _READERS = 4
 _BUSY_MS = 10_000
-_FORMAT = 0x4C4D454D  # "LMEM": `application_id` of our files
 _SETTINGS = ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "temp_store = MEMORY")
 _UNREADABLE = (apsw.CorruptError, apsw.NotADBError, apsw.FormatError)
 _OTHER_VERSION = "was written by another version of this provider ({found}; this one reads {wanted}): {path}"
@@ -35,18 +34,20 @@ class SqliteFile:
         path: Path,
         provider_id: str,
         *,
+        kind: int,
         schema: str,
         version: int,
         load: Callable[[Connection], None] | None = None,
     ) -> None:
         """What the file is; `open` opens it.
 
-        path: where it is. schema: SQL that makes the tables of a new file. version: of the schema.
-        load: prepares each connection.
+        path: where it is. kind: the `application_id` of files with this schema, which no other provider uses.
+        schema: SQL that makes the tables of a new file. version: of the schema. load: prepares each connection.
         """
         self.path: Path = path
         """Where it is."""
         self._provider_id = provider_id
+        self._kind = kind
         self._schema = schema
         self._version = version
         self._load = load
@@ -126,7 +127,7 @@ class SqliteFile:
     def _prepare(self, connection: Connection) -> None:
         if self._is_new(connection):
             connection.execute(self._schema)
-            connection.pragma("application_id", _FORMAT)
+            connection.pragma("application_id", self._kind)
             connection.pragma("user_version", self._version)
 
     def _is_new(self, connection: Connection) -> bool:
@@ -134,7 +135,7 @@ class SqliteFile:
         found, version = (connection.pragma(name) for name in ("application_id", "user_version"))
         if not found and not connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall():
             return True
-        if found != _FORMAT:
+        if found != self._kind:
             raise BackendError(f"the file belongs to another program: {self.path}", provider_id=self._provider_id)
         if version != self._version:
             text = _OTHER_VERSION.format(found=version, wanted=self._version, path=self.path)

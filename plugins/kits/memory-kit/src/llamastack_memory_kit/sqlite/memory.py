@@ -89,13 +89,20 @@ class SqliteMemory(VectorMemory):
 
     filters: ClassVar[bool] = True
     bank_types: ClassVar[tuple[str, ...]] = ("vector", "keyword")
+    file_kind: ClassVar[int]
+    """The `application_id` of its files (https://sqlite.org/fileformat.html), which no other provider uses."""
 
     def __init__(self, config: SqliteConfig, deps: Deps, *, schema: str = "") -> None:
         """What is in the file. schema: SQL of more tables. Raises ValueError if the tokenizer file cannot be read."""
         super().__init__(config, deps)
         self._tokenizer = config.keyword_tokenizer
         self.file: SqliteFile = SqliteFile(
-            config.path, deps.provider_id, schema=_SCHEMA + schema, version=_VERSION, load=self.load
+            config.path,
+            deps.provider_id,
+            kind=self.file_kind,
+            schema=_SCHEMA + schema,
+            version=_VERSION,
+            load=self.load,
         )
         """The file itself."""
 

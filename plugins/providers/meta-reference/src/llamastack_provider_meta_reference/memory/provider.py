@@ -50,6 +50,7 @@ class MetaReferenceMemory(SqliteMemory):
     """Vector, keyword, keyvalue and graph banks. Many processes may use the file; each has its own indexes of it."""
 
     bank_types: ClassVar[tuple[str, ...]] = ("vector", "keyword", "keyvalue", "graph")
+    file_kind: ClassVar[int] = 0x4C4D4D52  # "LMMR"
     modes: ClassVar[Mapping[str, Sequence[SearchMode]]] = {
         "vector": ("vector", "keyword"),
         "keyvalue": (),
