@@ -14,7 +14,9 @@ from llamastack_provider_sqlite_vec.memory import SqliteVecMemory
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(240)]
 PAGES = 100
-KEYWORD_FLOOR = 0.78
+VECTOR_FLOOR = 0.87
+KEYWORD_FLOOR = 0.88
+HYBRID_FLOOR = 0.92
 CLOSE = 0.01
 
 
@@ -31,7 +33,8 @@ async def test_hybrid_search_is_as_good_as_the_better_of_both(tmp_path: Path) ->
     finally:
         await memory.shutdown()
         await embed.shutdown()
-    # Chunks of whole pages find no less than the model with the first words of each page, which fit into it.
-    assert found["vector"].ndcg >= model.ndcg - CLOSE, (found, model)
+    # The model alone, with one vector for each page, is at most a little better than three chunks of each page.
+    assert found["vector"].ndcg >= max(model.ndcg - 0.03, VECTOR_FLOOR), (found, model)
     assert found["keyword"].ndcg >= KEYWORD_FLOOR, found
-    assert found["hybrid"].ndcg >= max(found["vector"].ndcg, found["keyword"].ndcg) - CLOSE, found
+    better = max(found["vector"].ndcg, found["keyword"].ndcg)
+    assert found["hybrid"].ndcg >= max(better - CLOSE, HYBRID_FLOOR), found

@@ -18,6 +18,7 @@ FOLDER = Path("/usr/share/man")
 _SECTIONS = ("man2", "man3", "man4", "man5", "man7")
 _HEADER = re.compile(rb"^\.TH .*Linux man-pages", re.M)
 _NAME = re.compile(r"^\.SH NAME\n(?P<names>.*?) \\- (?P<description>.*?)\n(?=\.SH )", re.M | re.S)
+_PARAGRAPHS = ("PP", "P", "LP", "SH", "SS", "TP", "IP")
 _WORDS = 400
 
 
@@ -60,7 +61,7 @@ def _page(path: Path) -> Page | None:
     name = _NAME.search(source)
     if name is None:
         return None
-    text = " ".join(_plain(f"{name['names']}\n{source[name.end() :]}").split()[:_WORDS])
+    text = _first_words(_plain(f"{name['names']}\n.PP\n{source[name.end() :]}"))
     return Page(path.name.removesuffix(".gz"), " ".join(_plain(name["description"]).split()), text)
 
 
@@ -70,12 +71,20 @@ def _plain(source: str) -> str:
     for line in source.splitlines():
         if line.startswith((".", "'")):
             macro, _, line = line[1:].strip().partition(" ")
+            if macro in _PARAGRAPHS:
+                lines.append("")
             if macro not in ("B", "I", "BR", "RB", "IR", "RI", "BI", "IB", "SH", "SS", "SB", "SM", "TP", "IP"):
                 continue
         line = re.sub(r"\\f(\[[^]]*\]|\(..|.)", "", line)
         line = re.sub(r"\\\((..)", " ", re.sub(r"\\\[[^]]*\]", " ", line)).replace("\\-", "-").replace("\\&", "")
         lines.append(line.replace("\\e", "\\").replace('"', ""))
     return "\n".join(lines)
+
+
+def _first_words(text: str) -> str:
+    words = re.finditer(r"\S+", text)
+    places = [word.end() for word, _ in zip(words, range(_WORDS), strict=False)]
+    return re.sub(r"\n{3,}", "\n\n", text[: places[-1] if places else 0]).strip()
 
 
 def ndcg_at_10(rankings: Mapping[str, Sequence[str]]) -> float:
