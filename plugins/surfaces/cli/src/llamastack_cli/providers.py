@@ -15,6 +15,7 @@ from llamastack_cli.output import say, show_json, show_table
 
 if TYPE_CHECKING:
     from llamastack.provider.spec import ProviderSpec
+    from llamastack_cli.fields import ConfigField
 
 
 @click.group()
@@ -166,7 +167,20 @@ def _described(installed: Installed, spec: ProviderSpec) -> dict[str, Any]:
         validator = spec.provider_data_validator
         data_fields = None if validator is None else fields_of(load_dotted(validator))
     except Exception as error:  # a module of the provider may raise anything
+        if isinstance(error, ImportError) and installed.missing_extra is not None:
+            return _facts(installed, spec, missing, None, None)
         raise CliError(f"'{installed.name}' ({installed.origin}) cannot be loaded: {error}") from error
+    return _facts(installed, spec, missing, config_fields, data_fields)
+
+
+def _facts(
+    installed: Installed,
+    spec: ProviderSpec,
+    missing: str,
+    config: list[ConfigField] | None,
+    data: list[ConfigField] | None,
+) -> dict[str, Any]:
+    """config, data: the fields of the config and of provider data; None: packages of an extra are missing."""
     return {
         "api": spec.api,
         "provider_type": spec.provider_type,
@@ -178,8 +192,8 @@ def _described(installed: Installed, spec: ProviderSpec) -> dict[str, Any]:
         "api_dependencies": list(spec.api_dependencies),
         "optional_api_dependencies": list(spec.optional_api_dependencies),
         "capabilities": dict(spec.capabilities),
-        "config": [field.to_json() for field in config_fields],
-        "provider_data": None if data_fields is None else [field.to_json() for field in data_fields],
+        "config": None if config is None else [field.to_json() for field in config],
+        "provider_data": None if data is None else [field.to_json() for field in data],
     }
 
 
@@ -194,7 +208,8 @@ def _show(provider: dict[str, Any]) -> None:
         *((name.replace("_", " "), support) for name, support in provider["capabilities"].items()),
     ]
     show_table((), [fact for fact in facts if fact[1]])
-    _show_fields("Config", provider["config"])
+    if provider["config"] is not None:
+        _show_fields("Config", provider["config"])
     if provider["provider_data"] is not None:
         _show_fields("Provider data (X-LlamaStack-ProviderData)", provider["provider_data"])
 
