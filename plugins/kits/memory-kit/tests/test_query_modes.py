@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import anyio
 import pytest
 from bank_memory_fake import Embeddings, Kept
 
@@ -55,6 +56,7 @@ class Judge(Embeddings):
         self.logprobs = logprobs
 
     async def chat_completion(self, model: str, messages: Any, logprobs: Any = None, **_: Any) -> Any:
+        await anyio.sleep(0.001)  # so that several calls are on their way at once
         if logprobs is not None and not self.logprobs:
             raise NotSupportedError("no log probabilities")
         [verdict] = [said for text, said in self.verdicts.items() if f"Passage: {text}" in messages[-1].content]

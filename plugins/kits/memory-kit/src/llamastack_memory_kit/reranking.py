@@ -55,21 +55,22 @@ class _Judge:
         self._logprobs: LogProbConfig | None = LogProbConfig(top_k=5)
 
     async def score(self, passage: str) -> float:
+        logprobs = self._logprobs
         try:
-            return self._read(await self._ask(passage))
+            return self._read(await self._ask(passage, logprobs))
         except NotSupportedError:
-            if self._logprobs is None:
+            if logprobs is None:
                 raise
-            self._logprobs = None
-            return self._read(await self._ask(passage))
+            self._logprobs = None  # other calls may be on their way with it, and then come here, too
+            return self._read(await self._ask(passage, None))
 
-    async def _ask(self, passage: str) -> ChatCompletionResponse:
+    async def _ask(self, passage: str, logprobs: LogProbConfig | None) -> ChatCompletionResponse:
         asked = f"Query: {self._query}\n\nPassage: {passage[:_MOST_CHARACTERS]}\n\nDoes the passage answer the query?"
         answer = await self._inference.chat_completion(
             model=self._model,
             messages=[SystemMessage(content=_TASK), UserMessage(content=asked)],
             sampling_params=SamplingParams(max_tokens=2),
-            logprobs=self._logprobs,
+            logprobs=logprobs,
         )
         assert isinstance(answer, ChatCompletionResponse)  # no stream was asked for
         return answer
