@@ -14,7 +14,7 @@ class MemoryConfig(SqliteConfig):
         default=50_000,
         ge=0,
         description="Chunks of a bank up to which a query is compared with every vector. Larger banks get an HNSW "
-        "index, which misses about one of a hundred of the nearest chunks.",
+        "index, which is faster and may miss some of the nearest chunks.",
     )
     graph_model: str | None = Field(
         default=None,
