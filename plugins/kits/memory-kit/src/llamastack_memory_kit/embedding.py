@@ -11,6 +11,7 @@ import anyio
 from llamastack.api.inference import Inference
 from llamastack.api.models import Models
 from llamastack.provider import BackendError, Deps, LlamaStackError
+from llamastack_memory_kit.parallel_calls import call_each
 from llamastack_memory_kit.settings import EmbeddingSettings
 
 _DIMENSION_TEXT = "dimension"
@@ -34,24 +35,13 @@ class Embedder:
         cancelled. Raises the error of the call, and BackendError for a wrong number of vectors and for wrong vectors.
         """
         vectors: list[Sequence[float]] = [()] * len(texts)
-        failures: list[Exception] = []
-        waiting = iter(range(0, len(texts), self._batch_size))
 
-        async def work() -> None:
-            for first in waiting:
-                batch = texts[first : first + self._batch_size]
-                try:
-                    async with self._slots:
-                        vectors[first : first + len(batch)] = await self._call(model, batch)
-                except Exception as error:
-                    failures.append(error)
-                    tasks.cancel_scope.cancel()
+        async def embed_batch(first: int) -> None:
+            batch = texts[first : first + self._batch_size]
+            async with self._slots:
+                vectors[first : first + len(batch)] = await self._call(model, batch)
 
-        async with anyio.create_task_group() as tasks:
-            for _ in range(min(self._concurrency, math.ceil(len(texts) / self._batch_size))):
-                tasks.start_soon(work)
-        if failures:
-            raise failures[0]
+        await call_each(embed_batch, range(0, len(texts), self._batch_size), self._concurrency)
         lengths = sorted({len(vector) for vector in vectors})
         if len(lengths) > 1:
             raise await self._wrong(model, f"makes vectors of {lengths[0]} and of {lengths[-1]} numbers")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import anyio
-
 from llamastack.api.common import SamplingParams, SystemMessage, UserMessage, text_of
 from llamastack.api.inference import ChatCompletionResponse, Inference, LogProbConfig
 from llamastack.provider import BackendError, NotSupportedError
+from llamastack_memory_kit.parallel_calls import call_each
 from llamastack_memory_kit.records import FoundChunk
 
 _AT_ONCE = 4
@@ -26,23 +25,12 @@ async def reranked(inference: Inference, model: str, query: str, found: Sequence
     neither yes nor no.
     """
     scores = [0.0] * len(found)
-    failures: list[Exception] = []
     judge = _Judge(inference, model, query)
-    waiting = iter(range(len(found)))
 
-    async def work() -> None:
-        for place in waiting:
-            try:
-                scores[place] = await judge.score(found[place].chunk.indexed_text)
-            except Exception as error:
-                failures.append(error)
-                tasks.cancel_scope.cancel()
+    async def score(place: int) -> None:
+        scores[place] = await judge.score(found[place].chunk.indexed_text)
 
-    async with anyio.create_task_group() as tasks:
-        for _ in range(min(_AT_ONCE, len(found))):
-            tasks.start_soon(work)
-    if failures:
-        raise failures[0]
+    await call_each(score, range(len(found)), _AT_ONCE)
     judged = [FoundChunk(each.chunk, score) for each, score in zip(found, scores, strict=True)]
     return sorted(judged, key=lambda each: -each.score)
 
